@@ -1,0 +1,69 @@
+"""Checkpoints of one loop: Orbax, with errors that a user can act on."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is damaged or belongs to another run."""
+
+
+class Checkpoints:
+    """The newest states of one loop, in one directory.
+
+    Args:
+      directory: created if need be.
+      keep: how many of the newest to keep.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = 1) -> None:
+        self._directory = directory.absolute()
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False),
+            item_handlers=ocp.StandardCheckpointHandler(),
+        )
+
+    def newest(self) -> int | None:
+        """Returns the newest step, or None where there is no checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any) -> None:
+        """Writes a state; it appears whole or, if the process dies, not at all."""
+        self._manager.save(step, args=ocp.args.StandardSave(_flatten(state)))
+
+    def restore(self, step: int, like: Any) -> Any:
+        """Reads a state of the form of `like`.
+
+        Raises:
+          CheckpointError: the files are damaged, or hold other arrays than `like` does.
+        """
+        where = self._directory / str(step)
+        expected = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in _flatten(like).items()}
+        try:
+            found = self._manager.item_metadata(step).tree
+            fits = {n: (tuple(a.shape), a.dtype) for n, a in found.items()} == {
+                n: (a.shape, a.dtype) for n, a in expected.items()
+            }
+            arrays = self._manager.restore(step, args=ocp.args.StandardRestore(expected)) if fits else {}
+        except Exception as error:  # Orbax and TensorStore raise whatever the damage causes
+            raise CheckpointError(
+                f"checkpoint {where} is damaged and cannot be read; "
+                "delete this folder to repeat its stage, then start with --resume again"
+            ) from error
+        if not fits:
+            raise CheckpointError(
+                f"checkpoint {where} is another run's: its arrays do not fit these settings; "
+                "use the settings that it was made with, or another --workdir"
+            )
+        return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
+
+
+def _flatten(state: Any) -> dict[str, np.ndarray]:
+    """Returns the leaves by their path, in the tree's order."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}

@@ -1,0 +1,94 @@
+"""Long loops: jitted chunks of `jax.lax.scan` with a checkpoint after each, resumed exactly.
+
+Step i always gets the key `fold_in(key, i)`, so a run that was interrupted and resumed does what an undisturbed
+one does, bit for bit on the CPU.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hadas_jax.checkpoints import Checkpoints
+
+State = Any  # a pytree of arrays
+Metrics = dict[str, jax.Array]
+Report = Callable[[int, dict[str, np.ndarray]], None]
+
+
+class Step(Protocol):
+    """One step of a loop, a pure function."""
+
+    def __call__(self, state: State, key: jax.Array, data: Any) -> tuple[State, Metrics]:
+        """Returns the next state and scalar metrics."""
+
+
+class DivergenceError(ValueError):
+    """A loss or another metric is no longer finite."""
+
+
+def run(
+    step: Step,
+    state: State,
+    *,
+    data: Any,
+    key: jax.Array,
+    chunks: int,
+    chunk: int,
+    name: str = "loop",
+    checkpoints: Checkpoints | None = None,
+    report: Report | None = None,
+) -> State:
+    """Runs `chunks * chunk` steps from the newest checkpoint, or from `state` where there is none.
+
+    Args:
+      step: the step.
+      state: the initial state; also the form that checkpoints must have.
+      data: arrays that every step reads.
+      key: typed PRNG key of the loop.
+      chunks: how many chunks there are in all.
+      chunk: steps of a chunk, that is, between checkpoints and reports.
+      name: of the loop, for messages.
+      checkpoints: where states are kept; None keeps none.
+      report: called after each chunk with the number of steps done and the chunk's metrics [chunk].
+
+    Returns:
+      The state after all steps.
+
+    Raises:
+      DivergenceError: a metric is NaN or infinite; the last good checkpoint stays.
+      ValueError: a checkpoint cannot be read or is another run's.
+    """
+
+    @jax.jit
+    def run_chunk(state: State, start: jax.Array, data: Any) -> tuple[State, Metrics]:
+        def body(state: State, i: jax.Array) -> tuple[State, Metrics]:
+            return step(state, jax.random.fold_in(key, i), data)
+
+        return jax.lax.scan(body, state, start + jnp.arange(chunk))
+
+    done = 0
+    if checkpoints is not None and (newest := checkpoints.newest()) is not None:
+        done, state = newest, checkpoints.restore(newest, state)
+    while done < chunks * chunk:
+        state, metrics = run_chunk(state, jnp.int32(done), data)
+        values = {metric: np.asarray(value) for metric, value in metrics.items()}
+        _require_finite(values, name, done)
+        done += chunk
+        if checkpoints is not None:
+            checkpoints.save(done, state)
+        if report is not None:
+            report(done, values)
+    return state
+
+
+def _require_finite(metrics: dict[str, np.ndarray], name: str, done: int) -> None:
+    for metric, values in metrics.items():
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise DivergenceError(
+                f"{name}: {metric} became {values[bad[0]]} at step {done + int(bad[0]) + 1}; "
+                "the last good checkpoint is kept: lower the learning rate and start again"
+            )

@@ -1,0 +1,191 @@
+"""What a run finds, in plain Python values: designs, accuracy levels, and the files that hold them.
+
+Units: errors are shares of samples; latency in s, energy in J inside, ms and mJ in the files.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hadas_jax.workdir import write_text
+
+POLICY_NAMES = ("ideal", "deployable")
+FORM = "hadas_jax.front/1"
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What a network does on a split, per sample: error, latency_s, energy_j."""
+
+    error: float
+    latency_s: float
+    energy_j: float
+
+    @property
+    def accuracy(self) -> float:
+        """1 - error."""
+        return 1.0 - self.error
+
+    def saving(self, reference: "Performance") -> float:
+        """Returns the share of the reference's energy that this saves."""
+        return 1.0 - self.energy_j / reference.energy_j
+
+
+@dataclass(frozen=True)
+class Design:
+    """A dynamic network: a backbone, its exits with thresholds, and clocks.
+
+    Attributes:
+      found_by: the policy under which the design is on the front.
+      genome: genes of the backbone.
+      backbone: resolution, width, depth, kernel and expand.
+      exits: blocks that an exit follows, counted over the backbone's own blocks from 0.
+      thresholds: per exit, the least score at which a sample stops; inf where none may.
+      clocks_mhz: core, memory and host clock.
+      dissimilarity: mean over pairs of exits, on the validation split.
+      validation: by policy.
+      test: by policy.
+      static_validation: without exits, at the default clocks.
+      static_test: likewise.
+      test_shares: share of the test samples that stop at each exit, and last at the classifier, when deployed.
+    """
+
+    found_by: str
+    genome: tuple[int, ...]
+    backbone: dict[str, Any]
+    exits: tuple[int, ...]
+    thresholds: tuple[float, ...]
+    clocks_mhz: dict[str, float]
+    dissimilarity: float
+    validation: dict[str, Performance]
+    test: dict[str, Performance]
+    static_validation: Performance
+    static_test: Performance
+    test_shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Level:
+    """The cheapest networks of at least one accuracy on the validation split.
+
+    Attributes:
+      accuracy: the level, on the validation split.
+      static: the best static network, at the default clocks.
+      exits: by policy, the best with exits at the default clocks.
+      exits_and_clocks: by policy, the best with exits and clocks.
+    """
+
+    accuracy: float
+    static: Design
+    exits: dict[str, Design]
+    exits_and_clocks: dict[str, Design]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a run.
+
+    Attributes:
+      designs: the fronts of both policies.
+      levels: from the highest accuracy down.
+      largest_test_accuracy: of the largest backbone without exits.
+      smallest_test_accuracy: of the smallest one.
+      backbones: evaluated in the search.
+      candidates: backbone, exits and clocks together, judged in the search.
+    """
+
+    designs: tuple[Design, ...]
+    levels: tuple[Level, ...]
+    largest_test_accuracy: float
+    smallest_test_accuracy: float
+    backbones: int
+    candidates: int
+
+    def front(self, policy: str) -> list[Design]:
+        """Returns the designs of one policy's front."""
+        return [design for design in self.designs if design.found_by == policy]
+
+
+def write_result(result: Result, directory: Path, *, context: dict[str, Any]) -> None:
+    """Writes front.csv, front.json and levels.csv.
+
+    Args:
+      result: of a run.
+      directory: the work directory.
+      context: settings and versions, stored in front.json.
+    """
+    rows = [_row(design) for design in result.designs]
+    write_text(directory / "front.csv", _csv(rows))
+    write_text(directory / "levels.csv", _csv([row for level in result.levels for row in level_rows(level)]))
+    content = {"form": FORM, **context, **asdict(result)}
+    write_text(directory / "front.json", json.dumps(_plain(content), indent=1) + "\n")
+
+
+def level_rows(level: Level) -> list[dict[str, Any]]:
+    """Returns one row for each variant and policy of a level, on the test split."""
+    static = level.static.static_test
+    rows = [_level_row(level.accuracy, "static", "", static, static)]
+    for policy in POLICY_NAMES:
+        for variant, designs in (("exits", level.exits), ("exits + clocks", level.exits_and_clocks)):
+            rows.append(_level_row(level.accuracy, variant, policy, designs[policy].test[policy], static))
+    return rows
+
+
+def _level_row(accuracy: float, variant: str, policy: str, found: Performance, static: Performance) -> dict[str, Any]:
+    return {
+        "validation_accuracy_level": accuracy,
+        "network": variant,
+        "policy": policy,
+        "test_accuracy": found.accuracy,
+        "latency_ms": found.latency_s * 1e3,
+        "energy_mj": found.energy_j * 1e3,
+        "energy_saving": found.saving(static),
+    }
+
+
+def _row(design: Design) -> dict[str, Any]:
+    row: dict[str, Any] = {"found_by": design.found_by, "genome": _words(design.genome)}
+    row |= {name: _words(value) for name, value in design.backbone.items()}
+    row |= {"exits": _words(design.exits), "thresholds": _words(design.thresholds)}
+    row |= {f"{name}_mhz": value for name, value in design.clocks_mhz.items()}
+    row["dissimilarity"] = design.dissimilarity
+    columns = {f"{p}_validation": design.validation[p] for p in POLICY_NAMES}
+    columns |= {f"{p}_test": design.test[p] for p in POLICY_NAMES}
+    columns |= {"static_validation": design.static_validation, "static_test": design.static_test}
+    for name, found in columns.items():
+        row[f"{name}_error"] = found.error
+        row[f"{name}_latency_ms"] = found.latency_s * 1e3
+        row[f"{name}_energy_mj"] = found.energy_j * 1e3
+    row["test_shares"] = _words(design.test_shares)
+    return row
+
+
+def _words(value: Any) -> str:
+    """Numbers of a list side by side."""
+    return " ".join(map(_number, value)) if isinstance(value, Sequence) else _number(value)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if rows:
+        writer.writerow(rows[0])
+        writer.writerows([_number(value) for value in row.values()] for row in rows)
+    return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """Replaces infinities, which JSON lacks, by null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and value == float("inf") else value

@@ -1,0 +1,60 @@
+"""The front as a picture."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from hadas_jax.methods.results import Design, Result
+
+_STYLES = {"ideal": ("tab:blue", "o"), "deployable": ("tab:orange", "s")}
+
+
+def plot_front(result: Result, path: Path) -> None:
+    """Draws accuracy over energy and over latency, on the test split, as a PNG.
+
+    Args:
+      result: of a run.
+      path: of the picture.
+    """
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, quantity, label in (
+        (axes[0], "energy_j", "energy per sample (mJ)"),
+        (axes[1], "latency_s", "latency per sample (ms)"),
+    ):
+        for policy, (colour, marker) in _STYLES.items():
+            designs = result.front(policy)
+            axis.scatter(
+                [1e3 * getattr(d.test[policy], quantity) for d in designs],
+                [100 * d.test[policy].accuracy for d in designs],
+                s=22,
+                c=colour,
+                marker=marker,
+                alpha=0.75,
+                linewidths=0,
+                label=f"exits + DVFS, {policy}",
+            )
+        static = _static(result)
+        axis.scatter(
+            [1e3 * getattr(d.static_test, quantity) for d in static],
+            [100 * d.static_test.accuracy for d in static],
+            s=46,
+            c="black",
+            marker="^",
+            label="static, default clocks",
+        )
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("{x:.2g}")
+        axis.tick_params(axis="x", which="minor", labelsize=7)
+        axis.set_xlabel(label)
+        axis.grid(visible=True, which="both", alpha=0.25)
+    axes[0].set_ylabel("test accuracy (%)")
+    axes[0].legend(loc="lower right", fontsize=8)
+    figure.suptitle("Dynamic networks found: exits and clocks against static networks")
+    figure.savefig(path, dpi=150, format="png")
+
+
+def _static(result: Result) -> list[Design]:
+    """Returns the static networks of the levels, each once."""
+    return list({level.static.genome: level.static for level in result.levels}.values())

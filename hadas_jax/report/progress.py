@@ -1,0 +1,135 @@
+"""Progress of a run: a live display on a terminal, plain lines elsewhere."""
+
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_UNITS = {"supernet": "steps", "exits": "steps", "search": "generations", "thresholds": "", "test": ""}
+_SHOWN = {
+    "loss": "loss {:.3f}",
+    "accuracy": "accuracy {:.1%}",
+    "smallest_accuracy": "smallest {:.1%}",
+    "largest_accuracy": "largest {:.1%}",
+    "evaluated": "{:.0f} backbones",
+    "front_cells": "front {:.0f}",
+    "hypervolume": "hypervolume {:.4f}",
+    "lowest_error": "lowest error {:.2%}",
+    "backbones": "{:.0f} backbones",
+    "designs": "{:.0f} designs",
+}
+
+
+class _Stopwatch:
+    """Turns counts into rates and times; the first update of a stage carries its compilation and is left out."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._marks: list[tuple[float, int, float]] = []
+
+    def mark(self, done: int, candidates: float) -> None:
+        self._marks.append((time.monotonic(), done, candidates))
+
+    def candidates_per_second(self) -> float | None:
+        if len(self._marks) < 3:
+            return None
+        (start, _, before), (end, _, after) = self._marks[-2], self._marks[-1]
+        return (after - before) / max(end - start, 1e-9) if after > before else None
+
+    def seconds_left(self, total: int) -> float | None:
+        if len(self._marks) < 3:
+            return None
+        (start, before, _), (end, done, _) = self._marks[1], self._marks[-1]
+        return (total - done) * (end - start) / (done - before) if done > before else None
+
+
+def describe(metrics: dict[str, float]) -> str:
+    """Returns the metrics of an update in words."""
+    return ", ".join(text.format(metrics[name]) for name, text in _SHOWN.items() if name in metrics)
+
+
+class LineProgress:
+    """One line for every update, for logs; follows `hadas_jax.methods.run.Progress`.
+
+    Args:
+      console: to print on.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._watch = console, _Stopwatch()
+        self._name, self._total = "", 0
+
+    def stage(self, name: str, total: int) -> None:
+        """Announces a stage."""
+        self._name, self._total = name, total
+        self._watch.restart()
+        self._print(f"{name}: starts")
+
+    def update(self, done: int, metrics: dict[str, float]) -> None:
+        """Prints how far the stage is."""
+        self._watch.mark(done, metrics.get("candidates", 0.0))
+        if not metrics:
+            if done:
+                self._print(f"{self._name}: {done} of {self._total} {_UNITS[self._name]} done before")
+            return
+        parts = [describe(metrics)]
+        rate, left = self._watch.candidates_per_second(), self._watch.seconds_left(self._total)
+        parts += [f"{rate:,.0f} candidates/s"] if rate is not None else []
+        parts += [f"{left:.0f} s left"] if left is not None and done < self._total else []
+        count = f" {done}/{self._total} {_UNITS[self._name]}" if self._total > 1 else ""
+        self._print(f"{self._name}:{count} {', '.join(parts)}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class LiveProgress:
+    """A bar for every stage; follows `hadas_jax.methods.run.Progress`. Use as a context manager.
+
+    Args:
+      console: a terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._watch = _Stopwatch()
+        self._bars = Progress(
+            TextColumn("[bold]{task.description:<11}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "LiveProgress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        """Adds a bar."""
+        self._watch.restart()
+        self._task = self._bars.add_task(name, total=total, note="compiles")
+
+    def update(self, done: int, metrics: dict[str, float]) -> None:
+        """Moves the bar."""
+        if self._task is None:
+            raise ValueError("progress: expected a stage before its first update")
+        self._watch.mark(done, metrics.get("candidates", 0.0))
+        rate = self._watch.candidates_per_second()
+        note = describe(metrics) + (f", {rate:,.0f} candidates/s" if rate is not None else "")
+        self._bars.update(self._task, completed=done, **({"note": note} if metrics else {}))

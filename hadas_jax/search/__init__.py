@@ -1,0 +1,54 @@
+"""Search that knows no networks and no hardware: Pareto tools, NSGA-II, exact search over products.
+
+Objectives are minimised everywhere; a NaN is worse than any number. Shapes: P population, M objectives, G
+genes.
+
+Example:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from hadas_jax.search import NSGA2, sample
+    >>> def evaluate(genomes):
+    ...     a, b = genomes[:, 0].astype(jnp.float32), genomes[:, 1].astype(jnp.float32)
+    ...     return jnp.stack([a + b, (9 - a) + b], axis=1)
+    >>> strategy = NSGA2(population_size=16, cardinalities=(10, 10))
+    >>> params = strategy.default_params
+    >>> population = sample(jax.random.key(0), jnp.array(strategy.cardinalities), size=16)
+    >>> state = strategy.init(jax.random.key(1), population, evaluate(population), params)
+    >>> for key in jax.random.split(jax.random.key(2), 30):
+    ...     population, state = strategy.ask(key, state, params)
+    ...     state, metrics = strategy.tell(key, population, evaluate(population), state, params)
+    >>> int(metrics["front_size"])
+    10
+"""
+
+from hadas_jax.search.duplicates import first_occurrences
+from hadas_jax.search.enumerate import Best, best_under, grid_front, grid_hypervolume
+from hadas_jax.search.front import ProductFront, product_front, whole_product_front
+from hadas_jax.search.indicators import hypervolume, ratio_of_dominance
+from hadas_jax.search.nsga2 import NSGA2, Params, State
+from hadas_jax.search.pareto import crowding_distance, non_dominated_mask, non_dominated_ranks, truncate
+from hadas_jax.search.variation import mutate, sample, tournament, uniform_crossover
+
+__all__ = [
+    "NSGA2",
+    "Best",
+    "Params",
+    "ProductFront",
+    "State",
+    "best_under",
+    "crowding_distance",
+    "first_occurrences",
+    "grid_front",
+    "grid_hypervolume",
+    "hypervolume",
+    "mutate",
+    "non_dominated_mask",
+    "non_dominated_ranks",
+    "product_front",
+    "ratio_of_dominance",
+    "sample",
+    "tournament",
+    "truncate",
+    "uniform_crossover",
+    "whole_product_front",
+]

@@ -1,0 +1,54 @@
+"""The spaces that come with the package, by name."""
+
+from hadas_jax.spaces.mbconv import MBConvSpace, Stage
+
+DIGITS = MBConvSpace(
+    name="digits",
+    resolution=(),
+    stem_width=(8, 16),
+    stem_stride=1,
+    stages=(
+        Stage(width=(8, 16), depth=(1, 2), kernel=(3, 5), expand=(1,), stride=2),
+        Stage(width=(16, 24), depth=(2, 3, 4), kernel=(3, 5), expand=(2, 3, 4)),
+        Stage(width=(32, 40, 48), depth=(2, 3, 4), kernel=(3, 5), expand=(2, 3, 4), stride=2, se=True),
+    ),
+    last_width=(64, 96),
+    head_expand=2,
+    first_exit=2,
+    exit_width=32,
+)
+
+ATTENTIVENAS = MBConvSpace(
+    name="attentivenas",
+    resolution=(192, 224, 256, 288),
+    stem_width=(16, 24),
+    stem_stride=2,
+    stages=(
+        Stage((16, 24), (1, 2), (3, 5), (1,)),
+        Stage((24, 32), (3, 4, 5), (3, 5), (4, 5, 6), stride=2),
+        Stage((32, 40), (3, 4, 5, 6), (3, 5), (4, 5, 6), stride=2, se=True),
+        Stage((64, 72), (3, 4, 5, 6), (3, 5), (4, 5, 6), stride=2),
+        Stage((112, 120, 128), (3, 4, 5, 6, 7, 8), (3, 5), (4, 5, 6), se=True),
+        Stage((192, 200, 208, 216), (3, 4, 5, 6, 7, 8), (3, 5), (6,), stride=2, se=True),
+        Stage((216, 224), (1, 2), (3, 5), (6,), se=True),
+    ),
+    last_width=(1792, 1984),
+)
+
+_SPACES = {space.name: space for space in (DIGITS, ATTENTIVENAS)}
+
+
+def space_names() -> tuple[str, ...]:
+    """Returns the names that `load_space` knows."""
+    return tuple(_SPACES)
+
+
+def load_space(name: str) -> MBConvSpace:
+    """Returns a space by name.
+
+    Raises:
+      ValueError: no space has this name; the valid ones are listed.
+    """
+    if name not in _SPACES:
+        raise ValueError(f"unknown space {name!r}: expected one of {', '.join(_SPACES)}")
+    return _SPACES[name]

@@ -1,0 +1,195 @@
+"""MBConv backbone spaces given as data, and the backbones that their genomes decode to.
+
+A space lists, per stage, the widths, depths, kernels and expand ratios to choose from. A gene stands for every
+choice with more than one option, in the order resolution, widths, depths, kernels, expand ratios; for the
+AttentiveNAS space (arXiv 2011.09011) these are HADAS's 28 genes.
+Shapes: G genes, S stages, W = S + 2 widths (stem, stages, last convolution), N block positions.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from hadas_jax.spaces.codec import Codec
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Options of one stage of MBConv blocks; every block of a stage shares kernel and expand ratio.
+
+    Attributes:
+      width: output channels.
+      depth: numbers of blocks.
+      kernel: depthwise kernel sizes, odd.
+      expand: ratios of middle to input channels; a stage of ratio 1 alone has no expanding convolution.
+      stride: of the first block, 1 or 2.
+      se: squeeze-and-excitation in every block.
+    """
+
+    width: tuple[int, ...]
+    depth: tuple[int, ...]
+    kernel: tuple[int, ...]
+    expand: tuple[int, ...]
+    stride: int = 1
+    se: bool = False
+
+    @property
+    def expands(self) -> bool:
+        """Whether the blocks have an expanding 1x1 convolution."""
+        return self.expand != (1,)
+
+
+@struct.dataclass
+class Backbone:
+    """One design of a space; all fields int32, batched by leading axes.
+
+    Attributes:
+      resolution: [] input height and width in pixels.
+      width: [W] channels of stem, stages and last convolution.
+      depth: [S] blocks per stage.
+      kernel: [S] depthwise kernel size per stage.
+      expand: [S] expand ratio per stage.
+    """
+
+    resolution: jax.Array
+    width: jax.Array
+    depth: jax.Array
+    kernel: jax.Array
+    expand: jax.Array
+
+
+@dataclass(frozen=True)
+class MBConvSpace:
+    """A space of MBConv backbones with early exits.
+
+    Attributes:
+      name: shown to people.
+      resolution: input sizes in pixels; empty: the size of the images at hand (see `adapt`).
+      stem_width: output channels of the 3x3 stem.
+      stem_stride: 1 or 2.
+      stages: the MBConv stages.
+      last_width: channels of the last 1x1 convolution, before the classifier.
+      head_expand: ratio of the convolution before pooling to the last stage's width.
+      first_exit: lowest block index (counted over the backbone's own blocks) that an exit may follow.
+      exit_width: channels of the exit heads' convolution.
+      in_channels: of the images.
+      classes: of the data set.
+    """
+
+    name: str
+    resolution: tuple[int, ...]
+    stem_width: tuple[int, ...]
+    stem_stride: int
+    stages: tuple[Stage, ...]
+    last_width: tuple[int, ...]
+    head_expand: int = 6
+    first_exit: int = 5
+    exit_width: int = 224
+    in_channels: int = 3
+    classes: int = 1000
+
+    def adapt(self, *, in_channels: int, classes: int, image_size: int) -> "MBConvSpace":
+        """Returns this space for a data set; a space without resolutions takes the images' own size."""
+        resolution = self.resolution or (image_size,)
+        return dataclasses.replace(self, in_channels=in_channels, classes=classes, resolution=resolution)
+
+    @cached_property
+    def _choices(self) -> dict[str, tuple[int, ...]]:
+        """All choices by name, those with a single option included, in gene order."""
+        parts = [f"mb{i}" for i in range(1, len(self.stages) + 1)]
+        widths = [self.stem_width, *(stage.width for stage in self.stages), self.last_width]
+        choices = {"resolution": self.resolution}
+        choices |= {f"width.{p}": w for p, w in zip(["stem", *parts, "last"], widths, strict=True)}
+        for field in ("depth", "kernel", "expand"):
+            choices |= {f"{field}.{p}": getattr(s, field) for p, s in zip(parts, self.stages, strict=True)}
+        return choices
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The genes: every choice with more than one option."""
+        if not self.resolution:
+            raise ValueError(f"space {self.name} has no resolution yet: call adapt with the data's image size")
+        free = {name: options for name, options in self._choices.items() if len(options) > 1}
+        return Codec(names=tuple(free), choices=tuple(free.values()))
+
+    @property
+    def count(self) -> int:
+        """Number of backbones."""
+        return self.codec.count
+
+    @property
+    def positions(self) -> int:
+        """N: block positions of the supernet, the depths of all stages at their largest."""
+        return sum(max(stage.depth) for stage in self.stages)
+
+    @property
+    def num_exits(self) -> int:
+        """E: positions that some backbone's exit may follow."""
+        return self.positions - self.first_exit
+
+    def decode(self, genome: jax.Array) -> Backbone:
+        """Returns the backbone of a genome int32[G]; batch with `jax.vmap`."""
+        values = self.codec.decode(genome)
+        genes = {name: values[g] for g, name in enumerate(self.codec.names)}
+        fixed = {n: jnp.int32(options[0]) for n, options in self._choices.items() if len(options) == 1}
+        every = [genes[name] if name in genes else fixed[name] for name in self._choices]
+        return _pack(every, len(self.stages), jnp.stack)
+
+    def encode(self, backbone: Backbone) -> np.ndarray:
+        """Returns the genome int32[G] of one concrete backbone.
+
+        Raises:
+          ValueError: a field has the wrong length, or a value that is none of the space's choices.
+        """
+        fields = (backbone.resolution, backbone.width, backbone.depth, backbone.kernel, backbone.expand)
+        flat = np.concatenate([np.atleast_1d(np.asarray(field)) for field in fields])
+        every = Codec(names=tuple(self._choices), choices=tuple(self._choices.values()))
+        genome = every.encode(flat.tolist())
+        return genome[every.cardinalities > 1]
+
+    @property
+    def largest_genome(self) -> np.ndarray:
+        """The largest value of every choice, int32[G]."""
+        return np.array([options.index(max(options)) for options in self.codec.choices], np.int32)
+
+    @property
+    def smallest_genome(self) -> np.ndarray:
+        """The smallest value of every choice, int32[G]."""
+        return np.array([options.index(min(options)) for options in self.codec.choices], np.int32)
+
+    def largest(self) -> Backbone:
+        """Returns the backbone with the largest value of every choice."""
+        return self.decode(jnp.asarray(self.largest_genome))
+
+    def smallest(self) -> Backbone:
+        """Returns the backbone with the smallest value of every choice."""
+        return self.decode(jnp.asarray(self.smallest_genome))
+
+
+def _pack(values: Sequence, stages: int, stack: Callable) -> Backbone:
+    """Groups the values of all choices, in gene order, into a `Backbone`."""
+    ends = np.cumsum([1, stages + 2, stages, stages, stages])
+    width, depth, kernel, expand = (stack(values[a:b]) for a, b in itertools.pairwise(ends))
+    return Backbone(resolution=values[0], width=width, depth=depth, kernel=kernel, expand=expand)
+
+
+def make_divisible(channels: jax.Array | int, divisor: int = 8) -> jax.Array | int:
+    """Rounds channels to a multiple of `divisor`, never below 90 % of the value (AttentiveNAS, MobileNet)."""
+    rounded = (channels + divisor // 2) // divisor * divisor
+    if isinstance(rounded, int):
+        rounded = max(rounded, divisor)
+        return rounded + divisor if 10 * rounded < 9 * channels else rounded
+    rounded = jnp.maximum(rounded, divisor)
+    return jnp.where(10 * rounded < 9 * channels, rounded + divisor, rounded)
+
+
+def block_active(space: MBConvSpace, backbone: Backbone) -> jax.Array:
+    """Returns bool[N]: which block positions the backbone uses (the first `depth` of every stage)."""
+    return jnp.concatenate([jnp.arange(max(stage.depth)) < backbone.depth[s] for s, stage in enumerate(space.stages)])

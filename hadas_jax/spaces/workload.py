@@ -1,0 +1,184 @@
+"""What a backbone and its exit heads ask of the hardware, as a layer table.
+
+Rows stand for fused layers (convolution, batch norm and activation in one kernel), as edge runtimes run them.
+Rows of block positions that a backbone does not use are inactive. Every row belongs to a segment: the trunk is
+cut after each position that an exit may follow, and each head is a segment of its own.
+Shapes: D depth of a stage at its largest, E exits, L layers. Counts are for one sample, in elements.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage, make_divisible
+from hw_models import LayerKind, LayerTable
+
+
+class _Rows(NamedTuple):
+    """Rows of one kind for the positions of one stage; arrays broadcast to [D]."""
+
+    kind: LayerKind
+    macs: jax.Array
+    weights: jax.Array
+    inputs: jax.Array
+    outputs: jax.Array
+    active: jax.Array
+
+
+def segments(space: MBConvSpace) -> np.ndarray:
+    """Returns int32[L]: the segment of each row of `workload`.
+
+    Segments 0 .. E are the trunk (e ends with the position that exit e follows, E with the classifier);
+    E + 1 + e is the head of exit e.
+    """
+    _, owners = _layout(space, None)
+    return owners
+
+
+def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
+    """Returns the layer table of one backbone with all its exit heads; batch with `jax.vmap`.
+
+    Args:
+      space: static.
+      backbone: one design of the space.
+    """
+    table, _ = _layout(space, backbone)
+    return table
+
+
+def _layout(space: MBConvSpace, backbone: Backbone | None) -> tuple[LayerTable, np.ndarray]:
+    """Builds rows and their segments together; without a backbone, those of the largest one."""
+    backbone = space.largest() if backbone is None else backbone
+    rows: list[_Rows] = []
+    owners: list[np.ndarray] = []
+
+    def add(row: _Rows, owner: np.ndarray) -> None:
+        rows.append(row)
+        owners.append(owner)
+
+    size = _strided(backbone.resolution, space.stem_stride)
+    add(_stem(space, backbone, size), np.array([0]))
+    position = 0
+    for s, stage in enumerate(space.stages):
+        positions = position + np.arange(max(stage.depth))
+        used = jnp.arange(len(positions)) < backbone.depth[s]
+        trunk = np.maximum(positions - space.first_exit, 0)
+        out_size = _strided(size, stage.stride)
+        for row, only_first in _blocks(stage, s, backbone, size=size, out_size=out_size):
+            add(_masked(row, used[:1] if only_first else used), trunk[:1] if only_first else trunk)
+        heads = positions[positions >= space.first_exit]
+        if len(heads):
+            for row in _exit_head(space, backbone.width[s + 1], out_size):
+                add(_masked(row, used[-len(heads) :]), space.num_exits + 1 + heads - space.first_exit)
+        position += len(positions)
+        size = out_size
+    for row in _classifier(space, backbone, size):
+        add(row, np.array([space.num_exits]))
+    return _table(rows, owners), np.concatenate(owners).astype(np.int32)
+
+
+def _strided(size: jax.Array, stride: int) -> jax.Array:
+    return (size + stride - 1) // stride
+
+
+def _conv(
+    kind: LayerKind,
+    ins: jax.Array,
+    outs: jax.Array,
+    *,
+    size: jax.Array,
+    in_size: jax.Array,
+    taps: jax.Array | int,
+) -> _Rows:
+    """A convolution or linear layer; a depthwise one reads one input channel for each output."""
+    weights = outs * taps if kind == LayerKind.DEPTHWISE else ins * outs * taps
+    return _Rows(kind, weights * size**2, weights + outs, ins * in_size**2, outs * size**2, jnp.bool_(True))
+
+
+def _pass(kind: LayerKind, channels: jax.Array, *, inputs: jax.Array, outputs: jax.Array) -> _Rows:
+    """Pooling or an element-wise layer: pixels read and written per channel."""
+    ins = channels * inputs
+    return _Rows(kind, ins, jnp.zeros_like(ins), ins, channels * outputs, jnp.bool_(True))
+
+
+def _masked(row: _Rows, used: jax.Array) -> _Rows:
+    return row._replace(active=jnp.broadcast_to(row.active, used.shape) & used)
+
+
+def _stem(space: MBConvSpace, backbone: Backbone, size: jax.Array) -> _Rows:
+    channels = jnp.int32(space.in_channels)
+    return _conv(LayerKind.DENSE, channels, backbone.width[0], size=size, in_size=backbone.resolution, taps=9)
+
+
+def _blocks(
+    stage: Stage, s: int, backbone: Backbone, *, size: jax.Array, out_size: jax.Array
+) -> list[tuple[_Rows, bool]]:
+    """Rows of a stage's blocks [D], and whether they belong to its first block alone."""
+    first = jnp.arange(max(stage.depth)) == 0
+    out = jnp.broadcast_to(backbone.width[s + 1], first.shape)
+    ins = jnp.where(first, backbone.width[s], out)
+    in_size = jnp.where(first, size, out_size)
+    here = jnp.broadcast_to(out_size, first.shape)
+    mid = make_divisible(ins * backbone.expand[s]) if stage.expands else ins
+    rows = []
+    if stage.expands:
+        rows.append(_conv(LayerKind.POINTWISE, ins, mid, size=in_size, in_size=in_size, taps=1))
+    taps = jnp.broadcast_to(backbone.kernel[s] ** 2, first.shape)
+    rows.append(_conv(LayerKind.DEPTHWISE, mid, mid, size=here, in_size=in_size, taps=taps))
+    if stage.se:
+        hidden, one = make_divisible(mid // 4), jnp.ones_like(mid)
+        rows.append(_pass(LayerKind.POOLING, mid, inputs=here**2, outputs=one))
+        rows.append(_conv(LayerKind.LINEAR, mid, hidden, size=one, in_size=one, taps=1))
+        rows.append(_conv(LayerKind.LINEAR, hidden, mid, size=one, in_size=one, taps=1))
+        rows.append(_pass(LayerKind.ELEMENTWISE, mid, inputs=here**2, outputs=here**2))
+    rows.append(_conv(LayerKind.POINTWISE, mid, out, size=here, in_size=here, taps=1))
+    rows.append(_pass(LayerKind.ELEMENTWISE, out, inputs=2 * here**2, outputs=here**2))
+    shortcut = []
+    if stage.stride > 1:
+        shortcut.append(_pass(LayerKind.POOLING, ins[:1], inputs=in_size[:1] ** 2, outputs=here[:1] ** 2))
+    conv = _conv(LayerKind.POINTWISE, ins[:1], out[:1], size=here[:1], in_size=here[:1], taps=1)
+    conv = conv._replace(weights=ins[:1] * out[:1], active=ins[:1] != out[:1])
+    shortcut.append(conv)
+    return [(row, False) for row in rows] + [(row, True) for row in shortcut]
+
+
+def _exit_head(space: MBConvSpace, channels: jax.Array, size: jax.Array) -> list[_Rows]:
+    width, one = jnp.int32(space.exit_width), jnp.int32(1)
+    out_size = jnp.where(size >= 3, size - 2, size)
+    return [
+        _conv(LayerKind.DENSE, channels, width, size=out_size, in_size=size, taps=9),
+        _pass(LayerKind.POOLING, width, inputs=out_size**2, outputs=one),
+        _conv(LayerKind.LINEAR, width, jnp.int32(space.classes + 1), size=one, in_size=one, taps=1),
+    ]
+
+
+def _classifier(space: MBConvSpace, backbone: Backbone, size: jax.Array) -> list[_Rows]:
+    width, last, one = backbone.width[-2], backbone.width[-1], jnp.int32(1)
+    head = make_divisible(width * space.head_expand)
+    final = _conv(LayerKind.POINTWISE, head, last, size=one, in_size=one, taps=1)
+    return [
+        _conv(LayerKind.POINTWISE, width, head, size=size, in_size=size, taps=1),
+        _pass(LayerKind.POOLING, head, inputs=size**2, outputs=one),
+        final._replace(weights=head * last),
+        _conv(LayerKind.LINEAR, last, jnp.int32(space.classes), size=one, in_size=one, taps=1),
+    ]
+
+
+def _table(rows: list[_Rows], owners: list[np.ndarray]) -> LayerTable:
+    def column(field: str) -> jax.Array:
+        parts = [jnp.broadcast_to(getattr(row, field), owner.shape) for row, owner in zip(rows, owners, strict=True)]
+        return jnp.concatenate(parts).astype(jnp.float32)
+
+    kinds = [np.full(owner.shape, int(row.kind), np.int32) for row, owner in zip(rows, owners, strict=True)]
+    active = column("active")
+    return LayerTable(
+        kind=jnp.asarray(np.concatenate(kinds)),
+        macs=column("macs"),
+        weight_elements=column("weights"),
+        input_elements=column("inputs"),
+        output_elements=column("outputs"),
+        kernels=jnp.ones_like(active),
+        active=active,
+    )

@@ -1,0 +1,118 @@
+"""The work directory of a run: its settings, metrics and checkpoints, and nothing else is ever touched."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
+_FORM = "hadas_jax.search/1"
+_OWN = (CONFIG, METRICS, CHECKPOINTS, "front.csv", "front.json", "front.png", "levels.csv")
+_PACKAGES = (
+    "hadas-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "evosax",
+    "numpy",
+    "orbax-checkpoint",
+    "scikit-learn",
+)
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a result depends on."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "machine": platform.machine(), **found}
+
+
+class WorkDir:
+    """A directory that holds one run.
+
+    Args:
+      path: of the directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / CONFIG).is_file()
+
+    def start(self, settings: dict[str, Any], *, overwrite: bool) -> None:
+        """Begins a new run.
+
+        Raises:
+          ValueError: the directory holds a run and `overwrite` is not set, or holds something else.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"work directory {self.path}: expected a directory, got a file")
+        if self.holds_run and not overwrite:
+            raise ValueError(f"work directory {self.path} holds a run: --resume continues it, --overwrite replaces it")
+        foreign = [] if not self.path.is_dir() else [p.name for p in self.path.iterdir() if p.name not in _OWN]
+        if foreign and not self.holds_run:
+            raise ValueError(
+                f"work directory {self.path}: expected none, an empty one or a run's, got one with {foreign[0]}"
+            )
+        if self.holds_run:
+            for name in _OWN:
+                target = self.path / name
+                shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(
+            self.path / CONFIG,
+            json.dumps({"form": _FORM, "settings": settings, "versions": versions()}, indent=2) + "\n",
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the settings of the run that is here.
+
+        Raises:
+          ValueError: there is no run, or its config.json is no such file.
+        """
+        path = self.path / CONFIG
+        if not self.holds_run:
+            raise ValueError(f"work directory {self.path}: expected a run to resume, got none (no {CONFIG})")
+        try:
+            content = json.loads(path.read_text())
+            form, settings = content["form"], content["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: expected the settings of a run, cannot read them") from error
+        if form != _FORM:
+            raise ValueError(f"{path}: expected form {_FORM}, got {form!r}")
+        return settings
+
+    def drop_metrics(self, stage: str, done: int, *, stages: tuple[str, ...]) -> None:
+        """Forgets metrics past step `done` of a stage and of all later stages, which are about to be repeated."""
+        path = self.path / METRICS
+        if not path.is_file():
+            return
+        later = stages[stages.index(stage) + 1 :]
+        kept = []
+        for line in path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # the last line of a killed run
+                continue
+            if entry["stage"] in later or (entry["stage"] == stage and entry["step"] > done):
+                continue
+            kept.append(line + "\n")
+        write_text(path, "".join(kept))
+
+    def add_metrics(self, stage: str, step: int, metrics: dict[str, float]) -> None:
+        """Appends one line of metrics."""
+        with (self.path / METRICS).open("a") as file:
+            file.write(json.dumps({"stage": stage, "step": step, **metrics}) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)

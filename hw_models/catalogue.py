@@ -1,0 +1,128 @@
+"""Catalogue: the devices that come with the package, and files of the user's own."""
+
+import importlib.resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import jax.numpy as jnp
+import yaml
+
+from hw_models import schema
+from hw_models.device import Device
+from hw_models.formats import NumberFormat
+from hw_models.layers import LayerKind
+
+_SUFFIXES = (".yaml", ".yml")
+_HZ_PER_MHZ = 1e6
+
+
+class DeviceFileError(ValueError):
+    """A device is unknown or its file is wrong; the message is one line."""
+
+
+def device_names() -> list[str]:
+    """Names of the devices that come with the package, sorted."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_device(name_or_path: str | Path) -> Device:
+    """Loads a device by name or from a file.
+
+    Args:
+        name_or_path: A name of `device_names`, or the path of a YAML file: a `Path`, or a text that ends in
+            `.yaml` or `.yml` or has a folder in it.
+
+    Returns:
+        The device, numbers as float32.
+
+    Raises:
+        DeviceFileError: The name is unknown, or the file is missing or wrong.
+    """
+    return to_device(read_device_file(name_or_path))
+
+
+def read_device_file(name_or_path: str | Path) -> schema.DeviceFile:
+    """Reads and checks a device file, with units, provenance and errors of its figures.
+
+    Args:
+        name_or_path: As `load_device`.
+
+    Returns:
+        The file's content.
+
+    Raises:
+        DeviceFileError: As `load_device`.
+    """
+    source = _find(name_or_path)
+    shown = source.name if _is_name(name_or_path) else str(name_or_path)
+    try:
+        content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DeviceFileError(
+            f"{shown}: expected a readable file, got: {error.strerror or type(error).__name__}"
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DeviceFileError(f"{shown}: expected YAML, got: {_one_line(error)}") from None
+    try:
+        return schema.parse(content)
+    except ValueError as error:
+        raise DeviceFileError(f"{shown}: {error}") from None
+
+
+def to_device(file: schema.DeviceFile) -> Device:
+    """Converts the figures of a device file to SI units and float32 arrays."""
+    clocks, latency, power = file.clocks, file.latency, file.power
+    rates = [getattr(latency.macs_per_cycle, kind.name.lower()).value for kind in LayerKind]
+    speedups = [getattr(latency.format_speedup, form.name.lower()).value for form in NumberFormat]
+    numbers = {
+        "core_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.core.value],
+        "memory_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.memory.value],
+        "host_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.host.value],
+        "macs_per_cycle": rates,
+        "format_speedup": speedups,
+        "weight_bytes_per_cycle": latency.weight_bytes_per_cycle.value,
+        "activation_bytes_per_cycle": latency.activation_bytes_per_cycle.value,
+        "norm_order": latency.norm_order.value,
+        "launch_cycles": latency.launch_cycles.value,
+        "run_cycles": latency.run_cycles.value,
+        "run_s": latency.run_time.value * 1e-6,
+        "board_w": power.board.value,
+        "core_idle_w": power.core_idle.value,
+        "core_w_per_hz": power.core_load.value * 1e-9,
+        "core_stalled_share": power.core_stalled_share.value,
+        "voltage_hz": [mhz * _HZ_PER_MHZ for mhz in power.core_voltage.clock],
+        "voltage_ratio": power.core_voltage.value,
+        "memory_w_per_hz": power.memory_clock.value * 1e-9,
+        "byte_j": power.byte_energy.value * 1e-12,
+        "host_curve_hz": [mhz * _HZ_PER_MHZ for mhz in power.host.clock],
+        "host_curve_w": power.host.value,
+    }
+    return Device(name=file.name, **{key: jnp.asarray(value, jnp.float32) for key, value in numbers.items()})
+
+
+def _folder() -> Traversable:
+    return importlib.resources.files("hw_models") / "devices"
+
+
+def _is_name(name_or_path: str | Path) -> bool:
+    return isinstance(name_or_path, str) and not (
+        name_or_path.endswith(_SUFFIXES) or "/" in name_or_path or "\\" in name_or_path
+    )
+
+
+def _find(name_or_path: str | Path) -> Traversable:
+    if not _is_name(name_or_path):
+        return Path(name_or_path)
+    if name_or_path not in device_names():
+        raise DeviceFileError(
+            f"device: expected one of {', '.join(device_names())}, or the path of a .yaml file, "
+            f"got {str(name_or_path)!r}"
+        )
+    return _folder() / f"{name_or_path}.yaml"
+
+
+def _one_line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"{getattr(error, 'problem', None) or 'an error'} at line {mark.line + 1}"
+    return " ".join(str(error).split())

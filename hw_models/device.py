@@ -1,0 +1,120 @@
+"""Device: clocks and cost parameters as a pytree of float32 leaves, and the operating points they span.
+
+Units: Hz, s, W, J, bytes; `cycles` are of the clock that the field names. Shapes: Nc, Nm, Nh settings of the
+core, memory and host clock; K layer kinds; N number formats; V and H knots of the voltage and host curve.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Device:
+    """One processor of one board: everything the cost models need to know.
+
+    Every number is a leaf, so a device can be batched, differentiated and fitted. Powers are at the board's
+    input and add up to the board power.
+
+    Attributes:
+        core_hz: f32[Nc], settings of the clock of the processor that computes, ascending.
+        memory_hz: f32[Nm], settings of the memory clock, ascending.
+        host_hz: f32[Nh], settings of the clock of the processor that launches kernels, ascending.
+        macs_per_cycle: f32[K], multiply-accumulates (or operations) per core cycle by `LayerKind`, in fp32.
+        format_speedup: f32[N], compute rate by `NumberFormat` relative to fp32.
+        weight_bytes_per_cycle: f32[], weights read per memory cycle.
+        activation_bytes_per_cycle: f32[], activations read or written per memory cycle.
+        norm_order: f32[], p of the p-norm of compute and memory time; 1 adds them, infinity overlaps them.
+        launch_cycles: f32[], host cycles to launch one kernel.
+        run_cycles: f32[], host cycles to start one run of a network.
+        run_s: f32[], part of the cost of a run that follows no clock.
+        board_w: f32[], power that follows no clock.
+        core_idle_w: f32[], power of the idle core at its lowest voltage; grows with the voltage squared.
+        core_w_per_hz: f32[], load coefficient: power of the fully busy core at its lowest voltage per Hz.
+        core_stalled_share: f32[], share of that load that is drawn while kernels only wait for memory.
+        voltage_hz: f32[V], knots of the voltage curve.
+        voltage_ratio: f32[V], core voltage over its lowest value at these knots.
+        memory_w_per_hz: f32[], memory power by memory clock.
+        byte_j: f32[], energy to move one byte.
+        host_curve_hz: f32[H], knots of the host power curve.
+        host_curve_w: f32[H], host power at these knots.
+        name: What the device is called; static.
+    """
+
+    core_hz: jax.Array
+    memory_hz: jax.Array
+    host_hz: jax.Array
+    macs_per_cycle: jax.Array
+    format_speedup: jax.Array
+    weight_bytes_per_cycle: jax.Array
+    activation_bytes_per_cycle: jax.Array
+    norm_order: jax.Array
+    launch_cycles: jax.Array
+    run_cycles: jax.Array
+    run_s: jax.Array
+    board_w: jax.Array
+    core_idle_w: jax.Array
+    core_w_per_hz: jax.Array
+    core_stalled_share: jax.Array
+    voltage_hz: jax.Array
+    voltage_ratio: jax.Array
+    memory_w_per_hz: jax.Array
+    byte_j: jax.Array
+    host_curve_hz: jax.Array
+    host_curve_w: jax.Array
+    name: str = struct.field(pytree_node=False, default="unnamed")
+
+
+@struct.dataclass
+class OperatingPoint:
+    """Clocks a device runs at.
+
+    Attributes:
+        core_hz: f32[...].
+        memory_hz: f32[...].
+        host_hz: f32[...].
+    """
+
+    core_hz: jax.Array
+    memory_hz: jax.Array
+    host_hz: jax.Array
+
+
+def operating_points(device: Device) -> OperatingPoint:
+    """All combinations of the clock settings, the host clock varying fastest and the core clock slowest.
+
+    Args:
+        device: The device.
+
+    Returns:
+        Leaves f32[F] with F = Nc * Nm * Nh; the point of settings (c, m, h) stands at (c * Nm + m) * Nh + h.
+    """
+    grids = jnp.meshgrid(device.core_hz, device.memory_hz, device.host_hz, indexing="ij")
+    return OperatingPoint(*(grid.ravel() for grid in grids))
+
+
+def operating_point(device: Device, indices: jax.Array) -> OperatingPoint:
+    """Looks up clock settings.
+
+    Args:
+        device: The device.
+        indices: int32[..., 3], positions in the core, memory and host clock table; a position outside a
+            table is moved to its nearest end.
+
+    Returns:
+        Leaves f32[...].
+
+    Raises:
+        ValueError: `indices` is not an integer array whose last dimension is 3.
+    """
+    indices = jnp.asarray(indices)
+    if not jnp.issubdtype(indices.dtype, jnp.integer) or indices.shape[-1:] != (3,):
+        raise ValueError(f"indices: expected integers of shape [..., 3], got {indices.dtype} of shape {indices.shape}")
+    tables = (device.core_hz, device.memory_hz, device.host_hz)
+    last = [table.shape[0] - 1 for table in tables]
+    return OperatingPoint(*(table[jnp.clip(indices[..., i], 0, last[i])] for i, table in enumerate(tables)))
+
+
+def default_point(device: Device) -> OperatingPoint:
+    """The highest setting of every clock, leaves f32[]."""
+    return OperatingPoint(jnp.max(device.core_hz), jnp.max(device.memory_hz), jnp.max(device.host_hz))

@@ -1,0 +1,145 @@
+"""Layer table: what a network asks of the hardware, one row per layer, as a struct of arrays.
+
+Counts are for one sample and in elements, not bytes: the batch size and the number format are inputs of the
+cost model, so one table serves them all. Shapes: L layers; leading dimensions come from `jax.vmap`.
+"""
+
+import enum
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.typing import ArrayLike
+
+
+class LayerKind(enum.IntEnum):
+    """What a layer computes; a device has one compute rate for each kind."""
+
+    DENSE = 0
+    """Convolution over all channels with a kernel larger than 1 x 1, grouped ones included."""
+    POINTWISE = 1
+    """Convolution with a 1 x 1 kernel."""
+    DEPTHWISE = 2
+    """Convolution of each channel by itself."""
+    POOLING = 3
+    ELEMENTWISE = 4
+    """Additions, activations and scalings that are no part of another layer."""
+    LINEAR = 5
+
+
+@struct.dataclass
+class LayerTable:
+    """Work of each layer for one sample.
+
+    Attributes:
+        kind: int32[L], a `LayerKind`.
+        macs: f32[L], multiply-accumulates; for pooling and element-wise layers, operations.
+        weight_elements: f32[L], parameters read once per run, whatever the batch size.
+        input_elements: f32[L], activations read.
+        output_elements: f32[L], activations written.
+        kernels: f32[L], kernels launched; does not grow with the batch size.
+        active: f32[L], 1 where the layer runs and 0 where the row is padding. A fraction scales the cost of
+            the row, as a relaxed choice between layers needs.
+    """
+
+    kind: jax.Array
+    macs: jax.Array
+    weight_elements: jax.Array
+    input_elements: jax.Array
+    output_elements: jax.Array
+    kernels: jax.Array
+    active: jax.Array
+
+
+def layer_table(
+    kind: ArrayLike | Sequence[int],
+    macs: ArrayLike | Sequence[float],
+    *,
+    weight_elements: ArrayLike | Sequence[float],
+    input_elements: ArrayLike | Sequence[float],
+    output_elements: ArrayLike | Sequence[float],
+    kernels: ArrayLike | Sequence[float] = 1.0,
+    active: ArrayLike | Sequence[float] = 1.0,
+) -> LayerTable:
+    """Builds a `LayerTable` from plain sequences; `kernels` and `active` may be one number for all rows.
+
+    Args:
+        kind: int[L], a `LayerKind` per layer.
+        macs: [L], multiply-accumulates (operations for pooling and element-wise layers).
+        weight_elements: [L].
+        input_elements: [L].
+        output_elements: [L].
+        kernels: [L] or one number, kernels launched.
+        active: [L] or one number, 1 or 0.
+
+    Returns:
+        The table, with int32 kinds and float32 counts.
+
+    Raises:
+        ValueError: The lengths differ.
+    """
+    kinds = jnp.asarray(kind, jnp.int32)
+    table = LayerTable(
+        kind=kinds,
+        macs=jnp.asarray(macs, jnp.float32),
+        weight_elements=jnp.asarray(weight_elements, jnp.float32),
+        input_elements=jnp.asarray(input_elements, jnp.float32),
+        output_elements=jnp.asarray(output_elements, jnp.float32),
+        kernels=_column(kernels, kinds.shape),
+        active=_column(active, kinds.shape),
+    )
+    check_shapes(table)
+    return table
+
+
+def check_shapes(layers: LayerTable) -> None:
+    """Raises `ValueError` unless all columns have the one shape [..., L] (seen while tracing, at no cost)."""
+    expected = jnp.shape(layers.kind)
+    if not expected:
+        raise ValueError("layer table: kind: expected an array of shape [L], got a scalar")
+    for name, column in vars(layers).items():
+        if jnp.shape(column) != expected:
+            raise ValueError(f"layer table: {name}: expected shape {expected} as of kind, got {jnp.shape(column)}")
+
+
+def concatenate(tables: Sequence[LayerTable]) -> LayerTable:
+    """Joins tables along the layer axis, for example a backbone and its exit heads.
+
+    Args:
+        tables: Tables of shapes [..., L_i] with equal leading dimensions.
+
+    Returns:
+        One table [..., sum of L_i].
+
+    Raises:
+        ValueError: There is no table.
+    """
+    if not tables:
+        raise ValueError("concatenate: expected at least one layer table, got none")
+    return jax.tree.map(lambda *columns: jnp.concatenate(columns, axis=-1), *tables)
+
+
+def total_macs(layers: LayerTable) -> jax.Array:
+    """Multiply-accumulates of the active convolutions and linear layers for one sample, f32[...]."""
+    counted = (layers.kind != LayerKind.POOLING) & (layers.kind != LayerKind.ELEMENTWISE)
+    return _total(layers, jnp.where(counted, layers.macs, 0.0))
+
+
+def total_weights(layers: LayerTable) -> jax.Array:
+    """Parameters of the active layers, f32[...]."""
+    return _total(layers, layers.weight_elements)
+
+
+def total_kernels(layers: LayerTable) -> jax.Array:
+    """Kernels that the active layers launch, f32[...]."""
+    return _total(layers, layers.kernels)
+
+
+def _column(values: ArrayLike | Sequence[float], shape: tuple[int, ...]) -> jax.Array:
+    column = jnp.asarray(values, jnp.float32)
+    return jnp.broadcast_to(column, shape) if column.ndim == 0 else column
+
+
+def _total(layers: LayerTable, column: jax.Array) -> jax.Array:
+    return jnp.sum(layers.active * jnp.where(layers.active > 0, column, 0.0), axis=-1)

@@ -1,0 +1,145 @@
+"""Roofline with clocks: the time of each layer from its work and the clocks of the device.
+
+A layer takes `(compute^p + memory^p)^(1/p) + launch`. Compute time follows the core clock, memory time the
+memory clock, launch time the host clock. Sweeps of real boards lie between the sum (p = 1) and the maximum
+(p = infinity) of compute and memory time, and the p-norm is smooth, so the model can be fitted by gradient.
+Shapes: L layers. Functions take one operating point; batch them with `jax.vmap`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from hw_models.device import Device, OperatingPoint
+from hw_models.formats import NumberFormat
+from hw_models.layers import LayerTable, check_shapes
+
+
+class LayerTimes(NamedTuple):
+    """Parts of the time of each layer, and the traffic behind it; inactive rows are exactly 0.
+
+    Attributes:
+        compute_s: f32[L], time if the memory were free.
+        roofline_s: f32[L], time that kernels run: p-norm of compute and memory time.
+        launch_s: f32[L], time to launch the kernels.
+        traffic_bytes: f32[L], bytes moved.
+    """
+
+    compute_s: jax.Array
+    roofline_s: jax.Array
+    launch_s: jax.Array
+    traffic_bytes: jax.Array
+
+    @property
+    def latency_s(self) -> jax.Array:
+        """Time of each layer, f32[L]."""
+        return self.roofline_s + self.launch_s
+
+
+def layer_times(
+    layers: LayerTable,
+    device: Device,
+    point: OperatingPoint,
+    *,
+    batch: ArrayLike = 1,
+    number_format: NumberFormat = NumberFormat.FP32,
+) -> LayerTimes:
+    """Computes the parts that latency and energy are made of.
+
+    Args:
+        layers: Columns [L].
+        device: The device.
+        point: One operating point, leaves f32[], in Hz.
+        batch: Samples per run; may be traced.
+        number_format: Format of weights and activations.
+
+    Returns:
+        The parts, each f32[L].
+
+    Raises:
+        ValueError: Columns differ in shape, the operating point is not a single one, `batch` is a number that
+            is not positive, or `number_format` is unknown.
+    """
+    check_shapes(layers)
+    _check_inputs(point, batch)
+    number_format = NumberFormat(number_format)
+    samples = jnp.asarray(batch, jnp.float32)
+    # Values of inactive rows are replaced before use, so that neither they nor their gradients reach a sum.
+    runs = layers.active > 0
+    macs, weights, reads, writes, kernels = (
+        jnp.where(runs, column, 0.0)
+        for column in (
+            layers.macs,
+            layers.weight_elements,
+            layers.input_elements,
+            layers.output_elements,
+            layers.kernels,
+        )
+    )
+    rate = device.macs_per_cycle[layers.kind] * device.format_speedup[number_format]
+    compute_s = samples * macs / (rate * point.core_hz)
+    weight_bytes = weights * number_format.element_bytes
+    activation_bytes = samples * (reads + writes) * number_format.element_bytes
+    memory_cycles = weight_bytes / device.weight_bytes_per_cycle + activation_bytes / device.activation_bytes_per_cycle
+    return LayerTimes(
+        compute_s=layers.active * compute_s,
+        roofline_s=layers.active * p_norm(compute_s, memory_cycles / point.memory_hz, device.norm_order),
+        launch_s=layers.active * kernels * device.launch_cycles / point.host_hz,
+        traffic_bytes=layers.active * (weight_bytes + activation_bytes),
+    )
+
+
+def latency(
+    layers: LayerTable,
+    device: Device,
+    point: OperatingPoint,
+    *,
+    batch: ArrayLike = 1,
+    number_format: NumberFormat = NumberFormat.FP32,
+) -> jax.Array:
+    """Latency of each layer; the network takes their sum and `run_latency`.
+
+    Args:
+        layers: Columns [L].
+        device: The device.
+        point: One operating point, leaves f32[], in Hz.
+        batch: Samples per run.
+        number_format: Format of weights and activations.
+
+    Returns:
+        latency_s, f32[L], of the whole batch; exactly 0 at inactive rows.
+
+    Raises:
+        ValueError: As `layer_times`.
+    """
+    return layer_times(layers, device, point, batch=batch, number_format=number_format).latency_s
+
+
+def run_latency(device: Device, point: OperatingPoint) -> jax.Array:
+    """Time that every run of a network takes on top of its layers, in s, of the shape of the clocks."""
+    return device.run_cycles / point.host_hz + device.run_s
+
+
+def p_norm(a: jax.Array, b: jax.Array, order: jax.Array) -> jax.Array:
+    """Returns `(a^p + b^p)^(1/p)` of non-negative values, with finite gradients at zero and for large p.
+
+    The larger value is taken out of the norm: powers of times in seconds would underflow in float32.
+    """
+    larger, smaller = jnp.maximum(a, b), jnp.minimum(a, b)
+    is_positive = larger > 0
+    scale = jnp.where(is_positive, larger, 1.0)
+    norm = scale * (1.0 + (smaller / scale) ** order) ** (1.0 / order)
+    return jnp.where(is_positive, norm, 0.0)
+
+
+def _check_inputs(point: OperatingPoint, batch: ArrayLike) -> None:
+    for name, clock in vars(point).items():
+        if jnp.ndim(clock) != 0:
+            raise ValueError(
+                f"operating point: {name}: expected one clock, got shape {jnp.shape(clock)}; "
+                "use jax.vmap for several points"
+            )
+    if isinstance(batch, int | float) and not batch > 0:
+        raise ValueError(f"batch: expected a positive number, got {batch}")
