@@ -6,7 +6,8 @@ Time:      TIME_PLACEHOLDER
 Expected:  EXPECTED_PLACEHOLDER
 """
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -26,7 +27,7 @@ class Experiment:
     """One run for each."""
     out: Path = Path("runs/hadas_digits")
     """Work directories are made in this folder; runs that are there already are continued."""
-    settings: tyro.conf.OmitArgPrefixes[Settings] = Settings()
+    settings: tyro.conf.OmitArgPrefixes[Settings] = field(default_factory=Settings)
     """Of the runs; the seed is replaced."""
 
 
@@ -38,8 +39,6 @@ def matched(level: Level) -> bool:
 
 def main(experiment: Experiment) -> None:
     """Runs all seeds and prints what exits and clocks save at every accuracy level."""
-    import dataclasses
-
     table = Table(title="Deployable policy against the best static network, test split")
     for name in ("seed", "largest", "level", "static", "deployed", "within 0.5 points", "energy saved"):
         table.add_column(name, justify="right")

@@ -5,7 +5,7 @@ one does, bit for bit on the CPU.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,8 @@ Metrics = dict[str, jax.Array]
 Report = Callable[[int, dict[str, np.ndarray]], None]
 
 
-class Step(Protocol):
-    """One step of a loop, a pure function."""
-
-    def __call__(self, state: State, key: jax.Array, data: Any) -> tuple[State, Metrics]:
-        """Returns the next state and scalar metrics."""
+# (state, key, data) -> (next state, scalar metrics), a pure function
+Step = Callable[[State, jax.Array, Any], tuple[State, Metrics]]
 
 
 class DivergenceError(ValueError):

@@ -88,21 +88,19 @@ class WorkDir:
             raise ValueError(f"{path}: expected form {_FORM}, got {form!r}")
         return settings
 
-    def drop_metrics(self, stage: str, done: int, *, stages: tuple[str, ...]) -> None:
-        """Forgets metrics past step `done` of a stage and of all later stages, which are about to be repeated."""
+    def drop_metrics(self, stage: str, done: int) -> None:
+        """Forgets a stage's metrics past step `done`, which are about to be repeated."""
         path = self.path / METRICS
         if not path.is_file():
             return
-        later = stages[stages.index(stage) + 1 :]
         kept = []
         for line in path.read_text().splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:  # the last line of a killed run
                 continue
-            if entry["stage"] in later or (entry["stage"] == stage and entry["step"] > done):
-                continue
-            kept.append(line + "\n")
+            if entry["stage"] != stage or entry["step"] <= done:
+                kept.append(line + "\n")
         write_text(path, "".join(kept))
 
     def add_metrics(self, stage: str, step: int, metrics: dict[str, float]) -> None:

@@ -2,11 +2,10 @@
 
 from hadas_jax.methods.hadas import Archive, Hadas, HadasState, Problem
 from hadas_jax.methods.results import Design, Level, Performance, Result, level_rows, write_result
-from hadas_jax.methods.run import STAGES, Progress, Run
+from hadas_jax.methods.run import Progress, Run
 from hadas_jax.methods.settings import Settings
 
 __all__ = [
-    "STAGES",
     "Archive",
     "Design",
     "Hadas",

@@ -1,5 +1,9 @@
 """From a finished search to designs: thresholds on the calibration split, fronts, levels, the test split.
 
+Thresholds are set on the calibration split alone. Designs are then chosen by what they do on the validation and
+calibration splits together, the selection samples: the cheapest of millions of designs is easily one that was
+lucky on few samples, so as many as can be had take part.
+
 Shapes: P backbones of the pool, G genes, E exits, R risk levels, S exit subsets, F operating points.
 """
 
@@ -29,7 +33,7 @@ from hadas_jax.search import non_dominated_mask
 from hadas_jax.spaces import MBConvSpace, block_active, exit_subsets
 from hw_models import Cost, Device, operating_points
 
-TOLERANCE = 0.005  # of accuracy that the thresholds of an ideal design may cost on the validation split
+TOLERANCE = 0.005  # of accuracy that the thresholds of an ideal design may cost on the selection samples
 LEVELS = 4
 
 Evaluate = Callable[[np.ndarray, LabelledImages], list[Outcomes]]
@@ -75,8 +79,9 @@ class Deployment:
         self.costs: list[Cost] = [jax.tree.map(np.asarray, cost(jnp.asarray(g))) for g in genomes]
         calibration = evaluate(genomes, splits.calibration)
         self.thresholds = [np.asarray(thresholds_of(found, policy=policy)) for found in calibration]
-        self.validation_outcomes = evaluate(genomes, splits.validation)
-        self.validation = [self._judge(b, found) for b, found in enumerate(self.validation_outcomes)]
+        validation = evaluate(genomes, splits.validation)
+        self._outcomes = [_join(a, b) for a, b in zip(validation, calibration, strict=True)]
+        self.selection = [self._judge(b, found) for b, found in enumerate(self._outcomes)]
 
     def _judge(self, backbone: int, outcomes: Outcomes) -> Judged:
         found = judge(
@@ -90,7 +95,7 @@ class Deployment:
 
     def choices(self, front_size: int) -> tuple[list[Choice], list[tuple[float, dict[str, Choice]]]]:
         """Returns the fronts of both policies, and for each accuracy level its cheapest networks by name."""
-        stats = {p: [getattr(judged, p) for judged in self.validation] for p in ("ideal", "deployable")}
+        stats = {p: [getattr(judged, p) for judged in self.selection] for p in ("ideal", "deployable")}
         default = self.costs[0].latency_s.shape[1] - 1
         fronts = {policy: front_of(judged, self.costs) for policy, judged in stats.items()}
         at_default = {policy: every_plan(judged, self.costs, default) for policy, judged in stats.items()}
@@ -113,7 +118,7 @@ class Deployment:
 
     def _static_front(self, default: int) -> Candidates:
         objectives = [
-            expected(judged.ideal, cost, 0, default) for judged, cost in zip(self.validation, self.costs, strict=True)
+            expected(judged.ideal, cost, 0, default) for judged, cost in zip(self.selection, self.costs, strict=True)
         ]
         count = len(objectives)
         zeros = np.zeros(count, np.int64)
@@ -129,7 +134,7 @@ class Deployment:
 
     def _level_of(self, backbone: int, subset: int, point: int) -> int:
         """Returns the cheapest risk level that keeps the static accuracy, or else the lowest level."""
-        judged, cost = self.validation[backbone], self.costs[backbone]
+        judged, cost = self.selection[backbone], self.costs[backbone]
         subsets = 2**self.space.num_exits
         limit = judged.ideal.error[0] + TOLERANCE
         found = [expected(judged.deployable, cost, r * subsets + subset, point) for r in range(len(RISK_LEVELS))]
@@ -162,7 +167,7 @@ class Deployment:
         space, cost = self.space, self.costs[choice.backbone]
         genome = self.genomes[choice.backbone]
         backbone = jax.tree.map(np.asarray, space.decode(jnp.asarray(genome)))
-        validation = self.validation[choice.backbone]
+        selection = self.selection[choice.backbone]
         members = exit_subsets(space.num_exits)[choice.subset]
         block = np.cumsum(np.asarray(block_active(space, backbone)))[space.first_exit :] - 1
         plan = choice.level * 2**space.num_exits + choice.subset
@@ -177,7 +182,7 @@ class Deployment:
         going_on = test.deployable.weights[plan][: space.num_exits + 1]
         reached = np.append(going_on[:-1][members], going_on[-1])
         after = np.append(going_on[1:][members], 0.0)
-        correct = self.validation_outcomes[choice.backbone].correct[:-1]
+        correct = self._outcomes[choice.backbone].correct[:-1]
         clocks = jax.tree.map(lambda hz: float(hz[choice.point]) / 1e6, self._points)
         return Design(
             found_by=choice.found_by,
@@ -191,12 +196,17 @@ class Deployment:
                 "host": round(clocks.host_hz, 3),
             },
             dissimilarity=float(mean_dissimilarity(jnp.asarray(correct), jnp.asarray(members))),
-            validation=performances(validation),
+            selection=performances(selection),
             test=performances(test),
-            static_validation=Performance(*expected(validation.ideal, cost, 0, default)),
+            static_selection=Performance(*expected(selection.ideal, cost, 0, default)),
             static_test=Performance(*expected(test.ideal, cost, 0, default)),
             test_shares=tuple(float(share) for share in reached - after),
         )
+
+
+def _join(a: Outcomes, b: Outcomes) -> Outcomes:
+    """Returns the outcomes on the samples of both."""
+    return jax.tree.map(lambda x, y: np.concatenate([x, y], axis=-1), a, b)
 
 
 def pool_of(archive: Archive) -> np.ndarray:

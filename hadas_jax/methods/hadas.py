@@ -9,6 +9,7 @@ Shapes: P population, G genes, A archive, E exits, W words of a bit set, L error
 F operating points. Costs are of one sample, in seconds and joules.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -144,7 +145,8 @@ class Hadas:
         archive = _append(state.archive, genomes, static, correct)
 
         # First selection: by S(b). The first generation is told as its own parents, whose repetition is dropped.
-        outer = outer.replace(
+        outer = dataclasses.replace(
+            outer,
             population=jnp.where(first, genomes, outer.population),
             fitness=jnp.where(first, static, outer.fitness),
         )
@@ -156,7 +158,7 @@ class Hadas:
         unexamined = jnp.full(self.population - self.elites, jnp.nan, jnp.float32)
         outer = self.strategy.prefer(outer, jnp.concatenate([merit, unexamined]))
 
-        archive = archive.replace(examined=archive.examined.at[rows].set(True))
+        archive = dataclasses.replace(archive, examined=archive.examined.at[rows].set(True))
         table = jnp.minimum(state.table, jnp.min(tables, axis=0))
         metrics = {
             "evaluated": archive.size,
@@ -244,14 +246,15 @@ def ideal_stats(space: MBConvSpace, genome: jax.Array, outcomes: Outcomes) -> Su
 
 def _variation(strategy: NSGA2) -> Params:
     """The paper's crossover probability; mutation of one gene per genome on average."""
-    return strategy.default_params.replace(crossover_probability=jnp.float32(0.8))
+    return dataclasses.replace(strategy.default_params, crossover_probability=jnp.float32(0.8))
 
 
 def _append(archive: Archive, genomes: jax.Array, static: jax.Array, correct: jax.Array) -> Archive:
     def write(column: jax.Array, rows: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice_in_dim(column, rows, archive.size, axis=0)
 
-    return archive.replace(
+    return dataclasses.replace(
+        archive,
         genomes=write(archive.genomes, genomes),
         static=write(archive.static, static),
         correct=write(archive.correct, correct),

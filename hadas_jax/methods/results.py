@@ -46,10 +46,10 @@ class Design:
       exits: blocks that an exit follows, counted over the backbone's own blocks from 0.
       thresholds: per exit, the least score at which a sample stops; inf where none may.
       clocks_mhz: core, memory and host clock.
-      dissimilarity: mean over pairs of exits, on the validation split.
-      validation: by policy.
+      dissimilarity: mean over pairs of exits, on the selection samples.
+      selection: by policy, on the validation and calibration splits together.
       test: by policy.
-      static_validation: without exits, at the default clocks.
+      static_selection: without exits, at the default clocks.
       static_test: likewise.
       test_shares: share of the test samples that stop at each exit, and last at the classifier, when deployed.
     """
@@ -61,19 +61,19 @@ class Design:
     thresholds: tuple[float, ...]
     clocks_mhz: dict[str, float]
     dissimilarity: float
-    validation: dict[str, Performance]
+    selection: dict[str, Performance]
     test: dict[str, Performance]
-    static_validation: Performance
+    static_selection: Performance
     static_test: Performance
     test_shares: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Level:
-    """The cheapest networks of at least one accuracy on the validation split.
+    """The cheapest networks of at least one accuracy on the selection samples.
 
     Attributes:
-      accuracy: the level, on the validation split.
+      accuracy: the level, on the selection samples.
       static: the best static network, at the default clocks.
       exits: by policy, the best with exits at the default clocks.
       exits_and_clocks: by policy, the best with exits and clocks.
@@ -137,7 +137,7 @@ def level_rows(level: Level) -> list[dict[str, Any]]:
 
 def _level_row(accuracy: float, variant: str, policy: str, found: Performance, static: Performance) -> dict[str, Any]:
     return {
-        "validation_accuracy_level": accuracy,
+        "selection_accuracy_level": accuracy,
         "network": variant,
         "policy": policy,
         "test_accuracy": found.accuracy,
@@ -153,9 +153,9 @@ def _row(design: Design) -> dict[str, Any]:
     row |= {"exits": _words(design.exits), "thresholds": _words(design.thresholds)}
     row |= {f"{name}_mhz": value for name, value in design.clocks_mhz.items()}
     row["dissimilarity"] = design.dissimilarity
-    columns = {f"{p}_validation": design.validation[p] for p in POLICY_NAMES}
+    columns = {f"{p}_selection": design.selection[p] for p in POLICY_NAMES}
     columns |= {f"{p}_test": design.test[p] for p in POLICY_NAMES}
-    columns |= {"static_validation": design.static_validation, "static_test": design.static_test}
+    columns |= {"static_selection": design.static_selection, "static_test": design.static_test}
     for name, found in columns.items():
         row[f"{name}_error"] = found.error
         row[f"{name}_latency_ms"] = found.latency_s * 1e3

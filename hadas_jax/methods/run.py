@@ -28,7 +28,6 @@ from hadas_jax.training import exit_step, init_state, sandwich_step, sgd
 from hadas_jax.workdir import CHECKPOINTS, WorkDir, versions
 from hw_models import Device, load_device
 
-STAGES = ("supernet", "exits", "search", "thresholds", "test")
 _CALIBRATION_BATCHES = 4
 
 
@@ -111,7 +110,7 @@ class Run:
             workdir=workdir,
             progress=progress,
         )
-        return params.replace(backbone=state.weights)
+        return dataclasses.replace(params, backbone=state.weights)
 
     def train_exits(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
         """Trains the shared exit heads, the backbone's weights frozen."""
@@ -140,7 +139,7 @@ class Run:
             workdir=workdir,
             progress=progress,
         )
-        return params.replace(heads=state.weights)
+        return dataclasses.replace(params, heads=state.weights)
 
     def search(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Archive:
         """Runs the nested search."""
@@ -240,7 +239,7 @@ class Run:
     ) -> Any:
         checkpoints = Checkpoints(workdir.path / CHECKPOINTS / name)
         done = checkpoints.newest() or 0
-        workdir.drop_metrics(name, done, stages=STAGES)
+        workdir.drop_metrics(name, done)
         progress.stage(name, chunks * chunk)
         progress.update(done, {})
         searching = name == "search"

@@ -24,7 +24,7 @@ class Settings:
     """Share of a population that goes to the inner search."""
     epochs: int = 28
     """Epochs of supernet training."""
-    exit_epochs: int = 8
+    exit_epochs: int = 16
     """Epochs of exit training."""
     batch: int = 64
     """Images per training step."""

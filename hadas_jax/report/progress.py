@@ -132,4 +132,6 @@ class LiveProgress:
         self._watch.mark(done, metrics.get("candidates", 0.0))
         rate = self._watch.candidates_per_second()
         note = describe(metrics) + (f", {rate:,.0f} candidates/s" if rate is not None else "")
-        self._bars.update(self._task, completed=done, **({"note": note} if metrics else {}))
+        self._bars.update(self._task, completed=done)
+        if metrics:
+            self._bars.update(self._task, note=note)

@@ -12,8 +12,8 @@ def levels_table(result: Result) -> Table:
     The ideal mapping stops every sample at the first exit that is right: an upper bound that needs labels. The
     deployable policy compares a score with thresholds.
     """
-    table = Table(title="Per sample on the test split; networks chosen on the validation split", title_style="bold")
-    table.add_column("validation\naccuracy ≥", justify="right")
+    table = Table(title="Per sample on the test split; networks chosen on other samples", title_style="bold")
+    table.add_column("chosen at\naccuracy ≥", justify="right")
     table.add_column("network")
     table.add_column("policy")
     for name in ("test\naccuracy", "latency\nms", "energy\nmJ", "energy\nsaved"):
@@ -27,7 +27,7 @@ def levels_table(result: Result) -> Table:
 
 def _rows(level: Level) -> list[tuple[str, ...]]:
     static = level.static.static_test
-    rows = [("static", "", *_cells(static), "")]
+    rows: list[tuple[str, ...]] = [("static", "", *_cells(static), "")]
     for name, designs in (("+ exits", level.exits), ("+ exits + DVFS", level.exits_and_clocks)):
         for policy in POLICY_NAMES:
             found = designs[policy].test[policy]

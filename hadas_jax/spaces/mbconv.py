@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -180,6 +181,10 @@ def _pack(values: Sequence, stages: int, stack: Callable) -> Backbone:
     return Backbone(resolution=values[0], width=width, depth=depth, kernel=kernel, expand=expand)
 
 
+@overload
+def make_divisible(channels: int, divisor: int = 8) -> int: ...
+@overload
+def make_divisible(channels: jax.Array, divisor: int = 8) -> jax.Array: ...
 def make_divisible(channels: jax.Array | int, divisor: int = 8) -> jax.Array | int:
     """Rounds channels to a multiple of `divisor`, never below 90 % of the value (AttentiveNAS, MobileNet)."""
     rounded = (channels + divisor // 2) // divisor * divisor

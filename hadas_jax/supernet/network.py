@@ -93,9 +93,11 @@ def apply(space: MBConvSpace, params: Parameters, stats: BatchStats, backbone: B
       images: float32[B, H, W, channels] at the backbone's resolution.
     """
     trunk = {"params": params.backbone, "batch_stats": stats.backbone}
-    features, final = MBConvNet(space).apply(trunk, images, backbone)
+    found: Any = MBConvNet(space).apply(trunk, images, backbone)
+    features, final = found
     heads = {"params": params.heads, "batch_stats": stats.heads}
-    logits, confidence = ExitHeads(space).apply(heads, features)
+    predicted: Any = ExitHeads(space).apply(heads, features)
+    logits, confidence = predicted
     return Logits(exits=jnp.concatenate([logits, final[None]]), confidence=confidence)
 
 
@@ -103,8 +105,8 @@ def apply_training(
     space: MBConvSpace, weights: Tree, backbone: Backbone, images: jax.Array
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
     """Runs the backbone alone, normalised by the batch's own statistics: the stages' features, logits [B, K]."""
-    trunk = {"params": weights, "batch_stats": {}}
-    return MBConvNet(space, use_batch_stats=True).apply(trunk, images, backbone)
+    found: Any = MBConvNet(space, use_batch_stats=True).apply({"params": weights}, images, backbone)
+    return found
 
 
 @partial(jax.jit, static_argnums=0)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-
 ROTATION = 0.2  # radians, about 11 degrees
 SCALING = 0.12  # of the logarithm of the size
 

@@ -6,6 +6,8 @@ the largest backbone, the smallest and a few random ones, and means over the exi
 Shapes: T backbones per step, E exits, B batch, K classes.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -73,7 +75,8 @@ def exit_step(
 
         def loss(weights: Tree) -> tuple[jax.Array, Metrics]:
             heads = ExitHeads(space, use_batch_stats=True)
-            logits, confidence = jax.vmap(lambda f: heads.apply({"params": weights}, f))(features)
+            found: Any = jax.vmap(lambda f: heads.apply({"params": weights}, f))(features)
+            logits, confidence = found
             losses = jax.vmap(exit_losses, in_axes=(0, 0, 0, None))(logits, confidence, final, labels)
             right = jnp.mean((jnp.argmax(logits, -1) == labels[None, None]).astype(jnp.float32), axis=-1)
             share = available.astype(jnp.float32) / jnp.sum(available).astype(jnp.float32)

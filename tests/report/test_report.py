@@ -1,0 +1,91 @@
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from hadas_jax.methods import Design, Level, Performance, Result
+from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
+
+
+def _design(found_by, energy):
+    both = {"ideal": Performance(0.02, 1e-3, energy), "deployable": Performance(0.03, 2e-3, 1.5 * energy)}
+    static = Performance(0.025, 3e-3, 4e-3)
+    return Design(
+        found_by=found_by,
+        genome=(0, 1),
+        backbone={"resolution": 8, "depth": [1, 2]},
+        exits=(1,),
+        thresholds=(0.9,),
+        clocks_mhz={"core": 1.0, "memory": 2.0, "host": 3.0},
+        dissimilarity=1.0,
+        selection=both,
+        test=both,
+        static_selection=static,
+        static_test=static,
+        test_shares=(0.6, 0.4),
+    )
+
+
+@pytest.fixture(scope="module")
+def result():
+    designs = tuple(_design(policy, energy) for policy in ("ideal", "deployable") for energy in (1e-3, 2e-3))
+    picks = {"ideal": designs[0], "deployable": designs[2]}
+    level = Level(accuracy=0.975, static=designs[0], exits=picks, exits_and_clocks=picks)
+    return Result(
+        designs=designs,
+        levels=(level,),
+        largest_test_accuracy=0.98,
+        smallest_test_accuracy=0.95,
+        backbones=10,
+        candidates=12345,
+    )
+
+
+def test_the_table_shows_savings_against_the_static_network(result):
+    text = io.StringIO()
+    print_result(result, Console(file=text, width=120))
+    shown = text.getvalue()
+    assert "97.5%" in shown
+    assert "static" in shown
+    assert "75%" in shown  # ideal: 1 mJ of 4 mJ
+    assert "62%" in shown  # deployable: 1.5 mJ of 4 mJ
+    assert "12,345 dynamic versions" in shown
+
+
+def test_the_picture_is_a_png(result, tmp_path):
+    plot_front(result, tmp_path / "front.png")
+    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plain_progress_is_one_line_for_every_update():
+    text = io.StringIO()
+    progress = LineProgress(Console(file=text, width=40))
+    progress.stage("search", 4)
+    progress.update(1, {})
+    for done in (2, 3, 4):
+        progress.update(done, {"hypervolume": 0.5, "candidates": 1e6 * done})
+    lines = text.getvalue().splitlines()
+    assert lines[:2] == ["search: starts", "search: 1 of 4 generations done before"]
+    assert len(lines) == 5
+    assert lines[2].startswith("search: 2/4 generations hypervolume 0.5000")
+    assert "candidates/s" in lines[3]
+    assert "s left" in lines[3]
+    assert "s left" not in lines[4]
+
+
+def test_the_live_display_follows_the_stages():
+    text = io.StringIO()
+    with LiveProgress(Console(file=text, force_terminal=True, width=120)) as progress:
+        with pytest.raises(ValueError, match="expected a stage"):
+            progress.update(1, {})
+        progress.stage("supernet", 2)
+        progress.update(0, {})
+        progress.update(2, {"loss": 0.25})
+    assert "supernet" in text.getvalue()
+    assert "loss 0.250" in text.getvalue()
+
+
+def test_a_saving_is_relative_to_the_reference():
+    found = Performance(0.1, 1.0, 3.0)
+    assert found.saving(dataclasses.replace(found, energy_j=4.0)) == pytest.approx(0.25)

@@ -1,0 +1,127 @@
+import json
+
+import numpy as np
+import pytest
+
+from hadas_jax import commands
+from hadas_jax.cli import main
+from hadas_jax.methods import Settings
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "kept")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the command would have called."""
+    found = []
+    monkeypatch.setattr(commands, "search", lambda settings, **kwargs: found.append((settings, kwargs)))
+    return found
+
+
+def fails(arguments, capsys):
+    """Runs a command that must fail; returns its one line."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("hadas: error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("serch", "unknown command 'serch': expected search"),
+        ("search --population 0", "--population: expected a whole number of at least 1, got 0"),
+        ("search --population many", "--population: invalid literal"),
+        ("search --popuation 3", "--popuation"),
+        ("search --dataset moon", "unknown dataset 'moon': expected one of digits, npz:FILE"),
+        ("search --device toaster", "expected one of agx-xavier-gpu"),
+        ("search --space outer", "unknown space 'outer': expected one of digits, attentivenas"),
+        ("search --dataset npz:none.npz", "none.npz: expected an npz file, got none at this path"),
+        ("search --policy luck", "--policy: expected one of confidence, entropy, learned"),
+        ("search --resume", "--resume: expected --workdir"),
+        ("search --resume --workdir none", "expected a run to resume, got none"),
+        ("search --resume --overwrite --workdir none", "expected a run to resume"),
+        ("search --config none.yaml", "--config none.yaml: expected a YAML or JSON file"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_exit_code_2(arguments, message, capsys, tmp_path):
+    assert message in fails(arguments.split(), capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((8, 4, 4, 1), np.uint8), np.zeros(7, int), "labels: expected one for each of 8 images"),
+        (np.zeros((8, 4, 4, 1), np.uint8), np.full(8, -1), "labels: expected every class of 0 .. K - 1"),
+        (np.full((8, 4, 4, 1), np.nan, np.float32), np.arange(8) % 2, "images: expected finite values"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(images, labels, message, capsys, tmp_path):
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    assert message in fails(["search", "--dataset", "npz:data.npz"], capsys)
+
+
+@pytest.mark.parametrize("field", ["missing", "negative", "text"])
+def test_a_wrong_device_file_names_file_and_field(field, capsys, tmp_path):
+    import importlib.resources
+
+    text = (importlib.resources.files("hw_models") / "devices" / "agx-xavier-gpu.yaml").read_text()
+    value = {"missing": "", "negative": "      value: -465\n", "text": "      value: fast\n"}[field]
+    assert text.count("      value: 465\n") == 3
+    (tmp_path / "mine.yaml").write_text(text.replace("      value: 465\n", value, 1))
+    error = fails(["search", "--device", "mine.yaml"], capsys)
+    assert "mine.yaml" in error
+    assert "latency.macs_per_cycle.dense" in error
+
+
+def test_a_work_directory_with_a_run_is_kept(capsys, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert "--resume continues it, --overwrite replaces it" in fails(["search", "--workdir", "run"], capsys)
+    assert (tmp_path / "run" / "config.json").read_text() == "{}"
+
+
+def test_flags_become_settings(calls):
+    main(["search", "--dataset", "npz:a.npz", "--population", "8", "--seed", "3", "--workdir", "w", "--overwrite"])
+    settings, rest = calls[0]
+    assert settings == Settings(dataset="npz:a.npz", population=8, seed=3)
+    assert str(rest["workdir"]) == "w"
+    assert rest["overwrite"]
+    assert not rest["resume"]
+
+
+def test_flags_win_over_a_config_file(calls, tmp_path):
+    (tmp_path / "mine.yaml").write_text("population: 8\nseed: 5\n")
+    main(["search", "--config", "mine.yaml", "--seed", "6"])
+    assert calls[0][0] == Settings(population=8, seed=6)
+
+
+def test_a_resumed_run_keeps_its_settings(calls, tmp_path):
+    (tmp_path / "run").mkdir()
+    config = {"form": "hadas_jax.search/1", "settings": {"population": 8}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    main(["search", "--resume", "--workdir", "run"])
+    assert calls[0][0] == Settings(population=8)
+    assert calls[0][1]["resume"]
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["search", "--help"], 0)])
+def test_help_tells_the_commands(arguments, code, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == code
+    assert "search" in capsys.readouterr().out
+
+
+def test_a_work_directory_is_named_after_time_data_and_device():
+    path = commands.default_workdir(Settings(dataset="npz:/data/my set.npz", device="agx-xavier-gpu"))
+    assert path.parent.name == "runs"
+    assert path.name.endswith("-my_set-agx-xavier-gpu")
