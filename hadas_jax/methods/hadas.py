@@ -20,9 +20,6 @@ from flax import struct
 
 from hadas_jax.data import LabelledImages
 from hadas_jax.evaluation import (
-    Outcomes,
-    SubsetStats,
-    ideal_stops,
     pack_bits,
     population_outcomes,
     segment_costs,
@@ -33,7 +30,7 @@ from hadas_jax.loop import Metrics
 from hadas_jax.search import NSGA2, Params, State, grid_front, grid_hypervolume, sample
 from hadas_jax.spaces import MBConvSpace, available_exits
 from hadas_jax.supernet import Parameters
-from hw_models import Cost, Device, OperatingPoint, default_point, operating_points
+from hw_models import Cost, Device, default_point, operating_points
 
 ERROR_LEVELS, LATENCY_BINS = 512, 256  # the grid of merits: 0.2 % of error, 2.7 % of latency
 LATENCY_SPAN = 1000.0  # from the shortest bin's end to the reference
@@ -122,7 +119,14 @@ class Hadas:
         genomes = sample(key, jnp.asarray(self.space.codec.cardinalities), size=P)
         extremes = np.stack([self.space.largest_genome, self.space.smallest_genome])
         genomes = genomes.at[:2].set(extremes[:P])
-        unknown = jnp.full((P, 3), jnp.inf, jnp.float32)
+        outer = State(
+            population=genomes,
+            fitness=jnp.full((P, 3), jnp.inf, jnp.float32),
+            ranks=jnp.zeros(P, jnp.int32),
+            crowding=jnp.zeros(P, jnp.float32),
+            merit=jnp.full(P, jnp.nan, jnp.float32),
+            generation=jnp.int32(0),
+        )
         archive = Archive(
             genomes=jnp.zeros((capacity, G), jnp.int32),
             static=jnp.full((capacity, 3), jnp.inf, jnp.float32),
@@ -131,7 +135,6 @@ class Hadas:
             size=jnp.int32(0),
         )
         table = jnp.full((ERROR_LEVELS, LATENCY_BINS), jnp.inf, jnp.float32)
-        outer = self.strategy.init(key, genomes, unknown, self.strategy.default_params)
         return HadasState(outer=outer, archive=archive, table=table)
 
     def generation(self, state: HadasState, key: jax.Array, problem: Problem) -> tuple[HadasState, Metrics]:
@@ -225,23 +228,8 @@ class Hadas:
 def static_cost(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
     """Cost of one sample on a backbone without exits at the default clocks, float32[]."""
     point = jax.tree.map(lambda leaf: leaf[None], default_point(device))
-    return jax.tree.map(lambda cost: cost[0], costs_of(space, genome, device, point, None))
-
-
-def costs_of(
-    space: MBConvSpace, genome: jax.Array, device: Device, points: OperatingPoint, weights: jax.Array | None
-) -> Cost:
-    """Expected cost at operating points [F]: of segments run `weights` [D] times; None: the static network."""
-    costs = segment_costs(space, space.decode(genome), device, points)
-    runs = jnp.asarray(static_weights(space.num_exits)) if weights is None else weights
-    return jax.tree.map(lambda cost: runs @ cost, costs)
-
-
-def ideal_stats(space: MBConvSpace, genome: jax.Array, outcomes: Outcomes) -> SubsetStats:
-    """Judges all exit subsets of one backbone under the ideal mapping."""
-    correct = pack_bits(outcomes.correct)
-    available = available_exits(space, space.decode(genome))
-    return subset_stats(pack_bits(ideal_stops(outcomes)), correct, available, samples=outcomes.correct.shape[-1])
+    costs = segment_costs(space, space.decode(genome), device, point)
+    return jax.tree.map(lambda cost: static_weights(space.num_exits) @ cost[:, 0], costs)
 
 
 def _variation(strategy: NSGA2) -> Params:

@@ -1,0 +1,141 @@
+import zlib
+
+import numpy as np
+import pytest
+
+from hadas_jax.data import dataset_names, load_dataset
+
+COUNT = 60
+LABELS = np.arange(COUNT) % 3
+IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 6, 6, 2)).astype(np.uint8)
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Writes arrays to a file and returns its name for `load_dataset`."""
+
+    def write(**arrays):
+        path = tmp_path / "data.npz"
+        np.savez_compressed(path, **arrays)
+        return f"npz:{path}"
+
+    return write
+
+
+def refused(name):
+    """The one-line message that loading ends with."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        load_dataset(name, seed=0)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def with_value(array, index, value):
+    array = np.array(array, np.result_type(array, type(value)))
+    array[index] = value
+    return array
+
+
+def test_digits_are_standardised_and_split_by_class():
+    splits = load_dataset("digits", seed=0)
+    parts = (splits.train, splits.validation, splits.calibration, splits.test)
+    assert [len(part.labels) for part in parts] == [1797 - 3 * 270, 270, 270, 270]
+    assert splits.train.images.shape[1:] == (8, 8, 1)
+    assert splits.classes == 10
+
+
+def test_unknown_names_are_refused_with_the_known_ones():
+    assert refused("mnist") == "unknown dataset 'mnist': expected one of digits, npz:FILE"
+    assert dataset_names() == ("digits", "npz:FILE")
+
+
+@pytest.mark.parametrize("images", [IMAGES, IMAGES[..., 0], IMAGES / 255, IMAGES.astype(np.float32)])
+def test_a_file_of_images_and_labels_is_loaded(save, images):
+    splits = load_dataset(save(images=images, labels=LABELS), seed=0)
+    assert splits.train.images.shape == (33, 6, 6, images.shape[3] if images.ndim == 4 else 1)
+    assert splits.train.images.dtype == np.float32
+    assert splits.train.labels.dtype == np.int32
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert "expected an npz file, got none at this path" in refused(f"npz:{tmp_path / 'none.npz'}")
+
+
+def test_a_directory_is_refused(tmp_path):
+    assert "expected an npz file, got none at this path" in refused(f"npz:{tmp_path}")
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 but broken"])
+def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
+    (tmp_path / "data.npz").write_bytes(content)
+    assert "expected an npz file of plain arrays, cannot read it" in refused(f"npz:{tmp_path / 'data.npz'}")
+
+
+def test_a_single_array_instead_of_an_archive_is_refused(tmp_path):
+    np.save(tmp_path / "data.npy", IMAGES)
+    assert "expected an npz file of plain arrays" in refused(f"npz:{tmp_path / 'data.npy'}")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+def test_a_truncated_archive_is_refused(save, share):
+    name = save(images=IMAGES, labels=LABELS)
+    path = name.removeprefix("npz:")
+    with open(path, "rb") as file:
+        content = file.read()
+    with open(path, "wb") as file:
+        file.write(content[: int(share * len(content))])
+    assert "expected an npz file of plain arrays, cannot read it" in refused(name)
+
+
+def test_damaged_compressed_data_is_refused(save):
+    name = save(images=IMAGES, labels=LABELS)
+    path = name.removeprefix("npz:")
+    with open(path, "r+b") as file:
+        file.seek(60)
+        file.write(bytes([0xFF] * 40))
+    with pytest.raises((ValueError, zlib.error)), np.load(path) as arrays:
+        arrays["images"]
+    assert "expected an npz file of plain arrays, cannot read it" in refused(name)
+
+
+def test_pickled_objects_are_refused(save):
+    name = save(images=np.array([IMAGES, None], object), labels=LABELS)
+    assert "expected an npz file of plain arrays, cannot read it" in refused(name)
+
+
+def test_missing_arrays_are_refused_with_those_found(save):
+    assert "expected the arrays images and labels, got x, labels" in refused(save(x=IMAGES, labels=LABELS))
+
+
+BAD = {
+    "other lengths": ({"labels": LABELS[:-1]}, "labels: expected one for each of 60 images, got shape (59,)"),
+    "labels of another rank": ({"labels": LABELS[:, None]}, "got shape (60, 1)"),
+    "a label too large": ({"labels": with_value(LABELS, 7, 4)}, "4 classes and label 4 at index 7"),
+    "a negative label": ({"labels": with_value(LABELS, 9, -1)}, "label -1 at index 9"),
+    "a gap in the labels": ({"labels": LABELS * 2}, "label 4 at index 2"),
+    "labels in floating point": ({"labels": LABELS * 1.0}, "labels: expected integers, got float64"),
+    "NaN": ({"images": with_value(IMAGES, 11, np.nan)}, "got NaN or infinity in image 11"),
+    "infinity": ({"images": with_value(IMAGES, (13, 0, 0), -np.inf)}, "got NaN or infinity in image 13"),
+    "images that are not square": ({"images": IMAGES[:, :5]}, "got shape (60, 5, 6, 2)"),
+    "flat images": ({"images": IMAGES.reshape(COUNT, -1)}, "got shape (60, 72)"),
+    "no images": ({"images": IMAGES[:0], "labels": LABELS[:0]}, "got shape (0, 6, 6, 2)"),
+    "images of whole numbers": ({"images": IMAGES.astype(np.int32)}, "uint8 or floating values, got int32"),
+    "images of text": ({"images": IMAGES.astype(str)}, "uint8 or floating values, got <U"),
+    "one class": ({"labels": LABELS * 0}, "1 classes and one class alone"),
+    "a class too small": (
+        {"labels": np.where(np.arange(COUNT) < 6, 1, 0)},
+        "expected at least 7 images of every class to split, got 6",
+    ),
+    "constant images": ({"images": IMAGES * 0 + 7}, "images: expected different values"),
+    "constant floating images": (
+        {"images": np.full((COUNT, 6, 6), 0.1)},
+        "images: expected different values",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arrays_are_refused_with_what_was_found(save, case):
+    changes, message = BAD[case]
+    assert message in refused(save(**({"images": IMAGES, "labels": LABELS} | changes)))

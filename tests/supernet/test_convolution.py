@@ -1,0 +1,71 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hadas_jax.supernet.convolution import conv
+from hadas_jax.supernet.depthwise import SMALL_MAP, depthwise_conv
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def draw_arrays(*shapes):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+def grouped(images, kernel, stride):
+    pad = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        images,
+        kernel[:, :, None],
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        dimension_numbers=LAYOUT,
+        feature_group_count=images.shape[-1],
+        precision="highest",
+    )
+
+
+def with_gradients(function, images, kernel):
+    """The result and both gradients of a fixed random projection of it."""
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def run(images, kernel):
+        out, back = jax.vjp(function, images, kernel)
+        (upstream,) = draw_arrays(out.shape)
+        return out, *back(upstream)
+
+    return run(images, kernel)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8), (9, 8), (10, 10)])
+def test_depthwise_convolution_and_both_gradients_are_the_grouped_ones(size, k, stride):
+    arrays = draw_arrays((2, *size, 3), (k, k, 3))
+    expected = with_gradients(lambda x, w: grouped(x, w, stride), *arrays)
+    found = with_gradients(lambda x, w: depthwise_conv(x, w, stride), *arrays)
+    assert found[0].shape == (2, -(-size[0] // stride), -(-size[1] // stride), 3)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_the_sizes_above_are_on_both_sides_of_the_small_map():
+    assert 8 * 8 <= SMALL_MAP < 9 * 8
+
+
+@pytest.mark.parametrize(("size", "k", "stride", "padding"), [(9, 3, 2, 1), (8, 3, 1, 1), (4, 3, 1, 0)])
+def test_dense_convolution_and_its_gradients_are_laxs(size, k, stride, padding):
+    images, kernel = draw_arrays((2, size, size, 3), (k, k, 3, 5))
+
+    def lax_conv(x, w):
+        pads = ((padding, padding),) * 2
+        return jax.lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=LAYOUT)
+
+    expected = with_gradients(lax_conv, images, kernel)
+    found = with_gradients(lambda x, w: conv(x, w, stride=stride, padding=padding), images, kernel)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
