@@ -68,6 +68,10 @@ def run(
 
     done = 0
     if checkpoints is not None and (newest := checkpoints.newest()) is not None:
+        if newest > chunks * chunk or newest % chunk:
+            raise ValueError(
+                f"{name}: expected a checkpoint within {chunks} chunks of {chunk} steps, got step {newest}"
+            )
         done, state = newest, checkpoints.restore(newest, state)
     while done < chunks * chunk:
         state, metrics = run_chunk(state, jnp.int32(done), data)

@@ -64,6 +64,8 @@ def check_arrays(images: np.ndarray, labels: np.ndarray, *, source: str) -> tupl
     if images.dtype == np.uint8:
         images = images.astype(np.float32) / 255
     elif np.issubdtype(images.dtype, np.floating):
+        with np.errstate(over="ignore"):
+            images = images.astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
         if bad.size:
             raise ValueError(f"{source}: images: expected finite values, got NaN or infinity in image {bad[0]}")

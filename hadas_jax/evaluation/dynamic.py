@@ -124,6 +124,7 @@ def dissimilarity(correct: jax.Array) -> jax.Array:
     return 1.0 - jnp.where(product > 0, (hits @ hits.T) / jnp.where(product > 0, product, 1.0), 0.0)
 
 
+@jax.jit
 def mean_dissimilarity(correct: jax.Array, chosen: jax.Array) -> jax.Array:
     """Returns float32[]: `dissimilarity` averaged over pairs of the exits `chosen` (bool[E]); 1 below two."""
     pair = chosen[:, None] & chosen[None, :] & ~jnp.eye(len(chosen), dtype=bool)

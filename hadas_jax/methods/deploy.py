@@ -24,12 +24,12 @@ from hadas_jax.methods.designs import (
     expected,
     front_of,
     judge,
+    non_dominated,
     spread,
     thresholds_of,
 )
 from hadas_jax.methods.hadas import Archive
 from hadas_jax.methods.results import Design, Level, Performance
-from hadas_jax.search import non_dominated_mask
 from hadas_jax.spaces import MBConvSpace, block_active, exit_subsets
 from hw_models import Cost, Device, operating_points
 
@@ -75,6 +75,8 @@ class Deployment:
         self.space, self.device, self.genomes = space, device, genomes
         self._splits, self._policy, self._evaluate = splits, policy, evaluate
         self._points = operating_points(device)
+        decode = jax.jit(lambda genome: (space.decode(genome), block_active(space, space.decode(genome))))
+        self._backbones = [jax.tree.map(np.asarray, decode(jnp.asarray(g))) for g in genomes]
         cost = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device, self._points))
         self.costs: list[Cost] = [jax.tree.map(np.asarray, cost(jnp.asarray(g))) for g in genomes]
         calibration = evaluate(genomes, splits.calibration)
@@ -123,7 +125,7 @@ class Deployment:
         count = len(objectives)
         zeros = np.zeros(count, np.int64)
         every = Candidates(np.arange(count), zeros, zeros + default, np.array(objectives, np.float32))
-        return every.take(np.flatnonzero(np.asarray(non_dominated_mask(jnp.asarray(every.objectives)))))
+        return every.take(non_dominated(every.objectives))
 
     def _choice(self, policy: str, found: Candidates, row: int) -> Choice:
         backbone, plan, point = (int(field[row]) for field in (found.backbone, found.plan, found.point))
@@ -166,10 +168,10 @@ class Deployment:
     def _design(self, choice: Choice, test: Judged) -> Design:
         space, cost = self.space, self.costs[choice.backbone]
         genome = self.genomes[choice.backbone]
-        backbone = jax.tree.map(np.asarray, space.decode(jnp.asarray(genome)))
+        backbone, active = self._backbones[choice.backbone]
         selection = self.selection[choice.backbone]
         members = exit_subsets(space.num_exits)[choice.subset]
-        block = np.cumsum(np.asarray(block_active(space, backbone)))[space.first_exit :] - 1
+        block = np.cumsum(active)[space.first_exit :] - 1
         plan = choice.level * 2**space.num_exits + choice.subset
         default = cost.latency_s.shape[1] - 1
 
@@ -213,8 +215,9 @@ def pool_of(archive: Archive) -> np.ndarray:
     """Returns the different genomes [P, G] that the inner engine examined, and those on the static front."""
     size = int(archive.size)
     genomes, static = np.asarray(archive.genomes)[:size], np.asarray(archive.static)[:size]
-    best = np.asarray(non_dominated_mask(jnp.asarray(static)))
-    return np.unique(genomes[np.asarray(archive.examined)[:size] | best], axis=0)
+    chosen = np.asarray(archive.examined)[:size].copy()
+    chosen[non_dominated(static)] = True
+    return np.unique(genomes[chosen], axis=0)
 
 
 def _level_errors(static: Candidates) -> list[float]:

@@ -116,7 +116,7 @@ def front_of(stats: Sequence[SubsetStats], costs: Sequence[Cost]) -> Candidates:
         plan, point, objectives = (np.asarray(f)[valid] for f in (front.plan, front.point, front.objectives))
         parts.append(Candidates(np.full(valid.sum(), index), plan, point, objectives))
     merged = _concatenate(parts)
-    return merged.take(np.flatnonzero(_non_dominated(merged.objectives)))
+    return merged.take(non_dominated(merged.objectives))
 
 
 def every_plan(stats: Sequence[SubsetStats], costs: Sequence[Cost], point: int) -> Candidates:
@@ -134,11 +134,15 @@ def _concatenate(parts: Sequence[Candidates]) -> Candidates:
     return Candidates(*(np.concatenate([getattr(p, f) for p in parts]) for f in Candidates.__annotations__))
 
 
-def _non_dominated(objectives: np.ndarray) -> np.ndarray:
-    """Pads to a power of two, so that few shapes are compiled."""
-    size = 1 << (len(objectives) - 1).bit_length()
+def non_dominated(objectives: np.ndarray) -> np.ndarray:
+    """Returns the rows of float32[M, 3] that no other row dominates.
+
+    Pads to a power of two of at least 1,024, so that few shapes are compiled.
+    """
+    size = max(1 << (len(objectives) - 1).bit_length(), 1024)
     padded = np.pad(objectives, ((0, size - len(objectives)), (0, 0)), constant_values=np.inf)
-    return np.asarray(non_dominated_mask(jnp.asarray(padded), jnp.arange(size) < len(objectives)))[: len(objectives)]
+    mask = non_dominated_mask(jnp.asarray(padded, jnp.float32), jnp.arange(size) < len(objectives))
+    return np.flatnonzero(np.asarray(mask))
 
 
 def spread(objectives: np.ndarray, size: int) -> np.ndarray:

@@ -6,6 +6,7 @@ cut after each position that an exit may follow, and each head is a segment of i
 Shapes: D depth of a stage at its largest, E exits, L layers. Counts are for one sample, in elements.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -27,14 +28,22 @@ class _Rows(NamedTuple):
     active: jax.Array
 
 
+@functools.lru_cache
 def segments(space: MBConvSpace) -> np.ndarray:
     """Returns int32[L]: the segment of each row of `workload`.
 
     Segments 0 .. E are the trunk (e ends with the position that exit e follows, E with the classifier);
     E + 1 + e is the head of exit e.
     """
-    _, owners = _layout(space, None)
-    return owners
+    found: list[np.ndarray] = []
+
+    def trace() -> LayerTable:
+        table, owners = _layout(space, space.largest())
+        found.append(owners)
+        return table
+
+    jax.eval_shape(trace)
+    return found[0]
 
 
 def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
@@ -44,13 +53,11 @@ def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
       space: static.
       backbone: one design of the space.
     """
-    table, _ = _layout(space, backbone)
-    return table
+    return _layout(space, backbone)[0]
 
 
-def _layout(space: MBConvSpace, backbone: Backbone | None) -> tuple[LayerTable, np.ndarray]:
-    """Builds rows and their segments together; without a backbone, those of the largest one."""
-    backbone = space.largest() if backbone is None else backbone
+def _layout(space: MBConvSpace, backbone: Backbone) -> tuple[LayerTable, np.ndarray]:
+    """Builds the rows and their segments together."""
     rows: list[_Rows] = []
     owners: list[np.ndarray] = []
 

@@ -15,6 +15,7 @@ from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
 from hadas_jax.supernet.exits import ExitHeads
 from hadas_jax.supernet.mbconv import MBConvNet
 
+TRUNCATED_DEVIATION = 0.8796  # of a standard normal cut at -2 and 2
 Tree = Any  # a pytree of arrays, nested by module name
 
 
@@ -75,7 +76,7 @@ def initialise(space: MBConvSpace, key: jax.Array) -> Parameters:
     deviations = Parameters(backbone=backbone["params"], heads=heads["params"])
     leaves, form = jax.tree.flatten(deviations)
     sizes = np.cumsum([0, *(leaf.size for leaf in leaves)])
-    draws = jax.random.truncated_normal(key, -2.0, 2.0, (sizes[-1],))
+    draws = jax.random.truncated_normal(key, -2.0, 2.0, (sizes[-1],)) / TRUNCATED_DEVIATION
     random = [draws[a:b].reshape(leaf.shape) for leaf, a, b in zip(leaves, sizes[:-1], sizes[1:], strict=True)]
     kernels = jax.tree.leaves(is_kernel(deviations))
     drawn = [leaf * draw if kernel else leaf for leaf, draw, kernel in zip(leaves, random, kernels, strict=True)]

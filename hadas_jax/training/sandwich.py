@@ -46,7 +46,7 @@ def sgd(schedule: optax.Schedule, *, weight_decay: float, clip: optax.GradientTr
 
 def init_state(weights: Tree, optimiser: optax.GradientTransformation) -> TrainState:
     """Returns the state before the first step."""
-    return TrainState(weights=weights, optimiser=optimiser.init(weights), step=jnp.int32(0))
+    return TrainState(weights=weights, optimiser=jax.jit(optimiser.init)(weights), step=jnp.int32(0))
 
 
 def descend(state: TrainState, gradients: Tree, optimiser: optax.GradientTransformation) -> TrainState:
