@@ -1,9 +1,9 @@
-"""HADAS on handwritten digits for the Jetson AGX Xavier: the run of `hadas search` as a script.
+"""HADAS on handwritten digits for the Jetson AGX Xavier: the run of `hadas search` as a script, over seeds.
 
-Command:   python experiments/hadas_digits.py [--seeds 0 1 2] [--out runs/hadas_digits]
-Hardware:  any CPU with 2 cores and 4 GB
-Time:      TIME_PLACEHOLDER
-Expected:  EXPECTED_PLACEHOLDER
+Command:   python experiments/hadas_digits.py --seeds 0 1 2
+Hardware:  2 CPU cores, 4 GB
+Time:      TIME
+Expected:  EXPECTED
 """
 
 import dataclasses
@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.commands import search
-from hadas_jax.methods import Level, Settings
+from hadas_jax.methods import Performance, Result, Settings
 from hadas_jax.workdir import WorkDir
+
+HALF_A_POINT = 0.005
 
 
 @dataclass(frozen=True)
@@ -31,34 +33,49 @@ class Experiment:
     """Of the runs; the seed is replaced."""
 
 
-def matched(level: Level) -> bool:
-    """Whether the deployed network keeps the test accuracy of the static one within half a point."""
-    found = level.exits_and_clocks["deployable"].test["deployable"]
-    return found.accuracy >= level.static.static_test.accuracy - 0.005
+def best_static(result: Result, accuracy: float) -> Performance:
+    """Returns the static network of least energy that reaches an accuracy on the test split within half a point.
+
+    It is picked by the test split itself among all backbones measured there, so it flatters the static side.
+    """
+    designs = [*result.designs, *(level.static for level in result.levels)]
+    static = [design.static_test for design in designs if design.static_test.accuracy >= accuracy - HALF_A_POINT]
+    return min(static, key=lambda found: found.energy_j)
 
 
 def main(experiment: Experiment) -> None:
     """Runs all seeds and prints what exits and clocks save at every accuracy level."""
-    table = Table(title="Deployable policy against the best static network, test split")
-    for name in ("seed", "largest", "level", "static", "deployed", "within 0.5 points", "energy saved"):
+    table = Table(title="Exits and clocks, deployable policy, against static networks at default clocks; test split")
+    for name in (
+        "seed",
+        "largest",
+        "chosen at",
+        "deployed",
+        "mJ",
+        "static",
+        "mJ",
+        "saved",
+        "best static",
+        "mJ",
+        "saved",
+    ):
         table.add_column(name, justify="right")
     for seed in experiment.seeds:
         workdir = experiment.out / f"seed{seed}"
         settings = dataclasses.replace(experiment.settings, seed=seed)
         result = search(settings, workdir=workdir, resume=WorkDir(workdir).holds_run)
         for level in result.levels:
-            static = level.static.static_test
             found = level.exits_and_clocks["deployable"].test["deployable"]
-            table.add_row(
-                str(seed),
-                f"{result.largest_test_accuracy:.1%}",
-                f"{level.accuracy:.1%}",
-                f"{static.accuracy:.1%}",
-                f"{found.accuracy:.1%}",
-                "yes" if matched(level) else "no",
-                f"{found.saving(static):.0%}",
-            )
-    Console().print(table)
+            cells = [str(seed), f"{result.largest_test_accuracy:.1%}", f"{level.accuracy:.1%}", *_cells(found)]
+            for static in (level.static.static_test, best_static(result, found.accuracy)):
+                cells += [*_cells(static), f"{found.saving(static):.0%}"]
+            table.add_row(*cells)
+        table.add_section()
+    Console(width=120).print(table)
+
+
+def _cells(found: Performance) -> tuple[str, str]:
+    return f"{found.accuracy:.1%}", f"{found.energy_j * 1e3:.2f}"
 
 
 if __name__ == "__main__":
