@@ -127,9 +127,9 @@ def _fail(message: str) -> None:
 
 
 def _quieten() -> None:
-    """Keeps the libraries' log lines out of a user's terminal."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    logging.getLogger("jax").setLevel(logging.ERROR)
+    """Keeps what libraries log out of a user's terminal; what matters of it is raised and printed in one line."""
+    for name in ("absl", "jax", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _use_compilation_cache() -> None:

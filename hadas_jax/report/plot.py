@@ -46,7 +46,7 @@ def plot_front(result: Result, path: Path) -> None:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("{x:.2g}")
-        axis.tick_params(axis="x", which="minor", labelsize=7)
+        axis.tick_params(axis="x", which="both", labelsize=8)
         axis.set_xlabel(label)
         axis.grid(visible=True, which="both", alpha=0.25)
     axes[0].set_ylabel("test accuracy (%)")

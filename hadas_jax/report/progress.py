@@ -12,6 +12,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 _UNITS = {"supernet": "steps", "exits": "steps", "search": "generations", "thresholds": "", "test": ""}
 _SHOWN = {
@@ -104,11 +105,11 @@ class LiveProgress:
         self._watch = _Stopwatch()
         self._bars = Progress(
             TextColumn("[bold]{task.description:<11}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", table_column=Column(overflow="fold")),
             console=console,
         )
         self._task: TaskID | None = None
