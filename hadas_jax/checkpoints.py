@@ -1,11 +1,17 @@
 """Checkpoints of one loop: Orbax, with errors that a user can act on."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from hadas_jax.workdir import write_text
+
+_DIGESTS = "digests.json"
 
 
 class CheckpointError(ValueError):
@@ -35,6 +41,8 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Writes a state; it appears whole or, if the process dies, not at all."""
         self._manager.save(step, args=ocp.args.StandardSave(_flatten(state)))
+        where = self._directory / str(step)
+        write_text(where / _DIGESTS, json.dumps(_digests(where)))
 
     def restore(self, step: int, like: Any) -> Any:
         """Reads a state of the form of `like`.
@@ -45,6 +53,10 @@ class Checkpoints:
         where = self._directory / str(step)
         expected = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in _flatten(like).items()}
         try:
+            # Damage is looked for before Orbax reads: its readers would go on, and print, after one has failed.
+            digests = where / _DIGESTS
+            if digests.is_file() and json.loads(digests.read_text()) != _digests(where):
+                raise ValueError("digests differ")
             found = self._manager.item_metadata(step).tree
             fits = {n: (tuple(a.shape), a.dtype) for n, a in found.items()} == {
                 n: (a.shape, a.dtype) for n, a in expected.items()
@@ -61,6 +73,12 @@ class Checkpoints:
                 "use the settings that it was made with, or another --workdir"
             )
         return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file below a folder by its relative path."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _DIGESTS)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _flatten(state: Any) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import tyro
@@ -85,7 +86,6 @@ def _parse(arguments: list[str]) -> Search:
         if stop.code in (0, None):
             raise
         _fail(_first_sentence(errors.getvalue()) + "; see hadas search --help")
-        raise
 
 
 def _default_settings(flags: list[str]) -> Settings:
@@ -121,14 +121,14 @@ def _first_sentence(box: str) -> str:
     return message or "cannot read the command line"
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print("hadas: error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 
 
 def _quieten() -> None:
     """Keeps what libraries log out of a user's terminal; what matters of it is raised and printed in one line."""
-    for name in ("absl", "jax", "concurrent.futures"):
+    for name in ("absl", "jax"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
