@@ -1,5 +1,6 @@
 """Strict JAX, repeatable hypothesis, and a small space with a drawn supernet that several suites share."""
 
+import dataclasses
 import os
 from functools import partial
 from pathlib import Path
@@ -54,21 +55,10 @@ def small_space() -> MBConvSpace:
 
 
 @pytest.fixture(scope="session")
-def tiny_space() -> MBConvSpace:
+def tiny_space(small_space) -> MBConvSpace:
     """One stage, for what compiles gradients of several backbones at once."""
-    return MBConvSpace(
-        name="tiny",
-        resolution=(9,),
-        stem_width=(8, 16),
-        stem_stride=2,
-        stages=(Stage((8, 16), (1, 2, 3), (3, 5), (2, 3), stride=2, se=True),),
-        last_width=(16, 24),
-        head_expand=2,
-        first_exit=1,
-        exit_width=8,
-        in_channels=1,
-        classes=3,
-    )
+    stage = Stage((8, 16), (1, 2, 3), (3, 5), (2, 3), stride=2, se=True)
+    return dataclasses.replace(small_space, name="tiny", stages=(stage,))
 
 
 @pytest.fixture(scope="session")

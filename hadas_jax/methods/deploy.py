@@ -29,7 +29,7 @@ from hadas_jax.methods.designs import (
     thresholds_of,
 )
 from hadas_jax.methods.hadas import Archive
-from hadas_jax.methods.results import Design, Level, Performance
+from hadas_jax.methods.results import POLICY_NAMES, Design, Level, Performance
 from hadas_jax.spaces import MBConvSpace, block_active, exit_subsets
 from hw_models import Cost, Device, operating_points
 
@@ -75,6 +75,7 @@ class Deployment:
         self.space, self.device, self.genomes = space, device, genomes
         self._splits, self._policy, self._evaluate = splits, policy, evaluate
         self._points = operating_points(device)
+        self._subsets = 2**space.num_exits
         decode = jax.jit(lambda genome: (space.decode(genome), block_active(space, space.decode(genome))))
         self._backbones = [jax.tree.map(np.asarray, decode(jnp.asarray(g))) for g in genomes]
         cost = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device, self._points))
@@ -97,7 +98,7 @@ class Deployment:
 
     def choices(self, front_size: int) -> tuple[list[Choice], list[tuple[float, dict[str, Choice]]]]:
         """Returns the fronts of both policies, and for each accuracy level its cheapest networks by name."""
-        stats = {p: [getattr(judged, p) for judged in self.selection] for p in ("ideal", "deployable")}
+        stats = {p: [getattr(judged, p) for judged in self.selection] for p in POLICY_NAMES}
         default = self.costs[0].latency_s.shape[1] - 1
         fronts = {policy: front_of(judged, self.costs) for policy, judged in stats.items()}
         at_default = {policy: every_plan(judged, self.costs, default) for policy, judged in stats.items()}
@@ -107,7 +108,8 @@ class Deployment:
             for row in spread(front.objectives, front_size)
         ]
         levels = []
-        static = self._static_front(default)
+        static = at_default["ideal"].take(np.flatnonzero(at_default["ideal"].plan == 0))
+        static = static.take(non_dominated(static.objectives))
         for error in _level_errors(static):
             row = static.cheapest(error)
             picks = {"static": self._choice("ideal", static, _found(row))}
@@ -118,28 +120,17 @@ class Deployment:
             levels.append((1.0 - error, picks))
         return chosen, levels
 
-    def _static_front(self, default: int) -> Candidates:
-        objectives = [
-            expected(judged.ideal, cost, 0, default) for judged, cost in zip(self.selection, self.costs, strict=True)
-        ]
-        count = len(objectives)
-        zeros = np.zeros(count, np.int64)
-        every = Candidates(np.arange(count), zeros, zeros + default, np.array(objectives, np.float32))
-        return every.take(non_dominated(every.objectives))
-
     def _choice(self, policy: str, found: Candidates, row: int) -> Choice:
         backbone, plan, point = (int(field[row]) for field in (found.backbone, found.plan, found.point))
-        subsets = 2**self.space.num_exits
         if policy == "deployable":
-            return Choice(policy, backbone, plan % subsets, plan // subsets, point)
+            return Choice(policy, backbone, plan % self._subsets, plan // self._subsets, point)
         return Choice(policy, backbone, plan, self._level_of(backbone, plan, point), point)
 
     def _level_of(self, backbone: int, subset: int, point: int) -> int:
         """Returns the cheapest risk level that keeps the static accuracy, or else the lowest level."""
         judged, cost = self.selection[backbone], self.costs[backbone]
-        subsets = 2**self.space.num_exits
         limit = judged.ideal.error[0] + TOLERANCE
-        found = [expected(judged.deployable, cost, r * subsets + subset, point) for r in range(len(RISK_LEVELS))]
+        found = [expected(judged.deployable, cost, r * self._subsets + subset, point) for r in range(len(RISK_LEVELS))]
         energy = [energy if error <= limit else np.inf for error, _, energy in found]
         return int(np.argmin(energy))
 
@@ -159,8 +150,8 @@ class Deployment:
                 Level(
                     accuracy=accuracy,
                     static=found["static"],
-                    exits={p: found[f"{p} exits"] for p in ("ideal", "deployable")},
-                    exits_and_clocks={p: found[f"{p} exits_and_clocks"] for p in ("ideal", "deployable")},
+                    exits={p: found[f"{p} exits"] for p in POLICY_NAMES},
+                    exits_and_clocks={p: found[f"{p} exits_and_clocks"] for p in POLICY_NAMES},
                 )
             )
         return designs, tuple(built)
@@ -172,7 +163,7 @@ class Deployment:
         selection = self.selection[choice.backbone]
         members = exit_subsets(space.num_exits)[choice.subset]
         block = np.cumsum(active)[space.first_exit :] - 1
-        plan = choice.level * 2**space.num_exits + choice.subset
+        plan = choice.level * self._subsets + choice.subset
         default = cost.latency_s.shape[1] - 1
 
         def performances(judged: Judged) -> dict[str, Performance]:
