@@ -1,4 +1,4 @@
-"""The command `hadas`: flags, messages and exit codes around `hadas_jax.commands`."""
+"""The command `hadas`: messages and exit codes around `hadas_jax.cli_commands`."""
 
 import contextlib
 import io
@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,44 +15,28 @@ import tyro
 import yaml
 
 from hadas_jax import commands
+from hadas_jax.cli_commands import COMMANDS, Command, Search
 from hadas_jax.methods import Settings
 
 _HELP = """Hardware-aware search for dynamic neural networks: backbone, early exits and clocks together.
 
     hadas search                      a whole run on handwritten digits, in a few minutes
-    hadas search --help               its settings
     hadas search --workdir DIR --resume      continues an interrupted run
+    hadas devices list                the devices that come with the package
+    hadas devices show NAME           a device's figures, where each comes from, its power modes
+    hadas devices profile -o FILE.csv        measures networks on this machine
+    hadas devices fit FILE.csv -o MY.yaml    makes a device of measurements
+
+hadas COMMAND --help lists the settings of a command. Every command is a call of the library too: see
+hadas_jax.commands and hadas_jax.device_commands.
 """
-
-
-@dataclass(frozen=True)
-class Search:
-    """Search dynamic networks with HADAS: train a supernet and its exits, search backbones, exits and clocks.
-
-    Writes config.json, front.csv, front.json, levels.csv, front.png, metrics.jsonl and checkpoints/ into the work
-    directory.
-    """
-
-    settings: tyro.conf.OmitArgPrefixes[Settings]
-    workdir: Path | None = None
-    """Where everything is written; by default runs/<time>-<dataset>-<device>."""
-    resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Continue the run in --workdir, with its settings."""
-    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace the run in --workdir."""
-    config: Path | None = None
-    """YAML or JSON file of settings; flags given beside it win."""
-
-    def run(self) -> None:
-        """Executes the command."""
-        commands.search(self.settings, workdir=self.workdir, resume=self.resume, overwrite=self.overwrite)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command; exits with 2 after a user's mistake and one line on standard error."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_HELP + "\nCommands: search. Every command is a call of the library too: hadas_jax.commands.search(...).")
+        print(_HELP, end="")
         sys.exit(0 if arguments else 2)
     _quieten()
     try:
@@ -63,29 +46,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        print("\nhadas: interrupted; --workdir with --resume continues the run", file=sys.stderr)
+        print("\nhadas: interrupted; the same command with --resume continues where it can", file=sys.stderr)
         sys.exit(130)
 
 
-def _parse(arguments: list[str]) -> Search:
-    name, *flags = arguments
-    if name != "search":
-        raise ValueError(f"unknown command {name!r}: expected search; see hadas --help")
-    default = _default_settings(flags)
+def _parse(arguments: list[str]) -> Command:
+    name, flags = _command(arguments)
+    kind = COMMANDS[name]
+    default: Command | None = Search(settings=_default_settings(flags)) if kind is Search else None
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                Search,
-                prog="hadas search",
+            return tyro.cli(  # type: ignore[return-value]
+                kind,
+                prog=f"hadas {name}",
                 args=flags,
-                default=Search(settings=default),
+                default=default,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        _fail(_first_sentence(errors.getvalue()) + "; see hadas search --help")
+        _fail(_first_sentence(errors.getvalue()) + f"; see hadas {name} --help")
+
+
+def _command(arguments: list[str]) -> tuple[str, list[str]]:
+    """Splits the command's words from its flags."""
+    words = arguments[:2] if arguments[0] == "devices" else arguments[:1]
+    name = " ".join(words)
+    if name in COMMANDS:
+        return name, arguments[len(words) :]
+    known = [command for command in COMMANDS if command.split()[0] == words[0]] or list(COMMANDS)
+    if words[0] == "devices" and words[1:] in ([], ["-h"], ["--help"]):
+        print(_HELP, end="")
+        sys.exit(0 if len(words) > 1 else 2)
+    raise ValueError(f"unknown command {name!r}: expected {', '.join(known)}; see hadas --help")
 
 
 def _default_settings(flags: list[str]) -> Settings:

@@ -25,8 +25,24 @@ Units: s, J, Hz, elements. A device is a YAML file; `load_device` takes the name
 package (`device_names`) or a path.
 """
 
-from hw_models.catalogue import DeviceFileError, device_names, load_device, read_device_file
-from hw_models.device import Device, OperatingPoint, default_point, operating_point, operating_points
+from hw_models.catalogue import (
+    DeviceFileError,
+    device_names,
+    load_device,
+    mode_caps,
+    read_device_file,
+    write_device_file,
+)
+from hw_models.clock_grid import ClockGrid, clock_grid, cost_at, cost_everywhere, sum_layers
+from hw_models.device import (
+    Device,
+    OperatingPoint,
+    default_point,
+    operating_point,
+    operating_points,
+    with_caps,
+    with_clocks,
+)
 from hw_models.formats import NumberFormat
 from hw_models.layers import (
     LayerKind,
@@ -37,33 +53,65 @@ from hw_models.layers import (
     total_macs,
     total_weights,
 )
+from hw_models.lookup import (
+    LookupTable,
+    check_complete,
+    expected_lookup_cost,
+    fit_lookup,
+    lookup_cost,
+    lookup_table,
+    missing_entries,
+)
+from hw_models.lookup_file import read_lookup, write_lookup
 from hw_models.power import Cost, cost, energy, idle_power, network_cost, run_energy
 from hw_models.roofline import latency, run_latency
+from hw_models.runtime import drop_dead, fuse, live_layers
 
 __all__ = [
+    "ClockGrid",
     "Cost",
     "Device",
     "DeviceFileError",
     "LayerKind",
     "LayerTable",
+    "LookupTable",
     "NumberFormat",
     "OperatingPoint",
+    "check_complete",
+    "clock_grid",
     "concatenate",
     "cost",
+    "cost_at",
+    "cost_everywhere",
     "default_point",
     "device_names",
+    "drop_dead",
     "energy",
+    "expected_lookup_cost",
+    "fit_lookup",
+    "fuse",
     "idle_power",
     "latency",
     "layer_table",
+    "live_layers",
     "load_device",
+    "lookup_cost",
+    "lookup_table",
+    "missing_entries",
+    "mode_caps",
     "network_cost",
     "operating_point",
     "operating_points",
     "read_device_file",
+    "read_lookup",
     "run_energy",
     "run_latency",
+    "sum_layers",
     "total_kernels",
     "total_macs",
     "total_weights",
+    "with_caps",
+    "with_clocks",
+    "write_device_file",
+    "write_lookup",
 ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import yaml
 
 from hw_models import schema
-from hw_models.device import Device
+from hw_models.device import Device, OperatingPoint, with_caps
 from hw_models.formats import NumberFormat
 from hw_models.layers import LayerKind
 
@@ -25,20 +25,34 @@ def device_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_device(name_or_path: str | Path) -> Device:
+def load_device(name_or_path: str | Path, *, mode: str | None = None) -> Device:
     """Loads a device by name or from a file.
 
     Args:
         name_or_path: A name of `device_names`, or the path of a YAML file: a `Path`, or a text that ends in
             `.yaml` or `.yml` or has a folder in it.
+        mode: A power mode of the device: keeps the clock settings that it allows. None: all settings.
 
     Returns:
         The device, numbers as float32.
 
     Raises:
-        DeviceFileError: The name is unknown, or the file is missing or wrong.
+        DeviceFileError: The name or the mode is unknown, or the file is missing or wrong.
     """
-    return to_device(read_device_file(name_or_path))
+    file = read_device_file(name_or_path)
+    device = to_device(file)
+    if mode is None:
+        return device
+    if mode not in file.modes:
+        known = f"one of {', '.join(file.modes)}" if file.modes else "none, as the device file names no power modes"
+        raise DeviceFileError(f"power mode of {file.name}: expected {known}, got {mode!r}")
+    return with_caps(device, mode_caps(file, mode))
+
+
+def mode_caps(file: schema.DeviceFile, mode: str) -> OperatingPoint:
+    """Highest settings that a power mode allows, leaves f32[], infinity where a clock has no cap."""
+    caps = (getattr(file.modes[mode], clock) for clock in schema.Clocks.model_fields)
+    return OperatingPoint(*(jnp.float32(cap.value * _HZ_PER_MHZ if cap else jnp.inf) for cap in caps))
 
 
 def read_device_file(name_or_path: str | Path) -> schema.DeviceFile:
@@ -69,19 +83,41 @@ def read_device_file(name_or_path: str | Path) -> schema.DeviceFile:
         raise DeviceFileError(f"{shown}: {error}") from None
 
 
+def write_device_file(path: str | Path, file: schema.DeviceFile, *, overwrite: bool = False) -> None:
+    """Writes a device file as YAML.
+
+    Raises:
+        DeviceFileError: The path does not end in .yaml or .yml, the file exists and `overwrite` is false, or it
+            cannot be written.
+    """
+    target = Path(path)
+    if target.suffix not in _SUFFIXES:
+        raise DeviceFileError(f"{path}: expected a path that ends in .yaml, got {target.suffix or 'no ending'!r}")
+    if target.exists() and not overwrite:
+        raise DeviceFileError(f"{path}: expected a new file, got one that exists; nothing was written")
+    content = yaml.safe_dump(file.model_dump(exclude_none=True), sort_keys=False, width=110, allow_unicode=True)
+    try:
+        target.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise DeviceFileError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
+
+
 def to_device(file: schema.DeviceFile) -> Device:
     """Converts the figures of a device file to SI units and float32 arrays."""
     clocks, latency, power = file.clocks, file.latency, file.power
     rates = [getattr(latency.macs_per_cycle, kind.name.lower()).value for kind in LayerKind]
-    speedups = [getattr(latency.format_speedup, form.name.lower()).value for form in NumberFormat]
+    speedups = {form: getattr(latency.format_speedup, form.name.lower()) for form in NumberFormat}
+    core_weights = latency.core_weight_bytes_per_cycle
+    formats = tuple(form for form, figure in speedups.items() if figure is not None)
     numbers = {
         "core_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.core.value],
         "memory_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.memory.value],
         "host_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.host.value],
         "macs_per_cycle": rates,
-        "format_speedup": speedups,
+        "format_speedup": [1.0 if figure is None else figure.value for figure in speedups.values()],
         "weight_bytes_per_cycle": latency.weight_bytes_per_cycle.value,
         "activation_bytes_per_cycle": latency.activation_bytes_per_cycle.value,
+        "core_cycles_per_weight_byte": 1 / core_weights.value if core_weights else 0.0,
         "norm_order": latency.norm_order.value,
         "launch_cycles": latency.launch_cycles.value,
         "run_cycles": latency.run_cycles.value,
@@ -97,7 +133,8 @@ def to_device(file: schema.DeviceFile) -> Device:
         "host_curve_hz": [mhz * _HZ_PER_MHZ for mhz in power.host.clock],
         "host_curve_w": power.host.value,
     }
-    return Device(name=file.name, **{key: jnp.asarray(value, jnp.float32) for key, value in numbers.items()})
+    leaves = {key: jnp.asarray(value, jnp.float32) for key, value in numbers.items()}
+    return Device(name=file.name, formats=formats, **leaves)
 
 
 def _folder() -> Traversable:

@@ -4,9 +4,16 @@ Units: Hz, s, W, J, bytes; `cycles` are of the clock that the field names. Shape
 core, memory and host clock; K layer kinds; N number formats; V and H knots of the voltage and host curve.
 """
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+
+from hw_models.formats import NumberFormat
 
 
 @struct.dataclass
@@ -21,9 +28,12 @@ class Device:
         memory_hz: f32[Nm], settings of the memory clock, ascending.
         host_hz: f32[Nh], settings of the clock of the processor that launches kernels, ascending.
         macs_per_cycle: f32[K], multiply-accumulates (or operations) per core cycle by `LayerKind`, in fp32.
-        format_speedup: f32[N], compute rate by `NumberFormat` relative to fp32.
+        format_speedup: f32[N], compute rate by `NumberFormat` relative to `macs_per_cycle`; 1 where the device
+            does not run the format.
         weight_bytes_per_cycle: f32[], weights read per memory cycle.
         activation_bytes_per_cycle: f32[], activations read or written per memory cycle.
+        core_cycles_per_weight_byte: f32[], core cycles to bring a weight into use beyond those of its MACs; layers
+            of many weights and few pixels keep much of a wide core idle, and this stands for it.
         norm_order: f32[], p of the p-norm of compute and memory time; 1 adds them, infinity overlaps them.
         launch_cycles: f32[], host cycles to launch one kernel.
         run_cycles: f32[], host cycles to start one run of a network.
@@ -39,6 +49,7 @@ class Device:
         host_curve_hz: f32[H], knots of the host power curve.
         host_curve_w: f32[H], host power at these knots.
         name: What the device is called; static.
+        formats: Number formats that the device runs, the default one first; static.
     """
 
     core_hz: jax.Array
@@ -48,6 +59,7 @@ class Device:
     format_speedup: jax.Array
     weight_bytes_per_cycle: jax.Array
     activation_bytes_per_cycle: jax.Array
+    core_cycles_per_weight_byte: jax.Array
     norm_order: jax.Array
     launch_cycles: jax.Array
     run_cycles: jax.Array
@@ -63,6 +75,7 @@ class Device:
     host_curve_hz: jax.Array
     host_curve_w: jax.Array
     name: str = struct.field(pytree_node=False, default="unnamed")
+    formats: tuple[NumberFormat, ...] = struct.field(pytree_node=False, default=tuple(NumberFormat))
 
 
 @struct.dataclass
@@ -118,3 +131,71 @@ def operating_point(device: Device, indices: jax.Array) -> OperatingPoint:
 def default_point(device: Device) -> OperatingPoint:
     """The highest setting of every clock, leaves f32[]."""
     return OperatingPoint(jnp.max(device.core_hz), jnp.max(device.memory_hz), jnp.max(device.host_hz))
+
+
+def with_clocks(
+    device: Device,
+    *,
+    core_hz: Sequence[float] | None = None,
+    memory_hz: Sequence[float] | None = None,
+    host_hz: Sequence[float] | None = None,
+) -> Device:
+    """Keeps some settings of each clock table, as a search over part of the operating points needs.
+
+    Args:
+        device: The device.
+        core_hz: Settings to keep; each is matched to the nearest one of the table, within 1 %. None keeps all.
+        memory_hz: As `core_hz`.
+        host_hz: As `core_hz`.
+
+    Returns:
+        The device with shorter clock tables; powers and rates stay.
+
+    Raises:
+        ValueError: A device lacks a setting, or none is asked for.
+    """
+    asked = {"core_hz": core_hz, "memory_hz": memory_hz, "host_hz": host_hz}
+    tables: dict[str, Any] = {name: _subset(device, name, hz) for name, hz in asked.items() if hz is not None}
+    return dataclasses.replace(device, **tables)
+
+
+def with_caps(device: Device, caps: OperatingPoint) -> Device:
+    """Keeps the settings at or below a cap for each clock, as a power mode does.
+
+    Args:
+        device: The device.
+        caps: Highest settings, leaves f32[]; infinity for no cap.
+
+    Returns:
+        The device with shorter clock tables.
+
+    Raises:
+        ValueError: A cap lies below the lowest setting.
+    """
+    tables: dict[str, Any] = {}
+    for name, cap in vars(caps).items():
+        table = np.asarray(getattr(device, name))
+        # Caps and settings are the same decimal numbers, rounded to float32 on different ways.
+        kept = table[table <= float(cap) * (1 + 1e-6)]
+        if not kept.size:
+            raise ValueError(
+                f"{name}: expected a cap of at least {table[0] / 1e6:g} MHz, the lowest setting of {device.name}, "
+                f"got {float(cap) / 1e6:g} MHz"
+            )
+        tables[name] = jnp.asarray(kept)
+    return dataclasses.replace(device, **tables)
+
+
+def _subset(device: Device, name: str, values: Sequence[float]) -> jax.Array:
+    table, asked = np.asarray(getattr(device, name)), np.asarray(values, np.float64)
+    if not asked.size:
+        raise ValueError(f"{name}: expected at least one setting of {device.name}, got none")
+    nearest = np.abs(table[:, None] - asked).argmin(axis=0)
+    # Written so that NaN counts as absent.
+    absent = ~(np.abs(table[nearest] - asked) <= 0.01 * table[nearest])
+    if absent.any():
+        known = " ".join(f"{hz / 1e6:g}" for hz in table)
+        raise ValueError(
+            f"{name}: expected settings of {device.name} ({known} MHz), got {asked[absent][0] / 1e6:g} MHz"
+        )
+    return jnp.asarray(table[np.unique(nearest)])

@@ -39,7 +39,7 @@ def cost(
     point: OperatingPoint,
     *,
     batch: ArrayLike = 1,
-    number_format: NumberFormat = NumberFormat.FP32,
+    number_format: NumberFormat | jax.Array | None = None,
 ) -> Cost:
     """Latency and energy of each layer, in one pass.
 
@@ -48,7 +48,7 @@ def cost(
         device: The device.
         point: One operating point, leaves f32[], in Hz.
         batch: Samples per run; may be traced.
-        number_format: Format of weights and activations.
+        number_format: Format of weights and activations, an int32[] when traced; None: the device's default.
 
     Returns:
         Costs f32[L] of the whole batch; exactly 0 at inactive rows. A run adds `run_latency`, `run_energy`.
@@ -66,7 +66,7 @@ def network_cost(
     point: OperatingPoint,
     *,
     batch: ArrayLike = 1,
-    number_format: NumberFormat = NumberFormat.FP32,
+    number_format: NumberFormat | jax.Array | None = None,
 ) -> Cost:
     """Latency and energy of one run of all layers, the constant of a run included.
 
@@ -75,7 +75,7 @@ def network_cost(
         device: The device.
         point: One operating point, leaves f32[], in Hz.
         batch: Samples per run; may be traced.
-        number_format: Format of weights and activations.
+        number_format: Format of weights and activations, an int32[] when traced; None: the device's default.
 
     Returns:
         Costs f32[] of the whole batch.
@@ -96,7 +96,7 @@ def energy(
     point: OperatingPoint,
     *,
     batch: ArrayLike = 1,
-    number_format: NumberFormat = NumberFormat.FP32,
+    number_format: NumberFormat | jax.Array | None = None,
 ) -> jax.Array:
     """Energy of each layer; the network takes their sum and `run_energy`.
 
@@ -105,7 +105,7 @@ def energy(
         device: The device.
         point: One operating point, leaves f32[], in Hz.
         batch: Samples per run.
-        number_format: Format of weights and activations.
+        number_format: Format of weights and activations, an int32[] when traced; None: the device's default.
 
     Returns:
         energy_j, f32[L], of the whole batch; exactly 0 at inactive rows.
@@ -114,6 +114,35 @@ def energy(
         ValueError: As `hw_models.roofline.layer_times`.
     """
     return cost(layers, device, point, batch=batch, number_format=number_format).energy_j
+
+
+def core_energy(
+    layers: LayerTable,
+    device: Device,
+    point: OperatingPoint,
+    *,
+    batch: ArrayLike = 1,
+    number_format: NumberFormat | jax.Array | None = None,
+) -> jax.Array:
+    """Energy of the core alone over one run of all layers: what its power rail delivers.
+
+    Args:
+        layers: Columns [L].
+        device: The device.
+        point: One operating point, leaves f32[], in Hz.
+        batch: Samples per run; may be traced.
+        number_format: As `network_cost`.
+
+    Returns:
+        core_j, f32[], of the whole batch; part of the energy of `network_cost`.
+
+    Raises:
+        ValueError: As `hw_models.roofline.layer_times`.
+    """
+    times = layer_times(layers, device, point, batch=batch, number_format=number_format)
+    run_s = jnp.sum(times.latency_s, axis=-1) + run_latency(device, point)
+    idle_w = device.core_idle_w * voltage_ratio(device, point.core_hz) ** 2
+    return idle_w * run_s + jnp.sum(_load_energy(times, device, point), axis=-1)
 
 
 def run_energy(device: Device, point: OperatingPoint) -> jax.Array:
@@ -131,13 +160,21 @@ def idle_power(device: Device, point: OperatingPoint) -> jax.Array:
     )
 
 
+def load_power(device: Device, core_hz: jax.Array) -> jax.Array:
+    """Power of the fully busy core on top of its idle power, in W, of the shape of the clock."""
+    return device.core_w_per_hz * core_hz * voltage_ratio(device, core_hz) ** 2
+
+
 def voltage_ratio(device: Device, core_hz: jax.Array) -> jax.Array:
     """Core voltage over its lowest value at a core clock, piecewise linear between the device's knots."""
     return jnp.interp(core_hz, device.voltage_hz, device.voltage_ratio)
 
 
 def _energy(times: LayerTimes, device: Device, point: OperatingPoint) -> jax.Array:
-    load_w = device.core_w_per_hz * point.core_hz * voltage_ratio(device, point.core_hz) ** 2
+    load_j = _load_energy(times, device, point)
+    return idle_power(device, point) * times.latency_s + load_j + device.byte_j * times.traffic_bytes
+
+
+def _load_energy(times: LayerTimes, device: Device, point: OperatingPoint) -> jax.Array:
     stalled = device.core_stalled_share
-    busy_s = stalled * times.roofline_s + (1.0 - stalled) * times.compute_s
-    return idle_power(device, point) * times.latency_s + load_w * busy_s + device.byte_j * times.traffic_bytes
+    return load_power(device, point.core_hz) * (stalled * times.roofline_s + (1.0 - stalled) * times.compute_s)

@@ -1,7 +1,8 @@
 """Roofline with clocks: the time of each layer from its work and the clocks of the device.
 
 A layer takes `(compute^p + memory^p)^(1/p) + launch`. Compute time follows the core clock, memory time the
-memory clock, launch time the host clock. Sweeps of real boards lie between the sum (p = 1) and the maximum
+memory clock, launch time the host clock. Compute time is that of the MACs plus that of bringing the weights into
+use, which no batch spreads over more pixels. Sweeps of real boards lie between the sum (p = 1) and the maximum
 (p = infinity) of compute and memory time, and the p-norm is smooth, so the model can be fitted by gradient.
 Shapes: L layers. Functions take one operating point; batch them with `jax.vmap`.
 """
@@ -10,18 +11,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from hw_models.device import Device, OperatingPoint
 from hw_models.formats import NumberFormat
 from hw_models.layers import LayerTable, check_shapes
 
+_ELEMENT_BYTES = np.array([form.element_bytes for form in NumberFormat], np.float32)
+
 
 class LayerTimes(NamedTuple):
     """Parts of the time of each layer, and the traffic behind it; inactive rows are exactly 0.
 
     Attributes:
-        compute_s: f32[L], time if the memory were free.
+        compute_s: f32[L], time of the MACs alone, with all lanes busy.
         roofline_s: f32[L], time that kernels run: p-norm of compute and memory time.
         launch_s: f32[L], time to launch the kernels.
         traffic_bytes: f32[L], bytes moved.
@@ -44,7 +48,7 @@ def layer_times(
     point: OperatingPoint,
     *,
     batch: ArrayLike = 1,
-    number_format: NumberFormat = NumberFormat.FP32,
+    number_format: NumberFormat | jax.Array | None = None,
 ) -> LayerTimes:
     """Computes the parts that latency and energy are made of.
 
@@ -53,18 +57,18 @@ def layer_times(
         device: The device.
         point: One operating point, leaves f32[], in Hz.
         batch: Samples per run; may be traced.
-        number_format: Format of weights and activations.
+        number_format: Format of weights and activations, an int32[] when traced; None: the device's default.
 
     Returns:
         The parts, each f32[L].
 
     Raises:
         ValueError: Columns differ in shape, the operating point is not a single one, `batch` is a number that
-            is not positive, or `number_format` is unknown.
+            is not positive, or `number_format` is unknown or none that the device runs.
     """
     check_shapes(layers)
     _check_inputs(point, batch)
-    number_format = NumberFormat(number_format)
+    number_format = _format_of(device, number_format)
     samples = jnp.asarray(batch, jnp.float32)
     # Values of inactive rows are replaced before use, so that neither they nor their gradients reach a sum.
     runs = layers.active > 0
@@ -79,13 +83,15 @@ def layer_times(
         )
     )
     rate = device.macs_per_cycle[layers.kind] * device.format_speedup[number_format]
-    compute_s = samples * macs / (rate * point.core_hz)
-    weight_bytes = weights * number_format.element_bytes
-    activation_bytes = samples * (reads + writes) * number_format.element_bytes
+    element_bytes = jnp.asarray(_ELEMENT_BYTES)[number_format]
+    weight_bytes = weights * element_bytes
+    compute_s = samples * macs / rate / point.core_hz
+    core_s = compute_s + weight_bytes * device.core_cycles_per_weight_byte / point.core_hz
+    activation_bytes = samples * (reads + writes) * element_bytes
     memory_cycles = weight_bytes / device.weight_bytes_per_cycle + activation_bytes / device.activation_bytes_per_cycle
     return LayerTimes(
         compute_s=layers.active * compute_s,
-        roofline_s=layers.active * p_norm(compute_s, memory_cycles / point.memory_hz, device.norm_order),
+        roofline_s=layers.active * p_norm(core_s, memory_cycles / point.memory_hz, device.norm_order),
         launch_s=layers.active * kernels * device.launch_cycles / point.host_hz,
         traffic_bytes=layers.active * (weight_bytes + activation_bytes),
     )
@@ -97,7 +103,7 @@ def latency(
     point: OperatingPoint,
     *,
     batch: ArrayLike = 1,
-    number_format: NumberFormat = NumberFormat.FP32,
+    number_format: NumberFormat | jax.Array | None = None,
 ) -> jax.Array:
     """Latency of each layer; the network takes their sum and `run_latency`.
 
@@ -106,7 +112,7 @@ def latency(
         device: The device.
         point: One operating point, leaves f32[], in Hz.
         batch: Samples per run.
-        number_format: Format of weights and activations.
+        number_format: Format of weights and activations, an int32[] when traced; None: the device's default.
 
     Returns:
         latency_s, f32[L], of the whole batch; exactly 0 at inactive rows.
@@ -132,6 +138,18 @@ def p_norm(a: jax.Array, b: jax.Array, order: jax.Array) -> jax.Array:
     scale = jnp.where(is_positive, larger, 1.0)
     norm = scale * (1.0 + (smaller / scale) ** order) ** (1.0 / order)
     return jnp.where(is_positive, norm, 0.0)
+
+
+def _format_of(device: Device, number_format: NumberFormat | jax.Array | None) -> NumberFormat | jax.Array:
+    if number_format is None:
+        return device.formats[0]
+    if isinstance(number_format, jax.Array):
+        return number_format
+    chosen = NumberFormat(number_format)
+    if chosen not in device.formats:
+        runs = ", ".join(form.name.lower() for form in device.formats)
+        raise ValueError(f"number format: expected one that {device.name} runs ({runs}), got {chosen.name.lower()}")
+    return chosen
 
 
 def _check_inputs(point: OperatingPoint, batch: ArrayLike) -> None:

@@ -1,16 +1,16 @@
 """Device file, version 1: the pydantic models of a device's YAML, and their one-line error messages."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 from pydantic import Field
+from pydantic_core import PydanticCustomError
 
 from hw_models.figures import (
     AtLeastOne,
     ClockTable,
     Curve,
     Figure,
-    FitError,
     NonNegative,
     Positive,
     Powers,
@@ -19,8 +19,11 @@ from hw_models.figures import (
     Text,
     VoltageRatios,
 )
+from hw_models.messages import explain, show
 
 SCHEMA_VERSION = 1
+
+ModeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
 class Clocks(Strict):
@@ -43,20 +46,38 @@ class MacsPerCycle(Strict):
 
 
 class FormatSpeedup(Strict):
-    """Compute rate relative to fp32; the fields follow `hw_models.NumberFormat`."""
+    """Compute rate relative to `MacsPerCycle`; the fields follow `hw_models.NumberFormat`.
 
-    fp32: Figure[Literal["1"], Positive]
-    fp16: Figure[Literal["1"], Positive]
-    int8: Figure[Literal["1"], Positive]
+    A format that is absent does not run on the device; the first one present is the device's default.
+    """
+
+    fp32: Figure[Literal["1"], Positive] | None = None
+    fp16: Figure[Literal["1"], Positive] | None = None
+    int8: Figure[Literal["1"], Positive] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _runs_something(self) -> "FormatSpeedup":
+        if self.fp32 is None and self.fp16 is None and self.int8 is None:
+            raise PydanticCustomError("no_format", "at least one of fp32, fp16, int8")
+        return self
+
+
+class PowerMode(Strict):
+    """A named power mode: the highest setting of each clock that it allows; an absent clock has no cap."""
+
+    core: Figure[Literal["MHz"], Positive] | None = None
+    memory: Figure[Literal["MHz"], Positive] | None = None
+    host: Figure[Literal["MHz"], Positive] | None = None
 
 
 class Latency(Strict):
-    """Parameters of `hw_models.roofline`."""
+    """Parameters of `hw_models.roofline`; without `core_weight_bytes_per_cycle`, weights cost the core nothing."""
 
     macs_per_cycle: MacsPerCycle
     format_speedup: FormatSpeedup
     weight_bytes_per_cycle: Figure[Literal["B/cycle"], Positive]
     activation_bytes_per_cycle: Figure[Literal["B/cycle"], Positive]
+    core_weight_bytes_per_cycle: Figure[Literal["B/cycle"], Positive] | None = None
     norm_order: Figure[Literal["1"], AtLeastOne]
     launch_cycles: Figure[Literal["cycle"], NonNegative]
     run_cycles: Figure[Literal["cycle"], NonNegative]
@@ -85,6 +106,18 @@ class DeviceFile(Strict):
     clocks: Clocks
     latency: Latency
     power: Power
+    modes: dict[ModeName, PowerMode] = Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="after")
+    def _modes_allow_a_setting(self) -> "DeviceFile":
+        for name, mode in self.modes.items():
+            for clock in Clocks.model_fields:
+                cap, lowest = getattr(mode, clock), getattr(self.clocks, clock).value[0]
+                if cap is not None and cap.value < lowest:
+                    where = f"modes.{name}.{clock}.value"
+                    wanted = f"{where} of at least {lowest:g} MHz, the lowest setting"
+                    raise PydanticCustomError("empty_mode", "{wanted}", {"wanted": wanted, "got": cap.value})
+        return self
 
 
 def parse(content: object) -> DeviceFile:
@@ -100,11 +133,11 @@ def parse(content: object) -> DeviceFile:
         ValueError: One line: field path, what was expected and what came.
     """
     if not isinstance(content, dict):
-        raise ValueError(f"expected a mapping of fields, got {_show(content)}")
+        raise ValueError(f"expected a mapping of fields, got {show(content)}")
     version = content.get("schema_version", SCHEMA_VERSION)
     if isinstance(version, bool) or version != SCHEMA_VERSION:
         # Said alone, because a file of another version differs everywhere else too.
-        raise ValueError(f"schema_version: expected {SCHEMA_VERSION}, got {_show(version)}")
+        raise ValueError(f"schema_version: expected {SCHEMA_VERSION}, got {show(version)}")
     try:
         return DeviceFile.model_validate(content)
     except pydantic.ValidationError as error:
@@ -114,42 +147,16 @@ def parse(content: object) -> DeviceFile:
 
 
 def _explain(error: Any) -> str:
-    path, kind, context = error["loc"], error["type"], error.get("ctx", {})
-    where = ".".join(str(part) for part in path)
-    if kind == "missing":
-        return f"{where}: expected a value, got nothing"
-    if kind == "extra_forbidden":
+    path = error["loc"]
+    if error["type"] == "extra_forbidden":
+        where = ".".join(str(part) for part in path)
         return f"{where}: expected no field of this name (known here: {', '.join(_fields(path[:-1]))})"
-    expected = {
-        "greater_than": "a number above {gt}",
-        "greater_than_equal": "a number of at least {ge}",
-        "less_than_equal": "a number of at most {le}",
-        "finite_number": "a finite number",
-        "float_parsing": "a number",
-        "float_type": "a number",
-        "invalid_key": "text as the name of a field",
-        "list_type": "a list",
-        "too_short": "at least {min_length} value",
-        "literal_error": "{expected}",
-        "model_type": "a mapping of fields",
-        "string_type": "text",
-        "string_too_short": "text that is not empty",
-        "string_pattern_mismatch": "text that matches {pattern}",
-    }.get(kind)
-    wanted = expected.format(**context) if expected else error["msg"]
-    return f"{where}: expected {wanted}, got {_show(error['input'])}"
+    return explain(error)
 
 
 def _fields(path: tuple[str, ...]) -> list[str]:
     model: Any = DeviceFile
     for part in path:
-        annotation = model.model_fields[part].annotation
-        model = FitError if part == "error" else annotation
+        model = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[1]
+        model = next((option for option in get_args(model) if hasattr(option, "model_fields")), model)
     return list(model.model_fields)
-
-
-def _show(value: object, limit: int = 60) -> str:
-    if value is None:
-        return "nothing"
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."

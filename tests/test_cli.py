@@ -2,7 +2,9 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
+import hw_models
 from hadas_jax import commands
 from hadas_jax.cli import main
 from hadas_jax.methods import Settings
@@ -41,9 +43,12 @@ def fails(arguments, capsys):
         ("search --population many", "--population: invalid literal"),
         ("search --popuation 3", "--popuation"),
         ("search --dataset moon", "unknown dataset 'moon': expected one of digits, npz:FILE"),
-        ("search --device toaster", "expected one of agx-xavier-gpu"),
+        ("search --device toaster", "expected one of agx-orin-gpu, agx-xavier-cpu, agx-xavier-gpu"),
         ("search --space outer", "unknown space 'outer': expected one of digits, attentivenas"),
         ("search --dataset npz:none.npz", "none.npz: expected an npz file, got none at this path"),
+        ("search --device tx2-gpu --power-mode turbo", "power mode of tx2-gpu: expected one of maxn, maxq, maxp"),
+        ("search --device coral-edge-tpu --number-format fp32", "--number-format: expected one that coral-edge-tpu"),
+        ("search --core-mhz 1", "core_hz: expected settings of agx-xavier-gpu"),
         ("search --policy luck", "--policy: expected one of confidence, entropy, learned"),
         ("search --resume", "--resume: expected --workdir"),
         ("search --resume --workdir none", "expected a run to resume, got none"),
@@ -71,12 +76,13 @@ def test_arrays_that_do_not_fit_are_named(images, labels, message, capsys, tmp_p
 
 @pytest.mark.parametrize("field", ["missing", "negative", "text"])
 def test_a_wrong_device_file_names_file_and_field(field, capsys, tmp_path):
-    import importlib.resources
-
-    text = (importlib.resources.files("hw_models") / "devices" / "agx-xavier-gpu.yaml").read_text()
-    value = {"missing": "", "negative": "      value: -465\n", "text": "      value: fast\n"}[field]
-    assert text.count("      value: 465\n") == 3
-    (tmp_path / "mine.yaml").write_text(text.replace("      value: 465\n", value, 1))
+    content = hw_models.read_device_file("agx-xavier-gpu").model_dump(exclude_none=True)
+    dense = content["latency"]["macs_per_cycle"]["dense"]
+    if field == "missing":
+        del dense["value"]
+    else:
+        dense["value"] = {"negative": -465, "text": "fast"}[field]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     error = fails(["search", "--device", "mine.yaml"], capsys)
     assert "mine.yaml" in error
     assert "latency.macs_per_cycle.dense" in error

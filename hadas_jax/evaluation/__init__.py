@@ -8,7 +8,6 @@ from hadas_jax.evaluation.dynamic import (
     mean_dissimilarity,
     pack_bits,
     segment_costs,
-    static_weights,
     subset_stats,
 )
 from hadas_jax.evaluation.policies import (
@@ -32,7 +31,6 @@ __all__ = [
     "population_outcomes",
     "scores",
     "segment_costs",
-    "static_weights",
     "subset_stats",
     "threshold_stops",
 ]

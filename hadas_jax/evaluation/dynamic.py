@@ -18,7 +18,7 @@ import hw_models
 from hadas_jax.spaces.exits import exit_subsets
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
 from hadas_jax.spaces.workload import segments, workload
-from hw_models import Cost, Device, OperatingPoint
+from hw_models import Cost, Device
 
 
 @struct.dataclass
@@ -78,35 +78,25 @@ def subset_stats(stops: jax.Array, correct: jax.Array, available: jax.Array, *, 
     return SubsetStats(error=jnp.where(possible, error, jnp.inf), weights=jnp.concatenate([trunk, heads], axis=1))
 
 
-def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device, points: OperatingPoint) -> Cost:
-    """Returns the cost of each segment at each operating point, float32[D, F].
+def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cost:
+    """Returns the cost of each segment at each operating point of the device, float32[D, F].
 
     The constant cost of a run is counted with the first segment, which always runs.
 
     Args:
       space: static.
       backbone: one design of the space.
-      device: the cost model.
-      points: leaves float32[F].
+      device: the cost model; its operating points are those of `hw_models.operating_points`.
     """
-    layers = workload(space, backbone)
-    owner = segments(space)
-    member = jnp.asarray(owner[None] == np.arange(2 * space.num_exits + 1)[:, None], jnp.float32)
-
-    def at(point: OperatingPoint) -> Cost:
-        by_layer = hw_models.cost(layers, device, point)
-        by_segment = jax.tree.map(lambda column: member @ column, by_layer)
-        return Cost(
-            latency_s=by_segment.latency_s.at[0].add(hw_models.run_latency(device, point)),
-            energy_j=by_segment.energy_j.at[0].add(hw_models.run_energy(device, point)),
-        )
-
-    return jax.vmap(at, out_axes=1)(points)
-
-
-def static_weights(exits: int) -> np.ndarray:
-    """Returns float32[D]: the segments that the network without exits runs."""
-    return np.concatenate([np.ones(exits + 1, np.float32), np.zeros(exits, np.float32)])
+    grid = hw_models.clock_grid(workload(space, backbone), device)
+    owner = jnp.asarray(segments(space))
+    by_segment = jax.tree.map(lambda leaf: jax.ops.segment_sum(leaf, owner, 2 * space.num_exits + 1), grid)
+    costs = jax.vmap(hw_models.cost_everywhere, in_axes=(0, None))(by_segment, device)
+    points = hw_models.operating_points(device)
+    return Cost(
+        latency_s=costs.latency_s.at[0].add(hw_models.run_latency(device, points)),
+        energy_j=costs.energy_j.at[0].add(hw_models.run_energy(device, points)),
+    )
 
 
 def dissimilarity(correct: jax.Array) -> jax.Array:

@@ -78,7 +78,7 @@ class Deployment:
         self._subsets = 2**space.num_exits
         decode = jax.jit(lambda genome: (space.decode(genome), block_active(space, space.decode(genome))))
         self._backbones = [jax.tree.map(np.asarray, decode(jnp.asarray(g))) for g in genomes]
-        cost = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device, self._points))
+        cost = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))
         self.costs: list[Cost] = [jax.tree.map(np.asarray, cost(jnp.asarray(g))) for g in genomes]
         calibration = evaluate(genomes, splits.calibration)
         self.thresholds = [np.asarray(thresholds_of(found, policy=policy)) for found in calibration]

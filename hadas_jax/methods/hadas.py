@@ -19,18 +19,12 @@ import numpy as np
 from flax import struct
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import (
-    pack_bits,
-    population_outcomes,
-    segment_costs,
-    static_weights,
-    subset_stats,
-)
+from hadas_jax.evaluation import pack_bits, population_outcomes, segment_costs, subset_stats
 from hadas_jax.loop import Metrics
 from hadas_jax.search import NSGA2, Params, State, grid_front, grid_hypervolume, sample
-from hadas_jax.spaces import MBConvSpace, available_exits
+from hadas_jax.spaces import MBConvSpace, available_exits, segments, workload
 from hadas_jax.supernet import Parameters
-from hw_models import Cost, Device, default_point, operating_points
+from hw_models import Cost, Device, default_point, network_cost
 
 ERROR_LEVELS, LATENCY_BINS = 512, 256  # the grid of merits: 0.2 % of error, 2.7 % of latency
 LATENCY_SPAN = 1000.0  # from the shortest bin's end to the reference
@@ -196,7 +190,7 @@ class Hadas:
         backbone = self.space.decode(archive.genomes[row])
         available = available_exits(self.space, backbone)
         stats = subset_stats(correct[:-1], correct, available, samples=self.samples)
-        costs = segment_costs(self.space, backbone, problem.device, operating_points(problem.device))
+        costs = segment_costs(self.space, backbone, problem.device)
         reference = self._reference(problem.device)
         table = grid_front(
             stats.error,
@@ -227,9 +221,9 @@ class Hadas:
 
 def static_cost(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
     """Cost of one sample on a backbone without exits at the default clocks, float32[]."""
-    point = jax.tree.map(lambda leaf: leaf[None], default_point(device))
-    costs = segment_costs(space, space.decode(genome), device, point)
-    return jax.tree.map(lambda cost: static_weights(space.num_exits) @ cost[:, 0], costs)
+    layers = workload(space, space.decode(genome))
+    in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
+    return network_cost(dataclasses.replace(layers, active=layers.active * in_trunk), device, default_point(device))
 
 
 def _variation(strategy: NSGA2) -> Params:

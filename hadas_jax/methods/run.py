@@ -26,7 +26,7 @@ from hadas_jax.spaces.exits import MAX_EXITS
 from hadas_jax.supernet import Parameters, initialise
 from hadas_jax.training import exit_step, init_state, sandwich_step, sgd
 from hadas_jax.workdir import CHECKPOINTS, WorkDir, versions
-from hw_models import Device, load_device
+from hw_models import Device
 
 _CALIBRATION_BATCHES = 4
 
@@ -53,7 +53,7 @@ class Run:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.device: Device = load_device(settings.device)
+        self.device: Device = settings.load_device()
         space = load_space(settings.space)
         self.splits: Splits = load_dataset(settings.dataset, seed=settings.seed)
         _, size, _, channels = self.splits.train.images.shape

@@ -2,8 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from hadas_jax.evaluation import POLICIES
+from hw_models import Device, load_device, with_clocks
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,16 @@ class Settings:
     """digits, or npz:FILE with the arrays images [N, H, W, C] and labels [N]."""
     device: str = "agx-xavier-gpu"
     """A device that comes with the package, or the path of a device file."""
+    number_format: str | None = None
+    """Format that the network will run in on the device: fp32, fp16 or int8; by default the device's first."""
+    power_mode: str | None = None
+    """A power mode of the device: no clock goes above its caps."""
+    core_mhz: tuple[float, ...] = ()
+    """Settings of the core clock to search; by default all that the device (in its power mode) has."""
+    memory_mhz: tuple[float, ...] = ()
+    """Settings of the memory clock to search."""
+    host_mhz: tuple[float, ...] = ()
+    """Settings of the host clock to search."""
     space: str = "digits"
     """The space of backbones."""
     population: int = 64
@@ -51,6 +63,15 @@ class Settings:
         for name in ("dataset", "device", "space", "policy"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{flag(name)}: expected text, got {getattr(self, name)!r}")
+        for name in ("number_format", "power_mode"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ValueError(f"{flag(name)}: expected text, got {getattr(self, name)!r}")
+        for name in ("core_mhz", "memory_mhz", "host_mhz"):
+            clocks = getattr(self, name)
+            if not isinstance(clocks, tuple):
+                raise ValueError(f"{flag(name)}: expected a list of clocks in MHz, got {clocks!r}")
+            for mhz in clocks:
+                _check(name, mhz, float, above=0)
         if self.policy not in POLICIES:
             raise ValueError(f"--policy: expected one of {', '.join(POLICIES)}, got {self.policy!r}")
 
@@ -67,10 +88,36 @@ class Settings:
         unknown = [str(name) for name in values if name not in known]
         if unknown:
             raise ValueError(f"{source}: unknown setting {unknown[0]!r}: expected some of {', '.join(known)}")
+        # YAML and JSON know lists only.
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
         try:
-            return cls(**values)
+            return cls(**plain)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
+
+    def load_device(self) -> Device:
+        """Loads the device in its power mode, with the clocks to search and the number format to run in.
+
+        Raises:
+          ValueError: the device does not have what is asked for.
+        """
+        device = load_device(self.device, mode=self.power_mode)
+        if self.number_format is not None:
+            names = [form.name.lower() for form in device.formats]
+            if self.number_format not in names:
+                raise ValueError(
+                    f"--number-format: expected one that {device.name} runs ({', '.join(names)}), "
+                    f"got {self.number_format!r}"
+                )
+            chosen = device.formats[names.index(self.number_format)]
+            others = tuple(form for form in device.formats if form != chosen)
+            device = dataclasses.replace(device, formats=(chosen, *others))
+        core, memory, host = (
+            [1e6 * mhz for mhz in mhzs] or None for mhzs in (self.core_mhz, self.memory_mhz, self.host_mhz)
+        )
+        return with_clocks(device, core_hz=core, memory_hz=memory, host_hz=host)
 
 
 def flag(name: str) -> str:

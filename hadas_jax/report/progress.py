@@ -136,3 +136,38 @@ class LiveProgress:
         self._bars.update(self._task, completed=done)
         if metrics:
             self._bars.update(self._task, note=note)
+
+
+class StepProgress:
+    """Progress of one stage that says what it did last: a bar on a terminal, now and then a line elsewhere."""
+
+    _LINES = 10
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("")
+        self._said = 0
+
+    def __enter__(self) -> "StepProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, done: int, total: int, text: str) -> None:
+        """Shows how far the stage is and what it did last."""
+        self._bar.update(self._task, completed=done, total=total, description=text)
+        share = done * self._LINES // total
+        if not self._console.is_terminal and share > self._said:
+            self._said = share
+            self._console.print(f"{done} of {total}, {text}", highlight=False, soft_wrap=True)

@@ -2,7 +2,8 @@
 
 Rows stand for fused layers (convolution, batch norm and activation in one kernel), as edge runtimes run them.
 Rows of block positions that a backbone does not use are inactive. Every row belongs to a segment: the trunk is
-cut after each position that an exit may follow, and each head is a segment of its own.
+cut after each position that an exit may follow, and each head is a segment of its own. Every row of the trunk
+also belongs to a part (stem, a stage, classifier) and to a block of it.
 Shapes: D depth of a stage at its largest, E exits, L layers. Counts are for one sample, in elements.
 """
 
@@ -28,22 +29,38 @@ class _Rows(NamedTuple):
     active: jax.Array
 
 
-@functools.lru_cache
-def segments(space: MBConvSpace) -> np.ndarray:
-    """Returns int32[L]: the segment of each row of `workload`.
+class Places(NamedTuple):
+    """Where each row of `workload` belongs.
 
-    Segments 0 .. E are the trunk (e ends with the position that exit e follows, E with the classifier);
-    E + 1 + e is the head of exit e.
+    Attributes:
+      segment: int32[L]; 0 .. E are the trunk (e ends with the position that exit e follows, E with the
+        classifier); E + 1 + e is the head of exit e.
+      part: int32[L]; 0 the stem, 1 + s stage s, S + 1 the classifier, -1 a head.
+      block: int32[L]; position within the stage, 0 in stem and classifier, -1 in a head.
     """
-    found: list[np.ndarray] = []
+
+    segment: np.ndarray
+    part: np.ndarray
+    block: np.ndarray
+
+
+@functools.lru_cache
+def places(space: MBConvSpace) -> Places:
+    """Returns where each row of `workload` belongs."""
+    found: list[Places] = []
 
     def trace() -> LayerTable:
-        table, owners = _layout(space, space.largest())
-        found.append(owners)
+        table, where = _layout(space, space.largest())
+        found.append(where)
         return table
 
     jax.eval_shape(trace)
     return found[0]
+
+
+def segments(space: MBConvSpace) -> np.ndarray:
+    """Returns int32[L]: the segment of each row of `workload`, see `Places`."""
+    return places(space).segment
 
 
 def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
@@ -56,34 +73,39 @@ def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
     return _layout(space, backbone)[0]
 
 
-def _layout(space: MBConvSpace, backbone: Backbone) -> tuple[LayerTable, np.ndarray]:
-    """Builds the rows and their segments together."""
+def _layout(space: MBConvSpace, backbone: Backbone) -> tuple[LayerTable, Places]:
+    """Builds the rows and their places together."""
     rows: list[_Rows] = []
-    owners: list[np.ndarray] = []
+    owners: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def add(row: _Rows, owner: np.ndarray) -> None:
+    def add(row: _Rows, segment: np.ndarray, part: int, block: np.ndarray) -> None:
         rows.append(row)
-        owners.append(owner)
+        owners.append((segment, np.full(segment.shape, part), block))
 
+    zero = np.array([0])
     size = _strided(backbone.resolution, space.stem_stride)
-    add(_stem(space, backbone, size), np.array([0]))
+    add(_stem(space, backbone, size), zero, 0, zero)
     position = 0
     for s, stage in enumerate(space.stages):
-        positions = position + np.arange(max(stage.depth))
+        blocks = np.arange(max(stage.depth))
+        positions = position + blocks
         used = jnp.arange(len(positions)) < backbone.depth[s]
         trunk = np.maximum(positions - space.first_exit, 0)
         out_size = _strided(size, stage.stride)
         for row, only_first in _blocks(stage, s, backbone, size=size, out_size=out_size):
-            add(_masked(row, used[:1] if only_first else used), trunk[:1] if only_first else trunk)
+            here = slice(0, 1) if only_first else slice(None)
+            add(_masked(row, used[here]), trunk[here], 1 + s, blocks[here])
         heads = positions[positions >= space.first_exit]
         if len(heads):
             for row in _exit_head(space, backbone.width[s + 1], out_size):
-                add(_masked(row, used[-len(heads) :]), space.num_exits + 1 + heads - space.first_exit)
+                owner = space.num_exits + 1 + heads - space.first_exit
+                add(_masked(row, used[-len(heads) :]), owner, -1, np.full(heads.shape, -1))
         position += len(positions)
         size = out_size
     for row in _classifier(space, backbone, size):
-        add(row, np.array([space.num_exits]))
-    return _table(rows, owners), np.concatenate(owners).astype(np.int32)
+        add(row, np.array([space.num_exits]), len(space.stages) + 1, zero)
+    where = Places(*(np.concatenate(column).astype(np.int32) for column in zip(*owners, strict=True)))
+    return _table(rows, [segment for segment, _, _ in owners]), where
 
 
 def _strided(size: jax.Array, stride: int) -> jax.Array:

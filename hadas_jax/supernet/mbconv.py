@@ -99,10 +99,13 @@ class MBConvNet(nn.Module):
     Attributes:
       space: with its resolution, input channels and classes settled.
       use_batch_stats: see `BatchNorm`.
+      unrolled: compile every block instead of one scanned over: slower to compile, and as a network that is cut
+        out for deployment runs.
     """
 
     space: MBConvSpace
     use_batch_stats: bool = False
+    unrolled: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, backbone: Backbone) -> tuple[tuple[jax.Array, ...], jax.Array]:
@@ -139,6 +142,7 @@ class MBConvNet(nn.Module):
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast),
             length=max(stage.depth) - 1,
+            unroll=max(stage.depth) - 1 if self.unrolled else 1,
         )
         return scanned(stage, self.use_batch_stats, name=f"stage{s}_rest")
 

@@ -66,7 +66,7 @@ def compiled():
 
 def reference_cost(layers, device, core_hz, memory_hz, host_hz, batch=1, element_bytes=4, speedup=1.0):
     """Latency and energy [L] in float64, written without regard to underflow or gradients."""
-    d = {name: np.asarray(value, np.float64) for name, value in vars(device).items() if name != "name"}
+    d = {name: np.asarray(value, np.float64) for name, value in vars(device).items() if name not in ("name", "formats")}
     latency, energy = [], []
     for row in range(len(layers.kind)):
         get = lambda name: float(np.asarray(getattr(layers, name))[row])  # noqa: B023, E731
@@ -75,13 +75,14 @@ def reference_cost(layers, device, core_hz, memory_hz, host_hz, batch=1, element
             energy.append(0.0)
             continue
         rate = d["macs_per_cycle"][int(layers.kind[row])] * speedup
-        compute = batch * get("macs") / rate / core_hz
         weight_bytes = get("weight_elements") * element_bytes
+        compute = batch * get("macs") / rate / core_hz
+        core = compute + weight_bytes * d["core_cycles_per_weight_byte"] / core_hz
         moved_bytes = batch * (get("input_elements") + get("output_elements")) * element_bytes
         memory = weight_bytes / d["weight_bytes_per_cycle"] / memory_hz
         memory += moved_bytes / d["activation_bytes_per_cycle"] / memory_hz
         p = d["norm_order"]
-        busy = (compute**p + memory**p) ** (1 / p)
+        busy = (core**p + memory**p) ** (1 / p)
         time = busy + get("kernels") * d["launch_cycles"] / host_hz
         volts_squared = np.interp(core_hz, d["voltage_hz"], d["voltage_ratio"]) ** 2
         static = d["board_w"] + d["core_idle_w"] * volts_squared + d["memory_w_per_hz"] * memory_hz

@@ -10,7 +10,7 @@ import hw_models as hw
 
 def test_every_number_of_a_device_is_a_float32_leaf(device):
     leaves = jax.tree.leaves(device)
-    assert len(leaves) == 21
+    assert len(leaves) == 22
     assert all(leaf.dtype == jnp.float32 for leaf in leaves)
     assert device.name == "agx-xavier-gpu"
 
@@ -49,3 +49,35 @@ def test_indices_of_another_form_are_refused(device, indices):
 def test_the_default_point_is_the_highest_clocks(device):
     point = hw.default_point(device)
     np.testing.assert_allclose(jax.tree.leaves(point), [1377e6, 2133e6, 2265.6e6])
+
+
+def test_a_device_keeps_the_clocks_that_are_asked_for(device):
+    few = hw.with_clocks(device, core_hz=[1377e6, 115e6], host_hz=[2265.6e6])
+    np.testing.assert_allclose(few.core_hz, [114.75e6, 1377e6])
+    assert few.memory_hz.shape == (9,)
+    assert few.host_hz.shape == (1,)
+
+
+def test_caps_include_their_own_setting_and_infinity_is_no_cap(device):
+    capped = hw.with_caps(device, hw.OperatingPoint(jnp.float32(522.75e6), jnp.float32(np.inf), jnp.float32(1e9)))
+    assert float(capped.core_hz[-1]) == pytest.approx(522.75e6)
+    assert capped.memory_hz.shape == (9,)
+    assert float(capped.host_hz.max()) <= 1e9
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"core_hz": [1e9]}, r"core_hz: expected settings of agx-xavier-gpu \(114.75 .* MHz\), got 1000 MHz"),
+        ({"memory_hz": [np.nan]}, "memory_hz: expected settings .*, got nan MHz"),
+        ({"host_hz": []}, "host_hz: expected at least one setting of agx-xavier-gpu, got none"),
+    ],
+)
+def test_clocks_that_a_device_lacks_are_named(device, asked, message):
+    with pytest.raises(ValueError, match=message):
+        hw.with_clocks(device, **asked)
+
+
+def test_a_cap_below_every_setting_is_refused(device):
+    with pytest.raises(ValueError, match=r"core_hz: expected a cap of at least 114.75 MHz, the lowest setting"):
+        hw.with_caps(device, hw.OperatingPoint(*(jnp.float32(1e8),) * 3))

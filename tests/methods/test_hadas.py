@@ -11,7 +11,7 @@ from hadas_jax.methods.hadas import Hadas, Problem, static_cost
 from hadas_jax.search import hypervolume, whole_product_front
 from hadas_jax.spaces import available_exits
 from hadas_jax.supernet import initialise
-from hw_models import default_point, network_cost, operating_points
+from hw_models import default_point, network_cost
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_merit_is_a_lower_bound_of_the_exact_hypervolume(states, engines, prob
     backbone = engines.space.decode(archive.genomes[0])
     correct = archive.correct[0]
     stats = subset_stats(correct[:-1], correct, available_exits(engines.space, backbone), samples=engines.samples)
-    costs = segment_costs(engines.space, backbone, problem.device, operating_points(problem.device))
+    costs = segment_costs(engines.space, backbone, problem.device)
     front = whole_product_front(stats.error, stats.weights, latency=costs.latency_s, energy=costs.energy_j)
     reference = engines._reference(problem.device)
     scaled = jnp.where(front.valid[:, None], front.objectives / reference[None], 2.0)

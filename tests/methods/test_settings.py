@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import pytest
 
 from hadas_jax.methods import Settings
@@ -41,3 +44,33 @@ def test_a_wrong_mapping_names_its_source(values, expected):
     with pytest.raises(ValueError, match="expected") as caught:
         Settings.from_mapping(values, source="x")
     assert str(caught.value).startswith(expected)
+
+
+def test_the_device_is_loaded_in_its_mode_with_the_clocks_and_the_format_asked_for():
+    settings = Settings(device="tx2-gpu", power_mode="maxq", core_mhz=(114.75, 854.25), number_format="fp16")
+    device = settings.load_device()
+    assert [round(float(hz) / 1e6, 2) for hz in device.core_hz] == [114.75, 854.25]
+    assert float(device.memory_hz.max()) == pytest.approx(1331.2e6)
+    assert device.formats[0].name == "FP16"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device": "coral-edge-tpu", "number_format": "fp32"}, r"--number-format: .* coral-edge-tpu runs \(int8\)"),
+        ({"device": "tx2-gpu", "power_mode": "turbo"}, "power mode of tx2-gpu: expected one of maxn, maxq, maxp"),
+        ({"device": "x86-cpu", "power_mode": "turbo"}, "names no power modes, got 'turbo'"),
+        ({"device": "tx2-gpu", "power_mode": "maxq", "core_mhz": (1300.5,)}, "core_hz: expected settings of tx2-gpu"),
+    ],
+)
+def test_what_a_device_does_not_have_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**settings).load_device()
+
+
+def test_clocks_come_back_from_a_file_as_they_went():
+    settings = Settings(core_mhz=(114.75, 1377.0), power_mode="maxn")
+    stored = json.loads(json.dumps(dataclasses.asdict(settings)))
+    assert Settings.from_mapping(stored, source="a file") == settings
+    with pytest.raises(ValueError, match="--core-mhz: expected a number above 0, got -1"):
+        Settings(core_mhz=(-1,))

@@ -1,0 +1,158 @@
+"""The commands of `hadas` and their flags: thin, each is a call of `hadas_jax.commands` or `device_commands`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Protocol
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+
+from hadas_jax import commands, device_commands
+from hadas_jax.methods import Settings
+
+Output = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
+
+
+class Command(Protocol):
+    """What the command line was parsed to."""
+
+    def run(self) -> None:
+        """Executes the command."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Search dynamic networks with HADAS: train a supernet and its exits, search backbones, exits and clocks.
+
+    Writes config.json, front.csv, front.json, levels.csv, front.png, metrics.jsonl and checkpoints/ into the work
+    directory.
+    """
+
+    settings: OmitArgPrefixes[Settings]
+    workdir: Path | None = None
+    """Where everything is written; by default runs/<time>-<dataset>-<device>."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Continue the run in --workdir, with its settings."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace the run in --workdir."""
+    config: Path | None = None
+    """YAML or JSON file of settings; flags given beside it win."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        commands.search(self.settings, workdir=self.workdir, resume=self.resume, overwrite=self.overwrite)
+
+
+@dataclass(frozen=True)
+class ListDevices:
+    """List the devices that come with the package."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        device_commands.list_devices()
+
+
+@dataclass(frozen=True)
+class ShowDevice:
+    """Show a device: every figure with its origin and error, and what its power modes cost."""
+
+    device: Positional[Annotated[str, arg(metavar="DEVICE")]]
+    """A name of `hadas devices list`, or the path of a device file."""
+    plot: Path | None = None
+    """PNG file for a picture of latency and energy over the clocks."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        device_commands.show_device(self.device, plot=self.plot)
+
+
+@dataclass(frozen=True)
+class FitDevice:
+    """Fit a device to measurements, cross-validate it and write its file, for --device of other commands."""
+
+    measurements: Positional[Annotated[Path, arg(metavar="MEASUREMENTS.csv")]]
+    """CSV file as written by `hadas devices profile`."""
+    output: Output
+    """Device file to write, .yaml; a picture of predicted against measured goes beside it."""
+    base: str | None = None
+    """Device to start from, a name or a path; by default the known one that is nearest in kind."""
+    name: str | None = None
+    """Of the new device; by default from --output."""
+    prior_sigma: float | None = None
+    """How far parameters may leave the base beyond one common factor, as a log factor; by default 1, or 0.3 for
+    fewer than 30 measurements."""
+    seed: int = 0
+    """Of folds and starts."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace --output and its picture."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        device_commands.fit_device(
+            self.measurements,
+            self.output,
+            base=self.base,
+            name=self.name,
+            prior_sigma=self.prior_sigma,
+            seed=self.seed,
+            overwrite=self.overwrite,
+        )
+
+
+@dataclass(frozen=True)
+class ProfileMachine:
+    """Measure sub-networks and single layers on this machine, for `hadas devices fit`.
+
+    Power is read where the machine allows it, and left empty elsewhere. Clocks are left as they are unless given;
+    setting them needs write access to sysfs, and they are restored afterwards.
+    """
+
+    output: Output
+    """CSV file to write."""
+    space: str = "digits"
+    """Of the sub-networks: digits or attentivenas."""
+    resolution: int | None = None
+    """Of the images, in pixels; by default the smallest of the space."""
+    networks: int = 60
+    """Number of sub-networks."""
+    layers: int = 3
+    """Sizes of each kind of single layer, 0 to 4."""
+    batch: int = 1
+    """Images per run."""
+    rounds: int = 3
+    """Measurements of each network; its row is their median."""
+    core_mhz: tuple[float, ...] = ()
+    """Settings of the processor's clock to measure at."""
+    memory_mhz: tuple[float, ...] = ()
+    """Settings of the memory clock to measure at."""
+    host_mhz: tuple[float, ...] = ()
+    """Settings of the clock of the CPU that launches kernels on a GPU."""
+    seed: int = 0
+    """Of the choice of sub-networks."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Continue the measurements in --output."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        device_commands.profile_machine(
+            self.output,
+            space=self.space,
+            resolution=self.resolution,
+            networks=self.networks,
+            layers=self.layers,
+            batch=self.batch,
+            rounds=self.rounds,
+            core_mhz=self.core_mhz,
+            memory_mhz=self.memory_mhz,
+            host_mhz=self.host_mhz,
+            seed=self.seed,
+            resume=self.resume,
+        )
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "search": Search,
+    "devices list": ListDevices,
+    "devices show": ShowDevice,
+    "devices fit": FitDevice,
+    "devices profile": ProfileMachine,
+}

@@ -1,0 +1,60 @@
+"""Fitting: what measurements teach, as parameters of a device, learned corrections, or a mixture of known devices.
+
+- `calibration` and `device_parameters` fit a device file to measured networks, by gradient through the cost model;
+- `few_shot` makes a model of a new device from about ten measurements and models of known ones;
+- `predictor` learns a correction on top of any cost model, `ridge` a linear model;
+- `totals` and `board_predictor` predict networks of which only totals are known.
+"""
+
+from hw_models.fitting.board_predictor import (
+    BoardPrediction,
+    BoardPredictor,
+    board_names,
+    fit_board,
+    load_board_predictor,
+    predict_board,
+    read_board_notes,
+    save_board_predictor,
+)
+from hw_models.fitting.calibration import Calibration, HeldOut, calibrate, nearest_device
+from hw_models.fitting.few_shot import Adaptation, Nearest, adapt, nearest, predict_adapted
+from hw_models.fitting.predictor import (
+    Prediction,
+    Predictor,
+    fit_predictor,
+    load_predictor,
+    predict,
+    save_predictor,
+)
+from hw_models.fitting.ridge import RidgeFit, fit_ridge, predict_ridge
+from hw_models.fitting.totals import NetworkTotals
+
+__all__ = [
+    "Adaptation",
+    "BoardPrediction",
+    "BoardPredictor",
+    "Calibration",
+    "HeldOut",
+    "Nearest",
+    "NetworkTotals",
+    "Prediction",
+    "Predictor",
+    "RidgeFit",
+    "adapt",
+    "board_names",
+    "calibrate",
+    "fit_board",
+    "fit_predictor",
+    "fit_ridge",
+    "load_board_predictor",
+    "load_predictor",
+    "nearest",
+    "nearest_device",
+    "predict",
+    "predict_adapted",
+    "predict_board",
+    "predict_ridge",
+    "read_board_notes",
+    "save_board_predictor",
+    "save_predictor",
+]

@@ -1,0 +1,247 @@
+"""Calibration: fits the parameters of a device to measurements, by gradient through the pure cost model.
+
+The unknowns are log factors on the parameters of a base device: one common factor of time (and one of power)
+and a deviation of each parameter, with Gaussian priors around the base. Parameters that no measurement informs
+thus follow the common factor, and ten measurements are enough to move a known device to a new one; many
+measurements outweigh the prior. Residuals are log ratios under a Huber loss; several starts run under vmap.
+Shapes: N measurements, L layers. Units: s, W, Hz.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from hw_models.device import Device, OperatingPoint
+from hw_models.fitting.descent import minimise
+from hw_models.layers import LayerTable
+from hw_models.power import Cost, core_energy, network_cost
+
+Quantity = Literal["latency", "power"]
+
+_RATES = ("macs_per_cycle", "weight_bytes_per_cycle", "activation_bytes_per_cycle")
+_COSTS = ("core_cycles_per_weight_byte", "launch_cycles", "run_cycles", "run_s")
+_POWERS = ("board_w", "core_idle_w", "core_w_per_hz", "memory_w_per_hz", "byte_j")
+# Zero has no logarithm: a base without some cost starts from one too small to matter.
+_FLOORS = {
+    "core_cycles_per_weight_byte": 1e-3,
+    "launch_cycles": 10.0,
+    "run_cycles": 10.0,
+    "run_s": 1e-8,
+    "board_w": 1e-3,
+    "core_idle_w": 1e-3,
+    "core_w_per_hz": 1e-13,
+    "memory_w_per_hz": 1e-13,
+    "byte_j": 1e-14,
+}
+_NOISE = 0.05
+"""Scale of residuals, as a log ratio: beyond it the loss grows linearly."""
+_COMMON_SIGMA = 5.0
+_START_SIGMA = 0.7
+_NORM_ORDERS = (1.0, 30.0)
+
+
+@struct.dataclass
+class Measured:
+    """Measurements as arrays.
+
+    Attributes:
+        layers: Columns [N, L].
+        point: Leaves f32[N].
+        batch: f32[N].
+        number_format: int32[N], a `NumberFormat`.
+        latency_s: f32[N].
+        power_w: f32[N], mean power of a run; NaN where it was not measured.
+        is_core: bool[N], whether `power_w` is of the core alone, not of the whole board.
+    """
+
+    layers: LayerTable
+    point: OperatingPoint
+    batch: jax.Array
+    number_format: jax.Array
+    latency_s: jax.Array
+    power_w: jax.Array
+    is_core: jax.Array
+
+
+@struct.dataclass
+class Factors:
+    """Log factors on the parameters of a base device.
+
+    Attributes:
+        common: f32[], of every time (or power).
+        own: Deviations by parameter, shaped as the parameter.
+    """
+
+    common: jax.Array
+    own: dict[str, jax.Array]
+
+
+def predict(measured: Measured, device: Device) -> tuple[jax.Array, jax.Array]:
+    """Predicts each measurement.
+
+    Returns:
+        latency_s and power_w, both f32[N]; the power is that of the measured rail.
+    """
+
+    def one(row: Measured) -> tuple[jax.Array, jax.Array]:
+        how: dict[str, Any] = {"batch": row.batch, "number_format": row.number_format}
+        run: Cost = network_cost(row.layers, device, row.point, **how)
+        core_j = core_energy(row.layers, device, row.point, **how)
+        return run.latency_s, jnp.where(row.is_core, core_j, run.energy_j) / run.latency_s
+
+    return jax.vmap(one)(measured)
+
+
+@functools.partial(jax.jit, static_argnames=("quantity", "starts", "steps"))
+def fit(
+    key: jax.Array,
+    measured: Measured,
+    base: Device,
+    *,
+    weights: jax.Array,
+    quantity: Quantity,
+    prior_sigma: jax.Array | float = 1.0,
+    starts: int = 4,
+    steps: int = 500,
+) -> Device:
+    """Fits the latency or the power parameters of a device; the clocks and the voltage curve stay.
+
+    Args:
+        key: Of the starts; the first start is the base itself.
+        measured: N measurements.
+        base: Where to start from, and the centre of the prior.
+        weights: f32[N], weight of each measurement in the loss; 0 leaves it out.
+        quantity: What to fit. Power is fitted at the latencies of `base`: fit the latency first.
+        prior_sigma: Standard deviation of the log factor of a parameter beyond the common one; small values
+            stay near the base, as few measurements need.
+        starts: Number of starts.
+        steps: Steps of Adam per start.
+
+    Returns:
+        The device of the best start.
+    """
+    target = jnp.log(measured.latency_s if quantity == "latency" else measured.power_w)
+    known = (weights > 0) & jnp.isfinite(target)
+
+    def loss(factors: Factors) -> jax.Array:
+        latency_s, power_w = predict(measured, _scaled(base, factors, quantity))
+        predicted = jnp.log(latency_s if quantity == "latency" else power_w)
+        residual = jnp.where(known, predicted - jnp.where(known, target, 0.0), 0.0) / _NOISE
+        misfit = jnp.sum(weights * optax.losses.huber_loss(residual))
+        own = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(factors.own))
+        return misfit + 0.5 * own / prior_sigma**2 + 0.5 * (factors.common / _COMMON_SIGMA) ** 2
+
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(100.0), optax.adam(optax.cosine_decay_schedule(0.1, steps, alpha=0.01))
+    )
+
+    def descend(start: Factors) -> tuple[Factors, jax.Array]:
+        factors = minimise(loss, start, optimiser, steps=steps)
+        return factors, loss(factors)
+
+    ends, losses = jax.vmap(descend)(_starts(key, base, quantity, starts))
+    best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
+    return _scaled(base, jax.tree.map(lambda leaf: leaf[best], ends), quantity)
+
+
+def held_out(
+    key: jax.Array, measured: Measured, base: Device, groups: np.ndarray, *, folds: int = 5, **options: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Predicts every measurement from a fit that has not seen its group.
+
+    Args:
+        key: Of the folds and the starts.
+        measured: N measurements.
+        base: As in `fit`.
+        groups: [N], anything that can be compared; measurements of one group stay together.
+        folds: At most; fewer where there are fewer groups.
+        options: Of `fit`: `prior_sigma`, `starts`, `steps`.
+
+    Returns:
+        latency_s and power_w, f32[N]; the power at predicted latencies.
+
+    Raises:
+        ValueError: There is only one group.
+    """
+    _, members = np.unique(groups, return_inverse=True)
+    count = int(members.max()) + 1
+    if count < 2:
+        raise ValueError("cross-validation: expected at least 2 groups, got 1")
+    folds = min(folds, count)
+    fold_key, fit_key = jax.random.split(key)
+    fold_of_group = np.asarray(jax.random.permutation(fold_key, count)) % folds
+    fold = jnp.asarray(fold_of_group[members])
+    latency_s, power_w = jnp.zeros_like(measured.latency_s), jnp.zeros_like(measured.power_w)
+    for i in range(folds):
+        device = fit_all(fit_key, measured, base, weights=(fold != i).astype(jnp.float32), **options)
+        predicted = predict(measured, device)
+        latency_s = jnp.where(fold == i, predicted[0], latency_s)
+        power_w = jnp.where(fold == i, predicted[1], power_w)
+    return latency_s, power_w
+
+
+def fit_all(key: jax.Array, measured: Measured, base: Device, *, weights: jax.Array, **options: Any) -> Device:
+    """Fits the latency parameters and, where any power was measured, then the power parameters; see `fit`."""
+    device = fit(key, measured, base, weights=weights, quantity="latency", **options)
+    has_power = bool(np.any(np.isfinite(measured.power_w) & (np.asarray(weights) > 0)))
+    return fit(key, measured, device, weights=weights, quantity="power", **options) if has_power else device
+
+
+def scale_of(measured: Measured, base: Device) -> jax.Array:
+    """Median of measured over predicted latency, f32[]: far from 1 where units or the base are wrong."""
+    return jnp.exp(jnp.median(jnp.log(measured.latency_s) - jnp.log(predict(measured, base)[0])))
+
+
+def distance(measured: Measured, base: Device) -> jax.Array:
+    """Mean absolute log ratio of the latencies after one common factor, f32[]: how near a device is in kind."""
+    ratio = jnp.log(measured.latency_s) - jnp.log(predict(measured, base)[0])
+    return jnp.mean(jnp.abs(ratio - jnp.median(ratio)))
+
+
+def _scaled(base: Device, factors: Factors, quantity: Quantity) -> Device:
+    """Applies log factors; a common factor of time divides rates and multiplies costs."""
+    own, common = factors.own, factors.common
+    floored = {name: jnp.maximum(getattr(base, name), _FLOORS.get(name, 0.0)) for name in own}
+    changed: dict[str, Any]
+    if quantity == "latency":
+        changed = {name: floored[name] * jnp.exp(own[name] - common) for name in _RATES}
+        changed |= {name: floored[name] * jnp.exp(own[name] + common) for name in _COSTS}
+        changed["format_speedup"] = base.format_speedup * jnp.exp(own["format_speedup"])
+        lowest, highest = _NORM_ORDERS
+        span = jnp.clip(base.norm_order - lowest, 0.02, highest - lowest)
+        changed["norm_order"] = lowest + jnp.minimum(span * jnp.exp(own["norm_order"]), highest - lowest)
+        # The default format is what the rates are given in.
+        default = base.formats[0]
+        changed["format_speedup"] = changed["format_speedup"].at[default].set(base.format_speedup[default])
+    else:
+        changed = {name: floored[name] * jnp.exp(own[name] + common) for name in _POWERS}
+        changed["host_curve_w"] = base.host_curve_w * jnp.exp(own["host_curve_w"] + common)
+        share = jnp.clip(base.core_stalled_share, 0.01, 0.99)
+        odds = share / (1.0 - share) * jnp.exp(own["core_stalled_share"])
+        changed["core_stalled_share"] = odds / (1.0 + odds)
+    return dataclasses.replace(base, **changed)
+
+
+def _starts(key: jax.Array, base: Device, quantity: Quantity, starts: int) -> Factors:
+    """Returns the base itself and random neighbours, leaves [starts, ...]."""
+    names: tuple[str, ...] = (*_RATES, *_COSTS, "format_speedup", "norm_order")
+    if quantity == "power":
+        names = (*_POWERS, "core_stalled_share")
+    own = {name: jnp.zeros_like(getattr(base, name)) for name in names}
+    if quantity == "power":
+        own["host_curve_w"] = jnp.float32(0.0)
+    centre = Factors(common=jnp.float32(0.0), own=own)
+    leaves, shape = jax.tree.flatten(centre)
+    keys = jax.random.split(key, len(leaves))
+    is_random = (jnp.arange(starts) > 0).astype(jnp.float32)
+    drawn = [
+        _START_SIGMA * jax.random.normal(one, (starts, *leaf.shape)) * is_random.reshape(-1, *(1,) * leaf.ndim)
+        for one, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(shape, drawn)

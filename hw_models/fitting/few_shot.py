@@ -1,0 +1,127 @@
+"""Few-shot adaptation: latencies on a new device from about ten measurements and models of known devices.
+
+`nearest` picks the known device (donor) whose predictions agree best with the measurements after a scale and an
+offset. `adapt` starts from it and corrects it along the differences between donors, with a Gaussian prior around the
+nearest one: what the measurements do not show stays as on that device. Everything is in closed form.
+To move the parameters of a `Device` instead, see `hw_models.fitting.device_parameters` with a small `prior_sigma`.
+
+Shapes: D donors, N measured designs, M designs. Predictions and measurements are in one unit of time (not logarithms).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+_EPSILON = 1e-12
+
+
+class Nearest(NamedTuple):
+    """How well donors agree with measurements.
+
+    Attributes:
+        donor: int32[], position of the donor that agrees best.
+        slopes: f32[D], scale of each donor's predictions, at least 0.
+        offsets: f32[D], to be added.
+        residuals: f32[D], root mean square of what remains, in units of the measurements.
+    """
+
+    donor: jax.Array
+    slopes: jax.Array
+    offsets: jax.Array
+    residuals: jax.Array
+
+
+@struct.dataclass
+class Adaptation:
+    """A model of the new device: a weighted sum of donors.
+
+    Attributes:
+        weights: f32[D], of each donor's prediction.
+        offset: f32[].
+        nearest: int32[], the donor it started from.
+    """
+
+    weights: jax.Array
+    offset: jax.Array
+    nearest: jax.Array
+
+
+def nearest(donors: jax.Array, measured: jax.Array) -> Nearest:
+    """Compares measurements with every donor, each after its best scale and offset.
+
+    Args:
+        donors: f32[D, N], predictions of the donors for the measured designs.
+        measured: f32[N].
+
+    Returns:
+        The comparison; a donor that orders the designs the other way round counts as a constant.
+
+    Raises:
+        ValueError: Shapes do not fit or there are fewer than three measurements.
+    """
+    _check(donors, measured)
+    centered = donors - jnp.mean(donors, axis=1, keepdims=True)
+    target = measured - jnp.mean(measured)
+    slopes = jnp.maximum(centered @ target, 0.0) / jnp.maximum(jnp.sum(centered**2, axis=1), _EPSILON)
+    offsets = jnp.mean(measured) - slopes * jnp.mean(donors, axis=1)
+    residuals = jnp.sqrt(jnp.mean((target[None] - slopes[:, None] * centered) ** 2, axis=1))
+    return Nearest(jnp.argmin(residuals), slopes, offsets, residuals)
+
+
+def adapt(
+    donors: jax.Array, measured: jax.Array, *, spread: jax.Array | None = None, penalty: float = 1.0
+) -> Adaptation:
+    """Adapts the nearest donor to a new device.
+
+    Args:
+        donors: f32[D, N], predictions of the donors for the measured designs.
+        measured: f32[N].
+        spread: f32[D], standard deviation of each donor's predictions over the whole space, which puts donors on
+            one scale; None: over the measured designs.
+        penalty: Variance of the measurements' noise over that of the weights of donors, both relative to the
+            spread; a large one keeps the nearest donor as it is, up to scale and offset.
+
+    Returns:
+        The model; use it with `predict_adapted`.
+
+    Raises:
+        ValueError: As `nearest`, or `penalty` is not positive.
+    """
+    if penalty <= 0:
+        raise ValueError(f"penalty: expected a positive number, got {penalty}")
+    start = nearest(donors, measured)
+    centered = donors - jnp.mean(donors, axis=1, keepdims=True)
+    scales = jnp.maximum(jnp.std(donors, axis=1) if spread is None else spread, _EPSILON)
+    standard = centered / scales[:, None]
+    differences = standard - standard[start.donor][None]
+    anchor_scale = start.slopes[start.donor] * scales[start.donor]
+    residual = measured - jnp.mean(measured) - anchor_scale * standard[start.donor]
+    # Dual form: as many unknowns as measurements; the offset is free, so all is centred.
+    gram = differences.T @ differences + penalty * jnp.eye(measured.shape[0])
+    own = differences @ jnp.linalg.solve(gram, residual)
+    is_nearest = jnp.arange(donors.shape[0]) == start.donor
+    weights = (own + jnp.where(is_nearest, anchor_scale - jnp.sum(own), 0.0)) / scales
+    return Adaptation(weights, jnp.mean(measured) - weights @ jnp.mean(donors, axis=1), start.donor)
+
+
+def predict_adapted(model: Adaptation, donors: jax.Array) -> jax.Array:
+    """Predicts designs on the new device.
+
+    Args:
+        model: Of D donors.
+        donors: f32[D, ...], predictions of the same donors for the designs.
+
+    Returns:
+        f32[...], in the unit of the measurements.
+    """
+    return model.offset + jnp.tensordot(model.weights, donors, axes=1)
+
+
+def _check(donors: jax.Array, measured: jax.Array) -> None:
+    if donors.ndim != 2 or donors.shape[0] < 1 or measured.shape != donors.shape[1:] or measured.shape[0] < 3:
+        raise ValueError(
+            "adaptation: expected donors [D, N] and measurements [N] with N >= 3, "
+            f"got {donors.shape} and {measured.shape}"
+        )

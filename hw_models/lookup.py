@@ -1,0 +1,179 @@
+"""Measured tables as a cost model: one cost per position and choice, as in Once-for-All and HW-NAS-Bench.
+
+A network costs the base plus the entry of its choice at each position
+(https://arxiv.org/abs/1908.09791, https://arxiv.org/abs/2103.10584).
+Shapes: P positions, C choices, N networks. Functions take one design; batch them with `jax.vmap`. Units: s, J.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from hw_models.power import Cost
+
+
+@struct.dataclass
+class LookupTable:
+    """Costs of blocks.
+
+    Attributes:
+        latency_s: f32[P, C]; NaN where there is no such block or it was not measured.
+        energy_j: f32[P, C], NaN as above; all NaN where energy was not measured.
+        base_latency_s: f32[], what every network takes on top: stem, head, start of a run.
+        base_energy_j: f32[], likewise.
+    """
+
+    latency_s: jax.Array
+    energy_j: jax.Array
+    base_latency_s: jax.Array
+    base_energy_j: jax.Array
+
+
+def lookup_table(
+    latency_s: jax.Array,
+    energy_j: jax.Array | None = None,
+    *,
+    base_latency_s: float | jax.Array = 0.0,
+    base_energy_j: float | jax.Array = 0.0,
+) -> LookupTable:
+    """Builds a table.
+
+    Args:
+        latency_s: f32[P, C], NaN where an entry is missing.
+        energy_j: f32[P, C]; None: not measured.
+        base_latency_s: f32[].
+        base_energy_j: f32[].
+
+    Returns:
+        The table, as float32.
+
+    Raises:
+        ValueError: Shapes do not fit.
+    """
+    latency_s = jnp.asarray(latency_s, jnp.float32)
+    energy_j = jnp.full_like(latency_s, jnp.nan) if energy_j is None else jnp.asarray(energy_j, jnp.float32)
+    if latency_s.ndim != 2 or 0 in latency_s.shape or energy_j.shape != latency_s.shape:
+        raise ValueError(
+            f"lookup table: expected latency and energy of one shape [P, C], got {latency_s.shape}, {energy_j.shape}"
+        )
+    return LookupTable(
+        latency_s, energy_j, jnp.asarray(base_latency_s, jnp.float32), jnp.asarray(base_energy_j, jnp.float32)
+    )
+
+
+def lookup_cost(table: LookupTable, choices: jax.Array) -> Cost:
+    """Costs of a network.
+
+    Args:
+        table: The table.
+        choices: int[P], a choice per position.
+
+    Returns:
+        Costs f32[], infinite if an entry is missing or a choice is outside the table, so that a search avoids it.
+        `missing_entries` says which entries those are; energy is infinite throughout where it was not measured.
+
+    Raises:
+        ValueError: `choices` is not an integer array of shape [P].
+    """
+    choices = jnp.asarray(choices)
+    count, options = table.latency_s.shape
+    if not jnp.issubdtype(choices.dtype, jnp.integer) or choices.shape != (count,):
+        raise ValueError(f"choices: expected integers of shape ({count},), got {choices.dtype} of {choices.shape}")
+    is_known = (choices >= 0) & (choices < options)
+
+    def total(entries: jax.Array, base: jax.Array) -> jax.Array:
+        chosen = entries[jnp.arange(count), jnp.clip(choices, 0, options - 1)]
+        return base + jnp.sum(jnp.where(is_known & ~jnp.isnan(chosen), chosen, jnp.inf))
+
+    return Cost(total(table.latency_s, table.base_latency_s), total(table.energy_j, table.base_energy_j))
+
+
+def expected_lookup_cost(table: LookupTable, probabilities: jax.Array) -> Cost:
+    """Expected costs of a relaxed choice; linear in the probabilities, so a gradient search can descend on it.
+
+    Args:
+        table: The table.
+        probabilities: f32[P, C], each row a distribution over the choices.
+
+    Returns:
+        Costs f32[]: those of `lookup_cost` for one-hot rows. Missing entries count only where their probability is
+        positive, and then make the cost infinite: mask them out before a softmax.
+
+    Raises:
+        ValueError: `probabilities` has another shape.
+    """
+    if probabilities.shape != table.latency_s.shape:
+        raise ValueError(f"probabilities: expected shape {table.latency_s.shape}, got {probabilities.shape}")
+
+    def total(entries: jax.Array, base: jax.Array) -> jax.Array:
+        is_missing = jnp.isnan(entries)
+        expected = jnp.sum(probabilities * jnp.where(is_missing, 0.0, entries))
+        return base + expected + jnp.where(jnp.any(is_missing & (probabilities > 0)), jnp.inf, 0.0)
+
+    return Cost(total(table.latency_s, table.base_latency_s), total(table.energy_j, table.base_energy_j))
+
+
+def missing_entries(table: LookupTable) -> jax.Array:
+    """Entries without a latency, bool[P, C]; mask them out of a search space."""
+    return jnp.isnan(table.latency_s)
+
+
+def check_complete(table: LookupTable) -> None:
+    """Raises `ValueError` that names the first missing latency, if there is one."""
+    missing = jnp.argwhere(missing_entries(table)).tolist()
+    if missing:
+        position, choice = missing[0]
+        raise ValueError(
+            f"lookup table: expected a latency for every entry, got none for position {position}, choice {choice} "
+            f"({len(missing)} missing in all)"
+        )
+
+
+def fit_lookup(
+    choices: jax.Array, latency_s: jax.Array, *, options: int, energy_j: jax.Array | None = None, penalty: float = 1e-3
+) -> LookupTable:
+    """Fits a table to latencies of whole networks.
+
+    Whole networks tell the entries of a position only up to a constant. Here the cheapest choice of each position
+    costs zero and the base takes the rest, so no entry is negative.
+
+    Args:
+        choices: int[N, P], choices of measured networks.
+        latency_s: f32[N].
+        options: Choices per position.
+        energy_j: f32[N]; None: not measured.
+        penalty: Of the ridge, in networks: an entry seen in `penalty` networks is halfway to its prior.
+
+    Returns:
+        The table; entries that no network has are NaN.
+
+    Raises:
+        ValueError: Shapes do not fit, or a choice is outside 0 .. options - 1.
+    """
+    choices = jnp.asarray(choices)
+    if choices.ndim != 2 or latency_s.shape != choices.shape[:1] or choices.shape[0] < 1:
+        raise ValueError(f"networks: expected choices [N, P] and latencies [N], got {choices.shape}, {latency_s.shape}")
+    if int(jnp.min(choices)) < 0 or int(jnp.max(choices)) >= options:
+        raise ValueError(
+            f"choices: expected 0 to {options - 1}, got {int(jnp.min(choices))} to {int(jnp.max(choices))}"
+        )
+    latency, base_latency = _fit_entries(choices, latency_s, options, penalty)
+    if energy_j is None:
+        return lookup_table(latency, base_latency_s=base_latency)
+    energy, base_energy = _fit_entries(choices, energy_j, options, penalty)
+    return lookup_table(latency, energy, base_latency_s=base_latency, base_energy_j=base_energy)
+
+
+def _fit_entries(choices: jax.Array, targets: jax.Array, options: int, penalty: float) -> tuple[jax.Array, jax.Array]:
+    """Ridge on one-hot choices, then the constants moved into the base: entries f32[P, C] and base f32[]."""
+    count = choices.shape[1]
+    one_hot = jax.nn.one_hot(choices, options, dtype=jnp.float32).reshape(choices.shape[0], -1)
+    share, mean = jnp.mean(one_hot, axis=0), jnp.mean(targets)
+    scale = jnp.maximum(jnp.std(targets), jnp.finfo(jnp.float32).tiny)
+    centered = one_hot - share[None]
+    normal = centered.T @ centered + penalty * jnp.eye(count * options)
+    entries = scale * jnp.linalg.solve(normal, centered.T @ ((targets - mean) / scale))
+    base = mean - share @ entries
+    entries = jnp.where(share > 0, entries, jnp.nan).reshape(count, options)
+    cheapest = jnp.nanmin(entries, axis=1)
+    return entries - cheapest[:, None], base + jnp.sum(cheapest)

@@ -1,0 +1,111 @@
+"""Lookup tables as CSV files: `position,choice,latency_ms,energy_mj`, one line per entry.
+
+A line `base,,LATENCY,ENERGY` holds what every network takes on top. An empty energy was not measured; an entry
+without a line is missing. Positions and choices count from 0.
+"""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+
+from hw_models.lookup import LookupTable, lookup_table
+
+_HEADER = ["position", "choice", "latency_ms", "energy_mj"]
+_BASE = "base"
+_MILLI = 1e-3
+
+
+def write_lookup(table: LookupTable, path: str | Path) -> None:
+    """Writes a table; missing entries get no line.
+
+    Args:
+        table: The table.
+        path: A file that is not there yet.
+
+    Raises:
+        ValueError: The file is there already, or cannot be written.
+    """
+    latency_s, energy_j = np.asarray(table.latency_s, np.float64), np.asarray(table.energy_j, np.float64)
+    lines = [[_BASE, "", _milli(float(table.base_latency_s)), _milli(float(table.base_energy_j))]]
+    for position, choice in np.argwhere(~np.isnan(latency_s)).tolist():
+        lines.append(
+            [str(position), str(choice), _milli(latency_s[position, choice]), _milli(energy_j[position, choice])]
+        )
+    try:
+        with Path(path).open("x", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([_HEADER, *lines])
+    except FileExistsError:
+        raise ValueError(f"{path}: expected a new file, got one that exists") from None
+    except OSError as error:
+        raise ValueError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
+
+
+def read_lookup(path: str | Path) -> LookupTable:
+    """Reads a table.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The table; its shape is set by the largest position and choice, entries without a line are NaN.
+
+    Raises:
+        ValueError: The file is missing or wrong; the message names file, line and what was expected.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "other bytes"
+        raise ValueError(f"{path}: expected a readable text file, got: {reason}") from None
+    if not lines or lines[0].strip().split(",") != _HEADER:
+        raise ValueError(f"{path}, line 1: expected {','.join(_HEADER)}, got {lines[0][:60] if lines else 'nothing'!r}")
+    entries: dict[tuple[int, int], tuple[float, float]] = {}
+    base: tuple[float, float] | None = None
+    for number, cells in enumerate(csv.reader(lines[1:]), start=2):
+        where = f"{path}, line {number}"
+        if not cells:
+            continue
+        if len(cells) != len(_HEADER):
+            raise ValueError(f"{where}: expected {len(_HEADER)} values, got {len(cells)}")
+        costs = _cost(cells[2], where, "latency_ms"), _cost(cells[3], where, "energy_mj", may_be_empty=True)
+        if cells[0].strip() == _BASE:
+            if base is not None:
+                raise ValueError(f"{where}: expected one line of the base, got another")
+            base = costs
+            continue
+        key = _index(cells[0], where, "position"), _index(cells[1], where, "choice")
+        if key in entries:
+            raise ValueError(f"{where}: expected each entry once, got position {key[0]}, choice {key[1]} again")
+        entries[key] = costs
+    if not entries:
+        raise ValueError(f"{path}: expected at least one entry, got none")
+    shape = [max(key[axis] for key in entries) + 1 for axis in (0, 1)]
+    columns = np.full((2, *shape), np.nan, np.float32)
+    for (position, choice), costs in entries.items():
+        columns[:, position, choice] = costs
+    base_latency_s, base_energy_j = (0.0 if math.isnan(value) else value for value in base or (0.0, 0.0))
+    return lookup_table(columns[0], columns[1], base_latency_s=base_latency_s, base_energy_j=base_energy_j)
+
+
+def _milli(value: float) -> str:
+    return "" if math.isnan(value) else f"{value / _MILLI:.9g}"
+
+
+def _index(text: str, where: str, name: str) -> int:
+    if not text.strip().isdecimal() or int(text) > 10_000:
+        raise ValueError(f"{where}: {name}: expected a whole number from 0 to 10000, got {text!r}")
+    return int(text)
+
+
+def _cost(text: str, where: str, name: str, *, may_be_empty: bool = False) -> float:
+    if may_be_empty and not text.strip():
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{where}: {name}: expected a number of at least 0, got {text!r}")
+    return value * _MILLI

@@ -1,0 +1,220 @@
+"""Measurements: CSV files of measured latency and power, with the network of each row as a layer table.
+
+Each row is one network at one operating point. Columns, the first two and latency_ms required:
+
+    network       a name
+    layers        its layer table: rows separated by `;`, each `kind macs weights inputs outputs kernels`
+    family        group that cross-validation leaves out together; the network's name if empty
+    batch         samples per run; 1 if empty
+    format        fp32, fp16 or int8; the device's default if empty
+    core_mhz, memory_mhz, host_mhz    clocks; the highest setting of the device if empty
+    latency_ms    time of one run, the median of several
+    spread_ms     median absolute deviation of the runs
+    power_w       mean power while it ran; empty where nothing could be read
+    power_rail    what power_w is of: board (all of it, the default) or core
+    runs          number of timed runs
+
+A network that is known by its totals alone is one row with all its MACs, elements and kernels.
+"""
+
+import csv
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pydantic
+from pydantic import Field
+
+from hw_models.device import Device, OperatingPoint
+from hw_models.figures import NonNegative, Positive, Strict, Text
+from hw_models.formats import NumberFormat
+from hw_models.layers import LayerKind, LayerTable
+from hw_models.messages import explain
+
+_COLUMNS = ("macs", "weight_elements", "input_elements", "output_elements", "kernels")
+_REQUIRED = ("network", "layers", "latency_ms")
+
+
+class Measurement(Strict):
+    """One row; the fields are the columns of the file, described at the top of the module."""
+
+    network: Text
+    layers: Text
+    family: str | None = None
+    batch: Annotated[int, Field(ge=1)] = 1
+    format: Literal["fp32", "fp16", "int8"] | None = None
+    core_mhz: Positive | None = None
+    memory_mhz: Positive | None = None
+    host_mhz: Positive | None = None
+    latency_ms: Positive
+    spread_ms: NonNegative | None = None
+    power_w: Positive | None = None
+    power_rail: Literal["board", "core"] | None = None
+    runs: Annotated[int, Field(ge=1)] | None = None
+
+    @pydantic.field_validator("layers")
+    @classmethod
+    def _layers_can_be_read(cls, text: str) -> str:
+        parse_layers(text)
+        return text
+
+    @property
+    def group(self) -> str:
+        """What cross-validation by family leaves out together with this row."""
+        return self.family or self.network
+
+
+def read_measurements(path: str | Path) -> list[Measurement]:
+    """Reads a file of measurements.
+
+    Args:
+        path: Of the CSV file; columns that the schema does not know are refused.
+
+    Returns:
+        The rows, at least one.
+
+    Raises:
+        ValueError: One line: file, line, column, what was expected and what came.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            header = [name or "" for name in reader.fieldnames or []]
+            _check_header(path, header)
+            rows = [_row(path, reader.line_num, values) for values in reader]
+    except OSError as error:
+        raise ValueError(f"{path}: expected a readable CSV file, got: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: expected a CSV file in UTF-8, got: {error}") from None
+    if not rows:
+        raise ValueError(f"{path}: expected measurements, got a header and no rows")
+    return rows
+
+
+def write_measurements(path: str | Path, rows: Iterable[Measurement], *, append: bool = False) -> None:
+    """Writes rows to a new file, or appends them to one.
+
+    Raises:
+        ValueError: The file exists and `append` is false, or it cannot be written.
+    """
+    target = Path(path)
+    is_new = not (target.exists() and target.stat().st_size)
+    if not is_new and not append:
+        raise ValueError(f"{path}: expected a new file, got one that exists; nothing was written")
+    try:
+        with target.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(Measurement.model_fields))
+            if is_new:
+                writer.writeheader()
+            writer.writerows(row.model_dump() for row in rows)
+    except OSError as error:
+        raise ValueError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
+
+
+def format_layers(layers: LayerTable) -> str:
+    """Writes the active rows of a layer table [L] as the text of the column `layers`."""
+    kinds, active = np.asarray(layers.kind), np.asarray(layers.active)
+    columns = [np.asarray(getattr(layers, name)) for name in _COLUMNS]
+    return ";".join(
+        " ".join([LayerKind(kinds[i]).name.lower(), *(f"{float(column[i]):.9g}" for column in columns)])
+        for i in np.flatnonzero(active > 0)
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def parse_layers(text: str) -> tuple[tuple[float, ...], ...]:
+    """Reads the text of the column `layers` into rows of kind, macs, weights, inputs, outputs, kernels.
+
+    Raises:
+        ValueError: What was expected and what came.
+    """
+    return tuple(_parse_layer(part) for part in text.split(";"))
+
+
+def layer_tables(rows: list[Measurement]) -> LayerTable:
+    """Stacks the networks of measurements, padded with inactive rows: columns [N, L]."""
+    parsed = [parse_layers(row.layers) for row in rows]
+    longest = max(len(table) for table in parsed)
+    values = np.zeros((len(rows), longest, 1 + len(_COLUMNS)), np.float32)
+    active = np.zeros((len(rows), longest), np.float32)
+    for i, table in enumerate(parsed):
+        values[i, : len(table)], active[i, : len(table)] = table, 1.0
+    columns = {name: jnp.asarray(values[..., 1 + j]) for j, name in enumerate(_COLUMNS)}
+    return LayerTable(kind=jnp.asarray(values[..., 0], jnp.int32), active=jnp.asarray(active), **columns)
+
+
+def clocks(rows: list[Measurement], device: Device) -> OperatingPoint:
+    """Operating points of measurements, leaves f32[N]; an empty clock is the device's highest setting.
+
+    Raises:
+        ValueError: A clock is none of the device's settings, within 1 %.
+    """
+    return OperatingPoint(*(_clock(rows, device, clock) for clock in ("core", "memory", "host")))
+
+
+def number_formats(rows: list[Measurement], device: Device) -> list[NumberFormat]:
+    """Number format of each measurement; an empty one is the device's default.
+
+    Raises:
+        ValueError: The device does not run a format.
+    """
+    formats = [NumberFormat[row.format.upper()] if row.format else device.formats[0] for row in rows]
+    for row, chosen in zip(rows, formats, strict=True):
+        if chosen not in device.formats:
+            runs = ", ".join(form.name.lower() for form in device.formats)
+            raise ValueError(f"{row.network}: format: expected one that {device.name} runs ({runs}), got {row.format}")
+    return formats
+
+
+def _clock(rows: list[Measurement], device: Device, clock: str) -> jax.Array:
+    table = np.asarray(getattr(device, f"{clock}_hz"), np.float64)
+    given = [getattr(row, f"{clock}_mhz") for row in rows]
+    hz = np.array([table[-1] if mhz is None else mhz * 1e6 for mhz in given])
+    nearest = table[np.abs(table[:, None] - hz).argmin(axis=0)]
+    off = np.flatnonzero(np.abs(nearest - hz) > 0.01 * nearest)
+    if off.size:
+        known = " ".join(f"{setting / 1e6:g}" for setting in table)
+        raise ValueError(
+            f"{rows[off[0]].network}: {clock}_mhz: expected a setting of {device.name} ({known}), got {given[off[0]]:g}"
+        )
+    return jnp.asarray(hz, jnp.float32)
+
+
+def _check_header(path: str | Path, header: list[str]) -> None:
+    if not header:
+        raise ValueError(f"{path}: expected a CSV file with the columns {', '.join(_REQUIRED)}, got an empty file")
+    known = list(Measurement.model_fields)
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        raise ValueError(f"{path}: expected the column {missing[0]}, got {', '.join(header)}")
+    unknown = [name for name in header if name not in known]
+    if unknown:
+        raise ValueError(f"{path}: expected columns among {', '.join(known)}, got {unknown[0]!r}")
+
+
+def _row(path: str | Path, line: int, values: dict) -> Measurement:
+    if None in values or None in values.values():
+        raise ValueError(f"{path}, line {line}: expected as many values as columns, got another number")
+    given = {name: text.strip() for name, text in values.items() if text.strip()}
+    try:
+        return Measurement.model_validate(given)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{path}, line {line}: {explain(error.errors()[0])}") from None
+
+
+def _parse_layer(text: str) -> tuple[float, ...]:
+    words = text.split()
+    kinds = [kind.name.lower() for kind in LayerKind]
+    if len(words) != 1 + len(_COLUMNS) or words[0] not in kinds:
+        raise ValueError(f"a layer as `KIND {' '.join(_COLUMNS)}` with a kind among {', '.join(kinds)}: {text!r}")
+    try:
+        numbers = [float(word) for word in words[1:]]
+    except ValueError:
+        raise ValueError(f"numbers behind the kind of a layer: {text!r}") from None
+    if not all(0 <= number < 1e15 for number in numbers):
+        raise ValueError(f"numbers from 0 to 1e15 behind the kind of a layer: {text!r}")
+    return (float(kinds.index(words[0])), *numbers)

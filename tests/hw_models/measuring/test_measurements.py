@@ -1,0 +1,130 @@
+"""Tests of measurement files: they round-trip, and every wrong one gives a line that says where and why."""
+
+import numpy as np
+import pytest
+
+import hw_models as hw
+from hw_models.measuring.measurements import (
+    Measurement,
+    clocks,
+    format_layers,
+    layer_tables,
+    number_formats,
+    parse_layers,
+    read_measurements,
+    write_measurements,
+)
+
+LAYERS = "dense 1000 10 20 30 1;linear 50 5 5 10 1"
+GOOD = {"network": "a", "layers": LAYERS, "latency_ms": "1.5"}
+
+
+def write(path, *rows, header=None):
+    names = header or list(rows[0])
+    lines = [",".join(names), *(",".join(row.values()) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_rows_round_trip_through_a_file(tmp_path):
+    rows = [
+        Measurement(network="a", layers=LAYERS, latency_ms=1.25, core_mhz=1377, power_w=9.5, power_rail="core", runs=7),
+        Measurement(network="b", layers=LAYERS, latency_ms=0.5, family="f", batch=4, format="fp16", spread_ms=0),
+    ]
+    path = tmp_path / "m.csv"
+    write_measurements(path, rows[:1])
+    write_measurements(path, rows[1:], append=True)
+    assert read_measurements(path) == rows
+    assert [row.group for row in rows] == ["a", "f"]
+
+
+def test_a_file_is_not_overwritten_unasked(tmp_path):
+    path = write(tmp_path / "m.csv", GOOD)
+    with pytest.raises(ValueError, match=r"m.csv: expected a new file, got one that exists; nothing was written"):
+        write_measurements(path, [])
+
+
+def test_layers_round_trip_and_inactive_rows_are_left_out(mobilenet):
+    half = mobilenet.replace(active=mobilenet.active.at[::2].set(0.0))
+    text = format_layers(half)
+    tables = layer_tables([Measurement(network="n", layers=text, latency_ms=1)])
+    kept = np.asarray(half.active) > 0
+    for name in ("kind", "macs", "weight_elements", "input_elements", "output_elements", "kernels"):
+        np.testing.assert_array_equal(getattr(tables, name)[0], np.asarray(getattr(mobilenet, name))[kept])
+
+
+def test_networks_of_different_lengths_are_padded_with_inactive_rows():
+    rows = [Measurement(network=name, layers=text, latency_ms=1) for name, text in (("a", LAYERS), ("b", LAYERS[:21]))]
+    tables = layer_tables(rows)
+    assert tables.macs.shape == (2, 2)
+    assert tables.active.tolist() == [[1, 1], [1, 0]]
+
+
+def test_empty_clocks_and_formats_are_the_devices_own(device):
+    rows = [
+        Measurement(network="a", layers=LAYERS, latency_ms=1),
+        Measurement(network="b", layers=LAYERS, latency_ms=1, core_mhz=522.75, memory_mhz=204, format="int8"),
+    ]
+    point = clocks(rows, device)
+    np.testing.assert_allclose(point.core_hz, [1377e6, 522.75e6])
+    np.testing.assert_allclose(point.memory_hz, [2133e6, 204e6])
+    assert number_formats(rows, device) == [hw.NumberFormat.FP32, hw.NumberFormat.INT8]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latency_ms": "-1"}, "line 2: latency_ms: expected a number above 0, got '-1'"),
+        ({"latency_ms": "0"}, "line 2: latency_ms: expected a number above 0, got '0'"),
+        ({"latency_ms": "fast"}, "line 2: latency_ms: expected a number, got 'fast'"),
+        ({"latency_ms": "nan"}, "line 2: latency_ms: expected a finite number, got 'nan'"),
+        ({"latency_ms": ""}, "line 2: latency_ms: expected a value, got nothing"),
+        ({"network": " "}, "line 2: network: expected a value, got nothing"),
+        ({"batch": "0"}, "line 2: batch: expected a number of at least 1, got '0'"),
+        ({"batch": "1.5"}, "line 2: batch: expected a whole number, got '1.5'"),
+        ({"format": "fp64"}, "line 2: format: expected 'fp32', 'fp16' or 'int8', got 'fp64'"),
+        ({"power_rail": "soc"}, "line 2: power_rail: expected 'board' or 'core', got 'soc'"),
+        ({"layers": "conv 1 2 3 4 5"}, "line 2: layers: .*a kind among dense, pointwise, .*'conv 1 2 3 4 5'"),
+        ({"layers": "dense 1 2 3 4"}, "line 2: layers: .*macs weight_elements .*'dense 1 2 3 4'"),
+        ({"layers": "dense 1 2 x 4 5"}, "line 2: layers: .*numbers behind the kind of a layer"),
+        ({"layers": "dense 1 2 -3 4 5"}, "line 2: layers: .*numbers from 0 to 1e15"),
+        ({"core_ghz": "1"}, "m.csv: expected columns among network, .*, got 'core_ghz'"),
+    ],
+)
+def test_every_wrong_cell_is_named_in_one_line(tmp_path, change, message):
+    path = write(tmp_path / "m.csv", {**GOOD, **change})
+    with pytest.raises(ValueError, match=message) as caught:
+        read_measurements(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_files_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none.csv: expected a readable CSV file, got: No such file"):
+        read_measurements(tmp_path / "none.csv")
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(ValueError, match="with the columns network, layers, latency_ms, got an empty file"):
+        read_measurements(tmp_path / "empty.csv")
+    with pytest.raises(ValueError, match="expected measurements, got a header and no rows"):
+        read_measurements(write(tmp_path / "head.csv", header=list(GOOD)))
+    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="expected a CSV file in UTF-8"):
+        read_measurements(tmp_path / "bytes.csv")
+    no_latency = {name: GOOD[name] for name in ("network", "layers")}
+    with pytest.raises(ValueError, match="expected the column latency_ms, got network, layers"):
+        read_measurements(write(tmp_path / "m.csv", no_latency))
+    (tmp_path / "long.csv").write_text(f"network,layers,latency_ms\na,{LAYERS},1,2\n")
+    with pytest.raises(ValueError, match="line 2: expected as many values as columns"):
+        read_measurements(tmp_path / "long.csv")
+
+
+def test_clocks_and_formats_that_a_device_lacks_are_named(device):
+    row = Measurement(network="a", layers=LAYERS, latency_ms=1, core_mhz=1000)
+    with pytest.raises(ValueError, match=r"a: core_mhz: expected a setting of agx-xavier-gpu \(114.75 .*\), got 1000"):
+        clocks([row], device)
+    only_int8 = hw.load_device("coral-edge-tpu")
+    with pytest.raises(ValueError, match=r"a: format: expected one that coral-edge-tpu runs \(int8\), got fp16"):
+        number_formats([row.model_copy(update={"format": "fp16"})], only_int8)
+
+
+def test_a_parsed_network_is_its_numbers():
+    assert parse_layers("linear 50 5 5 10 1") == ((5.0, 50.0, 5.0, 5.0, 10.0, 1.0),)

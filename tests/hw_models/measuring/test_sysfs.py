@@ -1,0 +1,242 @@
+"""Tests of clocks and sensors on a made-up file system."""
+
+import pytest
+
+from hw_models.measuring import sysfs
+
+CPU = "sys/devices/system/cpu/cpufreq/policy{}"
+GPU = "sys/class/devfreq/17000000.gv11b"
+EMC = "sys/kernel/debug/bpmp/debug/clk/emc"
+HWMON = "sys/class/hwmon/hwmon{}"
+RAPL = "sys/class/powercap/intel-rapl:{}"
+
+
+def fill(root, folder, **files):
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (root / folder / name).write_text(f"{text}\n")
+    return root / folder
+
+
+def fill_cpu(root, policy=0, low=115200, high=2265600):
+    return fill(
+        root,
+        CPU.format(policy),
+        scaling_cur_freq=1190400,
+        scaling_min_freq=low,
+        scaling_max_freq=high,
+        scaling_available_frequencies="2265600 115200 1190400",
+    )
+
+
+def fill_gpu(root):
+    fill(root, "sys/class/devfreq/15340000.vic", cur_freq=1, min_freq=1, max_freq=2, available_frequencies="1 2")
+    return fill(
+        root,
+        GPU,
+        cur_freq=318750000,
+        min_freq=114750000,
+        max_freq=1377000000,
+        available_frequencies="114750000 318750000 1377000000",
+    )
+
+
+def fill_memory(root):
+    fill(root, "sys/kernel/debug/bpmp/debug/emc", possible_rates="204000 2133000 (kHz)")
+    return fill(root, EMC, rate=2133000000, min_rate=204000000, max_rate=2133000000, mrq_rate_locked=0)
+
+
+def contents(folder):
+    return {path.name: path.read_text().strip() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("clock", [sysfs.cpu_clock, sysfs.gpu_clock, sysfs.memory_clock])
+def test_a_machine_without_a_clock_has_none(clock, tmp_path):
+    assert clock(tmp_path) is None
+
+
+def test_a_machine_without_sensors_has_none(tmp_path):
+    assert sysfs.rails(tmp_path) == ()
+    assert sysfs.energy_counters(tmp_path) == ()
+
+
+def test_clocks_are_read_in_mhz(tmp_path):
+    fill_cpu(tmp_path), fill_gpu(tmp_path), fill_memory(tmp_path)
+    cpu, gpu, memory = sysfs.cpu_clock(tmp_path), sysfs.gpu_clock(tmp_path), sysfs.memory_clock(tmp_path)
+    assert cpu.available_mhz() == (115.2, 1190.4, 2265.6)
+    assert gpu.available_mhz() == (114.75, 318.75, 1377.0)
+    assert memory.available_mhz() == (204.0, 2133.0)
+    assert [clock.current_mhz() for clock in (cpu, gpu, memory)] == [1190.4, 318.75, 2133.0]
+    assert [clock.fixed_mhz() for clock in (cpu, gpu, memory)] == [None, None, None]
+
+
+def test_a_clock_whose_limits_are_equal_is_fixed(tmp_path):
+    fill_cpu(tmp_path, low=1190400, high=1190400)
+    assert sysfs.cpu_clock(tmp_path).fixed_mhz() == 1190.4
+
+
+def test_settings_that_cannot_be_read_are_none(tmp_path):
+    folder = fill_cpu(tmp_path)
+    (folder / "scaling_available_frequencies").unlink()
+    (folder / "scaling_cur_freq").write_text("<unknown>\n")
+    assert sysfs.cpu_clock(tmp_path).available_mhz() is None
+    assert sysfs.cpu_clock(tmp_path).current_mhz() is None
+
+
+@pytest.mark.parametrize("mhz", [115.2, 1190.4, 2265.6])
+def test_a_clock_is_held_in_every_folder_and_restored(mhz, tmp_path):
+    folders = [fill_cpu(tmp_path, policy) for policy in (0, 4)]
+    before = [contents(folder) for folder in folders]
+    clock = sysfs.cpu_clock(tmp_path)
+    with clock.held(mhz):
+        assert clock.fixed_mhz() == mhz
+        for folder in folders:
+            held = contents(folder)
+            assert held["scaling_min_freq"] == held["scaling_max_freq"] == f"{1e3 * mhz:.0f}"
+    assert [contents(folder) for folder in folders] == before
+
+
+def test_a_clock_is_restored_after_an_exception(tmp_path):
+    folder = fill_gpu(tmp_path)
+    before = contents(folder)
+
+    def fail():
+        with sysfs.gpu_clock(tmp_path).held(318.75):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("start", "goal"), [((100, 200), 300), ((200, 300), 100), ((100, 300), 200), ((200, 200), 300)]
+)
+def test_limits_never_cross_on_the_way_there_and_back(start, goal, tmp_path, monkeypatch):
+    settings = "100000 200000 300000"
+    folder = fill_cpu(tmp_path, low=1000 * start[0], high=1000 * start[1])
+    (folder / "scaling_available_frequencies").write_text(settings)
+    write = sysfs.Path.write_text
+
+    def checked(path, text):
+        write(path, text)
+        found = contents(folder)
+        assert int(found["scaling_min_freq"]) <= int(found["scaling_max_freq"])
+
+    monkeypatch.setattr(sysfs.Path, "write_text", checked)
+    with sysfs.cpu_clock(tmp_path).held(goal):
+        pass
+    assert (int(contents(folder)["scaling_min_freq"]), int(contents(folder)["scaling_max_freq"])) == (
+        1000 * start[0],
+        1000 * start[1],
+    )
+
+
+def test_the_memory_clock_is_locked_before_it_is_set_and_given_back_last(tmp_path, monkeypatch):
+    folder = fill_memory(tmp_path)
+    written, write = [], sysfs.Path.write_text
+
+    def recorded(path, text):
+        written.append((path.name, text))
+        write(path, text)
+
+    monkeypatch.setattr(sysfs.Path, "write_text", recorded)
+    clock = sysfs.memory_clock(tmp_path)
+    with clock.held(204):
+        assert clock.fixed_mhz() == 204.0
+    assert written == [
+        ("mrq_rate_locked", "1"),
+        ("rate", "204000000"),
+        ("rate", "2133000000"),
+        ("mrq_rate_locked", "0"),
+    ]
+    assert contents(folder)["mrq_rate_locked"] == "0"
+
+
+def test_a_nano_has_its_memory_clock_elsewhere(tmp_path):
+    fill(tmp_path, "sys/kernel/debug/clk/override.emc", clk_update_rate=1600000000, clk_state=1)
+    clock = sysfs.memory_clock(tmp_path)
+    assert clock.fixed_mhz() == clock.current_mhz() == 1600.0
+    assert clock.available_mhz() is None
+
+
+def test_a_setting_that_the_machine_lacks_is_refused_with_those_it_has(tmp_path):
+    fill_gpu(tmp_path)
+    expected = r"GPU clock: expected one of 114.75 318.75 1377 MHz, got 500"
+    with pytest.raises(ValueError, match=expected), sysfs.gpu_clock(tmp_path).held(500):
+        pass
+
+
+def test_a_clock_that_may_not_be_set_says_what_to_do(tmp_path, monkeypatch):
+    folder = fill_gpu(tmp_path)
+    before = contents(folder)
+
+    def refuse(path, text):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(sysfs.Path, "write_text", refuse)
+    with (
+        pytest.raises(ValueError, match=r"GPU clock: .*Permission denied.*: run as root, or give no clocks"),
+        sysfs.gpu_clock(tmp_path).held(318.75),
+    ):
+        pass
+    assert contents(folder) == before
+
+
+def test_a_clock_that_the_machine_caps_is_refused_and_restored(tmp_path, monkeypatch):
+    folder = fill_gpu(tmp_path)
+    before, write = contents(folder), sysfs.Path.write_text
+    monkeypatch.setattr(sysfs.Path, "write_text", lambda path, text: write(path, str(min(int(text), 200000000))))
+    with (
+        pytest.raises(ValueError, match=r"expected the machine to hold 318.75 MHz, got 200 MHz"),
+        sysfs.gpu_clock(tmp_path).held(318.75),
+    ):
+        pass
+    assert contents(folder)["min_freq"] == before["min_freq"]
+
+
+def test_rails_of_hwmon_multiply_millivolts_by_milliamperes(tmp_path):
+    fill(tmp_path, HWMON.format(0), name="cpu_thermal", in1_label="VDD_IN", in1_input=1, curr1_input=1)
+    fill(
+        tmp_path,
+        HWMON.format(3),
+        name="ina3221",
+        in1_label="VDD_IN",
+        in1_input=5000,
+        curr1_input=1200,
+        in2_label="VDD_CPU_GPU_CV",
+        in2_input=5000,
+        in7_label="sum of shunt voltages",
+        in7_input=4,
+    )
+    (rail,) = sysfs.rails(tmp_path)
+    assert (rail.label, rail.watts()) == ("VDD_IN", 6.0)
+
+
+def test_rails_of_older_kernels_are_milliwatts(tmp_path):
+    fill(tmp_path, "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0", rail_name_0="POM_5V_IN", in_power0_input=2350)
+    (rail,) = sysfs.rails(tmp_path)
+    assert (rail.label, rail.watts()) == ("POM_5V_IN", 2.35)
+
+
+def test_a_rail_that_vanishes_reads_none(tmp_path):
+    folder = fill(tmp_path, HWMON.format(0), name="ina3221", in1_label="GPU", in1_input=1000, curr1_input=1000)
+    (rail,) = sysfs.rails(tmp_path)
+    (folder / "curr1_input").unlink()
+    assert rail.watts() is None
+
+
+def test_energy_counters_are_whole_packages_and_go_round(tmp_path):
+    fill(tmp_path, RAPL.format("0"), name="package-0", energy_uj=900, max_energy_range_uj=1000)
+    fill(tmp_path, RAPL.format("0:0"), name="core", energy_uj=1)
+    (counter,) = sysfs.energy_counters(tmp_path)
+    assert counter.label == "package-0"
+    assert counter.joules() == pytest.approx(900e-6)
+    assert counter.difference(100e-6, 900e-6) == pytest.approx(800e-6)
+    assert counter.difference(900e-6, 50e-6) == pytest.approx(150e-6)
+
+
+def test_a_counter_that_may_not_be_read_is_left_out(tmp_path):
+    folder = fill(tmp_path, RAPL.format("0"), name="package-0", max_energy_range_uj=1000)
+    (folder / "energy_uj").mkdir()  # unreadable whoever runs the test
+    assert sysfs.energy_counters(tmp_path) == ()

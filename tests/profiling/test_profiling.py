@@ -1,0 +1,136 @@
+"""Tests of what is measured on a machine: the networks are cut out at their true size and really run."""
+
+import jax
+import numpy as np
+import pytest
+
+from hadas_jax.profiling import (
+    CutNetwork,
+    cut_out,
+    network_cases,
+    networks,
+    profile_machine,
+    space_to_profile,
+    spread_genomes,
+)
+from hadas_jax.profiling.single_layers import layer_cases
+from hadas_jax.spaces import ATTENTIVENAS, workload
+from hw_models import LayerKind, total_kernels, total_macs
+from hw_models.measuring.machine import ClockSetting, Machine
+from hw_models.measuring.measurements import format_layers, read_measurements
+
+
+@pytest.fixture(scope="module")
+def cases(tiny_space):
+    return network_cases(tiny_space, 6, batch=2, seed=1)
+
+
+def network_of(case) -> CutNetwork:
+    return case.build.__self__
+
+
+def test_the_layers_are_those_of_the_cut_out_space(tiny_space, cases):
+    for case in cases[:3]:
+        cut = cut_out(tiny_space, network_of(case).backbone)
+        assert cut.count == 1
+        assert cut.num_exits == 0
+        assert format_layers(case.layers) == format_layers(jax.jit(lambda cut=cut: workload(cut, cut.largest()))())
+
+
+def test_the_network_has_the_weights_that_its_layers_say(cases):
+    for case in cases[:2]:
+        leaves = jax.tree_util.tree_leaves_with_path(network_of(case)._weights["params"])
+        kernels = sum(leaf.size for path, leaf in leaves if path[-1].key not in ("scale", "bias"))
+        every = sum(leaf.size for _, leaf in leaves)
+        assert kernels <= np.sum(case.layers.weight_elements) <= every
+
+
+def test_the_network_runs_its_batch_and_compiles_once(cases):
+    network = network_of(cases[0])
+    first, second = network.start(), network.start()
+    assert first.func is second.func
+    logits = first()
+    assert logits.shape == (2, 3)
+    assert np.all(np.isfinite(logits))
+    assert np.std(logits) > 0
+
+
+def test_designs_start_at_both_ends_and_fill_what_lies_between(tiny_space):
+    genomes = spread_genomes(tiny_space, 20, seed=3)
+    np.testing.assert_array_equal(genomes[0], tiny_space.smallest_genome)
+    np.testing.assert_array_equal(genomes[1], tiny_space.largest_genome)
+    assert len(np.unique(genomes, axis=0)) == 20
+    assert np.all((genomes >= 0) & (genomes < tiny_space.codec.cardinalities))
+
+
+def test_a_larger_design_contains_a_smaller_one_of_the_same_seed(tiny_space):
+    small, large = spread_genomes(tiny_space, 5, seed=3), spread_genomes(tiny_space, 9, seed=3)
+    np.testing.assert_array_equal(small, large[:5])
+
+
+def test_designs_leave_no_gap_in_the_macs():
+    space = space_to_profile("digits")
+    genomes = spread_genomes(space, 33)
+    macs = np.sort(np.log(total_macs(networks._described(space, genomes)[1])))
+    assert np.max(np.diff(macs)) < 3 * (macs[-1] - macs[0]) / 32
+
+
+@pytest.mark.parametrize("count", [0, 600])
+def test_a_number_of_networks_that_cannot_be_is_refused(tiny_space, count):
+    with pytest.raises(ValueError, match=f"networks: expected 1 to [0-9]+, got {count}"):
+        spread_genomes(tiny_space, count)
+
+
+def test_a_batch_that_cannot_be_is_refused(tiny_space):
+    with pytest.raises(ValueError, match="batch: expected 1 or more, got 0"):
+        network_cases(tiny_space, 2, batch=0)
+
+
+def test_a_space_is_profiled_at_its_smallest_resolution_unless_told():
+    assert space_to_profile("attentivenas").resolution == (192,)
+    assert space_to_profile("attentivenas", 256).resolution == (256,)
+    assert ATTENTIVENAS.resolution[0] == 192
+    digits = space_to_profile("digits")
+    assert (digits.resolution, digits.in_channels, digits.classes) == ((8,), 1, 10)
+    with pytest.raises(ValueError, match=r"resolution: expected one of 192, 224, 256, 288 .* got 200"):
+        space_to_profile("attentivenas", 200)
+    with pytest.raises(ValueError, match="unknown space 'none'"):
+        space_to_profile("none")
+
+
+def test_single_layers_write_what_their_table_says():
+    found = layer_cases(4, batch=2)
+    assert [case.layers.kind.item() for case in found] == list(LayerKind) * 4
+    assert len({case.name for case in found}) == 24
+    for case in found:
+        assert case.build()().size == 2 * case.layers.output_elements.item()
+        assert total_kernels(case.layers) == 1
+
+
+@pytest.mark.parametrize("sizes", [-1, 5])
+def test_a_number_of_layer_sizes_that_cannot_be_is_refused(sizes):
+    with pytest.raises(ValueError, match=f"layers: expected 0 to 4 sizes of each kind, got {sizes}"):
+        layer_cases(sizes)
+
+
+def test_a_machine_is_profiled_into_a_file(tiny_space, tmp_path):
+    path, steps = tmp_path / "measurements.csv", []
+    machine = Machine("cpu", tmp_path / "no-sysfs")
+    rows = profile_machine(tiny_space, path, networks=2, layers=1, rounds=1, machine=machine, on_step=steps.append)
+    assert rows == read_measurements(path)
+    assert len(rows) == 2 + len(LayerKind)
+    assert [step.done for step in steps] == list(range(1, 9))
+    assert {"tiny-9-0-000", "tiny-9-0-001"} < {row.network for row in rows}
+    assert all(row.power_w is None and row.core_mhz is None for row in rows)
+
+
+def test_a_clock_that_cannot_be_set_is_said_before_anything_is_built(tiny_space, tmp_path):
+    with pytest.raises(ValueError, match="core_mhz: expected a clock that can be set on this machine"):
+        profile_machine(
+            tiny_space,
+            tmp_path / "measurements.csv",
+            networks=2,
+            machine=Machine("cpu", tmp_path / "no-sysfs"),
+            settings=[ClockSetting(core_mhz=1000.0)],
+        )
+    assert list(tmp_path.iterdir()) == []
