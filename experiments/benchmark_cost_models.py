@@ -2,14 +2,15 @@
 
     python experiments/benchmark_cost_models.py
 
-Three ways to the same figures, compared in one run, alternating, medians; one evaluation is latency AND energy of
+Four ways to the same figures, compared in one run, alternating, medians; one evaluation is latency AND energy of
 one network at one operating point:
 - table:  another backbone and another operating point each time, from its genes (`spaces.block_costs`);
 - grid:   one backbone, operating points drawn at random (`hw_models.clock_grid`, `cost_at`);
 - sweep:  one backbone at all 3,654 operating points, its grid computed anew each time (`cost_everywhere`);
 - layers: another backbone and point each time, layer by layer (`hw_models.network_cost`), as the yardstick.
 
-Takes a minute on two cores. Expected there, undisturbed: see docs/hardware_models.md.
+Takes a minute on two cores of an Intel Xeon (AVX-512, jax 0.10.2) and gives there, undisturbed, 3.9 M, 15.9 M, 0.9 M
+and 0.1 M evaluations per second.
 """
 
 import argparse

@@ -20,7 +20,7 @@ by noise. Added to the predictions of a fit to all cells, that noise alone gives
 same spread would reach.
 
 Drift: latencies of some devices wander over the rows of the file, which has no order in the cells. The row with drift
-adds the row number to the features, as slow waves; that corrects the session of measuring, not the model of the
+adds the row number to the features, as slow waves; that corrects the run of measurements, not the model of the
 hardware, and is reported apart.
 
 FBNet: network latencies of RasPi4 and Pixel 3 are exactly a constant plus a sum over a block table, which is known up
@@ -47,7 +47,7 @@ from scipy.stats import kendalltau
 
 from hw_models import Device, LayerTable, default_point, load_device
 from hw_models.fitting.device_parameters import Measured, fit, predict
-from hw_models.fitting.few_shot import adapt, nearest, predict_adapted
+from hw_models.fitting.few_shot import adapt, nearest_donor, predict_adapted
 from hw_models.fitting.ridge import RidgeFit, fit_ridge, predict_ridge
 from hw_models.networks import fbnet, nasbench201
 
@@ -225,7 +225,7 @@ def few_shot(predictions: jax.Array, target: np.ndarray, draws: int) -> tuple[li
     near, adapted = [], []
     spread = jnp.std(predictions, axis=1)
     for few, rest in splits(len(target), FEW, draws):
-        start = int(nearest(predictions[:, few], target[few]).donor)
+        start = int(nearest_donor(predictions[:, few], target[few]).donor)
         near.append((start, tau(predictions[start], target, rest)))
         model = adapt(predictions[:, few], target[few], spread=spread)
         adapted.append(tau(predict_adapted(model, predictions), target, rest))

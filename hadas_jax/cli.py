@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        print("\nhadas: interrupted; the same command with --resume continues where it can", file=sys.stderr)
+        print("\nhadas: interrupted; search and devices profile go on with --resume", file=sys.stderr)
         sys.exit(130)
 
 

@@ -119,7 +119,7 @@ class ProfileMachine:
     batch: int = 1
     """Images per run."""
     rounds: int = 3
-    """Measurements of each network; its row is their median."""
+    """Measurements of each network; its row is the median of theirs."""
     core_mhz: tuple[float, ...] = ()
     """Settings of the processor's clock to measure at."""
     memory_mhz: tuple[float, ...] = ()

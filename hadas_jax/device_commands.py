@@ -25,9 +25,6 @@ from hw_models.fitting.calibration import Calibration, calibrate, nearest_device
 from hw_models.measuring.machine import ClockSetting, Machine
 from hw_models.measuring.measurements import Measurement, read_measurements
 
-FEW = 30
-"""Below so many measurements a fit stays near its base."""
-
 
 def list_devices(*, console: Console | None = None) -> None:
     """Prints the devices that come with the package."""
@@ -91,18 +88,19 @@ def fit_device(
     origin = f"{len(rows)} measurements of {Path(str(measurements)).name}" if is_file else f"{len(rows)} measurements"
     target = _new_file(output, ".yaml", what="device file", overwrite=overwrite)
     picture = _new_file(target.with_suffix(".png"), ".png", what="picture", overwrite=overwrite)
+    name = name or re.sub(r"[^a-z0-9]+", "-", target.stem.lower()).strip("-")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise ValueError(f"--name: expected lower-case letters, digits and hyphens, got {name!r} ({target.name})")
     if base is None:
         base = nearest_device(rows)
         _say(console, f"Base: {base}, the known device whose latencies are nearest in kind")
-    if prior_sigma is None:
-        prior_sigma = 1.0 if len(rows) >= FEW else 0.3
-    if not prior_sigma > 0:
+    if prior_sigma is not None and not prior_sigma > 0:
         raise ValueError(f"--prior-sigma: expected a number above 0, got {prior_sigma:g}")
     with console.status(f"Fitting {len(rows)} measurements, and cross-validating"):
         calibration = calibrate(
             rows,
             read_device_file(base),
-            name=name or re.sub(r"[^a-z0-9]+", "-", target.stem.lower()).strip("-"),
+            name=name,
             source=origin,
             prior_sigma=prior_sigma,
             seed=seed,
@@ -143,7 +141,7 @@ def profile_machine(
       networks: number of sub-networks.
       layers: sizes of each kind of single layer, 0 to 4.
       batch: images per run.
-      rounds: measurements of each network; its row is their median.
+      rounds: measurements of each network; its row is the median of theirs.
       core_mhz: settings of the processor's clock to measure at; empty: as it is.
       memory_mhz: as `core_mhz`, of the memory.
       host_mhz: as `core_mhz`, of the CPU that launches kernels on a GPU.
@@ -181,8 +179,9 @@ def profile_machine(
             ),
         )
     _say(console, f"Written: {output}, {len(rows)} rows")
-    base = "x86-cpu" if platform.machine().lower() in ("x86_64", "amd64") and machine.processor == "cpu" else "NAME"
-    _say(console, f"To fit a device to it: hadas devices fit {output} --base {base} -o my_device.yaml")
+    is_x86 = machine.processor == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
+    base = " --base x86-cpu" if is_x86 else ""
+    _say(console, f"To fit a device to it: hadas devices fit {output}{base} -o my_device.yaml")
     return rows
 
 
@@ -202,4 +201,4 @@ def _console(console: Console | None) -> Console:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

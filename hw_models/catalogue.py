@@ -96,8 +96,11 @@ def write_device_file(path: str | Path, file: schema.DeviceFile, *, overwrite: b
     if target.exists() and not overwrite:
         raise DeviceFileError(f"{path}: expected a new file, got one that exists; nothing was written")
     content = yaml.safe_dump(file.model_dump(exclude_none=True), sort_keys=False, width=110, allow_unicode=True)
+    # Through a second file: whatever happens, a device file that was there stays whole.
+    beside = target.with_name(target.name + ".new")
     try:
-        target.write_text(content, encoding="utf-8")
+        beside.write_text(content, encoding="utf-8")
+        beside.replace(target)
     except OSError as error:
         raise DeviceFileError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
 

@@ -25,7 +25,7 @@ class ClockGrid:
 
     Attributes:
         roofline_s: f32[..., Nc, Nm], time that kernels run at each core and memory setting.
-        compute_cycles: f32[...], core cycles if the memory were free.
+        compute_cycles: f32[...], core cycles of the MACs alone.
         launch_cycles: f32[...], host cycles to launch the kernels.
         traffic_bytes: f32[...], bytes moved.
     """

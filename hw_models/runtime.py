@@ -27,7 +27,8 @@ def fuse(layers: LayerTable, producer: jax.Array) -> LayerTable:
             in the order in which they run.
 
     Returns:
-        The table, folded rows inactive. A row whose producer is inactive or folded itself stays as it is.
+        The table, folded rows inactive. A row stays as it is where its producer is inactive, comes later or names a
+        producer of its own.
 
     Raises:
         ValueError: `producer` is not int[L].

@@ -5,6 +5,7 @@ import io
 import jax
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 
 import hw_models as hw
@@ -65,6 +66,14 @@ def test_a_device_is_shown_with_the_origin_of_every_figure_and_its_modes(tmp_pat
     assert (tmp_path / "tx2.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_brackets_in_a_users_file_are_shown_as_they_stand(tmp_path):
+    content = hw.read_device_file("x86-cpu").model_dump(exclude_none=True)
+    content["clocks"]["core"]["source"] = "see [/home/me/notes.txt] [MIT]"
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    text = written(device_commands.show_device, name_or_path="mine.yaml")
+    assert "see [/home/me/notes.txt] [MIT]" in text
+
+
 def test_a_picture_is_not_overwritten(capsys, tmp_path):
     (tmp_path / "x.png").write_text("mine")
     assert "x.png: expected a new picture" in fails(["devices", "show", "tx2-gpu", "--plot", "x.png"], capsys)
@@ -109,6 +118,8 @@ def _stop():
         ("devices fit m.csv -o my.json", "my.json: expected a device file that ends in .yaml, got '.json'"),
         ("devices fit m.csv -o my.yaml --base toaster", "expected one of agx-orin-gpu"),
         ("devices fit m.csv -o my.yaml --prior-sigma 0", "--prior-sigma: expected a number above 0, got 0"),
+        ("devices fit m.csv -o my.yaml --name My", "--name: expected lower-case letters, digits and hyphens, got 'My'"),
+        ("devices profile -o no/new.csv", "no/new.csv: expected a folder that exists, got no"),
         ("devices profile -o m.csv", "m.csv: expected a new file, got one that exists: resume (--resume)"),
         ("devices profile -o new.csv --resume", "new.csv: expected measurements to continue, got no such file"),
         ("devices profile -o new.csv --networks -1", "networks"),

@@ -46,6 +46,8 @@ def profile_machine(
 ) -> list[Measurement]:
     """Measures sub-networks of a space and single layers on JAX's default device of this machine.
 
+    The largest of the sub-networks runs in turn with each of them, as the reference.
+
     Args:
         space: with one resolution, see `space_to_profile`.
         path: of the CSV file that the measurements go to.
@@ -75,6 +77,7 @@ def profile_machine(
         meter=meter,
         settings=settings,
         rounds=rounds,
+        reference=cases[min(1, networks - 1)].name,
         resume=resume,
         on_step=on_step,
     )
@@ -213,10 +216,14 @@ class CutNetwork:
     batch: int
 
     def start(self) -> Callable[[], Any]:
-        """Returns a callable that runs it; compiles in the first call alone, weights are new in every call."""
+        """Returns a callable that runs it.
+
+        Compiled anew in every call (from JAX's compilation cache, where there is one): code of many networks held
+        at once would run into the operating system's limit of memory maps.
+        """
         weights = jax.tree_util.tree_map_with_path(_random_leaf, self._weights)
         images = jnp.asarray(_random(self._images.shape))
-        return partial(self._compiled, weights, images)
+        return partial(self._compiled(), weights, images)
 
     @property
     def _images(self) -> jax.ShapeDtypeStruct:
@@ -233,7 +240,6 @@ class CutNetwork:
         init = partial(self._net.init, jax.random.key(0), backbone=self.backbone)
         return jax.eval_shape(init, self._images)
 
-    @cached_property
     def _compiled(self) -> Callable[..., Any]:
         def logits(weights: Tree, images: jax.Array) -> jax.Array:
             found: Any = self._net.apply(weights, images, self.backbone)

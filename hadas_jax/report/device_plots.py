@@ -61,7 +61,7 @@ def plot_device(file: DeviceFile, path: Path) -> None:
     form = device.formats[0].name.lower()
     host = f"host {float(device.host_hz[-1]) / 1e6:g} MHz"
     figure.suptitle(f"{file.name}: MobileNetV2, 224 pixels, {form}, one image; {host}; triangles: least energy")
-    figure.savefig(path, dpi=150, format="png")
+    _save(figure, path)
 
 
 def plot_calibration(calibration: Calibration, path: Path) -> None:
@@ -86,7 +86,7 @@ def plot_calibration(calibration: Calibration, path: Path) -> None:
         axis.set_ylabel(f"predicted {label}")
         axis.set_title(f"mean error {error:.1%}", fontsize=10)
     figure.suptitle(f"{calibration.file.name}: predicted with the {found.left_out} left out of the fit")
-    figure.savefig(path, dpi=150, format="png")
+    _save(figure, path)
 
 
 def _scatter(axis: Axes, actual: np.ndarray, predicted: np.ndarray, families: list[str]) -> None:
@@ -113,3 +113,10 @@ def _scatter(axis: Axes, actual: np.ndarray, predicted: np.ndarray, families: li
     axis.tick_params(which="both", labelsize=7)
     if is_named:
         axis.legend(fontsize=7)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        figure.savefig(path, dpi=150, format="png")
+    except OSError as error:
+        raise ValueError(f"{path}: expected a picture that can be written, got: {error.strerror}") from None

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pydantic
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
@@ -44,8 +45,8 @@ def print_devices(console: Console) -> None:
         )
     console.print(table)
     console.print(
-        "Figures: how many are measured/fitted/assumed. Latency error: on networks left out of the fit. "
-        "hadas devices show NAME says where each figure comes from.",
+        "Figures: how many are measured/fitted/assumed. Latency error: of the fit, on networks or clocks left out of "
+        "it; hadas devices show NAME says what was fitted and where each figure comes from.",
         highlight=False,
         soft_wrap=not console.is_terminal,
     )
@@ -53,7 +54,7 @@ def print_devices(console: Console) -> None:
 
 def print_device(file: DeviceFile, console: Console) -> None:
     """Prints every figure of a device with its origin, and what MobileNetV2 costs in each power mode."""
-    console.print(f"[bold]{file.name}[/bold]: {file.description}", highlight=False)
+    console.print(f"[bold]{file.name}[/bold]: {escape(file.description)}", highlight=False)
     table = Table(title="Figures", title_style="bold")
     table.add_column("figure", overflow="fold")
     table.add_column("value", justify="right", max_width=30)
@@ -66,11 +67,11 @@ def print_device(file: DeviceFile, console: Console) -> None:
         for name, figure in _figures(getattr(file, part)):
             error = f"{figure.error.value:.1%}" if figure.error else ""
             source = sources.setdefault(" ".join(figure.source.split()), len(sources) + 1)
-            table.add_row(name, _value(figure), figure.unit, figure.provenance, error, f"\\[{source}]")
+            table.add_row(name, _value(figure), figure.unit, figure.provenance, error, escape(f"[{source}]"))
         table.add_section()
     console.print(table)
     for text, number in sources.items():
-        console.print(Padding(f"\\[{number}] {text}", (0, 0, 0, 2)), highlight=False)
+        console.print(Padding(escape(f"[{number}] {text}"), (0, 0, 0, 2)), highlight=False)
     console.print(_modes_table(file))
 
 

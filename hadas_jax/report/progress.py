@@ -150,7 +150,7 @@ class StepProgress:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             console=console,
             disable=not console.is_terminal,
         )
@@ -170,4 +170,4 @@ class StepProgress:
         share = done * self._LINES // total
         if not self._console.is_terminal and share > self._said:
             self._said = share
-            self._console.print(f"{done} of {total}, {text}", highlight=False, soft_wrap=True)
+            self._console.print(f"{done} of {total}, {text}", highlight=False, markup=False, soft_wrap=True)

@@ -40,7 +40,8 @@ class _Part(NamedTuple):
       layers: int[.], its rows in the layer table.
       genes: Positions in the genome of the choices that bear on its cost.
       offset: Of its rows in the table.
-      depth_gene: Gene of the stage's depth if this part is run depth - 1 times; None: once.
+      depths: How often it runs, by the choice of `depth_gene`.
+      depth_gene: Gene of the stage's depth; None: `depths` has one entry.
     """
 
     layers: np.ndarray

@@ -17,13 +17,13 @@ from hw_models.fitting.board_predictor import (
     save_board_predictor,
 )
 from hw_models.fitting.calibration import Calibration, HeldOut, calibrate, nearest_device
-from hw_models.fitting.few_shot import Adaptation, Nearest, adapt, nearest, predict_adapted
+from hw_models.fitting.few_shot import Adaptation, Nearest, adapt, nearest_donor, predict_adapted
 from hw_models.fitting.predictor import (
     Prediction,
     Predictor,
     fit_predictor,
     load_predictor,
-    predict,
+    predict_target,
     save_predictor,
 )
 from hw_models.fitting.ridge import RidgeFit, fit_ridge, predict_ridge
@@ -48,12 +48,12 @@ __all__ = [
     "fit_ridge",
     "load_board_predictor",
     "load_predictor",
-    "nearest",
     "nearest_device",
-    "predict",
+    "nearest_donor",
     "predict_adapted",
     "predict_board",
     "predict_ridge",
+    "predict_target",
     "read_board_notes",
     "save_board_predictor",
     "save_predictor",

@@ -97,7 +97,7 @@ def predict_board(board: BoardPredictor, totals: NetworkTotals) -> BoardPredicti
                 "use jax.vmap for several networks"
             )
     features, latency = _latency(board.latency_base, board.latency_correction, totals)
-    power = learned.predict(
+    power = learned.predict_target(
         board.power_correction,
         power_features(features, totals, latency.mean),
         jnp.log(base_power(board.power_base, totals, latency.mean)),
@@ -177,13 +177,14 @@ def save_board_predictor(path: str | Path, board: BoardPredictor, notes: Mapping
     arrays = {
         f"{part}.{name}": np.asarray(leaf) for part in _PARTS for name, leaf in vars(getattr(board, part)).items()
     }
-    np.savez_compressed(path, allow_pickle=False, **arrays, **{_NOTES: np.array(json.dumps(notes))})
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays, **{_NOTES: np.array(json.dumps(notes))})
 
 
 def _latency(base: LatencyBase, correction: Predictor, totals: NetworkTotals) -> tuple[jax.Array, Prediction]:
     times = total_times(base, totals)
     features = latency_features(totals, times)
-    return features, learned.predict(correction, features, jnp.log(times.latency_s))
+    return features, learned.predict_target(correction, features, jnp.log(times.latency_s))
 
 
 @jax.jit
@@ -219,7 +220,7 @@ def _read(name_or_path: str | Path) -> dict[str, np.ndarray]:
     try:
         with source.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{name_or_path}: expected a board predictor, got: {error}") from None
 
 

@@ -1,6 +1,5 @@
 """Calibration of a device file: measurements and a base in, a fitted file with its held-out errors out."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,33 +10,18 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from hw_models import schema
-from hw_models.catalogue import device_names, load_device, to_device
+from hw_models.catalogue import device_names, read_device_file, to_device
 from hw_models.device import Device
-from hw_models.figures import FitError
 from hw_models.fitting.device_parameters import Measured, distance, fit_all, held_out, predict, scale_of
-from hw_models.formats import NumberFormat
-from hw_models.layers import LayerKind
+from hw_models.fitting.fitted_file import fitted_file
+from hw_models.fitting.measured_clocks import check_clock_columns, with_measured_clocks
 from hw_models.measuring.measurements import Measurement, clocks, layer_tables, number_formats
 
+FEW_ROWS = 30
+"""Below so many measurements a fit stays near its base, unless told otherwise."""
+
 _FAR = 20.0
-_LATENCY_FIGURES = {
-    # figure: parameter of the device, units of the parameter per unit of the figure
-    "weight_bytes_per_cycle": ("weight_bytes_per_cycle", 1.0),
-    "activation_bytes_per_cycle": ("activation_bytes_per_cycle", 1.0),
-    "norm_order": ("norm_order", 1.0),
-    "launch_cycles": ("launch_cycles", 1.0),
-    "run_cycles": ("run_cycles", 1.0),
-    "run_time": ("run_s", 1e-6),
-}
-_POWER_FIGURES = {
-    "board": ("board_w", 1.0),
-    "core_idle": ("core_idle_w", 1.0),
-    "core_load": ("core_w_per_hz", 1e-9),
-    "core_stalled_share": ("core_stalled_share", 1.0),
-    "memory_clock": ("memory_w_per_hz", 1e-9),
-    "byte_energy": ("byte_j", 1e-12),
-    "host": ("host_curve_w", 1.0),
-}
+_SIGMA, _SIGMA_OF_FEW = 1.0, 0.3
 
 
 @dataclass(frozen=True)
@@ -107,12 +91,14 @@ def nearest_device(rows: Sequence[Measurement]) -> str:
     """Returns the name of the known device whose latencies agree best after one common factor.
 
     Raises:
-        ValueError: No device has the clocks and the number formats of the measurements.
+        ValueError: No device has the clocks and the number formats of the measurements, or some rows lack a clock
+            that others have.
     """
+    check_clock_columns(rows)
     distances = {}
     for name in device_names():
-        device = load_device(name)
         try:
+            device = to_device(with_measured_clocks(rows, read_device_file(name), "the measurements")[0])
             distances[name] = float(distance(to_measured(rows, device), device))
         except ValueError:  # clocks or formats that this device lacks
             continue
@@ -129,29 +115,38 @@ def calibrate(
     *,
     name: str,
     source: str,
-    prior_sigma: float = 1.0,
+    prior_sigma: float | None = None,
     seed: int = 0,
-    **options: Any,
+    starts: int = 4,
+    steps: int = 500,
 ) -> Calibration:
     """Fits a device file to measurements and cross-validates it by network family and by clock.
 
+    Clock tables stay where two settings or more were measured. A table of which one setting was measured shrinks
+    to it, one of which none is known to its highest; where the base merely assumes a table, the measured clocks
+    may be others and take its place. What the measurements do not inform is marked as assumed in the file.
+
     Args:
         rows: Measurements of at least two networks or clocks.
-        base: The file to start from; its clock tables and voltage curve stay.
+        base: The file to start from; its voltage curve stays.
         name: Of the new device.
         source: Where the measurements come from, for the file.
         prior_sigma: How far, as the standard deviation of a log factor, a parameter may leave the base beyond
-            the common factor; 0.3 or less suits ten measurements.
+            the common factor; None: 1, or 0.3 below `FEW_ROWS` rows.
         seed: Of folds and starts.
-        options: `starts` and `steps` of `hw_models.fitting.device_parameters.fit`.
+        starts: As in `hw_models.fitting.device_parameters.fit`.
+        steps: As in `hw_models.fitting.device_parameters.fit`.
 
     Returns:
         The calibration.
 
     Raises:
-        ValueError: Too few measurements, or clocks or formats that the base lacks.
+        ValueError: Too few measurements, clocks or formats that the base lacks, or a clock in some rows only.
     """
-    rows, device = tuple(rows), to_device(base)
+    rows = tuple(rows)
+    check_clock_columns(rows)
+    base, warnings = with_measured_clocks(rows, base, source)
+    device = to_device(base)
     measured = to_measured(rows, device)
     schemes = _schemes(rows, measured)
     if not schemes:
@@ -159,25 +154,38 @@ def calibrate(
             f"measurements: expected at least two networks or two clocks to fit and to validate, got {len(rows)} "
             f"row{'s' * (len(rows) > 1)} of one network at one setting"
         )
-    scale, warnings = float(scale_of(measured, device)), []
+    scale = float(scale_of(measured, device))
     if not 1 / _FAR < scale < _FAR:
         warnings.append(
             f"measured latencies are {scale:.3g} times those of {base.name}: check that latency_ms is in ms "
             "and that layers, batch and base device fit"
         )
+    if prior_sigma is None:
+        prior_sigma = _SIGMA if len(rows) >= FEW_ROWS else _SIGMA_OF_FEW
+    how: dict[str, Any] = {"prior_sigma": prior_sigma, "starts": starts, "steps": steps}
     fit_key, fold_key = jax.random.split(jax.random.key(seed))
-    options = {"prior_sigma": prior_sigma, **options}
-    fitted = fit_all(fit_key, measured, device, weights=jnp.ones(len(rows)), **options)
+    fitted = fit_all(fit_key, measured, device, weights=jnp.ones(len(rows)), **how)
     tests = tuple(
-        _held_out(left_out, measured, *held_out(fold_key, measured, device, groups, **options))
+        _held_out(left_out, measured, *held_out(fold_key, measured, device, groups, **how))
         for left_out, groups in schemes.items()
     )
+    file = fitted_file(
+        base,
+        fitted,
+        measured,
+        name=name,
+        source=source,
+        left_out=tests[0].left_out,
+        errors=(tests[0].latency_error, tests[0].power_error),
+        prior_sigma=prior_sigma,
+    )
+    found = to_device(file)
     return Calibration(
-        file=_fitted_file(base, device, fitted, measured, name=name, source=source, tests=tests),
-        device=dataclasses.replace(fitted, name=name),
+        file=file,
+        device=found,
         rows=rows,
         held_out=tests,
-        latency_error=_error(np.asarray(predict(measured, fitted)[0]), np.asarray(measured.latency_s)),
+        latency_error=_error(np.asarray(predict(measured, found)[0]), np.asarray(measured.latency_s)),
         scale=scale,
         warnings=tuple(warnings),
     )
@@ -188,6 +196,7 @@ def _schemes(rows: Sequence[Measurement], measured: Measured) -> dict[str, np.nd
         "families": np.array([row.group for row in rows]),
         "core clocks": np.asarray(measured.point.core_hz),
         "memory clocks": np.asarray(measured.point.memory_hz),
+        "host clocks": np.asarray(measured.point.host_hz),
     }
     if len(set(groups["families"])) == 1:
         groups = {"networks": np.array([row.network for row in rows])} | groups
@@ -210,76 +219,3 @@ def _held_out(left_out: str, measured: Measured, latency_s: jax.Array, power_w: 
 
 def _error(predicted: np.ndarray, actual: np.ndarray) -> float:
     return float(np.mean(np.abs(predicted / actual - 1)))
-
-
-def _fitted_file(
-    base: schema.DeviceFile,
-    before: Device,
-    after: Device,
-    measured: Measured,
-    *,
-    name: str,
-    source: str,
-    tests: Sequence[HeldOut],
-) -> schema.DeviceFile:
-    """Lays fitted values over the base; figures that nothing informed say so."""
-    latency, power = base.latency, base.power
-    first = tests[0]
-    metric, what = "mean absolute relative error of the {}, all its parameters together", f"{first.left_out}, in folds"
-    seen = set(np.asarray(measured.layers.kind)[np.asarray(measured.layers.active) > 0].tolist())
-
-    def replaced(figure: Any, value: Any, error: FitError | None) -> Any:
-        update: dict[str, Any] = {"value": np.asarray(_rounded(value)).tolist(), "error": error, "source": source}
-        if error is None:
-            update["source"] = f"{base.name}, moved by the common factor of a fit to {source}; not measured itself"
-        return figure.model_copy(update={**update, "provenance": "fitted" if error else "assumed"})
-
-    error = FitError(value=round(first.latency_error, 4), metric=metric.format("latency"), held_out=what)
-    rates = {
-        kind.name.lower(): replaced(
-            getattr(latency.macs_per_cycle, kind.name.lower()),
-            after.macs_per_cycle[kind],
-            error if int(kind) in seen else None,
-        )
-        for kind in LayerKind
-    }
-    formats_seen = set(np.asarray(measured.number_format).tolist())
-    speedups = {
-        form.name.lower(): replaced(
-            getattr(latency.format_speedup, form.name.lower()), after.format_speedup[form], error
-        )
-        for form in NumberFormat
-        if int(form) in formats_seen and form in before.formats[1:]
-    }
-    fitted_latency = latency.model_copy(
-        update={
-            "macs_per_cycle": latency.macs_per_cycle.model_copy(update=rates),
-            "format_speedup": latency.format_speedup.model_copy(update=speedups),
-            **{
-                field: replaced(getattr(latency, field), getattr(after, parameter) / unit, error)
-                for field, (parameter, unit) in _LATENCY_FIGURES.items()
-            },
-            "core_weight_bytes_per_cycle": replaced(
-                latency.core_weight_bytes_per_cycle or latency.weight_bytes_per_cycle,
-                1 / after.core_cycles_per_weight_byte,
-                error,
-            ),
-        }
-    )
-    if first.power_error is not None:
-        error = FitError(value=round(first.power_error, 4), metric=metric.format("power"), held_out=what)
-        update = {
-            field: replaced(getattr(power, field), getattr(after, parameter) / unit, error)
-            for field, (parameter, unit) in _POWER_FIGURES.items()
-        }
-        power = power.model_copy(update=update)
-    description = f"{base.description}; calibrated from {base.name} with {len(measured.latency_s)} measurements"
-    changed = {"name": name, "description": description, "latency": fitted_latency, "power": power}
-    return schema.parse(base.model_copy(update=changed).model_dump(exclude_none=True))
-
-
-def _rounded(value: Any) -> Any:
-    """Rounds to 4 significant digits."""
-    array = np.asarray(value, np.float64)
-    digits = 3 - np.floor(np.log10(np.where(array == 0, 1, np.abs(array))))
-    return np.round(array * 10**digits) / 10**digits

@@ -2,8 +2,9 @@
 
 The unknowns are log factors on the parameters of a base device: one common factor of time (and one of power)
 and a deviation of each parameter, with Gaussian priors around the base. Parameters that no measurement informs
-thus follow the common factor, and ten measurements are enough to move a known device to a new one; many
-measurements outweigh the prior. Residuals are log ratios under a Huber loss; several starts run under vmap.
+thus follow the common factor (`informed` tells them apart), and ten measurements are enough to move a known
+device to a new one; many measurements outweigh the prior. Residuals are log ratios under a Huber loss; several
+starts run under vmap.
 Shapes: N measurements, L layers. Units: s, W, Hz.
 """
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 from hw_models.device import Device, OperatingPoint
 from hw_models.fitting.descent import minimise
@@ -27,6 +29,10 @@ Quantity = Literal["latency", "power"]
 _RATES = ("macs_per_cycle", "weight_bytes_per_cycle", "activation_bytes_per_cycle")
 _COSTS = ("core_cycles_per_weight_byte", "launch_cycles", "run_cycles", "run_s")
 _POWERS = ("board_w", "core_idle_w", "core_w_per_hz", "memory_w_per_hz", "byte_j")
+_OF_BOARD = ("board_w", "memory_w_per_hz", "byte_j", "host_curve_w")
+"""Powers that the rail of the core does not carry."""
+_COMMON_SIGNS = dict.fromkeys(_RATES, -1.0) | dict.fromkeys((*_COSTS, *_POWERS, "host_curve_w"), 1.0)
+"""How the log of each parameter follows the common factor; the others do not."""
 # Zero has no logarithm: a base without some cost starts from one too small to matter.
 _FLOORS = {
     "core_cycles_per_weight_byte": 1e-3,
@@ -43,6 +49,8 @@ _NOISE = 0.05
 """Scale of residuals, as a log ratio: beyond it the loss grows linearly."""
 _COMMON_SIGMA = 5.0
 _START_SIGMA = 0.7
+_INFORMED = 0.5
+"""A parameter is informed if measurements narrow its log to this part of the prior's standard deviation."""
 _NORM_ORDERS = (1.0, 30.0)
 
 
@@ -117,7 +125,8 @@ def fit(
         measured: N measurements.
         base: Where to start from, and the centre of the prior.
         weights: f32[N], weight of each measurement in the loss; 0 leaves it out.
-        quantity: What to fit. Power is fitted at the latencies of `base`: fit the latency first.
+        quantity: What to fit. Power is fitted at the latencies of `base`: fit the latency first. Where only the
+            core's rail was measured, the powers of the rest of the board stay.
         prior_sigma: Standard deviation of the log factor of a parameter beyond the common one; small values
             stay near the base, as few measurements need.
         starts: Number of starts.
@@ -147,11 +156,60 @@ def fit(
 
     ends, losses = jax.vmap(descend)(_starts(key, base, quantity, starts))
     best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
-    return _scaled(base, jax.tree.map(lambda leaf: leaf[best], ends), quantity)
+    fitted = _scaled(base, jax.tree.map(lambda leaf: leaf[best], ends), quantity)
+    if quantity == "latency":
+        return fitted
+    has_board = jnp.any(known & ~measured.is_core)
+    rest: dict[str, Any] = {
+        name: jnp.where(has_board, getattr(fitted, name), getattr(base, name)) for name in _OF_BOARD
+    }
+    return dataclasses.replace(fitted, **rest)
+
+
+def informed(
+    measured: Measured, fitted: Device, *, quantity: Quantity, prior_sigma: float = 1.0
+) -> dict[str, np.ndarray]:
+    """Tells which parameters of a fitted device the measurements determine, and which the prior does.
+
+    At the fitted parameters, the posterior is taken as Gaussian: Fisher information of the log predictions plus
+    the precision of the prior, of all deviations and the common factor. A parameter is informed if the standard
+    deviation of its log, its own and the common factor together, is below half of `prior_sigma`; one that no
+    measurement depends on keeps at least all of it.
+
+    Args:
+        measured: N measurements, all of which were fitted.
+        fitted: What `fit` returned.
+        quantity: What was fitted.
+        prior_sigma: As in `fit`.
+
+    Returns:
+        bool by name of the parameter and shaped as the parameter; one for the whole curve of the host.
+    """
+    centre = _centre(fitted, quantity)
+    target = np.asarray(measured.latency_s if quantity == "latency" else measured.power_w, np.float64)
+    slopes = np.asarray(_slopes(measured, fitted, quantity), np.float64)[np.isfinite(target)] / _NOISE
+    own_signs = {name: jnp.full_like(leaf, _COMMON_SIGNS.get(name, 0.0)) for name, leaf in centre.own.items()}
+    signs = _raveled(Factors(common=jnp.float32(0.0), own=own_signs))
+    is_common = _raveled(dataclasses.replace(centre, common=jnp.float32(1.0))) > 0
+    common = int(np.argmax(is_common))
+    precision = np.where(is_common, _COMMON_SIGMA, prior_sigma) ** -2.0
+    covariance = np.linalg.inv(slopes.T @ slopes + np.diag(precision))
+    variance = np.diag(covariance) + 2 * signs * covariance[common] + signs**2 * covariance[common, common]
+    _, shaped = ravel_pytree(centre)
+    is_informed = shaped(jnp.asarray(variance < (_INFORMED * prior_sigma) ** 2, jnp.float32))
+    return {name: np.asarray(leaf) > 0 for name, leaf in is_informed.own.items()}
 
 
 def held_out(
-    key: jax.Array, measured: Measured, base: Device, groups: np.ndarray, *, folds: int = 5, **options: Any
+    key: jax.Array,
+    measured: Measured,
+    base: Device,
+    groups: np.ndarray,
+    *,
+    folds: int = 5,
+    prior_sigma: float = 1.0,
+    starts: int = 4,
+    steps: int = 500,
 ) -> tuple[jax.Array, jax.Array]:
     """Predicts every measurement from a fit that has not seen its group.
 
@@ -161,7 +219,9 @@ def held_out(
         base: As in `fit`.
         groups: [N], anything that can be compared; measurements of one group stay together.
         folds: At most; fewer where there are fewer groups.
-        options: Of `fit`: `prior_sigma`, `starts`, `steps`.
+        prior_sigma: As in `fit`.
+        starts: As in `fit`.
+        steps: As in `fit`.
 
     Returns:
         latency_s and power_w, f32[N]; the power at predicted latencies.
@@ -179,18 +239,31 @@ def held_out(
     fold = jnp.asarray(fold_of_group[members])
     latency_s, power_w = jnp.zeros_like(measured.latency_s), jnp.zeros_like(measured.power_w)
     for i in range(folds):
-        device = fit_all(fit_key, measured, base, weights=(fold != i).astype(jnp.float32), **options)
+        weights = (fold != i).astype(jnp.float32)
+        device = fit_all(fit_key, measured, base, weights=weights, prior_sigma=prior_sigma, starts=starts, steps=steps)
         predicted = predict(measured, device)
         latency_s = jnp.where(fold == i, predicted[0], latency_s)
         power_w = jnp.where(fold == i, predicted[1], power_w)
     return latency_s, power_w
 
 
-def fit_all(key: jax.Array, measured: Measured, base: Device, *, weights: jax.Array, **options: Any) -> Device:
+def fit_all(
+    key: jax.Array,
+    measured: Measured,
+    base: Device,
+    *,
+    weights: jax.Array,
+    prior_sigma: float = 1.0,
+    starts: int = 4,
+    steps: int = 500,
+) -> Device:
     """Fits the latency parameters and, where any power was measured, then the power parameters; see `fit`."""
-    device = fit(key, measured, base, weights=weights, quantity="latency", **options)
+    fit_one = functools.partial(
+        fit, key, measured, weights=weights, prior_sigma=prior_sigma, starts=starts, steps=steps
+    )
+    device = fit_one(base, quantity="latency")
     has_power = bool(np.any(np.isfinite(measured.power_w) & (np.asarray(weights) > 0)))
-    return fit(key, measured, device, weights=weights, quantity="power", **options) if has_power else device
+    return fit_one(device, quantity="power") if has_power else device
 
 
 def scale_of(measured: Measured, base: Device) -> jax.Array:
@@ -216,7 +289,7 @@ def _scaled(base: Device, factors: Factors, quantity: Quantity) -> Device:
         lowest, highest = _NORM_ORDERS
         span = jnp.clip(base.norm_order - lowest, 0.02, highest - lowest)
         changed["norm_order"] = lowest + jnp.minimum(span * jnp.exp(own["norm_order"]), highest - lowest)
-        # The default format is what the rates are given in.
+        # The speedup of the default format stays: the rates, which it multiplies, take its part.
         default = base.formats[0]
         changed["format_speedup"] = changed["format_speedup"].at[default].set(base.format_speedup[default])
     else:
@@ -228,16 +301,35 @@ def _scaled(base: Device, factors: Factors, quantity: Quantity) -> Device:
     return dataclasses.replace(base, **changed)
 
 
-def _starts(key: jax.Array, base: Device, quantity: Quantity, starts: int) -> Factors:
-    """Returns the base itself and random neighbours, leaves [starts, ...]."""
+def _raveled(factors: Factors) -> np.ndarray:
+    return np.asarray(ravel_pytree(factors)[0], np.float64)
+
+
+@functools.partial(jax.jit, static_argnames="quantity")
+def _slopes(measured: Measured, device: Device, quantity: Quantity) -> jax.Array:
+    """Derivatives of the log predictions by the raveled log factors on a device, f32[N, P]."""
+    centre, shaped = ravel_pytree(_centre(device, quantity))
+
+    def log_predicted(factors: jax.Array) -> jax.Array:
+        return jnp.log(predict(measured, _scaled(device, shaped(factors), quantity))[quantity == "power"])
+
+    return jax.jacfwd(log_predicted)(centre)
+
+
+def _centre(base: Device, quantity: Quantity) -> Factors:
+    """Returns the factors of the base itself, all zero."""
     names: tuple[str, ...] = (*_RATES, *_COSTS, "format_speedup", "norm_order")
     if quantity == "power":
         names = (*_POWERS, "core_stalled_share")
     own = {name: jnp.zeros_like(getattr(base, name)) for name in names}
     if quantity == "power":
         own["host_curve_w"] = jnp.float32(0.0)
-    centre = Factors(common=jnp.float32(0.0), own=own)
-    leaves, shape = jax.tree.flatten(centre)
+    return Factors(common=jnp.float32(0.0), own=own)
+
+
+def _starts(key: jax.Array, base: Device, quantity: Quantity, starts: int) -> Factors:
+    """Returns the base itself and random neighbours, leaves [starts, ...]."""
+    leaves, shape = jax.tree.flatten(_centre(base, quantity))
     keys = jax.random.split(key, len(leaves))
     is_random = (jnp.arange(starts) > 0).astype(jnp.float32)
     drawn = [

@@ -1,6 +1,6 @@
 """Few-shot adaptation: latencies on a new device from about ten measurements and models of known devices.
 
-`nearest` picks the known device (donor) whose predictions agree best with the measurements after a scale and an
+`nearest_donor` picks the known device (donor) whose predictions agree best with the measurements after a scale and an
 offset. `adapt` starts from it and corrects it along the differences between donors, with a Gaussian prior around the
 nearest one: what the measurements do not show stays as on that device. Everything is in closed form.
 To move the parameters of a `Device` instead, see `hw_models.fitting.device_parameters` with a small `prior_sigma`.
@@ -13,8 +13,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
-
-_EPSILON = 1e-12
 
 
 class Nearest(NamedTuple):
@@ -48,7 +46,7 @@ class Adaptation:
     nearest: jax.Array
 
 
-def nearest(donors: jax.Array, measured: jax.Array) -> Nearest:
+def nearest_donor(donors: jax.Array, measured: jax.Array) -> Nearest:
     """Compares measurements with every donor, each after its best scale and offset.
 
     Args:
@@ -64,7 +62,8 @@ def nearest(donors: jax.Array, measured: jax.Array) -> Nearest:
     _check(donors, measured)
     centered = donors - jnp.mean(donors, axis=1, keepdims=True)
     target = measured - jnp.mean(measured)
-    slopes = jnp.maximum(centered @ target, 0.0) / jnp.maximum(jnp.sum(centered**2, axis=1), _EPSILON)
+    squares = jnp.sum(centered**2, axis=1)
+    slopes = jnp.maximum(centered @ target, 0.0) / jnp.where(squares > 0, squares, 1.0)
     offsets = jnp.mean(measured) - slopes * jnp.mean(donors, axis=1)
     residuals = jnp.sqrt(jnp.mean((target[None] - slopes[:, None] * centered) ** 2, axis=1))
     return Nearest(jnp.argmin(residuals), slopes, offsets, residuals)
@@ -87,13 +86,14 @@ def adapt(
         The model; use it with `predict_adapted`.
 
     Raises:
-        ValueError: As `nearest`, or `penalty` is not positive.
+        ValueError: As `nearest_donor`, or `penalty` is not positive.
     """
     if penalty <= 0:
         raise ValueError(f"penalty: expected a positive number, got {penalty}")
-    start = nearest(donors, measured)
+    start = nearest_donor(donors, measured)
     centered = donors - jnp.mean(donors, axis=1, keepdims=True)
-    scales = jnp.maximum(jnp.std(donors, axis=1) if spread is None else spread, _EPSILON)
+    scales = jnp.std(donors, axis=1) if spread is None else spread
+    scales = jnp.where(scales > 0, scales, 1.0)
     standard = centered / scales[:, None]
     differences = standard - standard[start.donor][None]
     anchor_scale = start.slopes[start.donor] * scales[start.donor]

@@ -7,7 +7,8 @@ the range they were trained on: away from the data the correction stops growing 
 The members start from different weights; where they disagree, the data did not settle the correction.
 Deep ensembles: Lakshminarayanan et al. 2017, https://arxiv.org/abs/1612.01474.
 
-Shapes: N samples, D features, K members, H hidden units. `predict` takes one candidate; batch it with `jax.vmap`.
+Shapes: N samples, D features, K members, H hidden units. `predict_target` takes one candidate; batch it with
+`jax.vmap`.
 Targets are in the user's unit, which must be that of the base.
 """
 
@@ -125,7 +126,7 @@ def fit_predictor(
     return _train(start, _f32(x), _f32(target - base), rates, steps)
 
 
-def predict(predictor: Predictor, features: ArrayLike, log_base: ArrayLike) -> Prediction:
+def predict_target(predictor: Predictor, features: ArrayLike, log_base: ArrayLike) -> Prediction:
     """Predicts the target of one candidate; differentiable in the features and the base.
 
     Args:
@@ -142,7 +143,7 @@ def predict(predictor: Predictor, features: ArrayLike, log_base: ArrayLike) -> P
     x, base = jnp.asarray(features, jnp.float32), jnp.asarray(log_base, jnp.float32)
     if x.shape != predictor.center.shape or base.ndim != 0:
         raise ValueError(
-            f"predict: expected features of shape {predictor.center.shape} and one log_base, "
+            f"predict_target: expected features of shape {predictor.center.shape} and one log_base, "
             f"got {x.shape} and {base.shape}; use jax.vmap for several candidates"
         )
     corrections = _corrections(predictor, x)
@@ -153,7 +154,8 @@ def predict(predictor: Predictor, features: ArrayLike, log_base: ArrayLike) -> P
 
 def save_predictor(path: str | Path, predictor: Predictor) -> None:
     """Writes a predictor to an npz file of some 10 to 100 KB."""
-    np.savez_compressed(path, allow_pickle=False, **to_arrays(predictor))
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **to_arrays(predictor))
 
 
 def load_predictor(path: str | Path) -> Predictor:
@@ -165,7 +167,7 @@ def load_predictor(path: str | Path) -> Predictor:
     try:
         with np.load(path, allow_pickle=False) as file:
             return from_arrays(dict(file))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: expected a file of save_predictor, got: {error}") from None
 
 

@@ -81,5 +81,6 @@ def predict_ridge(fit: RidgeFit, features: jax.Array) -> jax.Array:
     Returns:
         f32[...].
     """
-    # At the centre the mean is exact; the difference keeps float32 digits.
-    return fit.offset + jnp.tensordot(features, fit.weights, axes=1) - jnp.dot(fit.center, fit.weights)
+    center = fit.center.reshape((1,) * (features.ndim - 1) + fit.center.shape)
+    # Centred before the product, which keeps float32 digits.
+    return fit.offset + jnp.tensordot(features - center, fit.weights, axes=1)

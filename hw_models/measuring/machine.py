@@ -4,6 +4,7 @@ Units: MHz, W, s.
 """
 
 import contextlib
+import re
 import statistics
 import threading
 import time
@@ -86,7 +87,7 @@ class Machine:
         """What reads power here, the board's rather than the processor's; None where nothing can be read."""
         found = rails(self.root)
         board = [rail for rail in found if rail.label in _BOARD_RAILS]
-        core = [rail for rail in found if self.processor.upper() in rail.label.upper()]
+        core = [rail for rail in found if _parts_of(rail) == {self.processor.upper()}]
         if board or core:
             return RailMeter("board" if board else "core", tuple(board[:1] or core[:1]))
         counters = energy_counters(self.root)
@@ -95,6 +96,11 @@ class Machine:
         if platform:
             return CounterMeter("board", tuple(platform))
         return CounterMeter("core", tuple(packages)) if packages and self.processor == "cpu" else None
+
+
+def _parts_of(rail: Rail) -> set[str]:
+    """Parts of the chip that a rail feeds, by its label: some feed two, and tell nothing of one alone."""
+    return {"CPU", "GPU", "SOC", "CV"} & set(re.split(r"[^A-Z]+", rail.label.upper()))
 
 
 @dataclass

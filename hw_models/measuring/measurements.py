@@ -8,8 +8,8 @@ Each row is one network at one operating point. Columns, the first two and laten
     batch         samples per run; 1 if empty
     format        fp32, fp16 or int8; the device's default if empty
     core_mhz, memory_mhz, host_mhz    clocks; the highest setting of the device if empty
-    latency_ms    time of one run, the median of several
-    spread_ms     median absolute deviation of the runs
+    latency_ms    time of one run, as the median of several runs (of the quickest round, where there are rounds)
+    spread_ms     how far runs or rounds differ from it: a median absolute deviation
     power_w       mean power while it ran; empty where nothing could be read
     power_rail    what power_w is of: board (all of it, the default) or core
     runs          number of timed runs
@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import pydantic
 from pydantic import Field
+from pydantic_core import PydanticCustomError
 
 from hw_models.device import Device, OperatingPoint
 from hw_models.figures import NonNegative, Positive, Strict, Text
@@ -59,7 +60,11 @@ class Measurement(Strict):
     @pydantic.field_validator("layers")
     @classmethod
     def _layers_can_be_read(cls, text: str) -> str:
-        parse_layers(text)
+        try:
+            parse_layers(text)
+        except ValueError as error:
+            wanted, _, got = str(error).rpartition(", got ")
+            raise PydanticCustomError("layers", "{wanted}", {"wanted": wanted, "got": got}) from None
         return text
 
     @property
@@ -148,7 +153,7 @@ def layer_tables(rows: list[Measurement]) -> LayerTable:
 
 
 def clocks(rows: list[Measurement], device: Device) -> OperatingPoint:
-    """Operating points of measurements, leaves f32[N]; an empty clock is the device's highest setting.
+    """Operating points of measurements, settings of the device, leaves f32[N]; an empty clock is its highest one.
 
     Raises:
         ValueError: A clock is none of the device's settings, within 1 %.
@@ -181,7 +186,7 @@ def _clock(rows: list[Measurement], device: Device, clock: str) -> jax.Array:
         raise ValueError(
             f"{rows[off[0]].network}: {clock}_mhz: expected a setting of {device.name} ({known}), got {given[off[0]]:g}"
         )
-    return jnp.asarray(hz, jnp.float32)
+    return jnp.asarray(nearest, jnp.float32)
 
 
 def _check_header(path: str | Path, header: list[str]) -> None:
@@ -210,11 +215,11 @@ def _parse_layer(text: str) -> tuple[float, ...]:
     words = text.split()
     kinds = [kind.name.lower() for kind in LayerKind]
     if len(words) != 1 + len(_COLUMNS) or words[0] not in kinds:
-        raise ValueError(f"a layer as `KIND {' '.join(_COLUMNS)}` with a kind among {', '.join(kinds)}: {text!r}")
+        raise ValueError(f"a layer as `KIND {' '.join(_COLUMNS)}` with a kind among {', '.join(kinds)}, got {text}")
     try:
         numbers = [float(word) for word in words[1:]]
     except ValueError:
-        raise ValueError(f"numbers behind the kind of a layer: {text!r}") from None
+        raise ValueError(f"numbers behind the kind of a layer, got {text}") from None
     if not all(0 <= number < 1e15 for number in numbers):
-        raise ValueError(f"numbers from 0 to 1e15 behind the kind of a layer: {text!r}")
+        raise ValueError(f"numbers from 0 to 1e15 behind the kind of a layer, got {text}")
     return (float(kinds.index(words[0])), *numbers)

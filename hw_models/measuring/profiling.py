@@ -1,8 +1,10 @@
 """Profile of a machine: many networks timed at its operating points, as rows of a file of measurements.
 
-Every network is measured once a round, in another order each round, and its row has the lowest of the rounds'
-medians: what disturbs a machine only ever adds time, and seldom lasts through all rounds. Until its last round is
-done, a network's rounds are kept beside the file, so that an interrupted profile can go on.
+Every network is measured once a round, in another order each round, and its row is the median over the rounds:
+what disturbs the machine for a while then disturbs one round of many networks and not all rounds of a few. A
+reference network may run in turn with every other one: the ratio of both is free of the drift of clocks and
+neighbours. Until its last round is done, a network's rounds are kept beside the file, so that an interrupted profile
+can go on.
 """
 
 import dataclasses
@@ -17,7 +19,7 @@ from hw_models.formats import NumberFormat
 from hw_models.layers import LayerTable
 from hw_models.measuring.machine import ClockSetting, Machine
 from hw_models.measuring.measurements import Measurement, format_layers, read_measurements, write_measurements
-from hw_models.measuring.timing import Meter, Timing, measure
+from hw_models.measuring.timing import Meter, Reference, Timing, measure
 
 _SAME_CLOCK = 0.01  # relative difference of two clocks that are one setting
 
@@ -30,8 +32,7 @@ class Case:
         name: of the network, unique within a profile.
         family: what cross-validation leaves out together.
         layers: what it asks of the hardware, for one sample; columns [L].
-        build: returns the callable to time; called once a round, so what is dear in it (compiling) is better
-            kept between calls, and what is large (weights) made anew.
+        build: returns the callable to time; called once a round, so that nothing large is kept in between.
         batch: samples per run.
         number_format: of weights and activations.
     """
@@ -69,6 +70,7 @@ def profile(
     meter: Meter | None = None,
     settings: Sequence[ClockSetting] = (ClockSetting(),),
     rounds: int = 3,
+    reference: str | None = None,
     resume: bool = False,
     on_step: Callable[[Step], None] | None = None,
     time_one: Callable[..., Timing] = measure,
@@ -82,13 +84,15 @@ def profile(
         meter: What reads power; None: power is left empty.
         settings: The operating points; an empty clock is left as it is, all set the same clocks.
         rounds: Measurements per network and operating point.
+        reference: Name of a network that runs in turn with every other one, whose times are then counted in runs of
+            it; what they count as is its latency when it was measured first. None: every network runs alone.
         resume: Go on where an interrupted profile stopped; rows already there are kept and not measured again.
         on_step: Called after every measurement.
-        time_one: Times one callable; takes `meter`.
+        time_one: Times one callable; takes `meter` and `reference`.
 
     Returns:
         All rows of the file. `spread_ms` is the larger of two median absolute deviations: of a round's runs (the
-        median over the rounds), and of the rounds' medians from the lowest.
+        median over the rounds), and of the rounds' medians.
 
     Raises:
         ValueError: The file exists and `resume` is not set, holds other networks under these names, or cannot be
@@ -96,48 +100,89 @@ def profile(
     """
     target = Path(path)
     kept_rounds = target.with_name(target.name + ".rounds")
-    _check(cases, settings, rounds)
+    _check(cases, settings, rounds, reference)
     if not resume and (target.exists() or kept_rounds.exists()):
         raise ValueError(f"{target}: expected a new file, got one that exists: resume (--resume) continues it")
     if resume and not (target.exists() or kept_rounds.exists()):
         raise ValueError(f"{target}: expected measurements to continue, got no such file")
+    if not target.parent.is_dir():
+        raise ValueError(f"{target}: expected a folder that exists, got {target.parent}")
     rows, parts = _stored(target), _stored(kept_rounds)
     _check_stored(cases, [*rows, *parts], target)
-    points = {
-        (case.name, i): _Point.of(case, setting, rows, parts) for case in cases for i, setting in enumerate(settings)
-    }
-    total, done = rounds * len(points), sum(rounds if p.is_done else len(p.parts) for p in points.values())
-    for i, setting in enumerate(settings):
+    done, total = 0, rounds * len(cases) * len(settings)
+    for setting in settings:
         with machine.hold(setting) as known:
+            taken = _Taken.of(cases, known, rows, parts)
+            rows += taken.finish(target, rounds)
+            done += taken.count(rounds)
+            pace: Reference | None = None
             for number in range(1, rounds + 1):
-                for case in random.Random(number).sample(list(cases), len(cases)):
-                    point = points[case.name, i]
-                    if point.is_done or len(point.parts) >= number:
+                for case in _order(cases, number, reference):
+                    if not taken.lacks(case, number):
                         continue
-                    row = _row(case, known, time_one(case.build(), meter=meter), meter)
-                    point.parts.append(row)
+                    if pace is None and reference is not None:
+                        pace = taken.pace(next(case for case in cases if case.name == reference))
+                    row = _row(case, known, time_one(case.build(), meter=meter, reference=pace), meter)
                     write_measurements(kept_rounds, [row], append=True)
-                    if number == rounds:
-                        rows.append(_merged(point.parts))
-                        write_measurements(target, rows[-1:], append=True)
+                    parts.append(row)
+                    taken.parts[case.name].append(row)
+                    rows += taken.finish(target, rounds)
                     done += 1
                     if on_step is not None:
                         on_step(Step(done, total, number, row))
-    kept_rounds.unlink(missing_ok=True)
+    if {part.network for part in parts} <= {row.network for row in rows}:
+        kept_rounds.unlink(missing_ok=True)
     return rows
 
 
-class _Point(NamedTuple):
-    """What is known already of a network at an operating point."""
+class _Taken(NamedTuple):
+    """What is known already of each network at one operating point.
 
-    is_done: bool
-    parts: list[Measurement]
+    Attributes:
+        parts: rounds by network.
+        rows: finished rows by network.
+    """
+
+    parts: dict[str, list[Measurement]]
+    rows: dict[str, Measurement]
 
     @classmethod
-    def of(cls, case: Case, setting: ClockSetting, rows: list[Measurement], parts: list[Measurement]) -> "_Point":
+    def of(
+        cls, cases: Sequence[Case], clocks: ClockSetting, rows: list[Measurement], parts: list[Measurement]
+    ) -> "_Taken":
         """Finds it among the rows of both files."""
-        done = any(_is_of(row, case, setting) for row in rows)
-        return cls(done, [part for part in parts if _is_of(part, case, setting)])
+        return cls(
+            {case.name: [part for part in parts if _is_of(part, case, clocks)] for case in cases},
+            {case.name: row for case in cases for row in rows if _is_of(row, case, clocks)},
+        )
+
+    def lacks(self, case: Case, number: int) -> bool:
+        """Whether a round of a network is still to be measured."""
+        return case.name not in self.rows and len(self.parts[case.name]) < number
+
+    def count(self, rounds: int) -> int:
+        """Rounds that need not be measured any more."""
+        return sum(rounds if name in self.rows else min(len(parts), rounds) for name, parts in self.parts.items())
+
+    def finish(self, path: Path, rounds: int) -> list[Measurement]:
+        """Writes and returns the rows of networks that have all their rounds and no row yet."""
+        ready = [name for name, parts in self.parts.items() if name not in self.rows and len(parts) >= rounds]
+        new = {name: _merged(self.parts[name]) for name in ready}
+        if new:
+            write_measurements(path, new.values(), append=True)
+        self.rows.update(new)
+        return list(new.values())
+
+    def pace(self, case: Case) -> Reference | None:
+        """The reference at its first measured latency; None until it has one."""
+        known = [*self.parts[case.name], *(row for name, row in self.rows.items() if name == case.name)]
+        return Reference(case.build(), 1e-3 * known[0].latency_ms) if known else None
+
+
+def _order(cases: Sequence[Case], number: int, reference: str | None) -> list[Case]:
+    """Another order each round; the reference comes first."""
+    shuffled = random.Random(number).sample(list(cases), len(cases))
+    return sorted(shuffled, key=lambda case: case.name != reference)
 
 
 def _row(case: Case, clocks: ClockSetting, timing: Timing, meter: Meter | None) -> Measurement:
@@ -162,7 +207,7 @@ def _row(case: Case, clocks: ClockSetting, timing: Timing, meter: Meter | None) 
 
 def _merged(parts: list[Measurement]) -> Measurement:
     """One row of a network's rounds."""
-    latency = min(part.latency_ms for part in parts)
+    latency = _rounded(statistics.median(part.latency_ms for part in parts))
     within = statistics.median(part.spread_ms or 0.0 for part in parts)
     between = statistics.median(abs(part.latency_ms - latency) for part in parts)
     powers = [part.power_w for part in parts if part.power_w is not None]
@@ -180,19 +225,24 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _is_of(row: Measurement, case: Case, setting: ClockSetting) -> bool:
-    """Whether a row is a case's at an operating point."""
+def _is_of(row: Measurement, case: Case, clocks: ClockSetting) -> bool:
+    """Whether a row is a case's at an operating point, clocks that nobody holds included."""
     if row.network != case.name or row.batch != case.batch or row.format != case.number_format.name.lower():
         return False
-    wanted = [(value, getattr(row, name)) for name, value in dataclasses.asdict(setting).items() if value is not None]
-    return all(got is not None and abs(got - value) <= _SAME_CLOCK * value for value, got in wanted)
+    pairs = [(value, getattr(row, name)) for name, value in dataclasses.asdict(clocks).items()]
+    return all(
+        got is None if value is None else got is not None and abs(got - value) <= _SAME_CLOCK * value
+        for value, got in pairs
+    )
 
 
-def _check(cases: Sequence[Case], settings: Sequence[ClockSetting], rounds: int) -> None:
+def _check(cases: Sequence[Case], settings: Sequence[ClockSetting], rounds: int, reference: str | None) -> None:
     names = [case.name for case in cases]
     twice = next((name for name in names if names.count(name) > 1), None)
     if not names or twice:
         raise ValueError(f"networks: expected one or more with different names, got {twice or 'none'}")
+    if reference is not None and reference not in names:
+        raise ValueError(f"reference: expected the name of one of the networks, got {reference!r}")
     if rounds < 1:
         raise ValueError(f"rounds: expected 1 or more, got {rounds}")
     set_clocks = {tuple(value is None for value in dataclasses.astuple(setting)) for setting in settings}

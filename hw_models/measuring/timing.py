@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import jax
 
 _STABLE = 0.05  # relative change of the median between two warm-up batches that counts as none
+_LEAST_S = 1e-9  # a clock's tick, for a reference that takes no time
 _WARM_BATCHES = 6  # after which timing starts on a machine that never becomes stable
 
 
@@ -31,6 +32,19 @@ class Timing:
     spread_s: float
     runs: int
     power_w: float | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A callable that runs in turn with what is timed, so that a machine whose speed drifts is no ruler that shrinks.
+
+    Attributes:
+        run: called without arguments, as what is timed.
+        latency_s: what one run of it counts as.
+    """
+
+    run: Callable[[], Any]
+    latency_s: float
 
 
 class Reading(Protocol):
@@ -64,6 +78,7 @@ def measure(
     seconds: float = 0.3,
     least_runs: int = 7,
     warm_seconds: float = 0.05,
+    reference: Reference | None = None,
     meter: Meter | None = None,
     meter_seconds: float = 1.0,
     timer: Callable[[], float] = time.perf_counter,
@@ -78,6 +93,7 @@ def measure(
         seconds: Time to spend on timed runs, at least.
         least_runs: Timed runs, at least.
         warm_seconds: Time of one batch of the warm-up, at least; the batch has two runs or more.
+        reference: Runs after every timed run, whose time is then counted in runs of it.
         meter: What reads power; None: power is left out.
         meter_seconds: Time of the loop that power is averaged over, at least.
         timer: Clock in seconds.
@@ -92,7 +108,10 @@ def measure(
         if not value > 0:
             raise ValueError(f"{name}: expected a positive number, got {value}")
     _warm_up(run, warm_seconds, timer)
-    times = _times(run, seconds, least_runs, timer)
+    if reference is None:
+        times = _times(run, seconds, least_runs, timer)
+    else:
+        times = _relative_times(run, reference, seconds, least_runs, timer)
     latency = statistics.median(times)
     power = None
     if meter is not None:
@@ -125,4 +144,22 @@ def _times(run: Callable[[], Any], seconds: float, least_runs: int, timer: Calla
         jax.block_until_ready(run())
         end = timer()
         times.append(end - begin)
+    return times
+
+
+def _relative_times(
+    run: Callable[[], Any], reference: Reference, seconds: float, least_runs: int, timer: Callable[[], float]
+) -> list[float]:
+    """Runs both in turn for at least so long and so often; returns the times of `run` at the reference's pace."""
+    _times(reference.run, 0.0, 2, timer)
+    times: list[float] = []
+    spent = 0.0
+    while spent < seconds or len(times) < least_runs:
+        begin = timer()
+        jax.block_until_ready(run())
+        middle = timer()
+        jax.block_until_ready(reference.run())
+        end = timer()
+        spent += middle - begin
+        times.append(reference.latency_s * (middle - begin) / max(end - middle, _LEAST_S))
     return times

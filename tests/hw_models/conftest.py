@@ -6,16 +6,7 @@ import numpy as np
 import pytest
 
 import hw_models as hw
-
-STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
+from hw_models.networks.reference import mobilenet_v2
 
 
 @pytest.fixture(scope="session")
@@ -26,25 +17,7 @@ def device() -> hw.Device:
 @pytest.fixture(scope="session")
 def mobilenet() -> hw.LayerTable:
     """MobileNetV2 at 224 pixels: 0.30 G MACs, 3.5 M parameters."""
-    kind = hw.LayerKind
-    rows = [_conv(kind.DENSE, 224, 3, 32, kernel=3, stride=2)]
-    size, channels = 112, 32
-    for expansion, width, depth, first_stride in STAGES:
-        for i in range(depth):
-            hidden, stride = channels * expansion, first_stride if i == 0 else 1
-            if expansion > 1:
-                rows.append(_conv(kind.POINTWISE, size, channels, hidden))
-            rows.append(_conv(kind.DEPTHWISE, size, hidden, hidden, kernel=3, stride=stride, groups=hidden))
-            size //= stride
-            rows.append(_conv(kind.POINTWISE, size, hidden, width))
-            if stride == 1 and channels == width:
-                elements = size * size * width
-                rows.append((kind.ELEMENTWISE, elements, 0, 2 * elements, elements))
-            channels = width
-    rows.append(_conv(kind.POINTWISE, size, 320, 1280))
-    rows.append((kind.POOLING, size * size * 1280, 0, size * size * 1280, 1280))
-    rows.append((kind.LINEAR, 1_280_000, 1_281_000, 1280, 1000))
-    return _table(rows)
+    return mobilenet_v2(224)
 
 
 @pytest.fixture(scope="session")
@@ -92,12 +65,6 @@ def reference_cost(layers, device, core_hz, memory_hz, host_hz, batch=1, element
         latency.append(time)
         energy.append(static * time + load + d["byte_j"] * (weight_bytes + moved_bytes))
     return np.array(latency), np.array(energy)
-
-
-def _conv(kind, size, inputs, outputs, *, kernel=1, stride=1, groups=1):
-    pixels = (size // stride) ** 2
-    weights = outputs * (inputs // groups) * kernel**2
-    return kind, pixels * weights, weights, size**2 * inputs, pixels * outputs
 
 
 def _table(rows) -> hw.LayerTable:

@@ -4,6 +4,7 @@ The costs of all devices are computed in one pass, with devices padded to one sh
 """
 
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -19,8 +20,23 @@ TABLES = ("core_hz", "memory_hz", "host_hz")
 CURVES = {"voltage_hz": "voltage_ratio", "host_curve_hz": "host_curve_w"}
 # The core is the host too: its clock is the core's, and so is its power.
 HOST_IS_CORE = {"agx-xavier-cpu", "pixel-3", "raspberry-pi-4", "tx2-cpu", "x86-cpu"}
-# Milliseconds of MobileNetV2 at 224 pixels that published figures make plausible, generously.
-FASTEST_MS, SLOWEST_MS = 0.5, 250.0
+# Milliseconds of MobileNetV2 at 224 pixels that published figures of each class make plausible, generously.
+GPU_MS, CPU_MS, EDGE_TPU_MS = (1.0, 60.0), (3.0, 250.0), (1.0, 20.0)
+# TFLOP/s in fp32 and GB/s of the data sheets.
+PEAKS = {
+    "agx-orin-gpu": (5.3, 204.8),
+    "orin-nano-super-gpu": (2.09, 102.0),
+    "agx-xavier-gpu": (1.41, 136.5),
+    "xavier-nx-gpu": (0.85, 51.2),
+    "tx2-gpu": (0.67, 59.7),
+    "nano-gpu": (0.236, 25.6),
+}
+# Boards of which the first has the higher peak of both.
+FASTER_AND_SLOWER = [
+    (fast, slow)
+    for fast, slow in itertools.permutations(PEAKS, 2)
+    if all(high > low for high, low in zip(PEAKS[fast], PEAKS[slow], strict=True))
+]
 
 
 class Sweep(NamedTuple):
@@ -35,6 +51,7 @@ class Fleet(NamedTuple):
 
     sweeps: list[Sweep]
     resnet50_s: np.ndarray
+    resnet50_batch_32_s: np.ndarray
     by_format_s: np.ndarray
     gradients: hw.Device
 
@@ -50,14 +67,14 @@ def fleet() -> Fleet:
 
     small, large = mobilenet_v2(224), resnet50(224)
 
-    def latency_and_energy(device, layers, point, form):
-        return hw.network_cost(layers, device, point, number_format=form)
+    def latency_and_energy(device, layers, point, form, batch=1.0):
+        return hw.network_cost(layers, device, point, batch=batch, number_format=form)
 
     def total(device, point, form):
         cost = latency_and_energy(device, small, point, form)
         return cost.latency_s + cost.energy_j
 
-    over_devices = jax.jit(jax.vmap(latency_and_energy, in_axes=(0, None, 0, 0)))
+    over_devices = jax.jit(jax.vmap(latency_and_energy, in_axes=(0, None, 0, 0, None)))
     over_points = jax.jit(jax.vmap(jax.vmap(latency_and_energy, (None, None, 0, None)), (0, None, 0, 0)))
     costs = over_points(devices, small, points, formats)
     parts = {name: np.split(np.asarray(value), cuts, axis=1) for name, value in vars(costs).items()}
@@ -65,8 +82,9 @@ def fleet() -> Fleet:
     every = [jnp.full(len(NAMES), form, jnp.int32) for form in hw.NumberFormat]
     return Fleet(
         sweeps=[Sweep(piece[0], dict(zip(TABLES, piece[1:], strict=True))) for piece in pieces],
-        resnet50_s=np.asarray(over_devices(devices, large, highest, formats).latency_s),
-        by_format_s=np.stack([over_devices(devices, small, highest, f).latency_s for f in every], 1),
+        resnet50_s=np.asarray(over_devices(devices, large, highest, formats, 1.0).latency_s),
+        resnet50_batch_32_s=np.asarray(over_devices(devices, large, highest, formats, 32.0).latency_s),
+        by_format_s=np.stack([over_devices(devices, small, highest, f, 1.0).latency_s for f in every], 1),
         gradients=jax.jit(jax.vmap(jax.grad(total)))(devices, highest, formats),
     )
 
@@ -119,11 +137,24 @@ def test_energy_is_positive_and_finite_at_every_corner(fleet, member):
 
 
 def test_mobilenet_v2_takes_a_plausible_time_at_the_highest_clocks(fleet, member):
-    assert FASTEST_MS < 1e3 * fleet.sweeps[member].along["core_hz"].latency_s[-1] < SLOWEST_MS
+    name = NAMES[member]
+    fastest, slowest = EDGE_TPU_MS if name == "coral-edge-tpu" else CPU_MS if name in HOST_IS_CORE else GPU_MS
+    assert fastest < 1e3 * fleet.sweeps[member].along["core_hz"].latency_s[-1] < slowest
 
 
 def test_resnet_50_takes_several_times_as_long_as_mobilenet_v2(fleet, member):
     assert 3 < fleet.resnet50_s[member] / fleet.sweeps[member].along["core_hz"].latency_s[-1] < 15
+
+
+@pytest.mark.parametrize(("fast", "slow"), FASTER_AND_SLOWER)
+def test_a_board_of_higher_peaks_runs_a_compute_bound_network_faster(fleet, fast, slow):
+    assert fleet.resnet50_batch_32_s[NAMES.index(fast)] < fleet.resnet50_batch_32_s[NAMES.index(slow)]
+
+
+def test_a_board_attains_no_more_than_its_peak(fleet):
+    macs = 32 * float(np.sum(resnet50(224).macs))
+    for name, (teraflops, _) in PEAKS.items():
+        assert 2e-12 * macs / fleet.resnet50_batch_32_s[NAMES.index(name)] < teraflops
 
 
 def test_a_smaller_format_is_not_slower(fleet, member):

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import hw_models as hw
+from hw_models.fitting import calibration
 from hw_models.fitting.calibration import calibrate, nearest_device, to_measured
-from hw_models.fitting.device_parameters import distance, fit, held_out, predict, scale_of
+from hw_models.fitting.device_parameters import distance, fit, held_out, informed, predict, scale_of
 from hw_models.measuring.measurements import Measurement, format_layers
 
 QUICK = {"starts": 2, "steps": 150}
+BIG = "dense 1e9 1e5 1e6 1e6 1"
 
 
 def network(draws):
@@ -49,6 +51,31 @@ def measure(device, *, count, seed=0, noise=0.0, with_power=True):
             )
         )
     return rows
+
+
+def figures(part):
+    """All figures in a part of a device file."""
+    if hasattr(part, "provenance"):
+        return [part]
+    fields = (getattr(part, name) for name in type(part).model_fields)
+    return [figure for field in fields if field is not None for figure in figures(field)]
+
+
+def named(text, rows):
+    """Rows with other clocks, as a text such as `core=1000,1200 memory=`; an empty list removes the clock."""
+    changes = [part.split("=") for part in text.split()]
+    tables = {f"{clock}_mhz": [float(mhz) for mhz in listed.split(",") if mhz] or [None] for clock, listed in changes}
+    return [
+        row.model_copy(update={name: table[i % len(table)] for name, table in tables.items()})
+        for i, row in enumerate(rows)
+    ]
+
+
+@pytest.fixture
+def without_fitting(monkeypatch):
+    """Calibrations return the base's own values, at once: for tests of what stands around them in the file."""
+    monkeypatch.setattr(calibration, "fit_all", lambda _key, _measured, base, **_: base)
+    monkeypatch.setattr(calibration, "held_out", lambda _key, measured, base, _groups, **_: predict(measured, base))
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +168,45 @@ def test_scale_and_distance_tell_a_wrong_unit_from_another_kind_of_device(base, 
     assert distance(measured, other) < 1e-5 < distance(measured, base)
 
 
+def test_parameters_are_informed_where_measurements_depend_on_them(measured, fitted):
+    found = informed(measured, fitted, quantity="latency")
+    kinds = [kind for kind in hw.LayerKind if found["macs_per_cycle"][kind]]
+    assert kinds == [hw.LayerKind.DENSE, hw.LayerKind.POINTWISE, hw.LayerKind.DEPTHWISE]
+    assert found["activation_bytes_per_cycle"]
+    assert not found["format_speedup"].any()
+    power = informed(measured, fitted, quantity="power")
+    assert power["core_w_per_hz"]
+    # At the one setting of the host, only the sum of its power and the board's is known.
+    assert not power["host_curve_w"]
+    assert not power["board_w"]
+
+
+def test_one_large_network_tells_its_rate_and_nothing_of_launches(base):
+    rows = [Measurement(network="a", layers=BIG, latency_ms=9, core_mhz=mhz) for mhz in (114.75, 522.75, 1377)]
+    found = informed(to_measured(rows, base), base, quantity="latency")
+    assert found["macs_per_cycle"].tolist() == [True] + [False] * 5
+    assert not found["launch_cycles"]
+    assert not found["run_s"]
+
+
+def test_the_rail_of_the_core_tells_nothing_of_the_board(base, measured):
+    of_core = dataclasses.replace(measured, is_core=jnp.ones(48, bool))
+    of_core = dataclasses.replace(of_core, power_w=2 * predict(of_core, base)[1])
+    found = fit(jax.random.key(0), of_core, base, weights=jnp.ones(48), quantity="power")
+    assert float(found.core_w_per_hz / base.core_w_per_hz) == pytest.approx(2, rel=0.1)
+    rest = ("board_w", "memory_w_per_hz", "byte_j", "host_curve_w")
+    assert all(np.array_equal(getattr(found, name), getattr(base, name)) for name in rest)
+    told = informed(of_core, found, quantity="power")
+    assert told["core_w_per_hz"]
+    assert not any(told[name] for name in rest)
+
+
 def test_a_calibrated_file_says_what_was_fitted_and_how_well():
     board = hw.load_device("agx-xavier-gpu")
     slower = dataclasses.replace(board, macs_per_cycle=board.macs_per_cycle / 3)
-    rows = measure(slower, count=24, noise=0.02)
-    found = calibrate(rows, hw.read_device_file("agx-xavier-gpu"), name="mine", source="a test", **QUICK)
-    assert [test.left_out for test in found.held_out] == ["families", "core clocks", "memory clocks"]
+    rows, file = measure(slower, count=24, noise=0.02), hw.read_device_file("agx-xavier-gpu")
+    found = calibrate(rows, file, name="mine", source="a test", **QUICK)
+    assert [test.left_out for test in found.held_out] == ["families", "core clocks", "memory clocks", "host clocks"]
     first = found.held_out[0]
     assert first.latency_error < 0.1
     assert first.latency_tau > 0.9
@@ -156,24 +216,116 @@ def test_a_calibrated_file_says_what_was_fitted_and_how_well():
     assert rates.pooling.provenance == "assumed"
     assert "common factor" in rates.pooling.source
     assert found.file.power.core_load.provenance == "fitted"
-    assert found.file.clocks == hw.read_device_file("agx-xavier-gpu").clocks
+    assert found.file.clocks == file.clocks
+    assert found.file.modes.keys() == file.modes.keys()
+    taken_over = [found.file.power.core_voltage, found.file.latency.format_speedup, *found.file.modes.values()]
+    for figure in (figure for part in taken_over for figure in figures(part)):
+        assert (figure.provenance, figure.error) == ("assumed", None)
+        assert figure.source == "as agx-xavier-gpu; not measured on this device"
     assert not found.warnings
 
 
-def test_a_calibration_is_the_same_every_time(base):
+def test_a_calibration_is_the_same_every_time():
     rows = measure(hw.load_device("agx-xavier-gpu"), count=8, with_power=False)
     file = hw.read_device_file("agx-xavier-gpu")
     once, again = (calibrate(rows, file, name="mine", source="a test", **QUICK) for _ in range(2))
     assert once.file == again.file
-    assert once.file.power == file.power
 
 
-def test_latencies_in_the_wrong_unit_are_warned_of():
+def test_without_power_all_power_is_assumed(without_fitting):
+    file = hw.read_device_file("agx-xavier-gpu")
+    rows = measure(hw.load_device("agx-xavier-gpu"), count=6, with_power=False)
+    power = calibrate(rows, file, name="mine", source="a test").file.power
+    assert {figure.provenance for figure in figures(power)} == {"assumed"}
+    assert [figure.value for figure in figures(power)] == [figure.value for figure in figures(file.power)]
+
+
+def test_power_of_the_core_alone_leaves_the_board_as_assumed(without_fitting):
+    file = hw.read_device_file("agx-xavier-gpu")
+    rows = measure(hw.load_device("agx-xavier-gpu"), count=6)
+    rows = [row.model_copy(update={"power_rail": "core"}) for row in rows]
+    power = calibrate(rows, file, name="mine", source="a test").file.power
+    assert power.core_load.provenance == "fitted"
+    for name in ("board", "memory_clock", "byte_energy", "host", "core_voltage"):
+        figure = getattr(power, name)
+        assert figure.source == "as agx-xavier-gpu; not measured on this device"
+        assert figure.value == getattr(file.power, name).value
+
+
+@pytest.mark.parametrize(
+    ("base_name", "given", "core", "provenance", "source"),
+    [
+        ("x86-cpu", "core=3000 memory= host=", [3000], "measured", "a test"),
+        ("x86-cpu", "core=3000,3001,3400 memory= host=", [3001, 3400], "measured", "a test"),
+        ("x86-cpu", "core=2000 memory= host=", [2000], "measured", "a test"),
+        ("x86-cpu", "core=1198,1198.5 memory= host=", [1200], "measured", "a test"),
+        ("x86-cpu", "core= memory= host=", [2800], "assumed", "clock unknown while measuring; stands for it"),
+        ("tx2-gpu", "core=1300.5 memory=1866 host=2035.2", [1300.5], "measured", "a test"),
+    ],
+)
+def test_a_clock_table_is_what_was_measured(base_name, given, core, provenance, source, without_fitting):
+    file = hw.read_device_file(base_name)
+    rows = named(given, measure(hw.load_device(base_name), count=4, with_power=False))
+    found = calibrate(rows, file, name="mine", source="a test")
+    figure = found.file.clocks.core
+    assert (figure.value, figure.provenance, figure.source) == (core, provenance, source)
+    assert not found.file.modes
+    assert len(found.warnings) == (core == [2800])
+    assert [float(hz) / 1e6 for hz in found.device.core_hz] == pytest.approx(core)
+
+
+def test_unknown_clocks_are_warned_of_and_reduce_their_tables(without_fitting):
+    rows = named("core= memory=", measure(hw.load_device("tx2-gpu"), count=4, with_power=False))
+    found = calibrate(rows, hw.read_device_file("tx2-gpu"), name="mine", source="a test")
+    assert [len(table.value) for table in figures(found.file.clocks)] == [1, 1, 12]
+    assert [warning.split(":")[0] for warning in found.warnings] == [
+        "core clock unknown in all rows",
+        "memory clock unknown in all rows",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("base_name", "given", "message"),
+    [
+        ("tx2-gpu", "core=77", r"n0: core_mhz: expected a setting of tx2-gpu \(.*\), got 77; take a base whose"),
+        ("x86-cpu", "core=3000 memory=1200,1600", r"n1: memory_mhz: expected a setting of x86-cpu .*, got 1600; take"),
+        ("x86-cpu", "core=2000,3000", r"n1: core_mhz: expected a setting of x86-cpu .*, got 3000; take a base"),
+    ],
+)
+def test_clocks_that_do_not_fit_the_base_are_named(base_name, given, message):
+    rows = named(given, measure(hw.load_device(base_name), count=4, with_power=False))
+    with pytest.raises(ValueError, match=message):
+        calibrate(rows, hw.read_device_file(base_name), name="mine", source="a test")
+
+
+def test_a_clock_in_some_rows_only_is_named():
+    rows = measure(hw.load_device("tx2-gpu"), count=4, with_power=False)
+    rows[1] = rows[1].model_copy(update={"memory_mhz": None})
+    for call in (nearest_device, lambda some: calibrate(some, hw.read_device_file("tx2-gpu"), name="a", source="b")):
+        with pytest.raises(
+            ValueError, match=r"memory_mhz: expected a clock in every row or in none, got one in 3 of 4"
+        ):
+            call(rows)
+
+
+def test_latencies_in_the_wrong_unit_are_warned_of(without_fitting):
     rows = measure(hw.load_device("agx-xavier-gpu"), count=6, with_power=False)
     wrong = [row.model_copy(update={"latency_ms": row.latency_ms / 1000}) for row in rows]
-    found = calibrate(wrong, hw.read_device_file("agx-xavier-gpu"), name="mine", source="a test", **QUICK)
+    found = calibrate(wrong, hw.read_device_file("agx-xavier-gpu"), name="mine", source="a test")
     assert len(found.warnings) == 1
     assert "0.001 times those of agx-xavier-gpu: check that latency_ms is in ms" in found.warnings[0]
+
+
+@pytest.mark.parametrize(("count", "sigma"), [(calibration.FEW_ROWS - 1, 0.3), (calibration.FEW_ROWS, 1.0)])
+def test_few_rows_stay_near_the_base(count, sigma, monkeypatch):
+    def stop(*_, prior_sigma, **__):
+        raise KeyboardInterrupt(prior_sigma)
+
+    monkeypatch.setattr(calibration, "fit_all", stop)
+    monkeypatch.setattr(calibration, "scale_of", lambda *_: 1.0)
+    rows = [Measurement(network=f"n{i}", layers=BIG, latency_ms=9) for i in range(count)]
+    with pytest.raises(KeyboardInterrupt, match=str(sigma)):
+        calibrate(rows, hw.read_device_file("x86-cpu"), name="mine", source="a test")
 
 
 def test_one_row_is_too_few():
@@ -182,13 +334,19 @@ def test_one_row_is_too_few():
         calibrate(rows, hw.read_device_file("agx-xavier-gpu"), name="mine", source="a test")
 
 
-def test_the_nearest_device_is_the_one_that_was_measured():
-    for name in ("agx-xavier-gpu", "raspberry-pi-4"):
-        rows = measure(hw.load_device(name), count=20, with_power=False)
-        plain = [row.model_copy(update=dict.fromkeys(("core_mhz", "memory_mhz", "host_mhz"))) for row in rows]
-        at_default = [
-            row.model_copy(update={"latency_ms": 2e3 * float(predict(to_measured([row], device), device)[0][0])})
-            for row in plain
-            for device in [hw.load_device(name)]
-        ]
-        assert nearest_device(at_default) == name
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("agx-xavier-gpu", "core= memory= host="),
+        ("raspberry-pi-4", "core= memory= host="),
+        ("x86-cpu", "core=2950 memory= host="),
+    ],
+)
+def test_the_nearest_device_is_the_one_that_was_measured(name, given):
+    device = hw.load_device(name)
+    rows = named("core= memory= host=", measure(device, count=20, with_power=False))
+    latency_s = predict(to_measured(rows, device), device)[0]
+    at_default = [
+        row.model_copy(update={"latency_ms": 2e3 * float(found)}) for row, found in zip(rows, latency_s, strict=True)
+    ]
+    assert nearest_device(named(given, at_default)) == name

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw_models.fitting.few_shot import adapt, nearest, predict_adapted
+from hw_models.fitting.few_shot import adapt, nearest_donor, predict_adapted
 
 
 def draw(seed, donors=4, designs=200):
@@ -26,7 +26,7 @@ def draw(seed, donors=4, designs=200):
 def test_a_scaled_and_shifted_donor_is_found_and_reproduced(seed, donor, scale, offset):
     donors = draw(seed)
     target = scale * donors[donor] + offset
-    near = nearest(jnp.asarray(donors[:, :10]), jnp.asarray(target[:10]))
+    near = nearest_donor(jnp.asarray(donors[:, :10]), jnp.asarray(target[:10]))
     assert int(near.donor) == donor
     assert float(near.slopes[donor]) == pytest.approx(scale, rel=1e-3)
     model = adapt(jnp.asarray(donors[:, :10]), jnp.asarray(target[:10]))
@@ -57,14 +57,14 @@ def test_a_mixture_of_donors_is_predicted_better_than_by_the_nearest_alone():
 def test_a_donor_that_orders_designs_the_other_way_is_not_nearest():
     donors = jnp.asarray(draw(1))
     target = -donors[2] + 20
-    near = nearest(donors[:, :10], target[:10])
+    near = nearest_donor(donors[:, :10], target[:10])
     assert float(near.slopes[2]) == 0
 
 
 @pytest.mark.parametrize("shapes", [((4, 10), (9,)), ((10,), (10,)), ((4, 2), (2,))])
 def test_shapes_that_do_not_fit_are_named(shapes):
     with pytest.raises(ValueError, match=r"expected donors \[D, N\]"):
-        nearest(jnp.ones(shapes[0]), jnp.ones(shapes[1]))
+        nearest_donor(jnp.ones(shapes[0]), jnp.ones(shapes[1]))
 
 
 def test_a_penalty_that_is_not_positive_is_named():

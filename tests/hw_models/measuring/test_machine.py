@@ -91,8 +91,9 @@ def test_the_board_is_metered_rather_than_the_processor(processor, watts, expect
     assert (meter.rail, reading.mean_w) == expected
 
 
-def test_rails_that_belong_to_neither_are_no_meter(tmp_path):
-    add_rails(tmp_path, SOC=3)
+@pytest.mark.parametrize("label", ["SOC", "VDD_GPU_SOC", "VDD_CPU_GPU_CV"])
+def test_rails_that_feed_something_else_too_are_no_meter(label, tmp_path):
+    add_rails(tmp_path, **{label: 3})
     assert Machine("gpu", tmp_path).meter() is None
 
 

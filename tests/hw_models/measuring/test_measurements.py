@@ -84,10 +84,22 @@ def test_empty_clocks_and_formats_are_the_devices_own(device):
         ({"batch": "1.5"}, "line 2: batch: expected a whole number, got '1.5'"),
         ({"format": "fp64"}, "line 2: format: expected 'fp32', 'fp16' or 'int8', got 'fp64'"),
         ({"power_rail": "soc"}, "line 2: power_rail: expected 'board' or 'core', got 'soc'"),
-        ({"layers": "conv 1 2 3 4 5"}, "line 2: layers: .*a kind among dense, pointwise, .*'conv 1 2 3 4 5'"),
-        ({"layers": "dense 1 2 3 4"}, "line 2: layers: .*macs weight_elements .*'dense 1 2 3 4'"),
-        ({"layers": "dense 1 2 x 4 5"}, "line 2: layers: .*numbers behind the kind of a layer"),
-        ({"layers": "dense 1 2 -3 4 5"}, "line 2: layers: .*numbers from 0 to 1e15"),
+        (
+            {"layers": "conv 1 2 3 4 5"},
+            "line 2: layers: expected a layer as .* a kind among dense, .*, linear, got 'conv 1 2 3 4 5'",
+        ),
+        (
+            {"layers": "dense 1 2 3 4"},
+            "line 2: layers: expected a layer as `KIND macs weight_elements .*, got 'dense 1 2 3 4'",
+        ),
+        (
+            {"layers": "dense 1 2 x 4 5"},
+            "line 2: layers: expected numbers behind the kind of a layer, got 'dense 1 2 x 4 5'",
+        ),
+        (
+            {"layers": "dense 1 2 -3 4 5"},
+            "line 2: layers: expected numbers from 0 to 1e15 behind the kind of a layer, got 'dense 1",
+        ),
         ({"core_ghz": "1"}, "m.csv: expected columns among network, .*, got 'core_ghz'"),
     ],
 )
@@ -124,6 +136,11 @@ def test_clocks_and_formats_that_a_device_lacks_are_named(device):
     only_int8 = hw.load_device("coral-edge-tpu")
     with pytest.raises(ValueError, match=r"a: format: expected one that coral-edge-tpu runs \(int8\), got fp16"):
         number_formats([row.model_copy(update={"format": "fp16"})], only_int8)
+
+
+def test_a_clock_read_a_little_off_is_the_setting_itself(device):
+    rows = [Measurement(network="a", layers=LAYERS, latency_ms=1, core_mhz=mhz) for mhz in (1375, 1377.5, 1377)]
+    assert set(np.asarray(clocks(rows, device).core_hz).tolist()) == {float(device.core_hz[-1])}
 
 
 def test_a_parsed_network_is_its_numbers():

@@ -32,7 +32,7 @@ class FakeTimer:
         self.left = {name: list(values) for name, values in latencies.items()}
         self.order, self.stop_after = [], None
 
-    def __call__(self, run, *, meter=None):
+    def __call__(self, run, *, meter=None, reference=None):
         if self.stop_after is not None and len(self.order) == self.stop_after:
             raise KeyboardInterrupt
         name = run()
@@ -54,12 +54,12 @@ def path(tmp_path):
     return tmp_path / "measurements.csv"
 
 
-def test_a_row_is_the_least_disturbed_round(path):
+def test_a_row_is_the_median_of_the_rounds(path):
     timer = FakeTimer(a=[1.0, 9.0, 2.0], b=[4.0, 4.0, 5.0])
     rows = profile(cases("a", "b"), path, machine=FakeMachine(), time_one=timer)
     assert rows == read_measurements(path)
     found = {row.network: row for row in rows}
-    assert (found["a"].latency_ms, found["b"].latency_ms) == (1.0, 4.0)
+    assert (found["a"].latency_ms, found["b"].latency_ms) == (2.0, 4.0)
     assert (found["a"].spread_ms, found["b"].spread_ms) == (1.0, 0.01)
     row = found["a"]
     assert (row.family, row.batch, row.format, row.runs) == ("family a", 2, "fp32", 30)
@@ -139,8 +139,70 @@ def test_a_line_that_a_killed_profile_left_half_is_measured_again(path):
     kept.write_bytes(kept.read_bytes()[:-9])
     timer = FakeTimer(a=[0.5, 3.0])
     (row,) = profile(cases("a"), path, machine=FakeMachine(), time_one=timer, resume=True)
-    assert row.latency_ms == 0.5
+    assert row.latency_ms == 1.0
     assert len(timer.order) == 2
+
+
+def interrupted(path, taken):
+    """Leaves a profile of one network after some of its three rounds."""
+    timer = FakeTimer(a=[1.0, 3.0, 2.0])
+    timer.stop_after = taken
+    with contextlib.suppress(KeyboardInterrupt):
+        profile(cases("a"), path, machine=FakeMachine(), time_one=timer)
+
+
+def test_rounds_that_suffice_after_all_become_rows(path):
+    interrupted(path, 2)
+    rows = profile(cases("a"), path, machine=FakeMachine(), time_one=FakeTimer(), rounds=2, resume=True)
+    assert [row.latency_ms for row in rows] == [2.0]
+    assert rows == read_measurements(path)
+
+
+def test_a_profile_killed_between_its_last_round_and_the_row_writes_the_row(path, monkeypatch):
+    monkeypatch.setattr("hw_models.measuring.profiling._Taken.finish", lambda *_: [])
+    profile(cases("a"), path, machine=FakeMachine(), time_one=FakeTimer(a=[1.0, 3.0, 2.0]))
+    monkeypatch.undo()
+    assert not path.exists()
+    (row,) = profile(cases("a"), path, machine=FakeMachine(), time_one=FakeTimer(), resume=True)
+    assert row.latency_ms == 2.0
+
+
+def test_rounds_of_networks_left_out_this_time_are_kept(path):
+    interrupted(path, 2)
+    profile(cases("b"), path, machine=FakeMachine(), time_one=FakeTimer(b=[1.0] * 3), resume=True)
+    assert path.with_name(path.name + ".rounds").exists()
+
+
+def test_rows_at_held_clocks_are_none_at_clocks_that_nobody_holds(path):
+    at = [ClockSetting(500.0)]
+    profile(cases("a"), path, machine=FakeMachine(), settings=at, rounds=1, time_one=FakeTimer(a=[2.0]))
+    rows = profile(cases("a"), path, machine=FakeMachine(), rounds=1, time_one=FakeTimer(a=[1.0]), resume=True)
+    assert [(row.core_mhz, row.latency_ms) for row in rows] == [(500.0, 2.0), (None, 1.0)]
+
+
+def test_the_reference_comes_first_and_paces_all_others_at_its_first_latency(path):
+    seen = []
+
+    def time_one(run, *, meter, reference):
+        seen.append((run(), reference and (reference.run(), reference.latency_s)))
+        return Timing(latency_s=1e-3 * len(seen), spread_s=0.0, runs=3)
+
+    profile(cases("a", "b", "c"), path, machine=FakeMachine(), reference="c", rounds=2, time_one=time_one)
+    assert seen[0] == ("c", None)
+    assert [name for name, _ in seen[3:4]] == ["c"]
+    assert {pace for _, pace in seen[1:]} == {("c", 1e-3)}
+
+
+def test_a_resumed_profile_keeps_the_pace_of_its_reference(path):
+    profile(cases("a"), path, machine=FakeMachine(), reference="a", rounds=1, time_one=FakeTimer(a=[7.0]))
+    paces = []
+
+    def time_one(run, *, meter, reference):
+        paces.append(reference.latency_s)
+        return Timing(latency_s=1e-3, spread_s=0.0, runs=3)
+
+    profile(cases("a", "b"), path, machine=FakeMachine(), reference="a", rounds=1, resume=True, time_one=time_one)
+    assert paces == [pytest.approx(7e-3)]
 
 
 def test_an_existing_file_is_not_overwritten(path):
@@ -179,7 +241,7 @@ def test_what_cannot_be_profiled_is_refused_before_anything_runs(changes, messag
 
 
 def test_power_that_is_zero_or_unknown_stays_empty(path):
-    def time_one(run, *, meter):
+    def time_one(run, *, meter, reference):
         return dataclasses.replace(Timing(1e-3, 0.0, 3), power_w=0.0)
 
     (row,) = profile(cases("a"), path, machine=FakeMachine(), meter=SimpleNamespace(rail="core"), time_one=time_one)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import pytest
 
-from hw_models.measuring.timing import measure
+from hw_models.measuring.timing import Reference, measure
 
 
 class Clock:
@@ -82,3 +82,13 @@ def test_power_is_read_behind_the_timed_runs_over_a_loop_of_its_own():
 def test_what_is_not_positive_is_refused(name):
     with pytest.raises(ValueError, match=f"{name}: expected a positive number, got 0"):
         measure(lambda: None, **{name: 0})
+
+
+def test_a_drifting_machine_changes_nothing_beside_a_reference():
+    # Both become slower and slower; what is timed takes three runs of the reference, which counts as 2 s.
+    slowness = (1.1**i for i in itertools.count())
+    clock = Clock(factor * pace for pace in slowness for factor in (3.0, 1.0))
+    reference = Reference(clock.run, 2.0)
+    timing = measure(clock.run, seconds=20, least_runs=5, warm_seconds=0.0, reference=reference, timer=clock)
+    assert timing.latency_s == pytest.approx(6.0)
+    assert timing.spread_s == pytest.approx(0.0, abs=1e-9)
