@@ -49,8 +49,12 @@ def plot_device(file: DeviceFile, path: Path) -> None:
                 axis.plot(core[best], line[best], marker="v", markersize=9, color=shade)
         axis.set_xlabel("core clock (MHz)")
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
-        axis.grid(visible=True, alpha=0.25)
+        # The slowest memory clocks take ten times as long as the others.
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.tick_params(axis="y", which="both", labelsize=8)
+        axis.grid(visible=True, which="both", alpha=0.25)
         for name, point in list(modes(file).items())[1:]:
             mhz = float(point.core_hz) / 1e6
             axis.axvline(mhz, color="grey", linewidth=0.8, linestyle=":")
@@ -109,7 +113,7 @@ def _scatter(axis: Axes, actual: np.ndarray, predicted: np.ndarray, families: li
     axis.grid(visible=True, which="both", alpha=0.2)
     for scale in (axis.xaxis, axis.yaxis):
         scale.set_major_formatter("{x:g}")
-        scale.set_minor_formatter("{x:.2g}")
+        scale.set_minor_formatter("{x:g}")
     axis.tick_params(which="both", labelsize=7)
     if is_named:
         axis.legend(fontsize=7)
