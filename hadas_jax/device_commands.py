@@ -22,7 +22,7 @@ from hadas_jax.report import (
 from hw_models import read_device_file
 from hw_models.catalogue import write_device_file
 from hw_models.fitting.calibration import Calibration, calibrate, nearest_device
-from hw_models.measuring.machine import ClockSetting, Machine
+from hw_models.measuring.machine import ClockSetting
 from hw_models.measuring.measurements import Measurement, read_measurements
 
 
@@ -91,11 +91,11 @@ def fit_device(
     name = name or re.sub(r"[^a-z0-9]+", "-", target.stem.lower()).strip("-")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise ValueError(f"--name: expected lower-case letters, digits and hyphens, got {name!r} ({target.name})")
+    if prior_sigma is not None and not prior_sigma > 0:
+        raise ValueError(f"--prior-sigma: expected a number above 0, got {prior_sigma:g}")
     if base is None:
         base = nearest_device(rows)
         _say(console, f"Base: {base}, the known device whose latencies are nearest in kind")
-    if prior_sigma is not None and not prior_sigma > 0:
-        raise ValueError(f"--prior-sigma: expected a number above 0, got {prior_sigma:g}")
     with console.status(f"Fitting {len(rows)} measurements, and cross-validating"):
         calibration = calibrate(
             rows,
@@ -156,7 +156,7 @@ def profile_machine(
       ValueError: a count is out of range, the file exists, or clocks cannot be set.
     """
     console = _console(console)
-    machine = Machine(processor="gpu" if jax.default_backend() == "gpu" else "cpu")
+    machine = profiling.this_machine()
     meter = machine.meter()
     rail = f"power of the {meter.rail} rail" if meter else "no power, as nothing that may be read was found"
     _say(console, f"Measuring on {jax.devices()[0].device_kind} ({machine.processor}); {rail}")

@@ -15,6 +15,9 @@ from flax import struct
 
 from hw_models.formats import NumberFormat
 
+SAME_CLOCK = 0.01
+"""Relative difference of two clocks that are one setting: tables are rounded in several ways."""
+
 
 @struct.dataclass
 class Device:
@@ -186,16 +189,28 @@ def with_caps(device: Device, caps: OperatingPoint) -> Device:
     return dataclasses.replace(device, **tables)
 
 
+def match_settings(table: np.ndarray, clocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the setting that each clock is nearest to, and whether it is that setting within `SAME_CLOCK`.
+
+    Args:
+        table: float[T], settings.
+        clocks: float[N], in the unit of the table; NaN is no setting.
+
+    Returns:
+        Positions int[N] in the table, and bool[N].
+    """
+    nearest = np.abs(table[:, None] - clocks).argmin(axis=0)
+    return nearest, np.abs(table[nearest] - clocks) <= SAME_CLOCK * table[nearest]
+
+
 def _subset(device: Device, name: str, values: Sequence[float]) -> jax.Array:
     table, asked = np.asarray(getattr(device, name)), np.asarray(values, np.float64)
     if not asked.size:
         raise ValueError(f"{name}: expected at least one setting of {device.name}, got none")
-    nearest = np.abs(table[:, None] - asked).argmin(axis=0)
-    # Written so that NaN counts as absent.
-    absent = ~(np.abs(table[nearest] - asked) <= 0.01 * table[nearest])
-    if absent.any():
+    nearest, is_known = match_settings(table, asked)
+    if not is_known.all():
         known = " ".join(f"{hz / 1e6:g}" for hz in table)
         raise ValueError(
-            f"{name}: expected settings of {device.name} ({known} MHz), got {asked[absent][0] / 1e6:g} MHz"
+            f"{name}: expected settings of {device.name} ({known} MHz), got {asked[~is_known][0] / 1e6:g} MHz"
         )
     return jnp.asarray(table[np.unique(nearest)])

@@ -46,6 +46,7 @@ API = {
         "profile_machine",
         "space_to_profile",
         "spread_genomes",
+        "this_machine",
     ],
     "hadas_jax.evaluation": [
         "POLICIES",

@@ -7,6 +7,7 @@ from hadas_jax.profiling.networks import (
     profile_machine,
     space_to_profile,
     spread_genomes,
+    this_machine,
 )
 from hadas_jax.profiling.single_layers import layer_cases
 
@@ -18,4 +19,5 @@ __all__ = [
     "profile_machine",
     "space_to_profile",
     "spread_genomes",
+    "this_machine",
 ]

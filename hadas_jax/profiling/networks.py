@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.profiling.single_layers import layer_cases
+from hadas_jax.profiling.single_layers import layer_cases, random_values
 from hadas_jax.spaces import Backbone, MBConvSpace, load_space, segments, workload
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.mbconv import MBConvNet
@@ -69,7 +69,7 @@ def profile_machine(
         ValueError: a count is out of range, or as `hw_models.measuring.profiling.profile`.
     """
     cases = network_cases(space, networks, batch=batch, seed=seed) + layer_cases(layers, batch=batch)
-    machine = machine or Machine(processor="gpu" if jax.default_backend() == "gpu" else "cpu")
+    machine = machine or this_machine()
     return profile(
         cases,
         path,
@@ -81,6 +81,11 @@ def profile_machine(
         resume=resume,
         on_step=on_step,
     )
+
+
+def this_machine() -> Machine:
+    """Returns the machine that this runs on, with the processor that JAX computes on."""
+    return Machine(processor="gpu" if jax.default_backend() == "gpu" else "cpu")
 
 
 def space_to_profile(name: str, resolution: int | None = None) -> MBConvSpace:
@@ -222,7 +227,7 @@ class CutNetwork:
         at once would run into the operating system's limit of memory maps.
         """
         weights = jax.tree_util.tree_map_with_path(_random_leaf, self._weights)
-        images = jnp.asarray(_random(self._images.shape))
+        images = jnp.asarray(random_values(self._images.shape))
         return partial(self._compiled(), weights, images)
 
     @property
@@ -255,9 +260,4 @@ def _random_leaf(path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         return jnp.ones(leaf.shape, leaf.dtype)
     if name in ("bias", "mean"):
         return jnp.zeros(leaf.shape, leaf.dtype)
-    return jnp.asarray(_random(leaf.shape) / np.float32(np.prod(leaf.shape[:-1]) ** 0.5))
-
-
-def _random(shape: tuple[int, ...]) -> np.ndarray:
-    """Normal float32 numbers, the same few thousand over and over, which is quick at any size."""
-    return np.resize(np.random.default_rng(0).standard_normal(4093, np.float32), shape)
+    return jnp.asarray(random_values(leaf.shape) / np.float32(np.prod(leaf.shape[:-1]) ** 0.5))

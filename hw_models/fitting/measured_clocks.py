@@ -11,10 +11,9 @@ import numpy as np
 
 from hw_models import schema
 from hw_models.catalogue import to_device
+from hw_models.device import SAME_CLOCK, match_settings
 from hw_models.figures import Figure
 from hw_models.measuring.measurements import Measurement, clocks
-
-_SAME_CLOCK = 0.01
 
 
 def check_clock_columns(rows: Sequence[Measurement]) -> None:
@@ -70,8 +69,7 @@ def _clock_table(figure: Figure, mhz: np.ndarray, source: str) -> Figure:
     if not mhz.size:
         unknown = {"provenance": "assumed", "source": "clock unknown while measuring; stands for it", "error": None}
         return figure.model_copy(update={"value": [figure.value[-1]], **unknown})
-    nearest = np.abs(table[:, None] - mhz).argmin(axis=0)
-    is_known = np.abs(table[nearest] - mhz) <= _SAME_CLOCK * table[nearest]
+    nearest, is_known = match_settings(table, mhz)
     used = np.unique(nearest)
     if is_known.all() and used.size == 1:
         settings = table[used]
@@ -87,7 +85,7 @@ def _settings(mhz: np.ndarray) -> np.ndarray:
     """Merges clocks that differ by no more than reading them does, ascending."""
     groups: list[list[float]] = []
     for value in np.unique(mhz).tolist():
-        if groups and value <= (1 + _SAME_CLOCK) * groups[-1][0]:
+        if groups and value <= (1 + SAME_CLOCK) * groups[-1][0]:
             groups[-1].append(value)
         else:
             groups.append([value])

@@ -30,7 +30,7 @@ import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-from hw_models.device import Device, OperatingPoint
+from hw_models.device import Device, OperatingPoint, match_settings
 from hw_models.figures import NonNegative, Positive, Strict, Text
 from hw_models.formats import NumberFormat
 from hw_models.layers import LayerKind, LayerTable
@@ -179,14 +179,14 @@ def _clock(rows: list[Measurement], device: Device, clock: str) -> jax.Array:
     table = np.asarray(getattr(device, f"{clock}_hz"), np.float64)
     given = [getattr(row, f"{clock}_mhz") for row in rows]
     hz = np.array([table[-1] if mhz is None else mhz * 1e6 for mhz in given])
-    nearest = table[np.abs(table[:, None] - hz).argmin(axis=0)]
-    off = np.flatnonzero(np.abs(nearest - hz) > 0.01 * nearest)
+    nearest, is_known = match_settings(table, hz)
+    off = np.flatnonzero(~is_known)
     if off.size:
         known = " ".join(f"{setting / 1e6:g}" for setting in table)
         raise ValueError(
             f"{rows[off[0]].network}: {clock}_mhz: expected a setting of {device.name} ({known}), got {given[off[0]]:g}"
         )
-    return jnp.asarray(nearest, jnp.float32)
+    return jnp.asarray(table[nearest], jnp.float32)
 
 
 def _check_header(path: str | Path, header: list[str]) -> None:

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hw_models.device import SAME_CLOCK
 from hw_models.formats import NumberFormat
 from hw_models.layers import LayerTable
 from hw_models.measuring.machine import ClockSetting, Machine
 from hw_models.measuring.measurements import Measurement, format_layers, read_measurements, write_measurements
 from hw_models.measuring.timing import Meter, Reference, Timing, measure
-
-_SAME_CLOCK = 0.01  # relative difference of two clocks that are one setting
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,7 @@ def _is_of(row: Measurement, case: Case, clocks: ClockSetting) -> bool:
         return False
     pairs = [(value, getattr(row, name)) for name, value in dataclasses.asdict(clocks).items()]
     return all(
-        got is None if value is None else got is not None and abs(got - value) <= _SAME_CLOCK * value
+        got is None if value is None else got is not None and abs(got - value) <= SAME_CLOCK * value
         for value, got in pairs
     )
 

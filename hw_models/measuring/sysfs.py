@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hw_models.device import SAME_CLOCK
+
 _ROOT = Path("/")
 _GPU_NAMES = ("gv11b", "gp10b", "ga10b", "gm20b", "gpu")  # of Jetson GPUs in devfreq, behind the address
-_SAME = 0.01  # relative difference of two clocks that are one setting
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Clock:
         """
         known = self.available_mhz()
         nearest = min(known, key=lambda setting: abs(setting - mhz)) if known else mhz
-        if abs(nearest - mhz) > _SAME * mhz:
+        if abs(nearest - mhz) > SAME_CLOCK * mhz:
             settings = " ".join(f"{setting:g}" for setting in known or ())
             raise ValueError(f"{self.name} clock: expected one of {settings} MHz, got {mhz:g}")
         value = f"{nearest * self.per_mhz:.0f}"
@@ -76,7 +77,7 @@ class Clock:
                 stack.callback(self._restore, folder, before)
                 self._set(folder, ("1" if self.has_lock else value, value))
             fixed = self.fixed_mhz()
-            if fixed is None or abs(fixed - nearest) > _SAME * nearest:
+            if fixed is None or abs(fixed - nearest) > SAME_CLOCK * nearest:
                 shown = "one that varies" if fixed is None else f"{fixed:g} MHz"
                 raise ValueError(
                     f"{self.name} clock: expected the machine to hold {nearest:g} MHz, got {shown}: "
