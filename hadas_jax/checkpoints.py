@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from hadas_jax.parallel import is_first, share
 from hadas_jax.workdir import write_text
 
 _DIGESTS = "digests.json"
@@ -21,6 +22,8 @@ class CheckpointError(ValueError):
 class Checkpoints:
     """The newest states of one loop, in one directory.
 
+    Of several processes the first alone reads and writes; the others get what it read.
+
     Args:
       directory: created if need be.
       keep: how many of the newest to keep.
@@ -28,18 +31,31 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, keep: int = 1) -> None:
         self._directory = directory.absolute()
+        if not is_first():
+            return
+        alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+        self._directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             self._directory,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False),
-            item_handlers=ocp.StandardCheckpointHandler(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                enable_async_checkpointing=False,
+                create=False,
+                multiprocessing_options=alone,
+            ),
+            item_handlers=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
         )
 
     def newest(self) -> int | None:
         """Returns the newest step, or None where there is no checkpoint."""
-        return self._manager.latest_step()
+        found = self._manager.latest_step() if is_first() else None
+        step = int(share(np.int32(-1 if found is None else found)))
+        return None if step < 0 else step
 
     def save(self, step: int, state: Any) -> None:
         """Writes a state; it appears whole or, if the process dies, not at all."""
+        if not is_first():
+            return
         self._manager.save(step, args=ocp.args.StandardSave(_flatten(state)))
         where = self._directory / str(step)
         write_text(where / _DIGESTS, json.dumps(_digests(where)))
@@ -50,6 +66,9 @@ class Checkpoints:
         Raises:
           CheckpointError: the files are damaged, or hold other arrays than `like` does.
         """
+        return share(self._read(step, like) if is_first() else jax.tree.map(np.asarray, like))
+
+    def _read(self, step: int, like: Any) -> Any:
         where = self._directory / str(step)
         expected = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in _flatten(like).items()}
         try:

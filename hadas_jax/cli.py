@@ -17,11 +17,13 @@ import yaml
 from hadas_jax import commands
 from hadas_jax.cli_commands import COMMANDS, Command, Search
 from hadas_jax.methods import Settings
+from hadas_jax.parallel import LostProcessError, connect
 
 _HELP = """Hardware-aware search for dynamic neural networks: backbone, early exits and clocks together.
 
     hadas search                      a whole run on handwritten digits, in a few minutes
     hadas search --workdir DIR --resume      continues an interrupted run
+    hadas bench -o FILE.json          search throughput on this machine, beside pymoo where installed
     hadas devices list                the devices that come with the package
     hadas devices show NAME           a device's figures, where each comes from, its power modes
     hadas devices profile -o FILE.csv        measures networks on this machine
@@ -40,14 +42,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0 if arguments else 2)
     _quieten()
     try:
+        _join(arguments)
         command = _parse(arguments)
         _use_compilation_cache()
         command.run()
     except ValueError as error:
         _fail(str(error))
+    except LostProcessError as error:
+        print(f"hadas: {error}; start all processes again with --resume", file=sys.stderr)
+        _leave(1)
     except KeyboardInterrupt:
         print("\nhadas: interrupted; search and devices profile go on with --resume", file=sys.stderr)
-        sys.exit(130)
+        _leave(130)
+
+
+def _join(arguments: list[str]) -> None:
+    """Joins the processes of a run, which must come before anything else that JAX does."""
+    coordinator = _value_of("--coordinator", arguments)
+    numbers = [_value_of(flag, arguments) for flag in ("--num-processes", "--process-id")]
+    if all(number is None or number.isdecimal() for number in numbers):  # others are for the parser to refuse
+        connect(coordinator, *(None if number is None else int(number) for number in numbers))
 
 
 def _parse(arguments: list[str]) -> Command:
@@ -118,7 +132,16 @@ def _first_sentence(box: str) -> str:
 
 def _fail(message: str) -> NoReturn:
     print("hadas: error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    _leave(2)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process; one of several does not wait for the others, who may never come."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _quieten() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Protocol
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from hadas_jax import commands, device_commands
+from hadas_jax import bench_commands, commands, device_commands
 from hadas_jax.methods import Settings
 
 Output = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
@@ -36,6 +36,12 @@ class Search:
     """Replace the run in --workdir."""
     config: Path | None = None
     """YAML or JSON file of settings; flags given beside it win."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes that search together; auto on SLURM, Open MPI and TPU pods."""
+    num_processes: int | None = None
+    """Number of these processes."""
+    process_id: int | None = None
+    """Which of them this is, from 0; the first alone writes and prints."""
 
     def run(self) -> None:
         """Executes the command."""
@@ -149,8 +155,41 @@ class ProfileMachine:
         )
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Measure how many candidates per second each part of a search gets through, beside pymoo where installed."""
+
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE.json")] = None
+    """JSON file to write; a picture goes beside it."""
+    device: str = "agx-xavier-gpu"
+    """Cost model: a name of `hadas devices list`, or the path of a device file."""
+    populations: tuple[int, ...] = (64, 256, 1024, 4096, 16384, 65536)
+    """Population sizes."""
+    rounds: int = 5
+    """Measurements of each, of which the median counts."""
+    peer_limit: int = 16384
+    """Largest population that pymoo gets, a tenth of it where it removes duplicates; 0: none."""
+    seed: int = 0
+    """Of everything random."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace --output and its picture."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        bench_commands.bench(
+            self.output,
+            device=self.device,
+            populations=self.populations,
+            rounds=self.rounds,
+            peer_limit=self.peer_limit,
+            seed=self.seed,
+            overwrite=self.overwrite,
+        )
+
+
 COMMANDS: dict[str, type[Command]] = {
     "search": Search,
+    "bench": Bench,
     "devices list": ListDevices,
     "devices show": ShowDevice,
     "devices fit": FitDevice,

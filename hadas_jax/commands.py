@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hadas_jax.methods import Result, Run, Settings
+from hadas_jax.parallel import is_first
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
 from hadas_jax.workdir import WorkDir
 
@@ -71,14 +72,15 @@ def search(
     place = WorkDir(Path(workdir) if workdir is not None else default_workdir(settings))
     if not resume:
         place.start(dataclasses.asdict(settings), overwrite=overwrite)
-    console = console or Console(file=sys.stdout)
+    console = console or Console(file=sys.stdout, quiet=not is_first())
     console.print(f"Work directory: {place.path}", highlight=False, soft_wrap=True)
     if console.is_terminal:
         with LiveProgress(console) as live:
             result = run.execute(place, live)
     else:
         result = run.execute(place, LineProgress(console))
-    plot_front(result, place.path / "front.png")
+    if is_first():
+        plot_front(result, place.path / "front.png")
     print_result(result, console)
     console.print(
         f"Written: {place.path}/front.csv, front.json, levels.csv, front.png", highlight=False, soft_wrap=True

@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from hadas_jax.parallel import is_first
+
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
 _FORM = "hadas_jax.search/1"
 _OWN = (CONFIG, METRICS, CHECKPOINTS, "front.csv", "front.json", "front.png", "levels.csv")
@@ -31,7 +33,7 @@ def versions() -> dict[str, str]:
 
 
 class WorkDir:
-    """A directory that holds one run.
+    """A directory that holds one run. Of several processes only the first writes to it.
 
     Args:
       path: of the directory.
@@ -51,6 +53,8 @@ class WorkDir:
         Raises:
           ValueError: the directory holds a run and `overwrite` is not set, or holds something else.
         """
+        if not is_first():
+            return
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"work directory {self.path}: expected a directory, got a file")
         if self.holds_run and not overwrite:
@@ -91,7 +95,7 @@ class WorkDir:
     def drop_metrics(self, stage: str, done: int) -> None:
         """Forgets a stage's metrics past step `done`, which are about to be repeated."""
         path = self.path / METRICS
-        if not path.is_file():
+        if not is_first() or not path.is_file():
             return
         kept = []
         for line in path.read_text().splitlines():
@@ -105,12 +109,16 @@ class WorkDir:
 
     def add_metrics(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         """Appends one line of metrics."""
+        if not is_first():
+            return
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps({"stage": stage, "step": step, **metrics}) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all; does nothing in all processes of a run but the first."""
+    if not is_first():
+        return
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
     os.replace(partial, path)

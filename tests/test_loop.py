@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hadas_jax import loop
 from hadas_jax.checkpoints import CheckpointError, Checkpoints
-from hadas_jax.loop import DivergenceError, run
+from hadas_jax.loop import DivergenceError
 
 KEY = jax.random.key(5)
 START = {"x": jnp.zeros(4, jnp.float32), "step": jnp.int32(0)}
@@ -15,6 +16,10 @@ def wander(state, key, data):
     """A random walk that depends on every number it is given."""
     x = 0.9 * state["x"] + jax.random.normal(key, (4,)) + data
     return {"x": x, "step": state["step"] + 1}, {"loss": jnp.sum(x), "step": state["step"]}
+
+
+def run(step, state, *, data, key, chunk, **settings):
+    return loop.run(loop.scanned(step, data=data, key=key, chunk=chunk), state, chunk=chunk, **settings)
 
 
 def diverge_at(step):

@@ -2,13 +2,19 @@
 
 from hadas_jax.evaluation.accuracy import Outcomes, population_outcomes
 from hadas_jax.evaluation.dynamic import (
+    OwnExits,
     SubsetStats,
     count_bits,
     dissimilarity,
     mean_dissimilarity,
+    own_costs,
+    own_exits,
+    own_outcomes,
     pack_bits,
+    packed_dissimilarity,
     segment_costs,
     subset_stats,
+    useful_points,
 )
 from hadas_jax.evaluation.policies import (
     POLICIES,
@@ -17,20 +23,29 @@ from hadas_jax.evaluation.policies import (
     scores,
     threshold_stops,
 )
+from hadas_jax.evaluation.surrogate import Surrogate, SurrogateState
 
 __all__ = [
     "POLICIES",
     "Outcomes",
+    "OwnExits",
     "SubsetStats",
+    "Surrogate",
+    "SurrogateState",
     "calibrate_thresholds",
     "count_bits",
     "dissimilarity",
     "ideal_stops",
     "mean_dissimilarity",
+    "own_costs",
+    "own_exits",
+    "own_outcomes",
     "pack_bits",
+    "packed_dissimilarity",
     "population_outcomes",
     "scores",
     "segment_costs",
     "subset_stats",
     "threshold_stops",
+    "useful_points",
 ]

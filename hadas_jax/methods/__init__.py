@@ -1,6 +1,9 @@
 """Published methods, built from the parts of the other packages."""
 
-from hadas_jax.methods.hadas import Archive, Hadas, HadasState, Problem
+from hadas_jax.methods.archive import Archive
+from hadas_jax.methods.hadas import Engines, Hadas, HadasState
+from hadas_jax.methods.inner import DynamicFront, Inner, exact_front, search_evolved, search_exact
+from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.results import Design, Level, Performance, Result, level_rows, write_result
 from hadas_jax.methods.run import Progress, Run
 from hadas_jax.methods.settings import Settings
@@ -8,15 +11,21 @@ from hadas_jax.methods.settings import Settings
 __all__ = [
     "Archive",
     "Design",
+    "DynamicFront",
+    "Engines",
     "Hadas",
     "HadasState",
+    "Inner",
     "Level",
+    "Limits",
     "Performance",
-    "Problem",
     "Progress",
     "Result",
     "Run",
     "Settings",
+    "exact_front",
     "level_rows",
+    "search_evolved",
+    "search_exact",
     "write_result",
 ]

@@ -5,22 +5,27 @@ split is read once, at the end, for designs that were chosen without it.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from hadas_jax.checkpoints import Checkpoints
 from hadas_jax.data import LabelledImages, Splits, load_dataset
-from hadas_jax.evaluation import Outcomes, population_outcomes
-from hadas_jax.loop import Step
+from hadas_jax.evaluation import Outcomes, pack_bits, population_outcomes
+from hadas_jax.loop import Advance, scanned
 from hadas_jax.loop import run as run_loop
+from hadas_jax.methods.archive import Archive
 from hadas_jax.methods.deploy import Deployment, pool_of
-from hadas_jax.methods.hadas import Archive, Hadas, Problem
+from hadas_jax.methods.hadas import Engines, Hadas, HadasState
+from hadas_jax.methods.proposals import SurrogateProposer
 from hadas_jax.methods.results import Result, write_result
 from hadas_jax.methods.settings import Settings
+from hadas_jax.methods.static import require_reachable
+from hadas_jax.methods.warm_start import load_backbones
+from hadas_jax.parallel import RowMap, share
 from hadas_jax.spaces import MBConvSpace, load_space
 from hadas_jax.spaces.exits import MAX_EXITS
 from hadas_jax.supernet import Parameters, initialise
@@ -66,6 +71,8 @@ class Run:
             )
         if self.space.resolution[0] != size:
             raise ValueError(f"space {space.name}: expected images of {self.space.resolution[0]}, got {size} pixels")
+        self._warm_start = load_backbones(settings.warm_start, self.space)
+        require_reachable(settings.limits, self.space, self.device)
         keys = jax.random.split(jax.random.key(settings.seed), 7)
         self._init_key, self._order_key, self._train_key = keys[:3]
         self._exit_order_key, self._exit_key, self._population_key, self._search_key = keys[3:]
@@ -80,14 +87,17 @@ class Run:
         Raises:
           ValueError: a loss is no longer finite, or a checkpoint cannot be used.
         """
-        params = initialise(self.space, self._init_key)
-        params = self.train_supernet(params, workdir, progress)
+        params = self.train_supernet(self.initial_parameters(), workdir, progress)
         params = self.train_exits(params, workdir, progress)
         archive = self.search(params, workdir, progress)
         result = self.deploy(params, archive, progress)
         context = {"settings": dataclasses.asdict(self.settings), "versions": versions()}
         write_result(result, workdir.path, context=context)
         return result
+
+    def initial_parameters(self) -> Parameters:
+        """Returns the untrained supernet with its heads."""
+        return initialise(self.space, self._init_key)
 
     def train_supernet(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
         """Trains the shared weights by the sandwich rule."""
@@ -101,16 +111,14 @@ class Run:
         step = sandwich_step(self.space, optimiser, batch=self._batch, order_key=self._order_key, shift=self._shift)
         state = self._loop(
             "supernet",
-            step,
+            scanned(step, data=self.splits.train, key=self._train_key, chunk=self._steps_per_epoch),
             init_state(params.backbone, optimiser),
-            data=self.splits.train,
-            key=self._train_key,
             chunks=settings.epochs,
             chunk=self._steps_per_epoch,
             workdir=workdir,
             progress=progress,
         )
-        return dataclasses.replace(params, backbone=state.weights)
+        return dataclasses.replace(params, backbone=share(state.weights))
 
     def train_exits(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
         """Trains the shared exit heads, the backbone's weights frozen."""
@@ -128,48 +136,71 @@ class Run:
             order_key=self._exit_order_key,
             shift=self._shift,
         )
+        data = (self.splits.train, params.backbone)
         state = self._loop(
             "exits",
-            step,
+            scanned(step, data=data, key=self._exit_key, chunk=self._steps_per_epoch),
             init_state(params.heads, optimiser),
-            data=(self.splits.train, params.backbone),
-            key=self._exit_key,
             chunks=settings.exit_epochs,
             chunk=self._steps_per_epoch,
             workdir=workdir,
             progress=progress,
         )
-        return dataclasses.replace(params, heads=state.weights)
+        return dataclasses.replace(params, heads=share(state.weights))
 
     def search(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Archive:
         """Runs the nested search."""
-        settings = self.settings
-        engines = Hadas(
-            space=self.space,
-            population=settings.population,
-            generations=settings.generations,
-            elites=self._elites,
-            samples=len(self.splits.validation.labels),
-            group=settings.group,
-        )
-        problem = Problem(
-            params=params,
-            validation=self.splits.validation,
-            calibration=self._calibration_batches(),
-            device=self.device,
-        )
+        engines = self.engines(params)
+
+        def advance(state: HadasState, done: int) -> tuple[HadasState, dict[str, Any]]:
+            return engines.generation(state, jax.random.fold_in(self._search_key, done))
+
         state = self._loop(
             "search",
-            engines.generation,
+            advance,
             engines.init(self._population_key),
-            data=problem,
-            key=self._search_key,
-            chunks=settings.generations,
+            chunks=self.settings.generations,
             chunk=1,
             workdir=workdir,
             progress=progress,
         )
         return state.archive
+
+    def engines(self, params: Parameters) -> Hadas:
+        """Returns the search engines over a trained supernet."""
+        settings = self.settings
+        judge = self._judge(params)
+        return Hadas(
+            space=self.space,
+            device=self.device,
+            evaluate=lambda genomes: np.asarray(pack_bits(judge(genomes, self.splits.validation).correct)),
+            samples=len(self.splits.validation.labels),
+            engines=Engines(
+                population=settings.population,
+                generations=settings.generations,
+                elites=max(1, round(settings.elite_ratio * settings.population)),
+                strategy=settings.strategy,
+                merit=settings.merit,
+                gamma=settings.gamma,
+                inner=settings.inner,
+                limits=settings.limits,
+            ),
+            warm_start=self._warm_start,
+            proposer=self._proposer,
+        )
+
+    @property
+    def _proposer(self) -> SurrogateProposer | None:
+        settings = self.settings
+        if not settings.surrogate:
+            return None
+        return SurrogateProposer(
+            space=self.space,
+            device=self.device,
+            samples=len(self.splits.validation.labels),
+            limits=settings.limits,
+            gradient_seeds=settings.gradient_seeds,
+        )
 
     def deploy(self, params: Parameters, archive: Archive, progress: Progress) -> Result:
         """Sets thresholds on the calibration split, chooses designs, and measures them on the test split."""
@@ -178,10 +209,11 @@ class Run:
             np.concatenate([pool_of(archive), space.largest_genome[None], space.smallest_genome[None]]),
             axis=0,
         )
-        calibration = self._calibration_batches()
+        judge = self._judge(params)
 
         def evaluate(genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
-            return _outcomes(space, params, genomes, data=data, calibration=calibration, group=settings.group)
+            found = judge(genomes, data)
+            return [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(genomes))]
 
         progress.stage("thresholds", 1)
         deployment = Deployment(
@@ -205,18 +237,20 @@ class Run:
             largest_test_accuracy=largest,
             smallest_test_accuracy=smallest,
             backbones=int(archive.size),
-            candidates=self._candidates * settings.generations,
+            candidates=int(np.sum(archive.versions, dtype=np.int64)),
         )
 
-    @property
-    def _elites(self) -> int:
-        return max(1, round(self.settings.elite_ratio * self.settings.population))
+    def _judge(self, params: Parameters) -> Callable[[np.ndarray, LabelledImages], Outcomes]:
+        """Returns what gives the outcomes of backbones int32[N, G] on a split, spread over all devices."""
+        group = self.settings.group
 
-    @property
-    def _candidates(self) -> int:
-        """Dynamic versions that the inner engine judges in a generation."""
-        points = np.prod([len(table) for table in _clock_tables(self.device)])
-        return int(self._elites * 2**self.space.num_exits * points)
+        def outcomes(genomes: jax.Array, shared: Any) -> Outcomes:
+            params, data, calibration = shared
+            return population_outcomes(self.space, params, genomes, data=data, calibration=calibration, group=group)
+
+        spread = RowMap(outcomes, block=group)
+        weights, images = spread.place((params, self._calibration_batches()))
+        return lambda genomes, data: spread(genomes, (weights, data, images))
 
     def _calibration_batches(self) -> jax.Array:
         """Training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
@@ -227,11 +261,9 @@ class Run:
     def _loop(
         self,
         name: str,
-        step: Step,
+        advance: Advance,
         state: Any,
         *,
-        data: Any,
-        key: jax.Array,
         chunks: int,
         chunk: int,
         workdir: WorkDir,
@@ -247,45 +279,15 @@ class Run:
         def report(done: int, metrics: dict[str, np.ndarray]) -> None:
             # Losses and accuracies are means over the chunk, the search's figures the newest.
             found = {m: float(v[-1] if searching else np.mean(v)) for m, v in metrics.items()}
-            if searching:
-                found["candidates"] = float(self._candidates * done)
             workdir.add_metrics(name, done, found)
             progress.update(done, found)
 
         return run_loop(
-            step,
+            advance,
             state,
-            data=data,
-            key=key,
             chunks=chunks,
             chunk=chunk,
             name=name,
             checkpoints=checkpoints,
             report=report,
         )
-
-
-def _outcomes(
-    space: MBConvSpace,
-    params: Parameters,
-    genomes: np.ndarray,
-    *,
-    data: LabelledImages,
-    calibration: jax.Array,
-    group: int,
-) -> list[Outcomes]:
-    """Judges backbones one group at a time, so that any number of them takes one compilation."""
-    found = []
-    for start in range(0, len(genomes), group):
-        part = genomes[start : start + group]
-        padded = np.concatenate([part, np.repeat(part[:1], group - len(part), axis=0)])
-        outcomes = population_outcomes(
-            space, params, jnp.asarray(padded), data=data, calibration=calibration, group=group
-        )
-        plain = jax.tree.map(np.asarray, outcomes)
-        found += [jax.tree.map(lambda leaf, i=i: leaf[i], plain) for i in range(len(part))]
-    return found
-
-
-def _clock_tables(device: Device) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return device.core_hz, device.memory_hz, device.host_hz

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hadas_jax.evaluation import POLICIES
+from hadas_jax.methods.hadas import INNER, MERITS
+from hadas_jax.methods.limits import Limits
+from hadas_jax.methods.proposals import SurrogateProposer
+from hadas_jax.search import is_strategy, strategy_names
 from hw_models import Device, load_device, with_clocks
 
 
@@ -34,6 +38,28 @@ class Settings:
     """Generations of the outer search, the first, random one included."""
     elite_ratio: float = 0.15
     """Share of a population that goes to the inner search."""
+    strategy: str = "NSGA2"
+    """Of the outer search: NSGA2, NSGA3, RandomSearch, or one of evosax by its name, such as DifferentialEvolution."""
+    inner: str = "auto"
+    """Inner search: exact, evolved, or auto: exact for backbones with few enough exits."""
+    merit: str = "hypervolume"
+    """What the inner search ranks backbones by: hypervolume of their dynamic versions, or their best score."""
+    gamma: float = 1.0
+    """Exponent of the dissimilarity of exits in the dynamic score."""
+    surrogate: bool = False
+    """Let an ensemble trained on what was evaluated choose what to evaluate next."""
+    gradient_seeds: int = 32
+    """With --surrogate, descents along its gradient and the cost model's that its choice starts from; 0 for none."""
+    warm_start: tuple[str, ...] = ()
+    """Backbones of the first generation: published names (a0 to a6), or the front.json of another run."""
+    max_latency_ms: float | None = None
+    """Limit of the mean latency of a sample."""
+    max_energy_mj: float | None = None
+    """Limit of the mean energy of a sample."""
+    min_accuracy: float | None = None
+    """Limit of the accuracy, a share between 0 and 1."""
+    max_params: int | None = None
+    """Limit of the number of weights of a backbone, exit heads aside."""
     epochs: int = 28
     """Epochs of supernet training."""
     exit_epochs: int = 16
@@ -72,8 +98,29 @@ class Settings:
                 raise ValueError(f"{flag(name)}: expected a list of clocks in MHz, got {clocks!r}")
             for mhz in clocks:
                 _check(name, mhz, float, above=0)
-        if self.policy not in POLICIES:
-            raise ValueError(f"--policy: expected one of {', '.join(POLICIES)}, got {self.policy!r}")
+        for name, choices in (
+            ("policy", POLICIES),
+            ("inner", INNER),
+            ("merit", MERITS),
+            ("strategy", strategy_names()),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{flag(name)}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if not is_strategy(self.strategy):
+            raise ValueError(f"--strategy: expected one of {', '.join(strategy_names())}, got {self.strategy!r}")
+        _check("gamma", self.gamma, float, lowest=0)
+        _check("gradient_seeds", self.gradient_seeds, int, lowest=0, highest=SurrogateProposer.population)
+        if not isinstance(self.surrogate, bool):
+            raise ValueError(f"--surrogate: expected true or false, got {self.surrogate!r}")
+        if not isinstance(self.warm_start, tuple) or not all(isinstance(name, str) for name in self.warm_start):
+            raise ValueError(f"--warm-start: expected names or files, got {self.warm_start!r}")
+        for name in ("max_latency_ms", "max_energy_mj"):
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name), float, above=0)
+        if self.min_accuracy is not None:
+            _check("min_accuracy", self.min_accuracy, float, lowest=0, highest=1)
+        if self.max_params is not None:
+            _check("max_params", self.max_params, int, lowest=1)
 
     @classmethod
     def from_mapping(cls, values: object, *, source: str) -> "Settings":
@@ -96,6 +143,16 @@ class Settings:
             return cls(**plain)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
+
+    @property
+    def limits(self) -> Limits:
+        """What networks may cost at most."""
+        return Limits(
+            max_latency_ms=self.max_latency_ms,
+            max_energy_mj=self.max_energy_mj,
+            min_accuracy=self.min_accuracy,
+            max_params=self.max_params,
+        )
 
     def load_device(self) -> Device:
         """Loads the device in its power mode, with the clocks to search and the number format to run in.

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hadas_jax.search.enumerate import Chunk, cell_minima, check_product, stream
+from hadas_jax.search._checks import check_matrix
+from hadas_jax.search.enumerate import Chunk, cell_minima, check_product, float_bits, stream
 
 _BINS = 512
 _BLOCK = 256
@@ -52,9 +53,25 @@ class _Kept(NamedTuple):
     point: jax.Array
 
 
+class _Sweep(NamedTuple):
+    """Least energies by latency bin before and after the plans at hand, and the candidates that are left."""
+
+    before: jax.Array
+    after: jax.Array
+    kept: _Kept
+    left: jax.Array
+
+
 @partial(jax.jit, static_argnames=("capacity",))
 def product_front(
-    errors: jax.Array, weights: jax.Array, *, latency: jax.Array, energy: jax.Array, capacity: int
+    errors: jax.Array,
+    weights: jax.Array,
+    *,
+    latency: jax.Array,
+    energy: jax.Array,
+    capacity: int,
+    plans: jax.Array | None = None,
+    points: jax.Array | None = None,
 ) -> ProductFront:
     """Finds all candidates that no other dominates; of equal objectives the first plan, then point, is kept.
 
@@ -64,6 +81,8 @@ def product_front(
         latency: float32[D, F], at least 0.
         energy: float32[D, F].
         capacity: N, how many candidates the exact comparison can hold: the front and those close to it.
+        plans: int32[], only the first so many plans are candidates; None for all.
+        points: int32[Q], the operating points that are candidates, and -1 behind them; None for all.
 
     Returns:
         The front; `size` above capacity says that it did not fit.
@@ -74,14 +93,17 @@ def product_front(
     check_product(errors, weights, latency, energy)
     if capacity < 1:
         raise ValueError(f"capacity: expected at least 1, got {capacity}")
+    if plans is not None:
+        errors = jnp.where(jnp.arange(len(errors)) < plans, errors, jnp.inf)
     order = jnp.argsort(errors, stable=True).astype(jnp.int32)
     rising, rows = errors[order].astype(jnp.float32), weights[order]
+    feasible = jnp.sum(jnp.isfinite(rising), dtype=jnp.int32)
     low, shift = _scale(rising, rows, latency)
 
-    def step(
-        carry: tuple[jax.Array, _Kept, jax.Array], chunk: Chunk
-    ) -> tuple[tuple[jax.Array, _Kept, jax.Array], None]:
-        least, kept, count = carry
+    def step(carry: _Sweep, chunk: Chunk) -> _Sweep:
+        # Tiles of the same plans see what earlier plans left: an earlier tile also holds plans of higher error.
+        least = jnp.where(chunk.fresh, carry.after, carry.before)
+        kept, count = carry.kept, carry.left
         bins = _bins(chunk.latency, low, shift)
         cells = jax.lax.cummin(cell_minima(bins, chunk.energy, size=_BINS), axis=1)
         before = jnp.concatenate([jnp.full((cells.shape[0], 1), jnp.inf), cells[:, :-1]], axis=1)
@@ -89,17 +111,27 @@ def product_front(
         survives = chunk.energy < jnp.take_along_axis(seen, bins, axis=1, mode="promise_in_bounds")
         where, found = _select(survives.reshape(-1), capacity)
         kept = _append(kept, chunk, where=where, offset=jnp.minimum(count, capacity))
-        return (seen[-1], kept, count + found), None
+        return _Sweep(least, jnp.minimum(carry.after, seen[-1]), kept, count + found)
 
-    start = (jnp.full(_BINS, jnp.inf), _empty(2 * capacity), jnp.int32(0))
-    _, kept, count = stream(step, start, errors=rising, weights=rows, latency=latency, energy=energy)
-    kept = _Kept(*(field[:capacity] for field in kept))
+    nothing = jnp.full(_BINS, jnp.inf)
+    start = _Sweep(nothing, nothing, _empty(2 * capacity), jnp.int32(0))
+    end = stream(
+        step, start, errors=rising, weights=rows, latency=latency, energy=energy, plans=feasible, points=points
+    )
+    kept = _Kept(*(field[:capacity] for field in end.kept))
     plan = jnp.where(kept.plan < 0, kept.plan, order[kept.plan])
-    return _exact(kept._replace(plan=plan), count)
+    return _exact(kept._replace(plan=plan), end.left)
 
 
 def whole_product_front(
-    errors: jax.Array, weights: jax.Array, *, latency: jax.Array, energy: jax.Array, capacity: int = 4096
+    errors: jax.Array,
+    weights: jax.Array,
+    *,
+    latency: jax.Array,
+    energy: jax.Array,
+    capacity: int = 4096,
+    plans: jax.Array | None = None,
+    points: jax.Array | None = None,
 ) -> ProductFront:
     """`product_front` with as much capacity as it takes; runs on the host, so it cannot be traced.
 
@@ -109,6 +141,8 @@ def whole_product_front(
         latency: float32[D, F], at least 0.
         energy: float32[D, F].
         capacity: what to try first; doubled until everything fits.
+        plans: int32[], only the first so many plans are candidates; None for all.
+        points: int32[Q], the operating points that are candidates, and -1 behind them; None for all.
 
     Returns:
         The exact front.
@@ -117,12 +151,39 @@ def whole_product_front(
         ValueError: for shapes or dtypes that do not fit together, or a capacity below 1.
     """
     while True:
-        front = product_front(errors, weights, latency=latency, energy=energy, capacity=capacity)
+        front = product_front(
+            errors, weights, latency=latency, energy=energy, capacity=capacity, plans=plans, points=points
+        )
         wanted = int(front.size)
         if wanted <= capacity:
             return front
         while capacity < wanted:
             capacity *= 2
+
+
+@partial(jax.jit, static_argnames=("capacity",))
+def listed_front(objectives: jax.Array, *, capacity: int) -> tuple[jax.Array, jax.Array]:
+    """The front of candidates that were evaluated one by one; of equal ones the first is kept.
+
+    Args:
+        objectives: float32[Q, 3], all to be minimised; rows with a value that is not finite are no candidates.
+        capacity: N, how many members to return.
+
+    Returns:
+        int32[N]: the members, sorted by their objectives from the first to the last, -1 where there are no more;
+            and int32[]: how many there are, which may be above N.
+
+    Raises:
+        ValueError: if objectives is no floating matrix of three columns, or for a capacity outside 1 .. Q.
+    """
+    check_matrix("objectives", objectives, columns=3)
+    rows = jnp.arange(objectives.shape[0], dtype=jnp.int32)
+    if not 0 < capacity <= len(rows):
+        raise ValueError(f"capacity: expected 1 .. {len(rows)}, got {capacity}")
+    real = jnp.all(jnp.isfinite(objectives), axis=1)
+    error, latency, energy = jnp.where(real[:, None], objectives, jnp.inf).T
+    front = _exact(_Kept(error, latency, energy, jnp.where(real, rows, -1), jnp.zeros_like(rows)), jnp.int32(0))
+    return front.plan[:capacity], front.size
 
 
 def _scale(errors: jax.Array, weights: jax.Array, latency: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -131,19 +192,14 @@ def _scale(errors: jax.Array, weights: jax.Array, latency: jax.Array) -> tuple[j
     shortest = jnp.where(feasible, weights @ jnp.min(latency, axis=1), jnp.inf)
     longest = jnp.where(feasible, weights @ jnp.max(latency, axis=1), 0)
     top = jnp.max(longest).astype(jnp.float32)
-    low = _bits(jnp.clip(jnp.min(shortest).astype(jnp.float32), top * _RANGE, top))
-    steps = (_bits(top) - low) // _BINS
+    low = float_bits(jnp.clip(jnp.min(shortest).astype(jnp.float32), top * _RANGE, top))
+    steps = (float_bits(top) - low) // _BINS
     return low, _WORD - jax.lax.clz(jnp.maximum(steps, 0))
-
-
-def _bits(values: jax.Array) -> jax.Array:
-    """The bits of floats >= 0 as int32: they rise with the value, about as its logarithm does."""
-    return jax.lax.bitcast_convert_type(values, jnp.int32)
 
 
 def _bins(latency: jax.Array, low: jax.Array, shift: jax.Array) -> jax.Array:
     """Bins that never fall when the latency rises: float32[C, F] -> int32[C, F]."""
-    above = jnp.maximum(_bits(jnp.maximum(latency, 0)), low) - low
+    above = jnp.maximum(float_bits(jnp.maximum(latency, 0)), low) - low
     return jnp.minimum(jnp.right_shift(above, jnp.broadcast_to(shift, above.shape)), _BINS - 1)
 
 
@@ -174,10 +230,10 @@ def _empty(size: int) -> _Kept:
 def _append(kept: _Kept, chunk: Chunk, *, where: jax.Array, offset: jax.Array) -> _Kept:
     """Writes the chosen candidates of a chunk at an offset; what lies behind them is empty."""
     real, place = where >= 0, jnp.maximum(where, 0)
-    row, point = jnp.divmod(place, chunk.latency.shape[1])
+    row, column = jnp.divmod(place, chunk.latency.shape[1])
     costs = (chunk.error[row], chunk.latency.reshape(-1)[place], chunk.energy.reshape(-1)[place])
     fields = [jnp.where(real, cost, jnp.inf) for cost in costs]
-    fields += [jnp.where(real, index, -1) for index in (chunk.plan[row], point)]
+    fields += [jnp.where(real, index, -1) for index in (chunk.plan[row], chunk.point[column])]
     write = jax.lax.dynamic_update_slice
     return _Kept(*(write(old, new, (offset,)) for old, new in zip(kept, fields, strict=True)))
 

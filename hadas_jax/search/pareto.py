@@ -2,116 +2,155 @@
 
 Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002,
 https://doi.org/10.1109/4235.996017.
-Shapes: P points, M objectives, W = ceil(P / 32) words. Objectives are minimised. A row that holds a NaN is
+Shapes: P points, M objectives. Objectives are minimised. A row that holds a NaN is
 dominated by every row that holds none; +inf is an ordinary, very bad value.
 """
 
+from collections.abc import Sequence
 from functools import partial, reduce
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hadas_jax.search._checks import check_matrix, check_shape
+from hadas_jax.search.duplicates import changes
 
-_WORD = 32
 _BLOCK = 16
+_CHUNK = 1024
 _WORST = 2**31 - 1
+_INFEASIBLE = 0x7F800001  # the bits of +inf, and one
 
 
-def dominance_keys(fitness: jax.Array) -> jax.Array:
+def dominance_keys(fitness: jax.Array, violation: jax.Array | None = None) -> jax.Array:
     """Maps fitness to integers that compare the same way, NaN rows to the worst of all.
 
     Args:
         fitness: float32[P, M], minimised.
+        violation: float32[P], at least 0, by how much each row breaks its constraints; None: by nothing.
 
     Returns:
-        int32[P, M]: keys[i] <= keys[j] exactly where fitness[i] <= fitness[j]; all of a NaN row above +inf.
+        int32[P, M]: keys[i] <= keys[j] exactly where fitness[i] <= fitness[j]; all of a NaN row above +inf. A row
+            that breaks a constraint has one key in all columns, which is above those of all feasible rows and
+            rises with the violation (constraint domination, Deb et al. 2002, section VI); NaN rows stay the worst.
     """
     check_matrix("fitness", fitness)
     values = fitness.astype(jnp.float32)
     values = jnp.where(values == 0, jnp.zeros_like(values), values)  # -0.0 and 0.0 are one value
     bits = jax.lax.bitcast_convert_type(values, jnp.int32)
     keys = jnp.where(bits < 0, bits ^ jnp.int32(_WORST), bits)
-    return jnp.where(jnp.any(jnp.isnan(values), axis=1, keepdims=True), jnp.int32(_WORST), keys)
+    missing = jnp.any(jnp.isnan(values), axis=1)
+    if violation is not None:
+        check_shape("violation", violation, fitness.shape[:1])
+        keys = jnp.where((violation > 0)[:, None], _INFEASIBLE + _levels(violation)[:, None], keys)
+        missing = missing | jnp.isnan(violation)
+    return jnp.where(missing[:, None], jnp.int32(_WORST), keys)
+
+
+def _levels(values: jax.Array) -> jax.Array:
+    """How many rows have a lower value: float32[P] -> int32[P], far below the room between +inf and the worst."""
+    return jnp.searchsorted(jnp.sort(values), values, method="sort").astype(jnp.int32)
 
 
 def _dominates(a: jax.Array, b: jax.Array) -> jax.Array:
     """Whether keys a dominate keys b, objectives along the leading axis, the rest broadcast."""
-    no_worse = reduce(jnp.logical_and, [a[m] <= b[m] for m in range(a.shape[0])])
+    no_worse = _no_worse(tuple(a), tuple(b))
     better = reduce(jnp.logical_or, [a[m] < b[m] for m in range(a.shape[0])])
     return no_worse & better
 
 
-def _pack(flags: jax.Array) -> jax.Array:
-    """Packs bool[32 * W] into uint32[W]: bit b of word w is flag b * W + w, so packing is elementwise."""
-    rows = flags.reshape(_WORD, -1).astype(jnp.uint32)
-    return reduce(jnp.bitwise_or, [rows[b] << b for b in range(_WORD)])
+def _no_worse(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
+    """Whether keys a are at most keys b in every objective; one array for each objective."""
+    return reduce(jnp.logical_and, [mine <= theirs for mine, theirs in zip(a, b, strict=True)])
 
 
-def _dominators(keys: jax.Array) -> jax.Array:
-    """Who dominates whom: keys int32[M, 32 * W] -> uint32[W, 32 * W], column i the set of i's dominators."""
-    rows = keys.reshape(keys.shape[0], _WORD, -1)
-    bits = [_dominates(rows[:, b, :, None], keys[:, None, :]).astype(jnp.uint32) << b for b in range(_WORD)]
-    return reduce(jnp.bitwise_or, bits)
-
-
-class _Peeled(NamedTuple):
-    """Ranks so far, points left as flags and as bits, the number of fronts, and of points with a rank."""
-
-    ranks: jax.Array
-    active: jax.Array
-    words: jax.Array
-    fronts: jax.Array
-    done: jax.Array
-
-
-def _peel(dominators: jax.Array, valid: jax.Array, until: int) -> tuple[jax.Array, jax.Array]:
-    """Takes fronts off until `until` points have one; gives ranks (-1: none) and how many fronts."""
-    wanted = jnp.minimum(jnp.sum(valid, dtype=jnp.int32), until)
-
-    def body(carry: _Peeled) -> _Peeled:
-        ranks, active, words, front, done = carry
-        hits = jax.lax.reduce(dominators & words[:, None], jnp.uint32(0), jax.lax.bitwise_or, (0,))
-        free = active & (hits == 0)
-        active = active & ~free
-        ranks = jnp.where(free, front, ranks)
-        return _Peeled(ranks, active, _pack(active), front + 1, done + jnp.sum(free, dtype=jnp.int32))
-
-    start = _Peeled(jnp.full(valid.shape, -1, jnp.int32), valid, _pack(valid), jnp.int32(0), jnp.int32(0))
-    end = jax.lax.while_loop(lambda carry: carry.done < wanted, body, start)
-    return end.ranks, end.fronts
-
-
-@partial(jax.jit, static_argnames=("until",))
-def non_dominated_ranks(fitness: jax.Array, *, valid: jax.Array | None = None, until: int | None = None) -> jax.Array:
+@jax.jit
+def non_dominated_ranks(
+    fitness: jax.Array, *, violation: jax.Array | None = None, valid: jax.Array | None = None
+) -> jax.Array:
     """Sorts points into fronts: 0 for those that nothing dominates, 1 for the next once those are gone.
 
-    Equal points do not dominate each other and share a rank.
+    Equal points do not dominate each other and share a rank. Rows are sorted by the first objective, then the
+    second and so on, so that what dominates a row stands before it: its rank is one above the highest of those.
+    Every pair is compared about once, in O(P^2 M) time whatever the number of fronts, in memory O(P M).
 
     Args:
         fitness: float32[P, M], minimised.
+        violation: float32[P], by how much each row breaks its constraints, see `dominance_keys`; None: by nothing.
         valid: bool[P], which rows are points at all; None for all of them.
-        until: stop once this many points have their rank; those left share the next rank. None ranks all.
 
     Returns:
         int32[P]: the rank; P for rows that are not valid.
 
     Raises:
-        ValueError: if fitness is no floating matrix, or valid is not of shape [P].
+        ValueError: if fitness is no floating matrix, or violation or valid is not of shape [P].
 
-    Source: Deb et al. 2002, section III-A; sets of dominators as bits, 32 to a word.
+    Source: Deb et al. 2002, section III-A, for what the fronts are.
     """
-    keys = dominance_keys(fitness)
-    P = keys.shape[0]
+    keys = dominance_keys(fitness, violation)
+    P, M = keys.shape
     known = jnp.ones(P, bool) if valid is None else valid
     check_shape("valid", known, (P,))
-    spare = -P % _WORD
-    columns = jnp.pad(keys.T, ((0, 0), (0, spare)), constant_values=_WORST)
-    active = jnp.pad(known, (0, spare))
-    ranks, fronts = _peel(_dominators(columns), active, P if until is None else until)
-    ranks = jnp.where(ranks[:P] < 0, fronts, ranks[:P])
-    return jnp.where(known, ranks, jnp.int32(P))
+    length = P + -P % _BLOCK
+    length += -length % min(length, _CHUNK)
+    columns = jnp.pad(jnp.where(known[None, :], keys.T, _WORST), ((0, 0), (0, length - P)), constant_values=_WORST)
+    place = jnp.arange(length, dtype=jnp.int32)
+    *ordered, origin = jax.lax.sort((*columns, place), num_keys=M, is_stable=False)
+    ranks = _sorted_ranks(ordered[1:] or ordered, head=changes(ordered))
+    ranks = jnp.zeros_like(place).at[origin].set(ranks, unique_indices=True)
+    return jnp.where(known, ranks[:P], jnp.int32(P))
+
+
+def _sorted_ranks(columns: Sequence[jax.Array], *, head: jax.Array) -> jax.Array:
+    """Ranks of rows in lexicographic order, a block at a time.
+
+    `best` is one above the highest rank of the heads found so far that are no worse than a row. Only heads, the
+    first of equal rows, hand on their rank; their copies receive it from them, one too high.
+
+    Args:
+        columns: int32[Q] each, the keys without the first objective, which the order takes care of.
+        head: bool[Q], rows that differ from the one before.
+
+    Returns:
+        int32[Q].
+    """
+    length = head.shape[0]
+    chunk = min(length, _CHUNK)
+    place = jnp.arange(length, dtype=jnp.int32)
+
+    def block(index: jax.Array, best: jax.Array) -> jax.Array:
+        start = index * _BLOCK
+        mine, heads = [_cut(column, start, _BLOCK) for column in columns], _cut(head, start, _BLOCK)
+        ranks = _block_ranks(mine, _cut(best, start, _BLOCK), head=heads)
+        best = jax.lax.dynamic_update_slice(best, ranks, (start,))
+        scores = jnp.where(heads, ranks + 1, 0)
+
+        def push(index: jax.Array, best: jax.Array) -> jax.Array:
+            at = index * chunk
+            rows, old = [_cut(column, at, chunk) for column in columns], _cut(best, at, chunk)
+            hits = [jnp.where(_no_worse([key[k] for key in mine], rows), scores[k], 0) for k in range(_BLOCK)]
+            later = _cut(place, at, chunk) >= start + _BLOCK
+            new = jnp.where(later, reduce(jnp.maximum, hits, old), old)
+            return jax.lax.dynamic_update_slice(best, new, (at,))
+
+        return jax.lax.fori_loop((start + _BLOCK) // chunk, length // chunk, push, best)
+
+    best = jax.lax.fori_loop(0, length // _BLOCK, block, jnp.zeros_like(place))
+    return best - (~head).astype(jnp.int32)
+
+
+def _block_ranks(columns: Sequence[jax.Array], best: jax.Array, *, head: jax.Array) -> jax.Array:
+    """What `best` becomes by the rows of the block itself, one after the other: int32[B] -> int32[B]."""
+    row = jnp.arange(_BLOCK)
+
+    def pass_on(k: jax.Array, ranks: jax.Array) -> jax.Array:
+        below = head[k] & (row > k) & _no_worse([column[k] for column in columns], columns)
+        return jnp.maximum(ranks, jnp.where(below, ranks[k] + 1, 0))
+
+    return jax.lax.fori_loop(0, _BLOCK, pass_on, best)
+
+
+def _cut(values: jax.Array, start: jax.Array, size: int) -> jax.Array:
+    return jax.lax.dynamic_slice(values, (start,), (size,))
 
 
 @jax.jit
@@ -157,21 +196,13 @@ def dominated_by(keys: jax.Array, others: jax.Array) -> jax.Array:
 
 
 def _gaps(values: jax.Array, ranks: jax.Array) -> jax.Array:
-    """One objective's share of the crowding distance: float32[P], int32[P] -> float32[P]."""
-    P = values.shape[0]
-    place = jnp.arange(P, dtype=jnp.int32)
+    """Distance between the neighbours in the own front, +inf at its ends: float32[P], int32[P] -> float32[P]."""
+    place = jnp.arange(values.shape[0], dtype=jnp.int32)
     front, value, origin = jax.lax.sort((ranks, values, place), num_keys=2, is_stable=True)
-    new = jnp.concatenate([jnp.ones(1, bool), front[1:] != front[:-1]])
-    first, last = new, jnp.concatenate([new[1:], jnp.ones(1, bool)])
-    start = jax.lax.cummax(jnp.where(first, place, 0))
-    end = jax.lax.cummin(jnp.where(last, place, P - 1), reverse=True)
-    spread = value[end] - value[start]
-    informative = (spread > 0) & jnp.isfinite(spread)
+    first = changes([front])
+    end = first | jnp.roll(first, -1)
     both = (value - jnp.roll(value, 1)) + (jnp.roll(value, -1) - value)
-    inside = jnp.where(informative, both, 0) / jnp.where(informative, spread, 1)
-    gap = jnp.where(informative & (first | last), jnp.inf, inside)
-    gap = jnp.where(end - start < 2, jnp.inf, gap)
-    return jnp.zeros(P, values.dtype).at[origin].set(gap)
+    return jnp.zeros_like(values).at[origin].set(jnp.where(end, jnp.inf, both), unique_indices=True)
 
 
 @jax.jit
@@ -184,7 +215,7 @@ def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
 
     Args:
         fitness: float32[P, M].
-        ranks: int32[P], the front of each point, as from `non_dominated_ranks`.
+        ranks: int32[P], within 0 .. P, the front of each point, as from `non_dominated_ranks`.
 
     Returns:
         float32[P]: the distance, at least 0.
@@ -196,10 +227,16 @@ def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
     """
     check_matrix("fitness", fitness)
     check_shape("ranks", ranks, fitness.shape[:1])
+    P, M = fitness.shape
     missing = jnp.any(jnp.isnan(fitness), axis=1, keepdims=True)
     values = jnp.where(missing, jnp.inf, fitness).astype(jnp.float32)
-    gaps = jax.vmap(_gaps, in_axes=(1, None))(values, ranks)
-    return jnp.sum(gaps, axis=0) / fitness.shape[1]
+    gaps = jax.lax.map(lambda column: _gaps(column, ranks), values.T).T
+    bounds = jnp.full((P + 1, 2 * M), jnp.inf).at[ranks].min(jnp.concatenate([values, -values], axis=1))[ranks]
+    spread = -bounds[:, M:] - bounds[:, :M]
+    informative = (spread > 0) & jnp.isfinite(spread)
+    inside = jnp.where(informative, gaps, 0) / jnp.where(informative, spread, 1)
+    members = jnp.zeros(P + 1, jnp.int32).at[ranks].add(1)[ranks]
+    return jnp.where(members > 2, jnp.sum(inside, axis=1) / M, jnp.inf)
 
 
 @partial(jax.jit, static_argnames=("size",))

@@ -4,12 +4,15 @@ from hadas_jax.spaces.catalogue import ATTENTIVENAS, DIGITS, load_space, space_n
 from hadas_jax.spaces.codec import Codec
 from hadas_jax.spaces.exits import available_exits, exit_subsets
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage, block_active, make_divisible
+from hadas_jax.spaces.published import published, published_names
+from hadas_jax.spaces.relaxed_costs import ClockProbabilities, relaxed_cost, relaxed_cost_over_clocks
 from hadas_jax.spaces.workload import segments, workload
 
 __all__ = [
     "ATTENTIVENAS",
     "DIGITS",
     "Backbone",
+    "ClockProbabilities",
     "Codec",
     "MBConvSpace",
     "Stage",
@@ -18,6 +21,10 @@ __all__ = [
     "exit_subsets",
     "load_space",
     "make_divisible",
+    "published",
+    "published_names",
+    "relaxed_cost",
+    "relaxed_cost_over_clocks",
     "segments",
     "space_names",
     "workload",

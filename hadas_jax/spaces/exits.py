@@ -19,12 +19,21 @@ def available_exits(space: MBConvSpace, backbone: Backbone) -> jax.Array:
     return (active & (index >= space.first_exit))[space.first_exit :]
 
 
-def exit_subsets(exits: int) -> np.ndarray:
-    """Returns bool[2^E, E]: subset s holds exit e where bit e of s is set.
+def check_listable(exits: int) -> None:
+    """Raises unless all subsets of so many exits can be listed.
 
     Raises:
       ValueError: the list would be too long.
     """
     if not 0 <= exits <= MAX_EXITS:
         raise ValueError(f"expected 0 to {MAX_EXITS} exits to list all subsets of, got {exits}")
+
+
+def exit_subsets(exits: int) -> np.ndarray:
+    """Returns bool[2^E, E]: subset s holds exit e where bit e of s is set.
+
+    Raises:
+      ValueError: the list would be too long.
+    """
+    check_listable(exits)
     return (np.arange(2**exits)[:, None] >> np.arange(exits)[None] & 1).astype(bool)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hadas_jax.evaluation.dynamic as dynamic
 import hw_models
 from hadas_jax.evaluation import (
     count_bits,
@@ -16,6 +17,7 @@ from hadas_jax.evaluation import (
     segment_costs,
     subset_stats,
 )
+from hadas_jax.search import product_front
 from hadas_jax.spaces import segments, workload
 
 
@@ -60,6 +62,89 @@ def test_all_subsets_are_those_of_walking_every_sample_through(samples, stopping
     np.testing.assert_allclose(found.error, error, rtol=1e-6)
     np.testing.assert_allclose(found.weights, weights, rtol=1e-6)
     assert np.isinf(found.error[-1]) == (not available.all())
+
+
+def test_only_the_plans_asked_for_are_judged_and_those_alike():
+    stops, correct, _ = draw(5, exits=10, samples=50)
+    packed = pack_bits(jnp.asarray(stops)), pack_bits(jnp.asarray(correct))
+    own = jnp.arange(10) < 9
+    every = subset_stats(*packed, own, samples=50)
+    part = subset_stats(*packed, own, samples=50, plans=jnp.int32(300))
+    np.testing.assert_array_equal(part.error[:300], every.error[:300])
+    np.testing.assert_array_equal(part.weights[:300], every.weights[:300])
+    assert np.isinf(part.error[300:]).all()
+    assert np.isfinite(every.error[:512]).all()
+    assert np.isinf(every.error[512:]).all()
+
+
+def test_more_exits_than_can_be_listed_are_refused():
+    with pytest.raises(ValueError, match="expected 0 to 16 exits to list all subsets of, got 17"):
+        subset_stats(jnp.zeros((17, 1), jnp.uint32), jnp.zeros((18, 1), jnp.uint32), jnp.ones(17, bool), samples=3)
+
+
+def moved_to_slots(stops, correct, available, costs, slots):
+    own = dynamic.own_exits(jnp.asarray(available), slots=slots)
+    words = dynamic.own_outcomes(pack_bits(jnp.asarray(stops)), own)
+    answers = dynamic.own_outcomes(pack_bits(jnp.asarray(correct[:-1])), own)
+    answers = jnp.concatenate([answers, pack_bits(jnp.asarray(correct[-1:]))])
+    return own, words, answers, dynamic.own_costs(costs, jnp.asarray(available), own)
+
+
+@pytest.mark.parametrize("slots", [3, 5])
+def test_exits_moved_to_slots_keep_errors_and_costs(slots):
+    for seed in range(6):
+        stops, correct, _ = draw(seed, exits=5, samples=40)
+        available = np.isin(np.arange(5), np.random.default_rng(seed).choice(5, seed % 4, replace=False))
+        costs = np.random.default_rng(seed).integers(1, 50, (2, 11, 6)).astype(np.float32)
+        costs = hw_models.Cost(*map(jnp.asarray, costs))
+        own, words, answers, moved = moved_to_slots(stops, correct, available, costs, slots)
+        whole = subset_stats(*(pack_bits(jnp.asarray(x)) for x in (stops, correct)), jnp.asarray(available), samples=40)
+        part = subset_stats(words, answers, own.used, samples=40)
+        k = int(available.sum())
+        assert int(own.count) == k
+        assert np.isinf(part.error[2**k :]).all()
+        for plan in range(2**k):
+            original = sum(1 << int(p) for s, p in enumerate(own.position.tolist()) if plan >> s & 1)
+            assert part.error[plan] == whole.error[original]
+            for cost, own_cost in ((costs.latency_s, moved.latency_s), (costs.energy_j, moved.energy_j)):
+                np.testing.assert_allclose(part.weights[plan] @ own_cost, whole.weights[original] @ cost, rtol=1e-5)
+
+
+def test_exits_beyond_the_slots_are_counted_and_left_out():
+    stops, correct, _ = draw(0, exits=5, samples=40)
+    costs = jnp.arange(22, dtype=jnp.float32).reshape(11, 2)
+    own, words, _, moved = moved_to_slots(stops, correct, np.ones(5, bool), hw_models.Cost(costs, costs), 3)
+    assert int(own.count) == 5
+    assert own.position.tolist() == [0, 1, 2]
+    assert words.shape == (3, 2)
+    np.testing.assert_array_equal(moved.latency_s[3], costs[3] + costs[4] + costs[5])
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6))
+def test_points_that_are_not_useful_stand_on_no_front(seed):
+    rng = np.random.default_rng(seed)
+    stops, correct, available = draw(seed, exits=3, samples=40)
+    pace, rows = rng.uniform(0.5, 2, (2, 1, 40)), rng.uniform(0, 0.3, (2, 7, 40))
+    costs = hw_models.Cost(*(jnp.asarray(pace + rows, jnp.float32)))
+    packed = pack_bits(jnp.asarray(stops)), pack_bits(jnp.asarray(correct))
+    stats = subset_stats(*packed, jnp.asarray(available), samples=40)
+    product = {"latency": costs.latency_s, "energy": costs.energy_j, "capacity": 400}
+    points = jax.jit(dynamic.useful_points)(costs)
+    whole = product_front(stats.error, stats.weights, **product)
+    found = product_front(stats.error, stats.weights, **product, points=points)
+    kept = np.asarray(points)[points >= 0]
+    assert 1 <= len(kept) < 40
+    assert (np.diff(kept) > 0).all()
+    jax.tree.map(np.testing.assert_array_equal, found, whole)
+
+
+def test_dissimilarity_of_bit_sets_is_that_of_flags():
+    correct = np.random.default_rng(1).random((4, 77)) < 0.5
+    correct[2] = False
+    np.testing.assert_array_equal(
+        dynamic.packed_dissimilarity(pack_bits(jnp.asarray(correct))), dissimilarity(jnp.asarray(correct))
+    )
 
 
 def test_the_empty_subset_is_the_static_network():

@@ -1,6 +1,9 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import hadas_jax.search.enumerate as streaming
 from hadas_jax.search import best_under, grid_front, grid_hypervolume, hypervolume
@@ -95,6 +98,58 @@ def test_the_best_under_budgets_is_that_of_a_search_over_all(chunk):
     assert 5 < found < 30
 
 
+@pytest.mark.parametrize("minimise", ["error", "latency", "energy"])
+def test_any_objective_may_be_minimised_under_budgets_of_all(minimise, chunk):
+    found = 0
+    for seed in range(20):
+        errors, weights, latency, energy = product(seed)
+        budgets = {"max_error": 4.0, "max_latency": 1.0 + 2 * seed, "max_energy": 2.0 * seed}
+        best = best_under(errors, weights, latency=latency, energy=energy, minimise=minimise, **budgets)
+        values = candidates(errors, weights, latency, energy)
+        within = (values <= np.array(list(budgets.values()))).all(axis=1)
+        found += within.any()
+        assert best.feasible == within.any()
+        if within.any():
+            goal = values[:, ("error", "latency", "energy").index(minimise)]
+            index = int(np.argmin(np.where(within, goal, np.inf)))
+            assert (int(best.plan), int(best.point)) == divmod(index, CLOCKS)
+            np.testing.assert_array_equal(best.objectives, values[index])
+    assert 5 < found < 20
+
+
+@pytest.mark.parametrize("tile", [128, 7])
+def test_only_the_plans_and_points_asked_for_are_visited(tile, chunk, monkeypatch):
+    monkeypatch.setattr(streaming, "_TILE", tile)
+    levels, edges = jnp.array([1.0, 2.0, 5.0, 7.0]), jnp.array([5.0, 10.0, 20.0, 40.0, 60.0])
+    axes = {"error_levels": levels, "latency_edges": edges}
+    for seed in range(6):
+        errors, weights, latency, energy = product(seed)
+        plans, chosen = 5 * seed % 20, np.sort(np.random.default_rng(seed).choice(CLOCKS, 17, replace=False))
+        part = {"plans": jnp.int32(plans), "points": jnp.asarray(np.append(chosen, [-1] * 5), jnp.int32)}
+        left = np.where(np.arange(PLANS) < plans, errors, np.inf).astype(np.float32)
+        table = grid_front(errors, weights, latency=latency, energy=energy, **axes, **part)
+        wanted = grid_front(left, weights, latency=latency[:, chosen], energy=energy[:, chosen], **axes)
+        np.testing.assert_array_equal(table, wanted)
+        best = best_under(errors, weights, latency=latency, energy=energy, max_latency=30.0, **part)
+        same = best_under(left, weights, latency=latency[:, chosen], energy=energy[:, chosen], max_latency=30.0)
+        assert int(best.plan) == int(same.plan)
+        assert int(best.point) == (chosen[int(same.point)] if same.feasible else -1)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=6), st.integers(0, 10**6))
+def test_guided_bins_are_those_of_a_binary_search(edges, seed):
+    ends = np.full(6, np.float32(2e6))
+    ends[: len(edges)] = np.abs(np.sort(np.array(edges, np.float32)))
+    rng = np.random.default_rng(seed)
+    values = np.concatenate(
+        [ends, np.nextafter(ends[ends > 0], np.float32(np.inf)), 10 ** rng.uniform(-8, 7, 50), [0, np.inf]]
+    )
+    values = np.resize(values.astype(np.float32), 70)
+    found = jax.jit(streaming.guided_bins)(jnp.asarray(ends), jnp.asarray(values))
+    np.testing.assert_array_equal(found, np.searchsorted(ends, values))
+
+
 def test_a_lost_plan_is_never_the_best():
     errors, weights, latency, energy = product(0)
     best = best_under(
@@ -117,5 +172,7 @@ def test_arrays_that_do_not_fit_are_refused():
         best_under(errors, weights, latency=latency[:-1], energy=energy, **budgets)
     with pytest.raises(ValueError, match=r"energy: expected shape \(4, 30\), got \(4, 29\)"):
         best_under(errors, weights, latency=latency, energy=energy[:, 1:], **budgets)
+    with pytest.raises(ValueError, match="minimise: expected one of error, latency, energy, got 'power'"):
+        best_under(errors, weights, latency=latency, energy=energy, minimise="power")
     with pytest.raises(ValueError, match="reference: expected shape"):
         grid_hypervolume(jnp.zeros((2, 2)), error_levels=jnp.ones(2), latency_edges=jnp.ones(2), reference=jnp.ones(2))

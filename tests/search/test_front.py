@@ -5,6 +5,7 @@ import pytest
 
 import hadas_jax.search.enumerate as streaming
 from hadas_jax.search import product_front, whole_product_front
+from hadas_jax.search.front import listed_front
 
 PLANS, SEGMENTS, CLOCKS = 19, 3, 40
 
@@ -124,3 +125,45 @@ def test_the_front_is_the_same_when_plans_come_in_chunks_of_two(monkeypatch):
     product_front.clear_cache()
     check_against_all_pairs()
     product_front.clear_cache()
+
+
+@pytest.mark.parametrize("tile", [128, 9])
+def test_the_front_of_some_plans_and_points_is_that_of_a_smaller_product(tile, monkeypatch):
+    monkeypatch.setattr(streaming, "_TILE", tile)
+    product_front.clear_cache()
+    for seed in range(6):
+        errors, weights, latency, energy = product(seed, top=(3, 30, 1000)[seed % 3])
+        plans, chosen = 4 + 3 * seed, np.sort(np.random.default_rng(seed).choice(CLOCKS, 25, replace=False))
+        found = product_front(
+            errors,
+            weights,
+            latency=latency,
+            energy=energy,
+            capacity=600,
+            plans=jnp.int32(plans),
+            points=jnp.asarray(np.append(chosen, [-1] * 15), jnp.int32),
+        )
+        left = np.where(np.arange(PLANS) < plans, errors, np.inf).astype(np.float32)
+        wanted = product_front(left, weights, latency=latency[:, chosen], energy=energy[:, chosen], capacity=600)
+        assert [(s, chosen[f], *rest) for s, f, *rest in members(wanted)] == members(found)
+    product_front.clear_cache()
+
+
+def test_the_front_of_a_list_is_that_of_comparing_all_pairs():
+    rng = np.random.default_rng(0)
+    for top in (3, 1000):
+        values = rng.integers(0, top, (300, 3)).astype(np.float32)
+        values[5, 1], values[7, 2] = np.inf, np.nan
+        no_worse = (values[:, None] <= values[None]).all(axis=2)
+        order = np.arange(300)
+        beats = no_worse & (~no_worse.T | (order[:, None] < order[None]))
+        wanted = np.flatnonzero(np.isfinite(values).all(axis=1) & ~beats[np.isfinite(values).all(axis=1)].any(axis=0))
+        rows, size = listed_front(jnp.asarray(values), capacity=300)
+        assert int(size) == len(wanted)
+        assert sorted(np.asarray(rows)[: len(wanted)].tolist()) == wanted.tolist()
+        assert (rows[len(wanted) :] == -1).all()
+        few, same = listed_front(jnp.asarray(values), capacity=2)
+        np.testing.assert_array_equal(few, rows[:2])
+        assert same == size
+    with pytest.raises(ValueError, match=r"capacity: expected 1 \.\. 300, got 301"):
+        listed_front(jnp.asarray(values), capacity=301)

@@ -8,17 +8,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hadas_jax.search import hypervolume, ratio_of_dominance
+from hadas_jax.search.indicators import hypervolume_estimate, igd_plus
 
 small = hnp.arrays(np.float32, (8, 3), elements=st.integers(0, 6).map(float))
 
 
-@pytest.mark.parametrize("objectives", [2, 3])
-@pytest.mark.parametrize("reference", [1.1, 0.7])
-def test_hypervolume_equals_that_of_moocore(objectives, reference, clouds):
-    points = clouds(count=250, objectives=objectives, seed=3)
-    corner = np.full(objectives, reference, np.float32)
-    found = jax.vmap(hypervolume, in_axes=(0, None))(points, corner)
-    expected = [moocore.hypervolume(cloud.astype(float), ref=corner.astype(float)) for cloud in points]
+@pytest.mark.parametrize("objectives", [2, 3, 4, 5])
+def test_hypervolume_equals_that_of_moocore(objectives, clouds):
+    points = clouds(count=125, objectives=objectives, seed=3)
+    corners = np.resize(np.float32([1.1, 0.7]), 125)[:, None].repeat(objectives, axis=1)
+    found = jax.vmap(hypervolume)(points, corners)
+    pairs = zip(points.astype(float), corners.astype(float), strict=True)
+    expected = [moocore.hypervolume(cloud, ref=corner) for cloud, corner in pairs]
+    assert min(expected) > 0.001
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -54,11 +56,19 @@ def test_what_lies_beyond_the_reference_or_is_no_point_contributes_nothing():
 
 def test_hypervolume_of_one_point_is_its_box():
     assert hypervolume(jnp.array([[1.0, 2.0, 3.0]]), jnp.array([2.0, 4.0, 6.0])) == 6
+    assert hypervolume(jnp.array([[1.0, 2.0, 3.0, 4.0]]), jnp.array([2.0, 4.0, 6.0, 8.0])) == 24
 
 
-@pytest.mark.parametrize("objectives", [1, 4])
+def test_an_objective_in_which_all_are_equal_multiplies_the_hypervolume(clouds):
+    flat = clouds(count=1, objectives=3, seed=6)[0]
+    thick = np.insert(flat, 1, 0.25, axis=1)
+    expected = 0.5 * hypervolume(flat, jnp.ones(3))
+    np.testing.assert_allclose(hypervolume(thick, jnp.array([1.0, 0.75, 1.0, 1.0])), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("objectives", [1, 6])
 def test_other_numbers_of_objectives_are_refused(objectives):
-    with pytest.raises(ValueError, match=f"expected 2 or 3 objectives, got {objectives}"):
+    with pytest.raises(ValueError, match=f"expected 2 to 5 objectives, got {objectives}"):
         hypervolume(jnp.zeros((3, objectives)), jnp.ones(objectives))
 
 
@@ -92,3 +102,59 @@ def test_ratio_of_dominance_heeds_masks_and_nan():
 def test_ratio_of_dominance_refuses_different_numbers_of_objectives():
     with pytest.raises(ValueError, match="b: expected a matrix"):
         ratio_of_dominance(jnp.zeros((2, 2)), jnp.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("objectives", [2, 5, 8])
+def test_the_estimate_is_within_five_standard_errors_and_these_are_as_large_as_the_scatter(objectives, clouds):
+    points = clouds(count=1, objectives=objectives, seed=8)[0]
+    corner = np.full(objectives, 0.9, np.float32)
+    exact = moocore.hypervolume(points.astype(float), ref=corner.astype(float))
+    keys = jax.random.split(jax.random.key(objectives), 100)
+    draw = jax.vmap(lambda key: hypervolume_estimate(points, corner, key=key, samples=3000))
+    estimates, errors = map(np.asarray, draw(keys))
+    assert (np.abs(estimates - exact) < 5 * errors).all()
+    assert abs(estimates.mean() - exact) < 5 * errors.mean() / 10
+    np.testing.assert_allclose(estimates.std(), errors.mean(), rtol=0.35)
+
+
+def test_the_estimate_counts_only_what_is_in_the_box_and_only_points():
+    points = jnp.array([[0.0, 0.0], [-9.0, jnp.nan], [-9.0, 2.0], [-9.0, -9.0]])
+    valid, corner, key = jnp.array([True, True, True, False]), jnp.ones(2), jax.random.key(0)
+    value, error = hypervolume_estimate(points, corner, key=key, samples=500, valid=valid)
+    assert value == 1
+    assert 0 < error < 0.01
+    value, error = hypervolume_estimate(points, corner, key=key, samples=500, valid=valid, ideal=-jnp.ones(2))
+    assert 0 < abs(value - 1) < 5 * error
+    value, _ = hypervolume_estimate(points, corner, key=key, samples=500, valid=valid, ideal=jnp.full(2, 0.5))
+    assert value == 0.25
+    nothing = hypervolume_estimate(points, corner, key=key, samples=500, valid=jnp.zeros(4, bool))
+    np.testing.assert_array_equal(nothing, [0, 0])
+
+
+def test_an_estimate_without_samples_is_refused():
+    with pytest.raises(ValueError, match="samples: expected at least 1, got 0"):
+        hypervolume_estimate(jnp.zeros((2, 2)), jnp.ones(2), key=jax.random.key(0), samples=0)
+
+
+@pytest.mark.parametrize("objectives", [2, 3, 4, 5])
+def test_igd_plus_equals_that_of_moocore(objectives, clouds):
+    points = clouds(count=125, objectives=objectives, seed=9)
+    fronts = clouds(count=125, objectives=objectives, seed=10)[:, :17] * np.float32(0.5)
+    found = jax.vmap(lambda a, b: igd_plus(a, b))(points, fronts)
+    pairs = zip(points.astype(float), fronts.astype(float), strict=True)
+    np.testing.assert_allclose(found, [moocore.igd_plus(a, ref=b) for a, b in pairs], rtol=1e-6)
+
+
+def test_igd_plus_heeds_the_mask_and_nan_and_is_zero_where_the_front_is_reached():
+    front = jnp.array([[0.0, 1.0], [1.0, 0.0]])
+    assert igd_plus(front - 1, front) == 0
+    points = jnp.array([[0.0, 1.0], [jnp.nan, 0.0], [1.0, 0.0], [4.0, jnp.inf]])
+    assert igd_plus(points, front, valid=jnp.array([True, True, False, True])) == 0.5
+    assert igd_plus(points, front, valid=jnp.array([False, True, False, False])) == jnp.inf
+
+
+@settings(max_examples=40, deadline=None)
+@given(small, hnp.arrays(np.float32, (8, 3), elements=st.integers(0, 3).map(float)))
+def test_igd_plus_never_rises_when_points_improve(points, gains):
+    front = jnp.array([[0.0, 3.0, 3.0], [3.0, 0.0, 3.0], [3.0, 3.0, 0.0]])
+    assert igd_plus(points - gains, front) <= igd_plus(points, front)

@@ -3,14 +3,17 @@ import doctest
 import pytest
 
 from hadas_jax import search
-from hadas_jax.search import nsga2
+from hadas_jax.search import nsga2, relaxed
 
 NAMES = {
-    *("NSGA2", "Params", "State"),
+    *("Elitist", "State", "NSGA2", "Params", "NSGA3", "RandomSearch", "Scalarised"),
+    *("is_strategy", "load_strategy", "strategy_names"),
     *("Best", "ProductFront", "best_under", "grid_front", "grid_hypervolume"),
-    *("product_front", "whole_product_front"),
+    *("listed_front", "product_front", "whole_product_front"),
     *("crowding_distance", "non_dominated_mask", "non_dominated_ranks", "truncate"),
-    *("hypervolume", "ratio_of_dominance"),
+    *("hypervolume", "hypervolume_estimate", "igd_plus", "ratio_of_dominance"),
+    *("Archive", "empty_archive", "insert"),
+    *("Descents", "RelaxedParams", "logits_of", "relaxed_search"),
     *("first_occurrences", "mutate", "sample", "tournament", "uniform_crossover"),
 }
 
@@ -21,7 +24,7 @@ def test_the_public_names_are_these():
     assert all(getattr(search, name).__doc__ for name in NAMES)
 
 
-@pytest.mark.parametrize("module", [search, nsga2])
+@pytest.mark.parametrize("module", [search, nsga2, relaxed])
 def test_the_examples_run(module):
     result = doctest.testmod(module)
     assert result.attempted > 0

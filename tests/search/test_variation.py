@@ -4,19 +4,15 @@ import numpy as np
 import pytest
 
 from hadas_jax.search import first_occurrences, mutate, sample, tournament, uniform_crossover
+from hadas_jax.search.duplicates import first_live
 
 CARDINALITIES = jnp.array([1, 2, 3, 29, 14, 1], jnp.int32)
 COUNT = 4000
 
 
-def keys(seed, count=COUNT):
-    return jax.random.split(jax.random.key(seed), count)
-
-
 @jax.jit
-def mutants(seed_keys, genomes, probability):
-    vary = jax.vmap(lambda k, g: mutate(k, g, CARDINALITIES, probability=probability))
-    return vary(seed_keys, genomes)
+def mutants(seed, genomes, probability):
+    return mutate(jax.random.key(seed), genomes, CARDINALITIES, probability=probability)
 
 
 def test_samples_cover_every_value_and_no_other():
@@ -28,14 +24,14 @@ def test_samples_cover_every_value_and_no_other():
 
 def test_mutation_with_certainty_changes_every_gene_that_can_change():
     genomes = sample(jax.random.key(0), CARDINALITIES, size=COUNT)
-    mutated = np.asarray(mutants(keys(1), genomes, 1.0))
+    mutated = np.asarray(mutants(1, genomes, 1.0))
     assert ((mutated != np.asarray(genomes)) == (np.asarray(CARDINALITIES) > 1)).all()
     assert ((mutated >= 0) & (mutated < np.asarray(CARDINALITIES))).all()
 
 
 def test_mutation_draws_all_other_values_alike():
     genomes = jnp.broadcast_to(CARDINALITIES[None] - 1, (COUNT, 6))
-    mutated = np.asarray(mutants(keys(2), genomes, 1.0))
+    mutated = np.asarray(mutants(2, genomes, 1.0))
     counts = np.bincount(mutated[:, 4], minlength=14)
     assert counts[13] == 0
     np.testing.assert_allclose(counts[:13], COUNT / 13, atol=5 * np.sqrt(COUNT / 13))
@@ -43,32 +39,46 @@ def test_mutation_draws_all_other_values_alike():
 
 def test_mutation_changes_the_given_share_of_genes_each_by_itself():
     genomes = sample(jax.random.key(0), CARDINALITIES, size=COUNT)
-    changed = np.asarray(mutants(keys(3), genomes, 0.3) != genomes)[:, 1:5]
+    changed = np.asarray(mutants(3, genomes, 0.3) != genomes)[:, 1:5]
     np.testing.assert_allclose(changed.mean(0), 0.3, atol=0.04)
     assert np.abs(np.corrcoef(changed.T) - np.eye(4)).max() < 0.08
-    assert (np.asarray(mutants(keys(3), genomes, 0.0)) == genomes).all()
+    assert (np.asarray(mutants(3, genomes, 0.0)) == genomes).all()
 
 
 def test_crossover_keeps_the_genes_of_a_pair_together_and_crosses_the_given_share():
-    a, b = jnp.zeros(20, jnp.int32), jnp.ones(20, jnp.int32)
-    cross = jax.jit(jax.vmap(lambda k: uniform_crossover(k, a, b, probability=0.7)))
-    first, second = map(np.asarray, cross(keys(4)))
+    a, b = jnp.zeros((COUNT, 20), jnp.int32), jnp.ones((COUNT, 20), jnp.int32)
+    cross = jax.jit(lambda key: uniform_crossover(key, a, b, probability=0.7))
+    first, second = map(np.asarray, cross(jax.random.key(4)))
     np.testing.assert_array_equal(first + second, 1)
     crossed = first.any(1)
     np.testing.assert_allclose(crossed.mean(), 0.7, atol=0.04)
     np.testing.assert_allclose(first[crossed].mean(0), 0.5, atol=0.06)
+    assert len(np.unique(first[crossed], axis=0)) > 0.98 * crossed.sum()
 
 
 def test_the_tournament_prefers_rank_then_room_and_reaches_everybody():
     ranks = jnp.array([0, 0, 1], jnp.int32)
     crowding = jnp.array([1.0, 2.0, jnp.inf])
-    winners = jax.jit(jax.vmap(lambda k: tournament(k, ranks, crowding)))(keys(5))
-    share = np.bincount(winners, minlength=3) / COUNT
+    winners = jax.jit(lambda key: tournament(key, ranks, crowding, shape=(2, COUNT // 2)))(jax.random.key(5))
+    assert winners.shape == (2, COUNT // 2)
+    assert (winners[0] != winners[1]).any()
+    share = np.bincount(winners.ravel(), minlength=3) / COUNT
     np.testing.assert_allclose(share, [3 / 9, 5 / 9, 1 / 9], atol=0.04)
 
 
 def test_a_tournament_of_one_is_won_by_that_one():
     assert tournament(jax.random.key(0), jnp.zeros(1, jnp.int32), jnp.zeros(1)) == 0
+
+
+def test_a_batch_of_keys_equals_one_genome_at_a_time():
+    genomes = sample(jax.random.key(0), CARDINALITIES, size=3)
+    keys = jax.random.split(jax.random.key(10), 3)
+
+    def vary(key, genome):
+        return mutate(key, genome, CARDINALITIES, probability=0.5)
+
+    alone = [vary(key, genome) for key, genome in zip(keys, genomes, strict=True)]
+    np.testing.assert_array_equal(jax.vmap(vary)(keys, genomes), alone)
 
 
 @pytest.mark.parametrize("cardinalities", [(2, 3, 2), (2**16, 2**16, 2), (2**31 - 1, 2, 2**31 - 1)])
@@ -79,6 +89,16 @@ def test_first_occurrences_are_those_of_a_set(cardinalities):
     seen: set[tuple[int, ...]] = set()
     expected = [not (tuple(g) in seen or seen.add(tuple(g))) for g in genomes.tolist()]
     np.testing.assert_array_equal(first_occurrences(jnp.asarray(genomes), cardinalities), expected)
+
+
+def test_first_live_rows_are_those_of_a_set_of_any_genes():
+    rng = np.random.default_rng(7)
+    genomes = rng.choice([-(2**31), -1, 0, 2**31 - 1], (60, 2)).astype(np.int32)
+    live = rng.random(60) < 0.7
+    rows = list(map(tuple, np.where(live[:, None], genomes, 5).tolist()))
+    expected = [row[0] != 5 and row not in rows[:place] for place, row in enumerate(rows)]
+    np.testing.assert_array_equal(first_live(genomes, live=live), expected)
+    assert 0 < sum(expected) < live.sum()
 
 
 def test_operators_are_the_same_without_jit():

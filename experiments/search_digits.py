@@ -1,0 +1,249 @@
+"""How good the search is on a trained space: surrogate against NSGA-II, joint against one after the other.
+
+    python experiments/search_digits.py --workdir runs/search_digits -o experiments/search_digits.json
+
+Trains the supernet of the digits space once (or continues in --workdir), then searches it with several seeds; every
+answer of the supernet is kept in the work directory, so that no backbone is evaluated twice by any of them. The
+hypervolume is that of the dynamic versions (exit subsets and clocks, ideal mapping) of all backbones evaluated so far,
+found for all of them alike, on the validation split.
+
+- surrogate: evaluations until NSGA-II's final hypervolume (448 evaluations) is reached, with the surrogate, with the
+  surrogate and gradient seeds, and by random search;
+- joint: HADAS (backbones, exits and clocks together) against exits and clocks added to the best static backbones that a
+  static search of the same budget finds: hypervolume, and ratio of dominance of the exact fronts.
+
+FIGURES
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from hadas_jax.methods import Archive, Engines, Hadas, Run, Settings
+from hadas_jax.methods.designs import non_dominated
+from hadas_jax.methods.inner import exact_front
+from hadas_jax.methods.proposals import SurrogateProposer
+from hadas_jax.report import LineProgress
+from hadas_jax.search import ratio_of_dominance
+from hadas_jax.workdir import WorkDir, versions, write_text
+
+BUDGET = 448
+KINDS: dict[str, dict[str, Any]] = {
+    "NSGA-II": {"population": 64},
+    "surrogate": {"population": 16, "surrogate": True},
+    "surrogate + gradient": {"population": 16, "surrogate": True, "gradient_seeds": 32},
+    "random search": {"population": 64, "strategy": "RandomSearch"},
+}
+
+
+@dataclass
+class Memory:
+    """Everything known of backbones, by genome: the supernet's answers and the tables of dynamic versions."""
+
+    path: Path
+    correct: dict[bytes, np.ndarray]
+    tables: dict[bytes, np.ndarray]
+
+    @classmethod
+    def load(cls, path: Path) -> "Memory":
+        """Reads the answers of earlier calls."""
+        if not path.is_file():
+            return cls(path, {}, {})
+        with np.load(path) as file:
+            return cls(path, {g.tobytes(): c for g, c in zip(file["genomes"], file["correct"], strict=True)}, {})
+
+    def save(self) -> None:
+        """Keeps the answers."""
+        genomes = np.array([np.frombuffer(genome, np.int32) for genome in self.correct])
+        np.savez_compressed(self.path, genomes=genomes, correct=np.array(list(self.correct.values())))
+
+
+def main() -> None:
+    """Searches with all seeds, prints and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=Path, required=True, help="of the supernet and its answers")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--device", default="agx-xavier-gpu")
+    arguments = parser.parse_args()
+    if arguments.output is not None and not arguments.output.parent.is_dir():
+        parser.exit(2, f"error: --output: expected a file in an existing folder, got {arguments.output}\n")
+    console = Console()
+    try:
+        lab = Lab(Settings(device=arguments.device), WorkDir(arguments.workdir), console)
+    except ValueError as error:
+        parser.exit(2, f"error: {error}\n")
+    rows = []
+    for seed in range(arguments.seeds):
+        rows.append(lab.compare(seed))
+        console.print(rows[-1], soft_wrap=True)
+    print_figures(rows, console)
+    if arguments.output is not None:
+        content = {"device": arguments.device, "budget": BUDGET, "versions": versions(), "seeds": rows}
+        write_text(arguments.output, json.dumps(content, indent=1) + "\n")
+
+
+class Lab:
+    """The trained space, and searches over it."""
+
+    def __init__(self, settings: Settings, workdir: WorkDir, console: Console) -> None:
+        self.run = Run(settings)
+        progress = LineProgress(console)
+        workdir.path.mkdir(parents=True, exist_ok=True)
+        params = self.run.train_supernet(self.run.initial_parameters(), workdir, progress)
+        self.engines = self.run.engines(self.run.train_exits(params, workdir, progress))
+        self.memory = Memory.load(workdir.path / "answers.npz")
+
+    def compare(self, seed: int) -> dict[str, Any]:
+        """All figures of one seed."""
+        curves = {}
+        for kind, settings in KINDS.items():
+            archive = self.search(
+                seed, budget=BUDGET if kind in ("NSGA-II", "random search") else BUDGET // 2, **settings
+            )
+            curves[kind] = self.curve(archive)
+        goal = curves["NSGA-II"][-1]
+        reached = {
+            kind: int(np.argmax(curve >= goal)) + 1 if curve[-1] >= goal else None for kind, curve in curves.items()
+        }
+        joint = self.search(seed, budget=BUDGET, population=64, elites=10)
+        static = self.search(seed, budget=BUDGET, population=64, elites=0)
+        fronts = [self.front(self.chosen(joint)), self.front(self.static_front(static))]
+        dominance = [float(ratio_of_dominance(jnp.asarray(a), jnp.asarray(b))) for a, b in (fronts, fronts[::-1])]
+        return {
+            "seed": seed,
+            "final_hypervolume": {kind: float(curve[-1]) for kind, curve in curves.items()},
+            "at_a_third": {kind: float(curve[BUDGET // 3 - 1]) for kind, curve in curves.items()},
+            "evaluations_to_goal": reached,
+            "joint": {
+                "hypervolume": [self.hypervolume(self.chosen(joint)), self.hypervolume(self.static_front(static))],
+                "backbones": [len(self.chosen(joint)), len(self.static_front(static))],
+                "ratio_of_dominance": dominance,
+            },
+        }
+
+    def search(
+        self,
+        seed: int,
+        *,
+        budget: int,
+        population: int,
+        strategy: str = "NSGA2",
+        surrogate: bool = False,
+        gradient_seeds: int = 0,
+        elites: int | None = None,
+    ) -> Archive:
+        """Searches with the given number of evaluations."""
+        base, generations = self.engines, budget // population
+        proposer = None
+        if surrogate:
+            proposer = SurrogateProposer(
+                space=base.space, device=base.device, samples=base.samples, gradient_seeds=gradient_seeds
+            )
+        hadas = Hadas(
+            space=base.space,
+            device=base.device,
+            evaluate=self.evaluate,
+            samples=base.samples,
+            engines=Engines(
+                population=population,
+                generations=generations,
+                elites=round(0.15 * population) if elites is None else elites,
+                strategy=strategy,
+            ),
+            proposer=proposer,
+        )
+        state = hadas.init(jax.random.key(seed))
+        for generation in range(generations):
+            state, _ = hadas.generation(state, jax.random.fold_in(jax.random.key(1000 + seed), generation))
+        return state.archive
+
+    def evaluate(self, genomes: np.ndarray) -> np.ndarray:
+        """The supernet's answers, from memory where they are."""
+        new = np.array([genome for genome in genomes if genome.tobytes() not in self.memory.correct])
+        if len(new):
+            for genome, words in zip(new, self.engines.evaluate(new), strict=True):
+                self.memory.correct[genome.tobytes()] = words
+            self.memory.save()
+        return np.stack([self.memory.correct[genome.tobytes()] for genome in genomes])
+
+    def tables(self, genomes: np.ndarray) -> np.ndarray:
+        """The tables of dynamic versions, from memory where they are."""
+        known = self.memory.tables
+        new = np.array([genome for genome in genomes if genome.tobytes() not in known])
+        if len(new):
+            found = self.engines.inner(jax.random.key(0), new, self.evaluate(new)).table
+            known |= {genome.tobytes(): table for genome, table in zip(new, found, strict=True)}
+        return np.stack([known[genome.tobytes()] for genome in genomes])
+
+    def curve(self, archive: Archive) -> np.ndarray:
+        """Hypervolume after every evaluation."""
+        tables = self.tables(archive.genomes[: int(archive.size)])
+        return np.array([self.engines.hypervolume(table) for table in np.minimum.accumulate(tables, axis=0)])
+
+    def hypervolume(self, genomes: np.ndarray) -> float:
+        """Of the dynamic versions of some backbones."""
+        return self.engines.hypervolume(self.tables(genomes).min(axis=0))
+
+    def chosen(self, archive: Archive) -> np.ndarray:
+        """Backbones that the inner search examined."""
+        return archive.genomes[archive.examined]
+
+    def static_front(self, archive: Archive) -> np.ndarray:
+        """Backbones of the static front."""
+        size = int(archive.size)
+        return archive.genomes[:size][non_dominated(archive.static[:size])]
+
+    def front(self, genomes: np.ndarray) -> np.ndarray:
+        """The exact front of the dynamic versions of some backbones, float32[N, 3]."""
+        base = self.engines
+        find = jax.jit(partial(exact_front, base.space, device=base.device, samples=base.samples, capacity=4096))
+        parts = []
+        for genome, words in zip(genomes, self.evaluate(genomes), strict=True):
+            found = find(jnp.asarray(genome), jnp.asarray(words))
+            parts.append(np.asarray(found.objectives)[np.asarray(found.valid)])
+        merged = np.concatenate(parts)
+        return merged[non_dominated(merged)]
+
+
+def _first(flags: np.ndarray) -> int | None:
+    """How many there are up to the first that is set; None where none is."""
+    return int(np.argmax(flags)) + 1 if flags.any() else None
+
+
+def print_figures(rows: list[dict[str, Any]], console: Console) -> None:
+    """Prints means and spreads over the seeds."""
+    table = Table(title=f"Hypervolume of all dynamic versions, {len(rows)} seeds")
+    for column in ("search", "after a third", "final", "evaluations to NSGA-II's final"):
+        table.add_column(column)
+    for kind in KINDS:
+        needed = [row["evaluations_to_goal"][kind] for row in rows]
+        table.add_row(
+            kind,
+            _spread([row["at_a_third"][kind] for row in rows]),
+            _spread([row["final_hypervolume"][kind] for row in rows]),
+            " ".join("never" if count is None else str(count) for count in needed),
+        )
+    console.print(table)
+    joint = [row["joint"] for row in rows]
+    for index, name in enumerate(("joint", "one after the other")):
+        volume = _spread([row["hypervolume"][index] for row in joint])
+        dominance = _spread([row["ratio_of_dominance"][index] for row in joint])
+        console.print(f"{name}: hypervolume {volume}, ratio of dominance over the other {dominance}")
+
+
+def _spread(values: list[float]) -> str:
+    return f"{np.mean(values):.4f} ± {np.std(values):.4f}"
+
+
+if __name__ == "__main__":
+    main()

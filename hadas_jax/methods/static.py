@@ -1,0 +1,125 @@
+"""What a backbone costs without exits, and the least that any of its dynamic versions can cost.
+
+Shapes: G genes, E exits, W words of a bit set, F operating points. Costs are of one sample, in seconds and joules.
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hadas_jax.evaluation import count_bits, segment_costs
+from hadas_jax.methods.limits import Limits, relative_excess
+from hadas_jax.spaces import MBConvSpace, available_exits, segments, workload
+from hw_models import Cost, Device, LayerTable, default_point, network_cost
+
+
+def trunk(space: MBConvSpace, genome: jax.Array) -> LayerTable:
+    """Returns the layer table of a backbone int32[G] without exit heads."""
+    layers = workload(space, space.decode(genome))
+    in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
+    return dataclasses.replace(layers, active=layers.active * in_trunk)
+
+
+def static_cost(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
+    """Returns the cost of a backbone without exits at the default clocks, float32[]."""
+    return network_cost(trunk(space, genome), device, default_point(device))
+
+
+@partial(jax.jit, static_argnames="space")
+def static_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> tuple[Cost, jax.Array]:
+    """Returns costs float32[N] of backbones int32[N, G] without exits, and their numbers of weights float32[N]."""
+
+    def one(genome: jax.Array) -> tuple[Cost, jax.Array]:
+        layers = trunk(space, genome)
+        cost = network_cost(layers, device, default_point(device))
+        return cost, jnp.sum(layers.weight_elements * layers.active)
+
+    return jax.vmap(one)(genomes)
+
+
+@partial(jax.jit, static_argnames="space")
+def static_reference(space: MBConvSpace, device: Device) -> jax.Array:
+    """Returns a reference point of hypervolumes: every sample wrong, twice the largest backbone's cost, float32[3]."""
+    largest = static_cost(space, jnp.asarray(space.largest_genome), device)
+    return jnp.stack([jnp.float32(1), 2 * largest.latency_s, 2 * largest.energy_j])
+
+
+def lower_bound(
+    space: MBConvSpace, genome: jax.Array, correct: jax.Array, device: Device, *, samples: int
+) -> jax.Array:
+    """What no dynamic version of a backbone goes below, whichever its exits.
+
+    Under the ideal mapping a version is wrong on at least the samples that no exit gets right, and with all exits,
+    their heads for free, as many samples stop as early as can be.
+
+    Args:
+      space: static.
+      genome: int32[G].
+      correct: uint32[E + 1, W], bit sets of the samples that every exit gets right.
+      device: the cost model.
+      samples: static.
+
+    Returns:
+      float32[F, 3]: error, latency_s and energy_j at every operating point.
+    """
+    backbone = space.decode(genome)
+    available = jnp.append(available_exits(space, backbone), True)
+    right = jax.lax.associative_scan(jnp.bitwise_or, jnp.where(available[:, None], correct, 0), axis=0)
+    share = count_bits(right).astype(jnp.float32) / samples
+    going_on = jnp.concatenate([jnp.ones(1), 1 - share[:-1]])
+    costs = segment_costs(space, backbone, device)
+    latency, energy = (going_on @ column[: space.num_exits + 1] for column in (costs.latency_s, costs.energy_j))
+    return jnp.stack([jnp.full_like(latency, 1 - share[-1]), latency, energy], axis=1)
+
+
+def lower_bound_excess(
+    space: MBConvSpace, genome: jax.Array, correct: jax.Array, *, device: Device, limits: jax.Array, samples: int
+) -> jax.Array:
+    """Returns float32[]: by how much every dynamic version of a backbone breaks limits float32[3] at least."""
+    error, latency, energy = lower_bound(space, genome, correct, device, samples=samples).T
+    return jnp.maximum(jnp.min(relative_excess((error, latency, energy), limits)), 0)
+
+
+def require_reachable(limits: Limits, space: MBConvSpace, device: Device) -> None:
+    """Refuses limits that contradict each other or the space: not even the start of the smallest backbone keeps them.
+
+    Args:
+      limits: of a search.
+      space: of the backbones.
+      device: the cost model.
+
+    Raises:
+      ValueError: no design of the space can keep the limits.
+    """
+    smallest = jnp.asarray(space.smallest_genome)
+    if limits.max_params is not None:
+        params = int(static_costs(space, smallest[None], device)[1][0])
+        if params > limits.max_params:
+            raise ValueError(
+                f"--max-params: expected at least {params:,}, the weights of the smallest backbone of the space "
+                f"{space.name}, got {limits.max_params:,}"
+            )
+    if limits.max_latency_ms is None and limits.max_energy_mj is None:
+        return
+    costs = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))(smallest)
+    latency_ms, energy_mj = (1e3 * np.asarray(column)[0] for column in (costs.latency_s, costs.energy_j))
+    for flag, least, limit, unit in (
+        ("--max-latency-ms", latency_ms, limits.max_latency_ms, "ms"),
+        ("--max-energy-mj", energy_mj, limits.max_energy_mj, "mJ"),
+    ):
+        if limit is not None and least.min() > limit:
+            raise ValueError(
+                f"{flag}: expected more than {least.min():.3g} {unit}, which the smallest backbone of the space "
+                f"{space.name} takes on {device.name} up to its first exit, got {limit:g}"
+            )
+    if limits.max_latency_ms is not None and limits.max_energy_mj is not None:
+        within = latency_ms <= limits.max_latency_ms
+        if energy_mj[within].min() > limits.max_energy_mj:
+            raise ValueError(
+                f"--max-latency-ms {limits.max_latency_ms:g} and --max-energy-mj {limits.max_energy_mj:g} contradict "
+                f"each other: at clocks of {device.name} that are fast enough, the smallest backbone of the space "
+                f"{space.name} takes {energy_mj[within].min():.3g} mJ up to its first exit"
+            )

@@ -1,0 +1,50 @@
+"""Backbones to start a search from: published ones by name, or those of another run's front."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hadas_jax.spaces import MBConvSpace, published, published_names
+
+
+def load_backbones(sources: Sequence[str], space: MBConvSpace) -> np.ndarray | None:
+    """Returns the genomes int32[N, G] of some backbones, each once; None for no sources.
+
+    Args:
+      sources: published names (see `spaces.published_names`), or paths of front.json files.
+      space: that the backbones must belong to.
+
+    Raises:
+      ValueError: an unknown name, a file that is no front, or backbones of another space.
+    """
+    found: list[np.ndarray] = []
+    for source in sources:
+        found += _from_file(source, space) if source.endswith(".json") else [_from_name(source, space)]
+    return np.array(list(dict.fromkeys(map(tuple, found))), np.int32) if found else None
+
+
+def _from_name(name: str, space: MBConvSpace) -> np.ndarray:
+    if name not in published_names():
+        known = ", ".join(published_names())
+        raise ValueError(f"--warm-start: expected some of {known}, or a front.json file, got {name!r}")
+    try:
+        return space.encode(published(name))
+    except ValueError as error:
+        raise ValueError(f"--warm-start {name}: expected a backbone of the space {space.name}: {error}") from error
+
+
+def _from_file(source: str, space: MBConvSpace) -> list[np.ndarray]:
+    try:
+        designs = json.loads(Path(source).read_text())["designs"]
+        genomes = [np.array(design["genome"], np.int32) for design in designs]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--warm-start {source}: expected the front.json of a run, cannot read it") from error
+    top = space.codec.cardinalities
+    for genome in genomes:
+        if genome.shape != top.shape or (genome < 0).any() or (genome >= top).any():
+            raise ValueError(
+                f"--warm-start {source}: expected backbones of the space {space.name} ({len(top)} genes), got others"
+            )
+    return genomes

@@ -1,0 +1,101 @@
+"""Weights and reference directions: points spread over the simplex of all mixtures of objectives.
+
+Das and Dennis, "Normal-boundary intersection", 1998, https://doi.org/10.1137/S1052623496307510.
+Everything here is static: numpy at trace time. Shapes: N directions, M objectives.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+
+def simplex_lattice(objectives: int, *, divisions: int) -> np.ndarray:
+    """All points of the unit simplex whose coordinates are multiples of 1 / divisions.
+
+    Args:
+        objectives: M, at least 1.
+        divisions: at least 1.
+
+    Returns:
+        float64[N, M] with N = binomial(divisions + M - 1, M - 1); rows sum to 1.
+
+    Raises:
+        ValueError: for fewer objectives or divisions.
+    """
+    if objectives < 1 or divisions < 1:
+        raise ValueError(f"objectives, divisions: expected at least 1, got {objectives}, {divisions}")
+    slots = divisions + objectives - 1
+    bars = np.array(list(itertools.combinations(range(slots), objectives - 1)), np.int64)
+    bars = bars.reshape(math.comb(slots, objectives - 1), objectives - 1)
+    edges = np.pad(bars, ((0, 0), (1, 1)), constant_values=((0, 0), (-1, slots)))
+    return (np.diff(edges, axis=1) - 1) / divisions
+
+
+def reference_directions(objectives: int, *, size: int) -> np.ndarray:
+    """As many directions as fit into a population, M of them at least.
+
+    Where there are so many objectives that the lattice has no point inside the simplex, a second lattice, shrunk
+    by half towards the centre, takes the room that is left.
+
+    Args:
+        objectives: M.
+        size: the population's.
+
+    Returns:
+        float64[N, M], N at most max(size, M).
+
+    Source: Deb and Jain 2014 (https://doi.org/10.1109/TEVC.2013.2281535), sections IV-B and V.
+    """
+    outer = _divisions(objectives, size)
+    directions = simplex_lattice(objectives, divisions=max(outer, 1))
+    inner = _divisions(objectives, size - len(directions)) if outer < objectives else 0
+    if not inner:
+        return directions
+    shrunk = (simplex_lattice(objectives, divisions=inner) + 1 / objectives) / 2
+    return np.concatenate([directions, shrunk])
+
+
+def spread_weights(objectives: int, *, count: int) -> np.ndarray:
+    """A given number of weight vectors, spread over the simplex.
+
+    A lattice where one has exactly this size, otherwise points of a fine lattice, each the farthest from those
+    before it, the first at the centre.
+
+    Args:
+        objectives: M.
+        count: N, at least 1.
+
+    Returns:
+        float64[N, M], rows sum to 1.
+
+    Raises:
+        ValueError: for a count below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count: expected at least 1, got {count}")
+    if objectives == 1:
+        return np.ones((count, 1))
+    divisions = _divisions(objectives, count)
+    if divisions and _size(objectives, divisions) == count:
+        return simplex_lattice(objectives, divisions=divisions)
+    fine = simplex_lattice(objectives, divisions=max(_divisions(objectives, 50 * count), 1) + 1)
+    picked = np.square(fine - 1 / objectives).sum(1).argmin(keepdims=True)
+    while len(picked) < count:
+        room = np.square(fine[:, None] - fine[picked][None]).sum(-1).min(1)
+        picked = np.append(picked, room.argmax())
+    return fine[picked]
+
+
+def _size(objectives: int, divisions: int) -> int:
+    return math.comb(divisions + objectives - 1, objectives - 1)
+
+
+def _divisions(objectives: int, size: int) -> int:
+    """The most divisions whose lattice has at most `size` points; 0 where even one has more."""
+    if objectives == 1:
+        return int(size >= 1)
+    divisions = 0
+    while _size(objectives, divisions + 1) <= size:
+        divisions += 1
+    return divisions

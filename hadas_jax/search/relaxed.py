@@ -1,0 +1,226 @@
+"""Gradient search over relaxed genomes: probabilities of choices instead of choices, one descent per weight vector.
+
+A gene's choices are the softmax of logits and Gumbel noise (Jang et al. 2017, https://arxiv.org/abs/1611.01144;
+Maddison et al. 2017, https://arxiv.org/abs/1611.00712), which falls from blurred to nearly one-hot with the
+temperature. Objectives are scalarised by the augmented Tchebycheff function (Steuer and Choo 1983,
+https://doi.org/10.1007/BF02591870), so that weights reach every part of a front, concave ones included.
+Shapes: W weight vectors, M objectives (minimised), G genes, C choices of the longest gene.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from hadas_jax.search._checks import check_matrix, check_shape
+
+Objectives = Callable[[jax.Array], jax.Array]
+"""Probabilities float32[G, C] -> float32[M], differentiable; sees one-hot genomes as well as blurred ones."""
+
+
+@struct.dataclass
+class RelaxedParams:
+    """What a user may sweep.
+
+    Attributes:
+        learning_rate: float32[], of Adam, on the logits.
+        first_temperature: float32[], of the first step; falls exponentially.
+        last_temperature: float32[], of the last step.
+        noise: float32[], factor of the Gumbel noise; 0 gives the plain softmax.
+        augmentation: float32[], weight of the sum of objectives beside the worst one.
+    """
+
+    learning_rate: jax.Array
+    first_temperature: jax.Array
+    last_temperature: jax.Array
+    noise: jax.Array
+    augmentation: jax.Array
+
+    @classmethod
+    def default(cls) -> "RelaxedParams":
+        """Values that suit a hundred steps."""
+        return cls(*(jnp.float32(value) for value in (0.1, 1.0, 0.2, 1.0, 0.01)))
+
+
+class Descents(NamedTuple):
+    """Where the descents ended.
+
+    Attributes:
+        genomes: int32[W, G], the likeliest choices.
+        probabilities: float32[W, G, C], softmax of the logits without noise, at temperature 1; draw more genomes from
+            them with `jax.random.categorical`.
+        visited: int32[steps, W, G], the likeliest choices of each step's draw.
+        objectives: float32[steps, W, M] of what was drawn; with `straight_through` those of `visited`, so that the best
+            of them can be picked.
+        losses: float32[steps, W], these objectives scalarised.
+    """
+
+    genomes: jax.Array
+    probabilities: jax.Array
+    visited: jax.Array
+    objectives: jax.Array
+    losses: jax.Array
+
+
+def relaxed_search(
+    key: jax.Array,
+    objectives: Objectives,
+    *,
+    cardinalities: tuple[int, ...],
+    weights: jax.Array,
+    ideal: jax.Array,
+    span: jax.Array,
+    params: RelaxedParams,
+    steps: int = 100,
+    straight_through: bool = False,
+    start: jax.Array | None = None,
+) -> Descents:
+    """Descends from every start towards the objectives that its weights ask for.
+
+    Pure and not jitted by itself: call it within `jax.jit`, so that what `objectives` closes over, such as a fitted
+    surrogate, may be an argument there and new values compile nothing.
+
+    Args:
+        key: typed PRNG key.
+        objectives: static.
+        cardinalities: number of choices of each gene, static.
+        weights: float32[W, M], not negative.
+        ideal: float32[M], the least of each objective.
+        span: float32[M], positive, what counts as one unit of each objective.
+        params: rates and temperatures.
+        steps: of Adam, static.
+        straight_through: objectives see one-hot genomes, gradients pass as if they saw the blurred ones; static.
+        start: float32[W, G, C], logits to start from, such as `logits_of` elite genomes; None: all choices alike.
+
+    Returns:
+        Where the descents ended, and what they met on the way.
+
+    Raises:
+        ValueError: shapes do not fit, or there is no step.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from hadas_jax.search.relaxed import RelaxedParams, relaxed_search
+        >>> def objectives(probabilities):
+        ...     mean = probabilities @ jnp.arange(4.0)
+        ...     return jnp.stack([mean.sum(), (3 - mean).sum()])
+        >>> search = jax.jit(lambda key: relaxed_search(
+        ...     key, objectives, cardinalities=(4, 4), weights=jnp.eye(2), ideal=jnp.zeros(2),
+        ...     span=jnp.full(2, 6.0), params=RelaxedParams.default()))
+        >>> search(jax.random.key(0)).genomes.tolist()
+        [[0, 0], [3, 3]]
+    """
+    check_matrix("weights", weights)
+    W, M = weights.shape
+    check_shape("ideal", ideal, (M,))
+    check_shape("span", span, (M,))
+    valid = jnp.asarray(_valid(cardinalities))
+    if steps < 1:
+        raise ValueError(f"steps: expected at least 1, got {steps}")
+    if start is None:
+        start = jnp.zeros((W, *valid.shape), jnp.float32)
+    check_shape("start", start, (W, *valid.shape))
+
+    def loss(
+        logits: jax.Array, key: jax.Array, weight: jax.Array, temperature: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        blurred = gumbel_softmax(key, logits, valid, temperature=temperature, noise=params.noise)
+        met = objectives(_harden(blurred) if straight_through else blurred)
+        value = tchebycheff((met - ideal) / span, weight, augmentation=params.augmentation)
+        return value, (_likeliest(blurred), met)
+
+    optimiser = optax.adam(params.learning_rate)
+    slopes = jax.vmap(jax.value_and_grad(loss, has_aux=True), in_axes=(0, 0, 0, None))
+
+    def step(carry: tuple, now: tuple[jax.Array, jax.Array]) -> tuple[tuple, tuple]:
+        logits, state = carry
+        key, temperature = now
+        (losses, (visited, met)), gradient = slopes(logits, jax.random.split(key, W), weights, temperature)
+        # Adam raises its decay, a float, to its count, an int: no strict promotion rule allows that.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimiser.update(gradient, state)
+        return (optax.apply_updates(logits, updates), state), (visited, met, losses)
+
+    schedule = (jax.random.split(key, steps), _temperatures(params, steps))
+    (logits, _), trace = jax.lax.scan(step, (start, optimiser.init(start)), schedule)
+    probabilities = jax.nn.softmax(jnp.where(valid[None], logits, -jnp.inf))
+    return Descents(_likeliest(probabilities), probabilities, *trace)
+
+
+def gumbel_softmax(
+    key: jax.Array, logits: jax.Array, valid: jax.Array, *, temperature: jax.Array | float, noise: jax.Array | float
+) -> jax.Array:
+    """Draws a blurred genome; at noise 1 its likeliest choices are distributed as the softmax of the logits.
+
+    Args:
+        key: typed PRNG key.
+        logits: float32[G, C].
+        valid: bool[G, C], choices that there are; the others get probability 0.
+        temperature: float32[], positive; towards 0 the draw is one-hot.
+        noise: float32[], factor of the Gumbel noise.
+
+    Returns:
+        float32[G, C], each row sums to 1.
+    """
+    drawn = logits + noise * jax.random.gumbel(key, logits.shape)
+    return jax.nn.softmax(jnp.where(valid, drawn / temperature, -jnp.inf))
+
+
+def tchebycheff(distance: jax.Array, weight: jax.Array, *, augmentation: jax.Array | float) -> jax.Array:
+    """Augmented Tchebycheff function: the worst weighted objective, and a little of all objectives, float32[].
+
+    Args:
+        distance: float32[M], from the ideal point, in units of each objective's span.
+        weight: float32[M].
+        augmentation: float32[], weight of the sum; above 0 the least is not dominated, whatever the weights.
+    """
+    return jnp.max(weight * distance) + augmentation * jnp.sum(distance)
+
+
+def logits_of(genomes: jax.Array, cardinalities: tuple[int, ...], *, confidence: float = 0.5) -> jax.Array:
+    """Logits that give each gene's choice this probability, and the gene's other choices equal shares of the rest.
+
+    Args:
+        genomes: int32[W, G].
+        cardinalities: number of choices of each gene.
+        confidence: within 0 .. 1, both excluded; below a gene's even share the choice is made less likely.
+
+    Returns:
+        float32[W, G, C].
+
+    Raises:
+        ValueError: confidence out of range, or another number of genes.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence}")
+    check_shape("genomes", genomes, (genomes.shape[0], len(cardinalities)))
+    others = np.maximum(np.array(cardinalities) - 1, 1)
+    lead = jnp.asarray(np.log(confidence * others / (1 - confidence)), jnp.float32)
+    return lead[None, :, None] * jax.nn.one_hot(genomes, max(cardinalities))
+
+
+def _valid(cardinalities: tuple[int, ...]) -> np.ndarray:
+    """Choices that each gene has, bool[G, C]."""
+    return np.arange(max(cardinalities))[None] < np.array(cardinalities)[:, None]
+
+
+def _likeliest(probabilities: jax.Array) -> jax.Array:
+    return jnp.argmax(probabilities, axis=-1).astype(jnp.int32)
+
+
+def _harden(blurred: jax.Array) -> jax.Array:
+    """The likeliest choices as one-hot rows, with the gradient of the blurred ones."""
+    hard = jax.nn.one_hot(_likeliest(blurred), blurred.shape[-1])
+    # In this order the padding stays exactly 0.
+    return hard + (blurred - jax.lax.stop_gradient(blurred))
+
+
+def _temperatures(params: RelaxedParams, steps: int) -> jax.Array:
+    """float32[steps], from the first temperature to the last by a constant factor."""
+    share = jnp.arange(steps, dtype=jnp.float32) / max(steps - 1, 1)
+    return params.first_temperature * (params.last_temperature / params.first_temperature) ** share
