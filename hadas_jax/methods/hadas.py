@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax.evaluation import segment_costs
 from hadas_jax.methods.archive import Archive, empty_archive, unseen
 from hadas_jax.methods.inner import (
     ERROR_LEVELS,
@@ -31,7 +32,7 @@ from hadas_jax.methods.inner import (
 )
 from hadas_jax.methods.limits import NO_LIMITS, Limits
 from hadas_jax.methods.proposals import Proposer
-from hadas_jax.methods.static import lower_bound_excess, static_costs, static_reference
+from hadas_jax.methods.static import lower_bound_excess, static_costs
 from hadas_jax.methods.versions import front_cells, table_hypervolume
 from hadas_jax.parallel import RowMap
 from hadas_jax.search import Elitist, State, load_strategy
@@ -133,7 +134,8 @@ class Hadas:
     @cached_property
     def reference(self) -> np.ndarray:
         """Every sample wrong, and twice the static cost of the largest backbone: float32[3]."""
-        return np.asarray(static_reference(self.space, self.device))
+        costs, _ = _static(self.space)(self.space.largest_genome[None], self.device)
+        return np.array([1, 2 * costs.latency_s[0], 2 * costs.energy_j[0]], np.float32)
 
     def init(self, key: jax.Array) -> HadasState:
         """Returns the state before the first generation: given, extreme and random backbones to evaluate."""
@@ -285,6 +287,7 @@ class Hadas:
         counts = np.array([exit_count(self.space, genome) for genome in genomes])
         exact = counts <= {"auto": MAX_EXACT_EXITS, "exact": self.space.num_exits, "evolved": -1}[engines.inner]
         seeds = np.asarray(jax.random.key_data(jax.random.split(key, len(genomes))))
+        rows = (genomes, correct, _segment_costs(self.space)(genomes, self.device), seeds)
         shared = (self.device, engines.limits.objectives, np.float32(engines.gamma), self.reference)
         block = 1 if jax.default_backend() == "cpu" else engines.elites
         breeding = (engines.inner_population, engines.inner_generations, block)
@@ -294,9 +297,8 @@ class Hadas:
             (~exact, _evolved(self.space, self.samples, *breeding)),
         ):
             if chosen.any():
-                parts.append(
-                    (np.flatnonzero(chosen), search((genomes[chosen], correct[chosen], seeds[chosen]), shared))
-                )
+                picked = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], rows)
+                parts.append((np.flatnonzero(chosen), search(picked, shared)))
         order = np.argsort(np.concatenate([rows for rows, _ in parts]))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *(found for _, found in parts))
 
@@ -306,9 +308,9 @@ def _exact(space: MBConvSpace, samples: int) -> RowMap:
     """Kept for equal arguments, so that searches over the same space share compiled code."""
 
     def search(rows: Any, shared: Any) -> Inner:
-        device, limits, gamma, reference = shared
+        _, limits, gamma, reference = shared
         exact = partial(search_exact, samples=samples, limits=limits, gamma=gamma, reference=reference)
-        return jax.lax.map(lambda row: exact(space, row[0], row[1], device), rows)
+        return jax.lax.map(lambda row: exact(space, *row[:3]), rows)
 
     return RowMap(search)
 
@@ -326,7 +328,7 @@ def _evolved(space: MBConvSpace, samples: int, population: int, generations: int
             population=population,
             generations=generations,
         )
-        return jax.vmap(lambda row: evolved(jax.random.wrap_key_data(row[2]), space, row[0], row[1], device))(rows)
+        return jax.vmap(lambda row: evolved(jax.random.wrap_key_data(row[3]), space, *row[:3], device))(rows)
 
     return RowMap(search, block=block)
 
@@ -334,6 +336,11 @@ def _evolved(space: MBConvSpace, samples: int, population: int, generations: int
 @lru_cache(maxsize=8)
 def _static(space: MBConvSpace) -> RowMap:
     return RowMap(partial(static_costs, space), block=16)
+
+
+@lru_cache(maxsize=8)
+def _segment_costs(space: MBConvSpace) -> RowMap:
+    return RowMap(lambda rows, device: jax.lax.map(lambda g: segment_costs(space, space.decode(g), device), rows))
 
 
 @lru_cache(maxsize=8)

@@ -26,7 +26,6 @@ from hadas_jax.evaluation.dynamic import (
     own_exits,
     own_outcomes,
     packed_dissimilarity,
-    segment_costs,
     subset_stats,
     useful_points,
 )
@@ -49,7 +48,7 @@ from hadas_jax.search import product_front
 from hadas_jax.search.enumerate import Chunk, fill_cells, stream
 from hadas_jax.spaces import MBConvSpace, available_exits
 from hadas_jax.spaces.exits import MAX_EXITS
-from hw_models import Cost, Device
+from hw_models import Cost
 
 __all__ = [
     "ERROR_LEVELS",
@@ -100,7 +99,7 @@ def search_exact(
     space: MBConvSpace,
     genome: jax.Array,
     correct: jax.Array,
-    device: Device,
+    costs: Cost,
     *,
     samples: int,
     limits: jax.Array,
@@ -113,13 +112,13 @@ def search_exact(
       space: static.
       genome: int32[G]; of exits beyond `MAX_EXITS` the last ones are left out.
       correct: uint32[E + 1, W], bit sets of the samples that each exit, and last the classifier, gets right.
-      device: the cost model.
+      costs: of `segment_costs`, float32[2 E + 1, F].
       samples: validation samples, static.
       limits: float32[3] on error, latency_s, energy_j; +inf for none. Versions beyond one are not in the table.
       gamma: float32[], weight of the dissimilarity in the score.
       reference: float32[3]; its latency is the table's longest.
     """
-    product = _product(space, genome, correct, device, samples=samples)
+    product = _product(space, genome, correct, costs, samples=samples)
     shares = _plan_shares(product, gamma)
     gains = exit_gains(product.costs)
     edges = latency_edges(reference[1])
@@ -151,7 +150,7 @@ def search_exact(
 
 @partial(jax.jit, static_argnames=("space", "samples", "capacity"))
 def exact_front(
-    space: MBConvSpace, genome: jax.Array, correct: jax.Array, device: Device, *, samples: int, capacity: int = 8192
+    space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Cost, *, samples: int, capacity: int = 8192
 ) -> DynamicFront:
     """Finds the exact front of all dynamic versions of a backbone.
 
@@ -159,11 +158,11 @@ def exact_front(
       space: static.
       genome: int32[G], of a backbone with at most `MAX_EXITS` exits.
       correct: uint32[E + 1, W], as for `search_exact`.
-      device: the cost model.
+      costs: of `segment_costs`, float32[2 E + 1, F].
       samples: validation samples, static.
       capacity: N, static; see `hadas_jax.search.ProductFront`.
     """
-    product = _product(space, genome, correct, device, samples=samples)
+    product = _product(space, genome, correct, costs, samples=samples)
     front = product_front(
         product.stats.error,
         product.stats.weights,
@@ -179,13 +178,12 @@ def exact_front(
     return DynamicFront(exits, front.point, front.objectives, front.valid, front.size)
 
 
-def _product(space: MBConvSpace, genome: jax.Array, correct: jax.Array, device: Device, *, samples: int) -> _Product:
-    backbone = space.decode(genome)
-    available = available_exits(space, backbone)
+def _product(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Cost, *, samples: int) -> _Product:
+    available = available_exits(space, space.decode(genome))
     own = own_exits(available, slots=min(space.num_exits, MAX_EXITS))
     stops = own_outcomes(correct[:-1], own)
     moved = jnp.concatenate([stops, correct[-1:]])
-    costs = own_costs(segment_costs(space, backbone, device), available, own)
+    costs = own_costs(costs, available, own)
     plans = jnp.left_shift(jnp.int32(1), jnp.minimum(own.count, len(own.used)))
     return _Product(
         own=own,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hadas_jax.evaluation.dynamic import count_bits, packed_dissimilarity, segment_costs
+from hadas_jax.evaluation.dynamic import count_bits, packed_dissimilarity
 from hadas_jax.methods.limits import relative_excess
 from hadas_jax.methods.versions import (
     ERROR_LEVELS,
@@ -56,6 +56,7 @@ def search_evolved(
     space: MBConvSpace,
     genome: jax.Array,
     correct: jax.Array,
+    costs: Cost,
     device: Device,
     *,
     samples: int,
@@ -72,7 +73,8 @@ def search_evolved(
       space: static.
       genome: int32[G].
       correct: uint32[E + 1, W], as for `search_exact`.
-      device: the cost model.
+      costs: of `segment_costs`, float32[2 E + 1, F].
+      device: whose clocks are bred.
       samples: validation samples, static.
       limits: float32[3], as for `search_exact`.
       gamma: float32[], as for `search_exact`.
@@ -85,7 +87,7 @@ def search_evolved(
         correct[None, :-1],
         correct,
         available_exits(space, space.decode(genome)),
-        segment_costs(space, space.decode(genome), device),
+        costs,
         device,
         samples=samples,
         limits=limits,

@@ -40,13 +40,6 @@ def static_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> tupl
     return jax.vmap(one)(genomes)
 
 
-@partial(jax.jit, static_argnames="space")
-def static_reference(space: MBConvSpace, device: Device) -> jax.Array:
-    """Returns a reference point of hypervolumes: every sample wrong, twice the largest backbone's cost, float32[3]."""
-    largest = static_cost(space, jnp.asarray(space.largest_genome), device)
-    return jnp.stack([jnp.float32(1), 2 * largest.latency_s, 2 * largest.energy_j])
-
-
 def lower_bound(
     space: MBConvSpace, genome: jax.Array, correct: jax.Array, device: Device, *, samples: int
 ) -> jax.Array:

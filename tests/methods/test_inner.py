@@ -97,14 +97,17 @@ def searches(small_space, device, reference, quick_jit):
     """Both searches as functions of genome, outcomes and limits, the second one of a seed as well."""
     shared = {"samples": SAMPLES, "gamma": jnp.float32(GAMMA), "reference": reference}
 
+    def costs_of(genome):
+        return segment_costs(small_space, small_space.decode(genome), device)
+
     def exact(genome, correct, limits, seed):
         del seed
-        return inner.search_exact(small_space, genome, pack_bits(correct), device, limits=limits, **shared)
+        return inner.search_exact(small_space, genome, pack_bits(correct), costs_of(genome), limits=limits, **shared)
 
     def evolved(genome, correct, limits, seed):
-        effort = {"population": 16, "generations": 12}
-        bits, key = pack_bits(correct), jax.random.key(seed)
-        return inner.search_evolved(key, small_space, genome, bits, device, limits=limits, **shared, **effort)
+        effort = {"population": 16, "generations": 12, "limits": limits, **shared}
+        found = (small_space, genome, pack_bits(correct), costs_of(genome), device)
+        return inner.search_evolved(jax.random.key(seed), *found, **effort)
 
     return {"exact": quick_jit(exact), "evolved": quick_jit(evolved)}
 
@@ -150,12 +153,12 @@ def test_limits_keep_versions_out_and_say_how_far_the_nearest_is(searches, cases
     assert within.any() == (share > 0)
 
 
-def test_the_exact_front_is_that_of_the_walk(small_space, cases, walked, device, quick_jit):
+def test_the_exact_front_is_that_of_the_walk(small_space, cases, walked, quick_jit):
     settings = {"samples": SAMPLES, "capacity": 256}
-    search = quick_jit(lambda genome, bits: inner.exact_front(small_space, genome, bits, device, **settings))
-    for (genome, correct, available, _), (exits, point, objectives, _) in zip(cases, walked, strict=True):
+    search = quick_jit(lambda genome, bits, costs: inner.exact_front(small_space, genome, bits, costs, **settings))
+    for (genome, correct, available, costs), (exits, point, objectives, _) in zip(cases, walked, strict=True):
         bits = pack_bits(jnp.asarray(correct))
-        front = search(genome, bits)
+        front = search(genome, bits, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), costs))
         size = int(front.size)
         assert front.valid[:size].all()
         assert not front.valid[size:].any()
