@@ -128,12 +128,12 @@ def inner(space: MBConvSpace, device: Device, console: Console, *, rounds: int, 
             rate = f"{versions / median / 1e6:,.0f} M"
             table.add_row(f"{name}, {kind}", str(exits), f"{versions:,}", f"{first:.2f}", f"{median:.3f}", rate)
     console.print(table)
-    genome = jnp.asarray(_backbones(space)["a0"])
-    correct = jnp.asarray(outcomes(space, np.asarray(genome)[None])[0])
-    costs, effort = costs_of(genome), {"population": 128, "generations": 60}
-    bred = jax.jit(lambda key, costs: search_evolved(key, space, genome, correct, costs, device, **effort, **common))
+    a0 = jnp.asarray(_backbones(space)["a0"])
+    correct = jnp.asarray(outcomes(space, np.asarray(a0)[None])[0])
+    costs, effort = costs_of(a0), {"population": 128, "generations": 60}
+    bred = jax.jit(lambda key, costs: search_evolved(key, space, a0, correct, costs, device, **effort, **common))
     volume = partial(table_hypervolume, reference=reference, limits=common["limits"])
-    best = exact(genome, correct, costs)
+    best = exact(a0, correct, costs)
     found = [bred(jax.random.key(seed), costs) for seed in range(seeds)]
     shares = [float(volume(one.table) / volume(best.table)) for one in found]
     tried = float(found[0].evaluations) / float(best.evaluations)

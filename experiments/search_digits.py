@@ -39,8 +39,8 @@ from hadas_jax.workdir import WorkDir, versions, write_text
 BUDGET = 448
 KINDS: dict[str, dict[str, Any]] = {
     "NSGA-II": {"population": 64},
-    "surrogate": {"population": 16, "surrogate": True},
-    "surrogate + gradient": {"population": 16, "surrogate": True, "gradient_seeds": 32},
+    "surrogate": {"population": 16, "elites": 16, "surrogate": True},
+    "surrogate + gradient": {"population": 16, "elites": 16, "surrogate": True, "gradient_seeds": 32},
     "random search": {"population": 64, "strategy": "RandomSearch"},
 }
 
@@ -152,7 +152,11 @@ class Lab:
         proposer = None
         if surrogate:
             proposer = SurrogateProposer(
-                space=base.space, device=base.device, samples=base.samples, gradient_seeds=gradient_seeds
+                space=base.space,
+                device=base.device,
+                samples=base.samples,
+                picks=population,
+                gradient_seeds=gradient_seeds,
             )
         hadas = Hadas(
             space=base.space,

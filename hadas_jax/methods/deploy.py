@@ -4,11 +4,10 @@ Thresholds are set on the calibration split alone. Designs are then chosen by wh
 calibration splits together, the selection samples: the cheapest of millions of designs is easily one that was
 lucky on few samples, so as many as can be had take part.
 
-Shapes: P backbones of the pool, G genes, E exits, R risk levels, S exit subsets, F operating points.
+Shapes: P backbones of the pool, G genes, E exits, R risk levels, F operating points.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -16,38 +15,21 @@ import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import Outcomes, mean_dissimilarity, segment_costs
-from hadas_jax.methods.designs import (
-    RISK_LEVELS,
-    Candidates,
-    Judged,
-    every_plan,
-    expected,
-    front_of,
-    judge,
-    non_dominated,
-    spread,
-    thresholds_of,
-)
-from hadas_jax.methods.hadas import Archive
+from hadas_jax.methods.designs import Candidates, Choice, Choices, merge, spread
+from hadas_jax.methods.inner import MAX_EXACT_EXITS
+from hadas_jax.methods.limits import NO_LIMITS, Limits
+from hadas_jax.methods.plans import RISK_LEVELS, Judged, anatomy, expected, judge, listed_plans, thresholds_of
+from hadas_jax.methods.pool import PoolFronts
 from hadas_jax.methods.results import POLICY_NAMES, Design, Level, Performance
-from hadas_jax.spaces import MBConvSpace, block_active, exit_subsets
-from hw_models import Cost, Device, operating_points
+from hadas_jax.spaces import MBConvSpace, block_active
+from hw_models import Device, operating_points
 
 TOLERANCE = 0.005  # of accuracy that the thresholds of an ideal design may cost on the selection samples
 LEVELS = 4
+EXACT_PLANS = 2**MAX_EXACT_EXITS  # of 13 exits at six risk levels; more take half a minute on two CPU cores
+NEAREST = 5  # designs to report where none keeps the limits
 
 Evaluate = Callable[[np.ndarray, LabelledImages], list[Outcomes]]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A design by its indices: backbone of the pool, exit subset, risk level, operating point."""
-
-    found_by: str
-    backbone: int
-    subset: int
-    level: int
-    point: int
 
 
 class Deployment:
@@ -60,6 +42,10 @@ class Deployment:
       splits: the data; `test` is not read before `measure`.
       policy: of the thresholds.
       evaluate: gives the outcomes of genomes on a split.
+      key: of the evolution for backbones with more than `exact_plans` plans.
+      limits: of the search.
+      per_exit_thresholds: search the risk level of each exit by itself.
+      exact_plans: all exit subsets, each at all shared risk levels, are tried where there are at most so many.
     """
 
     def __init__(
@@ -71,80 +57,115 @@ class Deployment:
         splits: Splits,
         policy: str,
         evaluate: Evaluate,
+        key: jax.Array,
+        limits: Limits = NO_LIMITS,
+        per_exit_thresholds: bool = False,
+        exact_plans: int = EXACT_PLANS,
     ) -> None:
         self.space, self.device, self.genomes = space, device, genomes
         self._splits, self._policy, self._evaluate = splits, policy, evaluate
-        self._points = operating_points(device)
-        self._subsets = 2**space.num_exits
+        self._limits, self._per_exit = limits, per_exit_thresholds
+        self._clocks = operating_points(device)
         decode = jax.jit(lambda genome: (space.decode(genome), block_active(space, space.decode(genome))))
-        self._backbones = [jax.tree.map(np.asarray, decode(jnp.asarray(g))) for g in genomes]
+        self._decoded = [jax.tree.map(np.asarray, decode(jnp.asarray(g))) for g in genomes]
+        slots = min(space.num_exits, MAX_EXACT_EXITS)
         cost = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))
-        self.costs: list[Cost] = [jax.tree.map(np.asarray, cost(jnp.asarray(g))) for g in genomes]
+        found = [anatomy(space, jnp.asarray(g), cost(jnp.asarray(g)), slots=slots) for g in genomes]
+        self.backbones = [jax.tree.map(np.asarray, backbone) for backbone in found]
+        self._pool = PoolFronts(self.backbones, device, key=key, limits=limits, exact_plans=exact_plans)
         calibration = evaluate(genomes, splits.calibration)
         self.thresholds = [np.asarray(thresholds_of(found, policy=policy)) for found in calibration]
         validation = evaluate(genomes, splits.validation)
-        self._outcomes = [_join(a, b) for a, b in zip(validation, calibration, strict=True)]
-        self.selection = [self._judge(b, found) for b, found in enumerate(self._outcomes)]
+        outcomes = [_join(a, b) for a, b in zip(validation, calibration, strict=True)]
+        self._correct = [found.correct[:-1] for found in outcomes]
+        self.selection = [self._judge(b, found) for b, found in enumerate(outcomes)]
 
     def _judge(self, backbone: int, outcomes: Outcomes) -> Judged:
-        found = judge(
-            self.space,
-            jnp.asarray(self.genomes[backbone]),
-            outcomes,
-            thresholds=jnp.asarray(self.thresholds[backbone]),
-            policy=self._policy,
-        )
+        found = judge(outcomes, thresholds=jnp.asarray(self.thresholds[backbone]), policy=self._policy)
         return jax.tree.map(np.asarray, found)
 
-    def choices(self, front_size: int) -> tuple[list[Choice], list[tuple[float, dict[str, Choice]]]]:
-        """Returns the fronts of both policies, and for each accuracy level its cheapest networks by name."""
-        stats = {p: [getattr(judged, p) for judged in self.selection] for p in POLICY_NAMES}
-        default = self.costs[0].latency_s.shape[1] - 1
-        fronts = {policy: front_of(judged, self.costs) for policy, judged in stats.items()}
-        at_default = {policy: every_plan(judged, self.costs, default) for policy, judged in stats.items()}
-        chosen = [
-            self._choice(policy, front, int(row))
-            for policy, front in fronts.items()
-            for row in spread(front.objectives, front_size)
-        ]
+    @property
+    def default_point(self) -> int:
+        """The default operating point, the highest clocks."""
+        return self.backbones[0].costs.latency_s.shape[1] - 1
+
+    def choices(self, front_size: int) -> Choices:
+        """Chooses designs of the fronts of both policies, and for each accuracy level its cheapest networks."""
+        fronts, at_default = {}, {}
+        for policy in POLICY_NAMES:
+            fronts[policy], at_default[policy] = self._pool.fronts(
+                [getattr(judged, policy) for judged in self.selection],
+                points=(None, self.default_point),
+                per_exit=self._per_exit and policy == "deployable",
+            )
+        within, chosen = {}, []
+        for policy, front in fronts.items():
+            rows, within[policy] = self._reported(front, front_size)
+            chosen += [self._choice(policy, front, row) for row in rows]
         levels = []
-        static = at_default["ideal"].take(np.flatnonzero(at_default["ideal"].plan == 0))
-        static = static.take(non_dominated(static.objectives))
+        static = self._static()
         for error in _level_errors(static):
-            row = static.cheapest(error)
-            picks = {"static": self._choice("ideal", static, _found(row))}
-            for policy in fronts:
-                for name, front in (("exits", at_default), ("exits_and_clocks", fronts)):
-                    row = front[policy].cheapest(error)
-                    picks[f"{policy} {name}"] = self._choice(policy, front[policy], _found(row))
+            picks = {"static": self._cheapest("ideal", static, error)}
+            for policy in POLICY_NAMES:
+                picks[f"{policy} exits"] = self._cheapest(policy, at_default[policy], error)
+                picks[f"{policy} exits_and_clocks"] = self._cheapest(policy, fronts[policy], error)
             levels.append((1.0 - error, picks))
-        return chosen, levels
+        return Choices(chosen, levels, within)
+
+    def _reported(self, front: Candidates, front_size: int) -> tuple[list[int], bool]:
+        """Returns the rows to report, and whether they keep the limits."""
+        excess = front.excess(self._limits)
+        kept = np.flatnonzero(excess == 0)
+        if not len(kept):
+            return np.argsort(excess, kind="stable")[:NEAREST].tolist(), False
+        return kept[spread(front.objectives[kept], front_size)].tolist(), True
+
+    def _static(self) -> Candidates:
+        """Returns the front of the backbones without exits at the default clocks."""
+        pool, exits = len(self.backbones), self.space.num_exits
+        levels, point = np.zeros((pool, exits), np.int32), np.full(pool, self.default_point)
+        objectives = [self._performance("ideal", b, levels[b], self.default_point) for b in range(pool)]
+        found = np.array([(p.error, p.latency_s, p.energy_j) for p in objectives], np.float32)
+        return merge([Candidates(np.arange(pool), levels, point, found)])
+
+    def _cheapest(self, policy: str, found: Candidates, max_error: float) -> Choice:
+        row = found.cheapest(max_error, limits=self._limits)
+        if row is None:
+            raise ValueError("expected a design of every accuracy level, got none")
+        return self._choice(policy, found, row)
 
     def _choice(self, policy: str, found: Candidates, row: int) -> Choice:
-        backbone, plan, point = (int(field[row]) for field in (found.backbone, found.plan, found.point))
-        if policy == "deployable":
-            return Choice(policy, backbone, plan % self._subsets, plan // self._subsets, point)
-        return Choice(policy, backbone, plan, self._level_of(backbone, plan, point), point)
+        backbone, point, levels = int(found.backbone[row]), int(found.point[row]), found.levels[row]
+        if policy == "ideal":
+            levels = self._leveled(backbone, levels, point)
+        excess = float(found.take(np.array([row])).excess(self._limits)[0])
+        return Choice(policy, backbone, levels, point, excess)
 
-    def _level_of(self, backbone: int, subset: int, point: int) -> int:
-        """Returns the cheapest risk level that keeps the static accuracy, or else the lowest level."""
-        judged, cost = self.selection[backbone], self.costs[backbone]
-        limit = judged.ideal.error[0] + TOLERANCE
-        found = [expected(judged.deployable, cost, r * self._subsets + subset, point) for r in range(len(RISK_LEVELS))]
-        energy = [energy if error <= limit else np.inf for error, _, energy in found]
-        return int(np.argmin(energy))
+    def _leveled(self, backbone: int, chosen: np.ndarray, point: int) -> np.ndarray:
+        """Gives all exits the cheapest risk level that keeps the static accuracy, or else the lowest level."""
+        limit = self._performance("ideal", backbone, np.zeros_like(chosen), point).error + TOLERANCE
+        plans = chosen[None] * np.arange(1, len(RISK_LEVELS) + 1, dtype=np.int32)[:, None]
+        found = [self._performance("deployable", backbone, plan, point) for plan in plans]
+        return plans[int(np.argmin([p.energy_j if p.error <= limit else np.inf for p in found]))]
 
-    def measure(
-        self, chosen: list[Choice], levels: list[tuple[float, dict[str, Choice]]]
-    ) -> tuple[tuple[Design, ...], tuple[Level, ...]]:
+    def _performance(
+        self, policy: str, backbone: int, levels: np.ndarray, point: int, judged: Judged | None = None
+    ) -> Performance:
+        """What a plan does on a split, by default on the selection samples."""
+        judged = judged or self.selection[backbone]
+        plan = np.minimum(levels, 1) if policy == "ideal" else levels
+        stats = listed_plans(getattr(judged, policy), jnp.asarray(plan[None]))
+        return Performance(*expected(stats, self.backbones[backbone].costs, 0, point))
+
+    def measure(self, choices: Choices) -> tuple[tuple[Design, ...], tuple[Level, ...]]:
         """Reads the test split, and returns designs and levels with what they do on it."""
-        every = chosen + [choice for _, picks in levels for choice in picks.values()]
+        every = choices.designs + [choice for _, picks in choices.levels for choice in picks.values()]
         used = sorted({choice.backbone for choice in every})
         outcomes = self._evaluate(self.genomes[used], self._splits.test)
         test = {b: self._judge(b, found) for b, found in zip(used, outcomes, strict=True)}
-        designs = tuple(self._design(choice, test[choice.backbone]) for choice in chosen)
+        designs = tuple(self._design(choice, test[choice.backbone]) for choice in choices.designs)
         built = []
-        for accuracy, picks in levels:
+        for accuracy, picks in choices.levels:
             found = {name: self._design(choice, test[choice.backbone]) for name, choice in picks.items()}
             built.append(
                 Level(
@@ -157,43 +178,41 @@ class Deployment:
         return designs, tuple(built)
 
     def _design(self, choice: Choice, test: Judged) -> Design:
-        space, cost = self.space, self.costs[choice.backbone]
-        genome = self.genomes[choice.backbone]
-        backbone, active = self._backbones[choice.backbone]
-        selection = self.selection[choice.backbone]
-        members = exit_subsets(space.num_exits)[choice.subset]
+        space, index = self.space, choice.backbone
+        backbone, active = self._decoded[index]
+        members = choice.levels > 0
         block = np.cumsum(active)[space.first_exit :] - 1
-        plan = choice.level * self._subsets + choice.subset
-        default = cost.latency_s.shape[1] - 1
+        thresholds = self.thresholds[index][np.maximum(choice.levels - 1, 0), np.arange(space.num_exits)]
+        clocks = jax.tree.map(lambda hz: float(hz[choice.point]) / 1e6, self._clocks)
+        going_on = np.asarray(listed_plans(test.deployable, jnp.asarray(choice.levels[None])).weights[0])
+        reached = np.append(going_on[: space.num_exits][members], going_on[space.num_exits])
+        after = np.append(going_on[1 : space.num_exits + 1][members], 0.0)
 
         def performances(judged: Judged) -> dict[str, Performance]:
-            return {
-                "ideal": Performance(*expected(judged.ideal, cost, choice.subset, choice.point)),
-                "deployable": Performance(*expected(judged.deployable, cost, plan, choice.point)),
-            }
+            return {p: self._performance(p, index, choice.levels, choice.point, judged) for p in POLICY_NAMES}
 
-        going_on = test.deployable.weights[plan][: space.num_exits + 1]
-        reached = np.append(going_on[:-1][members], going_on[-1])
-        after = np.append(going_on[1:][members], 0.0)
-        correct = self._outcomes[choice.backbone].correct[:-1]
-        clocks = jax.tree.map(lambda hz: float(hz[choice.point]) / 1e6, self._points)
+        def static(judged: Judged) -> Performance:
+            return self._performance("ideal", index, np.zeros_like(choice.levels), self.default_point, judged)
+
+        selection = self.selection[index]
         return Design(
             found_by=choice.found_by,
-            genome=tuple(int(g) for g in genome),
+            genome=tuple(int(g) for g in self.genomes[index]),
             backbone={name: value.tolist() for name, value in vars(backbone).items()},
             exits=tuple(int(i) for i in block[members]),
-            thresholds=tuple(float(t) for t in self.thresholds[choice.backbone][choice.level][members]),
+            thresholds=tuple(float(t) for t in thresholds[members]),
             clocks_mhz={
                 "core": round(clocks.core_hz, 3),
                 "memory": round(clocks.memory_hz, 3),
                 "host": round(clocks.host_hz, 3),
             },
-            dissimilarity=float(mean_dissimilarity(jnp.asarray(correct), jnp.asarray(members))),
+            dissimilarity=float(mean_dissimilarity(jnp.asarray(self._correct[index]), jnp.asarray(members))),
             selection=performances(selection),
             test=performances(test),
-            static_selection=Performance(*expected(selection.ideal, cost, 0, default)),
-            static_test=Performance(*expected(test.ideal, cost, 0, default)),
+            static_selection=static(selection),
+            static_test=static(test),
             test_shares=tuple(float(share) for share in reached - after),
+            excess=choice.excess,
         )
 
 
@@ -202,23 +221,8 @@ def _join(a: Outcomes, b: Outcomes) -> Outcomes:
     return jax.tree.map(lambda x, y: np.concatenate([x, y], axis=-1), a, b)
 
 
-def pool_of(archive: Archive) -> np.ndarray:
-    """Returns the different genomes [P, G] that the inner engine examined, and those on the static front."""
-    size = int(archive.size)
-    genomes, static = np.asarray(archive.genomes)[:size], np.asarray(archive.static)[:size]
-    chosen = np.asarray(archive.examined)[:size].copy()
-    chosen[non_dominated(static)] = True
-    return np.unique(genomes[chosen], axis=0)
-
-
 def _level_errors(static: Candidates) -> list[float]:
     """Returns up to `LEVELS` errors of the static front, evenly spaced along it, the lowest first."""
     errors = np.unique(static.objectives[:, 0])
     rows = np.unique(np.linspace(0, len(errors) - 1, LEVELS).round().astype(int))
     return [float(error) for error in errors[rows]]
-
-
-def _found(row: int | None) -> int:
-    if row is None:
-        raise ValueError("expected a design of every accuracy level, got none")
-    return row

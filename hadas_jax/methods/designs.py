@@ -56,6 +56,40 @@ class Candidates:
         return int(enough[order[0]])
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A design by its indices.
+
+    Attributes:
+      found_by: policy.
+      backbone: of the pool.
+      levels: int32[E], the plan: 0 for no exit, else its risk level from 1 on.
+      point: operating point.
+      excess: over the limits under its policy, 0 within.
+    """
+
+    found_by: str
+    backbone: int
+    levels: np.ndarray
+    point: int
+    excess: float
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What to report.
+
+    Attributes:
+      designs: of the fronts of both policies.
+      levels: accuracy levels, each with its cheapest networks by name.
+      within: by policy, whether the designs keep the limits; otherwise they are those nearest to them.
+    """
+
+    designs: list[Choice]
+    levels: list[tuple[float, dict[str, Choice]]]
+    within: dict[str, bool]
+
+
 def merge(parts: Sequence[Candidates]) -> Candidates:
     """Returns the candidates of all parts that no other one dominates, in the order of the parts."""
     fields = ("backbone", "levels", "point", "objectives")

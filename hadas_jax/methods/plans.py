@@ -14,8 +14,8 @@ import numpy as np
 from flax import struct
 
 from hadas_jax.evaluation import (
-    OwnExits,
     Outcomes,
+    OwnExits,
     SubsetStats,
     calibrate_thresholds,
     count_bits,
@@ -25,14 +25,14 @@ from hadas_jax.evaluation import (
     own_outcomes,
     pack_bits,
     scores,
-    segment_costs,
     subset_stats,
     threshold_stops,
     useful_points,
 )
 from hadas_jax.spaces import MBConvSpace, available_exits
-from hw_models import Cost, Device
+from hw_models import Cost
 
+_Carry = tuple[jax.Array, jax.Array]
 RISK_LEVELS = (0.004, 0.0075, 0.0125, 0.02, 0.03, 0.05)  # shares of samples that one exit may harm
 
 
@@ -77,12 +77,10 @@ class Judged:
 
 
 @partial(jax.jit, static_argnames=("space", "slots"))
-def anatomy(space: MBConvSpace, genome: jax.Array, device: Device, *, slots: int) -> Anatomy:
-    """Returns the anatomy of a backbone int32[G]; `slots` is K, static."""
-    backbone = space.decode(genome)
-    available = available_exits(space, backbone)
+def anatomy(space: MBConvSpace, genome: jax.Array, costs: Cost, *, slots: int) -> Anatomy:
+    """Returns the anatomy of a backbone int32[G] with segment costs float32[D, F]; `slots` is K, static."""
+    available = available_exits(space, space.decode(genome))
     own = own_exits(available, slots=slots)
-    costs = segment_costs(space, backbone, device)
     all_slots = own_exits(available, slots=space.num_exits)
     return Anatomy(available, own, costs, useful_points(own_costs(costs, available, all_slots)))
 
@@ -161,13 +159,13 @@ def listed_plans(stops: Stops, levels: jax.Array) -> SubsetStats:
     """
     nobody = jnp.zeros((len(levels), stops.correct.shape[1]), jnp.uint32)
 
-    def step(carry: tuple[jax.Array, jax.Array], exit: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    def step(carry: _Carry, exit: tuple[jax.Array, ...]) -> tuple[_Carry, jax.Array]:
         stopped, won = carry
         level, words, correct = exit
         newly = jnp.where((level > 0)[:, None], words[jnp.maximum(level - 1, 0)], jnp.uint32(0)) & ~stopped
         return (stopped | newly, won | (newly & correct[None])), stops.samples - count_bits(stopped)
 
-    exits = (levels.T, jnp.moveaxis(stops.stops, 1, 0), stops.correct[:-1])
+    exits: tuple[jax.Array, ...] = (levels.T, jnp.moveaxis(stops.stops, 1, 0), stops.correct[:-1])
     (stopped, won), going_on = jax.lax.scan(step, (nobody, nobody), exits)
     right = count_bits(won | (stops.correct[-1][None] & ~stopped))
     trunk = jnp.concatenate([going_on, (stops.samples - count_bits(stopped))[None]]).T.astype(jnp.float32)

@@ -1,10 +1,11 @@
 """What to evaluate next, by a surrogate that learns from everything evaluated so far.
 
-The surrogate predicts from a backbone's genes which share of the validation samples every exit gets right, and which
-share it or an earlier exit does. The latter tell how many samples go on to each segment, and so what the dynamic
-versions of a backbone cost and how wrong they are at best. NSGA-II goes through thousands of backbones by these
-predictions; only what is then evaluated on the supernet enters archive and front.
-Shapes: A archive, E exits, T = 2 (E + 1) targets, P proposals, G genes, C choices of the longest gene.
+The surrogate predicts from a backbone's genes which share of the validation samples every exit gets right, which share
+it or an earlier exit does, and the merit of the backbone. The second tell how many samples go on to each segment, and
+so what the dynamic versions of a backbone cost and how wrong they are at best. NSGA-II goes through thousands of
+backbones by these predictions; only what is then evaluated on the supernet enters archive and front.
+Shapes: A archive, E exits, T = 2 (E + 1) + 1 targets, P proposals, Q population, G genes, C choices of the longest
+gene.
 """
 
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from hadas_jax.spaces import MBConvSpace, available_exits, relaxed_cost, segment
 from hadas_jax.spaces.block_costs import block_costs, block_layers
 from hw_models import Cost, Device, cost, default_point, run_energy, run_latency
 
+_LEAST_MERIT = -1.0  # what breaks the limits by more is no worse
 _LEAST_SPAN = 1e-9  # of an objective that all backbones share
 
 # Gives P backbones int32[P, G], the most promising first.
@@ -50,8 +52,10 @@ class SurrogateProposer:
       device: the cost model.
       samples: validation samples.
       limits: of the search.
-      optimism: predicted shares are raised by so many standard deviations, so that the unknown is tried.
-      population: of the NSGA-II over predictions.
+      picks: P, backbones per call.
+      optimism: predicted merits are raised by so many standard deviations when backbones are picked, so that the
+        unknown is tried.
+      population: of the NSGA-II over predictions, at least P.
       generations: likewise.
       gradient_seeds: descents along the gradient of predictions and costs; NSGA-II starts from the best that they
         came by, as many as there are descents.
@@ -61,21 +65,25 @@ class SurrogateProposer:
     device: Device
     samples: int
     limits: Limits = NO_LIMITS
+    picks: int = 16
     optimism: float = 0.5
     population: int = 256
     generations: int = 60
     gradient_seeds: int = 0
 
     def __call__(self, key: jax.Array, archive: Archive) -> np.ndarray:
-        """Returns the population of the search over predictions, int32[P, G], the best first."""
+        """Returns backbones int32[P, G], new ones first: by merit, and by survival order, in turns."""
         fit_key, search_key = jax.random.split(key)
         cardinalities = tuple(int(c) for c in self.space.codec.cardinalities)
         surrogate = Surrogate(cardinalities=cardinalities)
-        targets, known = shares_right(self.space, archive.genomes, archive.correct, samples=self.samples)
-        filled = jnp.arange(len(known)) < archive.size
-        state = surrogate.fit(fit_key, archive.genomes, targets, known & filled[:, None])
         size, genomes = int(archive.size), archive.genomes
-        ideal_error = 1 - np.asarray(targets)[:size, -1:]
+        shares, known = shares_right(self.space, genomes, archive.correct, samples=self.samples)
+        merit = np.maximum(archive.merit, _LEAST_MERIT)[:, None]
+        targets = np.concatenate([shares, merit], axis=1)  # merits that are missing are NaN, as fit wants it
+        mask = np.pad(np.asarray(known), ((0, 0), (0, 1)), constant_values=True)
+        mask &= np.arange(len(genomes))[:, None] < size
+        state = surrogate.fit(fit_key, genomes, jnp.asarray(targets), jnp.asarray(mask))
+        ideal_error = 1 - np.asarray(shares)[:size, -1:]
         reached = np.concatenate([ideal_error, archive.static[:size, 1:]], axis=1)
         ideal, span = reached.min(axis=0), np.ptp(reached, axis=0)
         found = self._search(
@@ -103,17 +111,20 @@ class SurrogateProposer:
         span: jax.Array,
         blocks: jax.Array,
     ) -> jax.Array:
-        """NSGA-II over predictions: the population, the best first, int32[P, G]."""
+        """NSGA-II over predictions, and the picks from its last population, int32[P, G]."""
         strategy = NSGA2(population_size=self.population, cardinalities=surrogate.cardinalities)
         params = strategy.default_params
         limits = jnp.asarray(self.limits.objectives)
 
+        def predict(population: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return surrogate.predict(state, jax.nn.one_hot(population, max(surrogate.cardinalities)))
+
         def judge(population: jax.Array) -> tuple[jax.Array, jax.Array]:
-            mean, std = surrogate.predict(state, jax.nn.one_hot(population, max(surrogate.cardinalities)))
-            hopeful = mean + self.optimism * std
-            objectives = jax.vmap(partial(self._dynamic, device=self.device))(population, hopeful)
-            error, latency, energy = objectives.T
-            return objectives, jnp.maximum(relative_excess((error, latency, energy), limits), 0)
+            mean, _ = predict(population)
+            dynamic = jax.vmap(self._dynamic)(population, mean[:, :-1])
+            error, latency, energy = dynamic.T
+            violation = jnp.maximum(relative_excess((error, latency, energy), limits), 0)
+            return jnp.concatenate([dynamic, -mean[:, -1:]], axis=1), violation
 
         start_key, pick_key, init_key, loop_key, descent_key = jax.random.split(key, 5)
         drawn = sample(start_key, jnp.asarray(surrogate.cardinalities, jnp.int32), size=self.population)
@@ -134,7 +145,11 @@ class SurrogateProposer:
             return strategy.tell(tell_key, population, fitness, state, params, violation=violation)[0], None
 
         end, _ = jax.lax.scan(generation, start, jax.random.split(loop_key, self.generations))
-        return end.population
+        mean, std = predict(end.population)
+        filled = jnp.arange(genomes.shape[0]) < size
+        known = jnp.any(jnp.all(end.population[:, None] == genomes[None], axis=2) & filled[None], axis=1)
+        by_merit = jnp.argsort(-(mean[:, -1] + self.optimism * std[:, -1]))
+        return end.population[_in_turns(by_merit, known)[: self.picks]]
 
     def _descend(
         self,
@@ -156,7 +171,7 @@ class SurrogateProposer:
 
         def objectives(probabilities: jax.Array) -> jax.Array:
             cost = relaxed_cost(self.space, blocks, self.device, probabilities=probabilities, indices=point)
-            error = 1 - surrogate.predict(state, probabilities)[0][-1]
+            error = 1 - surrogate.predict(state, probabilities)[0][-2]
             return jnp.stack([error, cost.latency_s, cost.energy_j])
 
         weight_key, search_key = jax.random.split(key)
@@ -179,13 +194,21 @@ class SurrogateProposer:
     def _blocks(self) -> jax.Array:
         return block_costs(block_layers(self.space), self.device)
 
-    def _dynamic(self, genome: jax.Array, shares: jax.Array, *, device: Device) -> jax.Array:
+    def _dynamic(self, genome: jax.Array, shares: jax.Array) -> jax.Array:
         """Error, latency and energy of a backbone with all exits at the default clocks, heads for free, float32[3]."""
         E = self.space.num_exits
         right = jax.lax.cummax(jnp.clip(shares[E + 1 :], 0, 1))
-        costs = trunk_costs(self.space, genome, device)
+        costs = trunk_costs(self.space, genome, self.device)
         going_on = jnp.concatenate([jnp.ones(1), 1 - right[:-1]])
         return jnp.stack([1 - right[-1], going_on @ costs.latency_s, going_on @ costs.energy_j])
+
+
+def _in_turns(by_merit: jax.Array, known: jax.Array) -> jax.Array:
+    """Members of a population in survival order and their order by merit, in turns, known ones last: int32[Q]."""
+    count = known.shape[0]
+    turns = jnp.stack([by_merit.astype(jnp.int32), jnp.arange(count, dtype=jnp.int32)], axis=1).reshape(-1)
+    first = jnp.full(count, 2 * count, jnp.int32).at[turns].min(jnp.arange(2 * count, dtype=jnp.int32))
+    return jnp.argsort(first + 2 * count * known.astype(jnp.int32))
 
 
 @partial(jax.jit, static_argnames=("space", "samples"))
@@ -201,8 +224,8 @@ def shares_right(
       samples: static.
 
     Returns:
-      float32[A, T], the share of samples that each exit gets right, then the share that it or an earlier one does;
-      and bool[A, T], whether the backbone has the exit. The second kind is there for all exits: one that the
+      float32[A, T - 1], the share of samples that each exit gets right, then the share that it or an earlier one
+      does; and bool[A, T - 1], whether the backbone has the exit. The second kind is there for all exits: one that the
       backbone lacks adds nothing to the one before.
     """
 

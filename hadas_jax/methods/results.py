@@ -7,10 +7,11 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hadas_jax.methods.limits import NO_LIMITS, Limits
 from hadas_jax.workdir import write_text
 
 POLICY_NAMES = ("ideal", "deployable")
@@ -52,6 +53,8 @@ class Design:
       static_selection: without exits, at the default clocks.
       static_test: likewise.
       test_shares: share of the test samples that stop at each exit, and last at the classifier, when deployed.
+      excess: by how much the design exceeds the limits on the selection samples under the policy that found it,
+        relatively (see `hadas_jax.methods.limits`); 0 within.
     """
 
     found_by: str
@@ -66,11 +69,12 @@ class Design:
     static_selection: Performance
     static_test: Performance
     test_shares: tuple[float, ...]
+    excess: float = 0.0
 
 
 @dataclass(frozen=True)
 class Level:
-    """The cheapest networks of at least one accuracy on the selection samples.
+    """The cheapest networks of at least one accuracy on the selection samples, those within the limits first.
 
     Attributes:
       accuracy: the level, on the selection samples.
@@ -90,12 +94,14 @@ class Result:
     """The outcome of a run.
 
     Attributes:
-      designs: the fronts of both policies.
+      designs: the fronts of both policies; of one whose designs all break the limits, the few nearest to them.
       levels: from the highest accuracy down.
       largest_test_accuracy: of the largest backbone without exits.
       smallest_test_accuracy: of the smallest one.
       backbones: evaluated in the search.
       candidates: backbone, exits and clocks together, judged in the search.
+      limits: of the search.
+      within_limits: by policy, whether the designs of its front keep the limits on the selection samples.
     """
 
     designs: tuple[Design, ...]
@@ -104,6 +110,8 @@ class Result:
     smallest_test_accuracy: float
     backbones: int
     candidates: int
+    limits: Limits = NO_LIMITS
+    within_limits: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(POLICY_NAMES, True))
 
     def front(self, policy: str) -> list[Design]:
         """Returns the designs of one policy's front."""
@@ -161,6 +169,7 @@ def _row(design: Design) -> dict[str, Any]:
         row[f"{name}_latency_ms"] = found.latency_s * 1e3
         row[f"{name}_energy_mj"] = found.energy_j * 1e3
     row["test_shares"] = _words(design.test_shares)
+    row["excess"] = design.excess
     return row
 
 

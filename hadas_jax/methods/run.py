@@ -18,8 +18,10 @@ from hadas_jax.evaluation import Outcomes, pack_bits, population_outcomes
 from hadas_jax.loop import Advance, scanned
 from hadas_jax.loop import run as run_loop
 from hadas_jax.methods.archive import Archive
-from hadas_jax.methods.deploy import Deployment, pool_of
+from hadas_jax.methods.deploy import Deployment
 from hadas_jax.methods.hadas import Engines, Hadas, HadasState
+from hadas_jax.methods.inner import MAX_EXACT_EXITS
+from hadas_jax.methods.pool import pool_of
 from hadas_jax.methods.proposals import SurrogateProposer
 from hadas_jax.methods.results import Result, write_result
 from hadas_jax.methods.settings import Settings
@@ -27,7 +29,6 @@ from hadas_jax.methods.static import require_reachable
 from hadas_jax.methods.warm_start import load_backbones
 from hadas_jax.parallel import RowMap, share
 from hadas_jax.spaces import MBConvSpace, load_space
-from hadas_jax.spaces.exits import MAX_EXITS
 from hadas_jax.supernet import Parameters, initialise
 from hadas_jax.training import exit_step, init_state, sandwich_step, sgd
 from hadas_jax.workdir import CHECKPOINTS, WorkDir, versions
@@ -63,11 +64,12 @@ class Run:
         self.splits: Splits = load_dataset(settings.dataset, seed=settings.seed)
         _, size, _, channels = self.splits.train.images.shape
         self.space: MBConvSpace = space.adapt(in_channels=channels, classes=self.splits.classes, image_size=size)
-        if len(self.space.resolution) > 1 or self.space.num_exits > MAX_EXITS:
+        if len(self.space.resolution) > 1:
+            raise ValueError(f"space {space.name}: expected one resolution, got {len(self.space.resolution)}")
+        if settings.inner == "exact" and self.space.num_exits > MAX_EXACT_EXITS:
             raise ValueError(
-                f"space {space.name}: expected one resolution and at most {MAX_EXITS} exit positions for the "
-                f"exact inner search, got {len(self.space.resolution)} and {self.space.num_exits}; "
-                "use --space digits"
+                f"--inner exact: expected a space of at most {MAX_EXACT_EXITS} exit positions, got "
+                f"{self.space.num_exits} of {space.name}; use --inner auto"
             )
         if self.space.resolution[0] != size:
             raise ValueError(f"space {space.name}: expected images of {self.space.resolution[0]}, got {size} pixels")
@@ -178,7 +180,7 @@ class Run:
             engines=Engines(
                 population=settings.population,
                 generations=settings.generations,
-                elites=max(1, round(settings.elite_ratio * settings.population)),
+                elites=self._elites,
                 strategy=settings.strategy,
                 merit=settings.merit,
                 gamma=settings.gamma,
@@ -190,6 +192,12 @@ class Run:
         )
 
     @property
+    def _elites(self) -> int:
+        """With a surrogate all: it learns from merits, which cost far less than what the supernet answers."""
+        settings = self.settings
+        return settings.population if settings.surrogate else max(1, round(settings.elite_ratio * settings.population))
+
+    @property
     def _proposer(self) -> SurrogateProposer | None:
         settings = self.settings
         if not settings.surrogate:
@@ -199,16 +207,15 @@ class Run:
             device=self.device,
             samples=len(self.splits.validation.labels),
             limits=settings.limits,
+            picks=settings.population,
+            population=max(256, 2 * settings.population),
             gradient_seeds=settings.gradient_seeds,
         )
 
     def deploy(self, params: Parameters, archive: Archive, progress: Progress) -> Result:
         """Sets thresholds on the calibration split, chooses designs, and measures them on the test split."""
         settings, space = self.settings, self.space
-        genomes = np.unique(
-            np.concatenate([pool_of(archive), space.largest_genome[None], space.smallest_genome[None]]),
-            axis=0,
-        )
+        genomes = pool_of(archive, space, self.device, limits=settings.limits)
         judge = self._judge(params)
 
         def evaluate(genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
@@ -223,11 +230,14 @@ class Run:
             splits=self.splits,
             policy=settings.policy,
             evaluate=evaluate,
+            key=jax.random.fold_in(self._search_key, settings.generations),
+            limits=settings.limits,
+            per_exit_thresholds=settings.per_exit_thresholds,
         )
-        chosen, levels = deployment.choices(settings.front_size)
-        progress.update(1, {"backbones": float(len(genomes)), "designs": float(len(chosen))})
+        choices = deployment.choices(settings.front_size)
+        progress.update(1, {"backbones": float(len(genomes)), "designs": float(len(choices.designs))})
         progress.stage("test", 1)
-        designs, measured = deployment.measure(chosen, levels)
+        designs, measured = deployment.measure(choices)
         extremes = evaluate(np.stack([space.largest_genome, space.smallest_genome]), self.splits.test)
         largest, smallest = (float(np.mean(found.correct[-1])) for found in extremes)
         progress.update(1, {"largest_accuracy": largest, "smallest_accuracy": smallest})
@@ -238,6 +248,8 @@ class Run:
             smallest_test_accuracy=smallest,
             backbones=int(archive.size),
             candidates=int(np.sum(archive.versions, dtype=np.int64)),
+            limits=settings.limits,
+            within_limits=choices.within,
         )
 
     def _judge(self, params: Parameters) -> Callable[[np.ndarray, LabelledImages], Outcomes]:

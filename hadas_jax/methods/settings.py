@@ -72,6 +72,8 @@ class Settings:
     """Peak learning rate of the exit heads."""
     policy: str = "confidence"
     """What the deployable policy compares with thresholds: confidence, entropy or learned."""
+    per_exit_thresholds: bool = False
+    """Search the risk level of each exit by itself; otherwise the exits of a design share one."""
     front_size: int = 64
     """Designs to report of each front."""
     group: int = 4
@@ -110,8 +112,9 @@ class Settings:
             raise ValueError(f"--strategy: expected one of {', '.join(strategy_names())}, got {self.strategy!r}")
         _check("gamma", self.gamma, float, lowest=0)
         _check("gradient_seeds", self.gradient_seeds, int, lowest=0, highest=SurrogateProposer.population)
-        if not isinstance(self.surrogate, bool):
-            raise ValueError(f"--surrogate: expected true or false, got {self.surrogate!r}")
+        for name in ("surrogate", "per_exit_thresholds"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{flag(name)}: expected true or false, got {getattr(self, name)!r}")
         if not isinstance(self.warm_start, tuple) or not all(isinstance(name, str) for name in self.warm_start):
             raise ValueError(f"--warm-start: expected names or files, got {self.warm_start!r}")
         for name in ("max_latency_ms", "max_energy_mj"):

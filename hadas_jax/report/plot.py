@@ -1,16 +1,18 @@
 """The front as a picture."""
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from hadas_jax.methods.results import Design, Result
 
 _STYLES = {"ideal": ("tab:blue", "o"), "deployable": ("tab:orange", "s")}
+_LIMIT: dict[str, Any] = {"color": "tab:red", "linewidth": 0.8, "linestyle": "--"}
 
 
 def plot_front(result: Result, path: Path) -> None:
-    """Draws accuracy over energy and over latency, on the test split, as a PNG.
+    """Draws accuracy over energy and over latency, on the test split, as a PNG; limits of the search as thin lines.
 
     Args:
       result: of a run.
@@ -18,9 +20,10 @@ def plot_front(result: Result, path: Path) -> None:
     """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    for axis, quantity, label in (
-        (axes[0], "energy_j", "energy per sample (mJ)"),
-        (axes[1], "latency_s", "latency per sample (ms)"),
+    limits = result.limits
+    for axis, quantity, label, most in (
+        (axes[0], "energy_j", "energy per sample (mJ)", limits.max_energy_mj),
+        (axes[1], "latency_s", "latency per sample (ms)", limits.max_latency_ms),
     ):
         for policy, (colour, marker) in _STYLES.items():
             designs = result.front(policy)
@@ -43,6 +46,10 @@ def plot_front(result: Result, path: Path) -> None:
             marker="^",
             label="static, default clocks",
         )
+        if most is not None:
+            axis.axvline(most, **_LIMIT)
+        if limits.min_accuracy is not None:
+            axis.axhline(100 * limits.min_accuracy, **_LIMIT)
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("{x:.2g}")

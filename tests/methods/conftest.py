@@ -1,25 +1,12 @@
 import dataclasses
 
 import pytest
+from tiny_hadas import TINY
 
 from hadas_jax.commands import search
 from hadas_jax.methods import Settings
-from hadas_jax.spaces import MBConvSpace, Stage, catalogue
+from hadas_jax.spaces import catalogue
 
-TINY = MBConvSpace(
-    name="tiny",
-    resolution=(),
-    stem_width=(8,),
-    stem_stride=2,
-    stages=(
-        Stage(width=(8, 16), depth=(1, 2), kernel=(3,), expand=(1,)),
-        Stage(width=(16,), depth=(1, 2), kernel=(3,), expand=(2,), stride=2),
-    ),
-    last_width=(16,),
-    head_expand=1,
-    first_exit=1,
-    exit_width=8,
-)
 SETTINGS = Settings(
     space="tiny",
     population=4,

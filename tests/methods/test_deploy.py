@@ -1,5 +1,8 @@
 """Designs judged against a simulation that walks sample by sample."""
 
+import dataclasses
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +10,18 @@ import pytest
 
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import Outcomes
-from hadas_jax.methods.deploy import Deployment
-from hadas_jax.methods.designs import RISK_LEVELS, every_plan, expected, front_of, spread
-from hadas_jax.search import sample
-from hadas_jax.spaces import available_exits
-from hw_models import load_device
+from hadas_jax.methods import Limits, plan_fronts
+from hadas_jax.methods.archive import empty_archive
+from hadas_jax.methods.deploy import EXACT_PLANS, Deployment
+from hadas_jax.methods.designs import Candidates, spread
+from hadas_jax.methods.limits import NO_LIMITS
+from hadas_jax.methods.plan_fronts import plans_front, subset_front
+from hadas_jax.methods.plans import RISK_LEVELS, expected, listed_plans
+from hadas_jax.methods.pool import pool_of
+from hadas_jax.methods.static import static_costs
+from hw_models import load_device, with_clocks
 
-SAMPLES = 300
+SAMPLES, POINT = 300, 5
 
 
 @pytest.fixture(scope="module")
@@ -24,47 +32,77 @@ def space(listed_space):
 
 
 @pytest.fixture(scope="module")
-def deployment(space):
-    """Backbones whose outcomes are drawn: later exits are right more often and surer."""
-    genomes = np.asarray(sample(jax.random.key(0), jnp.asarray(space.codec.cardinalities), size=4))
-    genomes = np.unique(genomes, axis=0)
+def device():
+    found = load_device("agx-xavier-gpu")
+    core = [float(hz) for hz in found.core_hz[::4]]
+    return with_clocks(found, core_hz=core, memory_hz=[float(found.memory_hz[-1])], host_hz=[1190.4e6, 2265.6e6])
+
+
+@pytest.fixture(scope="module")
+def make(device):
+    """Deployments of backbones whose outcomes are drawn: later exits are right more often and surer."""
     nothing = LabelledImages(images=jnp.zeros((0, 8, 8, 1)), labels=jnp.zeros(0, jnp.int32))
     splits = Splits(nothing, nothing, nothing, nothing, classes=10, mean=0.0, deviation=1.0)
-    draws = iter(range(100))
 
-    def evaluate(genomes, data):
-        return [_outcomes(space.num_exits, next(draws)) for _ in genomes]
+    def make(space, genomes, **settings):
+        draws = iter(range(100))
 
-    return Deployment(
-        space,
-        load_device("agx-xavier-gpu"),
-        genomes=genomes,
-        splits=splits,
-        policy="confidence",
-        evaluate=evaluate,
-    )
+        def evaluate(genomes, data):
+            return [_outcomes(space.num_exits, next(draws)) for _ in genomes]
+
+        inputs = {"genomes": genomes, "splits": splits, "policy": "confidence", "evaluate": evaluate}
+        return Deployment(space, device, **inputs, key=jax.random.key(7), **settings)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def genomes(space):
+    drawn = np.random.default_rng(0).integers(0, space.codec.cardinalities, (3, len(space.codec.cardinalities)))
+    return np.unique(np.concatenate([drawn, space.largest_genome[None]]).astype(np.int32), axis=0)
+
+
+@pytest.fixture(scope="module")
+def deployment(make, space, genomes):
+    return make(space, genomes)
+
+
+@pytest.fixture(scope="module")
+def deep(small_space):
+    """With 19 exit positions."""
+    first, second = small_space.stages
+    stages = (dataclasses.replace(first, depth=(2, 4)), dataclasses.replace(second, depth=(4, 16)))
+    return dataclasses.replace(small_space, name="deep", stages=stages)
 
 
 def _outcomes(exits, seed):
     rng = np.random.default_rng(seed)
     difficulty = rng.uniform(size=SAMPLES)
-    correct = np.stack([rng.uniform(size=SAMPLES) > difficulty * (0.5 - 0.1 * e) for e in range(exits + 1)])
+    skill = np.linspace(0.5, 0.1, exits + 1)
+    correct = np.stack([rng.uniform(size=SAMPLES) > difficulty * s for s in skill])
     confidence = np.clip(correct * 0.3 + rng.uniform(0.2, 0.7, size=correct.shape), 0, 1).astype(np.float32)
     return Outcomes(correct=correct, confidence=confidence, entropy=-confidence, learned=confidence)
 
 
-def _simulate(correct, confidence, cost, *, subset, thresholds, point, exits):
-    """Walks every sample through the network; thresholds None: it stops wherever the exit is right."""
-    wrong, latency, energy = 0, 0.0, 0.0
-    for n in range(correct.shape[1]):
-        run = [0]
-        right = correct[-1, n]
+def _bits(words, samples):
+    """uint32[..., W] -> bool[..., N]."""
+    flags = (words[..., None] >> np.arange(32, dtype=np.uint32)) & 1
+    return flags.reshape(*words.shape[:-1], -1)[..., :samples].astype(bool)
+
+
+def _simulate(stops, plan, cost, *, point):
+    """Walks every sample through the network."""
+    samples = stops.samples
+    would_stop, correct = _bits(stops.stops, samples), _bits(stops.correct, samples)
+    exits, wrong, latency, energy = len(plan), 0, 0.0, 0.0
+    for n in range(samples):
+        run, right = [0], correct[-1, n]
         for e in range(exits):
             if e:
                 run.append(e)
-            if subset >> e & 1:
+            if plan[e]:
                 run.append(exits + 1 + e)
-                if correct[e, n] if thresholds is None else confidence[e, n] >= thresholds[e]:
+                if would_stop[plan[e] - 1, e, n]:
                     right = correct[e, n]
                     break
         else:
@@ -72,72 +110,102 @@ def _simulate(correct, confidence, cost, *, subset, thresholds, point, exits):
         wrong += not right
         latency += cost.latency_s[run, point].astype(np.float64).sum()
         energy += cost.energy_j[run, point].astype(np.float64).sum()
-    samples = correct.shape[1]
     return wrong / samples, latency / samples, energy / samples
 
 
-def test_expected_costs_are_what_a_walk_through_the_samples_costs(deployment, space):
-    exits, subsets = space.num_exits, 2**space.num_exits
-    for backbone, judged in enumerate(deployment.selection):
-        outcomes, cost = deployment._outcomes[backbone], deployment.costs[backbone]
-        available = np.asarray(available_exits(space, space.decode(jnp.asarray(deployment.genomes[backbone]))))
-        for subset in range(subsets):
-            if any(subset >> e & 1 and not available[e] for e in range(exits)):
-                assert np.isinf(judged.ideal.error[subset])
-                continue
-            for level in (None, 0, len(RISK_LEVELS) - 1):
-                thresholds = None if level is None else deployment.thresholds[backbone][level]
-                stats = judged.ideal if level is None else judged.deployable
-                plan = subset if level is None else level * subsets + subset
-                walked = _simulate(
-                    outcomes.correct,
-                    outcomes.confidence,
-                    cost,
-                    subset=subset,
-                    thresholds=thresholds,
-                    point=1000,
-                    exits=exits,
-                )
-                np.testing.assert_allclose(expected(stats, cost, plan, 1000), walked, rtol=2e-6)
+def _every_plan(available, levels):
+    """All plans of the exits that are there, all exits at one level, int32[M, E]."""
+    choices = [(0, 1) if there else (0,) for there in available]
+    subsets = np.array(list(itertools.product(*choices)), np.int32)
+    return np.unique(np.concatenate([subsets * (r + 1) for r in range(levels)]), axis=0)
 
 
-def test_fronts_hold_no_dominated_design_and_miss_none(deployment):
-    stats = [judged.ideal for judged in deployment.selection]
-    costs = [jax.tree.map(lambda c: c[:, ::200], cost) for cost in deployment.costs]
-    front = front_of(stats, costs)
-    points = costs[0].latency_s.shape[1]
-    every = np.concatenate([every_plan(stats, costs, p).objectives for p in range(points)])
-    every = every[np.isfinite(every).all(axis=1)]
-    kept = front.objectives.astype(np.float64)
-    weakly = (every[None] <= kept[:, None] * (1 - 1e-6)).all(axis=2)
+def _candidates(deployment, policy):
+    """The objectives of every plan at every point, float64[n, 3]."""
+    rows = []
+    for judged, backbone in zip(deployment.selection, deployment.backbones, strict=True):
+        stops = getattr(judged, policy)
+        plans = _every_plan(backbone.available, len(stops.stops))
+        stats = listed_plans(stops, jnp.asarray(plans))
+        weights = np.asarray(stats.weights, np.float64)
+        costs = [weights @ np.asarray(c, np.float64) for c in (backbone.costs.latency_s, backbone.costs.energy_j)]
+        error = np.broadcast_to(np.asarray(stats.error, np.float64)[:, None], costs[0].shape)
+        rows.append(np.stack([error, *costs], axis=-1).reshape(-1, 3))
+    return np.concatenate(rows)
+
+
+def _assert_front(found, every):
+    weakly = (every[None] <= found[:, None] * (1 - 1e-6)).all(axis=2)
     assert not weakly.any(), "a kept design is dominated"
-    covered = (kept[None] <= every[:, None] * (1 + 1e-6)).all(axis=2).any(axis=1)
+    covered = (found[None] <= every[:, None] * (1 + 1e-6)).all(axis=2).any(axis=1)
     assert covered.all(), "a design is missing"
 
 
-def test_levels_take_the_cheapest_network_that_is_good_enough(deployment, space):
-    _, levels = deployment.choices(8)
-    default = deployment.costs[0].latency_s.shape[1] - 1
-    plans = every_plan([judged.deployable for judged in deployment.selection], deployment.costs, default)
+def test_expected_costs_are_what_a_walk_through_the_samples_costs(deployment):
+    rng = np.random.default_rng(1)
+    for judged, backbone in zip(deployment.selection, deployment.backbones, strict=True):
+        for stops in (judged.ideal, judged.deployable):
+            plans = rng.integers(0, len(stops.stops) + 1, (4, len(backbone.available))) * backbone.available
+            stats = listed_plans(stops, jnp.asarray(plans, jnp.int32))
+            for row, plan in enumerate(plans):
+                walked = _simulate(stops, plan, backbone.costs, point=POINT)
+                np.testing.assert_allclose(expected(stats, backbone.costs, row, POINT), walked, rtol=2e-6)
+
+
+def test_who_stops_is_who_is_right_or_sure_enough(deployment, space):
+    drawn = [_outcomes(space.num_exits, seed) for seed in range(2 * len(deployment.genomes))]
+    pairs = zip(drawn[len(deployment.genomes) :], drawn[: len(deployment.genomes)], strict=True)
+    for judged, thresholds, (validation, calibration) in zip(
+        deployment.selection, deployment.thresholds, pairs, strict=True
+    ):
+        correct = np.concatenate([validation.correct, calibration.correct], axis=1)
+        sure = np.concatenate([validation.confidence, calibration.confidence], axis=1)[:-1]
+        np.testing.assert_array_equal(_bits(judged.ideal.stops[0], 2 * SAMPLES), correct[:-1])
+        np.testing.assert_array_equal(_bits(judged.deployable.stops, 2 * SAMPLES), sure[None] >= thresholds[..., None])
+
+
+@pytest.mark.parametrize("policy", ["ideal", "deployable"])
+def test_fronts_hold_no_dominated_design_and_miss_none(deployment, policy):
+    stops = [getattr(judged, policy) for judged in deployment.selection]
+    front, at_default = deployment._pool.fronts(stops, points=(None, deployment.default_point))
+    every = _candidates(deployment, policy)
+    _assert_front(front.objectives.astype(np.float64), every)
+    points = len(deployment.backbones[0].points)
+    _assert_front(at_default.objectives.astype(np.float64), every[points - 1 :: points])
+
+
+def test_points_that_are_left_out_are_beaten_for_every_plan_with_its_own_thresholds(deployment):
+    rng = np.random.default_rng(2)
+    backbone, stops = deployment.backbones[-1], deployment.selection[-1].deployable
+    plans = rng.integers(0, len(RISK_LEVELS) + 1, (20, len(backbone.available))) * backbone.available
+    weights = np.asarray(listed_plans(stops, jnp.asarray(plans, jnp.int32)).weights, np.float64)
+    latency, energy = weights @ backbone.costs.latency_s, weights @ backbone.costs.energy_j
+    left = backbone.points[backbone.points >= 0]
+    gone = np.setdiff1d(np.arange(latency.shape[1]), left)
+    assert len(gone)
+    for point in gone:
+        better = (latency[:, left] < latency[:, [point]]) & (energy[:, left] < energy[:, [point]])
+        assert better.any(axis=1).all()
+
+
+def test_levels_take_the_cheapest_network_that_is_good_enough(deployment):
+    levels = deployment.choices(8).levels
+    every = _candidates(deployment, "deployable")
+    points = len(deployment.backbones[0].points)
     assert [accuracy for accuracy, _ in levels] == sorted((accuracy for accuracy, _ in levels), reverse=True)
     for accuracy, picks in levels:
-        enough = plans.objectives[:, 0] <= 1 - accuracy + 1e-6
-        choice = picks["deployable exits"]
-        judged, cost = deployment.selection[choice.backbone], deployment.costs[choice.backbone]
-        plan = choice.level * 2**space.num_exits + choice.subset
-        error, _, energy = expected(judged.deployable, cost, plan, choice.point)
-        assert error <= 1 - accuracy + 1e-6
-        assert energy == pytest.approx(plans.objectives[enough, 2].min(), rel=1e-5)
-        assert choice.point == default
-        static, clocked = picks["static"], picks["deployable exits_and_clocks"]
-        assert static.subset == 0
-        clocked_judged, clocked_cost = deployment.selection[clocked.backbone], deployment.costs[clocked.backbone]
-        clocked_plan = clocked.level * 2**space.num_exits + clocked.subset
-        assert expected(clocked_judged.deployable, clocked_cost, clocked_plan, clocked.point)[2] <= energy * (1 + 1e-6)
+        assert not picks["static"].levels.any()
+        for name, candidates in (("exits", every[points - 1 :: points]), ("exits_and_clocks", every)):
+            choice = picks[f"deployable {name}"]
+            found = deployment._performance("deployable", choice.backbone, choice.levels, choice.point)
+            enough = candidates[:, 0] <= 1 - accuracy + 1e-6
+            assert found.error <= 1 - accuracy + 1e-6
+            assert found.energy_j == pytest.approx(candidates[enough, 2].min(), rel=1e-5)
+        assert picks["deployable exits"].point == deployment.default_point
 
 
 def test_measured_designs_name_their_exits_thresholds_and_shares(deployment, space):
-    designs, levels = deployment.measure(*deployment.choices(8))
+    designs, levels = deployment.measure(deployment.choices(8))
     assert levels
     for design in designs:
         assert len(design.exits) == len(design.thresholds) == len(design.test_shares) - 1
@@ -146,6 +214,95 @@ def test_measured_designs_name_their_exits_thresholds_and_shares(deployment, spa
         blocks = sum(design.backbone["depth"])
         assert all(space.first_exit <= block < blocks for block in design.exits)
         assert design.test["ideal"].error <= design.static_test.error + 1e-9
+        assert design.excess == 0
+
+
+def test_designs_on_a_front_keep_the_limits_and_are_those_of_the_free_front_that_do(make, space, genomes, deployment):
+    free = deployment._pool.fronts([j.deployable for j in deployment.selection], points=(None,))[0]
+    limits = Limits(max_latency_ms=1e3 * float(np.median(free.objectives[:, 1])))
+    choices = make(space, genomes, limits=limits).choices(10**6)
+    kept = [choice for choice in choices.designs if choice.found_by == "deployable"]
+    assert choices.within == {"ideal": True, "deployable": True}
+    assert len(kept) == (free.objectives[:, 1] <= limits.objectives[1]).sum()
+    for choice in choices.designs:
+        found = deployment._performance(choice.found_by, choice.backbone, choice.levels, choice.point)
+        assert found.latency_s <= limits.max_latency_ms * 1e-3 * (1 + 1e-6)
+
+
+def test_where_nothing_keeps_the_limits_the_nearest_are_reported_with_their_excess(make, space, genomes, deployment):
+    every = _candidates(deployment, "deployable")
+    limits = Limits(max_latency_ms=800 * every[:, 1].min(), max_energy_mj=800 * every[:, 2].min())
+    limited = make(space, genomes, limits=limits)
+    choices = limited.choices(8)
+    assert choices.within["deployable"] is False
+    designs = [d for d in limited.measure(choices)[0] if d.found_by == "deployable"]
+    assert 1 <= len(designs) <= 5
+    excess = (every[:, 1:] / limits.objectives[1:] - 1).max(axis=1)
+    assert designs[0].excess == pytest.approx(excess.min(), rel=1e-4)
+    for design in designs:
+        found = design.selection["deployable"]
+        over = max(found.latency_s / limits.objectives[1], found.energy_j / limits.objectives[2]) - 1
+        assert design.excess == pytest.approx(over, rel=1e-4)
+
+
+def test_the_cheapest_is_first_of_all_the_one_nearest_to_the_limits():
+    objectives = np.array([[0.1, 3.0, 1.0], [0.1, 1.0, 3.0], [0.1, 1.0, 2.0], [0.3, 1.0, 0.5]], np.float32)
+    found = Candidates(np.zeros(4, int), np.zeros((4, 1), np.int32), np.arange(4), objectives)
+    assert found.cheapest(0.2, limits=NO_LIMITS) == 0
+    assert found.cheapest(0.2, limits=Limits(max_latency_ms=2000)) == 2
+    assert found.cheapest(0.05, limits=NO_LIMITS) is None
+
+
+def test_backbones_with_too_many_weights_leave_the_pool(space, device):
+    genomes = np.stack([space.largest_genome, space.smallest_genome])
+    params = np.asarray(static_costs(space, jnp.asarray(genomes), device)[1])
+    archive = empty_archive(4, space, samples=40)
+    archive = archive.append(genomes=genomes, params=params, static=np.array([[0.1, 2, 2], [0.2, 1, 1]], np.float32))
+    assert len(pool_of(archive, space, device, limits=NO_LIMITS)) == 2
+    kept = pool_of(archive, space, device, limits=Limits(max_params=int(params[0]) - 1))
+    np.testing.assert_array_equal(kept, genomes[1:])
+
+
+def test_evolved_fronts_come_close_to_the_exact_ones_with_a_level_for_each_exit(make, space, genomes, deployment):
+    bred = make(space, genomes, exact_plans=1)
+    stops = [judged.deployable for judged in deployment.selection]
+    exact, evolved = (d._pool.fronts(stops, points=(None,))[0] for d in (deployment, bred))
+    covered = (evolved.objectives[None] <= exact.objectives[:, None] * 1.01).all(axis=2).any(axis=1)
+    assert covered.mean() > 0.95
+    per_exit = deployment._pool.fronts(stops, points=(None,), per_exit=True)[0]
+    better = (per_exit.objectives[None] <= exact.objectives[:, None]).all(axis=2).any(axis=1)
+    assert better.all(), "nothing of the front with shared levels is lost"
+
+
+def test_a_backbone_of_many_exit_positions_is_deployed_by_its_own_few_exits_or_by_evolution(make, deep, monkeypatch):
+    monkeypatch.setattr(plan_fronts, "POPULATION", 16)
+    monkeypatch.setattr(plan_fronts, "GENERATIONS", 6)
+    monkeypatch.setattr(plan_fronts, "_LISTED", 256)
+    assert deep.num_exits > 16
+    found = make(deep, np.stack([deep.largest_genome, deep.smallest_genome]))
+    counts = [int(backbone.own.count) for backbone in found.backbones]
+    assert counts[0] > 16
+    assert len(RISK_LEVELS) << counts[1] <= EXACT_PLANS
+    designs, levels = found.measure(found.choices(8))
+    assert levels
+    few, stops = found.backbones[1], found.selection[1].ideal
+    exact = subset_front(stops, few, index=1)
+    listed = plans_front(stops, few, levels=_every_plan(few.available, 1), index=1)
+    np.testing.assert_allclose(exact.objectives, listed.objectives, rtol=1e-6)
+    for design in designs:
+        assert len(design.exits) == len(design.thresholds)
+        assert sum(design.test_shares) == pytest.approx(1, abs=1e-6)
+
+
+def test_fronts_do_not_depend_on_how_plans_are_cut_into_blocks(deployment, monkeypatch):
+    backbone, stops = deployment.backbones[-1], deployment.selection[-1].deployable
+    whole = subset_front(stops, backbone, index=0)
+    monkeypatch.setattr(plan_fronts, "_PLANS", 1)
+    parts = subset_front(stops, backbone, index=0)
+    for name in ("levels", "point", "objectives"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+    listed = plans_front(stops, backbone, levels=_every_plan(backbone.available, len(RISK_LEVELS)), index=0)
+    np.testing.assert_allclose(np.unique(listed.objectives, axis=0), whole.objectives, rtol=1e-6)
 
 
 def test_a_spread_keeps_the_ends_of_the_front_and_its_size():

@@ -222,7 +222,8 @@ def test_what_the_surrogate_learns_is_the_share_of_each_exit_and_of_all_up_to_it
 
 def test_the_surrogate_proposes_what_is_evaluated_next(make, space, device):
     limits = Limits(max_params=10**9, max_latency_ms=1e9)
-    proposer = SurrogateProposer(space, device, SAMPLES, limits=limits, population=24, generations=8, gradient_seeds=6)
+    effort = {"picks": 16, "population": 24, "generations": 8, "gradient_seeds": 6}
+    proposer = SurrogateProposer(space, device, SAMPLES, limits=limits, **effort)
     calls = []
 
     def recorded(key, archive):
@@ -232,7 +233,7 @@ def test_the_surrogate_proposes_what_is_evaluated_next(make, space, device):
     archive = run(make(population=12, generations=2, elites=1, proposer=recorded))[0][-1].archive
     ((size, proposed),) = calls
     assert size == 12
-    assert proposed.shape == (24, len(space.codec.choices))
+    assert proposed.shape == (16, len(space.codec.choices))
     assert (proposed >= 0).all()
     assert (proposed < space.codec.cardinalities).all()
     seen = {tuple(genome) for genome in archive.genomes[:12].tolist()}

@@ -10,6 +10,7 @@ from hadas_jax.checkpoints import CheckpointError
 from hadas_jax.commands import search
 from hadas_jax.loop import DivergenceError
 from hadas_jax.methods import Run
+from hadas_jax.spaces import catalogue
 
 
 def read_rows(workdir):
@@ -103,7 +104,18 @@ def test_the_splits_share_no_image(settings):
     assert len(set(images)) == len(images)
 
 
-@pytest.mark.parametrize("space", ["attentivenas"])
-def test_a_space_that_cannot_be_listed_is_refused(settings, space):
-    with pytest.raises(ValueError, match=f"space {space}: expected one resolution and at most 16 exit positions"):
-        Run(dataclasses.replace(settings, space=space))
+def test_a_space_of_several_resolutions_is_refused(settings):
+    with pytest.raises(ValueError, match="space attentivenas: expected one resolution, got 4"):
+        Run(dataclasses.replace(settings, space="attentivenas"))
+
+
+def test_only_an_exact_search_refuses_many_exit_positions(settings, small_space, monkeypatch):
+    first, second = small_space.stages
+    stages = (first, dataclasses.replace(second, depth=(1, 16)))
+    deep = dataclasses.replace(small_space, name="deep", resolution=(), stages=stages)
+    monkeypatch.setitem(catalogue._SPACES, "deep", deep)
+    assert Run(dataclasses.replace(settings, space="deep")).space.num_exits == 17
+    with pytest.raises(
+        ValueError, match="--inner exact: expected a space of at most 16 exit positions, got 17 of deep"
+    ):
+        Run(dataclasses.replace(settings, space="deep", inner="exact"))

@@ -18,6 +18,7 @@ from hadas_jax.methods import Settings
         ("learning_rate", float("nan"), "--learning-rate: expected a number above 0, got nan"),
         ("elite_ratio", 1.5, "--elite-ratio: expected a number above 0 and of at most 1, got 1.5"),
         ("dataset", 3, "--dataset: expected text, got 3"),
+        ("per_exit_thresholds", 1, "--per-exit-thresholds: expected true or false, got 1"),
         ("policy", "luck", "--policy: expected one of confidence, entropy, learned, got 'luck'"),
     ],
 )

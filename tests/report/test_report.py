@@ -4,7 +4,7 @@ import io
 import pytest
 from rich.console import Console
 
-from hadas_jax.methods import Design, Level, Performance, Result
+from hadas_jax.methods import Design, Level, Limits, Performance, Result
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
 
 
@@ -56,6 +56,34 @@ def test_the_table_shows_savings_against_the_static_network(result):
 def test_the_picture_is_a_png(result, tmp_path):
     plot_front(result, tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_limits_that_are_broken_are_said_in_one_sentence(result, tmp_path):
+    near = [
+        dataclasses.replace(design, excess=excess)
+        for design, excess in zip(result.designs, (0, 0, 0.6, 0.5), strict=True)
+    ]
+    limits = Limits(max_latency_ms=1.6, min_accuracy=0.98)
+    broken = dataclasses.replace(
+        result, designs=tuple(near), limits=limits, within_limits={"ideal": True, "deployable": False}
+    )
+    text = io.StringIO()
+    print_result(broken, Console(file=text, width=120))
+    sentences = [line for line in text.getvalue().splitlines() if line.startswith("No ")]
+    assert sentences == [
+        "No deployable design keeps the limits (latency ≤ 1.6 ms, accuracy ≥ 98%) on the samples it is chosen on; "
+        "the nearest: latency 2 ms, 25% above; accuracy 97.0%, 1 points below."
+    ]
+    assert "limits" in text.getvalue().split("No deployable")[0]
+    plot_front(broken, tmp_path / "limits.png")
+    plot_front(result, tmp_path / "free.png")
+    assert (tmp_path / "limits.png").read_bytes() != (tmp_path / "free.png").read_bytes()
+
+
+def test_nothing_is_said_of_limits_where_there_are_none(result):
+    text = io.StringIO()
+    print_result(result, Console(file=text, width=120))
+    assert "limits" not in text.getvalue()
 
 
 def test_plain_progress_is_one_line_for_every_update():
