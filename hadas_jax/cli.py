@@ -124,7 +124,8 @@ def _value_of(flag: str, flags: list[str]) -> str | None:
 
 def _first_sentence(box: str) -> str:
     """Returns the message of one of tyro's boxes in one line."""
-    lines = [re.sub(r"[│╭╮╰╯]", "", line).strip() for line in box.splitlines()[1:]]
+    lines = [re.sub(r"[│╭╮╰╯]|-{3,}", "", line).strip() for line in box.splitlines()[1:]]
+    lines = lines[next((i for i, line in enumerate(lines) if line), 0) :]
     end = next((i for i, line in enumerate(lines) if not line.strip("─ ")), len(lines))
     message = " ".join(lines[:end]).removeprefix("Error parsing settings: ")
     return message or "cannot read the command line"

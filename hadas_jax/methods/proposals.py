@@ -53,8 +53,7 @@ class SurrogateProposer:
       samples: validation samples.
       limits: of the search.
       picks: P, backbones per call.
-      optimism: predicted merits are raised by so many standard deviations when backbones are picked, so that the
-        unknown is tried.
+      optimism: predictions are raised by so many standard deviations, so that the unknown is tried.
       population: of the NSGA-II over predictions, at least P.
       generations: likewise.
       gradient_seeds: descents along the gradient of predictions and costs; NSGA-II starts from the best that they
@@ -66,13 +65,13 @@ class SurrogateProposer:
     samples: int
     limits: Limits = NO_LIMITS
     picks: int = 16
-    optimism: float = 0.5
+    optimism: float = 1.0
     population: int = 256
-    generations: int = 60
+    generations: int = 40
     gradient_seeds: int = 0
 
     def __call__(self, key: jax.Array, archive: Archive) -> np.ndarray:
-        """Returns backbones int32[P, G], new ones first: by merit, and by survival order, in turns."""
+        """Returns backbones int32[P, G] in survival order, new ones first."""
         fit_key, search_key = jax.random.split(key)
         cardinalities = tuple(int(c) for c in self.space.codec.cardinalities)
         surrogate = Surrogate(cardinalities=cardinalities)
@@ -116,15 +115,13 @@ class SurrogateProposer:
         params = strategy.default_params
         limits = jnp.asarray(self.limits.objectives)
 
-        def predict(population: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return surrogate.predict(state, jax.nn.one_hot(population, max(surrogate.cardinalities)))
-
         def judge(population: jax.Array) -> tuple[jax.Array, jax.Array]:
-            mean, _ = predict(population)
-            dynamic = jax.vmap(self._dynamic)(population, mean[:, :-1])
+            mean, std = surrogate.predict(state, jax.nn.one_hot(population, max(surrogate.cardinalities)))
+            hopeful = mean + self.optimism * std
+            dynamic = jax.vmap(self._dynamic)(population, hopeful[:, :-1])
             error, latency, energy = dynamic.T
             violation = jnp.maximum(relative_excess((error, latency, energy), limits), 0)
-            return jnp.concatenate([dynamic, -mean[:, -1:]], axis=1), violation
+            return jnp.concatenate([dynamic, -hopeful[:, -1:]], axis=1), violation
 
         start_key, pick_key, init_key, loop_key, descent_key = jax.random.split(key, 5)
         drawn = sample(start_key, jnp.asarray(surrogate.cardinalities, jnp.int32), size=self.population)
@@ -145,11 +142,9 @@ class SurrogateProposer:
             return strategy.tell(tell_key, population, fitness, state, params, violation=violation)[0], None
 
         end, _ = jax.lax.scan(generation, start, jax.random.split(loop_key, self.generations))
-        mean, std = predict(end.population)
         filled = jnp.arange(genomes.shape[0]) < size
         known = jnp.any(jnp.all(end.population[:, None] == genomes[None], axis=2) & filled[None], axis=1)
-        by_merit = jnp.argsort(-(mean[:, -1] + self.optimism * std[:, -1]))
-        return end.population[_in_turns(by_merit, known)[: self.picks]]
+        return end.population[jnp.argsort(known, stable=True)[: self.picks]]
 
     def _descend(
         self,
@@ -201,14 +196,6 @@ class SurrogateProposer:
         costs = trunk_costs(self.space, genome, self.device)
         going_on = jnp.concatenate([jnp.ones(1), 1 - right[:-1]])
         return jnp.stack([1 - right[-1], going_on @ costs.latency_s, going_on @ costs.energy_j])
-
-
-def _in_turns(by_merit: jax.Array, known: jax.Array) -> jax.Array:
-    """Members of a population in survival order and their order by merit, in turns, known ones last: int32[Q]."""
-    count = known.shape[0]
-    turns = jnp.stack([by_merit.astype(jnp.int32), jnp.arange(count, dtype=jnp.int32)], axis=1).reshape(-1)
-    first = jnp.full(count, 2 * count, jnp.int32).at[turns].min(jnp.arange(2 * count, dtype=jnp.int32))
-    return jnp.argsort(first + 2 * count * known.astype(jnp.int32))
 
 
 @partial(jax.jit, static_argnames=("space", "samples"))

@@ -28,6 +28,7 @@ from hadas_jax.methods.settings import Settings
 from hadas_jax.methods.static import require_reachable
 from hadas_jax.methods.warm_start import load_backbones
 from hadas_jax.parallel import RowMap, share
+from hadas_jax.search import load_strategy
 from hadas_jax.spaces import MBConvSpace, load_space
 from hadas_jax.supernet import Parameters, initialise
 from hadas_jax.training import exit_step, init_state, sandwich_step, sgd
@@ -73,6 +74,7 @@ class Run:
             )
         if self.space.resolution[0] != size:
             raise ValueError(f"space {space.name}: expected images of {self.space.resolution[0]}, got {size} pixels")
+        self._check_strategy()
         self._warm_start = load_backbones(settings.warm_start, self.space)
         require_reachable(settings.limits, self.space, self.device)
         keys = jax.random.split(jax.random.key(settings.seed), 7)
@@ -82,6 +84,20 @@ class Run:
         self._batch = min(settings.batch, images)
         self._steps_per_epoch = images // self._batch
         self._shift = size / 8
+
+    def _check_strategy(self) -> None:
+        settings, cardinalities = self.settings, tuple(int(c) for c in self.space.codec.cardinalities)
+        try:
+            strategy = load_strategy(
+                settings.strategy, population_size=settings.population, cardinalities=cardinalities
+            )
+        except ValueError as error:
+            raise ValueError(f"--strategy {settings.strategy} --population {settings.population}: {error}") from error
+        if settings.surrogate and not strategy.accepts_any:
+            raise ValueError(
+                "--surrogate: expected a strategy that learns from any backbone (NSGA2, NSGA3 or RandomSearch), "
+                f"got {settings.strategy}, which learns only from those it asked for"
+            )
 
     def execute(self, workdir: WorkDir, progress: Progress) -> Result:
         """Runs all stages that are not done yet, and writes the result into the work directory.
