@@ -11,7 +11,9 @@ so that all the time is the search's own. Three figures, on the GPU of the AGX X
   segment costs to the table that merits come from, and to the exact front; likewise with 16 exits (239 million);
 - evolved: the share of the exact hypervolume of a0 that the evolutionary inner search reaches, at how many versions.
 
-FIGURES
+On two cores of an Intel Xeon (AVX-512, jax 0.10.2) it takes a minute and gives: budget 25 to 30 s, of which 18 to
+22 s the first generation; exact 0.016 s and 0.10 s, with 16 exits 0.16 s and 1.1 s; evolved 99.97 % with 0.05 % of
+the versions.
 """
 
 import argparse

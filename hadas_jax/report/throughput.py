@@ -60,7 +60,7 @@ def plot_throughput(rows: Sequence[Throughput], path: Path, *, title: str) -> No
     axis.set_xlabel("population (exit subsets for the inner search)")
     axis.set_ylabel("candidates per second")
     axis.grid(visible=True, alpha=0.3)
-    axis.legend(fontsize=8, ncols=2)
+    figure.legend(loc="outside lower center", fontsize=8, ncols=4)
     axis.set_title(title, fontsize=10)
     figure.savefig(path, dpi=150, format="png")
 
