@@ -62,14 +62,31 @@ class NSGA2(Elitist):
         Returns:
             int32[P, G] to evaluate, and the state as it was.
         """
-        parent_key, vary_key = jax.random.split(key)
-        examined = ~jnp.isnan(state.merit)
-        ranks = jnp.where(examined, -1, state.ranks)
-        crowding = jnp.where(examined, state.merit, state.crowding)
-        count = self.population_size + self.population_size % 2
-        parents = state.population[tournament(parent_key, ranks, crowding, shape=(count,))]
-        offspring = breed(vary_key, parents, params, cardinalities=self.cardinalities)
-        return offspring[: self.population_size], state
+        return mate(key, state, params, crowding=state.crowding, cardinalities=self.cardinalities), state
+
+
+def mate(
+    key: jax.Array, state: State, params: Params, *, crowding: jax.Array, cardinalities: tuple[int, ...]
+) -> jax.Array:
+    """Breeds as many offspring as there are members: tournaments by merit, then rank, then crowding.
+
+    Args:
+        key: typed PRNG key.
+        state: whose members mate.
+        params: probabilities.
+        crowding: float32[P], the higher wins between members of equal rank that were not examined.
+        cardinalities: of the G genes, static.
+
+    Returns:
+        int32[P, G].
+    """
+    parent_key, vary_key = jax.random.split(key)
+    examined = ~jnp.isnan(state.merit)
+    ranks = jnp.where(examined, -1, state.ranks)
+    preference = jnp.where(examined, state.merit, crowding)
+    size = state.population.shape[0]
+    parents = state.population[tournament(parent_key, ranks, preference, shape=(size + size % 2,))]
+    return breed(vary_key, parents, params, cardinalities=cardinalities)[:size]
 
 
 def breed(key: jax.Array, parents: jax.Array, params: Params, *, cardinalities: tuple[int, ...]) -> jax.Array:

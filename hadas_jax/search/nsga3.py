@@ -14,10 +14,9 @@ from flax import struct
 
 from hadas_jax.search.directions import reference_directions, simplex_lattice
 from hadas_jax.search.duplicates import first_occurrences
-from hadas_jax.search.nsga2 import Params, breed
+from hadas_jax.search.nsga2 import Params, mate
 from hadas_jax.search.pareto import non_dominated_ranks
 from hadas_jax.search.strategy import Elitist, State, take
-from hadas_jax.search.variation import tournament
 
 _SMALL = 1e-6
 _LARGE = 1e37  # so that differences stay finite
@@ -74,15 +73,8 @@ class NSGA3(Elitist):
         Returns:
             int32[P, G] to evaluate, and the state as it was.
         """
-        parent_key, vary_key = jax.random.split(key)
-        examined = ~jnp.isnan(state.merit)
-        ranks = jnp.where(examined, -1, state.ranks)
-        merit = jnp.where(examined, state.merit, 0)
-        count = self.population_size + self.population_size % 2
-        draw = jax.vmap(tournament, in_axes=(0, None, None))
-        parents = state.population[draw(jax.random.split(parent_key, count), ranks, merit)]
-        offspring = breed(vary_key, parents, params, cardinalities=self.cardinalities)
-        return offspring[: self.population_size], state
+        alike = jnp.zeros(self.population_size, jnp.float32)
+        return mate(key, state, params, crowding=alike, cardinalities=self.cardinalities), state
 
     def _begin(self, key: jax.Array, told: State, params: Params) -> Frame:
         del key, params
