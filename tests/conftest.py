@@ -82,7 +82,7 @@ def draw_network(space: MBConvSpace, seed: int) -> tuple[Parameters, BatchStats]
         elif names[-1] in ("bias", "mean"):
             values = rng.normal(0, 0.3, leaf.shape)
         else:
-            taps = 9 if names[-1] in ("stem", "conv") else 25
+            taps = 9 if names[-1] == "conv" or "stem" in names else 25
             fan_in = taps if "depthwise" in names else leaf.shape[-2] * (taps if taps == 9 else 1)
             values = rng.normal(0, fan_in**-0.5, leaf.shape)
         return jnp.asarray(values, jnp.float32)

@@ -17,8 +17,7 @@ import numpy as np
 
 from hadas_jax.profiling.single_layers import layer_cases, random_values
 from hadas_jax.spaces import Backbone, MBConvSpace, load_space, segments, workload
-from hadas_jax.supernet import Tree
-from hadas_jax.supernet.mbconv import MBConvNet
+from hadas_jax.supernet import BatchStats, Parameters, estimate_batch_stats, initialise, run_trunk
 from hw_models import LayerTable, total_macs
 from hw_models.measuring.machine import ClockSetting, Machine
 from hw_models.measuring.measurements import Measurement
@@ -236,19 +235,22 @@ class CutNetwork:
         return jax.ShapeDtypeStruct((self.batch, size, size, self.space.in_channels), jnp.float32)
 
     @cached_property
-    def _net(self) -> MBConvNet:
-        return MBConvNet(cut_out(self.space, self.backbone), unrolled=True)
+    def _own_space(self) -> MBConvSpace:
+        return cut_out(self.space, self.backbone)
 
     @cached_property
-    def _weights(self) -> Tree:
+    def _weights(self) -> tuple[Parameters, BatchStats]:
         """Shapes of weights and statistics."""
-        init = partial(self._net.init, jax.random.key(0), backbone=self.backbone)
-        return jax.eval_shape(init, self._images)
+        params = jax.eval_shape(lambda: initialise(self._own_space, jax.random.key(0)))
+        batches = jax.ShapeDtypeStruct((1, *self._images.shape), jnp.float32)
+        return params, jax.eval_shape(partial(estimate_batch_stats, self._own_space), params, self.backbone, batches)
 
     def _compiled(self) -> Callable[..., Any]:
-        def logits(weights: Tree, images: jax.Array) -> jax.Array:
-            found: Any = self._net.apply(weights, images, self.backbone)
-            return found[1]
+        def logits(weights: tuple[Parameters, BatchStats], images: jax.Array) -> jax.Array:
+            params, stats = weights
+            return run_trunk(
+                self._own_space, params.backbone, self.backbone, images, stats=stats.backbone, unroll=True
+            ).logits
 
         return jax.jit(logits).lower(self._weights, self._images).compile()
 

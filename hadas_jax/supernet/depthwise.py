@@ -1,6 +1,7 @@
-"""Depthwise convolution as shifted multiply-adds, with a gradient of the same form.
+"""Depthwise convolution: on CPUs as shifted multiply-adds with a gradient of the same form, XLA's own elsewhere.
 
-XLA's grouped convolution is slow on CPUs; k * k shifted multiply-adds fuse into one pass over the image. For the
+XLA's grouped convolution is slow on CPUs; k * k shifted multiply-adds fuse into one pass over the image. Taps that
+reach beyond the map from everywhere are left out: of a 5x5 kernel on a map of one pixel, the centre is all. For the
 gradient of the weights, small maps take one matrix product per channel between all input and all output pixels,
 of which each tap sums a diagonal (3 to 10 times faster at 2x2 to 8x8, and quicker to compile); larger maps are
 summed image by image in a scan, so that no k * k copies of the batch are held.
@@ -14,9 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 SMALL_MAP = 64  # input pixels up to which the matrix product is the faster way
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def on_cpu() -> bool:
+    """Whether JAX computes on a CPU, where convolutions are taken apart."""
+    return jax.default_backend() == "cpu"
+
+
 def depthwise_conv(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Convolves each channel with its own kernel, padded symmetrically by k // 2 as in PyTorch.
 
@@ -28,6 +34,22 @@ def depthwise_conv(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax
     Returns:
       [B, ceil(H / stride), ceil(W / stride), C].
     """
+    k, channels = kernel.shape[0], kernel.shape[-1]
+    if not on_cpu():
+        return jax.lax.conv_general_dilated(
+            images,
+            kernel[:, :, None],
+            (stride, stride),
+            ((k // 2, k // 2),) * 2,
+            dimension_numbers=LAYOUT,
+            feature_group_count=channels,
+        )
+    rim = max(k // 2 - (max(images.shape[1:3]) - 1), 0)
+    return _shifted_conv(images, kernel[rim : k - rim, rim : k - rim], stride)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _shifted_conv(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return _multiply_add(_pad(images, kernel.shape[0] // 2), kernel, stride)
 
 
@@ -56,7 +78,7 @@ def _multiply_add(padded: jax.Array, kernel: jax.Array, stride: int) -> jax.Arra
 
 
 def _forward(images: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple]:
-    return depthwise_conv(images, kernel, stride), (images, kernel)
+    return _shifted_conv(images, kernel, stride), (images, kernel)
 
 
 def _backward(stride: int, residuals: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -77,26 +99,29 @@ def _backward(stride: int, residuals: tuple, gradient: jax.Array) -> tuple[jax.A
 
     by_pixels = height * width <= SMALL_MAP
     to_kernel = (_kernel_gradient_by_pixels if by_pixels else _kernel_gradient_by_image)(images, gradient, k, stride)
-    return to_images, to_kernel.reshape(kernel.shape)
+    return to_images, to_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _kernel_gradient_by_pixels(images: jax.Array, gradient: jax.Array, k: int, stride: int) -> jax.Array:
     """Returns [k * k, C] from the products of all pairs of input and output pixels."""
     batch, *_, channels = images.shape
     x, y = (a.reshape(batch, -1, channels) for a in (images, gradient))
-    products = jnp.einsum("bic,boc->cio", x, y).reshape(channels, -1)
-    return (products @ _tap_of_pixels(images.shape[1:3], gradient.shape[1:3], k, stride)).T
+    products = jnp.einsum("bic,boc->cio", x, y, preferred_element_type=jnp.float32).reshape(channels, -1)
+    joins = tap_of_pixels(images.shape[1:3], gradient.shape[1:3], k, stride, k // 2)
+    return (products @ joins.reshape(-1, k * k)).T
 
 
-def _tap_of_pixels(inputs: tuple[int, ...], outputs: tuple[int, ...], k: int, stride: int) -> np.ndarray:
-    """Returns float32[input pixels * output pixels, k * k]: 1 where the tap joins the two pixels."""
+def tap_of_pixels(
+    inputs: tuple[int, ...], outputs: tuple[int, ...], k: int, stride: int, padding: int
+) -> np.ndarray:
+    """Returns float32[input pixels, output pixels, k * k]: 1 where the tap joins the two pixels."""
     taps = np.zeros((*inputs, *outputs, k, k), np.float32)
     for row, column in np.ndindex(*outputs):
         for i, j in np.ndindex(k, k):
-            source = (row * stride + i - k // 2, column * stride + j - k // 2)
+            source = (row * stride + i - padding, column * stride + j - padding)
             if all(0 <= at < size for at, size in zip(source, inputs, strict=True)):
                 taps[(*source, row, column, i, j)] = 1.0
-    return taps.reshape(-1, k * k)
+    return taps.reshape(np.prod(inputs), np.prod(outputs), k * k)
 
 
 def _kernel_gradient_by_image(images: jax.Array, gradient: jax.Array, k: int, stride: int) -> jax.Array:
@@ -104,11 +129,11 @@ def _kernel_gradient_by_image(images: jax.Array, gradient: jax.Array, k: int, st
 
     def add(total: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         padded, grad = pair
-        products = [jnp.sum(view * grad, axis=(0, 1)) for view in shifted_views(padded, k, stride)]
+        products = [jnp.sum(view * grad, axis=(0, 1), dtype=jnp.float32) for view in shifted_views(padded, k, stride)]
         return total + jnp.stack(products), None
 
-    start = jnp.zeros((k * k, images.shape[-1]), images.dtype)
+    start = jnp.zeros((k * k, images.shape[-1]), jnp.float32)
     return jax.lax.scan(add, start, (_pad(images, k // 2), gradient))[0]
 
 
-depthwise_conv.defvjp(_forward, _backward)
+_shifted_conv.defvjp(_forward, _backward)

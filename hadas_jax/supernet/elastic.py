@@ -2,6 +2,7 @@
 
 Narrower layers use the leading channels, smaller kernels the centre of the largest one (AttentiveNAS, arXiv
 2011.09011). Inputs carry zeros in their inactive channels, so convolutions need masks on their outputs alone.
+Layers compute in the type of their input, float32 or bfloat16; weights and statistics are float32 always.
 Shapes: B batch, H, W image, C channels (always the largest number), k kernel (always the largest size).
 """
 
@@ -9,6 +10,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 
@@ -31,9 +33,10 @@ def depthwise_deviation(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike
     return jnp.full(shape, (2.0 / (shape[0] * shape[1])) ** 0.5, dtype)
 
 
-def channel_mask(size: int, active: jax.Array) -> jax.Array:
-    """Returns float32[size] with ones for the leading `active` channels."""
-    return (jnp.arange(size) < active).astype(jnp.float32)
+def keep_channels(x: jax.Array, active: jax.Array) -> jax.Array:
+    """Sets all but the leading `active` channels of [..., C] to zero."""
+    mask = (jnp.arange(x.shape[-1]) < active).astype(x.dtype)
+    return x * along_channels(mask, x)
 
 
 def kernel_mask(size: int, active: jax.Array) -> jax.Array:
@@ -50,7 +53,7 @@ def hard_sigmoid(x: jax.Array) -> jax.Array:
 def half_size_average(x: jax.Array) -> jax.Array:
     """2x2 average pooling of [B, H, W, C] with stride 2; odd sizes are padded by 1 and the padding counts."""
     pads = [(0, 0), *((n % 2, n % 2) for n in x.shape[1:3]), (0, 0)]
-    total = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), pads)
+    total = jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), pads)
     return total / 4.0
 
 
@@ -72,8 +75,9 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         if self.use_batch_stats:
             axes = tuple(range(x.ndim - 1))
-            mean = jnp.mean(x, axes)
-            var = jnp.maximum(jnp.mean(x * x, axes) - mean * mean, 0.0)  # one pass over x for both
+            wide = x.astype(jnp.float32)
+            mean = jnp.mean(wide, axes)
+            var = jnp.maximum(jnp.mean(wide * wide, axes) - mean * mean, 0.0)  # one pass over x for both
             if self.is_mutable_collection("batch_stats"):
                 count = x.size // channels
                 self.variable("batch_stats", "mean", lambda: mean)
@@ -82,16 +86,17 @@ class BatchNorm(nn.Module):
             mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,)).value
             var = self.variable("batch_stats", "var", jnp.ones, (channels,)).value
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return _along_channels(factor, x) * x + _along_channels(bias - mean * factor, x)
+        return along_channels(factor, x) * x + along_channels(bias - mean * factor, x)
 
 
-def _along_channels(vector: jax.Array, like: jax.Array) -> jax.Array:
-    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
+def along_channels(vector: jax.Array, like: jax.Array) -> jax.Array:
+    """Returns a vector [C] in the type and with the axes of [..., C]."""
+    return vector.astype(like.dtype).reshape((1,) * (like.ndim - 1) + vector.shape)
 
 
-def linear(features: int, *, name: str) -> nn.Dense:
-    """Returns a linear layer to `features` outputs."""
-    return nn.Dense(features, kernel_init=fan_in_deviation, name=name)
+def linear(features: int, x: jax.Array, *, name: str) -> jax.Array:
+    """Maps x [B, C] linearly to [B, features]; to be called within a module."""
+    return nn.Dense(features, kernel_init=fan_in_deviation, dtype=x.dtype, name=name)(x)
 
 
 class Pointwise(nn.Module):
@@ -102,7 +107,7 @@ class Pointwise(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [..., C] to [..., features]."""
-        return x @ self.param("kernel", fan_out_deviation, (x.shape[-1], self.features))
+        return x @ self.param("kernel", fan_out_deviation, (x.shape[-1], self.features)).astype(x.dtype)
 
 
 class Depthwise(nn.Module):
@@ -116,7 +121,8 @@ class Depthwise(nn.Module):
         """Convolves [B, H, W, C] with the centre `kernel_size` taps."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1])
         kernel = self.param("kernel", depthwise_deviation, shape)
-        return depthwise_conv(x, kernel * kernel_mask(self.kernel_size, kernel_size), self.stride)
+        active = kernel * kernel_mask(self.kernel_size, kernel_size)
+        return depthwise_conv(x, active.astype(x.dtype), self.stride)
 
 
 class SqueezeExcite(nn.Module):
@@ -128,7 +134,6 @@ class SqueezeExcite(nn.Module):
         channels = x.shape[-1]
         hidden = make_divisible(channels // 4)
         pooled = jnp.mean(x, (1, 2))
-        squeezed = jax.nn.relu(linear(hidden, name="squeeze")(pooled))
-        squeezed = squeezed * channel_mask(hidden, make_divisible(active // 4))[None]
-        gate = hard_sigmoid(linear(channels, name="excite")(squeezed))
+        squeezed = keep_channels(jax.nn.relu(linear(hidden, pooled, name="squeeze")), make_divisible(active // 4))
+        gate = hard_sigmoid(linear(channels, squeezed, name="excite"))
         return x * gate[:, None, None, :]

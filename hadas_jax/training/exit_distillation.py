@@ -6,8 +6,6 @@ the largest backbone, the smallest and a few random ones, and means over the exi
 Shapes: T backbones per step, E exits, B batch, K classes.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,8 +14,7 @@ from hadas_jax.data import LabelledImages
 from hadas_jax.loop import Metrics, Step
 from hadas_jax.spaces.exits import available_exits
 from hadas_jax.spaces.mbconv import MBConvSpace
-from hadas_jax.supernet.exits import ExitHeads
-from hadas_jax.supernet.network import Tree, apply_training
+from hadas_jax.supernet import Tree, apply_training, run_heads
 from hadas_jax.training.augment import batch_indices, random_affine
 from hadas_jax.training.sandwich import TrainState, descend, sandwich_backbones
 
@@ -69,14 +66,12 @@ def exit_step(
         chosen = batch_indices(order_key, state.step, size=labelled.images.shape[0], batch=batch)
         images, labels = random_affine(shift_key, labelled.images[chosen], shift), labelled.labels[chosen]
         backbones = sandwich_backbones(space, sample_key, sampled)
-        run = jax.vmap(lambda backbone: apply_training(space, frozen, backbone, images))
+        run = jax.vmap(lambda backbone: apply_training(space, frozen, backbone, images, skip="nothing"))
         features, final = run(backbones)
         available = jax.vmap(lambda backbone: available_exits(space, backbone))(backbones)
 
         def loss(weights: Tree) -> tuple[jax.Array, Metrics]:
-            heads = ExitHeads(space, use_batch_stats=True)
-            found: Any = jax.vmap(lambda f: heads.apply({"params": weights}, f))(features)
-            logits, confidence = found
+            logits, confidence, _ = jax.vmap(lambda f, a: run_heads(space, weights, f, a))(features, available)
             losses = jax.vmap(exit_losses, in_axes=(0, 0, 0, None))(logits, confidence, final, labels)
             right = jnp.mean((jnp.argmax(logits, -1) == labels[None, None]).astype(jnp.float32), axis=-1)
             share = available.astype(jnp.float32) / jnp.sum(available).astype(jnp.float32)

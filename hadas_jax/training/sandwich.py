@@ -16,7 +16,7 @@ from hadas_jax.data import LabelledImages
 from hadas_jax.loop import Metrics, Step
 from hadas_jax.search import sample
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
-from hadas_jax.supernet.network import Tree, apply_training, is_kernel
+from hadas_jax.supernet import Tree, apply_training, is_kernel
 from hadas_jax.training.augment import batch_indices, random_affine
 
 
@@ -93,7 +93,7 @@ def sandwich_step(
         backbones = sandwich_backbones(space, sample_key, sampled)
 
         def loss(weights: Tree) -> tuple[jax.Array, Metrics]:
-            run = jax.vmap(lambda backbone: apply_training(space, weights, backbone, images)[1])
+            run = jax.vmap(lambda backbone: apply_training(space, weights, backbone, images, skip="nothing")[1])
             logits = run(backbones)
             teacher = jax.lax.stop_gradient(jax.nn.softmax(logits[0]))
             labels = jnp.concatenate([targets[None], jnp.broadcast_to(teacher, logits[1:].shape)])

@@ -22,8 +22,8 @@ def cut(space, params, stats, backbone) -> dict:
     stem_width, *widths, last_width = (int(w) for w in backbone.width)
     norm = lambda tree, name, width, block=None: _norm(weights, statistics, (*tree, name), width, block)  # noqa: E731
     plain = {
-        "stem": weights["stem"][..., :stem_width],
-        "stem_bn": norm((), "stem_bn", stem_width),
+        "stem": weights["stem"]["kernel"][..., :stem_width],
+        "stem_bn": norm(("stem",), "bn", stem_width),
         "blocks": {},
         "heads": {},
     }
@@ -31,7 +31,7 @@ def cut(space, params, stats, backbone) -> dict:
     for s, stage in enumerate(space.stages):
         settings = (int(backbone.kernel[s]), int(backbone.expand[s]), widths[s])
         for block in range(int(backbone.depth[s])):
-            path = (f"stage{s}_first",) if block == 0 else (f"stage{s}_rest", "block")
+            path = (f"stage{s}_first",) if block == 0 else (f"stage{s}_rest",)
             index = None if block == 0 else block - 1
             plain["blocks"][position + block] = _block(weights, norm, stage, path, index, ins, *settings)
             ins = widths[s]
@@ -42,11 +42,11 @@ def cut(space, params, stats, backbone) -> dict:
         position += max(stage.depth)
     head_width = divisible(ins * space.head_expand)
     plain |= {
-        "head": weights["head"]["kernel"][:ins, :head_width],
-        "head_bn": norm((), "head_bn", head_width),
-        "last": weights["last"]["kernel"][:head_width, :last_width],
-        "classifier": weights["classifier"]["kernel"][:last_width],
-        "classifier_bias": weights["classifier"]["bias"],
+        "head": weights["tail"]["head"]["kernel"][:ins, :head_width],
+        "head_bn": norm(("tail",), "head_bn", head_width),
+        "last": weights["tail"]["last"]["kernel"][:head_width, :last_width],
+        "classifier": weights["tail"]["classifier"]["kernel"][:last_width],
+        "classifier_bias": weights["tail"]["classifier"]["bias"],
     }
     return plain
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,16 +64,28 @@ def test_odd_maps_and_a_strided_stem_are_those_of_sub_networks_cut_out(
         check_against_plain(plain, small_space, small_network, backbone, compiled_apply)
 
 
-def test_positions_that_are_not_used_repeat_the_block_before_them(small_space, small_network, compiled_apply):
+def test_exits_that_a_backbone_does_not_have_answer_zero(small_space, small_network, compiled_apply):
     params, stats = small_network
     backbone = small_space.largest().replace(depth=jnp.array([2, 1], jnp.int32))
+    found = compiled_apply(small_space, params, stats, backbone, draw_images(small_space, 3))
+    assert available_exits(small_space, backbone).tolist() == [True, True, False, False]
+    for answers in (found.exits, found.confidence):
+        assert (answers[2:4] == 0).all()
+        assert (answers[:2] != 0).all()
+
+
+@pytest.mark.parametrize("skip", ["blocks", "all"])
+def test_skipping_what_a_backbone_does_not_use_changes_nothing(
+    small_space, small_network, compiled_apply, quick_jit, skip
+):
+    params, stats = small_network
     images = draw_images(small_space, 3)
-    heads = jax.tree.map(lambda leaf: leaf.at[1:].set(leaf[:1]), (params.heads, stats.heads))
-    shared = params.replace(heads=heads[0]), stats.replace(heads=heads[1])
-    logits = compiled_apply(small_space, *shared, backbone, images).exits
-    assert (logits[2] == logits[1]).all()
-    assert (logits[3] == logits[1]).all()
-    assert (logits[0] != logits[1]).any()
+    skipping = quick_jit(partial(apply, skip=skip), static_argnums=0)
+    for backbone in draw_backbones(small_space, 8):
+        masked = compiled_apply(small_space, params, stats, backbone, images)
+        skipped = skipping(small_space, params, stats, backbone, images)
+        np.testing.assert_allclose(skipped.exits, masked.exits, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(skipped.confidence, masked.confidence, rtol=1e-4, atol=1e-4)
 
 
 def test_vmap_over_backbones_equals_a_loop(small_space, small_network, compiled_apply, quick_jit):
@@ -146,7 +160,7 @@ def test_fresh_weights_are_random_and_normalisation_starts_as_the_identity(tiny_
             assert (leaf == (1.0 if name == "scale" else 0.0)).all()
         else:
             assert len(np.unique(leaf)) > 0.9 * leaf.size
-    blocks = fresh.backbone["stage0_rest"]["block"]
+    blocks = fresh.backbone["stage0_rest"]
     for name, fan in (("expand", 48), ("depthwise", 25), ("project", 16)):
         assert 0.8 < float(jnp.std(blocks[name]["kernel"])) / (2 / fan) ** 0.5 < 1.1
 
@@ -161,18 +175,18 @@ def test_statistics_are_means_over_batches_of_each_batchs_own(plain, small_space
     means, variances, inner = [], [], []
     weights = jax.tree.map(np.asarray, params.backbone)
     for images in np.asarray(batches, np.float64):
-        x = plain.convolve(images, weights["stem"], small_space.stem_stride, 1)
+        x = plain.convolve(images, weights["stem"]["kernel"], small_space.stem_stride, 1)
         flat = x.reshape(-1, x.shape[-1])
         means.append(flat.mean(0))
         variances.append(flat.var(0, ddof=1))
         width = int(backbone.width[0])
-        own = {"mean": flat.mean(0), "var": flat.var(0)} | weights["stem_bn"]
+        own = {"mean": flat.mean(0), "var": flat.var(0)} | weights["stem"]["bn"]
         y = plain.swish(plain.normalise(x, own))[..., :width]
         expanded = y @ weights["stage0_first"]["expand"]["kernel"][:width]
         flat = expanded.reshape(-1, expanded.shape[-1])
         inner.append((flat.mean(0), flat.var(0, ddof=1)))
-    np.testing.assert_allclose(stats.backbone["stem_bn"]["mean"], np.mean(means, 0), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(stats.backbone["stem_bn"]["var"], np.mean(variances, 0), rtol=1e-4)
+    np.testing.assert_allclose(stats.backbone["stem"]["bn"]["mean"], np.mean(means, 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(stats.backbone["stem"]["bn"]["var"], np.mean(variances, 0), rtol=1e-4)
     found = stats.backbone["stage0_first"]["expand_bn"]
     expected = np.mean(inner, 0)
     np.testing.assert_allclose(found["mean"], expected[0], rtol=1e-4, atol=1e-6)

@@ -39,7 +39,7 @@ def test_the_largest_backbone_learns_from_labels_alone_and_teaches_without_a_gra
     run, optimiser = step
     key = jax.random.key(4)
     state, metrics = run(init_state(fresh.backbone, optimiser), key, spots)
-    found = jax.tree.map(lambda new, old: (old - new) / RATE, state.weights["classifier"], fresh.backbone["classifier"])
+    found = jax.tree.map(lambda new, old: (old - new) / RATE, state.weights["tail"]["classifier"], fresh.backbone["tail"]["classifier"])
 
     sample_key, shift_key = jax.random.split(key)
     backbones = sandwich_backbones(tiny_space, sample_key, 1)
@@ -50,11 +50,11 @@ def test_the_largest_backbone_learns_from_labels_alone_and_teaches_without_a_gra
     def logits_and_gradient(targets):
         def loss(classifier):
             images = random_affine(shift_key, spots.images[chosen], 0.0)
-            weights = fresh.backbone | {"classifier": classifier}
-            logits = jax.vmap(lambda b: apply_training(tiny_space, weights, b, images)[1])(backbones)
+            weights = fresh.backbone | {"tail": fresh.backbone["tail"] | {"classifier": classifier}}
+            logits = jax.vmap(lambda b: apply_training(tiny_space, weights, b, images, skip="nothing")[1])(backbones)
             return -jnp.sum(targets * jax.nn.log_softmax(logits)) / BATCH, logits
 
-        return jax.grad(loss, has_aux=True)(fresh.backbone["classifier"])
+        return jax.grad(loss, has_aux=True)(fresh.backbone["tail"]["classifier"])
 
     _, logits = logits_and_gradient(jnp.zeros((3, BATCH, 3), jnp.float32))
     teacher = np.asarray(jax.nn.softmax(logits[0]))
@@ -80,10 +80,10 @@ def test_the_sandwich_holds_the_largest_the_smallest_and_others(tiny_space):
 def test_only_kernels_are_decayed_also_where_blocks_are_stacked(fresh):
     marks = jax.tree_util.tree_leaves_with_path(is_kernel(fresh))
     names = {path[-1].key for path, _ in marks}
-    assert names == {"kernel", "bias", "scale", "stem", "conv"}
+    assert names == {"kernel", "bias", "scale", "conv"}
     for path, mark in marks:
-        assert mark == (path[-1].key in ("kernel", "stem", "conv"))
-    rest = is_kernel(fresh.backbone)["stage0_rest"]["block"]
+        assert mark == (path[-1].key in ("kernel", "conv"))
+    rest = is_kernel(fresh.backbone)["stage0_rest"]
     assert not any(rest["project_bn"].values())
     assert rest["project"]["kernel"]
     assert rest["se"]["squeeze"] == {"kernel": True, "bias": False}
