@@ -1,54 +1,111 @@
-"""Labelled images as arrays, their checks and their splits.
+"""Labelled images as arrays, the parts of a data set, and the checks of both.
 
-Shapes: N images, H, W height and width, K classes.
+Images stay in the form they are stored in, uint8 where the data set is, and are standardised where they are used:
+x = (images / 255 - mean) / deviation for bytes, (images - mean) / deviation for floating values.
+
+Shapes: N images, B of them, H, W height and width, C channels, K classes.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from sklearn.model_selection import train_test_split
+
+if TYPE_CHECKING:
+    from hadas_jax.data.stream import Stream
+
+_CHUNK = 1024  # images whose values are counted at once
+
+
+def standardise(images: jax.Array, mean: jax.Array | float, deviation: jax.Array | float) -> jax.Array:
+    """Returns images as float32[B, H, W, C] with the mean removed, in units of the deviation.
+
+    Args:
+      images: uint8[B, H, W, C], which is scaled to 0 .. 1 first, or floating, which is taken as it is.
+      mean: float32[C], or one for all channels.
+      deviation: likewise.
+    """
+    values = images.astype(jnp.float32)
+    if images.dtype == jnp.uint8:
+        values = values / 255
+    shift, scale = (jnp.reshape(jnp.asarray(x, jnp.float32), (1, 1, 1, -1)) for x in (mean, deviation))
+    return (values - shift) / scale
 
 
 @struct.dataclass
 class LabelledImages:
-    """Images float32[N, H, W, channels] and labels int32[N]."""
+    """Images with their labels, standardised when they are taken.
+
+    Attributes:
+      images: uint8 or float32 [N, H, W, C], as stored.
+      labels: int32[N].
+      mean: float32[C] or one number, of the training images in 0 .. 1 (bytes) or in the images' own unit.
+      deviation: likewise.
+    """
 
     images: jax.Array
     labels: jax.Array
+    mean: jax.Array | float = 0.0
+    deviation: jax.Array | float = 1.0
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return self.images.shape[0]
+
+    def take(self, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the images at int[B] as float32[B, H, W, C], standardised, and their labels int32[B]."""
+        return standardise(self.images[index], self.mean, self.deviation), self.labels[index]
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set in four parts, standardised by the mean and deviation of the training images.
+    """A data set in four parts.
 
     Attributes:
-      train: for weights and batch-norm statistics.
+      train: for weights and batch-norm statistics; a stream where the images do not fit into memory.
       validation: for the search.
       calibration: for exit thresholds.
       test: for the final report alone.
       classes: K.
-      mean: of the training images, before standardisation.
+      mean: by which images are standardised, one number for each channel.
       deviation: likewise.
+      class_names: K names, where the data set has them.
     """
 
-    train: LabelledImages
+    train: "LabelledImages | Stream"
     validation: LabelledImages
     calibration: LabelledImages
     test: LabelledImages
     classes: int
-    mean: float
-    deviation: float
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels."""
+        return self.validation.images.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.validation.images.shape[3]
 
 
-def check_arrays(images: np.ndarray, labels: np.ndarray, *, source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images as float32[N, H, W, channels] and labels as int32[N].
+def check_arrays(
+    images: np.ndarray, labels: np.ndarray, *, source: str, classes: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images as uint8 or float32 [N, H, W, C] and labels as int32[N].
 
     Args:
-      images: [N, H, W] or [N, H, W, channels], square; unsigned bytes are scaled to 0 .. 1.
+      images: [N, H, W] or [N, H, W, C], square; uint8 or floating.
       labels: integers [N], 0 .. K - 1.
       source: named in errors.
+      classes: K, where it is known; then a class may be without an image.
 
     Raises:
       ValueError: wrong shapes or types, lengths that differ, values that are not finite, labels out of range.
@@ -61,66 +118,65 @@ def check_arrays(images: np.ndarray, labels: np.ndarray, *, source: str) -> tupl
         raise ValueError(f"{source}: labels: expected one for each of {len(images)} images, got shape {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"{source}: labels: expected integers, got {labels.dtype}")
-    if images.dtype == np.uint8:
-        images = images.astype(np.float32) / 255
-    elif np.issubdtype(images.dtype, np.floating):
+    if np.issubdtype(images.dtype, np.floating):
         with np.errstate(over="ignore"):
             images = images.astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
         if bad.size:
             raise ValueError(f"{source}: images: expected finite values, got NaN or infinity in image {bad[0]}")
-    else:
+    elif images.dtype != np.uint8:
         raise ValueError(f"{source}: images: expected uint8 or floating values, got {images.dtype}")
-    classes = len(np.unique(labels))
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if wrong.size or classes < 2:
-        found = f"label {labels[wrong[0]]} at index {wrong[0]}" if wrong.size else "one class alone"
-        raise ValueError(
-            f"{source}: labels: expected every class of 0 .. K - 1, at least two; got {classes} classes and {found}"
-        )
-    return images.astype(np.float32), labels.astype(np.int32)
+    check_labels(labels, source=source, classes=classes)
+    return images, labels.astype(np.int32)
 
 
-def split(images: np.ndarray, labels: np.ndarray, *, seed: int, source: str, share: float = 0.15) -> Splits:
-    """Splits by class into train, validation, calibration and test.
+def check_labels(labels: np.ndarray, *, source: str, classes: int | None = None) -> int:
+    """Returns K, the number of classes of integer labels [N].
 
     Args:
-      images: float32[N, H, W, channels].
-      labels: int32[N].
-      seed: of the split.
+      labels: expected to be 0 .. K - 1.
       source: named in errors.
-      share: of each split but the training one.
+      classes: K, where it is known; then a class may be without an image.
 
     Raises:
-      ValueError: a class is too small to be in all four parts.
+      ValueError: a label out of range, a class without images, or one class alone.
     """
-    rest, parts = np.arange(len(labels)), []
-    size = max(round(share * len(labels)), 1)
-    smallest = int(np.bincount(labels).min())
-    if smallest * share < 1 or smallest < 4:
-        needed = max(4, int(np.ceil(1 / share)))
-        raise ValueError(f"{source}: expected at least {needed} images of every class to split, got {smallest}")
-    for part in range(3):
-        rest, chosen = train_test_split(
-            rest, test_size=size, random_state=seed + part, stratify=labels[rest], shuffle=True
-        )
-        parts.append(np.sort(chosen))
-    rest = np.sort(rest)
-    mean, deviation = float(images[rest].mean()), float(images[rest].std())
-    if np.ptp(images[rest]) == 0:
-        raise ValueError(f"{source}: images: expected different values, got {mean} everywhere")
+    found = len(np.unique(labels))
+    known = found if classes is None else classes
+    wrong = np.flatnonzero((labels < 0) | (labels >= known))
+    if wrong.size or known < 2:
+        where = f"label {labels[wrong[0]]} at index {wrong[0]}" if wrong.size else "one class alone"
+        wanted = "every class of 0 .. K - 1, at least two" if classes is None else f"0 .. {classes - 1}"
+        raise ValueError(f"{source}: labels: expected {wanted}; got {found} classes and {where}")
+    return known
 
-    def take(index: np.ndarray) -> LabelledImages:
-        standard = ((images[index] - mean) / deviation).astype(np.float32)
-        return LabelledImages(images=jax.numpy.asarray(standard), labels=jax.numpy.asarray(labels[index]))
 
-    test, calibration, validation = (take(index) for index in parts)
-    return Splits(
-        train=take(rest),
-        validation=validation,
-        calibration=calibration,
-        test=test,
-        classes=int(labels.max()) + 1,
-        mean=mean,
-        deviation=deviation,
-    )
+def channel_statistics(images: np.ndarray, *, source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of every channel, of uint8 in 0 .. 1, of floating values as they are.
+
+    A channel that is constant has deviation 1, so that it standardises to 0.
+
+    Args:
+      images: uint8 or float32 [N, H, W, C].
+      source: named in errors.
+
+    Raises:
+      ValueError: all channels are constant.
+    """
+    channels = range(images.shape[-1])
+    if images.dtype == np.uint8:
+        counts = np.zeros((len(channels), 256), np.int64)
+        for start in range(0, len(images), _CHUNK):
+            part = images[start : start + _CHUNK]
+            counts += np.stack([np.bincount(part[..., c].ravel(), minlength=256) for c in channels])
+        shares, values = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+        means = shares @ values
+        deviations = np.sqrt((shares * (values - means[:, None]) ** 2).sum(1)).tolist()
+        constant = ((counts > 0).sum(1) == 1).tolist()
+        means = means.tolist()
+    else:
+        means, deviations = ([float(f(images[..., c])) for c in channels] for f in (np.mean, np.std))
+        constant = [bool(np.ptp(images[..., c]) == 0) for c in channels]
+    if all(constant):
+        raise ValueError(f"{source}: images: expected different values, got {means[0]} everywhere")
+    return tuple(means), tuple(1.0 if same else d for same, d in zip(constant, deviations, strict=True))

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from hadas_jax.data.arrays import Splits, check_arrays, split
+from hadas_jax.data.arrays import Splits, check_arrays
+from hadas_jax.data.splitting import split
 
 _NPZ = "npz:"
 

@@ -54,7 +54,7 @@ def test_unknown_names_are_refused_with_the_known_ones():
 def test_a_file_of_images_and_labels_is_loaded(save, images):
     splits = load_dataset(save(images=images, labels=LABELS), seed=0)
     assert splits.train.images.shape == (33, 6, 6, images.shape[3] if images.ndim == 4 else 1)
-    assert splits.train.images.dtype == np.float32
+    assert splits.train.images.dtype == (np.uint8 if images.dtype == np.uint8 else np.float32)
     assert splits.train.labels.dtype == np.int32
 
 
