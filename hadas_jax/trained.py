@@ -1,0 +1,176 @@
+"""A trained supernet on disk: `supernet.json`, which says what it is, beside `weights/`.
+
+The weights' files carry digests, so that damage is found. Batch-norm statistics are not kept: every backbone's own are
+re-estimated from training images where they are needed, see `hadas_jax.supernet.estimate_batch_stats`.
+"""
+
+import dataclasses
+import json
+import math
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pydantic
+
+from hadas_jax.checkpoints import CheckpointError, Checkpoints
+from hadas_jax.parallel import is_first
+from hadas_jax.spaces import MBConvSpace
+from hadas_jax.supernet import Parameters, initialise
+from hadas_jax.workdir import versions, write_text
+from hw_models.messages import explain
+
+FORM = "hadas_jax.supernet/1"
+_DESCRIPTION, _WEIGHTS = "supernet.json", "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What is needed to use a supernet's weights.
+
+    Attributes:
+      space: with resolution, input channels and classes settled.
+      trained_exits: block positions of the supernet, `space.first_exit` .. `space.positions` - 1, whose exit heads
+        are trained.
+      normalisation: mean and deviation of every input channel by which images were standardised, in 0 .. 1 for
+        images of bytes; None: unknown.
+      class_names: one for every class; None: unknown.
+      source: where it comes from, in words for people.
+      details: anything else worth keeping about its making; what JSON holds.
+    """
+
+    space: MBConvSpace
+    trained_exits: tuple[int, ...]
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    class_names: tuple[str, ...] | None = None
+    source: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        space, exits, names = self.space, self.trained_exits, self.class_names
+        if not space.resolution:
+            raise ValueError("space: expected one that was adapted to its data, got one without resolutions")
+        if list(exits) != sorted(set(exits) & set(range(space.first_exit, space.positions))):
+            raise ValueError(
+                f"trained_exits: expected rising positions in {space.first_exit} .. {space.positions - 1}, got {exits}"
+            )
+        if names is not None and len(names) != space.classes:
+            raise ValueError(f"class_names: expected {space.classes}, one for every class, got {len(names)}")
+        if self.normalisation is not None and not _normalises(self.normalisation, space.in_channels):
+            raise ValueError(
+                f"normalisation: expected means and positive deviations of {space.in_channels} channels, "
+                f"got {self.normalisation}"
+            )
+
+
+def _normalises(normalisation: tuple[tuple[float, ...], tuple[float, ...]], channels: int) -> bool:
+    mean, deviation = normalisation
+    finite = all(math.isfinite(number) for number in (*mean, *deviation))
+    return len(mean) == len(deviation) == channels and finite and min(deviation) > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSupernet(Description):
+    """Weights of a supernet and its exit heads, and what is needed to use them.
+
+    Attributes:
+      params: the weights.
+    """
+
+    params: Parameters
+
+
+def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
+    """Raises unless a supernet may be written to a directory.
+
+    Args:
+      directory: none, an empty one, or with `overwrite` a supernet's.
+      overwrite: replace the supernet that is there.
+
+    Raises:
+      ValueError: the directory holds something else, or a supernet that may not be replaced.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory}: expected a directory, got a file")
+    held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+    own = (_DESCRIPTION, _WEIGHTS) if _DESCRIPTION in held else ()
+    foreign = [name for name in held if name not in own]
+    if foreign:
+        raise ValueError(
+            f"{directory}: expected none, an empty one or a supernet's directory, got one with {foreign[0]}"
+        )
+    if held and not overwrite:
+        raise ValueError(f"{directory} holds a supernet: --overwrite replaces it")
+
+
+def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: bool = False) -> None:
+    """Writes a supernet; `supernet.json` comes last, so that what it describes is whole.
+
+    Args:
+      directory: created if need be.
+      trained: what is written.
+      overwrite: replace the supernet that is there.
+
+    Raises:
+      ValueError: the directory holds something else, or a supernet that may not be replaced.
+    """
+    directory = Path(directory)
+    described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(Description)}
+    content = {"form": FORM, **described, "space": dataclasses.asdict(trained.space), "versions": versions()}
+    text = json.dumps(content, indent=1) + "\n"
+    if is_first():
+        require_free(directory, overwrite=overwrite)
+        (directory / _DESCRIPTION).unlink(missing_ok=True)
+        if (directory / _WEIGHTS).is_dir():
+            shutil.rmtree(directory / _WEIGHTS)
+        directory.mkdir(parents=True, exist_ok=True)
+    Checkpoints(directory / _WEIGHTS).save(0, trained.params)
+    write_text(directory / _DESCRIPTION, text)
+
+
+def load_trained(directory: Path | str) -> TrainedSupernet:
+    """Reads a supernet that `save_trained` wrote.
+
+    Raises:
+      ValueError: there is none, it is damaged, or of another form.
+    """
+    directory = Path(directory)
+    described = _read_description(directory)
+    space = described.space
+    shapes = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
+    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    try:
+        if not (directory / _WEIGHTS / "0").is_dir():
+            raise CheckpointError("no weights")
+        params = jax.tree.map(jnp.asarray, Checkpoints(directory / _WEIGHTS).restore(0, like))
+    except CheckpointError as error:
+        raise ValueError(
+            f"{directory}: expected the weights that {_DESCRIPTION} describes, but those in {_WEIGHTS}/ are damaged, "
+            "missing or others"
+        ) from error
+    fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
+    return TrainedSupernet(params=params, **fields)
+
+
+def _read_description(directory: Path) -> Description:
+    path = directory / _DESCRIPTION
+    if not path.is_file():
+        raise ValueError(f"{directory}: expected a directory with a trained supernet, got none (no {_DESCRIPTION})")
+    try:
+        content = json.loads(path.read_text())
+        form = content["form"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected the description of a supernet, cannot read it") from error
+    if form != FORM:
+        raise ValueError(f"{path}: expected form {FORM}, got {form!r}")
+    try:
+        return pydantic.TypeAdapter(Description).validate_python(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        own = first.get("ctx", {}).get("error")  # raised by the description itself
+        raise ValueError(f"{path}: {own or explain(first)}") from error
