@@ -1,6 +1,6 @@
 """Judging networks: accuracy at every exit, stopping policies, expected cost."""
 
-from hadas_jax.evaluation.accuracy import Outcomes, population_outcomes
+from hadas_jax.evaluation.accuracy import Judge, Judgement, Outcomes
 from hadas_jax.evaluation.dynamic import (
     OwnExits,
     SubsetStats,
@@ -42,7 +42,8 @@ __all__ = [
     "own_outcomes",
     "pack_bits",
     "packed_dissimilarity",
-    "population_outcomes",
+    "Judge",
+    "Judgement",
     "scores",
     "segment_costs",
     "subset_stats",

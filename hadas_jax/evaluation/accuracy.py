@@ -1,23 +1,36 @@
 """What backbones predict at every exit, population by population.
 
-Batch-norm statistics belong to a backbone and are re-estimated on training images before it is judged.
+Backbones are judged by resolution: one compilation serves all that share one, whatever else they are. One backbone
+after another, blocks, taps and channels that a backbone does not use are skipped; several side by side, they are
+masked. Batch-norm statistics belong to a backbone and are re-estimated on training images before it is judged.
 Shapes: P backbones, G genes, E exits, N images, K classes.
 """
 
-from functools import partial
+import dataclasses
+from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.spaces.mbconv import MBConvSpace
-from hadas_jax.supernet.network import Parameters, apply, estimate_batch_stats
+from hadas_jax.memory import memory_named
+from hadas_jax.parallel import RowMap
+from hadas_jax.spaces.exits import available_exits
+from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
+from hadas_jax.supernet import Parameters, apply, estimate_batch_stats, resize
+
+_PIXELS = 2**17  # of a batch: 128 images of 32x32 keep a CPU's caches warm
+_SIDE_BY_SIDE = 4  # backbones at once on an accelerator
 
 
 @struct.dataclass
 class Outcomes:
     """What happens to each image at each exit; the final classifier is the last row.
+
+    Rows of exits that a backbone does not have are never right and have no confidence.
 
     Attributes:
       correct: bool[..., E + 1, N].
@@ -32,58 +45,150 @@ class Outcomes:
     learned: jax.Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """How backbones are judged.
+
+    Attributes:
+      batch: images at once; None: 128 of 32x32 pixels, and otherwise as many pixels.
+      group: backbones side by side; None: one on a CPU, a few elsewhere.
+      dtype: that networks compute in, float32 or bfloat16.
+    """
+
+    batch: int | None = None
+    group: int | None = None
+    dtype: str = "float32"
+
+    def images(self, resolution: int) -> int:
+        """Images at once at a resolution in pixels."""
+        return self.batch or max(_PIXELS // resolution**2, 1)
+
+    @property
+    def backbones(self) -> int:
+        """Backbones side by side."""
+        return self.group or (1 if jax.default_backend() == "cpu" else _SIDE_BY_SIDE)
+
+
+class Judge:
+    """Gives the outcomes of backbones on a data set, spread over all devices.
+
+    Args:
+      space: of the backbones, of any number of resolutions.
+      params: shared weights.
+      calibration: float32[batches, B, H, W, channels], standardised training images for the batch-norm statistics.
+      how: batch, group and type.
+
+    Example:
+      >>> judge = Judge(space, params, calibration)  # doctest: +SKIP
+      >>> judge(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, space: MBConvSpace, params: Parameters, calibration: jax.Array, how: Judgement | None = None
+    ) -> None:
+        self._space, self._how = space, how or Judgement()
+        spread = self._spread(space.resolution[0])
+        self._params, self._calibration = spread.place((params, calibration))
+        self._data: tuple[LabelledImages | None, Any] = (None, None)
+
+    def __call__(self, genomes: np.ndarray, data: LabelledImages) -> Outcomes:
+        """Judges backbones int32[P, G] on some images.
+
+        Returns:
+          Outcomes as numpy arrays with leading axis P.
+
+        Raises:
+          ValueError: there is too little memory for a batch.
+        """
+        if self._data[0] is not data:
+            self._data = data, self._spread(self._space.resolution[0]).place(data)
+        shared = (self._params, self._calibration, self._data[1])
+        backbones = jax.tree.map(np.asarray, jax.vmap(self._space.decode)(jnp.asarray(genomes, jnp.int32)))
+        rows, parts = [], []
+        for resolution in np.unique(backbones.resolution).tolist():
+            chosen = np.flatnonzero(backbones.resolution == resolution)
+            own = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], backbones)
+            with memory_named("--eval-batch", self._how.images(resolution), f"images of {resolution} pixels"):
+                parts.append(self._spread(resolution)(own, shared))
+            rows.append(chosen)
+        order = np.argsort(np.concatenate(rows))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *parts)
+
+    def _spread(self, resolution: int) -> RowMap:
+        how = self._how
+        space = dataclasses.replace(self._space, resolution=(resolution,))
+        return _judge_rows(space, how.images(resolution), how.backbones, how.dtype)
+
+
+@lru_cache(maxsize=16)
+def _judge_rows(space: MBConvSpace, batch: int, group: int, dtype: str) -> RowMap:
+    """Kept for equal arguments, so that judges of one space share compiled code."""
+
+    def judge(backbones: Backbone, shared: Any) -> Outcomes:
+        params, calibration, data = shared
+        one = partial(outcomes, space, params, data=data, calibration=calibration, batch=batch, dtype=dtype)
+        if group > 1:
+            return jax.vmap(one)(backbones)
+        return jax.lax.map(partial(one, skip=True), backbones)
+
+    return RowMap(judge, block=group)
+
+
 def outcomes(
     space: MBConvSpace,
     params: Parameters,
-    genome: jax.Array,
+    backbone: Backbone,
     *,
     data: LabelledImages,
     calibration: jax.Array,
-    batch: int = 64,
+    batch: int,
+    dtype: str = "float32",
+    skip: bool = False,
 ) -> Outcomes:
-    """Judges one backbone, `batch` images at a time; see `population_outcomes`."""
-    backbone = space.decode(genome)
-    stats = estimate_batch_stats(space, params, backbone, calibration)
-    size = data.images.shape[0]
-    batches = -(-size // batch)
-    batch = -(-size // batches)
-    padded = jnp.pad(data.images, ((0, batches * batch - size), (0, 0), (0, 0), (0, 0)))
-    parts = padded.reshape(batches, batch, *data.images.shape[1:])
-    logits = jax.lax.map(lambda images: apply(space, params, stats, backbone, images), parts)
-    exits = jnp.moveaxis(logits.exits, 0, 1).reshape(-1, batches * batch, space.classes)[:, :size]
-    confidence = jnp.moveaxis(logits.confidence, 0, 1).reshape(-1, batches * batch)[:, :size]
-    log_probabilities = jax.nn.log_softmax(exits)
-    probabilities = jnp.exp(log_probabilities)
-    return Outcomes(
-        correct=jnp.argmax(exits, axis=-1) == data.labels[None],
-        confidence=jnp.max(probabilities, axis=-1),
-        entropy=-jnp.sum(probabilities * log_probabilities, axis=-1),
-        learned=jnp.concatenate([confidence, jnp.full((1, size), jnp.inf, jnp.float32)]),
-    )
-
-
-@partial(jax.jit, static_argnames=("space", "group"))
-def population_outcomes(
-    space: MBConvSpace,
-    params: Parameters,
-    genomes: jax.Array,
-    *,
-    data: LabelledImages,
-    calibration: jax.Array,
-    group: int = 1,
-) -> Outcomes:
-    """Judges many backbones, `group` of them side by side.
+    """Judges one backbone, a batch of images at a time.
 
     Args:
-      space: static.
+      space: static, of one resolution, which images are resized to.
       params: shared weights.
-      genomes: int32[P, G].
+      backbone: one design of the space.
       data: the images to judge on.
-      calibration: float32[batches, B, H, W, channels], training images for the batch-norm statistics.
-      group: static; 1 keeps a CPU's caches warm, more fill an accelerator and use more memory.
-
-    Returns:
-      Outcomes with leading axis P.
+      calibration: see `Judge`.
+      batch: static.
+      dtype: static.
+      skip: static; skip what the backbone does not use instead of masking it, not for `jax.vmap`.
     """
-    judge = partial(outcomes, space, params, data=data, calibration=calibration)
-    return jax.lax.map(judge, genomes, batch_size=group if group > 1 else None)
+    skipped = "all" if skip else "nothing"
+    (resolution,) = space.resolution
+
+    def shaped(images: jax.Array) -> jax.Array:
+        return resize(images, resolution).astype(jnp.dtype(dtype))
+
+    batches = shaped(calibration.reshape(-1, *calibration.shape[2:])).reshape(
+        *calibration.shape[:2], resolution, resolution, -1
+    )
+    stats = estimate_batch_stats(space, params, backbone, batches, skip=skipped)
+    size, available = data.count, jnp.append(available_exits(space, backbone), True)
+    count = -(-size // batch)
+    batch = -(-size // count)
+
+    def judge(start: jax.Array) -> Outcomes:
+        images, labels = data.take(jnp.minimum(start + jnp.arange(batch), size - 1))
+        logits = apply(space, params, stats, backbone, shaped(images), skip=skipped)
+        return _outcomes(logits.exits, logits.confidence, labels, available)
+
+    found = jax.lax.map(judge, batch * jnp.arange(count))
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(len(available), -1)[:, :size], found)
+
+
+def _outcomes(exits: jax.Array, confidence: jax.Array, labels: jax.Array, available: jax.Array) -> Outcomes:
+    """Outcomes of one batch, from logits [E + 1, B, K] and confidence logits [E, B]."""
+    log_probabilities = jax.nn.log_softmax(exits)
+    probabilities = jnp.exp(log_probabilities)
+    batch = exits.shape[1]
+    right = jnp.argmax(exits, axis=-1) == labels[None]
+    return Outcomes(
+        correct=right & available[:, None],
+        confidence=jnp.where(available[:, None], jnp.max(probabilities, axis=-1), 0.0),
+        entropy=-jnp.sum(probabilities * log_probabilities, axis=-1),
+        learned=jnp.concatenate([confidence, jnp.full((1, batch), jnp.inf, jnp.float32)]),
+    )
