@@ -5,7 +5,8 @@ one does, bit for bit on the CPU.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ Advance = Callable[[State, int], tuple[State, Mapping[str, Any]]]
 
 
 class DivergenceError(ValueError):
-    """A loss or another metric is no longer finite."""
+    """A loss or another metric is no longer finite, or a loss rose far above what it was."""
 
 
 def scanned(step: Step, *, data: Any, key: jax.Array, chunk: int) -> Advance:
@@ -49,6 +50,42 @@ def scanned(step: Step, *, data: Any, key: jax.Array, chunk: int) -> Advance:
     return lambda state, done: run_chunk(state, jnp.int32(done), data)
 
 
+@dataclass(frozen=True)
+class Guard:
+    """What a loop does about divergence before it gives up: back to the last good state, at a lower rate.
+
+    A chunk has diverged when one of its metrics is not finite, or its mean loss exceeds `ratio` times the lowest of
+    a chunk so far.
+
+    Attributes:
+      lower: (state, factor) -> the state with its learning rate multiplied by the factor.
+      rollbacks: how often in all.
+      factor: of each.
+      ratio: bound of the mean loss, relative to the lowest.
+      floor: the lowest loss counts as at least this much, so that tiny losses may rise.
+      metric: the loss among the metrics.
+    """
+
+    lower: Callable[[State, float], State]
+    rollbacks: int = 3
+    factor: float = 0.5
+    ratio: float = 3.0
+    floor: float = 0.1
+    metric: str = "loss"
+
+
+class GuardRecord(NamedTuple):
+    """What a guard remembers, kept in checkpoints beside the state.
+
+    Attributes:
+      lowest: float32[], mean loss of the best chunk so far.
+      rollbacks: int32[] so far.
+    """
+
+    lowest: np.floating
+    rollbacks: np.integer
+
+
 def run(
     advance: Advance,
     state: State,
@@ -58,6 +95,7 @@ def run(
     name: str = "loop",
     checkpoints: Checkpoints | None = None,
     report: Report | None = None,
+    guard: Guard | None = None,
 ) -> State:
     """Runs `chunks` chunks from the newest checkpoint, or from `state` where there is none.
 
@@ -67,40 +105,67 @@ def run(
       chunks: how many chunks there are in all.
       chunk: steps of a chunk, that is, between checkpoints and reports.
       name: of the loop, for messages.
-      checkpoints: where states are kept; None keeps none.
-      report: called after each chunk with the number of steps done and the chunk's metrics [chunk].
+      checkpoints: where states are kept, with a `GuardRecord` where there is a guard; None keeps none.
+      report: called after each good chunk with the number of steps done and the chunk's metrics [chunk]; with a
+        guard also `rollbacks` [1], their number so far.
+      guard: what to do about divergence; None: stop at once where a metric is not finite.
 
     Returns:
       The state after all steps.
 
     Raises:
-      DivergenceError: a metric is NaN or infinite; the last good checkpoint stays.
+      DivergenceError: a metric is NaN or infinite, or the loss beyond the guard's bound, with no rollback left; the
+        last good checkpoint stays.
       ValueError: a checkpoint cannot be read or is another run's.
     """
-    done = 0
+    done, record = 0, GuardRecord(np.float32(np.inf), np.int32(0))
     if checkpoints is not None and (newest := checkpoints.newest()) is not None:
         if newest > chunks * chunk or newest % chunk:
             raise ValueError(
                 f"{name}: expected a checkpoint within {chunks} chunks of {chunk} steps, got step {newest}"
             )
-        done, state = newest, checkpoints.restore(newest, state)
+        done = newest
+        if guard is None:
+            state = checkpoints.restore(newest, state)
+        else:
+            state, record = checkpoints.restore(newest, (state, record))
     while done < chunks * chunk:
-        state, metrics = advance(state, done)
+        following, metrics = advance(state, done)
         values = {metric: np.asarray(value) for metric, value in metrics.items()}
-        _require_finite(values, name, done)
-        done += chunk
+        wrong = _divergence(values, done, guard, record)
+        if wrong:
+            if guard is None or record.rollbacks >= guard.rollbacks:
+                tried = f" after {record.rollbacks} rollbacks" if guard else ""
+                raise DivergenceError(
+                    f"{name}: {wrong}{tried}; the last good checkpoint is kept: lower the learning rate and start again"
+                )
+            # Not saved: a run that is interrupted here diverges and rolls back once more, in the same way.
+            state, record = guard.lower(state, guard.factor), record._replace(rollbacks=record.rollbacks + np.int32(1))
+            continue
+        state, done = following, done + chunk
+        if guard is not None:
+            record = record._replace(lowest=np.minimum(record.lowest, _mean(values[guard.metric])))
+            values["rollbacks"] = np.array([record.rollbacks])
         if checkpoints is not None:
-            checkpoints.save(done, state)
+            checkpoints.save(done, state if guard is None else (state, record))
         if report is not None:
             report(done, values)
     return state
 
 
-def _require_finite(metrics: dict[str, np.ndarray], name: str, done: int) -> None:
+def _divergence(metrics: dict[str, np.ndarray], done: int, guard: Guard | None, record: GuardRecord) -> str | None:
+    """Says what has diverged in a chunk, if anything has."""
     for metric, values in metrics.items():
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:
-            raise DivergenceError(
-                f"{name}: {metric} became {values[bad[0]]} at step {done + int(bad[0]) + 1}; "
-                "the last good checkpoint is kept: lower the learning rate and start again"
-            )
+            return f"{metric} became {values[bad[0]]} at step {done + int(bad[0]) + 1}"
+    if guard is not None and np.isfinite(record.lowest):
+        loss, bound = _mean(metrics[guard.metric]), guard.ratio * max(float(record.lowest), guard.floor)
+        if loss > bound:
+            steps = f"steps {done + 1} to {done + len(metrics[guard.metric])}"
+            return f"{guard.metric} rose to {loss:.4g} in {steps}, above {bound:.4g}"
+    return None
+
+
+def _mean(values: np.ndarray) -> np.float32:
+    return np.float32(np.mean(values, dtype=np.float64))

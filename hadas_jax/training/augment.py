@@ -1,48 +1,52 @@
-"""Augmentation on the device."""
+"""Augmentation policies by name; all run on the device, on images in 0 .. 1 before they are standardised."""
 
-from functools import partial
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
-from jax.scipy.ndimage import map_coordinates
 
-ROTATION = 0.2  # radians, about 11 degrees
-SCALING = 0.12  # of the logarithm of the size
+from hadas_jax.training.geometry import cutout, random_affine, random_crop, random_flip
+from hadas_jax.training.rand_augment import rand_augment
 
+# (key, images float32[B, H, W, C] in 0 .. 1) -> the same form
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
-def random_affine(key: jax.Array, images: jax.Array, shift: float) -> jax.Array:
-    """Rotates, scales and shifts each image a little, with bilinear interpolation and a repeated border.
-
-    Args:
-      key: PRNG key.
-      images: float32[B, H, W, C].
-      shift: the farthest shift in pixels, in both directions.
-    """
-    batch, height, width, _ = images.shape
-    uniform = jax.random.uniform(key, (4, batch), minval=-1.0, maxval=1.0)
-    angles, sizes, shifts = ROTATION * uniform[0], jnp.exp(SCALING * uniform[1]), shift * uniform[2:]
-    centre = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)[:, None, None]
-    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")).astype(jnp.float32) - centre
-
-    def warp(image: jax.Array, angle: jax.Array, size: jax.Array, shift: jax.Array) -> jax.Array:
-        cos, sin = size * jnp.cos(angle), size * jnp.sin(angle)
-        turned = jnp.stack([cos * grid[0] - sin * grid[1], sin * grid[0] + cos * grid[1]])
-        source = turned + centre + shift[:, None, None]
-        interpolate = partial(map_coordinates, coordinates=list(source), order=1, mode="nearest")
-        return jax.vmap(interpolate, in_axes=-1, out_axes=-1)(image)
-
-    return jax.vmap(warp)(images, angles, sizes, shifts.T)
+AUGMENTATIONS = ("none", "affine", "crop-flip", "randaugment")
 
 
-def batch_indices(key: jax.Array, step: jax.Array, *, size: int, batch: int) -> jax.Array:
-    """Returns int32[batch]: the step's part of its epoch's random order of `size` samples.
+def augmentation(name: str, *, operations: int = 2, magnitude: float = 0.3) -> Augment | None:
+    """Returns a policy, or None for none.
 
     Args:
-      key: PRNG key of the whole training, the same at every step.
-      step: int32[].
-      size: number of samples, at least `batch`.
-      batch: samples per step; what is left over at an epoch's end is skipped.
+      name: `none`; `affine`: small rotations, scalings and shifts by up to an eighth of the size; `crop-flip`: shifts
+        by whole pixels up to an eighth of the size, and mirror images; `randaugment`: crop-flip, then random
+        operations (see `rand_augment`; values beyond 0 .. 1 are cut off) and a square of a quarter of the size cut out.
+      operations: of RandAugment, per image.
+      magnitude: of RandAugment, 0 .. 1.
+
+    Raises:
+      ValueError: an unknown name, or figures out of their range.
     """
-    per_epoch = size // batch
-    order = jax.random.permutation(jax.random.fold_in(key, step // per_epoch), size)
-    return jax.lax.dynamic_slice(order, ((step % per_epoch) * batch,), (batch,))
+    if operations < 0:
+        raise ValueError(f"operations: expected 0 or more, got {operations}")
+    if not 0 <= magnitude <= 1:
+        raise ValueError(f"magnitude: expected 0 to 1, got {magnitude}")
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"augmentation: expected one of {', '.join(AUGMENTATIONS)}, got {name!r}")
+
+    def randaugment(key: jax.Array, images: jax.Array) -> jax.Array:
+        crop_key, operation_key, cut_key = jax.random.split(key, 3)
+        images = rand_augment(operation_key, crop_flip(crop_key, images), operations=operations, magnitude=magnitude)
+        return cutout(cut_key, images, images.shape[1] // 4)
+
+    return {"none": None, "affine": affine, "crop-flip": crop_flip, "randaugment": randaugment}[name]
+
+
+def affine(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Rotates, scales and shifts each image [B, H, W, C] a little, by up to an eighth of its size."""
+    return random_affine(key, images, images.shape[1] / 8)
+
+
+def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images [B, H, W, C], and shifts each by whole pixels up to an eighth of its size."""
+    flip_key, crop_key = jax.random.split(key)
+    return random_crop(crop_key, random_flip(flip_key, images), images.shape[1] // 8)

@@ -1,22 +1,26 @@
-"""Training of the shared exit heads over sampled backbones, with the backbone's weights frozen.
+"""Training of exit heads with the backbone's weights frozen: shared by all backbones, or for one of them.
 
 The loss of HADAS (arXiv 2212.03354) per exit: soft cross-entropy to the final classifier's predictions plus
-cross-entropy to the label; beside it each head's confidence learns whether the head is right. Every step takes
-the largest backbone, the smallest and a few random ones, and means over the exits that a backbone has.
+cross-entropy to the label; beside it each head's confidence learns whether the head is right. For shared heads every
+step takes the largest backbone, the smallest and a few random ones, one after the other, and means over all exits
+that they have; the paper trains the heads of one backbone, see `paper_exit_optimiser`.
 Shapes: T backbones per step, E exits, B batch, K classes.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
-from hadas_jax.data import LabelledImages
 from hadas_jax.loop import Metrics, Step
 from hadas_jax.spaces.exits import available_exits
-from hadas_jax.spaces.mbconv import MBConvSpace
+from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
 from hadas_jax.supernet import Tree, apply_training, run_heads
-from hadas_jax.training.augment import batch_indices, random_affine
-from hadas_jax.training.sandwich import TrainState, descend, sandwich_backbones
+from hadas_jax.training.data_parallel import everywhere, split_batch
+from hadas_jax.training.optimisers import TrainState, descend, global_norm
+from hadas_jax.training.subnetworks import at_resolution, sandwich_backbones
 
 
 def exit_losses(logits: jax.Array, confidence: jax.Array, final: jax.Array, labels: jax.Array) -> jax.Array:
@@ -44,41 +48,56 @@ def exit_step(
     space: MBConvSpace,
     optimiser: optax.GradientTransformation,
     *,
-    batch: int,
-    order_key: jax.Array,
     sampled: int = 2,
-    shift: float = 0.0,
+    backbone: Backbone | None = None,
+    dtype: str = "float32",
+    mesh: Mesh | None = None,
 ) -> Step:
-    """Returns the step that trains the heads of sampled backbones; its data is (images, frozen weights).
+    """Returns the step that trains exit heads.
+
+    Its state is a `TrainState` of the heads' weights; its data (batch, frozen weights of the backbone), the batch
+    being images float32[B, H, W, channels] standardised and labels int32[B]. Metrics: loss and accuracy, means over
+    the exits, and the gradient's norm before clipping.
 
     Args:
       space: the backbones that share the heads.
       optimiser: of the heads' weights.
-      batch: images per step.
-      order_key: PRNG key of the epochs' orders.
-      sampled: random backbones per step.
-      shift: farthest random shift of the images in pixels, see `random_affine`.
+      sampled: random backbones per step besides the largest and the smallest.
+      backbone: trains the heads of this one alone, as the paper does; None: shared heads.
+      dtype: what the frozen backbone is computed in, float32 or bfloat16.
+      mesh: devices that the batch is split over; None: one device.
     """
 
-    def step(state: TrainState, key: jax.Array, data: tuple[LabelledImages, Tree]) -> tuple[TrainState, Metrics]:
-        labelled, frozen = data
-        sample_key, shift_key = jax.random.split(key)
-        chosen = batch_indices(order_key, state.step, size=labelled.images.shape[0], batch=batch)
-        images, labels = random_affine(shift_key, labelled.images[chosen], shift), labelled.labels[chosen]
-        backbones = sandwich_backbones(space, sample_key, sampled)
-        run = jax.vmap(lambda backbone: apply_training(space, frozen, backbone, images, skip="nothing"))
-        features, final = run(backbones)
-        available = jax.vmap(lambda backbone: available_exits(space, backbone))(backbones)
+    def step(state: TrainState, key: jax.Array, data: tuple[Any, Tree]) -> tuple[TrainState, Metrics]:
+        images, labels = split_batch(data[0], mesh)
+        heads, frozen = everywhere((state.weights, data[1]), mesh)
+        backbones = jax.tree.map(lambda leaf: leaf[None], backbone) if backbone else None
+        if backbones is None:
+            backbones = sandwich_backbones(space, key, sampled)
+        available = jax.vmap(lambda one: available_exits(space, one))(backbones)
+        share = available.astype(jnp.float32) / jnp.maximum(jnp.sum(available), 1).astype(jnp.float32)
 
-        def loss(weights: Tree) -> tuple[jax.Array, Metrics]:
-            logits, confidence, _ = jax.vmap(lambda f, a: run_heads(space, weights, f, a))(features, available)
-            losses = jax.vmap(exit_losses, in_axes=(0, 0, 0, None))(logits, confidence, final, labels)
-            right = jnp.mean((jnp.argmax(logits, -1) == labels[None, None]).astype(jnp.float32), axis=-1)
-            share = available.astype(jnp.float32) / jnp.sum(available).astype(jnp.float32)
-            metrics = {"loss": jnp.sum(losses * share), "accuracy": jnp.sum(right * share)}
-            return metrics["loss"], metrics
+        def add(total: Tree, item: tuple[Backbone, jax.Array, jax.Array]) -> tuple[Tree, Metrics]:
+            one, present, share = item
 
-        gradients, metrics = jax.grad(loss, has_aux=True)(state.weights)
-        return descend(state, gradients, optimiser), metrics
+            def gradient(resized: jax.Array) -> tuple[Tree, Metrics]:
+                features, final = apply_training(space, frozen, one, resized, dtype=dtype)
+                features = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), features)
+
+                def loss(heads: Tree) -> tuple[jax.Array, Metrics]:
+                    logits, confidence, _ = run_heads(space, heads, features, present, skip=True)
+                    right = jnp.mean((jnp.argmax(logits, -1) == labels[None]).astype(jnp.float32), axis=-1)
+                    total = jnp.sum(exit_losses(logits, confidence, final, labels) * share)
+                    return total, {"loss": total, "accuracy": jnp.sum(right * share)}
+
+                return jax.grad(loss, has_aux=True)(heads)
+
+            found, metrics = at_resolution(space, one, images, gradient)
+            return jax.tree.map(jnp.add, total, found), metrics
+
+        start = jax.tree.map(jnp.zeros_like, heads)
+        gradients, metrics = jax.lax.scan(add, start, (backbones, available, share))
+        metrics = {name: jnp.sum(values) for name, values in metrics.items()}
+        return descend(state, gradients, optimiser), metrics | {"gradient_norm": global_norm(gradients)}
 
     return step

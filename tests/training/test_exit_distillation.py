@@ -1,10 +1,14 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from hadas_jax.training import exit_losses, exit_step, init_state
+from hadas_jax.spaces import available_exits
+from hadas_jax.supernet import apply_training, run_heads
+from hadas_jax.training import exit_losses, exit_step, init_state, paper_exit_optimiser, sandwich_backbones
 
 
 def log_softmax(x):
@@ -30,23 +34,20 @@ def test_exit_losses_are_those_written_out():
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_space, fresh, spots, quick_jit):
+def batch(spots):
+    """The first images, so that all classes are there."""
+    return spots.take(jnp.arange(30))
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_space, fresh, batch, quick_jit):
     """Parameters before, backbone's weights as numpy before, states and metrics of ten steps."""
     before = jax.tree.map(np.array, fresh.backbone)
     optimiser = optax.sgd(0.1)
-    run = quick_jit(
-        exit_step(
-            tiny_space,
-            optimiser,
-            batch=30,
-            order_key=jax.random.key(2),
-            sampled=1,
-            shift=0.5,
-        )
-    )
+    run = quick_jit(exit_step(tiny_space, optimiser, sampled=1))
     state, history = init_state(fresh.heads, optimiser), []
     for i in range(10):
-        state, metrics = run(state, jax.random.key(i), (spots, fresh.backbone))
+        state, metrics = run(state, jax.random.key(i), (batch, fresh.backbone))
         history.append(metrics)
     return before, state, history
 
@@ -68,3 +69,45 @@ def test_exit_training_moves_every_head_and_leaves_the_backbone(trained, fresh):
         assert moved.any(1).all()
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(fresh.backbone), strict=True):
         assert (old == new).all()
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_gradients_are_those_of_the_mean_over_all_exits_that_the_backbones_have(
+    tiny_space, fresh, batch, quick_jit, fixed
+):
+    """Written out backbone by backbone, without skipping anything."""
+    key, images, labels = jax.random.key(7), *batch
+    backbones = sandwich_backbones(tiny_space, key, 1)
+    rows = [jax.tree.map(lambda leaf, i=i: leaf[i], backbones) for i in range(3)]
+    only = rows[2] if fixed else None
+    step = quick_jit(exit_step(tiny_space, optax.sgd(1.0), sampled=1, backbone=only))
+    state, metrics = step(init_state(fresh.heads, optax.sgd(1.0)), key, (batch, fresh.backbone))
+    found = jax.tree.map(jnp.subtract, fresh.heads, state.weights)
+
+    def total(heads, backbone):
+        features, final = apply_training(tiny_space, fresh.backbone, backbone, images, skip="nothing")
+        available = available_exits(tiny_space, backbone)
+        logits, confidence, _ = run_heads(tiny_space, heads, features, available)
+        losses = exit_losses(logits, confidence, final, labels)
+        return jnp.sum(jnp.where(available, losses, 0.0)), jnp.sum(available)
+
+    gradient_of = quick_jit(jax.value_and_grad(total, has_aux=True))
+    expected, loss, exits = jax.tree.map(jnp.zeros_like, fresh.heads), 0.0, 0
+    for backbone in [only] if fixed else rows:
+        (part, count), gradient = gradient_of(fresh.heads, backbone)
+        expected = jax.tree.map(jnp.add, expected, gradient)
+        loss, exits = loss + float(part), exits + int(count)
+    assert float(metrics["loss"]) == pytest.approx(loss / exits, rel=1e-4)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected)) / exits
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b / exits, atol=1e-3 * largest)
+
+
+def test_shapes_fit_for_several_resolutions_and_half_precision(tiny_space, fresh, batch):
+    space = dataclasses.replace(tiny_space, resolution=(6, 8))
+    optimiser = paper_exit_optimiser(3)
+    state = init_state(fresh.heads, optimiser)
+    step = exit_step(space, optimiser, dtype="bfloat16")
+    after, metrics = jax.eval_shape(step, state, jax.random.key(0), (batch, fresh.backbone))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert set(metrics) == {"loss", "accuracy", "gradient_norm"}

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,64 +7,142 @@ import optax
 import pytest
 
 from hadas_jax.spaces import block_active
-from hadas_jax.supernet import apply_training, is_kernel
-from hadas_jax.training import init_state, sandwich_backbones, sandwich_step, sgd
-from hadas_jax.training.augment import batch_indices, random_affine
+from hadas_jax.supernet import apply_training, initialise
+from hadas_jax.training import SandwichOptions, init_state, sandwich_backbones, sandwich_step
+from hadas_jax.training.optimisers import global_norm
 
 BATCH, RATE = 30, 0.3
-ORDER_KEY = jax.random.key(9)
+METRICS = {"loss", "accuracy", "smallest_accuracy", "gradient_norm"}
 
 
 @pytest.fixture(scope="module")
-def step(tiny_space, quick_jit):
+def batch(spots):
+    """The first images, so that all classes are there."""
+    return spots.take(jnp.arange(BATCH))
+
+
+@pytest.fixture(scope="module")
+def run(tiny_space, fresh, batch, quick_jit):
+    """Options -> the step and one run of it from fresh weights: gradients and metrics."""
+    compiled = {}
+
+    def call(options, key):
+        if options not in compiled:
+            optimiser = optax.sgd(RATE)
+            compiled[options] = quick_jit(sandwich_step(tiny_space, optimiser, options=options))
+        state, metrics = compiled[options](init_state(fresh.backbone, optax.sgd(RATE)), key, batch)
+        return jax.tree.map(lambda new, old: (old - new) / RATE, state.weights, fresh.backbone), metrics
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_space, fresh, batch, quick_jit):
+    """(backbone, slopes by the log-probabilities) -> gradients and logits of one backbone, nothing skipped."""
+
+    @quick_jit
+    def call(backbone, slopes):
+        def loss(weights):
+            logits = apply_training(tiny_space, weights, backbone, batch[0], skip="nothing")[1]
+            return -jnp.sum(slopes * jax.nn.log_softmax(logits)) / BATCH, logits
+
+        return jax.grad(loss, has_aux=True)(fresh.backbone)
+
+    return call
+
+
+def test_a_few_steps_lower_the_loss_and_report_finite_metrics(tiny_space, fresh, batch, quick_jit):
     optimiser = optax.sgd(RATE)
-    function = sandwich_step(tiny_space, optimiser, batch=BATCH, order_key=ORDER_KEY, sampled=1)
-    return quick_jit(function), optimiser
-
-
-def test_a_few_steps_lower_the_loss_and_report_finite_metrics(step, fresh, spots):
-    run, optimiser = step
+    step = quick_jit(sandwich_step(tiny_space, optimiser, options=SandwichOptions(sampled=1)))
     state, losses = init_state(fresh.backbone, optimiser), []
     for i in range(15):
-        state, metrics = run(state, jax.random.key(i), spots)
-        assert set(metrics) == {"loss", "accuracy", "smallest_accuracy"}
+        state, metrics = step(state, jax.random.key(i), batch)
+        assert set(metrics) == METRICS
         assert all(np.isfinite(value) for value in metrics.values())
         losses.append(float(metrics["loss"]))
     assert int(state.step) == 15
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
 
 
-def test_the_largest_backbone_learns_from_labels_alone_and_teaches_without_a_gradient(
-    step, fresh, spots, tiny_space, quick_jit
-):
-    """The classifier's gradient is that of losses whose targets are plain numbers."""
-    run, optimiser = step
+@pytest.mark.parametrize("distillation", ["kl", "alpha"])
+def test_gradients_are_the_sum_of_those_of_each_sub_network_alone(run, alone, tiny_space, batch, distillation):
+    """The largest learns from labels; the others from its predictions, whose slopes are plain numbers here."""
     key = jax.random.key(4)
-    state, metrics = run(init_state(fresh.backbone, optimiser), key, spots)
-    found = jax.tree.map(lambda new, old: (old - new) / RATE, state.weights["tail"]["classifier"], fresh.backbone["tail"]["classifier"])
+    found, metrics = run(SandwichOptions(sampled=1, distillation=distillation), key)
+    backbones = sandwich_backbones(tiny_space, jax.random.split(key)[0], 1)
+    largest, *others = [jax.tree.map(lambda leaf, i=i: leaf[i], backbones) for i in range(3)]
+    labels = np.asarray(batch[1])
+    truth = jnp.asarray(np.eye(3, dtype=np.float32)[labels] * 0.9 + 0.1 / 3)
+    total, logits = alone(largest, truth)
+    p = np.asarray(jax.nn.softmax(logits), np.float64)
+    assert float(metrics["loss"]) == pytest.approx(-(np.asarray(truth) * np.log(p)).sum(1).mean(), rel=1e-4)
+    assert float(metrics["accuracy"]) == pytest.approx((p.argmax(1) == labels).mean())
+    for i, backbone in enumerate(others):
+        _, own = alone(backbone, truth)
+        slopes = p if distillation == "kl" else alpha_slopes(np.asarray(jax.nn.softmax(own), np.float64), p)
+        gradient, own = alone(backbone, jnp.asarray(slopes, jnp.float32))
+        total = jax.tree.map(jnp.add, total, gradient)
+        if i == 0:
+            right = (np.asarray(own).argmax(1) == labels).mean()
+            assert float(metrics["smallest_accuracy"]) == pytest.approx(right)
+    assert_close(found, total)
+    assert float(metrics["gradient_norm"]) == pytest.approx(float(global_norm(total)), rel=1e-3)
 
-    sample_key, shift_key = jax.random.split(key)
-    backbones = sandwich_backbones(tiny_space, sample_key, 1)
-    chosen = batch_indices(ORDER_KEY, jnp.int32(0), size=90, batch=BATCH)
-    truth = np.eye(3, dtype=np.float32)[np.asarray(spots.labels[chosen])] * 0.9 + 0.1 / 3
 
-    @quick_jit
-    def logits_and_gradient(targets):
-        def loss(classifier):
-            images = random_affine(shift_key, spots.images[chosen], 0.0)
-            weights = fresh.backbone | {"tail": fresh.backbone["tail"] | {"classifier": classifier}}
-            logits = jax.vmap(lambda b: apply_training(tiny_space, weights, b, images, skip="nothing")[1])(backbones)
-            return -jnp.sum(targets * jax.nn.log_softmax(logits)) / BATCH, logits
+def alpha_slopes(q, p):
+    """See `alpha_divergence`: per sample those of the larger one."""
+    weights = np.minimum(q / p, 5)
+    negative, positive = 0.5 * (q * (weights - 1)).sum(1), (p * np.log(p / q)).sum(1)
+    return np.where((negative > positive)[:, None], -q * weights, p)
 
-        return jax.grad(loss, has_aux=True)(fresh.backbone["tail"]["classifier"])
 
-    _, logits = logits_and_gradient(jnp.zeros((3, BATCH, 3), jnp.float32))
-    teacher = np.asarray(jax.nn.softmax(logits[0]))
-    expected, _ = logits_and_gradient(jnp.asarray(np.stack([truth, teacher, teacher])))
+def assert_close(found, expected, tolerance=1e-3):
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-3 * max(float(jnp.abs(b).max()), 1e-2))
-    cross_entropy = -(truth * np.asarray(jax.nn.log_softmax(logits[0]))).sum(1).mean()
-    assert float(metrics["loss"]) == pytest.approx(cross_entropy, rel=1e-4)
+        np.testing.assert_allclose(a, b, atol=tolerance * largest)
+
+
+def test_less_memory_and_half_precision_give_about_the_same_gradients(run):
+    key = jax.random.key(4)
+    exact, metrics = run(SandwichOptions(sampled=1), key)
+    again, _ = run(SandwichOptions(sampled=1, remat=True), key)
+    assert_close(again, exact)
+    rough, rough_metrics = run(SandwichOptions(sampled=1, dtype="bfloat16"), key)
+    assert {leaf.dtype for leaf in jax.tree.leaves(rough)} == {jnp.dtype(jnp.float32)}
+    assert_close(rough, exact, tolerance=0.1)
+    assert float(rough_metrics["loss"]) == pytest.approx(float(metrics["loss"]), rel=0.05)
+    assert float(rough_metrics["loss"]) != float(metrics["loss"])
+
+
+def test_dropping_changes_the_largest_sub_network_alone(run, tiny_space, fresh, batch):
+    """Only the largest drops: the smallest answers as before, and rates of zero change nothing."""
+    key = jax.random.key(4)
+    _, plain = run(SandwichOptions(sampled=1), key)
+    _, dropped = run(SandwichOptions(sampled=1, dropout=0.5, drop_connect=0.3), key)
+    assert float(dropped["loss"]) != pytest.approx(float(plain["loss"]), rel=1e-3)
+    assert float(dropped["smallest_accuracy"]) == float(plain["smallest_accuracy"])
+
+
+def test_bestup_trains_other_sub_networks_than_uniform_sampling(run):
+    differences = []
+    for seed in range(4):
+        uniform, _ = run(SandwichOptions(sampled=1), jax.random.key(seed))
+        best, metrics = run(SandwichOptions(sampled=1, sampling="bestup"), jax.random.key(seed))
+        assert all(np.isfinite(value) for value in metrics.values())
+        differences.append(float(global_norm(jax.tree.map(jnp.subtract, uniform, best))))
+    assert max(differences) > 1e-3
+
+
+def test_every_sub_network_of_a_space_of_several_resolutions_sees_its_own(tiny_space, batch):
+    """All shapes fit, for every option at once; the images themselves have a resolution of neither."""
+    space = dataclasses.replace(tiny_space, resolution=(6, 8))
+    options = SandwichOptions(sampling="bestup", distillation="alpha", dropout=0.1, remat=True, dtype="bfloat16")
+    optimiser = optax.sgd(RATE)
+    weights = jax.eval_shape(lambda: initialise(space, jax.random.key(0))).backbone
+    state = jax.eval_shape(lambda w: init_state(w, optimiser), weights)
+    after, metrics = jax.eval_shape(sandwich_step(space, optimiser, options=options), state, jax.random.key(0), batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert set(metrics) == METRICS
 
 
 def test_the_sandwich_holds_the_largest_the_smallest_and_others(tiny_space):
@@ -77,36 +157,17 @@ def test_the_sandwich_holds_the_largest_the_smallest_and_others(tiny_space):
     assert (other.width[2:] != backbones.width[2:]).any()
 
 
-def test_only_kernels_are_decayed_also_where_blocks_are_stacked(fresh):
-    marks = jax.tree_util.tree_leaves_with_path(is_kernel(fresh))
-    names = {path[-1].key for path, _ in marks}
-    assert names == {"kernel", "bias", "scale", "conv"}
-    for path, mark in marks:
-        assert mark == (path[-1].key in ("kernel", "conv"))
-    rest = is_kernel(fresh.backbone)["stage0_rest"]
-    assert not any(rest["project_bn"].values())
-    assert rest["project"]["kernel"]
-    assert rest["se"]["squeeze"] == {"kernel": True, "bias": False}
-
-
-def test_sgd_clips_decays_and_follows_the_schedule_with_nesterov_momentum():
-    weights = {"kernel": jnp.array([2.0, -1.0]), "bias": jnp.array([2.0, -1.0])}
-    rates = [0.1, 0.05]
-    optimiser = sgd(
-        lambda count: jnp.where(count < 1, *jnp.asarray(rates, jnp.float32)),
-        weight_decay=0.5,
-        clip=optax.clip(1.0),
-    )
-    gradients = {name: jnp.array([3.0, 0.25]) for name in weights}
-    state, found = optimiser.init(weights), weights
-    expected = {name: np.array(value, np.float64) for name, value in weights.items()}
-    momentum = dict.fromkeys(weights, 0.0)
-    for rate in rates:
-        updates, state = optimiser.update(gradients, state, found)
-        found = optax.apply_updates(found, updates)
-        for name in weights:
-            slope = np.array([1.0, 0.25]) + (0.5 * expected[name] if name == "kernel" else 0.0)
-            momentum[name] = 0.9 * momentum[name] + slope
-            expected[name] = expected[name] - rate * (slope + 0.9 * momentum[name])
-    for name in weights:
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sampling": "best"}, "sampling: expected one of uniform, bestup, got 'best'"),
+        ({"distillation": "beta"}, "distillation: expected one of kl, alpha, got 'beta'"),
+        ({"dtype": "float16"}, "dtype: expected one of float32, bfloat16, got 'float16'"),
+        ({"dropout": 1.0}, "dropout: expected at least 0 and below 1, got 1.0"),
+        ({"candidates": 0}, "candidates: expected 1 to 256, got 0"),
+        ({"sampled": -1}, "sampled: expected 0 to 256, got -1"),
+    ],
+)
+def test_wrong_options_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        SandwichOptions(**wrong)
