@@ -23,6 +23,7 @@ _HELP = """Hardware-aware search for dynamic neural networks: backbone, early ex
 
     hadas search                      a whole run on handwritten digits, in a few minutes
     hadas search --workdir DIR --resume      continues an interrupted run
+    hadas import-checkpoint FILE -o DIR      makes a trained supernet of a PyTorch checkpoint
     hadas bench -o FILE.json          search throughput on this machine, beside pymoo where installed
     hadas devices list                the devices that come with the package
     hadas devices show NAME           a device's figures, where each comes from, its power modes

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from hadas_jax import bench_commands, commands, device_commands
+from hadas_jax import bench_commands, commands, device_commands, import_commands
 from hadas_jax.methods import Settings
 
 Output = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
@@ -187,8 +187,53 @@ class Bench:
         )
 
 
+@dataclass(frozen=True)
+class ImportCheckpoint:
+    """Import a supernet that PyTorch trained (AttentiveNAS, AlphaNet, HADAS), for --checkpoint of other commands.
+
+    Reading a PyTorch file needs the extra `torch`; an npz file of the same arrays needs nothing.
+    """
+
+    file: Positional[Annotated[Path, arg(metavar="FILE")]]
+    """Checkpoint of the supernet, .pth.tar or .npz."""
+    output: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+    """Directory to write."""
+    classes: int | None = None
+    """Another number of classes than the checkpoint's gives a fresh classifier."""
+    space: str = "attentivenas"
+    """Of the supernet."""
+    exits: Path | None = None
+    """Another checkpoint that the exit heads come from; by default FILE."""
+    exits_of: str | None = None
+    """Backbone that the exit heads belong to, a0 to a6; by default exit heads are not imported."""
+    exit_blocks: tuple[int, ...] = ()
+    """The backbone's own blocks that the exits follow, from 0; by default every block that may have one."""
+    normalisation: Literal["imagenet", "none"] = "imagenet"
+    """How the images of its training were standardised; none: unknown."""
+    seed: int = 0
+    """Of what is drawn anew."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace the supernet in --output."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        import_commands.import_checkpoint(
+            self.file,
+            self.output,
+            classes=self.classes,
+            space=self.space,
+            exits=self.exits,
+            exits_of=self.exits_of,
+            exit_blocks=self.exit_blocks or None,
+            normalisation=self.normalisation,
+            seed=self.seed,
+            overwrite=self.overwrite,
+        )
+
+
 COMMANDS: dict[str, type[Command]] = {
     "search": Search,
+    "import-checkpoint": ImportCheckpoint,
     "bench": Bench,
     "devices list": ListDevices,
     "devices show": ShowDevice,

@@ -22,11 +22,10 @@ from hadas_jax.supernet.pytorch_exits import count_exits, exit_positions, place_
 from hadas_jax.supernet.pytorch_files import read_pytorch, strip_module
 from hadas_jax.supernet.tree import Tree
 
-__all__ = ["Imported", "from_pytorch", "read_pytorch"]
+__all__ = ["FINAL_CONFIDENCE", "Imported", "from_pytorch", "read_pytorch"]
 
-# Counters, statistics of sub-networks met in training, and HADAS's confidence after the final classifier.
-_NEVER_USED = re.compile(r"\.num_batches_tracked$|\.bn_tracking\.|^(final_)?confidence\.")
-_FINAL_CONFIDENCE = ("final_confidence.", "confidence.")
+FINAL_CONFIDENCE = ("final_confidence.", "confidence.")  # HADAS's, after the final classifier
+_NEVER_USED = re.compile(r"\.num_batches_tracked$|\.bn_tracking\.")  # counters, and statistics kept during training
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def _is_known(space: MBConvSpace, name: str) -> bool:
     shortcut = re.match(r"blocks\.(\d+)\.shortcut\.", name)
     firsts = np.cumsum([0, *(max(stage.depth) for stage in space.stages)])[:-1]
     later = shortcut is not None and int(shortcut[1]) < space.positions and int(shortcut[1]) not in firsts
-    return later or name.startswith(CLASSIFIER) or _NEVER_USED.search(name) is not None
+    return later or name.startswith((CLASSIFIER, *FINAL_CONFIDENCE)) or _NEVER_USED.search(name) is not None
 
 
 def _fresh_parts(space: MBConvSpace, *, stored: int | None, trained: int) -> tuple[str, ...]:
@@ -170,6 +169,6 @@ def _notes(arrays: Mapping[str, np.ndarray], *, exits: int, placed: bool) -> tup
     notes = []
     if exits and not placed:
         notes.append(f"the {exits} exit heads of the checkpoint belong to one backbone: name it to import them")
-    if any(name.startswith(_FINAL_CONFIDENCE) for name in arrays):
+    if any(name.startswith(FINAL_CONFIDENCE) for name in arrays):
         notes.append("the learned confidence after the final classifier is left: no exit policy here reads one")
     return tuple(notes)

@@ -66,8 +66,8 @@ def exit_positions(
     every = range(space.first_exit, len(positions))
     if exit_blocks is None and exits != len(every):
         raise ValueError(
-            f"exit_blocks: expected the blocks that the checkpoint's {exits} exits follow, got none; only "
-            f"{len(every)} exits, one after every block from {space.first_exit} on, go without saying"
+            f"exit_blocks: expected the blocks that the checkpoint's {exits} exits follow, got none; this backbone "
+            f"may have exits after {len(every)} blocks"
         )
     blocks = list(every if exit_blocks is None else exit_blocks)
     if len(blocks) != exits or blocks != sorted(set(blocks) & set(every)):
