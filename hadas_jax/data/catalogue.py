@@ -1,55 +1,93 @@
-"""Data sets by name: what is bundled with the dependencies, and the user's own files."""
+"""Data sets by name: what is bundled with the dependencies, prepared sets, and the user's own files."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
 
 from hadas_jax.data.arrays import Splits, check_arrays
-from hadas_jax.data.splitting import split
+from hadas_jax.data.assembly import assemble
+from hadas_jax.data.folder import open_folder
+from hadas_jax.data.npz import load_npz
+from hadas_jax.data.prepared import PREFIX, SHORT_NAMES, open_prepared
+from hadas_jax.data.splitting import Normalisation, split
+
+IMAGENET_NORMALISATION: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of ImageNet's red, green and blue, by which most published weights standardise images."""
 
 _NPZ = "npz:"
+_FOLDER = "folder:"
 
 
 def dataset_names() -> tuple[str, ...]:
     """Returns what `load_dataset` takes."""
-    return ("digits", f"{_NPZ}FILE")
+    return ("digits", *SHORT_NAMES, f"{PREFIX}NAME", f"{_FOLDER}DIR", f"{_NPZ}FILE")
 
 
-def load_dataset(name: str, *, seed: int) -> Splits:
-    """Loads and splits a data set.
+def load_dataset(
+    name: str,
+    *,
+    seed: int,
+    data_dir: Path | str | None = None,
+    image_size: int | None = None,
+    normalisation: Normalisation | None = None,
+    in_memory_bytes: int = 2**31,
+    evaluation_images: int | None = None,
+) -> Splits:
+    """Loads and splits a data set. Nothing is downloaded.
+
+    A test set of the data set's own is the test part, and validation images of its own are halved into validation and
+    calibration. Parts that it lacks are cut off the training images, by class: 15 % for each, of validation and
+    calibration at most 5,000. Files and prepared sets whose training images need more than `in_memory_bytes` become a
+    stream; then a test set has at most 10,000 images.
 
     Args:
-      name: `digits` (1,797 handwritten digits of 8x8 pixels, from scikit-learn), or `npz:FILE` with the arrays
-        `images` [N, H, W] or [N, H, W, channels], uint8 or floating, and `labels` [N].
-      seed: of the split.
+      name: one of
+        `digits`: 1,797 handwritten digits of 8x8 pixels, from scikit-learn;
+        `npz:FILE`: arrays `images` [N, H, W] or [N, H, W, channels], uint8 or floating, and `labels` [N]; maybe
+        `test_images`, `test_labels` and `class_names`;
+        `folder:DIR`: image files in one folder for each class, or in such folders inside `train`, `val` and `test`;
+        `cifar10`, `cifar100`, `fashion_mnist`, `mnist`, `imagenet2012`, `tfds:NAME`: sets that tensorflow-datasets
+        has prepared (`prepare_dataset`).
+      seed: of the split, and of a stream.
+      data_dir: where the prepared copy is; tensorflow-datasets' own place where None.
+      image_size: height and width that images are brought to, by resizing the short side and cropping the middle.
+      normalisation: mean and deviation of every channel in 0 .. 1; those of the training images where None.
+      in_memory_bytes: the most bytes of training images that are held in memory.
+      evaluation_images: the most images of validation, calibration and test.
 
     Raises:
-      ValueError: an unknown name, or a file that does not hold such arrays.
+      ValueError: an unknown name, or data that is not there or not as it is expected.
     """
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image size: expected at least 1, got {image_size}")
     if name == "digits":
         digits = load_digits()
-        images = np.asarray(digits.images, np.float32)
-        return split(*check_arrays(images / 16, digits.target, source=name), seed=seed, source=name)
+        images, labels = check_arrays(np.asarray(digits.images, np.float32) / 16, digits.target, source=name)
+        if image_size not in (None, images.shape[1]):
+            raise ValueError(f"{name}: image size: expected {images.shape[1]}, got {image_size}")
+        return split(
+            images, labels, seed=seed, source=name, evaluation_images=evaluation_images, normalisation=normalisation
+        )
     if name.startswith(_NPZ):
-        path = Path(name.removeprefix(_NPZ))
-        return split(*check_arrays(*_read_npz(path), source=str(path)), seed=seed, source=str(path))
-    raise ValueError(f"unknown dataset {name!r}: expected one of {', '.join(dataset_names())}")
-
-
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if not path.is_file():
-        raise ValueError(f"dataset file {path}: expected an npz file, got none at this path")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("not an archive")
-            found = {key: arrays[key] for key in arrays.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"dataset file {path}: expected an npz file of plain arrays, cannot read it") from error
-    missing = [key for key in ("images", "labels") if key not in found]
-    if missing:
-        raise ValueError(f"dataset file {path}: expected the arrays images and labels, got {', '.join(found)}")
-    return found["images"], found["labels"]
+        return load_npz(
+            Path(name.removeprefix(_NPZ)),
+            seed=seed,
+            image_size=image_size,
+            normalisation=normalisation,
+            evaluation_images=evaluation_images,
+        )
+    if name.startswith(_FOLDER):
+        sources = open_folder(Path(name.removeprefix(_FOLDER)))
+    elif name.startswith(PREFIX) or name in SHORT_NAMES:
+        sources = open_prepared(name.removeprefix(PREFIX), None if data_dir is None else Path(data_dir))
+    else:
+        raise ValueError(f"unknown dataset {name!r}: expected one of {', '.join(dataset_names())}")
+    return assemble(
+        sources,
+        seed=seed,
+        image_size=image_size,
+        normalisation=normalisation,
+        in_memory_bytes=in_memory_bytes,
+        evaluation_images=evaluation_images,
+    )

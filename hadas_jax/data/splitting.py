@@ -4,7 +4,6 @@ A data set comes in up to three groups: its training images, held-out images (a 
 images of its own. A part is taken from the group that is meant for it, and cut off the training images otherwise.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -20,10 +19,10 @@ _MOST = 5000  # of validation and of calibration
 
 
 class Part(NamedTuple):
-    """The group that a part is taken from, and the ascending indices int[n] into it."""
+    """The group that a part is taken from, and the ascending rows int[n] into it."""
 
     group: int
-    index: np.ndarray
+    rows: np.ndarray
 
 
 class Parts(NamedTuple):
@@ -36,15 +35,17 @@ class Parts(NamedTuple):
 
 
 class Group(NamedTuple):
-    """How many images a group has, and their labels int[count] where they are known without reading the images."""
+    """How many images a group has, and their labels int[size] where they are known without reading the images."""
 
-    count: int
+    size: int
     labels: np.ndarray | None
 
 
 def plan_parts(
-    groups: Sequence[Group | None],
+    whole: Group,
     *,
+    held_out: Group | None = None,
+    test: Group | None = None,
     seed: int,
     source: str,
     share: float = _SHARE,
@@ -54,7 +55,9 @@ def plan_parts(
     """Divides a data set, by class where labels are known.
 
     Args:
-      groups: training images, held-out images or None, test images or None.
+      whole: training images.
+      held_out: images for validation and calibration alone, half each.
+      test: images for test alone.
       seed: of the split.
       source: named in errors.
       share: of the training images, for each part that is cut off.
@@ -64,15 +67,12 @@ def plan_parts(
     Raises:
       ValueError: a class is too small to be in all parts, or fewer evaluation images than classes.
     """
-    whole, held_out, test = groups
-    if whole is None:
-        raise ValueError(f"{source}: expected training images, got none")
     most = _MOST if evaluation_images is None else evaluation_images
     test_most = test_images if evaluation_images is None else evaluation_images
     cuts = (0 if test else 1) + (0 if held_out else 2)
     _check_sizes(whole, cuts=cuts, share=share, most=most, source=source)
-    size = max(round(share * whole.count), 1)
-    rest = np.arange(whole.count)
+    size = max(round(share * whole.size), 1)
+    rest = np.arange(whole.size)
 
     def cut(rest: np.ndarray, most: int | None, number: int) -> tuple[np.ndarray, Part]:
         labels = None if whole.labels is None else whole.labels[rest]
@@ -85,13 +85,13 @@ def plan_parts(
     if test is None:
         rest, test_part = cut(rest, test_most, 0)
     else:
-        test_part = Part(TEST, _subset(test, np.arange(test.count), test_most, seed))
+        test_part = Part(TEST, _subset(test, np.arange(test.size), test_most, seed))
     if held_out is None:
         rest, calibration = cut(rest, most, 1)
         rest, validation = cut(rest, most, 2)
     else:
-        everything = np.arange(held_out.count)
-        half = _subset(held_out, everything, held_out.count // 2, seed + 1)
+        everything = np.arange(held_out.size)
+        half = _subset(held_out, everything, held_out.size // 2, seed + 1)
         other = np.setdiff1d(everything, half)
         calibration = Part(HELD_OUT, _subset(held_out, half, most, seed + 1))
         validation = Part(HELD_OUT, _subset(held_out, other, most, seed + 2))
@@ -102,6 +102,7 @@ def _check_sizes(whole: Group, *, cuts: int, share: float, most: int, source: st
     if whole.labels is None or not cuts:
         return
     counts = np.bincount(whole.labels)
+    counts = counts[counts > 0]
     smallest = int(counts.min())
     needed = max(4, int(np.ceil(1 / share)))
     if smallest * share < 1 or smallest < 4:
@@ -110,11 +111,11 @@ def _check_sizes(whole: Group, *, cuts: int, share: float, most: int, source: st
         raise ValueError(f"{source}: evaluation images: expected at least {len(counts)}, the classes, got {most}")
 
 
-def _subset(group: Group, index: np.ndarray, most: int | None, seed: int) -> np.ndarray:
-    """At most so many of the indices, ascending; from every class its share, to within one image."""
-    if most is None or len(index) <= most:
-        return index
-    order = np.random.default_rng(seed).permutation(index)
+def _subset(group: Group, rows: np.ndarray, most: int | None, seed: int) -> np.ndarray:
+    """At most so many of the rows, ascending; from every class its share, to within one image."""
+    if most is None or len(rows) <= most:
+        return rows
+    order = np.random.default_rng(seed).permutation(rows)
     if group.labels is None:
         return np.sort(order[:most])
     labels = group.labels[order]
@@ -157,6 +158,7 @@ def split(
     test: tuple[np.ndarray, np.ndarray] | None = None,
     evaluation_images: int | None = None,
     normalisation: Normalisation | None = None,
+    classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
 ) -> Splits:
     """Splits arrays by class into train, validation, calibration and test.
@@ -171,6 +173,7 @@ def split(
       test: images and labels of the data set's own test set.
       evaluation_images: the most images of validation, calibration and test.
       normalisation: mean and deviation of every channel; those of the training images where None.
+      classes: K; one more than the largest label where None.
       class_names: K names.
 
     Raises:
@@ -178,23 +181,31 @@ def split(
     """
     given = {TRAIN: (images, labels), HELD_OUT: held_out, TEST: test}
     arrays = {group: found for group, found in given.items() if found is not None}
-    groups = [Group(len(arrays[group][1]), arrays[group][1]) if group in arrays else None for group in given]
-    parts = plan_parts(groups, seed=seed, source=source, share=share, evaluation_images=evaluation_images)
-    own = channel_statistics(images[parts.train.index], source=source)
+    groups = {group: Group(len(found[1]), found[1]) for group, found in arrays.items()}
+    parts = plan_parts(
+        groups[TRAIN],
+        held_out=groups.get(HELD_OUT),
+        test=groups.get(TEST),
+        seed=seed,
+        source=source,
+        share=share,
+        evaluation_images=evaluation_images,
+    )
+    own = channel_statistics(images[parts.train.rows], source=source)
     used = (
         own if normalisation is None else check_normalisation(normalisation, channels=images.shape[-1], source=source)
     )
 
     def take(part: Part) -> LabelledImages:
         found = arrays[part.group]
-        return labelled(found[0][part.index], found[1][part.index], used)
+        return labelled(found[0][part.rows], found[1][part.rows], used)
 
     return Splits(
         train=take(parts.train),
         validation=take(parts.validation),
         calibration=take(parts.calibration),
         test=take(parts.test),
-        classes=int(labels.max()) + 1,
+        classes=int(labels.max()) + 1 if classes is None else classes,
         mean=used[0],
         deviation=used[1],
         class_names=class_names,

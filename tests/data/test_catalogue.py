@@ -3,7 +3,7 @@ import zlib
 import numpy as np
 import pytest
 
-from hadas_jax.data import dataset_names, load_dataset
+from hadas_jax.data import IMAGENET_NORMALISATION, dataset_names, load_dataset
 
 COUNT = 60
 LABELS = np.arange(COUNT) % 3
@@ -22,10 +22,10 @@ def save(tmp_path):
     return write
 
 
-def refused(name):
+def refused(name, **arguments):
     """The one-line message that loading ends with."""
     with pytest.raises(ValueError, match=r".") as caught:
-        load_dataset(name, seed=0)
+        load_dataset(name, seed=0, **arguments)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -46,8 +46,31 @@ def test_digits_are_standardised_and_split_by_class():
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    assert refused("mnist") == "unknown dataset 'mnist': expected one of digits, npz:FILE"
-    assert dataset_names() == ("digits", "npz:FILE")
+    names = "digits, cifar10, cifar100, fashion_mnist, mnist, imagenet2012, tfds:NAME, folder:DIR, npz:FILE"
+    assert refused("svhn") == f"unknown dataset 'svhn': expected one of {names}"
+    assert ", ".join(dataset_names()) == names
+
+
+def test_digits_have_one_size_alone():
+    assert load_dataset("digits", seed=0, image_size=8).image_size == 8
+    assert refused("digits", image_size=16) == "digits: image size: expected 8, got 16"
+    assert refused("digits", image_size=0) == "image size: expected at least 1, got 0"
+
+
+def test_evaluation_parts_are_no_larger_than_asked():
+    splits = load_dataset("digits", seed=0, evaluation_images=40)
+    parts = (splits.validation, splits.calibration, splits.test)
+    assert [part.count for part in parts] == [40] * 3
+    assert splits.train.count == 1797 - 120
+
+
+def test_the_normalisation_of_published_weights_is_used_where_it_is_given(save):
+    name = save(images=np.concatenate([IMAGES, IMAGES[..., :1]], axis=-1), labels=LABELS)
+    splits = load_dataset(name, seed=0, normalisation=IMAGENET_NORMALISATION)
+    assert (splits.mean, splits.deviation) == IMAGENET_NORMALISATION
+    assert "expected 1 means and deviations (channels), got 3 and 3" in refused(
+        "digits", normalisation=IMAGENET_NORMALISATION
+    )
 
 
 @pytest.mark.parametrize("images", [IMAGES, IMAGES[..., 0], IMAGES / 255, IMAGES.astype(np.float32)])
@@ -135,7 +158,44 @@ BAD = {
 }
 
 
+TEST = {"images": IMAGES, "labels": LABELS, "test_images": IMAGES[:9], "test_labels": LABELS[:9]}
+BAD |= {
+    "a test set without labels": (
+        {"test_images": IMAGES[:9]},
+        "expected both test_images and test_labels, got images, labels, test_images",
+    ),
+    "a test label too large": (TEST | {"test_labels": LABELS[:9] + 1}, "expected 0 .. 2; got 3 classes and label 3"),
+    "test images of another size": (TEST | {"test_images": IMAGES[:9, :5, :5]}, "got uint8 (5, 5, 2)"),
+    "test images of another type": (TEST | {"test_images": IMAGES[:9] / 255}, "got float32 (6, 6, 2)"),
+    "too few names": ({"class_names": np.array(["a", "b"])}, "class_names: expected 3 strings, one for each class"),
+    "names that are numbers": ({"class_names": np.arange(3)}, "got shape (3,) of int64"),
+}
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_arrays_are_refused_with_what_was_found(save, case):
     changes, message = BAD[case]
     assert message in refused(save(**({"images": IMAGES, "labels": LABELS} | changes)))
+
+
+def test_a_test_set_and_names_of_classes_are_used(save):
+    splits = load_dataset(save(**TEST, class_names=np.array(["a", "b", "c"])), seed=0)
+    assert [part.count for part in (splits.train, splits.validation, splits.calibration, splits.test)] == [42, 9, 9, 9]
+    assert (splits.test.images == IMAGES[:9]).all()
+    assert splits.class_names == ("a", "b", "c")
+
+
+def test_a_test_set_may_lack_a_class(save):
+    splits = load_dataset(save(**(TEST | {"test_labels": LABELS[:9] * 0})), seed=0)
+    assert splits.classes == 3
+
+
+def test_bytes_are_resized_where_it_is_asked_for(save):
+    arrays = {key: value[..., 0] if value.ndim == 4 else value for key, value in TEST.items()}
+    splits = load_dataset(save(**arrays), seed=0, image_size=12)
+    assert splits.train.images.shape == (42, 12, 12, 1)
+    assert splits.test.images.shape == (9, 12, 12, 1)
+    assert "expected uint8 images of 1 or 3 channels to resize, got uint8 and 2" in refused(save(**TEST), image_size=3)
+    name = save(images=IMAGES[..., :1] / 255, labels=LABELS)
+    assert "expected uint8 images of 1 or 3 channels to resize, got float32 and 1" in refused(name, image_size=3)
+    assert load_dataset(name, seed=0, image_size=6).image_size == 6

@@ -28,8 +28,10 @@ def make_labels(counts, seed=0):
     return np.random.default_rng(seed).permutation(labels)
 
 
-def groups(train, held_out=None, test=None):
-    return [None if labels is None else Group(len(labels), labels) for labels in (train, held_out, test)]
+def plan(train, *, held_out=None, test=None, **arguments):
+    """The parts of groups that are given by their labels."""
+    whole, *own = (None if labels is None else Group(len(labels), labels) for labels in (train, held_out, test))
+    return plan_parts(whole, held_out=own[0], test=own[1], seed=0, source="x", **arguments)
 
 
 def assert_shares(labels, chosen, slack):
@@ -116,26 +118,26 @@ def test_a_class_is_in_all_parts_or_the_number_needed_is_named(share, smallest):
 
 def test_validation_and_calibration_have_at_most_five_thousand_images():
     labels = make_labels([30_000, 20_000])
-    parts = plan_parts(groups(labels), seed=0, source="x")
-    assert [len(part.index) for part in parts] == [50_000 - 7_500 - 10_000, 5000, 5000, 7500]
-    assert_shares(labels, parts.validation.index, 2)
+    parts = plan(labels)
+    assert [len(part.rows) for part in parts] == [50_000 - 7_500 - 10_000, 5000, 5000, 7500]
+    assert_shares(labels, parts.validation.rows, 2)
 
 
 def test_a_test_set_of_its_own_is_the_test_part():
     labels, test = make_labels([100, 60]), make_labels([9, 1])
-    parts = plan_parts(groups(labels, test=test), seed=0, source="x")
+    parts = plan(labels, test=test)
     assert [part.group for part in parts] == [TRAIN, TRAIN, TRAIN, TEST]
-    assert parts.test.index.tolist() == list(range(10))
-    assert [len(part.index) for part in parts[:3]] == [160 - 48, 24, 24]
-    assert sorted(np.concatenate([part.index for part in parts[:3]]).tolist()) == list(range(160))
+    assert parts.test.rows.tolist() == list(range(10))
+    assert [len(part.rows) for part in parts[:3]] == [160 - 48, 24, 24]
+    assert sorted(np.concatenate([part.rows for part in parts[:3]]).tolist()) == list(range(160))
 
 
 def test_held_out_images_are_validation_and_calibration_by_halves():
     labels, held_out, test = make_labels([3, 3]), make_labels([40, 20]), make_labels([5, 5])
-    parts = plan_parts(groups(labels, held_out, test), seed=0, source="x")
+    parts = plan(labels, held_out=held_out, test=test)
     assert [part.group for part in parts] == [TRAIN, HELD_OUT, HELD_OUT, TEST]
-    assert len(parts.train.index) == 6
-    halves = [part.index for part in (parts.validation, parts.calibration)]
+    assert len(parts.train.rows) == 6
+    halves = [part.rows for part in (parts.validation, parts.calibration)]
     assert sorted(np.concatenate(halves).tolist()) == list(range(60))
     for half in halves:
         assert_shares(held_out, half, 2)
@@ -145,22 +147,22 @@ def test_held_out_images_are_validation_and_calibration_by_halves():
 @given(st.integers(3, 30), st.booleans(), st.booleans())
 def test_evaluation_parts_are_no_larger_than_asked_and_keep_the_shares(most, own_held_out, own_test):
     labels = make_labels([90, 60, 50])
-    given = groups(labels, labels if own_held_out else None, labels if own_test else None)
-    parts = plan_parts(given, seed=0, source="x", evaluation_images=most)
+    own = {"held_out": labels if own_held_out else None, "test": labels if own_test else None}
+    parts = plan(labels, **own, evaluation_images=most)
     for part in parts[1:]:
-        assert len(part.index) == most
-        assert_shares(labels, part.index, 2)
+        assert len(part.rows) == most
+        assert_shares(labels, part.rows, 2)
     cut = sum(part.group == TRAIN for part in parts[1:])
-    assert len(parts.train.index) == 200 - cut * most
+    assert len(parts.train.rows) == 200 - cut * most
 
 
 def test_fewer_evaluation_images_than_classes_are_refused():
     with pytest.raises(ValueError, match="x: evaluation images: expected at least 3, the classes, got 2"):
-        plan_parts(groups(make_labels([20, 20, 20])), seed=0, source="x", evaluation_images=2)
+        plan(make_labels([20, 20, 20]), evaluation_images=2)
 
 
 def test_without_labels_parts_are_drawn_from_all_images():
-    parts = plan_parts([Group(1000, None), None, Group(300, None)], seed=0, source="x", test_images=100)
-    assert [len(part.index) for part in parts] == [700, 150, 150, 100]
-    assert len(np.unique(np.concatenate([part.index for part in parts[:3]]))) == 1000
-    assert parts.test.index.tolist() == sorted(set(parts.test.index.tolist()))
+    parts = plan_parts(Group(1000, None), test=Group(300, None), seed=0, source="x", test_images=100)
+    assert [len(part.rows) for part in parts] == [700, 150, 150, 100]
+    assert len(np.unique(np.concatenate([part.rows for part in parts[:3]]))) == 1000
+    assert parts.test.rows.tolist() == sorted(set(parts.test.rows.tolist()))

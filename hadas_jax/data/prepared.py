@@ -1,0 +1,181 @@
+"""Image sets that tensorflow-datasets has prepared, read from its array_record files without TensorFlow.
+
+tensorflow-datasets is imported where it is used: it is slow to import, and most runs do not need it.
+"""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hadas_jax.data.assembly import Sources
+from hadas_jax.data.images import ImageError, decode
+from hadas_jax.data.sources import Source
+
+SHORT_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist", "imagenet2012")
+PREFIX = "tfds:"
+MANUAL = {"imagenet2012": "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, from image-net.org"}
+_HELD_OUT = ("validation", "val", "valid")
+
+
+@dataclass(frozen=True)
+class PreparedSource:
+    """A part of a prepared set as tensorflow-datasets' own data source, with the keys of its images and labels."""
+
+    records: Any
+    image_key: str
+    label_key: str
+    channels: int
+    name: str
+
+    @property
+    def labels(self) -> None:
+        """Labels are in the records, beside the images."""
+        return None
+
+    def __len__(self) -> int:
+        """Returns N."""
+        return len(self.records)
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
+        """Returns an image uint8[H, W, C] and its label."""
+        name = f"{self.name} image {row}"
+        try:
+            record = self.records[row]
+        except (RuntimeError, ValueError, IndexError) as error:  # of a damaged file
+            raise ImageError(name) from error
+        content = record[self.image_key]
+        if not isinstance(content, bytes):  # a damaged file may also give empty records
+            raise ImageError(name)
+        return decode(content, channels=self.channels, name=name), int(record[self.label_key])
+
+
+def open_prepared(name: str, data_dir: Path | None) -> Sources:
+    """Finds a prepared image set with one label for each image.
+
+    Its test images are the test set where they have labels; otherwise its validation images are.
+
+    Args:
+      name: as tensorflow-datasets writes it, with `/config` and `:version` where wanted.
+      data_dir: where it was prepared; tensorflow-datasets' own place where None.
+
+    Raises:
+      ValueError: no such set, not prepared there, not as array_record files, or not images of 8 bits with labels.
+    """
+    builder = make_builder(name, data_dir)
+    info = builder.info
+    image_key, label_key, shape, label = _features(info, name)
+    if not info.splits:
+        raise ValueError(
+            f"dataset {name}: expected a prepared copy in {builder.data_dir}, got none; {how(name, data_dir)}"
+        )
+    if not is_random_access(builder):
+        raise ValueError(
+            f"dataset {name}: expected array_record files in {builder.data_dir}, got {info.file_format.value}; "
+            f"{how(name, Path('OTHER_DIR'))}"
+        )
+    channels = 1 if shape[2] == 1 else 3
+    found = {
+        part: PreparedSource(_records(builder, part, image_key, name), image_key, label_key, channels, f"{name} {part}")
+        for part in ("train", "test", *_HELD_OUT)
+        if part in info.splits
+    }
+    if "train" not in found:
+        raise ValueError(f"dataset {name}: expected training images, got {', '.join(info.splits)} alone")
+    held_out: Source | None = next((found[part] for part in _HELD_OUT if part in found), None)
+    test: Source | None = found.get("test")
+    if test is not None and test[0][1] < 0:
+        test = None
+    if test is None:
+        held_out, test = None, held_out
+    size = shape[0] if shape[0] is not None and shape[0] == shape[1] else None
+    names = tuple(label.names) if label.names else None
+    return Sources(name, found["train"], held_out, test, size, label.num_classes, names)
+
+
+def make_builder(name: str, data_dir: Path | None, **arguments: Any) -> Any:
+    """Returns tensorflow-datasets' builder of a set, from prepared files of any version where there are some.
+
+    Nothing is downloaded. Files alone are enough to read a set: the code that prepares it may need TensorFlow.
+
+    Args:
+      name: of the set.
+      data_dir: where it is or will be prepared.
+      arguments: for the builder.
+
+    Raises:
+      ValueError: tensorflow-datasets does not know the name, or cannot read what is there.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        place = None if data_dir is None else str(data_dir.expanduser())
+        parsed, details = tfds.core.naming.parse_builder_name_kwargs(name, data_dir=place)
+        if parsed.namespace:
+            raise ValueError("names of other collections need a network")
+        try:
+            return tfds.core.read_only_builder.builder_from_files(str(parsed), **details)
+        except tfds.core.DatasetNotFoundError:
+            return tfds.builder(name, data_dir=place, try_gcs=False, **arguments)
+    except ImportError as error:
+        missing = f"a prepared copy or the package {error.name}, which describing it needs"
+        raise ValueError(f"dataset {name}: expected {missing}, got neither; {how(name, data_dir)}") from error
+    except Exception as error:  # unknown names, sets that need what is not installed, damaged descriptions
+        raise ValueError(
+            f"dataset {name}: expected one that tensorflow-datasets can open, got: {first_line(error)}"
+        ) from error
+
+
+def how(name: str, data_dir: Path | None) -> str:
+    """Returns what to run to prepare a set, and what to fetch by hand first."""
+    manual = f"put {MANUAL[name]}, into {manual_folder(data_dir)} and " if name in MANUAL else ""
+    known = name if name in SHORT_NAMES else f"{PREFIX}{name}"
+    where = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
+    return f"{manual}run: pip install 'hadas-jax[tfds]' && hadas data prepare {shlex.quote(known)}{where}"
+
+
+def manual_folder(data_dir: Path | None) -> Path:
+    """Returns where tensorflow-datasets looks for files that are fetched by hand."""
+    import tensorflow_datasets as tfds
+
+    return (data_dir or Path(tfds.core.constants.DATA_DIR)) / "downloads" / "manual"
+
+
+def is_random_access(builder: Any) -> bool:
+    """Returns whether a prepared set has files in array_record form."""
+    import tensorflow_datasets as tfds
+
+    return tfds.core.FileFormat.ARRAY_RECORD in builder.info.available_file_formats()
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message that has text, without a final full stop."""
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _features(info: Any, name: str) -> tuple[str, str, tuple[int | None, int | None, int | None], Any]:
+    """Keys of image and label, the images' shape, and the feature of the label."""
+    import tensorflow_datasets as tfds
+
+    keys = info.supervised_keys
+    is_pair = info.features is not None and keys is not None and len(keys) == 2
+    image, label = (info.features[key] for key in keys) if is_pair else (None, None)
+    if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
+        if image.np_dtype == np.uint8:
+            return keys[0], keys[1], image.shape, label
+        raise ValueError(f"dataset {name}: expected images of 8 bits, got {image.np_dtype.__name__}")
+    got = " and ".join(type(x).__name__ for x in (image, label) if x is not None) or "no such pair"
+    raise ValueError(f"dataset {name}: expected images with one class each, got {got}")
+
+
+def _records(builder: Any, part: str, image_key: str, name: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    missing = [path for path in builder.info.splits[part].filepaths if not Path(path).exists()]
+    if missing:
+        raise ValueError(f"dataset {name}: expected the file {missing[0]}, got none at this path")
+    return builder.as_data_source(
+        split=part, decoders={image_key: tfds.decode.SkipDecoding()}, file_format="array_record"
+    )

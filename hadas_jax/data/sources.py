@@ -1,0 +1,92 @@
+"""Images that are read one by one from where they are stored, in any order."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from hadas_jax.data.images import ImageError, fit
+
+THREADS = 8
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+_NAMED = 3  # unreadable images that an error names
+_BATCH = 1024  # images whose readings wait at the same time
+
+
+class Source(Protocol):
+    """Random access to labelled images."""
+
+    @property
+    def channels(self) -> int:
+        """C of every image."""
+        ...
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int32[N] where they are known without reading the images."""
+        ...
+
+    def __len__(self) -> int:
+        """Returns N."""
+        ...
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
+        """Returns an image uint8[H, W, C] and its label.
+
+        Raises:
+          ImageError: the image cannot be read.
+        """
+        ...
+
+
+def read_images(source: Source, rows: np.ndarray, *, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8[n, size, size, C] and labels int32[n].
+
+    Args:
+      source: of the images.
+      rows: int[n], which of them.
+      size: of the result, in pixels.
+      name: of the data set, for errors.
+
+    Raises:
+      ValueError: images cannot be read; the first few are named.
+    """
+    images = np.empty((len(rows), size, size, source.channels), np.uint8)
+    labels = np.empty(len(rows), np.int32)
+
+    def read(place: int) -> str | None:
+        try:
+            pixels, labels[place] = source[int(rows[place])]
+        except ImageError as error:
+            return error.image
+        images[place] = fit(pixels, size)
+        return None
+
+    check_readable(in_threads(read, range(len(rows))), name=name)
+    return images, labels
+
+
+def in_threads(function: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+    """Returns what a function gives for every item, in order, from a few threads."""
+    parts = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
+    with ThreadPoolExecutor(THREADS) as threads:
+        return [found for part in parts for found in threads.map(function, part)]
+
+
+def check_readable(failures: Sequence[str | None], *, name: str) -> None:
+    """Passes where no image failed.
+
+    Args:
+      failures: of every image its name and what is wrong with it, or None.
+      name: of the data set, for errors.
+
+    Raises:
+      ValueError: images failed; the first few are named.
+    """
+    failed = [failure for failure in failures if failure is not None]
+    if failed:
+        others = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+        listed = ", ".join(failed[:_NAMED])
+        raise ValueError(f"{name}: expected images of 8 bits, cannot read {len(failed)}: {listed}{others}")
