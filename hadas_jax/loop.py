@@ -30,7 +30,9 @@ class DivergenceError(ValueError):
     """A loss or another metric is no longer finite, or a loss rose far above what it was."""
 
 
-def scanned(step: Step, *, data: Any, key: jax.Array, chunk: int) -> Advance:
+def scanned(
+    step: Step, *, data: Any, key: jax.Array, chunk: int, place: jax.sharding.Sharding | None = None
+) -> Advance:
     """Returns a chunk of traced steps as one compiled scan.
 
     Args:
@@ -38,7 +40,10 @@ def scanned(step: Step, *, data: Any, key: jax.Array, chunk: int) -> Advance:
       data: arrays that every step reads.
       key: typed PRNG key of the loop.
       chunk: steps of a chunk.
+      place: where state and data go first, so that the first chunk and the following ones are compiled once; None
+        leaves them where they are.
     """
+    data = data if place is None else jax.device_put(data, place)
 
     @jax.jit
     def run_chunk(state: State, start: jax.Array, data: Any) -> tuple[State, Metrics]:
@@ -47,7 +52,10 @@ def scanned(step: Step, *, data: Any, key: jax.Array, chunk: int) -> Advance:
 
         return jax.lax.scan(body, state, start + jnp.arange(chunk))
 
-    return lambda state, done: run_chunk(state, jnp.int32(done), data)
+    def advance(state: State, done: int) -> tuple[State, Metrics]:
+        return run_chunk(state if place is None else jax.device_put(state, place), jnp.int32(done), data)
+
+    return advance
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from hadas_jax.data.arrays import LabelledImages, standardise
 from hadas_jax.loop import Advance, Metrics, State, Step
 from hadas_jax.training.augment import Augment
-from hadas_jax.training.data_parallel import batch_sharding
+from hadas_jax.training.data_parallel import batch_sharding, whole_sharding
 from hadas_jax.training.order import batch_indices
 
 _AHEAD = 2  # steps that may be under way while the host prepares the next batch
@@ -100,6 +100,8 @@ def streamed(
         return step(state, step_key, (taken, *shared) if shared else taken)
 
     place = None if mesh is None else batch_sharding(mesh)
+    if mesh is not None:
+        shared = jax.device_put(shared, whole_sharding(mesh))
     reader: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
     position = -1
 
@@ -107,6 +109,8 @@ def streamed(
         nonlocal reader, position
         if position != done:
             reader = stream.batches(done, batch)
+        if mesh is not None:
+            state = jax.device_put(state, whole_sharding(mesh))
         found: list[Metrics] = []
         for i in range(done, done + chunk):
             images, labels = jax.device_put(next(reader), place)

@@ -22,6 +22,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
+def whole_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns how weights lie, and what else every device needs: whole on each of the mesh's devices."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def split_batch(tree: Any, mesh: Mesh | None) -> Any:
     """Constrains traced arrays [B, ...] to be spread over a mesh; None leaves them where they are.
 
@@ -40,4 +45,4 @@ def everywhere(tree: Any, mesh: Mesh | None) -> Any:
     """Constrains traced arrays to lie whole on every device of a mesh; None leaves them where they are."""
     if mesh is None:
         return tree
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.lax.with_sharding_constraint(tree, whole_sharding(mesh))

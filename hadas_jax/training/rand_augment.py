@@ -117,16 +117,16 @@ def _stretched(images: jax.Array) -> jax.Array:
 
 
 def _equalised(images: jax.Array) -> jax.Array:
-    """Each pixel's value replaced by the share of its channel's pixels up to it; constant channels stay."""
+    """Each pixel's byte replaced by the share of its channel's pixels up to it; constant channels stay."""
     batch, height, width, channels = images.shape
-    pixels = jnp.moveaxis(images, -1, 1).reshape(batch * channels, height * width)
-    ordered = jnp.sort(pixels, axis=1)
-    count = jax.vmap(lambda values, at: jnp.searchsorted(values, at, side="right"))(ordered, pixels)
-    count = count.astype(jnp.float32)
-    lowest = jnp.min(count, axis=1, keepdims=True)
-    span = pixels.shape[1] - lowest
-    spread = jnp.where(span > 0, (count - lowest) / jnp.where(span > 0, span, 1.0), pixels)
-    return jnp.moveaxis(spread.reshape(batch, channels, height, width), 1, -1)
+    levels = jnp.clip(jnp.round(images * 255), 0, 255).astype(jnp.int32)
+    histogram = jnp.arange(batch * channels).reshape(batch, 1, 1, channels)
+    at = (256 * histogram + levels).ravel()
+    counts = jnp.zeros((batch * channels * 256,), jnp.float32).at[at].add(1.0)
+    upto = jnp.cumsum(counts.reshape(-1, 256), axis=1).ravel()[at].reshape(images.shape)
+    lowest = jnp.min(upto, (1, 2), keepdims=True)
+    span = height * width - lowest
+    return jnp.where(span > 0, (upto - lowest) / jnp.where(span > 0, span, 1.0), images)
 
 
 def _posterised(images: jax.Array, amounts: jax.Array) -> jax.Array:
