@@ -7,6 +7,7 @@ re-estimated from training images where they are needed, see `hadas_jax.supernet
 import dataclasses
 import json
 import math
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,11 +93,14 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
       overwrite: replace the supernet that is there.
 
     Raises:
-      ValueError: the directory holds something else, or a supernet that may not be replaced.
+      ValueError: the directory holds something else or a supernet that may not be replaced, or cannot be written to.
     """
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory}: expected a directory, got a file")
+    above = next(place for place in (directory.absolute(), *directory.absolute().parents) if place.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
     held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
     own = (_DESCRIPTION, _WEIGHTS) if _DESCRIPTION in held else ()
     foreign = [name for name in held if name not in own]

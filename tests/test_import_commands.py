@@ -130,6 +130,7 @@ def test_fresh_parts_depend_on_the_seed_alone(arrays, small_space):
         ("none.pth.tar -o out", "checkpoint none.pth.tar: expected a file, got none"),
         (". -o out", "checkpoint .: expected a file, got a directory"),
         ("net.npz -o net.npz", "net.npz: expected a directory, got a file"),
+        ("net.npz -o net.npz/out", "net.npz/out: expected a place to write to"),
         ("net.npz -o full", "full: expected none, an empty one or a supernet's directory, got one with mine.txt"),
         ("net.npz -o full --overwrite", "got one with mine.txt"),
         ("net.npz", "--output"),

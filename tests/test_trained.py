@@ -84,6 +84,12 @@ def test_other_things_are_never_replaced(trained, tmp_path, overwrite, name):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_place_below_a_file_is_refused(trained, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"b: expected a place to write to, but .*file is none"):
+        save_trained(tmp_path / "file" / "a" / "b", trained)
+
+
 def test_details_that_json_cannot_hold_leave_the_directory_alone(trained, saved):
     with pytest.raises(TypeError):
         save_trained(saved, dataclasses.replace(trained, details={"path": saved}), overwrite=True)

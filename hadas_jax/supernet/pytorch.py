@@ -168,7 +168,7 @@ def _fresh_parts(space: MBConvSpace, *, stored: int | None, trained: int) -> tup
 def _notes(arrays: Mapping[str, np.ndarray], *, exits: int, placed: bool) -> tuple[str, ...]:
     notes = []
     if exits and not placed:
-        notes.append(f"the {exits} exit heads of the checkpoint belong to one backbone: name it to import them")
+        notes.append(f"the {exits} exit heads of the checkpoint belong to one backbone: exits_of imports them")
     if any(name.startswith(FINAL_CONFIDENCE) for name in arrays):
         notes.append("the learned confidence after the final classifier is left: no exit policy here reads one")
     return tuple(notes)
