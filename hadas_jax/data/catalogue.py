@@ -59,8 +59,9 @@ def load_dataset(
     Raises:
       ValueError: an unknown name, or data that is not there or not as it is expected.
     """
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image size: expected at least 1, got {image_size}")
+    for what, given in (("image size", image_size), ("evaluation images", evaluation_images)):
+        if given is not None and given < 1:
+            raise ValueError(f"{what}: expected at least 1, got {given}")
     if name == "digits":
         digits = load_digits()
         images, labels = check_arrays(np.asarray(digits.images, np.float32) / 16, digits.target, source=name)

@@ -22,7 +22,7 @@ _ANNOTATIONS = "val_annotations.txt"
 _HEADERS = 200_000  # files whose headers are all looked at; of more, as many evenly spaced ones
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FolderSource:
     """Image files and their labels int32[N]."""
 

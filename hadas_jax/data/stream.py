@@ -6,7 +6,6 @@ Shapes: N images, B in a batch, S height and width, C channels.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import grain
 import numpy as np
 
 from hadas_jax.data.arrays import LabelledImages
@@ -17,7 +16,7 @@ from hadas_jax.data.splitting import labelled
 _AHEAD = 16  # batches that are read ahead
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stream:
     """Images that are read, cropped and resized when they are needed; every epoch in another order.
 
@@ -58,6 +57,8 @@ class Stream:
         Raises:
           ImageError: an image cannot be read, as soon as its batch is asked for.
         """
+        import grain  # slow to import, and most runs do not need it
+
         size = self.image_size
         order = grain.MapDataset.source(_Rows(self.source, self.rows)).seed(self.seed % 2**32).shuffle().repeat()
         if augment:
@@ -85,7 +86,7 @@ class Stream:
         return labelled(images, labels, (self.mean, self.deviation))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Rows:
     """Some images of a source, in the form that Grain reads."""
 

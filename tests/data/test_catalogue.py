@@ -62,6 +62,10 @@ def test_evaluation_parts_are_no_larger_than_asked():
     parts = (splits.validation, splits.calibration, splits.test)
     assert [part.count for part in parts] == [40] * 3
     assert splits.train.count == 1797 - 120
+    assert refused("digits", evaluation_images=0) == "evaluation images: expected at least 1, got 0"
+    assert (
+        refused("digits", evaluation_images=9) == "digits: evaluation images: expected at least 10, the classes, got 9"
+    )
 
 
 def test_the_normalisation_of_published_weights_is_used_where_it_is_given(save):
