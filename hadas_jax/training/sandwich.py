@@ -45,7 +45,6 @@ class SandwichOptions:
       dropout: rate before the classifier, of the largest sub-network alone.
       drop_connect: rate of whole residual branches, likewise.
       dtype: what features are computed in, float32 or bfloat16; weights, losses and gradients are float32.
-      remat: keep only the results of matrix products for the gradient and compute the rest twice: less memory.
       mesh: devices that the batch is split over, see `batch_mesh`; None: one device.
 
     Raises:
@@ -60,7 +59,6 @@ class SandwichOptions:
     dropout: float = 0.0
     drop_connect: float = 0.0
     dtype: str = "float32"
-    remat: bool = False
     mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
@@ -148,9 +146,7 @@ def _forward(space: MBConvSpace, options: SandwichOptions) -> Any:
         dtype = jnp.dtype(options.dtype)
         return apply_training(space, weights, backbone, images, drops=drops, dtype=dtype)[1].astype(jnp.float32)
 
-    if not options.remat:
-        return forward
-    return jax.checkpoint(forward, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+    return forward
 
 
 def _sampled(

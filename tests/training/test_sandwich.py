@@ -102,11 +102,9 @@ def assert_close(found, expected, tolerance=1e-3):
         np.testing.assert_allclose(a, b, atol=tolerance * largest)
 
 
-def test_less_memory_and_half_precision_give_about_the_same_gradients(run):
+def test_half_precision_gives_about_the_same_gradients_in_full_precision(run):
     key = jax.random.key(4)
     exact, metrics = run(SandwichOptions(sampled=1), key)
-    again, _ = run(SandwichOptions(sampled=1, remat=True), key)
-    assert_close(again, exact)
     rough, rough_metrics = run(SandwichOptions(sampled=1, dtype="bfloat16"), key)
     assert {leaf.dtype for leaf in jax.tree.leaves(rough)} == {jnp.dtype(jnp.float32)}
     assert_close(rough, exact, tolerance=0.1)
@@ -136,7 +134,7 @@ def test_bestup_trains_other_sub_networks_than_uniform_sampling(run):
 def test_every_sub_network_of_a_space_of_several_resolutions_sees_its_own(tiny_space, batch):
     """All shapes fit, for every option at once; the images themselves have a resolution of neither."""
     space = dataclasses.replace(tiny_space, resolution=(6, 8))
-    options = SandwichOptions(sampling="bestup", distillation="alpha", dropout=0.1, remat=True, dtype="bfloat16")
+    options = SandwichOptions(sampling="bestup", distillation="alpha", dropout=0.1, dtype="bfloat16")
     optimiser = optax.sgd(RATE)
     weights = jax.eval_shape(lambda: initialise(space, jax.random.key(0))).backbone
     state = jax.eval_shape(lambda w: init_state(w, optimiser), weights)
