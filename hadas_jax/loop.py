@@ -143,7 +143,7 @@ def run(
         wrong = _divergence(values, done, guard, record)
         if wrong:
             if guard is None or record.rollbacks >= guard.rollbacks:
-                tried = f" after {record.rollbacks} rollbacks" if guard else ""
+                tried = f" with none of {guard.rollbacks} rollbacks left" if guard else ""
                 raise DivergenceError(
                     f"{name}: {wrong}{tried}; the last good checkpoint is kept: lower the learning rate and start again"
                 )

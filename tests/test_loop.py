@@ -152,7 +152,7 @@ def test_a_loss_far_above_the_lowest_is_divergence_too():
     guard = Guard(lower, rollbacks=1, ratio=2.0)
     assert float(guarded(fragile({4: 0.5}, 3.0), guard=guard)["rate"]) == 1.0  # the chunk's mean is below 2
     assert float(guarded(fragile({4: 0.5}, 9.0), guard=guard)["rate"]) == 0.5
-    message = r"^net: loss rose to 3\.6\d+ in steps 4 to 6, above \d\.\d+ after 1 rollbacks;"
+    message = r"^net: loss rose to 3\.6\d+ in steps 4 to 6, above \d\.\d+ with none of 1 rollbacks left;"
     with pytest.raises(DivergenceError, match=message):
         guarded(fragile({4: 0.0}, 9.0), guard=guard, name="net")
 
@@ -165,7 +165,7 @@ def test_small_losses_may_rise_below_the_floor():
 
 
 def test_after_so_many_rollbacks_it_says_so_in_one_line_and_keeps_the_last_good_checkpoint(tmp_path):
-    message = r"^net: loss became nan at step 8 after 2 rollbacks; the last good checkpoint is kept: lower"
+    message = r"^net: loss became nan at step 8 with none of 2 rollbacks left; the last good checkpoint is kept: lower"
     with pytest.raises(DivergenceError, match=message) as caught:
         guarded(fragile({7: 0.0}), guard=Guard(lower, rollbacks=2), name="net", checkpoints=Checkpoints(tmp_path))
     assert "\n" not in str(caught.value)
