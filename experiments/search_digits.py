@@ -106,8 +106,7 @@ class Lab:
         self.run = Run(settings)
         progress = LineProgress(console)
         workdir.path.mkdir(parents=True, exist_ok=True)
-        params = self.run.train_supernet(self.run.initial_parameters(), workdir, progress)
-        self.engines = self.run.engines(self.run.train_exits(params, workdir, progress))
+        self.engines = self.run.engines(self.run.training.train(workdir, progress))
         self.memory = Memory.load(workdir.path / "answers.npz")
 
     def compare(self, seed: int) -> dict[str, Any]:

@@ -8,21 +8,26 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import jax
 import tyro
 import yaml
 
 from hadas_jax import commands
-from hadas_jax.cli_commands import COMMANDS, Command, Search
-from hadas_jax.methods import Settings
+from hadas_jax.cli_commands import COMMANDS, Command, Search, Train
+from hadas_jax.methods import Settings, TrainingSettings, TrainSettings
 from hadas_jax.parallel import LostProcessError, connect
+
+GROUPS = ("devices", "data")  # commands of two words
+AnySettings = TypeVar("AnySettings", bound=TrainingSettings)
 
 _HELP = """Hardware-aware search for dynamic neural networks: backbone, early exits and clocks together.
 
     hadas search                      a whole run on handwritten digits, in a few minutes
     hadas search --workdir DIR --resume      continues an interrupted run
+    hadas train --dataset npz:FILE    trains a supernet and its exits, for --checkpoint of a search
+    hadas data prepare cifar100       downloads an image set once, with the extra tfds
     hadas import-checkpoint FILE -o DIR      makes a trained supernet of a PyTorch checkpoint
     hadas bench -o FILE.json          search throughput on this machine, beside pymoo where installed
     hadas devices list                the devices that come with the package
@@ -31,7 +36,7 @@ _HELP = """Hardware-aware search for dynamic neural networks: backbone, early ex
     hadas devices fit FILE.csv -o MY.yaml    makes a device of measurements
 
 hadas COMMAND --help lists the settings of a command. Every command is a call of the library too: see
-hadas_jax.commands and hadas_jax.device_commands.
+hadas_jax.commands, train_commands, import_commands and device_commands.
 """
 
 
@@ -53,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"hadas: {error}; start all processes again with --resume", file=sys.stderr)
         _leave(1)
     except KeyboardInterrupt:
-        print("\nhadas: interrupted; search and devices profile go on with --resume", file=sys.stderr)
+        print("\nhadas: interrupted; search, train and devices profile go on with --resume", file=sys.stderr)
         _leave(130)
 
 
@@ -68,7 +73,11 @@ def _join(arguments: list[str]) -> None:
 def _parse(arguments: list[str]) -> Command:
     name, flags = _command(arguments)
     kind = COMMANDS[name]
-    default: Command | None = Search(settings=_default_settings(flags)) if kind is Search else None
+    default: Command | None = None
+    if kind is Search:
+        default = Search(settings=_default_settings(flags, Settings))
+    elif kind is Train:
+        default = Train(settings=_default_settings(flags, TrainSettings))
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -87,31 +96,31 @@ def _parse(arguments: list[str]) -> Command:
 
 def _command(arguments: list[str]) -> tuple[str, list[str]]:
     """Splits the command's words from its flags."""
-    words = arguments[:2] if arguments[0] == "devices" else arguments[:1]
+    words = arguments[:2] if arguments[0] in GROUPS else arguments[:1]
     name = " ".join(words)
     if name in COMMANDS:
         return name, arguments[len(words) :]
     known = [command for command in COMMANDS if command.split()[0] == words[0]] or list(COMMANDS)
-    if words[0] == "devices" and words[1:] in ([], ["-h"], ["--help"]):
+    if words[0] in GROUPS and words[1:] in ([], ["-h"], ["--help"]):
         print(_HELP, end="")
         sys.exit(0 if len(words) > 1 else 2)
     raise ValueError(f"unknown command {name!r}: expected {', '.join(known)}; see hadas --help")
 
 
-def _default_settings(flags: list[str]) -> Settings:
+def _default_settings(flags: list[str], kind: type[AnySettings]) -> AnySettings:
     """Returns what flags are laid over: a config file's settings, or those of the run to resume."""
     config, workdir = _value_of("--config", flags), _value_of("--workdir", flags)
     if "--resume" in flags and workdir is not None:
         if config is not None:
             raise ValueError("--config and --resume: expected one of them, got both; a run keeps its settings")
-        return commands.stored_settings(workdir)
+        return commands.stored_settings(workdir, kind)
     if config is None:
-        return Settings()
+        return kind()
     try:
         content = yaml.safe_load(Path(config).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"--config {config}: expected a YAML or JSON file of settings, cannot read it") from error
-    return Settings.from_mapping(content, source=f"--config {config}")
+    return kind.from_mapping(content, source=f"--config {config}")
 
 
 def _value_of(flag: str, flags: list[str]) -> str | None:

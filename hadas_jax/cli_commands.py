@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Protocol
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from hadas_jax import bench_commands, commands, device_commands, import_commands
-from hadas_jax.methods import Settings
+from hadas_jax import bench_commands, commands, device_commands, import_commands, train_commands
+from hadas_jax.methods import Settings, TrainSettings
 
 Output = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
 
@@ -46,6 +46,43 @@ class Search:
     def run(self) -> None:
         """Executes the command."""
         commands.search(self.settings, workdir=self.workdir, resume=self.resume, overwrite=self.overwrite)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a supernet and its exit heads, from the start or from --checkpoint.
+
+    Writes supernet/ (for --checkpoint), exits.csv, exits.png, config.json, metrics.jsonl and checkpoints/ into the
+    work directory.
+    """
+
+    settings: OmitArgPrefixes[TrainSettings]
+    workdir: Path | None = None
+    """Where everything is written; by default runs/<time>-<dataset>-train."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Continue the run in --workdir, with its settings."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace the run in --workdir."""
+    config: Path | None = None
+    """YAML or JSON file of settings; flags given beside it win."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        train_commands.train(self.settings, workdir=self.workdir, resume=self.resume, overwrite=self.overwrite)
+
+
+@dataclass(frozen=True)
+class PrepareData:
+    """Download an image set of tensorflow-datasets and write it as --dataset reads it; needs the extra tfds."""
+
+    name: Positional[Annotated[str, arg(metavar="NAME")]]
+    """cifar10, cifar100, fashion_mnist, mnist, imagenet2012, or tfds:NAME."""
+    data_dir: Path | None = None
+    """Where to; by default tensorflow-datasets' own place."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        train_commands.prepare(self.name, data_dir=self.data_dir)
 
 
 @dataclass(frozen=True)
@@ -233,6 +270,8 @@ class ImportCheckpoint:
 
 COMMANDS: dict[str, type[Command]] = {
     "search": Search,
+    "train": Train,
+    "data prepare": PrepareData,
     "import-checkpoint": ImportCheckpoint,
     "bench": Bench,
     "devices list": ListDevices,

@@ -3,20 +3,27 @@
 import dataclasses
 import re
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
-from hadas_jax.methods import Result, Run, Settings
+from hadas_jax.methods import Progress, Result, Run, Settings, TrainingSettings, TrainSettings
 from hadas_jax.parallel import is_first
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
 from hadas_jax.workdir import WorkDir
 
+KINDS: dict[type, str] = {Settings: "search", TrainSettings: "train"}  # of work directories
 
-def default_workdir(settings: Settings) -> Path:
-    """Returns runs/<time>-<dataset>-<device>."""
-    names = (Path(name).stem if "/" in name or ":" in name else name for name in (settings.dataset, settings.device))
+AnySettings = TypeVar("AnySettings", bound=TrainingSettings)
+T = TypeVar("T")
+
+
+def default_workdir(dataset: str, what: str) -> Path:
+    """Returns runs/<time>-<dataset>-<what>, where `what` is the device or the command."""
+    names = (Path(name).stem if "/" in name or ":" in name else name for name in (dataset, what))
     words = [datetime.now().strftime("%Y%m%d-%H%M%S"), *(re.sub(r"[^\w.-]+", "_", name) for name in names)]
     return Path("runs") / "-".join(words)
 
@@ -51,34 +58,13 @@ def search(
       >>> result = search(Settings(device="agx-xavier-gpu", population=32))  # doctest: +SKIP
       >>> result.levels[0].exits_and_clocks["deployable"].clocks_mhz  # doctest: +SKIP
     """
-    if resume and overwrite:
-        raise ValueError("--resume and --overwrite: expected one of them, got both")
-    if resume and workdir is None:
-        raise ValueError("--resume: expected --workdir with the run to continue, got none")
-    if resume:
-        started = stored_settings(workdir)
-        settings = settings or started
-        changed = [
-            f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(started, f.name)
-        ]
-        if changed:
-            name = changed[0]
-            raise ValueError(
-                f"--resume: expected the settings that the run was started with, got {name} "
-                f"{getattr(settings, name)!r} instead of {getattr(started, name)!r}"
-            )
-    settings = settings or Settings()
+    settings = settings_of_run(settings, Settings, workdir=workdir, resume=resume, overwrite=overwrite)
     run = Run(settings)
-    place = WorkDir(Path(workdir) if workdir is not None else default_workdir(settings))
+    place = WorkDir(Path(workdir) if workdir is not None else default_workdir(settings.dataset, settings.device))
     if not resume:
         place.start(dataclasses.asdict(settings), overwrite=overwrite)
     console = console or Console(file=sys.stdout, quiet=not is_first())
-    console.print(f"Work directory: {place.path}", highlight=False, soft_wrap=True)
-    if console.is_terminal:
-        with LiveProgress(console) as live:
-            result = run.execute(place, live)
-    else:
-        result = run.execute(place, LineProgress(console))
+    result = followed(run.execute, place, console)
     if is_first():
         plot_front(result, place.path / "front.png")
     print_result(result, console)
@@ -88,11 +74,62 @@ def search(
     return result
 
 
-def stored_settings(workdir: Path | str | None) -> Settings:
-    """Returns the settings that the run in a work directory was started with.
+def settings_of_run(
+    settings: AnySettings | None,
+    kind: type[AnySettings],
+    *,
+    workdir: Path | str | None,
+    resume: bool,
+    overwrite: bool,
+) -> AnySettings:
+    """Returns the settings of a run that is started or resumed.
+
+    Args:
+      settings: given ones; None: the defaults, or when resuming those that the run was started with.
+      kind: their class.
+      workdir: of the run.
+      resume: the run is there already.
+      overwrite: what is there is replaced.
 
     Raises:
-      ValueError: there is no run, or its settings cannot be read.
+      ValueError: arguments that contradict each other, or settings other than those of the run to resume.
     """
-    place = WorkDir(Path(workdir or "."))
-    return Settings.from_mapping(place.settings(), source=str(place.path / "config.json"))
+    if not resume:
+        return settings or kind()
+    if overwrite:
+        raise ValueError("--resume and --overwrite: expected one of them, got both")
+    if workdir is None:
+        raise ValueError("--resume: expected --workdir with the run to continue, got none")
+    started = stored_settings(workdir, kind)
+    settings = settings or started
+    changed = [f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(started, f.name)]
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"--resume: expected the settings that the run was started with, got {name} "
+            f"{getattr(settings, name)!r} instead of {getattr(started, name)!r}"
+        )
+    return settings
+
+
+def stored_settings(workdir: Path | str | None, kind: type[AnySettings]) -> AnySettings:
+    """Returns the settings that the run in a work directory was started with.
+
+    Args:
+      workdir: of the run.
+      kind: `Settings` of a search or `TrainSettings` of a training.
+
+    Raises:
+      ValueError: there is no such run, or its settings cannot be read.
+    """
+    place = WorkDir(Path(workdir or "."), kind=KINDS[kind])
+    return kind.from_mapping(place.settings(), source=str(place.path / "config.json"))
+
+
+def followed(execute: Callable[[WorkDir, Progress], T], place: WorkDir, console: Console) -> T:
+    """Executes a run with its progress on a console."""
+    console.print(f"Work directory: {place.path}", highlight=False, soft_wrap=True)
+    if console.is_terminal:
+        with LiveProgress(console) as live:
+            return execute(place, live)
+    return execute(place, LineProgress(console))

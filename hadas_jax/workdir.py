@@ -11,18 +11,30 @@ from typing import Any
 from hadas_jax.parallel import is_first
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
-_FORM = "hadas_jax.search/1"
-_OWN = (CONFIG, METRICS, CHECKPOINTS, "front.csv", "front.json", "front.png", "levels.csv")
+_OWN = (
+    CONFIG,
+    METRICS,
+    CHECKPOINTS,
+    "front.csv",
+    "front.json",
+    "front.png",
+    "levels.csv",
+    "supernet",
+    "exits.csv",
+    "exits.png",
+)
 _PACKAGES = (
     "hadas-jax",
     "jax",
     "jaxlib",
     "flax",
+    "grain",
     "optax",
     "evosax",
     "numpy",
     "orbax-checkpoint",
     "scikit-learn",
+    "tensorflow-datasets",
 )
 
 
@@ -37,10 +49,11 @@ class WorkDir:
 
     Args:
       path: of the directory.
+      kind: of the run, `search` or `train`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, kind: str = "search") -> None:
+        self.path, self._form = path, f"hadas_jax.{kind}/1"
 
     @property
     def holds_run(self) -> bool:
@@ -71,7 +84,7 @@ class WorkDir:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(
             self.path / CONFIG,
-            json.dumps({"form": _FORM, "settings": settings, "versions": versions()}, indent=2) + "\n",
+            json.dumps({"form": self._form, "settings": settings, "versions": versions()}, indent=2) + "\n",
         )
 
     def settings(self) -> dict[str, Any]:
@@ -88,8 +101,8 @@ class WorkDir:
             form, settings = content["form"], content["settings"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: expected the settings of a run, cannot read them") from error
-        if form != _FORM:
-            raise ValueError(f"{path}: expected form {_FORM}, got {form!r}")
+        if form != self._form:
+            raise ValueError(f"{path}: expected form {self._form}, got {form!r}")
         return settings
 
     def drop_metrics(self, stage: str, done: int) -> None:

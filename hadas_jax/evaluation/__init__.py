@@ -27,6 +27,8 @@ from hadas_jax.evaluation.surrogate import Surrogate, SurrogateState
 
 __all__ = [
     "POLICIES",
+    "Judge",
+    "Judgement",
     "Outcomes",
     "OwnExits",
     "SubsetStats",
@@ -42,8 +44,6 @@ __all__ = [
     "own_outcomes",
     "pack_bits",
     "packed_dissimilarity",
-    "Judge",
-    "Judgement",
     "scores",
     "segment_costs",
     "subset_stats",

@@ -20,7 +20,7 @@ from hadas_jax.memory import memory_named
 from hadas_jax.parallel import RowMap
 from hadas_jax.spaces.exits import available_exits
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
-from hadas_jax.supernet import Parameters, apply, estimate_batch_stats, resize
+from hadas_jax.supernet import Parameters, Skip, apply, estimate_batch_stats, resize
 
 _PIXELS = 2**17  # of a batch: 128 images of 32x32 keep a CPU's caches warm
 _SIDE_BY_SIDE = 4  # backbones at once on an accelerator
@@ -157,7 +157,7 @@ def outcomes(
       dtype: static.
       skip: static; skip what the backbone does not use instead of masking it, not for `jax.vmap`.
     """
-    skipped = "all" if skip else "nothing"
+    skipped: Skip = "all" if skip else "nothing"
     (resolution,) = space.resolution
 
     def shaped(images: jax.Array) -> jax.Array:

@@ -5,8 +5,10 @@ from hadas_jax.methods.hadas import Engines, Hadas, HadasState
 from hadas_jax.methods.inner import DynamicFront, Inner, exact_front, search_evolved, search_exact
 from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.results import Design, Level, Performance, Result, level_rows, write_result
-from hadas_jax.methods.run import Progress, Run
+from hadas_jax.methods.run import Run
 from hadas_jax.methods.settings import Settings
+from hadas_jax.methods.training_run import Progress, TrainingRun
+from hadas_jax.methods.training_settings import TrainingSettings, TrainSettings
 
 __all__ = [
     "Archive",
@@ -23,6 +25,9 @@ __all__ = [
     "Result",
     "Run",
     "Settings",
+    "TrainSettings",
+    "TrainingRun",
+    "TrainingSettings",
     "exact_front",
     "level_rows",
     "search_evolved",

@@ -5,18 +5,13 @@ split is read once, at the end, for designs that were chosen without it.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-from hadas_jax.checkpoints import Checkpoints
-from hadas_jax.data import LabelledImages, Splits, load_dataset
-from hadas_jax.evaluation import Outcomes, pack_bits, population_outcomes
-from hadas_jax.loop import Advance, scanned
-from hadas_jax.loop import run as run_loop
+from hadas_jax.data import LabelledImages, Splits
+from hadas_jax.evaluation import Judge, Outcomes, pack_bits
 from hadas_jax.methods.archive import Archive
 from hadas_jax.methods.deploy import Deployment
 from hadas_jax.methods.hadas import Engines, Hadas, HadasState
@@ -26,26 +21,13 @@ from hadas_jax.methods.proposals import SurrogateProposer
 from hadas_jax.methods.results import Result, write_result
 from hadas_jax.methods.settings import Settings
 from hadas_jax.methods.static import require_reachable
+from hadas_jax.methods.training_run import Progress, TrainingRun, run_stage
 from hadas_jax.methods.warm_start import load_backbones
-from hadas_jax.parallel import RowMap, share
 from hadas_jax.search import load_strategy
-from hadas_jax.spaces import MBConvSpace, load_space
-from hadas_jax.supernet import Parameters, initialise
-from hadas_jax.training import exit_step, init_state, sandwich_step, sgd
-from hadas_jax.workdir import CHECKPOINTS, WorkDir, versions
+from hadas_jax.spaces import MBConvSpace
+from hadas_jax.supernet import Parameters
+from hadas_jax.workdir import WorkDir, versions
 from hw_models import Device
-
-_CALIBRATION_BATCHES = 4
-
-
-class Progress(Protocol):
-    """Follows a run."""
-
-    def stage(self, name: str, total: int) -> None:
-        """A stage of `total` steps begins."""
-
-    def update(self, done: int, metrics: dict[str, float]) -> None:
-        """So many steps of the stage are done."""
 
 
 class Run:
@@ -61,29 +43,18 @@ class Run:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.device: Device = settings.load_device()
-        space = load_space(settings.space)
-        self.splits: Splits = load_dataset(settings.dataset, seed=settings.seed)
-        _, size, _, channels = self.splits.train.images.shape
-        self.space: MBConvSpace = space.adapt(in_channels=channels, classes=self.splits.classes, image_size=size)
-        if len(self.space.resolution) > 1:
-            raise ValueError(f"space {space.name}: expected one resolution, got {len(self.space.resolution)}")
+        self.training = TrainingRun(settings, fine_tune=False)
+        self.splits: Splits = self.training.splits
+        self.space: MBConvSpace = self.training.space
         if settings.inner == "exact" and self.space.num_exits > MAX_EXACT_EXITS:
             raise ValueError(
                 f"--inner exact: expected a space of at most {MAX_EXACT_EXITS} exit positions, got "
-                f"{self.space.num_exits} of {space.name}; use --inner auto"
+                f"{self.space.num_exits} of {self.space.name}; use --inner auto"
             )
-        if self.space.resolution[0] != size:
-            raise ValueError(f"space {space.name}: expected images of {self.space.resolution[0]}, got {size} pixels")
         self._check_strategy()
         self._warm_start = load_backbones(settings.warm_start, self.space)
         require_reachable(settings.limits, self.space, self.device)
-        keys = jax.random.split(jax.random.key(settings.seed), 7)
-        self._init_key, self._order_key, self._train_key = keys[:3]
-        self._exit_order_key, self._exit_key, self._population_key, self._search_key = keys[3:]
-        images = len(self.splits.train.labels)
-        self._batch = min(settings.batch, images)
-        self._steps_per_epoch = images // self._batch
-        self._shift = size / 8
+        self._search_key = self.training.search_key
 
     def _check_strategy(self) -> None:
         settings, cardinalities = self.settings, tuple(int(c) for c in self.space.codec.cardinalities)
@@ -105,66 +76,12 @@ class Run:
         Raises:
           ValueError: a loss is no longer finite, or a checkpoint cannot be used.
         """
-        params = self.train_supernet(self.initial_parameters(), workdir, progress)
-        params = self.train_exits(params, workdir, progress)
+        params = self.training.train(workdir, progress)
         archive = self.search(params, workdir, progress)
         result = self.deploy(params, archive, progress)
         context = {"settings": dataclasses.asdict(self.settings), "versions": versions()}
         write_result(result, workdir.path, context=context)
         return result
-
-    def initial_parameters(self) -> Parameters:
-        """Returns the untrained supernet with its heads."""
-        return initialise(self.space, self._init_key)
-
-    def train_supernet(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
-        """Trains the shared weights by the sandwich rule."""
-        settings = self.settings
-        steps = settings.epochs * self._steps_per_epoch
-        optimiser = sgd(
-            optax.cosine_decay_schedule(settings.learning_rate, steps),
-            weight_decay=1e-5,
-            clip=optax.clip(1.0),
-        )
-        step = sandwich_step(self.space, optimiser, batch=self._batch, order_key=self._order_key, shift=self._shift)
-        state = self._loop(
-            "supernet",
-            scanned(step, data=self.splits.train, key=self._train_key, chunk=self._steps_per_epoch),
-            init_state(params.backbone, optimiser),
-            chunks=settings.epochs,
-            chunk=self._steps_per_epoch,
-            workdir=workdir,
-            progress=progress,
-        )
-        return dataclasses.replace(params, backbone=share(state.weights))
-
-    def train_exits(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
-        """Trains the shared exit heads, the backbone's weights frozen."""
-        settings = self.settings
-        steps = settings.exit_epochs * self._steps_per_epoch
-        optimiser = sgd(
-            optax.warmup_cosine_decay_schedule(0.0, settings.exit_learning_rate, steps // 6, steps),
-            weight_decay=1e-5,
-            clip=optax.clip_by_global_norm(1.0),
-        )
-        step = exit_step(
-            self.space,
-            optimiser,
-            batch=self._batch,
-            order_key=self._exit_order_key,
-            shift=self._shift,
-        )
-        data = (self.splits.train, params.backbone)
-        state = self._loop(
-            "exits",
-            scanned(step, data=data, key=self._exit_key, chunk=self._steps_per_epoch),
-            init_state(params.heads, optimiser),
-            chunks=settings.exit_epochs,
-            chunk=self._steps_per_epoch,
-            workdir=workdir,
-            progress=progress,
-        )
-        return dataclasses.replace(params, heads=share(state.weights))
 
     def search(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Archive:
         """Runs the nested search."""
@@ -173,10 +90,10 @@ class Run:
         def advance(state: HadasState, done: int) -> tuple[HadasState, dict[str, Any]]:
             return engines.generation(state, jax.random.fold_in(self._search_key, done))
 
-        state = self._loop(
+        state = run_stage(
             "search",
             advance,
-            engines.init(self._population_key),
+            engines.init(self.training.population_key),
             chunks=self.settings.generations,
             chunk=1,
             workdir=workdir,
@@ -187,12 +104,12 @@ class Run:
     def engines(self, params: Parameters) -> Hadas:
         """Returns the search engines over a trained supernet."""
         settings = self.settings
-        judge = self._judge(params)
+        judge = self.training.judge(params)
         return Hadas(
             space=self.space,
             device=self.device,
             evaluate=lambda genomes: np.asarray(pack_bits(judge(genomes, self.splits.validation).correct)),
-            samples=len(self.splits.validation.labels),
+            samples=self.splits.validation.count,
             engines=Engines(
                 population=settings.population,
                 generations=settings.generations,
@@ -221,7 +138,7 @@ class Run:
         return SurrogateProposer(
             space=self.space,
             device=self.device,
-            samples=len(self.splits.validation.labels),
+            samples=self.splits.validation.count,
             limits=settings.limits,
             picks=settings.population,
             population=max(256, 2 * settings.population),
@@ -232,7 +149,7 @@ class Run:
         """Sets thresholds on the calibration split, chooses designs, and measures them on the test split."""
         settings, space = self.settings, self.space
         genomes = pool_of(archive, space, self.device, limits=settings.limits)
-        judge = self._judge(params)
+        judge: Judge = self.training.judge(params)
 
         def evaluate(genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
             found = judge(genomes, data)
@@ -266,56 +183,4 @@ class Run:
             candidates=int(np.sum(archive.versions, dtype=np.int64)),
             limits=settings.limits,
             within_limits=choices.within,
-        )
-
-    def _judge(self, params: Parameters) -> Callable[[np.ndarray, LabelledImages], Outcomes]:
-        """Returns what gives the outcomes of backbones int32[N, G] on a split, spread over all devices."""
-        group = self.settings.group
-
-        def outcomes(genomes: jax.Array, shared: Any) -> Outcomes:
-            params, data, calibration = shared
-            return population_outcomes(self.space, params, genomes, data=data, calibration=calibration, group=group)
-
-        spread = RowMap(outcomes, block=group)
-        weights, images = spread.place((params, self._calibration_batches()))
-        return lambda genomes, data: spread(genomes, (weights, data, images))
-
-    def _calibration_batches(self) -> jax.Array:
-        """Training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
-        batches = min(_CALIBRATION_BATCHES, self._steps_per_epoch)
-        images = self.splits.train.images[: batches * self._batch]
-        return images.reshape(batches, self._batch, *images.shape[1:])
-
-    def _loop(
-        self,
-        name: str,
-        advance: Advance,
-        state: Any,
-        *,
-        chunks: int,
-        chunk: int,
-        workdir: WorkDir,
-        progress: Progress,
-    ) -> Any:
-        checkpoints = Checkpoints(workdir.path / CHECKPOINTS / name)
-        done = checkpoints.newest() or 0
-        workdir.drop_metrics(name, done)
-        progress.stage(name, chunks * chunk)
-        progress.update(done, {})
-        searching = name == "search"
-
-        def report(done: int, metrics: dict[str, np.ndarray]) -> None:
-            # Losses and accuracies are means over the chunk, the search's figures the newest.
-            found = {m: float(v[-1] if searching else np.mean(v)) for m, v in metrics.items()}
-            workdir.add_metrics(name, done, found)
-            progress.update(done, found)
-
-        return run_loop(
-            advance,
-            state,
-            chunks=chunks,
-            chunk=chunk,
-            name=name,
-            checkpoints=checkpoints,
-            report=report,
         )

@@ -2,22 +2,21 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from hadas_jax.evaluation import POLICIES
+from hadas_jax.methods.checks import check_choice, check_fields, check_number, check_numbers
 from hadas_jax.methods.hadas import INNER, MERITS
 from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.proposals import SurrogateProposer
+from hadas_jax.methods.training_settings import TrainingSettings
 from hadas_jax.search import is_strategy, strategy_names
 from hw_models import Device, load_device, with_clocks
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(TrainingSettings):
     """Settings of a HADAS run."""
 
-    dataset: str = "digits"
-    """digits, or npz:FILE with the arrays images [N, H, W, C] and labels [N]."""
     device: str = "agx-xavier-gpu"
     """A device that comes with the package, or the path of a device file."""
     number_format: str | None = None
@@ -30,8 +29,6 @@ class Settings:
     """Settings of the memory clock to search."""
     host_mhz: tuple[float, ...] = ()
     """Settings of the host clock to search."""
-    space: str = "digits"
-    """The space of backbones."""
     population: int = 64
     """Backbones per generation."""
     generations: int = 7
@@ -60,92 +57,38 @@ class Settings:
     """Limit of the accuracy, a share between 0 and 1."""
     max_params: int | None = None
     """Limit of the number of weights of a backbone, exit heads aside."""
-    epochs: int = 28
-    """Epochs of supernet training."""
-    exit_epochs: int = 16
-    """Epochs of exit training."""
-    batch: int = 64
-    """Images per training step."""
-    learning_rate: float = 0.1
-    """Peak learning rate of the supernet."""
-    exit_learning_rate: float = 0.05
-    """Peak learning rate of the exit heads."""
     policy: str = "confidence"
     """What the deployable policy compares with thresholds: confidence, entropy or learned."""
     per_exit_thresholds: bool = False
     """Search the risk level of each exit by itself; otherwise the exits of a design share one."""
     front_size: int = 64
     """Designs to report of each front."""
-    group: int = 4
-    """Backbones that run side by side; more use more memory."""
-    seed: int = 0
-    """Of everything random."""
 
     def __post_init__(self) -> None:
-        for name in ("population", "generations", "epochs", "exit_epochs", "batch", "front_size", "group"):
-            _check(name, getattr(self, name), int, lowest=1)
-        _check("seed", self.seed, int, lowest=0)
-        for name in ("learning_rate", "exit_learning_rate"):
-            _check(name, getattr(self, name), float, above=0)
-        _check("elite_ratio", self.elite_ratio, float, above=0, highest=1)
-        for name in ("dataset", "device", "space", "policy"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{flag(name)}: expected text, got {getattr(self, name)!r}")
-        for name in ("number_format", "power_mode"):
-            if not isinstance(getattr(self, name), str | None):
-                raise ValueError(f"{flag(name)}: expected text, got {getattr(self, name)!r}")
+        super().__post_init__()
+        for name in ("population", "generations", "front_size"):
+            check_number(name, getattr(self, name), int, lowest=1)
+        check_number("elite_ratio", self.elite_ratio, float, above=0, highest=1)
+        check_fields(self, ("device", "policy"), str, "text")
+        check_fields(self, ("number_format", "power_mode"), str, "text", optional=True)
+        check_fields(self, ("surrogate", "per_exit_thresholds"), bool, "true or false")
         for name in ("core_mhz", "memory_mhz", "host_mhz"):
-            clocks = getattr(self, name)
-            if not isinstance(clocks, tuple):
-                raise ValueError(f"{flag(name)}: expected a list of clocks in MHz, got {clocks!r}")
-            for mhz in clocks:
-                _check(name, mhz, float, above=0)
-        for name, choices in (
-            ("policy", POLICIES),
-            ("inner", INNER),
-            ("merit", MERITS),
-            ("strategy", strategy_names()),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{flag(name)}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
+            check_numbers(self, name, float, "clocks in MHz")
+        for name, choices in (("policy", POLICIES), ("inner", INNER), ("merit", MERITS)):
+            check_choice(self, name, choices)
         if not is_strategy(self.strategy):
             raise ValueError(f"--strategy: expected one of {', '.join(strategy_names())}, got {self.strategy!r}")
-        _check("gamma", self.gamma, float, lowest=0)
-        _check("gradient_seeds", self.gradient_seeds, int, lowest=0, highest=SurrogateProposer.population)
-        for name in ("surrogate", "per_exit_thresholds"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{flag(name)}: expected true or false, got {getattr(self, name)!r}")
+        check_number("gamma", self.gamma, float, lowest=0)
+        check_number("gradient_seeds", self.gradient_seeds, int, lowest=0, highest=SurrogateProposer.population)
         if not isinstance(self.warm_start, tuple) or not all(isinstance(name, str) for name in self.warm_start):
             raise ValueError(f"--warm-start: expected names or files, got {self.warm_start!r}")
         for name in ("max_latency_ms", "max_energy_mj"):
             if getattr(self, name) is not None:
-                _check(name, getattr(self, name), float, above=0)
+                check_number(name, getattr(self, name), float, above=0)
         if self.min_accuracy is not None:
-            _check("min_accuracy", self.min_accuracy, float, lowest=0, highest=1)
+            check_number("min_accuracy", self.min_accuracy, float, lowest=0, highest=1)
         if self.max_params is not None:
-            _check("max_params", self.max_params, int, lowest=1)
-
-    @classmethod
-    def from_mapping(cls, values: object, *, source: str) -> "Settings":
-        """Builds settings from the content of a file.
-
-        Raises:
-          ValueError: no mapping, an unknown name, or a value that does not fit.
-        """
-        if not isinstance(values, dict):
-            raise ValueError(f"{source}: expected settings by name, got {type(values).__name__}")
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = [str(name) for name in values if name not in known]
-        if unknown:
-            raise ValueError(f"{source}: unknown setting {unknown[0]!r}: expected some of {', '.join(known)}")
-        # YAML and JSON know lists only.
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        try:
-            return cls(**plain)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
+            check_number("max_params", self.max_params, int, lowest=1)
 
     @property
     def limits(self) -> Limits:
@@ -178,33 +121,3 @@ class Settings:
             [1e6 * mhz for mhz in mhzs] or None for mhzs in (self.core_mhz, self.memory_mhz, self.host_mhz)
         )
         return with_clocks(device, core_hz=core, memory_hz=memory, host_hz=host)
-
-
-def flag(name: str) -> str:
-    """Returns the command-line flag of a setting."""
-    return "--" + name.replace("_", "-")
-
-
-def _check(
-    name: str,
-    value: object,
-    kind: type,
-    *,
-    lowest: float | None = None,
-    above: float | None = None,
-    highest: float | None = None,
-) -> None:
-    wanted = "a whole number" if kind is int else "a number"
-    bounds = [f"of at least {lowest}"] if lowest is not None else []
-    bounds += [f"above {above}"] if above is not None else []
-    bounds += [f"of at most {highest}"] if highest is not None else []
-    right = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    if right:
-        assert isinstance(value, int | float)
-        right = (
-            (lowest is None or value >= lowest)
-            and (above is None or value > above)
-            and (highest is None or value <= highest)
-        )
-    if not right:
-        raise ValueError(f"{flag(name)}: expected {wanted} {' and '.join(bounds)}, got {value!r}")

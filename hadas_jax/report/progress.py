@@ -60,7 +60,7 @@ def describe(metrics: dict[str, float]) -> str:
 
 
 class LineProgress:
-    """One line for every update, for logs; follows `hadas_jax.methods.run.Progress`.
+    """One line for every update, for logs; follows `hadas_jax.methods.Progress`.
 
     Args:
       console: to print on.
@@ -95,7 +95,7 @@ class LineProgress:
 
 
 class LiveProgress:
-    """A bar for every stage; follows `hadas_jax.methods.run.Progress`. Use as a context manager.
+    """A bar for every stage; follows `hadas_jax.methods.Progress`. Use as a context manager.
 
     Args:
       console: a terminal.

@@ -1,6 +1,6 @@
 """Search spaces: what genomes mean, and what designs ask of the hardware."""
 
-from hadas_jax.spaces.catalogue import ATTENTIVENAS, DIGITS, load_space, space_names
+from hadas_jax.spaces.catalogue import ATTENTIVENAS, DIGITS, SMALL_IMAGES, load_space, space_names
 from hadas_jax.spaces.codec import Codec
 from hadas_jax.spaces.exits import available_exits, exit_subsets
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage, block_active, make_divisible
@@ -11,6 +11,7 @@ from hadas_jax.spaces.workload import segments, workload
 __all__ = [
     "ATTENTIVENAS",
     "DIGITS",
+    "SMALL_IMAGES",
     "Backbone",
     "ClockProbabilities",
     "Codec",

@@ -1,5 +1,7 @@
 """The spaces that come with the package, by name."""
 
+import dataclasses
+
 from hadas_jax.spaces.mbconv import MBConvSpace, Stage
 
 DIGITS = MBConvSpace(
@@ -35,7 +37,28 @@ ATTENTIVENAS = MBConvSpace(
     last_width=(1792, 1984),
 )
 
-_SPACES = {space.name: space for space in (DIGITS, ATTENTIVENAS)}
+# The same backbones at the images' own size, such as CIFAR's 32 pixels, instead of enlarging them.
+ATTENTIVENAS_NATIVE = dataclasses.replace(ATTENTIVENAS, name="attentivenas-native", resolution=())
+
+# For images of 28 to 64 pixels, sized to train within the hour on two CPU cores.
+SMALL_IMAGES = MBConvSpace(
+    name="small-images",
+    resolution=(),
+    stem_width=(8, 16),
+    stem_stride=2,
+    stages=(
+        Stage(width=(16,), depth=(1,), kernel=(3,), expand=(1,)),
+        Stage(width=(16, 24), depth=(1, 2, 3), kernel=(3,), expand=(2, 3), stride=2),
+        Stage(width=(32, 40), depth=(2, 3), kernel=(3, 5), expand=(2, 3), se=True),
+        Stage(width=(48, 64), depth=(2, 3), kernel=(3, 5), expand=(2, 3), stride=2, se=True),
+    ),
+    last_width=(96, 128),
+    head_expand=2,
+    first_exit=2,
+    exit_width=48,
+)
+
+_SPACES = {space.name: space for space in (DIGITS, SMALL_IMAGES, ATTENTIVENAS, ATTENTIVENAS_NATIVE)}
 
 
 def space_names() -> tuple[str, ...]:

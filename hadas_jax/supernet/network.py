@@ -179,9 +179,7 @@ def estimate_batch_stats(
 
     def one(images: jax.Array) -> BatchStats:
         trunk = run_trunk(space, params.backbone, backbone, images, keep_stats=True, skip=skip)
-        *_, heads = run_heads(
-            space, params.heads, trunk.features, available, keep_stats=True, skip=skip != "nothing"
-        )
+        *_, heads = run_heads(space, params.heads, trunk.features, available, keep_stats=True, skip=skip != "nothing")
         return BatchStats(backbone=trunk.stats, heads=heads)
 
     first = jax.eval_shape(one, batches[0])

@@ -6,7 +6,8 @@ quicker for one backbone after another.
 Shapes: B batch, H, W image, C channels, K classes, D depth of a stage at its largest, N block positions, E exits.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,11 +80,10 @@ def run_trunk(
         for deployment runs.
     """
     mode = _Mode(stats is not None, keep_stats, skip, unroll)
-    given, found = stats or {}, {}
+    given: dict[str, Tree] = stats or {}
+    found: dict[str, Tree] = {}
     stem = Stem(space, use_batch_stats=stats is None)
-    x, found["stem"] = call(
-        stem, weights["stem"], given.get("stem"), images, backbone.width[0], keep_stats=keep_stats
-    )
+    x, found["stem"] = call(stem, weights["stem"], given.get("stem"), images, backbone.width[0], keep_stats=keep_stats)
     features, position = [], 0
     for s, stage in enumerate(space.stages):
         first, rest = f"stage{s}_first", f"stage{s}_rest"
@@ -142,22 +142,22 @@ def _block(
     """One block where it is active (bool[], None: always), otherwise its input and statistics of zero."""
     operands = (weights, stats, x, setting, keep)
 
-    def run(weights: Tree, stats: Tree | None, x: jax.Array, *inputs) -> tuple[jax.Array, Tree]:
+    def run(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
         return call(block, weights, stats, x, *inputs, keep_stats=mode.keep_stats)
 
     shapes = jax.eval_shape(run, *operands)[1]
 
-    def cut_run(variant: Stage):
+    def cut_run(variant: Stage) -> Callable[..., tuple[jax.Array, Tree]]:
         small = block.clone(stage=variant)
 
-        def branch(weights: Tree, stats: Tree | None, x: jax.Array, *inputs) -> tuple[jax.Array, Tree]:
+        def branch(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
             weights, stats = (cut_block(tree, block.stage, variant, x.shape[-1]) for tree in (weights, stats))
             y, found = call(small, weights, stats, x, *inputs, keep_stats=mode.keep_stats)
             return y, pad_statistics(found, shapes)
 
         return branch
 
-    def passed_on(weights: Tree, stats: Tree | None, x: jax.Array, *inputs) -> tuple[jax.Array, Tree]:
+    def passed_on(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
         return x, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     if mode.skip == "all":
@@ -203,7 +203,7 @@ def run_heads(
     def run(weights: Tree, stats: Tree | None, x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Tree]:
         return call(head, weights, stats, x, keep_stats=keep_stats)
 
-    def nothing(*operands) -> tuple[tuple[jax.Array, jax.Array], Tree]:
+    def nothing(*operands: Any) -> tuple[tuple[jax.Array, jax.Array], Tree]:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(run, *operands))
 
     def step(_: None, row: tuple) -> tuple[None, tuple]:
@@ -216,7 +216,8 @@ def run_heads(
     batch = features[0].shape[1]
     logits = [jnp.zeros((0, batch, space.classes), jnp.float32)]
     confidences = [jnp.zeros((0, batch), jnp.float32)]
-    found, done, before = {}, 0, space.first_exit
+    found: dict[str, Tree] = {}
+    done, before = 0, space.first_exit
     for s, stage in enumerate(features):
         stage, before = stage[min(before, len(stage)) :], max(before - len(stage), 0)
         if not len(stage):

@@ -43,7 +43,7 @@ def cut_block(tree: Tree, stage: Stage, variant: Stage, in_channels: int) -> Tre
     rim = (max(stage.kernel) - max(variant.kernel)) // 2
     middle, hidden, taps = slice(mid), slice(make_divisible(mid // 4)), slice(rim, max(stage.kernel) - rim)
     everything = slice(None)
-    cuts = {
+    cuts: dict[str, dict[str, tuple]] = {
         "expand": {"kernel": (everything, middle)},
         "depthwise": {"kernel": (taps, taps, middle)},
         "squeeze": {"kernel": (middle, hidden), "bias": (hidden,)},

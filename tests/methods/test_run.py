@@ -104,11 +104,6 @@ def test_the_splits_share_no_image(settings):
     assert len(set(images)) == len(images)
 
 
-def test_a_space_of_several_resolutions_is_refused(settings):
-    with pytest.raises(ValueError, match="space attentivenas: expected one resolution, got 4"):
-        Run(dataclasses.replace(settings, space="attentivenas"))
-
-
 def test_only_an_exact_search_refuses_many_exit_positions(settings, small_space, monkeypatch):
     first, second = small_space.stages
     stages = (first, dataclasses.replace(second, depth=(1, 16)))

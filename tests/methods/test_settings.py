@@ -37,7 +37,7 @@ def test_a_mapping_gives_settings_and_the_rest_by_default():
     [
         ([1], "x: expected settings by name, got list"),
         (None, "x: expected settings by name, got NoneType"),
-        ({"sed": 3}, "x: unknown setting 'sed': expected some of dataset, device"),
+        ({"sed": 3}, "x: unknown setting 'sed': expected some of dataset, data_dir"),
         ({"seed": "three"}, "x: --seed: expected a whole number of at least 0, got 'three'"),
     ],
 )

@@ -1,0 +1,121 @@
+"""A supernet with shared exits on Fashion-MNIST: the largest, the smallest and random sub-networks along their depth.
+
+Command:   python experiments/fashion_mnist_npz.py fashion_mnist.npz
+           python experiments/supernet_fashion_mnist.py --dataset npz:fashion_mnist.npz -o supernet_fashion_mnist.json
+"""
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from hadas_jax.methods import TrainSettings
+from hadas_jax.methods.train import execute_training, training_run
+from hadas_jax.methods.training_run import accuracies
+from hadas_jax.report import LineProgress, plot_exits
+from hadas_jax.train_commands import accuracy_table
+from hadas_jax.workdir import METRICS, WorkDir, versions, write_text
+
+SETTINGS = TrainSettings(
+    dataset="npz:fashion_mnist.npz",
+    space="small-images",
+    epochs=12,
+    exit_epochs=4,
+    batch=128,
+    learning_rate=0.2,
+    augmentation="crop-flip",
+    stats_batches=8,
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A supernet with shared exits on Fashion-MNIST."""
+
+    workdir: Path = Path("runs/supernet_fashion_mnist")
+    """Work directory; a run that is there already is continued, and its supernet serves `hadas search --checkpoint`."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE.json")] = None
+    """Results file."""
+    sub_networks: int = 16
+    """Random sub-networks to judge besides the largest and the smallest."""
+    settings: tyro.conf.OmitArgPrefixes[TrainSettings] = field(default_factory=lambda: SETTINGS)
+    """Of the training."""
+
+
+class TimedProgress(LineProgress):
+    """Progress in lines that keeps the wall time of every stage."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.seconds: dict[str, float] = {}
+        self._open, self._since = "", 0.0
+
+    def stage(self, name: str, total: int) -> None:
+        """Announces a stage."""
+        super().stage(name, total)
+        self.close()
+        self._open, self._since = name, time.monotonic()
+
+    def close(self) -> None:
+        """Ends the stage that is open."""
+        if self._open:
+            self.seconds[self._open] = round(time.monotonic() - self._since, 1)
+        self._open = ""
+
+
+def curves(workdir: Path) -> dict[str, list[dict[str, float]]]:
+    """Returns the metrics of every epoch, by stage."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for line in (workdir / METRICS).read_text().splitlines():
+        entry = json.loads(line)
+        found.setdefault(entry.pop("stage"), []).append(entry)
+    return found
+
+
+def main(experiment: Experiment) -> None:
+    """Trains, judges and writes the results."""
+    console = Console()
+    workdir = WorkDir(experiment.workdir, kind="train")
+    resumed = workdir.holds_run
+    if not resumed:
+        workdir.start(dataclasses.asdict(experiment.settings), overwrite=False)
+    run = training_run(experiment.settings)
+    progress = TimedProgress(console)
+    result = execute_training(run, workdir, progress)
+    progress.close()
+    plot_exits(result.accuracies, experiment.workdir / "exits.png")
+    console.print(accuracy_table(result))
+
+    rng = np.random.default_rng(0)
+    shape = (experiment.sub_networks, len(run.space.codec.names))
+    genomes = rng.integers(0, run.space.codec.cardinalities, shape).astype(np.int32)
+    shares = accuracies(run.judge(result.trained.params), genomes, run.splits.test)[:, -1]
+    console.print(
+        f"{experiment.sub_networks} random sub-networks: {100 * shares.min():.2f} to {100 * shares.max():.2f} %, "
+        f"mean {100 * shares.mean():.2f} %"
+    )
+    largest, smallest = (each.final for each in result.accuracies[:2])
+    console.print(f"Smallest below largest: {100 * (largest - smallest):.2f} points; seconds: {progress.seconds}")
+    if experiment.output is not None:
+        content: dict[str, Any] = {
+            "settings": dataclasses.asdict(experiment.settings),
+            "versions": versions(),
+            "training_images": run.splits.train.count,
+            "test_images": run.splits.test.count,
+            "seconds": progress.seconds if not resumed else "not known: the run was interrupted",
+            "test_accuracy": [dataclasses.asdict(each) for each in result.accuracies],
+            "random_sub_networks": {"genomes": genomes.tolist(), "test_accuracy": shares.tolist()},
+            "epochs": curves(experiment.workdir),
+        }
+        write_text(experiment.output, json.dumps(content, indent=1) + "\n")
+        console.print(f"Written: {experiment.output}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Experiment))

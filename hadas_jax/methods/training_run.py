@@ -1,0 +1,372 @@
+"""Data, supernet and exit heads of a run: trained anew, fine-tuned, or taken from a trained supernet.
+
+Training keeps checkpoints and resumes exactly; a diverging loss goes back to the last good one at a lower rate.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hadas_jax.checkpoints import Checkpoints
+from hadas_jax.data import LabelledImages, Splits, Stream, load_dataset
+from hadas_jax.evaluation import Judge, Judgement
+from hadas_jax.loop import Advance, Guard, Step, scanned
+from hadas_jax.loop import run as run_loop
+from hadas_jax.memory import memory_named
+from hadas_jax.methods.training_settings import TrainingSettings
+from hadas_jax.parallel import share
+from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published, published_names
+from hadas_jax.supernet import Parameters, initialise
+from hadas_jax.trained import TrainedSupernet, load_trained
+from hadas_jax.training import (
+    SandwichOptions,
+    augmentation,
+    batch_mesh,
+    exit_step,
+    init_state,
+    lower_rate,
+    paper_exit_optimiser,
+    resident,
+    sandwich_step,
+    sgd,
+    streamed,
+)
+from hadas_jax.workdir import CHECKPOINTS, WorkDir
+
+_CLASSIFIERS = ("classifier",)
+
+
+class Progress(Protocol):
+    """Follows a run."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage of `total` steps begins."""
+
+    def update(self, done: int, metrics: dict[str, float]) -> None:
+        """So many steps of the stage are done."""
+
+
+class TrainingRun:
+    """Data and supernet of one run: reads its inputs at once, so that mistakes show before any work.
+
+    Args:
+      settings: of the run.
+      fine_tune: train the supernet of `settings.checkpoint` further, on any number of classes, instead of using it
+        as it is.
+      exits_for: name of the backbone whose exits are trained, as the paper does; None: all backbones share theirs.
+
+    Raises:
+      ValueError: an unknown data set or space, or a supernet, resolutions or images that do not fit.
+    """
+
+    def __init__(self, settings: TrainingSettings, *, fine_tune: bool = True, exits_for: str | None = None) -> None:
+        self.settings = settings
+        self.loaded: TrainedSupernet | None = None if settings.checkpoint is None else load_trained(settings.checkpoint)
+        self._trains_supernet = self.loaded is None or fine_tune
+        self.splits: Splits = load_dataset(
+            settings.dataset,
+            seed=settings.seed,
+            data_dir=settings.data_dir,
+            image_size=settings.image_size,
+            normalisation=self.loaded.normalisation if self.loaded else None,
+        )
+        self.space = self._space()
+        self.exits_backbone = None if exits_for is None else _named_backbone(exits_for, self.space)
+        self.exits_for = exits_for
+        keys = jax.random.split(jax.random.key(settings.seed), 7)
+        self._init_key, self._order_key, self._train_key = keys[:3]
+        self._exit_order_key, self._exit_key, self.population_key, self.search_key = keys[3:]
+        images = self.splits.train.count
+        self._batch = min(settings.batch, images)
+        self._steps_per_epoch = images // self._batch
+        self._augment = augmentation(settings.augmentation)
+        self._mesh = batch_mesh(jax.local_devices()) if settings.data_parallel else None
+        if self._mesh is not None and self._batch % self._mesh.size:
+            raise ValueError(
+                f"--data-parallel: expected a batch that the {self._mesh.size} devices divide, got {self._batch}; "
+                "change --batch"
+            )
+
+    def _space(self) -> MBConvSpace:
+        """The space, adapted to the data or as the checkpoint has it, at the resolutions asked for."""
+        settings, splits = self.settings, self.splits
+        if self.loaded is None:
+            space = load_space(settings.space or "digits")
+            space = space.adapt(in_channels=splits.channels, classes=splits.classes, image_size=splits.image_size)
+        else:
+            space = self.loaded.space
+            if settings.space not in (None, space.name):
+                raise ValueError(
+                    f"--space {settings.space}: expected {space.name} as --checkpoint {settings.checkpoint} has, "
+                    "or leave it out"
+                )
+            if space.in_channels != splits.channels:
+                raise ValueError(
+                    f"--dataset {settings.dataset}: expected images of {space.in_channels} channels as --checkpoint "
+                    f"{settings.checkpoint} takes, got {splits.channels}"
+                )
+            if self._trains_supernet:
+                space = dataclasses.replace(space, classes=splits.classes)
+            elif splits.classes > space.classes:
+                raise ValueError(
+                    f"--dataset {settings.dataset}: expected at most {space.classes} classes as --checkpoint "
+                    f"{settings.checkpoint} has, got {splits.classes}; hadas train --checkpoint "
+                    f"{settings.checkpoint} --dataset {settings.dataset} trains it for them"
+                )
+        wrong = [size for size in settings.resolutions if size not in space.resolution]
+        if wrong:
+            known = ", ".join(map(str, space.resolution))
+            raise ValueError(f"--resolutions: expected some of {known} as space {space.name} has, got {wrong[0]}")
+        chosen = tuple(size for size in space.resolution if size in settings.resolutions) or space.resolution
+        return dataclasses.replace(space, resolution=chosen)
+
+    def initial_parameters(self) -> Parameters:
+        """Returns the supernet before this run's training: fresh, or loaded with whatever is fresh in it."""
+        fresh = initialise(self.space, self._init_key)
+        if self.loaded is None:
+            return fresh
+        if self.space.classes == self.loaded.space.classes:
+            return self.loaded.params
+        return jax.tree_util.tree_map_with_path(
+            lambda path, new, old: new if any(getattr(key, "key", None) in _CLASSIFIERS for key in path) else old,
+            fresh,
+            self.loaded.params,
+        )
+
+    @property
+    def trained_exits(self) -> tuple[int, ...]:
+        """Block positions whose exit heads are trained after this run's training."""
+        if self.exits_backbone is None:
+            return tuple(range(self.space.first_exit, self.space.positions))
+        found = np.flatnonzero(np.asarray(available_exits(self.space, self.exits_backbone)))
+        return tuple((found + self.space.first_exit).tolist())
+
+    def train(self, workdir: WorkDir, progress: Progress) -> Parameters:
+        """Trains what is not trained yet: the supernet, then its exit heads.
+
+        Raises:
+          ValueError: a loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
+        """
+        params = self.initial_parameters()
+        if self._trains_supernet:
+            params = self.train_supernet(params, workdir, progress)
+        elif self.loaded is not None and set(self.loaded.trained_exits) == set(self.trained_exits):
+            return params
+        return self.train_exits(params, workdir, progress)
+
+    def train_supernet(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
+        """Trains the shared weights by the sandwich rule."""
+        settings = self.settings
+        optimiser = sgd(
+            optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * self._steps_per_epoch),
+            weight_decay=settings.weight_decay,
+            clip=optax.clip(1.0),
+        )
+        step = sandwich_step(self.space, optimiser, options=SandwichOptions(**settings.sandwich, mesh=self._mesh))
+        weights = self._trained(
+            "supernet",
+            step,
+            init_state(params.backbone, optimiser),
+            epochs=settings.epochs,
+            order_key=self._order_key,
+            key=self._train_key,
+            shared=(),
+            workdir=workdir,
+            progress=progress,
+        )
+        return dataclasses.replace(params, backbone=weights)
+
+    def train_exits(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
+        """Trains exit heads, the backbone's weights frozen: shared ones, or those of one backbone."""
+        settings = self.settings
+        steps = settings.exit_epochs * self._steps_per_epoch
+        optimiser = sgd(
+            optax.warmup_cosine_decay_schedule(0.0, settings.exit_learning_rate, steps // 6, steps),
+            weight_decay=settings.weight_decay,
+            clip=optax.clip_by_global_norm(1.0),
+        )
+        if self.exits_backbone is not None:
+            optimiser = paper_exit_optimiser(
+                self._steps_per_epoch,
+                epochs=settings.exit_epochs,
+                warmup_epochs=settings.exit_epochs // 6,
+                learning_rate=settings.exit_learning_rate,
+            )
+        step = exit_step(
+            self.space,
+            optimiser,
+            sampled=settings.sampled,
+            backbone=self.exits_backbone,
+            dtype=settings.dtype,
+            mesh=self._mesh,
+        )
+        weights = self._trained(
+            "exits",
+            step,
+            init_state(params.heads, optimiser),
+            epochs=settings.exit_epochs,
+            order_key=self._exit_order_key,
+            key=self._exit_key,
+            shared=(params.backbone,),
+            workdir=workdir,
+            progress=progress,
+        )
+        return dataclasses.replace(params, heads=weights)
+
+    def _trained(
+        self,
+        name: str,
+        step: Step,
+        state: Any,
+        *,
+        epochs: int,
+        order_key: jax.Array,
+        key: jax.Array,
+        shared: tuple,
+        workdir: WorkDir,
+        progress: Progress,
+    ) -> Any:
+        """Trains for some epochs and returns the weights."""
+        train, chunk = self.splits.train, self._steps_per_epoch
+        if isinstance(train, Stream):
+            advance = streamed(
+                step,
+                train,
+                batch=self._batch,
+                key=key,
+                chunk=chunk,
+                augment=self._augment,
+                shared=shared,
+                mesh=self._mesh,
+            )
+        else:
+            picking = resident(step, batch=self._batch, order_key=order_key, augment=self._augment)
+            data = (train, *shared) if shared else train
+            advance = scanned(picking, data=data, key=key, chunk=chunk)
+        with memory_named("--batch", self._batch, "images"):
+            state = run_stage(
+                name,
+                advance,
+                state,
+                chunks=epochs,
+                chunk=chunk,
+                workdir=workdir,
+                progress=progress,
+                guard=Guard(lower=lower_rate),
+            )
+        return jax.tree.map(jnp.asarray, share(jax.tree.map(np.asarray, state.weights)))
+
+    def judge(self, params: Parameters) -> Judge:
+        """Returns what gives the outcomes of backbones int32[N, G] on a split."""
+        settings = self.settings
+        how = Judgement(batch=settings.eval_batch, group=settings.group, dtype=settings.dtype)
+        return Judge(self.space, params, self._calibration_batches(), how)
+
+    def _calibration_batches(self) -> jax.Array:
+        """Training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
+        batches = min(self.settings.stats_batches, self._steps_per_epoch)
+        train = self.splits.train
+        count = batches * self._batch
+        source = train.sample(count) if isinstance(train, Stream) else train
+        images, _ = source.take(jnp.arange(count))
+        return images.reshape(batches, self._batch, *images.shape[1:])
+
+    def described(self, params: Parameters, details: dict[str, Any]) -> TrainedSupernet:
+        """Returns the trained supernet with what is needed to use it elsewhere."""
+        splits, before = self.splits, self.loaded
+        return TrainedSupernet(
+            space=self.space,
+            params=params,
+            trained_exits=self.trained_exits,
+            normalisation=(splits.mean, splits.deviation),
+            class_names=splits.class_names,
+            source=f"hadas train on {settings_name(self.settings.dataset)}"
+            + (f", from: {before.source}" if before else ""),
+            details=details,
+        )
+
+
+def settings_name(dataset: str) -> str:
+    """Returns a data set's name without the folders of the user's machine."""
+    kind, colon, path = dataset.partition(":")
+    return f"{kind}{colon}{Path(path).name}" if colon else dataset
+
+
+def _named_backbone(name: str, space: MBConvSpace) -> Backbone:
+    """Returns the backbone that `--exits-for` names."""
+    ends: dict[str, Callable[[], Backbone]] = {"largest": space.largest, "smallest": space.smallest}
+    if name in ends:
+        return ends[name]()
+    if name not in published_names():
+        known = ", ".join((*ends, *published_names()))
+        raise ValueError(f"--exits-for: expected one of {known}, got {name!r}")
+    backbone = published(name)
+    try:
+        space.encode(backbone)
+    except ValueError as error:
+        raise ValueError(f"--exits-for {name}: expected a backbone of the space {space.name}: {error}") from error
+    return backbone
+
+
+def run_stage(
+    name: str,
+    advance: Advance,
+    state: Any,
+    *,
+    chunks: int,
+    chunk: int,
+    workdir: WorkDir,
+    progress: Progress,
+    guard: Guard | None = None,
+) -> Any:
+    """Runs one stage of a run, with its checkpoints, metrics and progress in their places.
+
+    Args:
+      name: of the stage.
+      advance: goes one chunk further, see `hadas_jax.loop.run`.
+      state: the initial one.
+      chunks: how many chunks there are in all.
+      chunk: steps of a chunk.
+      workdir: of the run.
+      progress: told of every chunk.
+      guard: what to do about divergence.
+
+    Returns:
+      The state after all steps.
+
+    Raises:
+      ValueError: as `hadas_jax.loop.run`.
+    """
+    checkpoints = Checkpoints(workdir.path / CHECKPOINTS / name)
+    done = checkpoints.newest() or 0
+    workdir.drop_metrics(name, done)
+    progress.stage(name, chunks * chunk)
+    progress.update(done, {})
+
+    def report(done: int, metrics: dict[str, np.ndarray]) -> None:
+        # Losses and accuracies are means over the chunk, a search's figures stand alone.
+        found = {metric: float(np.mean(values)) for metric, values in metrics.items()}
+        workdir.add_metrics(name, done, found)
+        progress.update(done, found)
+
+    return run_loop(
+        advance,
+        state,
+        chunks=chunks,
+        chunk=chunk,
+        name=name,
+        checkpoints=checkpoints,
+        report=report,
+        guard=guard,
+    )
+
+
+def accuracies(judge: Judge, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
+    """Returns float64[N, E + 1]: the accuracy of backbones int32[N, G] at every exit and, last, the classifier."""
+    return np.asarray(judge(genomes, data).correct, np.float64).mean(axis=-1)

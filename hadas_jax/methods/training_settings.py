@@ -1,0 +1,132 @@
+"""Settings of data, supernet and training, which every run has."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Self
+
+from hadas_jax.methods.checks import check_choice, check_fields, check_number, check_numbers
+from hadas_jax.training import AUGMENTATIONS, DISTILLATIONS, DTYPES, SAMPLINGS, SandwichOptions
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of data, supernet and training."""
+
+    dataset: str = "digits"
+    """digits, npz:FILE, folder:DIR, or one that tensorflow-datasets prepared: cifar10, cifar100, fashion_mnist, mnist,
+    imagenet2012, tfds:NAME."""
+    data_dir: str | None = None
+    """Where the prepared copy of a tensorflow-datasets set is."""
+    image_size: int | None = None
+    """Height and width that images are brought to when they are read; by default their own."""
+    space: str | None = None
+    """The space of backbones; by default the one of --checkpoint, or digits."""
+    resolutions: tuple[int, ...] = ()
+    """Resolutions to use of those that the space has; by default all."""
+    checkpoint: str | None = None
+    """Directory of a trained supernet, from hadas train or hadas import-checkpoint."""
+    epochs: int = 28
+    """Epochs of supernet training."""
+    exit_epochs: int = 16
+    """Epochs of exit training."""
+    batch: int = 64
+    """Images per training step."""
+    learning_rate: float = 0.1
+    """Peak learning rate of the supernet."""
+    exit_learning_rate: float = 0.05
+    """Peak learning rate of the exit heads."""
+    weight_decay: float = 1e-5
+    """Of all weights but biases and batch norm's."""
+    sampled: int = 2
+    """Random sub-networks per step, besides the largest and the smallest."""
+    sampling: str = "uniform"
+    """How they are drawn: uniform, or bestup: the best of a few near a random size."""
+    distillation: str = "kl"
+    """What smaller networks learn from the largest by: kl, or alpha, AlphaNet's divergence."""
+    label_smoothing: float = 0.1
+    """Of the largest network's targets."""
+    dropout: float = 0.0
+    """Rate before the classifier, of the largest network alone."""
+    drop_connect: float = 0.0
+    """Rate of whole blocks, rising with depth, of the largest network alone."""
+    augmentation: str = "affine"
+    """Of training images: none, affine, crop-flip or randaugment."""
+    dtype: str = "float32"
+    """What networks compute in: float32 or bfloat16; weights, statistics and losses are float32."""
+    remat: bool = False
+    """Compute activations twice instead of keeping them, which saves memory."""
+    data_parallel: bool = False
+    """Split every training batch over the devices of this machine."""
+    stats_batches: int = 4
+    """Training batches that a backbone's batch-norm statistics are estimated on."""
+    eval_batch: int | None = None
+    """Images at once when networks are judged; by default 128 of 32x32 pixels, or as many pixels."""
+    group: int | None = None
+    """Backbones that are judged side by side; by default one on a CPU, a few elsewhere."""
+    seed: int = 0
+    """Of everything random."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "exit_epochs", "batch", "stats_batches"):
+            check_number(name, getattr(self, name), int, lowest=1)
+        for name in ("image_size", "eval_batch", "group"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), int, lowest=1)
+        for name in ("seed", "sampled"):
+            check_number(name, getattr(self, name), int, lowest=0)
+        for name in ("learning_rate", "exit_learning_rate"):
+            check_number(name, getattr(self, name), float, above=0)
+        check_number("weight_decay", self.weight_decay, float, lowest=0)
+        for name in ("label_smoothing", "dropout", "drop_connect"):
+            check_number(name, getattr(self, name), float, lowest=0, below=1)
+        check_fields(self, ("dataset",), str, "text")
+        check_fields(self, ("data_dir", "space", "checkpoint"), str, "text", optional=True)
+        check_fields(self, ("remat", "data_parallel"), bool, "true or false")
+        check_numbers(self, "resolutions", int, "pixels")
+        for name, choices in (
+            ("sampling", SAMPLINGS),
+            ("distillation", tuple(DISTILLATIONS)),
+            ("augmentation", AUGMENTATIONS),
+            ("dtype", DTYPES),
+        ):
+            check_choice(self, name, choices)
+
+    @property
+    def sandwich(self) -> dict[str, Any]:
+        """What `SandwichOptions` takes of the settings."""
+        known = [each.name for each in dataclasses.fields(SandwichOptions)]
+        return {name: getattr(self, name) for name in known if hasattr(self, name)}
+
+    @classmethod
+    def from_mapping(cls, values: object, *, source: str) -> Self:
+        """Builds settings from the content of a file.
+
+        Raises:
+          ValueError: no mapping, an unknown name, or a value that does not fit.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"{source}: expected settings by name, got {type(values).__name__}")
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = [str(name) for name in values if name not in known]
+        if unknown:
+            raise ValueError(f"{source}: unknown setting {unknown[0]!r}: expected some of {', '.join(known)}")
+        # YAML and JSON know lists only.
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        try:
+            return cls(**plain)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+
+
+@dataclass(frozen=True)
+class TrainSettings(TrainingSettings):
+    """Settings of a training run."""
+
+    exits_for: str | None = None
+    """Train the exits of this backbone alone, as the HADAS paper does: largest, smallest, or a0 to a6."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, ("exits_for",), str, "text", optional=True)
