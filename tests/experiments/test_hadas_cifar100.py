@@ -1,0 +1,173 @@
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from fake_tfds import write_fake_set
+from tiny_hadas import TINY
+
+from hadas_jax.spaces import catalogue
+from hadas_jax.trained import load_trained
+
+CLASSES = 10  # of the hundred, have images
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _listed_space():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(catalogue._SPACES, "tiny", TINY)
+        yield
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The experiment as a module."""
+    path = Path(__file__).parents[2] / "experiments" / "hadas_cifar100.py"
+    spec = importlib.util.spec_from_file_location("hadas_cifar100", path)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    place = tmp_path_factory.mktemp("prepared")
+    write_fake_set(place, "cifar100", classes=CLASSES, counts={"train": 600, "test": 100})
+    return str(place)
+
+
+@pytest.fixture(scope="module")
+def run(script, data_dir):
+    """(folder, further arguments) -> exit code of the experiment in smoke form."""
+
+    def run(out, *arguments):
+        return script.main(["--smoke", "--data-dir", data_dir, "--out", str(out), *arguments])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(run, tmp_path_factory):
+    """The folder of an experiment from scratch for one device."""
+    out = tmp_path_factory.mktemp("experiment") / "scratch"
+    assert run(out, "--space", "tiny", "--devices", "tx2-cpu") == 0
+    return out
+
+
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_every_stage_leaves_its_files_and_the_results_tell_of_all(finished, script):
+    assert {path.name for path in finished.iterdir()} == {
+        "supernet",
+        "exits_smallest",
+        "shared_exits_smallest.json",
+        "search_tx2-cpu",
+        "results.json",
+    }
+    results = json.loads((finished / "results.json").read_text())
+    assert set(results["supernet"]) == {"largest", "smallest"}
+    exits = results["exits"]
+    assert exits["backbone"] == "smallest"
+    assert len(exits["blocks"]) == len(exits["shared"]) == len(exits["own"]) == 1
+    assert exits["classifier"] == pytest.approx(results["supernet"]["smallest"]["final"])
+    assert exits["shared"][0] == pytest.approx(results["supernet"]["smallest"]["1"])
+    found = results["search"]["tx2-cpu"]
+    assert found["backbones"] > script.SMOKE_BUDGET["population"] / 2
+    assert found["levels"][0]["network"] == "static"
+    assert found["levels"][0]["energy_mj"] > 0
+    assert load_trained(finished / "supernet" / "supernet").space.classes == 100
+    assert load_trained(finished / "exits_smallest" / "supernet").exits_of == "smallest"
+
+
+@pytest.mark.slow
+def test_it_learns_far_beyond_chance(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert results["supernet"]["largest"]["final"] > 3 / CLASSES
+    assert results["supernet"]["smallest"]["final"] > 3 / CLASSES
+    assert max(row["test_accuracy"] for row in results["search"]["tx2-cpu"]["levels"]) > 3 / CLASSES
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_done_again(finished, run, capsys):
+    before = files(finished)
+    assert run(finished, "--space", "tiny", "--devices", "tx2-cpu") == 0
+    after = files(finished)
+    assert {path for path, moment in after.items() if before.get(path) != moment} == {finished / "results.json"}
+    assert "starts" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_interrupted_stage_ends_as_it_would_have(finished, run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    for name in ("exits_smallest", "search_tx2-cpu"):  # their settings name the folder of the supernet
+        shutil.rmtree(copy / name)
+    shutil.rmtree(copy / "supernet" / "checkpoints" / "exits")
+    shutil.rmtree(copy / "supernet" / "supernet")
+    (copy / "supernet" / "exits.png").unlink()
+    assert run(copy, "--space", "tiny", "--devices", "tx2-cpu") == 0
+    printed = capsys.readouterr().out
+    assert "supernet: 60 of 60 steps done before" in printed
+    for name in ("supernet/exits.csv", "exits_smallest/exits.csv", "search_tx2-cpu/front.csv"):
+        assert (copy / name).read_bytes() == (finished / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_fine_tuned_by_its_own_rate(finished, run, script, tmp_path):
+    checkpoint = str(finished / "supernet" / "supernet")
+    assert run(tmp_path / "tuned", "--checkpoint", checkpoint, "--devices") == 0
+    settings = json.loads((tmp_path / "tuned" / "supernet" / "config.json").read_text())["settings"]
+    assert settings["learning_rate"] == script.FINE_TUNING["learning_rate"]
+    results = json.loads((tmp_path / "tuned" / "results.json").read_text())
+    before = json.loads((finished / "results.json").read_text())
+    assert results["supernet"]["largest"]["final"] > before["supernet"]["largest"]["final"]
+    assert results["search"] == {}
+
+
+def test_the_full_recipe_is_that_of_the_papers(script):
+    whole = script.Experiment(data_dir="x")
+    training, exits, search = whole.training(), whole.paper_exits(), whole.searching("tx2-gpu")
+    assert (training.dataset, training.space, training.exit_epochs) == ("cifar100", "attentivenas", 30)
+    assert (training.sampled, training.sampling, training.distillation) == (2, "bestup", "alpha")
+    assert (training.dropout, training.drop_connect, training.dtype) == (0.2, 0.2, "bfloat16")
+    assert (exits.exits_for, exits.epochs, exits.exit_epochs, exits.batch) == ("a0", 0, 30, 64)
+    assert exits.exit_learning_rate == 0.01
+    assert exits.batch * exits.stats_batches == training.batch * training.stats_batches == 64 * 64
+    assert (search.population, search.generations, search.elite_ratio) == (64, 7, 0.15)
+    assert script.Experiment(native=True).training().space == "attentivenas-native"
+    assert script.Experiment(checkpoint="net").training().space is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--devices", "toaster"], "got 'toaster'"),
+        (["--exits-for", "a0"], "--exits-for a0: expected a backbone of the space small-images"),
+        (["--exits-for", "a9"], "--exits-for: expected one of largest, smallest, a0"),
+        (["--space", "outer"], "unknown space 'outer'"),
+        (["--checkpoint", "none"], "none: expected a directory with a trained supernet, got none"),
+        (["--dataset", "cifar10"], "hadas data prepare cifar10 --data-dir"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_work(run, tmp_path, capsys, arguments, message):
+    assert run(tmp_path / "out", *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("hadas_cifar100: error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [["--native"], ["--space", "tiny"]])
+def test_a_checkpoint_has_its_own_space(run, tmp_path, capsys, flags):
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / "out", "--checkpoint", "net", *flags)
+    assert stop.value.code == 2
+    assert f"{flags[0]} and --checkpoint: expected one of them" in " ".join(capsys.readouterr().err.split())
