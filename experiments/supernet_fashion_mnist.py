@@ -31,6 +31,8 @@ SETTINGS = TrainSettings(
     learning_rate=0.2,
     augmentation="crop-flip",
     stats_batches=8,
+    remat=True,
+    cut=True,
 )
 
 

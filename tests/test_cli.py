@@ -42,9 +42,21 @@ def fails(arguments, capsys):
         ("search --population 0", "--population: expected a whole number of at least 1, got 0"),
         ("search --population many", "--population: invalid literal"),
         ("search --popuation 3", "--popuation"),
-        ("search --dataset moon", "unknown dataset 'moon': expected one of digits, npz:FILE"),
+        ("search --dataset moon", "unknown dataset 'moon': expected one of digits, cifar10, cifar100"),
         ("search --device toaster", "expected one of agx-orin-gpu, agx-xavier-cpu, agx-xavier-gpu"),
-        ("search --space outer", "unknown space 'outer': expected one of digits, attentivenas"),
+        ("search --space outer", "unknown space 'outer': expected one of digits, small-images, attentivenas"),
+        ("search --checkpoint none", "none: expected a directory with a trained supernet, got none"),
+        ("search --resolutions 16", "--resolutions: expected some of 8 as space digits has, got 16"),
+        ("search --dataset folder:none", "none"),
+        ("search --dataset cifar10 --data-dir .", "hadas data prepare cifar10"),
+        ("train --epochs many", "--epochs: invalid literal"),
+        ("train --dropout 1", "--dropout: expected a number of at least 0 and below 1, got 1"),
+        ("train --distillation luck", "--distillation: expected one of kl, alpha, got 'luck'"),
+        ("train --cut", "--cut: expected with --remat"),
+        ("train --exits-for a0", "--exits-for a0: expected a backbone of the space digits"),
+        ("train --resume --workdir none", "expected a run to resume, got none"),
+        ("data prepare moon", "dataset 'moon': expected one of cifar10"),
+        ("data show", "unknown command 'data show': expected data prepare"),
         ("search --dataset npz:none.npz", "none.npz: expected an npz file, got none at this path"),
         ("search --device tx2-gpu --power-mode turbo", "power mode of tx2-gpu: expected one of maxn, maxq, maxp"),
         ("search --device coral-edge-tpu --number-format fp32", "--number-format: expected one that coral-edge-tpu"),
@@ -141,6 +153,6 @@ def test_help_tells_the_commands(arguments, code, capsys):
 
 
 def test_a_work_directory_is_named_after_time_data_and_device():
-    path = commands.default_workdir(Settings(dataset="npz:/data/my set.npz", device="agx-xavier-gpu"))
+    path = commands.default_workdir("npz:/data/my set.npz", "agx-xavier-gpu")
     assert path.parent.name == "runs"
     assert path.name.endswith("-my_set-agx-xavier-gpu")

@@ -1,6 +1,6 @@
 """Judging networks: accuracy at every exit, stopping policies, expected cost."""
 
-from hadas_jax.evaluation.accuracy import Judge, Judgement, Outcomes
+from hadas_jax.evaluation.accuracy import Judge, Judgement, Outcomes, outcomes, outcomes_given
 from hadas_jax.evaluation.dynamic import (
     OwnExits,
     SubsetStats,
@@ -39,6 +39,8 @@ __all__ = [
     "dissimilarity",
     "ideal_stops",
     "mean_dissimilarity",
+    "outcomes",
+    "outcomes_given",
     "own_costs",
     "own_exits",
     "own_outcomes",

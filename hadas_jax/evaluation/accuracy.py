@@ -20,7 +20,7 @@ from hadas_jax.memory import memory_named
 from hadas_jax.parallel import RowMap
 from hadas_jax.spaces.exits import available_exits
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
-from hadas_jax.supernet import Parameters, Skip, apply, estimate_batch_stats, resize
+from hadas_jax.supernet import BatchStats, Parameters, Skip, apply, estimate_batch_stats, resize
 
 _PIXELS = 2**17  # of a batch: 128 images of 32x32 keep a CPU's caches warm
 _SIDE_BY_SIDE = 4  # backbones at once on an accelerator
@@ -129,7 +129,7 @@ def _judge_rows(space: MBConvSpace, batch: int, group: int, dtype: str) -> RowMa
         one = partial(outcomes, space, params, data=data, calibration=calibration, batch=batch, dtype=dtype)
         if group > 1:
             return jax.vmap(one)(backbones)
-        return jax.lax.map(partial(one, skip=True), backbones)
+        return jax.lax.map(partial(one, skip="all"), backbones)
 
     return RowMap(judge, block=group)
 
@@ -143,9 +143,9 @@ def outcomes(
     calibration: jax.Array,
     batch: int,
     dtype: str = "float32",
-    skip: bool = False,
+    skip: Skip = "nothing",
 ) -> Outcomes:
-    """Judges one backbone, a batch of images at a time.
+    """Judges one backbone with batch-norm statistics of its own.
 
     Args:
       space: static, of one resolution, which images are resized to.
@@ -153,27 +153,39 @@ def outcomes(
       backbone: one design of the space.
       data: the images to judge on.
       calibration: see `Judge`.
-      batch: static.
-      dtype: static.
-      skip: static; skip what the backbone does not use instead of masking it, not for `jax.vmap`.
+      batch: static, images at once.
+      dtype: static, float32 or bfloat16.
+      skip: static; what the backbone does not use is skipped instead of masked, not for `jax.vmap`.
     """
-    skipped: Skip = "all" if skip else "nothing"
     (resolution,) = space.resolution
+    count, size, *_, channels = calibration.shape
+    resized = resize(calibration.reshape(count * size, *calibration.shape[2:]), resolution)
+    batches = resized.astype(jnp.dtype(dtype)).reshape(count, size, resolution, resolution, channels)
+    stats = estimate_batch_stats(space, params, backbone, batches, skip=skip)
+    return outcomes_given(space, params, stats, backbone, data=data, batch=batch, dtype=dtype, skip=skip)
 
-    def shaped(images: jax.Array) -> jax.Array:
-        return resize(images, resolution).astype(jnp.dtype(dtype))
 
-    batches = shaped(calibration.reshape(-1, *calibration.shape[2:])).reshape(
-        *calibration.shape[:2], resolution, resolution, -1
-    )
-    stats = estimate_batch_stats(space, params, backbone, batches, skip=skipped)
+def outcomes_given(
+    space: MBConvSpace,
+    params: Parameters,
+    stats: BatchStats,
+    backbone: Backbone,
+    *,
+    data: LabelledImages,
+    batch: int,
+    dtype: str = "float32",
+    skip: Skip = "nothing",
+) -> Outcomes:
+    """Judges one backbone with given batch-norm statistics, a batch of images at a time; see `outcomes`."""
+    (resolution,) = space.resolution
     size, available = data.count, jnp.append(available_exits(space, backbone), True)
     count = -(-size // batch)
     batch = -(-size // count)
 
     def judge(start: jax.Array) -> Outcomes:
         images, labels = data.take(jnp.minimum(start + jnp.arange(batch), size - 1))
-        logits = apply(space, params, stats, backbone, shaped(images), skip=skipped)
+        shaped = resize(images, resolution).astype(jnp.dtype(dtype))
+        logits = apply(space, params, stats, backbone, shaped, skip=skip)
         return _outcomes(logits.exits, logits.confidence, labels, available)
 
     found = jax.lax.map(judge, batch * jnp.arange(count))

@@ -143,6 +143,7 @@ def apply_training(
     drops: Drops | None = None,
     dtype: DTypeLike = jnp.float32,
     skip: Skip = "blocks",
+    remat: bool = False,
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
     """Runs the backbone alone, normalised by the batch's own statistics.
 
@@ -154,11 +155,12 @@ def apply_training(
       drops: dropout and drop-connect, from `draw_drops`; None: none.
       dtype: that everything but statistics and logits is computed in, float32 or bfloat16.
       skip: what is skipped instead of masked; "nothing" for `jax.vmap`.
+      remat: for gradients keep the blocks' inputs alone and compute each block twice.
 
     Returns:
       The stages' features [D, B, H', W', C], and logits float32[B, K].
     """
-    result = run_trunk(space, weights, backbone, images.astype(dtype), drops=drops, skip=skip)
+    result = run_trunk(space, weights, backbone, images.astype(dtype), drops=drops, skip=skip, remat=remat)
     return result.features, result.logits
 
 

@@ -20,7 +20,8 @@ from hadas_jax.supernet.tree import Tree, call
 from hadas_jax.supernet.variants import cut_block, pad_statistics, variant_index, variants
 
 # What is skipped: nothing; blocks; or blocks, and of the others the kernel taps and middle channels beyond the
-# backbone's (each block is compiled for every kernel and ratio; gradients would keep the residuals of all of them).
+# backbone's (each block is compiled for every kernel and ratio; gradients keep the residuals of all of them, unless
+# blocks are computed twice).
 Skip = Literal["nothing", "blocks", "all"]
 
 
@@ -45,6 +46,7 @@ class _Mode(NamedTuple):
     keep_stats: bool
     skip: Skip
     unroll: bool
+    remat: bool
 
 
 def convolves_shortcut(space: MBConvSpace, stage: int) -> bool:
@@ -64,6 +66,7 @@ def run_trunk(
     skip: Skip = "nothing",
     drops: Drops | None = None,
     unroll: bool = False,
+    remat: bool = False,
 ) -> TrunkResult:
     """Runs one backbone.
 
@@ -78,8 +81,9 @@ def run_trunk(
       drops: dropout and drop-connect; None: none.
       unroll: compile every block instead of one scanned over: slower to compile, and as a network that is cut out
         for deployment runs.
+      remat: for gradients keep the blocks' inputs alone and compute each block twice.
     """
-    mode = _Mode(stats is not None, keep_stats, skip, unroll)
+    mode = _Mode(stats is not None, keep_stats, skip, unroll, remat)
     given: dict[str, Tree] = stats or {}
     found: dict[str, Tree] = {}
     stem = Stem(space, use_batch_stats=stats is None)
@@ -146,6 +150,7 @@ def _block(
         return call(block, weights, stats, x, *inputs, keep_stats=mode.keep_stats)
 
     shapes = jax.eval_shape(run, *operands)[1]
+    again = jax.checkpoint if mode.remat else lambda function: function
 
     def cut_run(variant: Stage) -> Callable[..., tuple[jax.Array, Tree]]:
         small = block.clone(stage=variant)
@@ -161,16 +166,16 @@ def _block(
         return x, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     if mode.skip == "all":
-        branches = [cut_run(variant) for variant in variants(block.stage)]
+        branches = [again(cut_run(variant)) for variant in variants(block.stage)]
         index = variant_index(block.stage, setting)
         if active is not None:
             branches, index = [passed_on, *branches], jnp.where(active, index + 1, 0)
         return jax.lax.switch(index, branches, *operands)
     if active is None:
-        return run(*operands)
+        return again(run)(*operands)
     if mode.skip == "blocks":
-        return jax.lax.cond(active, run, passed_on, *operands)
-    y, found = run(*operands)
+        return jax.lax.cond(active, again(run), passed_on, *operands)
+    y, found = again(run)(*operands)
     return jnp.where(active, y, x), found
 
 

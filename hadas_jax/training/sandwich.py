@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from hadas_jax.loop import Metrics, Step
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
-from hadas_jax.supernet import Tree, apply_training, draw_drops
+from hadas_jax.supernet import Skip, Tree, apply_training, draw_drops
 from hadas_jax.training.data_parallel import everywhere, split_batch
 from hadas_jax.training.losses import DISTILLATIONS, label_loss
 from hadas_jax.training.optimisers import TrainState, descend, global_norm
@@ -45,6 +45,10 @@ class SandwichOptions:
       dropout: rate before the classifier, of the largest sub-network alone.
       drop_connect: rate of whole residual branches, likewise.
       dtype: what features are computed in, float32 or bfloat16; weights, losses and gradients are float32.
+      remat: keep the blocks' inputs alone for the gradient and compute each block twice: a third of the memory, and on
+        CPUs also less time.
+      cut: compute only the kernel taps and middle channels that a sub-network uses, each with compiled code of its own:
+        less time for a step, twice as much for compiling; to be used with `remat`.
       mesh: devices that the batch is split over, see `batch_mesh`; None: one device.
 
     Raises:
@@ -59,6 +63,8 @@ class SandwichOptions:
     dropout: float = 0.0
     drop_connect: float = 0.0
     dtype: str = "float32"
+    remat: bool = False
+    cut: bool = False
     mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
@@ -144,7 +150,11 @@ def _forward(space: MBConvSpace, options: SandwichOptions) -> Any:
 
     def forward(weights: Tree, backbone: Backbone, images: jax.Array, drops: Any) -> jax.Array:
         dtype = jnp.dtype(options.dtype)
-        return apply_training(space, weights, backbone, images, drops=drops, dtype=dtype)[1].astype(jnp.float32)
+        skip: Skip = "all" if options.cut else "blocks"
+        _, logits = apply_training(
+            space, weights, backbone, images, drops=drops, dtype=dtype, skip=skip, remat=options.remat
+        )
+        return logits.astype(jnp.float32)
 
     return forward
 

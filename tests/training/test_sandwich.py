@@ -102,6 +102,14 @@ def assert_close(found, expected, tolerance=1e-3):
         np.testing.assert_allclose(a, b, atol=tolerance * largest)
 
 
+@pytest.mark.parametrize("options", [{"remat": True}, {"remat": True, "cut": True}])
+def test_computing_blocks_twice_and_what_is_used_alone_give_the_same_gradients(run, options):
+    key = jax.random.key(4)
+    exact, _ = run(SandwichOptions(sampled=1), key)
+    again, _ = run(SandwichOptions(sampled=1, **options), key)
+    assert_close(again, exact)
+
+
 def test_half_precision_gives_about_the_same_gradients_in_full_precision(run):
     key = jax.random.key(4)
     exact, metrics = run(SandwichOptions(sampled=1), key)
