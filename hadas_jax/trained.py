@@ -37,6 +37,7 @@ class Description:
       space: with resolution, input channels and classes settled.
       trained_exits: block positions of the supernet, `space.first_exit` .. `space.positions` - 1, whose exit heads
         are trained.
+      exits_of: name of the one backbone that they were trained for; None: all backbones share them.
       normalisation: mean and deviation of every input channel by which images were standardised, in 0 .. 1 for
         images of bytes; None: unknown.
       class_names: one for every class; None: unknown.
@@ -46,6 +47,7 @@ class Description:
 
     space: MBConvSpace
     trained_exits: tuple[int, ...]
+    exits_of: str | None = None
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     class_names: tuple[str, ...] | None = None
     source: str

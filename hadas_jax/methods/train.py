@@ -14,6 +14,7 @@ import numpy as np
 from hadas_jax.methods.training_run import Progress, TrainingRun, accuracies
 from hadas_jax.methods.training_settings import TrainSettings
 from hadas_jax.spaces import available_exits
+from hadas_jax.supernet import Parameters
 from hadas_jax.trained import TrainedSupernet, save_trained
 from hadas_jax.workdir import WorkDir, write_text
 
@@ -62,10 +63,7 @@ def execute_training(run: TrainingRun, workdir: WorkDir, progress: Progress) -> 
     genomes = {"largest": space.largest_genome, "smallest": space.smallest_genome}
     if run.exits_for is not None and run.exits_backbone is not None:
         genomes[run.exits_for] = space.encode(run.exits_backbone)
-    judged = accuracies(run.judge(params), np.stack(list(genomes.values())), run.splits.test)
-    found = tuple(
-        _along_depth(run, name, genome, shares) for (name, genome), shares in zip(genomes.items(), judged, strict=True)
-    )
+    found = along_depth(run, params, genomes)
     progress.update(1, {"largest_accuracy": found[0].final, "smallest_accuracy": found[1].final})
     details = {
         "settings": dataclasses.asdict(settings),
@@ -77,7 +75,19 @@ def execute_training(run: TrainingRun, workdir: WorkDir, progress: Progress) -> 
     return TrainResult(trained=trained, accuracies=found)
 
 
-def _along_depth(run: TrainingRun, name: str, genome: np.ndarray, shares: np.ndarray) -> ExitAccuracies:
+def along_depth(run: TrainingRun, params: Parameters, genomes: dict[str, np.ndarray]) -> tuple[ExitAccuracies, ...]:
+    """Judges backbones on the test split, at the exits that they have and that the run trains.
+
+    Args:
+      run: its data, space and exits.
+      params: weights to judge by.
+      genomes: int32[G] by name.
+    """
+    judged = accuracies(run.judge(params), np.stack(list(genomes.values())), run.splits.test)
+    return tuple(_at_exits(run, *item, shares) for item, shares in zip(genomes.items(), judged, strict=True))
+
+
+def _at_exits(run: TrainingRun, name: str, genome: np.ndarray, shares: np.ndarray) -> ExitAccuracies:
     """The accuracies of exits that a backbone has and that are trained."""
     space = run.space
     backbone = space.decode(jnp.asarray(genome))

@@ -36,6 +36,7 @@ from hadas_jax.training import (
     sandwich_step,
     sgd,
     streamed,
+    whole_sharding,
 )
 from hadas_jax.workdir import CHECKPOINTS, WorkDir
 
@@ -57,8 +58,8 @@ class TrainingRun:
 
     Args:
       settings: of the run.
-      fine_tune: train the supernet of `settings.checkpoint` further, on any number of classes, instead of using it
-        as it is.
+      fine_tune: train the supernet of `settings.checkpoint` further, on any number of classes, for
+        `settings.epochs`, and its exits in any case, instead of using what is trained in it as it is.
       exits_for: name of the backbone whose exits are trained, as the paper does; None: all backbones share theirs.
 
     Raises:
@@ -68,15 +69,14 @@ class TrainingRun:
     def __init__(self, settings: TrainingSettings, *, fine_tune: bool = True, exits_for: str | None = None) -> None:
         self.settings = settings
         self.loaded: TrainedSupernet | None = None if settings.checkpoint is None else load_trained(settings.checkpoint)
-        self._trains_supernet = self.loaded is None or fine_tune
+        self._trains_supernet = self.loaded is None or (fine_tune and settings.epochs > 0)
+        self._trains_exits = fine_tune
         self.splits: Splits = load_dataset(
-            settings.dataset,
-            seed=settings.seed,
-            data_dir=settings.data_dir,
-            image_size=settings.image_size,
-            normalisation=self.loaded.normalisation if self.loaded else None,
+            settings.dataset, seed=settings.seed, data_dir=settings.data_dir, image_size=settings.image_size
         )
         self.space = self._space()
+        if self.loaded is not None and self.loaded.normalisation is not None:
+            self.splits = _standardised_by(self.splits, *self.loaded.normalisation)
         self.exits_backbone = None if exits_for is None else _named_backbone(exits_for, self.space)
         self.exits_for = exits_for
         keys = jax.random.split(jax.random.key(settings.seed), 7)
@@ -127,17 +127,21 @@ class TrainingRun:
         return dataclasses.replace(space, resolution=chosen)
 
     def initial_parameters(self) -> Parameters:
-        """Returns the supernet before this run's training: fresh, or loaded with whatever is fresh in it."""
+        """Returns the supernet before this run's training: fresh, or loaded with whatever is fresh in it.
+
+        Another number of classes than the checkpoint's makes classifiers fresh; exits for one backbone are fresh.
+        """
         fresh = initialise(self.space, self._init_key)
         if self.loaded is None:
             return fresh
-        if self.space.classes == self.loaded.space.classes:
-            return self.loaded.params
-        return jax.tree_util.tree_map_with_path(
-            lambda path, new, old: new if any(getattr(key, "key", None) in _CLASSIFIERS for key in path) else old,
-            fresh,
-            self.loaded.params,
-        )
+        params = self.loaded.params
+        if self.space.classes != self.loaded.space.classes:
+            params = jax.tree_util.tree_map_with_path(
+                lambda path, new, old: new if any(getattr(key, "key", None) in _CLASSIFIERS for key in path) else old,
+                fresh,
+                params,
+            )
+        return params if self.exits_backbone is None else dataclasses.replace(params, heads=fresh.heads)
 
     @property
     def trained_exits(self) -> tuple[int, ...]:
@@ -156,7 +160,7 @@ class TrainingRun:
         params = self.initial_parameters()
         if self._trains_supernet:
             params = self.train_supernet(params, workdir, progress)
-        elif self.loaded is not None and set(self.loaded.trained_exits) == set(self.trained_exits):
+        if self.loaded is not None and not self._trains_exits and _has_shared_exits(self.loaded):
             return params
         return self.train_exits(params, workdir, progress)
 
@@ -248,7 +252,8 @@ class TrainingRun:
         else:
             picking = resident(step, batch=self._batch, order_key=order_key, augment=self._augment)
             data = (train, *shared) if shared else train
-            advance = scanned(picking, data=data, key=key, chunk=chunk)
+            place = None if self._mesh is None else whole_sharding(self._mesh)
+            advance = scanned(picking, data=data, key=key, chunk=chunk, place=place)
         with memory_named("--batch", self._batch, "images"):
             state = run_stage(
                 name,
@@ -269,12 +274,16 @@ class TrainingRun:
         return Judge(self.space, params, self._calibration_batches(), how)
 
     def _calibration_batches(self) -> jax.Array:
-        """Training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
+        """Random training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
         batches = min(self.settings.stats_batches, self._steps_per_epoch)
         train = self.splits.train
         count = batches * self._batch
-        source = train.sample(count) if isinstance(train, Stream) else train
-        images, _ = source.take(jnp.arange(count))
+        # Not the first ones: images may be in the order of their classes.
+        if isinstance(train, Stream):
+            images, _ = train.sample(count).take(jnp.arange(count))
+        else:
+            rows = np.random.default_rng(self.settings.seed).permutation(train.count)[:count]
+            images, _ = train.take(jnp.asarray(rows, jnp.int32))
         return images.reshape(batches, self._batch, *images.shape[1:])
 
     def described(self, params: Parameters, details: dict[str, Any]) -> TrainedSupernet:
@@ -284,8 +293,9 @@ class TrainingRun:
             space=self.space,
             params=params,
             trained_exits=self.trained_exits,
+            exits_of=self.exits_for,
             normalisation=(splits.mean, splits.deviation),
-            class_names=splits.class_names,
+            class_names=splits.class_names if self._trains_supernet or before is None else before.class_names,
             source=f"hadas train on {settings_name(self.settings.dataset)}"
             + (f", from: {before.source}" if before else ""),
             details=details,
@@ -298,8 +308,30 @@ def settings_name(dataset: str) -> str:
     return f"{kind}{colon}{Path(path).name}" if colon else dataset
 
 
+def _has_shared_exits(loaded: TrainedSupernet) -> bool:
+    """Whether all exit heads of a supernet are trained, for all its backbones."""
+    return loaded.exits_of is None and len(loaded.trained_exits) == loaded.space.num_exits
+
+
+def _standardised_by(splits: Splits, mean: tuple[float, ...], deviation: tuple[float, ...]) -> Splits:
+    """Returns a data set whose images are standardised by other figures than its own."""
+    by = {"mean": jnp.asarray(mean, jnp.float32), "deviation": jnp.asarray(deviation, jnp.float32)}
+    train = splits.train
+    return dataclasses.replace(
+        splits,
+        train=dataclasses.replace(train, mean=mean, deviation=deviation)
+        if isinstance(train, Stream)
+        else dataclasses.replace(train, **by),
+        validation=dataclasses.replace(splits.validation, **by),
+        calibration=dataclasses.replace(splits.calibration, **by),
+        test=dataclasses.replace(splits.test, **by),
+        mean=mean,
+        deviation=deviation,
+    )
+
+
 def _named_backbone(name: str, space: MBConvSpace) -> Backbone:
-    """Returns the backbone that `--exits-for` names."""
+    """Returns the backbone that `--exits-for` names; in a space of one resolution it runs at that."""
     ends: dict[str, Callable[[], Backbone]] = {"largest": space.largest, "smallest": space.smallest}
     if name in ends:
         return ends[name]()
@@ -307,6 +339,8 @@ def _named_backbone(name: str, space: MBConvSpace) -> Backbone:
         known = ", ".join((*ends, *published_names()))
         raise ValueError(f"--exits-for: expected one of {known}, got {name!r}")
     backbone = published(name)
+    if len(space.resolution) == 1:
+        backbone = dataclasses.replace(backbone, resolution=jnp.int32(space.resolution[0]))
     try:
         space.encode(backbone)
     except ValueError as error:

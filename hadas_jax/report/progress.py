@@ -56,7 +56,10 @@ class _Stopwatch:
 
 def describe(metrics: dict[str, float]) -> str:
     """Returns the metrics of an update in words."""
-    return ", ".join(text.format(metrics[name]) for name, text in _SHOWN.items() if name in metrics)
+    words = [text.format(metrics[name]) for name, text in _SHOWN.items() if name in metrics]
+    if rollbacks := metrics.get("rollbacks"):  # after divergence
+        words.append(f"rollbacks {rollbacks:.0f}")
+    return ", ".join(words)
 
 
 class LineProgress:
