@@ -3,7 +3,11 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,6 +162,20 @@ def test_a_supernet_is_fine_tuned_for_other_classes(trained, tmp_path):
     assert found.class_names == (*CLASSES, "doe")
     assert found.normalisation == load_trained(trained / "supernet").normalisation
     assert accuracies(tuned)["largest", "final"] > 0.8
+
+
+@pytest.mark.slow
+def test_two_devices_train_what_one_does(trained, images, tmp_path):
+    command = f"train --dataset folder:{images} --space tiny {QUICK} --data-parallel --workdir {tmp_path}/run"
+    script = Path(__file__).with_name("tiny_hadas.py")
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, script, *command.split()], check=True, env=os.environ | devices | cache)
+    losses = []
+    for workdir in (trained, tmp_path / "run"):
+        entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        losses.append([entry["loss"] for entry in entries])
+    np.testing.assert_allclose(*losses, rtol=0.01)
 
 
 @pytest.mark.slow

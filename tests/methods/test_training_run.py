@@ -1,15 +1,20 @@
 import dataclasses
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fake_tfds import class_image
+from PIL import Image
 from tiny_hadas import TINY
 
+from hadas_jax.data import Stream, load_dataset
 from hadas_jax.loop import DivergenceError, scanned
 from hadas_jax.methods import TrainingRun, TrainSettings, training_run
+from hadas_jax.methods.training_run import accuracies
 from hadas_jax.supernet import initialise
 from hadas_jax.trained import TrainedSupernet, save_trained
 from hadas_jax.workdir import WorkDir
@@ -92,6 +97,34 @@ def undisturbed(tmp_path_factory):
     return TrainingRun(QUICK).train(WorkDir(tmp_path_factory.mktemp("undisturbed"), kind="train"), Silent())
 
 
+@pytest.fixture
+def streamed_images(tmp_path, monkeypatch):
+    """Name of a folder of images that are said not to fit into memory."""
+    rng = np.random.default_rng(0)
+    for label in range(3):
+        (tmp_path / "images" / str(label)).mkdir(parents=True)
+        for number in range(30):
+            pixels = class_image(label, rng, height=8, width=8, channels=3)
+            Image.fromarray(pixels).save(tmp_path / "images" / str(label) / f"{number}.png")
+    monkeypatch.setattr(training_run, "load_dataset", partial(load_dataset, in_memory_bytes=1))
+    return f"folder:{tmp_path / 'images'}"
+
+
+@pytest.mark.slow
+def test_images_that_do_not_fit_into_memory_are_trained_on_and_resumed_alike(streamed_images, tmp_path):
+    settings = dataclasses.replace(QUICK, dataset=streamed_images, batch=16)
+    expected = TrainingRun(settings).train(WorkDir(tmp_path / "a", kind="train"), Silent())
+    run = TrainingRun(settings)
+    assert isinstance(run.splits.train, Stream)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(WorkDir(tmp_path / "b", kind="train"), Silent(interrupt_after=1))
+    found = TrainingRun(settings).train(WorkDir(tmp_path / "b", kind="train"), Silent())
+    assert same(found, expected)
+    assert not same(found.backbone, run.initial_parameters().backbone)
+    shares = accuracies(run.judge(found), np.stack([run.space.largest_genome]), run.splits.test)
+    assert shares.shape == (1, run.space.num_exits + 1)
+
+
 def poisoned(down_to):
     """`scanned` with a loss that is infinite past the first chunk until the learning rate is as low as this."""
 
@@ -163,6 +196,18 @@ def test_images_are_standardised_as_the_checkpoint_was_trained(save):
         np.testing.assert_allclose(found, (np.asarray(part.images[:3]) - 0.25) / 0.5)
     own = TrainingRun(TrainSettings(checkpoint=save(normalisation=None)), fine_tune=False)
     assert own.splits.mean == TrainingRun(QUICK).splits.mean
+
+
+def test_a_stream_is_standardised_as_the_checkpoint_was_trained(streamed_images, save):
+    colours = dataclasses.replace(DIGITS, in_channels=3)
+    params = initialise(colours, jax.random.key(0))
+    given = ((0.25, 0.5, 0.75), (0.5, 0.25, 0.125))
+    settings = TrainSettings(
+        checkpoint=save(space=colours, params=params, normalisation=given), dataset=streamed_images
+    )
+    train = TrainingRun(settings).splits.train
+    assert isinstance(train, Stream)
+    assert (train.mean, train.deviation) == given
 
 
 def test_batch_norm_statistics_see_all_classes_of_images_in_order(images, monkeypatch):
