@@ -72,7 +72,11 @@ class TrainingRun:
         self._trains_supernet = self.loaded is None or (fine_tune and settings.epochs > 0)
         self._trains_exits = fine_tune
         self.splits: Splits = load_dataset(
-            settings.dataset, seed=settings.seed, data_dir=settings.data_dir, image_size=settings.image_size
+            settings.dataset,
+            seed=settings.seed,
+            data_dir=settings.data_dir,
+            image_size=settings.image_size,
+            evaluation_images=settings.evaluation_images,
         )
         self.space = self._space()
         if self.loaded is not None and self.loaded.normalisation is not None:

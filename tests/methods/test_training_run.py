@@ -210,6 +210,11 @@ def test_a_stream_is_standardised_as_the_checkpoint_was_trained(streamed_images,
     assert (train.mean, train.deviation) == given
 
 
+def test_parts_to_judge_on_have_at_most_so_many_images():
+    splits = TrainingRun(dataclasses.replace(QUICK, evaluation_images=50)).splits
+    assert [part.count for part in (splits.validation, splits.calibration, splits.test)] == [50] * 3
+
+
 def test_batch_norm_statistics_see_all_classes_of_images_in_order(images, monkeypatch):
     monkeypatch.setattr(training_run, "Judge", lambda space, params, calibration, how: calibration)
     run = TrainingRun(dataclasses.replace(QUICK, dataset=images(6), batch=16, stats_batches=3))
