@@ -161,7 +161,9 @@ def outcomes(
     count, size, *_, channels = calibration.shape
     resized = resize(calibration.reshape(count * size, *calibration.shape[2:]), resolution)
     batches = resized.astype(jnp.dtype(dtype)).reshape(count, size, resolution, resolution, channels)
-    stats = estimate_batch_stats(space, params, backbone, batches, skip=skip)
+    # Taps and channels are masked here: these are few images, and code for every variant takes long to compile.
+    estimated: Skip = "blocks" if skip == "all" else skip
+    stats = estimate_batch_stats(space, params, backbone, batches, skip=estimated)
     return outcomes_given(space, params, stats, backbone, data=data, batch=batch, dtype=dtype, skip=skip)
 
 

@@ -16,7 +16,7 @@ from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage
 from hadas_jax.supernet.exits import ExitHead
 from hadas_jax.supernet.mbconv import BlockSetting, MBConv, Stem, Tail
 from hadas_jax.supernet.regularisation import Drops
-from hadas_jax.supernet.tree import Tree, call
+from hadas_jax.supernet.tree import Tree, batch_stats_like, call
 from hadas_jax.supernet.variants import cut_block, pad_statistics, variant_index, variants
 
 # What is skipped: nothing; blocks; or blocks, and of the others the kernel taps and middle channels beyond the
@@ -149,7 +149,7 @@ def _block(
     def run(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
         return call(block, weights, stats, x, *inputs, keep_stats=mode.keep_stats)
 
-    shapes = jax.eval_shape(run, *operands)[1]
+    shapes = batch_stats_like(weights) if mode.keep_stats else {}
     again = jax.checkpoint if mode.remat else lambda function: function
 
     def cut_run(variant: Stage) -> Callable[..., tuple[jax.Array, Tree]]:
@@ -163,7 +163,7 @@ def _block(
         return branch
 
     def passed_on(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
-        return x, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return x, jax.tree.map(jnp.zeros_like, shapes)
 
     if mode.skip == "all":
         branches = [again(cut_run(variant)) for variant in variants(block.stage)]
