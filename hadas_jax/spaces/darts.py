@@ -1,0 +1,199 @@
+"""The DARTS space: codes of two cells, which of them are networks, sampling, and the code that an alpha stands for.
+
+A code has 28 digits: an operation (1 to 7, see `OPERATIONS`) for each of the 14 edges of the normal cell and then of
+the reduce cell, 0 where the edge is absent. Edges are in the order of the nodes they lead to, 2, 3, 4 and 5 of them;
+two edges lead to every node. Liu et al., "DARTS: Differentiable Architecture Search", 2018,
+https://arxiv.org/abs/1806.09055.
+Shapes: N codes, 28 edges, 8 operations.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
+
+__all__ = [
+    "EDGES",
+    "EDGE_INPUT",
+    "EDGE_NODE",
+    "NODES",
+    "OPERATIONS",
+    "check_code",
+    "derive_code",
+    "format_code",
+    "is_valid",
+    "parse_code",
+    "sample_codes",
+]
+
+CELLS = ("normal", "reduce")
+_INPUTS_PER_NODE = 2
+_ALL_OPERATIONS = tuple(range(1, len(OPERATIONS)))
+# First edge of each node, and the number of edges in all.
+_STARTS = np.searchsorted(EDGE_NODE, np.arange(NODES + 1))
+
+
+def is_valid(codes: jax.Array) -> jax.Array:
+    """Tells networks from other codes, int[..., 28] -> bool[...].
+
+    Raises:
+        ValueError: `codes` has another shape or is not of whole numbers.
+    """
+    _check_shape(codes)
+    in_range = jnp.all((codes >= 0) & (codes < len(OPERATIONS)), axis=-1)
+    cells = (codes != 0).reshape(*codes.shape[:-1], len(CELLS), EDGES)
+    nodes = [jnp.sum(cells[..., a:b], axis=-1) for a, b in itertools.pairwise(_STARTS)]
+    return in_range & jnp.all(jnp.stack(nodes, axis=-1) == _INPUTS_PER_NODE, axis=(-2, -1))
+
+
+def check_code(code: Sequence[int] | np.ndarray | jax.Array) -> np.ndarray:
+    """Checks one code.
+
+    Args:
+        code: int[28].
+
+    Returns:
+        int32[28].
+
+    Raises:
+        ValueError: There are not 28 digits, one is outside 0 to 7, or the edges to a node are not two; the message
+            says which.
+    """
+    digits = np.asarray(code)
+    _check_shape(digits)
+    if digits.ndim != 1:
+        raise ValueError(f"code: expected 28 digits, got an array of shape {digits.shape}")
+    outside = np.flatnonzero((digits < 0) | (digits >= len(OPERATIONS)))
+    if len(outside):
+        cell, edge = divmod(int(outside[0]), EDGES)
+        raise ValueError(
+            f"code: expected digits from 0 to {len(OPERATIONS) - 1}, got {digits[outside[0]]} at edge {edge} of the "
+            f"{CELLS[cell]} cell"
+        )
+    for cell, name in enumerate(CELLS):
+        for node in range(NODES):
+            edges = digits[cell * EDGES :][_STARTS[node] : _STARTS[node + 1]]
+            if np.count_nonzero(edges) != _INPUTS_PER_NODE:
+                raise ValueError(
+                    f"code: expected {_INPUTS_PER_NODE} edges to node {node} of the {name} cell, got "
+                    f"{np.count_nonzero(edges)} ({''.join(map(str, edges))})"
+                )
+    return digits.astype(np.int32)
+
+
+def parse_code(text: str) -> np.ndarray:
+    """Reads a code from text, 28 digits with spaces where you like; returns int32[28].
+
+    Raises:
+        ValueError: There is something else than digits in it, or as `check_code`.
+    """
+    digits = "".join(text.split())
+    if not (digits.isascii() and digits.isdigit()) or len(digits) != len(CELLS) * EDGES:
+        raise ValueError(f"code: expected {len(CELLS) * EDGES} digits, got {text!r}")
+    return check_code([int(digit) for digit in digits])
+
+
+def format_code(code: Sequence[int] | np.ndarray | jax.Array) -> str:
+    """Writes a code as 28 digits, those of a node together and the cells apart; errors as `check_code`."""
+    cells = check_code(code).reshape(len(CELLS), EDGES)
+    nodes = (["".join(map(str, cell[a:b])) for a, b in itertools.pairwise(_STARTS)] for cell in cells)
+    return "  ".join(" ".join(node) for node in nodes)
+
+
+def sample_codes(
+    key: jax.Array,
+    count: int,
+    *,
+    operations: Sequence[int] = _ALL_OPERATIONS,
+    different: bool = False,
+) -> jax.Array:
+    """Draws networks at random, all equally likely.
+
+    Under `jax.jit` with the other arguments static, a few million per second.
+
+    Args:
+        key: Random key.
+        count: N.
+        operations: Digits to draw from, by default all seven.
+        different: Whether the two operations of a node must differ, as in the data sets of EH-DNAS.
+
+    Returns:
+        int8[N, 28].
+
+    Raises:
+        ValueError: `count` is negative, or there is no choice of operations: a digit outside 1 to 7, one twice, none,
+            or, if they must differ, a single one.
+    """
+    digits = _checked_operations(operations, least=2 if different else 1)
+    if count < 0:
+        raise ValueError(f"count: expected 0 or more, got {count}")
+    choices = np.array([len(np.triu_indices(b - a, 1)[0]) for a, b in itertools.pairwise(_STARTS)])
+    # For each cell and node: a pair of edges, the operation of the first, and of the second.
+    shares = jax.random.uniform(key, (3, count, len(CELLS), NODES))
+    pairs = _below(shares[0], jnp.asarray(choices, jnp.float32))
+    first = _below(shares[1], jnp.float32(len(digits)))
+    if different:
+        second = (first + 1 + _below(shares[2], jnp.float32(len(digits) - 1))) % len(digits)
+    else:
+        second = _below(shares[2], jnp.float32(len(digits)))
+    by_node = []
+    for node in range(NODES):
+        edges = np.arange(_STARTS[node + 1] - _STARTS[node], dtype=np.int32)
+        # Which edge is the first, and the second, of each pair.
+        low, high = (jnp.asarray(ends, jnp.int32)[pairs[..., node]] for ends in np.triu_indices(len(edges), 1))
+        at_low, at_high = digits[first[..., node]], digits[second[..., node]]
+        drawn = jnp.where(low[..., None] == edges[None, None], at_low[..., None], jnp.int8(0))
+        by_node.append(jnp.where(high[..., None] == edges[None, None], at_high[..., None], drawn))
+    return jnp.concatenate(by_node, axis=-1).reshape(count, len(CELLS) * EDGES)
+
+
+def derive_code(alpha: jax.Array) -> jax.Array:
+    """Returns the network that architecture parameters stand for, as DARTS derives it.
+
+    An edge is as strong as its likeliest operation other than `none`, by softmax over all eight; each node keeps its
+    two strongest edges with these operations. Where two are equally strong, the first counts.
+
+    Args:
+        alpha: float[28, 8], those of the normal cell first.
+
+    Returns:
+        int32[28].
+
+    Raises:
+        ValueError: `alpha` has another shape.
+    """
+    alpha = jnp.asarray(alpha)
+    if alpha.shape != (len(CELLS) * EDGES, len(OPERATIONS)) or not jnp.issubdtype(alpha.dtype, jnp.floating):
+        raise ValueError(f"alpha: expected float[28, 8], got {alpha.dtype}{list(alpha.shape)}")
+    shares = jax.nn.softmax(alpha, axis=-1)[:, 1:]
+    strength, digit = jnp.max(shares, axis=-1), 1 + jnp.argmax(shares, axis=-1).astype(jnp.int32)
+    kept = []
+    for cell in range(len(CELLS)):
+        for a, b in itertools.pairwise(_STARTS + cell * EDGES):
+            _, strongest = jax.lax.top_k(strength[a:b], _INPUTS_PER_NODE)
+            kept.append(jnp.any(strongest[:, None] == jnp.arange(b - a, dtype=jnp.int32)[None], axis=0))
+    return jnp.where(jnp.concatenate(kept), digit, 0)
+
+
+def _check_shape(codes: jax.Array | np.ndarray) -> None:
+    if not np.issubdtype(codes.dtype, np.integer) or codes.shape[-1:] != (len(CELLS) * EDGES,):
+        raise ValueError(f"code: expected 28 whole numbers, got {codes.dtype}{list(codes.shape)}")
+
+
+def _checked_operations(operations: Sequence[int], *, least: int) -> jax.Array:
+    unknown = [digit for digit in operations if digit not in _ALL_OPERATIONS]
+    if unknown:
+        raise ValueError(f"operations: expected digits from 1 to {len(_ALL_OPERATIONS)}, got {unknown[0]!r}")
+    if len(set(operations)) != len(operations) or len(operations) < least:
+        raise ValueError(f"operations: expected at least {least} different digits, got {tuple(operations)}")
+    return jnp.asarray(operations, jnp.int8)
+
+
+def _below(shares: jax.Array, bound: jax.Array) -> jax.Array:
+    """Uniform numbers in [0, 1) to whole numbers below a bound, int32."""
+    scaled = shares * jnp.broadcast_to(bound, shares.shape)
+    return jnp.minimum(scaled.astype(jnp.int32), jnp.broadcast_to(bound, shares.shape).astype(jnp.int32) - 1)
