@@ -7,7 +7,8 @@ from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.results import Design, Level, Performance, Result, level_rows, write_result
 from hadas_jax.methods.run import Run
 from hadas_jax.methods.settings import Settings
-from hadas_jax.methods.training_run import Progress, TrainingRun
+from hadas_jax.methods.stages import Progress
+from hadas_jax.methods.training_run import TrainingRun
 from hadas_jax.methods.training_settings import TrainingSettings, TrainSettings
 
 __all__ = [

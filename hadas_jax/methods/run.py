@@ -20,8 +20,9 @@ from hadas_jax.methods.pool import pool_of
 from hadas_jax.methods.proposals import SurrogateProposer
 from hadas_jax.methods.results import Result, write_result
 from hadas_jax.methods.settings import Settings
+from hadas_jax.methods.stages import Progress, run_stage
 from hadas_jax.methods.static import require_reachable
-from hadas_jax.methods.training_run import Progress, TrainingRun, run_stage
+from hadas_jax.methods.training_run import TrainingRun
 from hadas_jax.methods.warm_start import load_backbones
 from hadas_jax.search import load_strategy
 from hadas_jax.spaces import MBConvSpace

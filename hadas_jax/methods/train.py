@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.methods.training_run import Progress, TrainingRun, accuracies
+from hadas_jax.methods.stages import Progress
+from hadas_jax.methods.training_run import TrainingRun, accuracies
 from hadas_jax.methods.training_settings import TrainSettings
 from hadas_jax.spaces import available_exits
 from hadas_jax.supernet import Parameters

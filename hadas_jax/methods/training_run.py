@@ -4,24 +4,28 @@ Training keeps checkpoints and resumes exactly; a diverging loss goes back to th
 """
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hadas_jax.checkpoints import Checkpoints
 from hadas_jax.data import LabelledImages, Splits, Stream, load_dataset
 from hadas_jax.evaluation import Judge, Judgement
-from hadas_jax.loop import Advance, Guard, Step, scanned
-from hadas_jax.loop import run as run_loop
+from hadas_jax.loop import Guard, Step, scanned
 from hadas_jax.memory import memory_named
+from hadas_jax.methods.stages import Progress, run_stage
+from hadas_jax.methods.training_inputs import (
+    has_shared_exits,
+    named_backbone,
+    settings_name,
+    space_of_run,
+    standardised_by,
+)
 from hadas_jax.methods.training_settings import TrainingSettings
 from hadas_jax.parallel import share
-from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published, published_names
+from hadas_jax.spaces import available_exits
 from hadas_jax.supernet import Parameters, initialise
 from hadas_jax.trained import TrainedSupernet, load_trained
 from hadas_jax.training import (
@@ -38,19 +42,9 @@ from hadas_jax.training import (
     streamed,
     whole_sharding,
 )
-from hadas_jax.workdir import CHECKPOINTS, WorkDir
+from hadas_jax.workdir import WorkDir
 
 _CLASSIFIERS = ("classifier",)
-
-
-class Progress(Protocol):
-    """Follows a run."""
-
-    def stage(self, name: str, total: int) -> None:
-        """A stage of `total` steps begins."""
-
-    def update(self, done: int, metrics: dict[str, float]) -> None:
-        """So many steps of the stage are done."""
 
 
 class TrainingRun:
@@ -78,10 +72,10 @@ class TrainingRun:
             image_size=settings.image_size,
             evaluation_images=settings.evaluation_images,
         )
-        self.space = self._space()
+        self.space = space_of_run(settings, self.splits, self.loaded, is_trained=self._trains_supernet)
         if self.loaded is not None and self.loaded.normalisation is not None:
-            self.splits = _standardised_by(self.splits, *self.loaded.normalisation)
-        self.exits_backbone = None if exits_for is None else _named_backbone(exits_for, self.space)
+            self.splits = standardised_by(self.splits, *self.loaded.normalisation)
+        self.exits_backbone = None if exits_for is None else named_backbone(exits_for, self.space)
         self.exits_for = exits_for
         keys = jax.random.split(jax.random.key(settings.seed), 7)
         self._init_key, self._order_key, self._train_key = keys[:3]
@@ -96,39 +90,6 @@ class TrainingRun:
                 f"--data-parallel: expected a batch that the {self._mesh.size} devices divide, got {self._batch}; "
                 "change --batch"
             )
-
-    def _space(self) -> MBConvSpace:
-        """The space, adapted to the data or as the checkpoint has it, at the resolutions asked for."""
-        settings, splits = self.settings, self.splits
-        if self.loaded is None:
-            space = load_space(settings.space or "digits")
-            space = space.adapt(in_channels=splits.channels, classes=splits.classes, image_size=splits.image_size)
-        else:
-            space = self.loaded.space
-            if settings.space not in (None, space.name):
-                raise ValueError(
-                    f"--space {settings.space}: expected {space.name} as --checkpoint {settings.checkpoint} has, "
-                    "or leave it out"
-                )
-            if space.in_channels != splits.channels:
-                raise ValueError(
-                    f"--dataset {settings.dataset}: expected images of {space.in_channels} channels as --checkpoint "
-                    f"{settings.checkpoint} takes, got {splits.channels}"
-                )
-            if self._trains_supernet:
-                space = dataclasses.replace(space, classes=splits.classes)
-            elif splits.classes > space.classes:
-                raise ValueError(
-                    f"--dataset {settings.dataset}: expected at most {space.classes} classes as --checkpoint "
-                    f"{settings.checkpoint} has, got {splits.classes}; hadas train --checkpoint "
-                    f"{settings.checkpoint} --dataset {settings.dataset} trains it for them"
-                )
-        wrong = [size for size in settings.resolutions if size not in space.resolution]
-        if wrong:
-            known = ", ".join(map(str, space.resolution))
-            raise ValueError(f"--resolutions: expected some of {known} as space {space.name} has, got {wrong[0]}")
-        chosen = tuple(size for size in space.resolution if size in settings.resolutions) or space.resolution
-        return dataclasses.replace(space, resolution=chosen)
 
     def initial_parameters(self) -> Parameters:
         """Returns the supernet before this run's training: fresh, or loaded with whatever is fresh in it.
@@ -164,7 +125,7 @@ class TrainingRun:
         params = self.initial_parameters()
         if self._trains_supernet:
             params = self.train_supernet(params, workdir, progress)
-        if self.loaded is not None and not self._trains_exits and _has_shared_exits(self.loaded):
+        if self.loaded is not None and not self._trains_exits and has_shared_exits(self.loaded):
             return params
         return self.train_exits(params, workdir, progress)
 
@@ -304,105 +265,6 @@ class TrainingRun:
             + (f", from: {before.source}" if before else ""),
             details=details,
         )
-
-
-def settings_name(dataset: str) -> str:
-    """Returns a data set's name without the folders of the user's machine."""
-    kind, colon, path = dataset.partition(":")
-    return f"{kind}{colon}{Path(path).name}" if colon else dataset
-
-
-def _has_shared_exits(loaded: TrainedSupernet) -> bool:
-    """Whether all exit heads of a supernet are trained, for all its backbones."""
-    return loaded.exits_of is None and len(loaded.trained_exits) == loaded.space.num_exits
-
-
-def _standardised_by(splits: Splits, mean: tuple[float, ...], deviation: tuple[float, ...]) -> Splits:
-    """Returns a data set whose images are standardised by other figures than its own."""
-    by = {"mean": jnp.asarray(mean, jnp.float32), "deviation": jnp.asarray(deviation, jnp.float32)}
-    train = splits.train
-    return dataclasses.replace(
-        splits,
-        train=dataclasses.replace(train, mean=mean, deviation=deviation)
-        if isinstance(train, Stream)
-        else dataclasses.replace(train, **by),
-        validation=dataclasses.replace(splits.validation, **by),
-        calibration=dataclasses.replace(splits.calibration, **by),
-        test=dataclasses.replace(splits.test, **by),
-        mean=mean,
-        deviation=deviation,
-    )
-
-
-def _named_backbone(name: str, space: MBConvSpace) -> Backbone:
-    """Returns the backbone that `--exits-for` names; in a space of one resolution it runs at that."""
-    ends: dict[str, Callable[[], Backbone]] = {"largest": space.largest, "smallest": space.smallest}
-    if name in ends:
-        return ends[name]()
-    if name not in published_names():
-        known = ", ".join((*ends, *published_names()))
-        raise ValueError(f"--exits-for: expected one of {known}, got {name!r}")
-    backbone = published(name)
-    if len(space.resolution) == 1:
-        backbone = dataclasses.replace(backbone, resolution=jnp.int32(space.resolution[0]))
-    try:
-        space.encode(backbone)
-    except ValueError as error:
-        raise ValueError(f"--exits-for {name}: expected a backbone of the space {space.name}: {error}") from error
-    return backbone
-
-
-def run_stage(
-    name: str,
-    advance: Advance,
-    state: Any,
-    *,
-    chunks: int,
-    chunk: int,
-    workdir: WorkDir,
-    progress: Progress,
-    guard: Guard | None = None,
-) -> Any:
-    """Runs one stage of a run, with its checkpoints, metrics and progress in their places.
-
-    Args:
-      name: of the stage.
-      advance: goes one chunk further, see `hadas_jax.loop.run`.
-      state: the initial one.
-      chunks: how many chunks there are in all.
-      chunk: steps of a chunk.
-      workdir: of the run.
-      progress: told of every chunk.
-      guard: what to do about divergence.
-
-    Returns:
-      The state after all steps.
-
-    Raises:
-      ValueError: as `hadas_jax.loop.run`.
-    """
-    checkpoints = Checkpoints(workdir.path / CHECKPOINTS / name)
-    done = checkpoints.newest() or 0
-    workdir.drop_metrics(name, done)
-    progress.stage(name, chunks * chunk)
-    progress.update(done, {})
-
-    def report(done: int, metrics: dict[str, np.ndarray]) -> None:
-        # Losses and accuracies are means over the chunk, a search's figures stand alone.
-        found = {metric: float(np.mean(values)) for metric, values in metrics.items()}
-        workdir.add_metrics(name, done, found)
-        progress.update(done, found)
-
-    return run_loop(
-        advance,
-        state,
-        chunks=chunks,
-        chunk=chunk,
-        name=name,
-        checkpoints=checkpoints,
-        report=report,
-        guard=guard,
-    )
 
 
 def accuracies(judge: Judge, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:

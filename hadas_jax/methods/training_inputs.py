@@ -1,0 +1,113 @@
+"""What a training run starts from, brought together: space, data, and the supernet of --checkpoint."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from hadas_jax.data import Splits, Stream
+from hadas_jax.methods.training_settings import TrainingSettings
+from hadas_jax.spaces import Backbone, MBConvSpace, load_space, published, published_names
+from hadas_jax.trained import TrainedSupernet
+
+
+def space_of_run(
+    settings: TrainingSettings, splits: Splits, loaded: TrainedSupernet | None, *, is_trained: bool
+) -> MBConvSpace:
+    """Returns the space, adapted to the data or as the checkpoint has it, at the resolutions asked for.
+
+    Args:
+      settings: of the run.
+      splits: its data.
+      loaded: the supernet of `settings.checkpoint`.
+      is_trained: the run trains the supernet, so that it may have any number of classes.
+
+    Raises:
+      ValueError: an unknown space, or a supernet, resolutions or images that do not fit each other.
+    """
+    if loaded is None:
+        space = load_space(settings.space or "digits")
+        space = space.adapt(in_channels=splits.channels, classes=splits.classes, image_size=splits.image_size)
+    else:
+        space = loaded.space
+        if settings.space not in (None, space.name):
+            raise ValueError(
+                f"--space {settings.space}: expected {space.name} as --checkpoint {settings.checkpoint} has, "
+                "or leave it out"
+            )
+        if space.in_channels != splits.channels:
+            raise ValueError(
+                f"--dataset {settings.dataset}: expected images of {space.in_channels} channels as --checkpoint "
+                f"{settings.checkpoint} takes, got {splits.channels}"
+            )
+        if is_trained:
+            space = dataclasses.replace(space, classes=splits.classes)
+        elif splits.classes > space.classes:
+            raise ValueError(
+                f"--dataset {settings.dataset}: expected at most {space.classes} classes as --checkpoint "
+                f"{settings.checkpoint} has, got {splits.classes}; hadas train --checkpoint "
+                f"{settings.checkpoint} --dataset {settings.dataset} trains it for them"
+            )
+    wrong = [size for size in settings.resolutions if size not in space.resolution]
+    if wrong:
+        known = ", ".join(map(str, space.resolution))
+        raise ValueError(f"--resolutions: expected some of {known} as space {space.name} has, got {wrong[0]}")
+    chosen = tuple(size for size in space.resolution if size in settings.resolutions) or space.resolution
+    return dataclasses.replace(space, resolution=chosen)
+
+
+def named_backbone(name: str, space: MBConvSpace) -> Backbone:
+    """Returns the backbone that `--exits-for` names; in a space of one resolution it runs at that.
+
+    Raises:
+      ValueError: an unknown name, or a backbone that the space does not have.
+    """
+    ends: dict[str, Callable[[], Backbone]] = {"largest": space.largest, "smallest": space.smallest}
+    if name in ends:
+        return ends[name]()
+    if name not in published_names():
+        known = ", ".join((*ends, *published_names()))
+        raise ValueError(f"--exits-for: expected one of {known}, got {name!r}")
+    backbone = published(name)
+    if len(space.resolution) == 1:
+        backbone = dataclasses.replace(backbone, resolution=jnp.int32(space.resolution[0]))
+    try:
+        space.encode(backbone)
+    except ValueError as error:
+        raise ValueError(f"--exits-for {name}: expected a backbone of the space {space.name}: {error}") from error
+    return backbone
+
+
+def standardised_by(splits: Splits, mean: tuple[float, ...], deviation: tuple[float, ...]) -> Splits:
+    """Returns a data set whose images are standardised by other figures than its own.
+
+    Args:
+      splits: the data set.
+      mean: of each channel, in 0 .. 1 for images of bytes.
+      deviation: likewise.
+    """
+    by = {"mean": jnp.asarray(mean, jnp.float32), "deviation": jnp.asarray(deviation, jnp.float32)}
+    train = splits.train
+    return dataclasses.replace(
+        splits,
+        train=dataclasses.replace(train, mean=mean, deviation=deviation)
+        if isinstance(train, Stream)
+        else dataclasses.replace(train, **by),
+        validation=dataclasses.replace(splits.validation, **by),
+        calibration=dataclasses.replace(splits.calibration, **by),
+        test=dataclasses.replace(splits.test, **by),
+        mean=mean,
+        deviation=deviation,
+    )
+
+
+def has_shared_exits(loaded: TrainedSupernet) -> bool:
+    """Whether all exit heads of a supernet are trained, for all its backbones."""
+    return loaded.exits_of is None and len(loaded.trained_exits) == loaded.space.num_exits
+
+
+def settings_name(dataset: str) -> str:
+    """Returns a data set's name without the folders of the user's machine."""
+    kind, colon, path = dataset.partition(":")
+    return f"{kind}{colon}{Path(path).name}" if colon else dataset
