@@ -28,6 +28,7 @@ from hadas_jax.data import LabelledImages
 from hadas_jax.evaluation import Judge, Judgement, outcomes_given
 from hadas_jax.spaces import ATTENTIVENAS, Backbone, MBConvSpace
 from hadas_jax.supernet import BatchStats, Parameters, estimate_batch_stats, initialise, run_trunk
+from hadas_jax.training.subnetworks import multiply_accumulates
 from hadas_jax.workdir import versions, write_text
 
 CLASSES = 100
@@ -112,9 +113,7 @@ class Ours:
         skip: Any,
     ) -> jax.Array:
         if exits:
-            found = outcomes_given(
-                self.space, params, stats, backbone, data=data, batch=batch, dtype=dtype, skip=skip
-            )
+            found = outcomes_given(self.space, params, stats, backbone, data=data, batch=batch, dtype=dtype, skip=skip)
             return jnp.sum(found.confidence) + jnp.sum(found.entropy) + jnp.sum(found.correct)
 
         def logits(start: jax.Array) -> jax.Array:
@@ -189,6 +188,12 @@ def matmul_ceiling(dtype: str = "float32", size: int = 2048) -> float:
     return size**3 / best
 
 
+def macs_of(space: MBConvSpace, genomes: np.ndarray) -> float:
+    """Returns the mean multiply-accumulates of an image, without exits."""
+    count = jax.vmap(lambda genome: multiply_accumulates(space, space.decode(genome)))
+    return float(jnp.mean(count(jnp.asarray(genomes))))
+
+
 def _timed(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     call()
@@ -222,10 +227,11 @@ def first_call() -> None:
 
 def main(benchmark: Benchmark) -> None:
     """Measures and prints."""
-    console, found = Console(), {"versions": versions(), "device": str(jax.devices()[0].device_kind), "cases": []}
+    console = Console()
+    found: dict[str, Any] = {"versions": versions(), "device": str(jax.devices()[0].device_kind), "cases": []}
     table = Table(title="Backbone-images per second, batch-norm statistics given")
-    for heading in ("resolution", "backbones", "network", "images at once", "side by side", "per second"):
-        table.add_column(heading, justify="right")
+    for heading in ("resolution", "what", "per second", "share of the matrix product"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
     on_cpu = jax.default_backend() == "cpu"
     groups = benchmark.groups or (() if on_cpu else (4, 16))
     ceiling = matmul_ceiling()
@@ -258,9 +264,21 @@ def main(benchmark: Benchmark) -> None:
                     resolution, largest[:1], threads=threads, **few
                 )
         measured = rates(contestants, benchmark.rounds)
+        shares = {}
         for name, rate in measured.items():
-            table.add_row(str(resolution), str(count), name, "", "", f"{rate:,.0f}")
-        found["cases"].append({"resolution": resolution, "backbones": count, "images": images, "rates": measured})
+            if "classifier alone" in name:
+                shares[name] = rate * macs_of(space, largest if "largest" in name else genomes) / ceiling
+            table.add_row(str(resolution), name, f"{rate:,.0f}", f"{shares[name]:.0%}" if name in shares else "")
+        table.add_section()
+        found["cases"].append(
+            {
+                "resolution": resolution,
+                "backbones": count,
+                "images": images,
+                "backbone_images_per_second": measured,
+                "share_of_matrix_product": shares,
+            }
+        )
     console.print(table)
     if benchmark.first_call:
         found["first_call_seconds"] = first_calls()

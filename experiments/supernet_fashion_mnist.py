@@ -2,6 +2,14 @@
 
 Command:   python experiments/fashion_mnist_npz.py fashion_mnist.npz
            python experiments/supernet_fashion_mnist.py --dataset npz:fashion_mnist.npz -o supernet_fashion_mnist.json
+           hadas search --dataset npz:fashion_mnist.npz --checkpoint runs/supernet_fashion_mnist/supernet \
+             --batch 128 --stats-batches 8 --device tx2-gpu
+Hardware:  2 CPU cores, 2 GB
+Time:      26 minutes for the supernet (12 epochs), 3.5 for the exits (4 epochs), with other work on the cores (2
+           virtual cores of an AMD EPYC with AVX-512, jax 0.10.2)
+Expected:  test accuracy of the largest sub-network 90.46 %, of the smallest 89.53 %, of 16 random ones 89.24 to 90.26 %;
+           exits of the largest 81.4, 81.3, 85.3, 87.8, 88.3, 89.3, 90.0, 90.1 %, of the smallest 83.7, 86.8, 88.3,
+           89.1 %. The file experiments/supernet_fashion_mnist.json has all figures and the curves.
 """
 
 import dataclasses
@@ -17,7 +25,7 @@ from rich.console import Console
 
 from hadas_jax.methods import TrainSettings
 from hadas_jax.methods.train import execute_training, training_run
-from hadas_jax.methods.training_run import accuracies
+from hadas_jax.methods.training_run import accuracies, settings_name
 from hadas_jax.report import LineProgress, plot_exits
 from hadas_jax.train_commands import accuracy_table
 from hadas_jax.workdir import METRICS, WorkDir, versions, write_text
@@ -106,7 +114,8 @@ def main(experiment: Experiment) -> None:
     console.print(f"Smallest below largest: {100 * (largest - smallest):.2f} points; seconds: {progress.seconds}")
     if experiment.output is not None:
         content: dict[str, Any] = {
-            "settings": dataclasses.asdict(experiment.settings),
+            "settings": dataclasses.asdict(experiment.settings)
+            | {"dataset": settings_name(experiment.settings.dataset)},
             "versions": versions(),
             "training_images": run.splits.train.count,
             "test_images": run.splits.test.count,

@@ -88,6 +88,42 @@ def test_skipping_what_a_backbone_does_not_use_changes_nothing(
         np.testing.assert_allclose(skipped.confidence, masked.confidence, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("skip", ["blocks", "all"])
+def test_skipping_estimates_the_same_statistics_and_zero_for_what_is_not_used(
+    small_space, small_network, compiled_apply, quick_jit, skip
+):
+    params, _ = small_network
+    batches = jnp.stack([draw_images(small_space, 6, seed) for seed in range(2)])
+    masked = quick_jit(estimate_batch_stats, static_argnums=0)
+    skipping = quick_jit(partial(estimate_batch_stats, skip=skip), static_argnums=0)
+    for backbone in draw_backbones(small_space, 4):
+        expected = masked(small_space, params, backbone, batches)
+        found = skipping(small_space, params, backbone, batches)
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+            used = np.asarray(a) != 0
+            np.testing.assert_allclose(np.asarray(a)[used], np.asarray(b)[used], rtol=1e-4, atol=1e-5)
+            assert a.shape == b.shape, path
+        images = draw_images(small_space, 3)
+        by_found = compiled_apply(small_space, params, found, backbone, images)
+        by_expected = compiled_apply(small_space, params, expected, backbone, images)
+        np.testing.assert_allclose(by_found.exits, by_expected.exits, rtol=1e-3, atol=1e-3)
+
+
+def test_bfloat16_is_near_and_its_answers_and_statistics_are_float32(small_space, small_network, quick_jit):
+    params, stats = small_network
+    backbone = small_space.largest()
+    images = draw_images(small_space, 8)
+    run = quick_jit(partial(apply, small_space))
+    whole, half = (run(params, stats, backbone, images.astype(dtype)) for dtype in (jnp.float32, jnp.bfloat16))
+    assert half.exits.dtype == half.confidence.dtype == jnp.float32
+    scale = float(jnp.abs(whole.exits).max())
+    assert 1e-5 * scale < float(jnp.abs(half.exits - whole.exits).max()) < 0.1 * scale
+    estimate = quick_jit(partial(estimate_batch_stats, small_space))
+    for leaf in jax.tree.leaves(estimate(params, backbone, images[None].astype(jnp.bfloat16))):
+        assert leaf.dtype == jnp.float32
+
+
 def test_vmap_over_backbones_equals_a_loop(small_space, small_network, compiled_apply, quick_jit):
     params, stats = small_network
     images = draw_images(small_space, 3)
