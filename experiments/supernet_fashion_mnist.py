@@ -7,7 +7,7 @@ Command:   python experiments/fashion_mnist_npz.py fashion_mnist.npz
 Hardware:  2 CPU cores, 2 GB
 Time:      26 minutes for the supernet (12 epochs), 3.5 for the exits (4 epochs), with other work on the cores (2
            virtual cores of an AMD EPYC with AVX-512, jax 0.10.2)
-Expected:  test accuracy of the largest sub-network 90.46 %, of the smallest 89.53 %, of 16 random ones 89.24 to 90.26 %;
+Expected:  test accuracy of the largest sub-network 90.46 %, of the smallest 89.53 %, of 16 random 89.24 to 90.26 %;
            exits of the largest 81.4, 81.3, 85.3, 87.8, 88.3, 89.3, 90.0, 90.1 %, of the smallest 83.7, 86.8, 88.3,
            89.1 %. The file experiments/supernet_fashion_mnist.json has all figures and the curves.
 """
