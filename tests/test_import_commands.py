@@ -95,6 +95,7 @@ def test_exits_come_from_the_checkpoint_or_from_another(arrays, small_space, bac
     assert "Exit heads: 2 of 4, after positions 2, 3" in printed
     assert "Note: the learned confidence after the final classifier is left" in printed
     assert load_trained("a").trained_exits == (2, 3)
+    assert load_trained("a").exits_of == "a backbone"
 
     others = arrays | draw_exits(small_space, (24,))
     write("net.npz", others)

@@ -117,3 +117,13 @@ def test_the_live_display_follows_the_stages():
 def test_a_saving_is_relative_to_the_reference():
     found = Performance(0.1, 1.0, 3.0)
     assert found.saving(dataclasses.replace(found, energy_j=4.0)) == pytest.approx(0.25)
+
+
+def test_rollbacks_of_a_training_are_told_once_there_are_some():
+    text = io.StringIO()
+    progress = LineProgress(Console(file=text, width=80))
+    progress.stage("supernet", 20)
+    progress.update(10, {"loss": 2.5, "rollbacks": 0.0})
+    progress.update(20, {"loss": 2.0, "rollbacks": 1.0})
+    assert "supernet: 10/20 steps loss 2.500\n" in text.getvalue()
+    assert "supernet: 20/20 steps loss 2.000, rollbacks 1\n" in text.getvalue()
