@@ -158,12 +158,11 @@ def outcomes(
       skip: static; what the backbone does not use is skipped instead of masked, not for `jax.vmap`.
     """
     (resolution,) = space.resolution
-    count, size, *_, channels = calibration.shape
-    resized = resize(calibration.reshape(count * size, *calibration.shape[2:]), resolution)
-    batches = resized.astype(jnp.dtype(dtype)).reshape(count, size, resolution, resolution, channels)
     # Taps and channels are masked here: these are few images, and code for every variant takes long to compile.
     estimated: Skip = "blocks" if skip == "all" else skip
-    stats = estimate_batch_stats(space, params, backbone, batches, skip=estimated)
+    stats = estimate_batch_stats(
+        space, params, backbone, calibration, skip=estimated, resolution=resolution, dtype=dtype
+    )
     return outcomes_given(space, params, stats, backbone, data=data, batch=batch, dtype=dtype, skip=skip)
 
 

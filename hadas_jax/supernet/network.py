@@ -18,6 +18,7 @@ from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
 from hadas_jax.supernet.exits import ExitHead
 from hadas_jax.supernet.mbconv import BlockSetting, MBConv, Stem, Tail
 from hadas_jax.supernet.regularisation import Drops
+from hadas_jax.supernet.resize import resize
 from hadas_jax.supernet.tree import Tree, is_kernel
 from hadas_jax.supernet.trunk import Skip, convolves_shortcut, run_heads, run_trunk
 
@@ -164,9 +165,16 @@ def apply_training(
     return result.features, result.logits
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="skip")
+@partial(jax.jit, static_argnums=0, static_argnames=("skip", "resolution", "dtype"))
 def estimate_batch_stats(
-    space: MBConvSpace, params: Parameters, backbone: Backbone, batches: jax.Array, *, skip: Skip = "nothing"
+    space: MBConvSpace,
+    params: Parameters,
+    backbone: Backbone,
+    batches: jax.Array,
+    *,
+    skip: Skip = "nothing",
+    resolution: int | None = None,
+    dtype: str = "float32",
 ) -> BatchStats:
     """Re-estimates a backbone's batch-norm statistics: the mean over batches of each batch's own.
 
@@ -174,12 +182,15 @@ def estimate_batch_stats(
       space: static.
       params: shared weights.
       backbone: one design of the space.
-      batches: [N, B, H, W, channels] training images at the backbone's resolution.
+      batches: float32[N, B, H, W, channels] training images.
       skip: see `apply`; what is skipped has statistics of zero.
+      resolution: of the backbone, to which batches are resized one at a time; None: they have it.
+      dtype: that features are computed in, float32 or bfloat16.
     """
     available = available_exits(space, backbone)
 
     def one(images: jax.Array) -> BatchStats:
+        images = resize(images, resolution or images.shape[1]).astype(jnp.dtype(dtype))
         trunk = run_trunk(space, params.backbone, backbone, images, keep_stats=True, skip=skip)
         *_, heads = run_heads(space, params.heads, trunk.features, available, keep_stats=True, skip=skip != "nothing")
         return BatchStats(backbone=trunk.stats, heads=heads)

@@ -23,7 +23,8 @@ class Fpga:
         bram18: f32[], memory blocks of 18 Kb.
         ddr_bits_per_s: f32[].
         clock_hz: f32[], of the design.
-        usable_share: f32[], of DSPs and memory blocks that a design may take.
+        usable_dsp_share: f32[], of the DSPs that a design may take.
+        usable_bram18_share: f32[], the same of memory blocks.
         control_dsp_weighted: f32[], DSPs that address a stage with weights (pipeline).
         control_dsp_other: f32[], those of any other stage (pipeline).
         memory_efficiency: f32[], share of the bandwidth that activations reach (generic).
@@ -41,7 +42,8 @@ class Fpga:
     bram18: jax.Array
     ddr_bits_per_s: jax.Array
     clock_hz: jax.Array
-    usable_share: jax.Array
+    usable_dsp_share: jax.Array
+    usable_bram18_share: jax.Array
     control_dsp_weighted: jax.Array
     control_dsp_other: jax.Array
     memory_efficiency: jax.Array
@@ -53,6 +55,16 @@ class Fpga:
     pool_parallelism: int = struct.field(pytree_node=False)
     weight_port_bits: int = struct.field(pytree_node=False)
     engine_parallelism: int = struct.field(pytree_node=False)
+
+    @property
+    def usable_dsp(self) -> jax.Array:
+        """f32[], whole DSPs that a design may take."""
+        return jnp.floor(self.usable_dsp_share * self.dsp)
+
+    @property
+    def usable_bram18(self) -> jax.Array:
+        """f32[], whole memory blocks that a design may take."""
+        return jnp.floor(self.usable_bram18_share * self.bram18)
 
     @property
     def multiplications_per_dsp(self) -> int:
@@ -112,7 +124,8 @@ def to_fpga(file: fpga_schema.FpgaFile) -> Fpga:
         "bram18": resources.bram18.value,
         "ddr_bits_per_s": resources.ddr_bandwidth.value * 1e9,
         "clock_hz": design.clock.value * 1e6,
-        "usable_share": design.usable_share.value,
+        "usable_dsp_share": design.usable_dsp_share.value,
+        "usable_bram18_share": design.usable_bram18_share.value,
         "control_dsp_weighted": pipeline.control_dsp_weighted.value,
         "control_dsp_other": pipeline.control_dsp_other.value,
         "memory_efficiency": generic.memory_efficiency.value,

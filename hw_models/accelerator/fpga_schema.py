@@ -36,7 +36,8 @@ class Design(Strict):
 
     clock: Figure[Literal["MHz"], Positive]
     word: Figure[Literal["bit"], Bits]
-    usable_share: Figure[Literal["1"], Share]
+    usable_dsp_share: Figure[Literal["1"], Share]
+    usable_bram18_share: Figure[Literal["1"], Share]
 
 
 class Pipeline(Strict):

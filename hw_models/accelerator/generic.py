@@ -88,10 +88,7 @@ def engine(fpga: Fpga) -> Engine:
     width = jnp.asarray(fpga.word_bits * np.stack([channels * kernels, channels, kernels]), jnp.int32)
     # 512 words, two buffers of 256.
     bram18 = jnp.sum(memory_blocks(width, jnp.full_like(width, 512)), axis=0)
-    usable_dsp, usable_bram18 = (
-        jnp.floor(fpga.usable_share * has).astype(jnp.int32) for has in (fpga.dsp, fpga.bram18)
-    )
-    fits = (dsp <= usable_dsp) & (bram18 <= usable_bram18)
+    fits = (dsp <= fpga.usable_dsp.astype(jnp.int32)) & (bram18 <= fpga.usable_bram18.astype(jnp.int32))
     first = jnp.argmax(fits)
     leaves = (jnp.where(jnp.any(fits), jnp.asarray(leaf)[first], 0) for leaf in (channels, kernels, dsp, bram18))
     return Engine(*leaves)
@@ -138,12 +135,14 @@ def check_generic_fits(fpga: Fpga) -> None:
     if int(engine(fpga).dsp) > 0:
         return
     needs = 3 * int(memory_blocks(jnp.int32(fpga.word_bits), jnp.int32(512)))
-    for resource, has, least in (("DSPs", fpga.dsp, 1), ("memory blocks of 18 Kb", fpga.bram18, needs)):
-        usable = int(fpga.usable_share * has)
+    for resource, usable, has, least in (
+        ("DSPs", fpga.usable_dsp, fpga.dsp, 1),
+        ("memory blocks of 18 Kb", fpga.usable_bram18, fpga.bram18, needs),
+    ):
         if usable < least:
             raise FpgaTooSmallError(
-                f"{fpga.name}: expected at least {least} usable {resource} for the smallest engine, got {usable} "
-                f"({float(fpga.usable_share):.0%} of {int(has)})"
+                f"{fpga.name}: expected at least {least} usable {resource} for the smallest engine, got {int(usable)} "
+                f"of {int(has)}"
             )
 
 

@@ -150,15 +150,14 @@ def check_pipeline_fits(network: DartsNetwork, architecture: jax.Array, fpga: Fp
     rows, counts = network_rows(network), row_counts(network, _code(architecture))
     stages = pipeline_stages(rows, weight_traffic(rows, counts), fpga, halvings=jnp.int32(MOST_HALVINGS))
     demand = total_demand(rows, counts, fpga, stages=stages)
-    for resource, has, needs in (
-        ("DSPs", fpga.dsp, demand.control_dsp + demand.dsp),
-        ("memory blocks of 18 Kb", fpga.bram18, demand.weight_blocks + demand.cache_blocks),
+    for resource, usable, has, needs in (
+        ("DSPs", fpga.usable_dsp, fpga.dsp, demand.control_dsp + demand.dsp),
+        ("memory blocks of 18 Kb", fpga.usable_bram18, fpga.bram18, demand.weight_blocks + demand.cache_blocks),
     ):
-        usable = int(fpga.usable_share * has)
-        if int(needs) > usable:
+        if needs > usable:
             raise FpgaTooSmallError(
                 f"{fpga.name}: expected at least {int(needs)} usable {resource} for one image in a pipeline of this "
-                f"network, got {usable} ({float(fpga.usable_share):.0%} of {int(has)})"
+                f"network, got {int(usable)} of {int(has)}"
             )
 
 
@@ -239,8 +238,8 @@ def total_demand(rows: Rows, counts: jax.Array, fpga: Fpga, *, stages: Stages) -
 
 def batches(demand: Demand, fpga: Fpga) -> tuple[jax.Array, jax.Array]:
     """Images side by side that DSPs, and that memory blocks, allow, f32[] each; not positive where none fits."""
-    dsp = (fpga.usable_share * fpga.dsp - demand.control_dsp) / demand.dsp
-    memory = (fpga.usable_share * fpga.bram18 - demand.weight_blocks) / demand.cache_blocks
+    dsp = (fpga.usable_dsp - demand.control_dsp) / demand.dsp
+    memory = (fpga.usable_bram18 - demand.weight_blocks) / demand.cache_blocks
     return jnp.floor(dsp), jnp.floor(memory)
 
 

@@ -233,6 +233,6 @@ def _digits(code: Sequence[int] | jax.Array) -> jax.Array:
 
 def _usable(fpga: Fpga) -> dict[str, int]:
     return {
-        "usable_dsp": int(fpga.usable_share * fpga.dsp),
-        "usable_bram18": int(fpga.usable_share * fpga.bram18),
+        "usable_dsp": int(fpga.usable_dsp),
+        "usable_bram18": int(fpga.usable_bram18),
     }

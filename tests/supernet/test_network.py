@@ -119,8 +119,8 @@ def test_bfloat16_is_near_and_its_answers_and_statistics_are_float32(small_space
     assert half.exits.dtype == half.confidence.dtype == jnp.float32
     scale = float(jnp.abs(whole.exits).max())
     assert 1e-5 * scale < float(jnp.abs(half.exits - whole.exits).max()) < 0.1 * scale
-    estimate = quick_jit(partial(estimate_batch_stats, small_space))
-    for leaf in jax.tree.leaves(estimate(params, backbone, images[None].astype(jnp.bfloat16))):
+    estimate = quick_jit(partial(estimate_batch_stats, small_space), static_argnames="dtype")
+    for leaf in jax.tree.leaves(estimate(params, backbone, images[None], dtype="bfloat16")):
         assert leaf.dtype == jnp.float32
 
 

@@ -74,7 +74,7 @@ def blocks(width: int, depth: int) -> int:
     return count + (math.ceil(depth / next(d for w, d in shapes.items() if width <= w)) if width else 0)
 
 
-def pipeline(layers, *, dsp, bram, ddr=80e9, clock=200e6, bits=16, usable=0.9, most=64, pool=8, port=128) -> dict:
+def pipeline(layers, *, dsp, bram, ddr=81.92e9, clock=200e6, bits=16, most=64, pool=16, port=128) -> dict:
     """DNNBuilder's allocation as a loop."""
     weighted = [layer for layer in layers if layer.kind != "pool"]
     seconds = sum(layer.macs / layer.out_size for layer in weighted) * bits / ddr
@@ -102,7 +102,7 @@ def pipeline(layers, *, dsp, bram, ddr=80e9, clock=200e6, bits=16, usable=0.9, m
                 at_once = min(pool, layer.outputs)
                 words = layer.inputs * layer.in_size * (layer.kernel + layer.stride)
                 cache += blocks(at_once * bits, math.ceil(words / at_once))
-        batch = min((usable * dsp - control) // dsps, (usable * bram - memory) // cache)
+        batch = min((math.floor(0.9 * dsp) - control) // dsps, (bram - memory) // cache)
         if batch >= 1 or max(wanted) == 1:
             break
         wanted = [max(target // 2, 1) for target in wanted]
@@ -116,7 +116,7 @@ def pipeline(layers, *, dsp, bram, ddr=80e9, clock=200e6, bits=16, usable=0.9, m
     }
 
 
-def generic_cycles(layers, *, multipliers=4096, efficiency=0.89, ddr=80e9, clock=200e6, bits=16) -> float:
+def generic_cycles(layers, *, multipliers=4096, efficiency=0.87, ddr=81.92e9, clock=200e6, bits=16) -> float:
     """Layer after layer on one engine."""
     words_per_cycle = efficiency * ddr / bits / clock
     total = 0.0
