@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from hadas_jax.data import Splits, Stream
 from hadas_jax.methods.training_settings import TrainingSettings
-from hadas_jax.spaces import Backbone, MBConvSpace, load_space, published, published_names
+from hadas_jax.spaces import Backbone, MBConvSpace, load_space, published_in, published_names
 from hadas_jax.trained import TrainedSupernet
 
 
@@ -69,14 +69,10 @@ def named_backbone(name: str, space: MBConvSpace) -> Backbone:
     if name not in published_names():
         known = ", ".join((*ends, *published_names()))
         raise ValueError(f"--exits-for: expected one of {known}, got {name!r}")
-    backbone = published(name)
-    if len(space.resolution) == 1:
-        backbone = dataclasses.replace(backbone, resolution=jnp.int32(space.resolution[0]))
     try:
-        space.encode(backbone)
+        return published_in(space, name)
     except ValueError as error:
-        raise ValueError(f"--exits-for {name}: expected a backbone of the space {space.name}: {error}") from error
-    return backbone
+        raise ValueError(f"--exits-for {error}") from error
 
 
 def standardised_by(splits: Splits, mean: tuple[float, ...], deviation: tuple[float, ...]) -> Splits:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hadas_jax.spaces import MBConvSpace, published, published_names
+from hadas_jax.spaces import MBConvSpace, published_in, published_names
 
 
 def load_backbones(sources: Sequence[str], space: MBConvSpace) -> np.ndarray | None:
@@ -30,9 +30,9 @@ def _from_name(name: str, space: MBConvSpace) -> np.ndarray:
         known = ", ".join(published_names())
         raise ValueError(f"--warm-start: expected some of {known}, or a front.json file, got {name!r}")
     try:
-        return space.encode(published(name))
+        return space.encode(published_in(space, name))
     except ValueError as error:
-        raise ValueError(f"--warm-start {name}: expected a backbone of the space {space.name}: {error}") from error
+        raise ValueError(f"--warm-start {error}") from error
 
 
 def _from_file(source: str, space: MBConvSpace) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ from hadas_jax.spaces.catalogue import ATTENTIVENAS, DIGITS, SMALL_IMAGES, load_
 from hadas_jax.spaces.codec import Codec
 from hadas_jax.spaces.exits import available_exits, exit_subsets
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage, block_active, make_divisible
-from hadas_jax.spaces.published import published, published_names
+from hadas_jax.spaces.published import published, published_in, published_names
 from hadas_jax.spaces.relaxed_costs import ClockProbabilities, relaxed_cost, relaxed_cost_over_clocks
 from hadas_jax.spaces.workload import segments, workload
 
@@ -23,6 +23,7 @@ __all__ = [
     "load_space",
     "make_divisible",
     "published",
+    "published_in",
     "published_names",
     "relaxed_cost",
     "relaxed_cost_over_clocks",

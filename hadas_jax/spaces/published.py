@@ -4,9 +4,11 @@ Wang et al., "AttentiveNAS: Improving Neural Architecture Search via Attentive S
 https://arxiv.org/abs/2011.09011: a0 (203 million multiply-accumulates at 1,000 classes) to a6 (709 million).
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 
-from hadas_jax.spaces.mbconv import Backbone
+from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
 
 # resolution; width of stem, mb1 .. mb7 and last; depth, kernel and expand ratio of mb1 .. mb7
 _ROWS = {
@@ -36,3 +38,19 @@ def published(name: str) -> Backbone:
     resolution, *fields = _ROWS[name]
     width, depth, kernel, expand = (jnp.asarray([int(n) for n in field.split()], jnp.int32) for field in fields)
     return Backbone(resolution=jnp.int32(resolution), width=width, depth=depth, kernel=kernel, expand=expand)
+
+
+def published_in(space: MBConvSpace, name: str) -> Backbone:
+    """Returns a published backbone as one of a space; in a space of one resolution it runs at that.
+
+    Raises:
+      ValueError: no backbone has this name, or the space does not have it.
+    """
+    backbone = published(name)
+    if len(space.resolution) == 1:
+        backbone = dataclasses.replace(backbone, resolution=jnp.int32(space.resolution[0]))
+    try:
+        space.encode(backbone)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected a backbone of the space {space.name}: {error}") from error
+    return backbone

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.methods.warm_start import load_backbones
-from hadas_jax.spaces import ATTENTIVENAS, published, published_names
+from hadas_jax.spaces import ATTENTIVENAS, load_space, published, published_names
 
 SPACE = ATTENTIVENAS.adapt(in_channels=3, classes=100, image_size=224)
 
@@ -52,3 +52,11 @@ def test_unknown_names_and_other_spaces_are_refused(tiny_space):
         load_backbones(["nowhere.json"], SPACE)
     with pytest.raises(ValueError, match="unknown backbone"):
         published("b1")
+
+
+def test_in_a_space_of_one_resolution_published_backbones_run_at_that():
+    native = load_space("attentivenas-native").adapt(in_channels=3, classes=100, image_size=32)
+    found = load_backbones(published_names(), native)
+    assert found.shape == (7, 27)
+    assert int(native.decode(found[0]).resolution) == 32
+    np.testing.assert_array_equal(native.decode(found[0]).width, published("a0").width)
