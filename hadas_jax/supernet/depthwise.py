@@ -3,8 +3,8 @@
 XLA's grouped convolution is slow on CPUs; k * k shifted multiply-adds fuse into one pass over the image. Taps that
 reach beyond the map from everywhere are left out: of a 5x5 kernel on a map of one pixel, the centre is all. For the
 gradient of the weights, small maps take one matrix product per channel between all input and all output pixels,
-of which each tap sums a diagonal (3 to 10 times faster at 2x2 to 8x8, 1.2 to 3 times at 14x14, and quicker to compile); larger maps are
-summed image by image in a scan, so that no k * k copies of the batch are held.
+of which each tap sums a diagonal (3 to 10 times faster at 2x2 to 8x8, 1.2 to 3 times at 14x14, and quicker to
+compile); larger maps are summed image by image in a scan, so that no k * k copies of the batch are held.
 Shapes: B batch, H, W image, C channels, k kernel.
 """
 

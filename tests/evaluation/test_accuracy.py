@@ -109,8 +109,8 @@ def test_a_batch_holds_as_many_pixels_at_any_resolution():
 
 
 def test_too_little_memory_names_the_flag_and_other_errors_pass():
-    with pytest.raises(ValueError, match=r"--batch 9: expected a batch that fits .* use a smaller --batch"):
-        with memory_named("--batch", 9, "images"):
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+    named = r"--batch 9: expected a batch that fits .* use a smaller --batch"
+    with pytest.raises(ValueError, match=named), memory_named("--batch", 9, "images"):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory_named("--batch", 9, "images"):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
