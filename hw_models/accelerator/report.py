@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from hw_models.accelerator.fpga import Fpga
@@ -124,7 +125,7 @@ def pipeline_report(network: DartsNetwork, code: Sequence[int] | jax.Array, fpga
     reason = (
         f"{worst.name} is slowest: {worst.macs:,} multiply-accumulates, {worst.channels} channels times "
         f"{worst.kernels} kernels at once, {worst.cycles:,.0f} cycles"
-        + (f", as {len(ties)} other rows. " if ties else ". ")
+        + (f", and {len(ties)} more like it. " if ties else ". ")
         + (f"Parallelism was halved {halved} times so that one image fits. " if halved else "")
         + f"Parallelism follows the work and the bandwidth of {float(fpga.ddr_bits_per_s) / 1e9:g} Gb/s, rounded to "
         f"powers of two. {scarce} allow {batch} images side by side; {other} would allow {allowed}."
@@ -206,18 +207,17 @@ def report_table(report: AcceleratorReport, *, most_rows: int | None = None) -> 
         f"batch {report.batch}, {report.dsp:,} of {report.usable_dsp:,} DSPs, "
         f"{report.bram18:,} of {report.usable_bram18:,} memory blocks"
     )
-    table = Table(title=title, caption=report.reason, caption_justify="left")
-    table.add_column("layer")
-    for name in ("layers", "MACs", "channels", "kernels", "cycles", "time", "DSPs", "blocks"):
+    table = Table(title=title, caption=report.reason, caption_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("layer", no_wrap=True)
+    for name in ("", "M MACs", "at once", "cycles", "time", "DSPs", "blocks"):
         table.add_column(name, justify="right")
     longest = sorted(report.rows, key=lambda row: -row.share)[:most_rows]
     for row in report.rows:
-        if row not in longest:
-            continue
-        cells = (row.name, f"{row.layers}", f"{row.macs:,}", f"{row.channels}", f"{row.kernels}", f"{row.cycles:,.0f}")
-        table.add_row(
-            *cells, f"{row.share:.0%}", f"{row.dsp}", f"{row.bram18}", style="bold" if row.is_bottleneck else ""
-        )
+        if row in longest:
+            at_once = f"{row.channels} x {row.kernels}"
+            cells = (row.name, f"{row.layers} x", f"{row.macs / 1e6:.2f}", at_once, f"{row.cycles:,.0f}")
+            style = "bold" if row.is_bottleneck else ""
+            table.add_row(*cells, f"{row.share:.0%}", f"{row.dsp}", f"{row.bram18}", style=style)
     return table
 
 
