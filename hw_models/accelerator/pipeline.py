@@ -24,6 +24,7 @@ from hw_models.accelerator.network import DartsNetwork, Rows, network_rows, row_
 # from the first whole number above 2^(p - 1/2).
 _STEPS = np.ceil(2.0 ** (np.arange(1, 13) - 0.5))
 MOST_HALVINGS = 12
+_MOST_MACS = 2.0**31
 
 
 class Stages(NamedTuple):
@@ -106,7 +107,7 @@ def pipeline_cost(network: DartsNetwork, architecture: jax.Array, fpga: Fpga) ->
         The cost. The rule looks at bandwidth only for the parallelism it wants, not after rounding.
 
     Raises:
-        ValueError: `architecture` is no code.
+        ValueError: `architecture` is no code, or the network is too large, see `pipeline_stages`.
     """
     rows = network_rows(network)
     counts = row_counts(network, _code(architecture))
@@ -190,7 +191,16 @@ def pipeline_stages(rows: Rows, traffic: jax.Array, fpga: Fpga, *, halvings: jax
 
     Returns:
         The stages.
+
+    Raises:
+        ValueError: A layer has 2^31 multiply-accumulates or more, beyond the whole numbers used here.
     """
+    if rows.macs.max() >= _MOST_MACS:
+        worst = int(np.argmax(rows.macs))
+        raise ValueError(
+            f"network: expected layers of less than 2^31 multiply-accumulates, got {rows.macs[worst]:.3g} in "
+            f"{rows.name[worst]}"
+        )
     word = fpga.word_bits
     wanted = jnp.sum((traffic < parallelism_limits(rows, fpga, halvings=halvings)).astype(jnp.int32), axis=1)
     most = fpga.stage_parallelism

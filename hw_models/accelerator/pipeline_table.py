@@ -1,9 +1,10 @@
-"""Pipeline paradigm as a table: the same throughput, a hundred times as fast.
+"""Pipeline paradigm as a table: the same throughput, fifty times as fast.
 
 Everything that a stage takes depends on its row and on one number of the network, its weight traffic, and only
 through powers of two: between two limits of `parallelism_limits` nothing changes. So a table of sums per interval of
 the traffic and per group of rows (place and operation) prices a network from its 24 counts, exactly as
-`pipeline_cost` does, halvings included.
+`pipeline_cost` does, halvings included, while sums stay below 2^24, where float32 is exact. Beyond (large images) a
+network whose traffic is within rounding of a limit may fall on its other side.
 Shapes: H halvings, I intervals, G groups that have rows. Arrays are padded to the level with most intervals.
 """
 

@@ -214,8 +214,8 @@ def report_table(report: AcceleratorReport, *, most_rows: int | None = None) -> 
     longest = sorted(report.rows, key=lambda row: -row.share)[:most_rows]
     for row in report.rows:
         if row in longest:
-            at_once = f"{row.channels} x {row.kernels}"
-            cells = (row.name, f"{row.layers} x", f"{row.macs / 1e6:.2f}", at_once, f"{row.cycles:,.0f}")
+            at_once = f"{row.channels}x{row.kernels}"
+            cells = (row.name, f"{row.layers}x", f"{row.macs / 1e6:.2f}", at_once, f"{row.cycles:,.0f}")
             style = "bold" if row.is_bottleneck else ""
             table.add_row(*cells, f"{row.share:.0%}", f"{row.dsp}", f"{row.bram18}", style=style)
     return table

@@ -149,6 +149,11 @@ def test_the_check_and_the_allocation_agree_on_what_fits(network, codes, cost_of
     assert 0 < fits.sum() < 12
 
 
+def test_a_network_beyond_whole_numbers_is_refused(darts_v2, ku115):
+    with pytest.raises(ValueError, match=r"less than 2\^31 multiply-accumulates, got .* in cell 2 input 0"):
+        pipeline_cost(DartsNetwork(channels=512, image_size=64), darts_v2, ku115)
+
+
 def test_a_distribution_is_refused(network, ku115):
     with pytest.raises(ValueError, match="architecture: expected a code of 28 whole numbers, got float32"):
         pipeline_cost(network, jnp.zeros((28, 8)), ku115)
