@@ -26,6 +26,7 @@ API = {
         "plot_device",
         "plot_exits",
         "plot_front",
+        "plot_genotype",
         "print_calibration",
         "print_device",
         "print_devices",

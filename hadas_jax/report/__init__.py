@@ -3,6 +3,7 @@
 from hadas_jax.report.device_plots import plot_calibration, plot_device
 from hadas_jax.report.device_tables import print_calibration, print_device, print_devices
 from hadas_jax.report.exit_plot import plot_exits
+from hadas_jax.report.genotype_plot import plot_genotype
 from hadas_jax.report.plot import plot_front
 from hadas_jax.report.progress import LineProgress, LiveProgress, StepProgress
 from hadas_jax.report.table import levels_table, print_result
@@ -16,6 +17,7 @@ __all__ = [
     "plot_device",
     "plot_exits",
     "plot_front",
+    "plot_genotype",
     "print_calibration",
     "print_device",
     "print_devices",
