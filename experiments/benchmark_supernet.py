@@ -5,10 +5,10 @@ Command:   pip install 'hadas-jax[torch]'
 Hardware:  any; the figures below are of 2 virtual cores of an AMD EPYC with AVX-512 (133 G multiply-accumulates per
            second in one large matrix product), jax 0.10.2, PyTorch 2.13, in one run, alternating
 Time:      a quarter of an hour
-Expected:  backbone-images per second, ours with all exits / ours without / PyTorch's extracted networks without exits
-           at its better number of threads: 16 random backbones at 32 pixels 2,553 / 3,289 / 616, the largest 1,624 / 1,915
-           / 264; 8 random backbones at 224 pixels 50 / 65 / 28, the largest 24 / 35 / 16. The first call of a process
-           takes 19.8 s, 7.4 s where another process has compiled before.
+Expected:  backbone-images per second, ours with all exits / ours without / PyTorch's extracted networks without
+           exits at its better number of threads: 16 random backbones at 32 pixels 2,553 / 3,289 / 616, the largest
+           1,624 / 1,915 / 264; 8 random backbones at 224 pixels 50 / 65 / 28, the largest 24 / 35 / 16. The first
+           call of a process takes 19.8 s, 7.4 s where another process has compiled before.
 """
 
 import dataclasses
