@@ -11,6 +11,7 @@ from hw_models import schema
 from hw_models.device import Device, OperatingPoint, with_caps
 from hw_models.formats import NumberFormat
 from hw_models.layers import LayerKind
+from hw_models.yaml_files import read_checked
 
 _SUFFIXES = (".yaml", ".yml")
 _HZ_PER_MHZ = 1e6
@@ -70,17 +71,9 @@ def read_device_file(name_or_path: str | Path) -> schema.DeviceFile:
     source = _find(name_or_path)
     shown = source.name if _is_name(name_or_path) else str(name_or_path)
     try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DeviceFileError(
-            f"{shown}: expected a readable file, got: {error.strerror or type(error).__name__}"
-        ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DeviceFileError(f"{shown}: expected YAML, got: {_one_line(error)}") from None
-    try:
-        return schema.parse(content)
+        return read_checked(source, schema.DeviceFile, shown=shown, version=schema.SCHEMA_VERSION)
     except ValueError as error:
-        raise DeviceFileError(f"{shown}: {error}") from None
+        raise DeviceFileError(str(error)) from None
 
 
 def write_device_file(path: str | Path, file: schema.DeviceFile, *, overwrite: bool = False) -> None:
@@ -159,10 +152,3 @@ def _find(name_or_path: str | Path) -> Traversable:
             f"got {str(name_or_path)!r}"
         )
     return _folder() / f"{name_or_path}.yaml"
-
-
-def _one_line(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:
-        return f"{getattr(error, 'problem', None) or 'an error'} at line {mark.line + 1}"
-    return " ".join(str(error).split())

@@ -1,6 +1,6 @@
-"""Device file, version 1: the pydantic models of a device's YAML, and their one-line error messages."""
+"""Device file, version 1: the pydantic models of a device's YAML."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic import Field
@@ -19,7 +19,7 @@ from hw_models.figures import (
     Text,
     VoltageRatios,
 )
-from hw_models.messages import explain, show
+from hw_models.yaml_files import checked
 
 SCHEMA_VERSION = 1
 
@@ -132,31 +132,4 @@ def parse(content: object) -> DeviceFile:
     Raises:
         ValueError: One line: field path, what was expected and what came.
     """
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a mapping of fields, got {show(content)}")
-    version = content.get("schema_version", SCHEMA_VERSION)
-    if isinstance(version, bool) or version != SCHEMA_VERSION:
-        # Said alone, because a file of another version differs everywhere else too.
-        raise ValueError(f"schema_version: expected {SCHEMA_VERSION}, got {show(version)}")
-    try:
-        return DeviceFile.model_validate(content)
-    except pydantic.ValidationError as error:
-        message = _explain(error.errors()[0])
-        others = error.error_count() - 1
-        raise ValueError(message + (f" (and {others} more)" if others else "")) from None
-
-
-def _explain(error: Any) -> str:
-    path = error["loc"]
-    if error["type"] == "extra_forbidden":
-        where = ".".join(str(part) for part in path)
-        return f"{where}: expected no field of this name (known here: {', '.join(_fields(path[:-1]))})"
-    return explain(error)
-
-
-def _fields(path: tuple[str, ...]) -> list[str]:
-    model: Any = DeviceFile
-    for part in path:
-        model = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[1]
-        model = next((option for option in get_args(model) if hasattr(option, "model_fields")), model)
-    return list(model.model_fields)
+    return checked(content, DeviceFile, version=SCHEMA_VERSION)

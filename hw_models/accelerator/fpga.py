@@ -6,10 +6,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import yaml
 from flax import struct
 
 from hw_models.accelerator import fpga_schema
+from hw_models.yaml_files import read_checked
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -105,15 +105,9 @@ def read_fpga_file(name_or_path: str | Path) -> fpga_schema.FpgaFile:
     """Reads and checks an FPGA file, with units and origins of its figures; arguments and errors as `load_fpga`."""
     source = _find(name_or_path)
     try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FpgaFileError(f"{name_or_path}: expected a readable file, got: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise FpgaFileError(f"{name_or_path}: expected YAML, got: {' '.join(str(error).split())}") from None
-    try:
-        return fpga_schema.parse(content)
+        return read_checked(source, fpga_schema.FpgaFile, shown=str(name_or_path), version=fpga_schema.SCHEMA_VERSION)
     except ValueError as error:
-        raise FpgaFileError(f"{name_or_path}: {error}") from None
+        raise FpgaFileError(str(error)) from None
 
 
 def to_fpga(file: fpga_schema.FpgaFile) -> Fpga:

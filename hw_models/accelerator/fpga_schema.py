@@ -1,13 +1,11 @@
-"""FPGA file, version 1: the pydantic models of an FPGA's YAML, and their one-line error messages."""
+"""FPGA file, version 1: the pydantic models of an FPGA's YAML."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import pydantic
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from hw_models.figures import Figure, NonNegative, Positive, Share, Strict, Text
-from hw_models.messages import explain, show
 
 SCHEMA_VERSION = 1
 
@@ -69,34 +67,3 @@ class FpgaFile(Strict):
     design: Design
     pipeline: Pipeline
     generic: Generic
-
-
-def parse(content: object) -> FpgaFile:
-    """Checks the content of an FPGA file.
-
-    Args:
-        content: What the YAML held.
-
-    Returns:
-        The checked file.
-
-    Raises:
-        ValueError: One line: field path, what was expected and what came.
-    """
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a mapping of fields, got {show(content)}")
-    version = content.get("schema_version", SCHEMA_VERSION)
-    if isinstance(version, bool) or version != SCHEMA_VERSION:
-        raise ValueError(f"schema_version: expected {SCHEMA_VERSION}, got {show(version)}")
-    try:
-        return FpgaFile.model_validate(content)
-    except pydantic.ValidationError as error:
-        others = error.error_count() - 1
-        raise ValueError(_explain(error.errors()[0]) + (f" (and {others} more)" if others else "")) from None
-
-
-def _explain(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        where = ".".join(str(part) for part in error["loc"])
-        return f"{where}: expected no field of this name"
-    return explain(error)
