@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.supernet.elastic import channel_mask, half_size_average, hard_sigmoid, kernel_mask
+from hadas_jax.supernet.elastic import half_size_average, hard_sigmoid, keep_channels, kernel_mask
 from hadas_jax.supernet.exits import head_padding
 
 
@@ -15,7 +15,7 @@ def test_the_shortcuts_average_is_pytorchs_with_its_padding_counted(size, plain)
 
 
 def test_masks_keep_leading_channels_and_centre_taps():
-    assert channel_mask(4, jnp.int32(3)).tolist() == [1, 1, 1, 0]
+    assert keep_channels(jnp.full((1, 4), 2.0), jnp.int32(3)).tolist() == [[2, 2, 2, 0]]
     assert kernel_mask(5, jnp.int32(5)).sum() == 25
     mask = np.asarray(kernel_mask(5, jnp.int32(3)))[..., 0]
     assert mask[1:4, 1:4].all()
