@@ -1,6 +1,6 @@
 """A supernet with shared exits on Fashion-MNIST: the largest, the smallest and random sub-networks along their depth.
 
-Command:   python experiments/fashion_mnist_npz.py fashion_mnist.npz
+Command:   python experiments/fashion_mnist_npz.py -o fashion_mnist.npz
            python experiments/supernet_fashion_mnist.py --dataset npz:fashion_mnist.npz -o supernet_fashion_mnist.json
            hadas search --dataset npz:fashion_mnist.npz --checkpoint runs/supernet_fashion_mnist/supernet \
              --batch 128 --stats-batches 8 --device tx2-gpu
@@ -25,6 +25,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from hadas_jax.commands import settings_of_run
 from hadas_jax.methods import TrainSettings
 from hadas_jax.methods.train import execute_training, training_run
 from hadas_jax.methods.training_run import accuracies, settings_name
@@ -97,6 +98,8 @@ def main(experiment: Experiment) -> None:
     resumed = workdir.holds_run
     if not resumed:
         workdir.start(dataclasses.asdict(experiment.settings), overwrite=False)
+    else:
+        settings_of_run(experiment.settings, TrainSettings, workdir=workdir.path, resume=True, overwrite=False)
     run = training_run(experiment.settings)
     progress = TimedProgress(console)
     result = execute_training(run, workdir, progress)

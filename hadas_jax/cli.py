@@ -54,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.run()
     except ValueError as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: expected to be read or written, got: {error.strerror or error}")
     except LostProcessError as error:
         print(f"hadas: {error}; start all processes again with --resume", file=sys.stderr)
         _leave(1)

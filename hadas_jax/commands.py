@@ -62,7 +62,7 @@ def search(
     run = Run(settings)
     place = WorkDir(Path(workdir) if workdir is not None else default_workdir(settings.dataset, settings.device))
     if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite)
+        place.start(dataclasses.asdict(settings), overwrite=overwrite, reads=settings.checkpoint)
     console = console or Console(file=sys.stdout, quiet=not is_first())
     result = followed(run.execute, place, console)
     if is_first():

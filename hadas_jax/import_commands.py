@@ -74,6 +74,7 @@ def import_checkpoint(
         space=imported.space,
         params=imported.params,
         trained_exits=imported.trained_exits,
+        has_classifier=imported.has_classifier,
         exits_of=exits_of if exits_of is None or isinstance(exits_of, str) else "a backbone",
         normalisation=NORMALISATIONS[normalisation],
         source=f"PyTorch checkpoint {file.name}" + ("" if exits is None else f", exits of {Path(exits).name}"),

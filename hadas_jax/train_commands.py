@@ -45,7 +45,7 @@ def train(
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "train")
     place = WorkDir(path, kind="train")
     if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite)
+        place.start(dataclasses.asdict(settings), overwrite=overwrite, reads=settings.checkpoint)
     console = console or Console(file=sys.stdout, quiet=not is_first())
     result = followed(lambda place, progress: execute_training(run, place, progress), place, console)
     if is_first():

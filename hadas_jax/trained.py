@@ -38,6 +38,7 @@ class Description:
       trained_exits: block positions of the supernet, `space.first_exit` .. `space.positions` - 1, whose exit heads
         are trained.
       exits_of: name of the one backbone that they were trained for; None: all backbones share them.
+      has_classifier: the final classifier is trained; a fresh one must be before the supernet is searched.
       normalisation: mean and deviation of every input channel by which images were standardised, in 0 .. 1 for
         images of bytes; None: unknown.
       class_names: one for every class; None: unknown.
@@ -48,6 +49,7 @@ class Description:
     space: MBConvSpace
     trained_exits: tuple[int, ...]
     exits_of: str | None = None
+    has_classifier: bool = True
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     class_names: tuple[str, ...] | None = None
     source: str
@@ -104,7 +106,7 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
     held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
-    own = (_DESCRIPTION, _WEIGHTS) if _DESCRIPTION in held else ()
+    own = (_DESCRIPTION, _WEIGHTS) if _DESCRIPTION in held or _is_unfinished(directory, held) else ()
     foreign = [name for name in held if name not in own]
     if foreign:
         raise ValueError(
@@ -112,6 +114,12 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
         )
     if held and not overwrite:
         raise ValueError(f"{directory} holds a supernet: --overwrite replaces it")
+
+
+def _is_unfinished(directory: Path, held: list[str]) -> bool:
+    """Whether all that a directory holds are the weights of a supernet whose writing was interrupted."""
+    weights = directory / _WEIGHTS
+    return held == [_WEIGHTS] and weights.is_dir() and all(entry.name.startswith("0") for entry in weights.iterdir())
 
 
 def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: bool = False) -> None:

@@ -60,19 +60,29 @@ class WorkDir:
         """Whether a run was started here."""
         return (self.path / CONFIG).is_file()
 
-    def start(self, settings: dict[str, Any], *, overwrite: bool) -> None:
+    def start(self, settings: dict[str, Any], *, overwrite: bool, reads: str | None = None) -> None:
         """Begins a new run.
 
+        Args:
+          settings: of the run.
+          overwrite: replace the run that is there.
+          reads: directory of a supernet that the run starts from.
+
         Raises:
-          ValueError: the directory holds a run and `overwrite` is not set, or holds something else.
+          ValueError: the directory holds a run and `overwrite` is not set, holds something else, or holds what the
+            run starts from.
         """
         if not is_first():
             return
+        if reads is not None and Path(reads).resolve().is_relative_to(self.path.resolve()):
+            raise ValueError(
+                f"--checkpoint {reads}: expected one outside the work directory {self.path}, which a new run replaces"
+            )
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"work directory {self.path}: expected a directory, got a file")
         if self.holds_run and not overwrite:
             raise ValueError(f"work directory {self.path} holds a run: --resume continues it, --overwrite replaces it")
-        foreign = [] if not self.path.is_dir() else [p.name for p in self.path.iterdir() if p.name not in _OWN]
+        foreign = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
         if foreign and not self.holds_run:
             raise ValueError(
                 f"work directory {self.path}: expected none, an empty one or a run's, got one with {foreign[0]}"

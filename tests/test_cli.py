@@ -99,6 +99,14 @@ def test_arrays_that_do_not_fit_are_named(images, labels, message, capsys, tmp_p
     assert message in fails(["search", "--dataset", "npz:data.npz"], capsys)
 
 
+def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", "runs/locked")
+
+    monkeypatch.setattr(commands, "search", refuse)
+    assert "runs/locked: expected to be read or written, got: Permission denied" in fails(["search"], capsys)
+
+
 @pytest.mark.parametrize("field", ["missing", "negative", "text"])
 def test_a_wrong_device_file_names_file_and_field(field, capsys, tmp_path):
     content = hw_models.read_device_file("agx-xavier-gpu").model_dump(exclude_none=True)

@@ -86,6 +86,7 @@ def test_another_number_of_classes_and_surplus_entries_are_told(arrays, small_sp
     assert "other.9 and 2 more" in printed
     assert found.space.classes == load_trained("net").space.classes == 7
     assert load_trained("net").details["entries"]["surplus"] == list(surplus)
+    assert not load_trained("net").has_classifier
 
 
 def test_exits_come_from_the_checkpoint_or_from_another(arrays, small_space, backbone):

@@ -160,3 +160,15 @@ def test_damaged_and_missing_weights_are_refused(saved):
 def test_a_space_that_was_not_adapted_is_refused(small_network):
     with pytest.raises(ValueError, match="space: expected one that was adapted to its data"):
         TrainedSupernet(space=DIGITS, params=small_network[0], trained_exits=(), source="")
+
+
+def test_a_supernet_whose_writing_was_interrupted_is_replaced_if_asked(trained, saved):
+    (saved / "supernet.json").unlink()
+    with pytest.raises(ValueError, match="holds a supernet: --overwrite replaces it"):
+        save_trained(saved, trained)
+    save_trained(saved, trained, overwrite=True)
+    assert_same(load_trained(saved), trained)
+    (saved / "supernet.json").unlink()
+    (saved / "weights" / "mine.txt").write_text("precious")
+    with pytest.raises(ValueError, match="got one with weights"):
+        save_trained(saved, trained, overwrite=True)

@@ -45,6 +45,21 @@ def test_a_directory_with_something_else_is_left_alone(place, overwrite):
     assert [path.name for path in place.path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_supernet_alone_is_no_run_and_stays(place):
+    (place.path / "supernet").mkdir(parents=True)
+    with pytest.raises(ValueError, match="got one with supernet"):
+        place.start({}, overwrite=True)
+    assert (place.path / "supernet").is_dir()
+
+
+def test_a_run_does_not_replace_the_supernet_that_it_starts_from(place):
+    place.start({}, overwrite=False)
+    (place.path / "supernet").mkdir()
+    with pytest.raises(ValueError, match=r"--checkpoint .*supernet: expected one outside the work directory"):
+        place.start({}, overwrite=True, reads=str(place.path / "supernet"))
+    assert (place.path / "supernet").is_dir()
+
+
 def test_a_file_is_no_work_directory(place):
     place.path.write_text("")
     with pytest.raises(ValueError, match="expected a directory, got a file"):

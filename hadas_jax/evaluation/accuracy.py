@@ -7,6 +7,7 @@ Shapes: P backbones, G genes, E exits, N images, K classes.
 """
 
 import dataclasses
+from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from typing import Any
 
@@ -101,18 +102,25 @@ class Judge:
           ValueError: there is too little memory for a batch.
         """
         if self._data[0] is not data:
-            self._data = data, self._spread(self._space.resolution[0]).place(data)
+            with memory_named("--evaluation-images", data.count, "images"):
+                self._data = data, self._spread(self._space.resolution[0]).place(data)
         shared = (self._params, self._calibration, self._data[1])
         backbones = jax.tree.map(np.asarray, jax.vmap(self._space.decode)(jnp.asarray(genomes, jnp.int32)))
         rows, parts = [], []
         for resolution in np.unique(backbones.resolution).tolist():
             chosen = np.flatnonzero(backbones.resolution == resolution)
             own = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], backbones)
-            with memory_named("--eval-batch", self._how.images(resolution), f"images of {resolution} pixels"):
+            with self._memory(resolution):
                 parts.append(self._spread(resolution)(own, shared))
             rows.append(chosen)
         order = np.argsort(np.concatenate(rows))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *parts)
+
+    def _memory(self, resolution: int) -> AbstractContextManager[None]:
+        """Names the flag of the larger batch: of the images that are judged, or of those for the statistics."""
+        judged, calibrated = self._how.images(resolution), self._calibration.shape[1]
+        flag, batch = ("--eval-batch", judged) if judged >= calibrated else ("--batch", calibrated)
+        return memory_named(flag, batch, f"images of {resolution} pixels")
 
     def _spread(self, resolution: int) -> RowMap:
         how = self._how

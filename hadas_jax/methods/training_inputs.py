@@ -43,18 +43,36 @@ def space_of_run(
             )
         if is_trained:
             space = dataclasses.replace(space, classes=splits.classes)
+        elif not loaded.has_classifier:
+            raise ValueError(
+                f"--checkpoint {settings.checkpoint}: expected a trained classifier, got a fresh one; hadas train "
+                f"--checkpoint {settings.checkpoint} --dataset {settings.dataset} trains it"
+            )
         elif splits.classes > space.classes:
             raise ValueError(
                 f"--dataset {settings.dataset}: expected at most {space.classes} classes as --checkpoint "
                 f"{settings.checkpoint} has, got {splits.classes}; hadas train --checkpoint "
                 f"{settings.checkpoint} --dataset {settings.dataset} trains it for them"
             )
+        elif None not in (splits.class_names, loaded.class_names):
+            _check_names(settings, splits, loaded)
     wrong = [size for size in settings.resolutions if size not in space.resolution]
     if wrong:
         known = ", ".join(map(str, space.resolution))
         raise ValueError(f"--resolutions: expected some of {known} as space {space.name} has, got {wrong[0]}")
     chosen = tuple(size for size in space.resolution if size in settings.resolutions) or space.resolution
     return dataclasses.replace(space, resolution=chosen)
+
+
+def _check_names(settings: TrainingSettings, splits: Splits, loaded: TrainedSupernet) -> None:
+    """Raises where the classes of the data are not those of the supernet, by name and in order."""
+    names, known = splits.class_names or (), loaded.class_names or ()
+    for number, (name, expected) in enumerate(zip(names, known, strict=False)):
+        if name != expected:
+            raise ValueError(
+                f"--dataset {settings.dataset}: expected the classes of --checkpoint {settings.checkpoint}, where "
+                f"class {number} is {expected!r}, got {name!r}; hadas train trains the supernet for others"
+            )
 
 
 def named_backbone(name: str, space: MBConvSpace) -> Backbone:

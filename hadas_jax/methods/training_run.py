@@ -84,6 +84,8 @@ class TrainingRun:
         self._batch = min(settings.batch, images)
         self._steps_per_epoch = images // self._batch
         self._augment = augmentation(settings.augmentation)
+        if settings.augmentation == "randaugment":
+            _require_unit_range(self.splits.train, settings.dataset)
         self._mesh = batch_mesh(jax.local_devices()) if settings.data_parallel else None
         if self._mesh is not None and self._batch % self._mesh.size:
             raise ValueError(
@@ -166,6 +168,7 @@ class TrainingRun:
                 epochs=settings.exit_epochs,
                 warmup_epochs=settings.exit_epochs // 6,
                 learning_rate=settings.exit_learning_rate,
+                weight_decay=settings.weight_decay,
             )
         step = exit_step(
             self.space,
@@ -211,6 +214,7 @@ class TrainingRun:
                 key=key,
                 chunk=chunk,
                 augment=self._augment,
+                crops=self.settings.augmentation in ("crop-flip", "randaugment"),
                 shared=shared,
                 mesh=self._mesh,
             )
@@ -236,7 +240,8 @@ class TrainingRun:
         """Returns what gives the outcomes of backbones int32[N, G] on a split."""
         settings = self.settings
         how = Judgement(batch=settings.eval_batch, group=settings.group, dtype=settings.dtype)
-        return Judge(self.space, params, self._calibration_batches(), how)
+        with memory_named("--stats-batches", settings.stats_batches, "batches"):
+            return Judge(self.space, params, self._calibration_batches(), how)
 
     def _calibration_batches(self) -> jax.Array:
         """Random training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
@@ -270,3 +275,15 @@ class TrainingRun:
 def accuracies(judge: Judge, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
     """Returns float64[N, E + 1]: the accuracy of backbones int32[N, G] at every exit and, last, the classifier."""
     return np.asarray(judge(genomes, data).correct, np.float64).mean(axis=-1)
+
+
+def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:
+    """Raises for floating images that RandAugment, which works on values from 0 to 1, would cut off."""
+    if isinstance(train, Stream) or train.images.dtype == jnp.uint8:
+        return
+    lowest, highest = float(jnp.min(train.images)), float(jnp.max(train.images))
+    if lowest < 0 or highest > 1:
+        raise ValueError(
+            f"--augmentation randaugment: expected images of bytes or of values from 0 to 1, got {lowest:g} to "
+            f"{highest:g} in {dataset}"
+        )

@@ -26,7 +26,8 @@ class TrainingSettings:
     resolutions: tuple[int, ...] = ()
     """Resolutions to use of those that the space has; by default all."""
     checkpoint: str | None = None
-    """Directory of a trained supernet, from hadas train or hadas import-checkpoint."""
+    """Directory of a trained supernet, from hadas train, which trains on, or hadas import-checkpoint; a search takes it
+    as it is and trains at most its exits."""
     epochs: int = 28
     """Epochs of supernet training; with 0, hadas train keeps the supernet of --checkpoint and trains exits alone."""
     exit_epochs: int = 16
@@ -133,7 +134,8 @@ class TrainSettings(TrainingSettings):
     """Settings of a training run."""
 
     exits_for: str | None = None
-    """Train the exits of this backbone alone, as the HADAS paper does: largest, smallest, or a0 to a6."""
+    """Train the exits of this backbone alone: largest, smallest, or a0 to a6; as the HADAS paper does with
+    --exit-epochs 30 --batch 64 --exit-learning-rate 0.01."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

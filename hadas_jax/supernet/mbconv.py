@@ -56,12 +56,14 @@ class MBConv(nn.Module):
       stride: 1 or 2.
       convolve_shortcut: the shortcut is a 1x1 convolution wherever the active widths differ.
       use_batch_stats: see `BatchNorm`.
+      expands: the block has an expanding convolution, whatever its ratio; None: as the stage's options say.
     """
 
     stage: Stage
     stride: int
     convolve_shortcut: bool
     use_batch_stats: bool = False
+    expands: bool | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, setting: BlockSetting, keep: jax.Array | None = None) -> jax.Array:
@@ -74,7 +76,7 @@ class MBConv(nn.Module):
         """
         stage, out_max = self.stage, max(self.stage.width)
         y, mid_width = x, setting.in_width
-        if stage.expands:
+        if stage.expands if self.expands is None else self.expands:
             mid_max = make_divisible(x.shape[-1] * max(stage.expand))
             mid_width = make_divisible(setting.in_width * setting.expand)
             y = Pointwise(mid_max, name="expand")(y)

@@ -43,6 +43,7 @@ class Imported:
         blocks that never use them, the classifier that a fresh one replaces.
       surplus: names of the other entries that were left.
       fresh: which parts were drawn anew, and why, in words for people.
+      has_classifier: the final classifier comes from the checkpoint.
       notes: what else a user should know, in words for people.
     """
 
@@ -54,6 +55,7 @@ class Imported:
     unused: int
     surplus: tuple[str, ...]
     fresh: tuple[str, ...]
+    has_classifier: bool
     notes: tuple[str, ...]
 
 
@@ -118,6 +120,7 @@ def from_pytorch(
         unused=len(left) - len(surplus),
         surplus=surplus,
         fresh=_fresh_parts(space, stored=stored, trained=len(positions)),
+        has_classifier=classes in (None, stored),
         notes=_notes(arrays, exits=count_exits(arrays), placed=bool(positions)),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from hadas_jax.supernet.tree import Tree
 
-SHOWN = 3  # names that a message lists
+SHOWN = 20  # names that a message lists
 
 
 class Entries:

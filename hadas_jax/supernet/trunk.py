@@ -153,7 +153,7 @@ def _block(
     again = jax.checkpoint if mode.remat else lambda function: function
 
     def cut_run(variant: Stage) -> Callable[..., tuple[jax.Array, Tree]]:
-        small = block.clone(stage=variant)
+        small = block.clone(stage=variant, expands=block.stage.expands)
 
         def branch(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
             weights, stats = (cut_block(tree, block.stage, variant, x.shape[-1]) for tree in (weights, stats))

@@ -39,7 +39,7 @@ def cut_block(tree: Tree, stage: Stage, variant: Stage, in_channels: int) -> Tre
       variant: one of `variants`.
       in_channels: largest width of the block's input.
     """
-    mid = make_divisible(in_channels * max(variant.expand)) if variant.expands else in_channels
+    mid = make_divisible(in_channels * max(variant.expand)) if stage.expands else in_channels
     rim = (max(stage.kernel) - max(variant.kernel)) // 2
     middle, hidden, taps = slice(mid), slice(make_divisible(mid // 4)), slice(rim, max(stage.kernel) - rim)
     everything = slice(None)

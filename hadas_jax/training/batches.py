@@ -33,7 +33,7 @@ class Stream(Protocol):
     def deviation(self) -> Any:
         """Of each channel, or one for all."""
 
-    def batches(self, start_step: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(self, start_step: int, batch: int, *, augment: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields images [B, H, W, channels] (uint8, or floating in their own units) and labels int32[B], for ever."""
 
 
@@ -76,6 +76,7 @@ def streamed(
     key: jax.Array,
     chunk: int,
     augment: Augment | None = None,
+    crops: bool = False,
     shared: tuple = (),
     mesh: Mesh | None = None,
 ) -> Advance:
@@ -88,6 +89,7 @@ def streamed(
       key: typed PRNG key of the loop; steps get the keys that `scanned` gives them.
       chunk: steps of a chunk.
       augment: of images in 0 .. 1, see `augmentation`.
+      crops: read random parts of the images instead of their middle.
       shared: further arrays that every step reads.
       mesh: devices that each batch is spread over.
     """
@@ -108,7 +110,7 @@ def streamed(
     def advance(state: State, done: int) -> tuple[State, dict[str, Any]]:
         nonlocal reader, position
         if position != done:
-            reader = stream.batches(done, batch)
+            reader = stream.batches(done, batch, augment=crops)
         if mesh is not None:
             state = jax.device_put(state, whole_sharding(mesh))
         found: list[Metrics] = []

@@ -72,7 +72,12 @@ def sgd(schedule: optax.Schedule, *, weight_decay: float, clip: optax.GradientTr
 
 
 def paper_exit_optimiser(
-    steps_per_epoch: int, *, epochs: int = 30, warmup_epochs: int = 5, learning_rate: float = 0.01
+    steps_per_epoch: int,
+    *,
+    epochs: int = 30,
+    warmup_epochs: int = 5,
+    learning_rate: float = 0.01,
+    weight_decay: float = 1e-5,
 ) -> Any:
     """Returns HADAS's optimiser for the heads of one backbone, to be used with batches of 64.
 
@@ -94,4 +99,4 @@ def paper_exit_optimiser(
         ],
         [warmup],
     )
-    return sgd(schedule, weight_decay=1e-5, clip=optax.clip_by_global_norm(1.0))
+    return sgd(schedule, weight_decay=weight_decay, clip=optax.clip_by_global_norm(1.0))

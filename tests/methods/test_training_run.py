@@ -316,6 +316,35 @@ def test_fewer_classes_than_a_checkpoint_has_will_do_for_a_search(save, images):
     assert TrainingRun(settings, fine_tune=False).space.classes == 10
 
 
+@pytest.mark.parametrize(("fine_tune", "epochs"), [(False, 28), (True, 0)])
+def test_a_fresh_classifier_must_be_trained_first(save, fine_tune, epochs):
+    checkpoint = save(has_classifier=False)
+    with pytest.raises(ValueError, match="expected a trained classifier, got a fresh one; hadas train --checkpoint"):
+        TrainingRun(TrainSettings(checkpoint=checkpoint, epochs=epochs), fine_tune=fine_tune)
+    assert TrainingRun(TrainSettings(checkpoint=checkpoint))
+
+
+def test_classes_of_other_names_than_the_checkpoints_are_refused(save, tmp_path):
+    names = np.array(["cat", "dog"])
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 8, 8), np.uint8)
+    np.savez(tmp_path / "named.npz", images=pixels, labels=np.arange(60) % 2, class_names=names)
+    dataset = f"npz:{tmp_path / 'named.npz'}"
+    known = save(class_names=("cat", "owl", *"abcdefgh"))
+    with pytest.raises(ValueError, match=r"where class 1 is 'owl', got 'dog'"):
+        TrainingRun(TrainSettings(checkpoint=known, dataset=dataset), fine_tune=False)
+    same = save(class_names=("cat", "dog", *"abcdefgh"))
+    assert TrainingRun(TrainSettings(checkpoint=same, dataset=dataset), fine_tune=False)
+    assert TrainingRun(TrainSettings(checkpoint=known, dataset=dataset))
+
+
+def test_randaugment_needs_images_of_bytes_or_from_0_to_1(tmp_path):
+    pixels = np.random.default_rng(0).uniform(0, 255, (60, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "wide.npz", images=pixels, labels=np.arange(60) % 2)
+    with pytest.raises(ValueError, match=r"--augmentation randaugment: expected images of bytes or of values from 0"):
+        TrainingRun(TrainSettings(dataset=f"npz:{tmp_path / 'wide.npz'}", augmentation="randaugment"))
+    assert TrainingRun(TrainSettings(augmentation="randaugment"))
+
+
 def test_a_batch_that_the_devices_do_not_divide_is_refused(monkeypatch):
     monkeypatch.setattr(training_run, "batch_mesh", lambda devices: SimpleNamespace(size=3))
     with pytest.raises(ValueError, match="--data-parallel: expected a batch that the 3 devices divide, got 256"):

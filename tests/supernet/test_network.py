@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 
 import jax
@@ -86,6 +87,17 @@ def test_skipping_what_a_backbone_does_not_use_changes_nothing(
         skipped = skipping(small_space, params, stats, backbone, images)
         np.testing.assert_allclose(skipped.exits, masked.exits, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(skipped.confidence, masked.confidence, rtol=1e-4, atol=1e-4)
+
+
+def test_a_ratio_of_one_among_others_keeps_its_expanding_convolution(small_space, draw, compiled_apply, quick_jit):
+    first, second = small_space.stages
+    space = dataclasses.replace(small_space, stages=(dataclasses.replace(first, expand=(1, 2)), second))
+    params, stats = draw(space, 0)
+    images = draw_images(space, 3)
+    smallest = space.smallest()
+    masked = compiled_apply(space, params, stats, smallest, images)
+    skipped = quick_jit(partial(apply, skip="all"), static_argnums=0)(space, params, stats, smallest, images)
+    np.testing.assert_allclose(skipped.exits, masked.exits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("skip", ["blocks", "all"])

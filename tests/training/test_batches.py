@@ -52,7 +52,7 @@ class Record:
     def __init__(self, images):
         self.images, self.starts = images, []
 
-    def batches(self, start_step, batch):
+    def batches(self, start_step, batch, *, augment=False):
         self.starts.append(start_step)
         for step in itertools.count(start_step):
             index = np.asarray(batch_indices(ORDER, jnp.int32(step), size=len(self.images), batch=batch))
