@@ -15,6 +15,7 @@ from hadas_jax.parallel import is_first
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
 from hadas_jax.workdir import WorkDir
 
+FREE = ("eval_batch", "group")  # settings that a resumed run may change: how networks are judged, not what is found
 KINDS: dict[type, str] = {Settings: "search", TrainSettings: "train"}  # of work directories
 
 AnySettings = TypeVar("AnySettings", bound=TrainingSettings)
@@ -102,7 +103,8 @@ def settings_of_run(
         raise ValueError("--resume: expected --workdir with the run to continue, got none")
     started = stored_settings(workdir, kind)
     settings = settings or started
-    changed = [f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(started, f.name)]
+    fixed = [field.name for field in dataclasses.fields(settings) if field.name not in FREE]
+    changed = [name for name in fixed if getattr(settings, name) != getattr(started, name)]
     if changed:
         name = changed[0]
         raise ValueError(

@@ -174,7 +174,11 @@ def load_trained(directory: Path | str) -> TrainedSupernet:
 def _read_description(directory: Path) -> Description:
     path = directory / _DESCRIPTION
     if not path.is_file():
-        raise ValueError(f"{directory}: expected a directory with a trained supernet, got none (no {_DESCRIPTION})")
+        inner = directory / "supernet"
+        hint = f"; {inner} has one" if (inner / _DESCRIPTION).is_file() else ""
+        raise ValueError(
+            f"{directory}: expected a directory with a trained supernet, got none (no {_DESCRIPTION}){hint}"
+        )
     try:
         content = json.loads(path.read_text())
         form = content["form"]

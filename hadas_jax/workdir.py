@@ -112,7 +112,8 @@ class WorkDir:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: expected the settings of a run, cannot read them") from error
         if form != self._form:
-            raise ValueError(f"{path}: expected form {self._form}, got {form!r}")
+            other = f", a run of hadas {form[10:-2]}" if str(form).startswith("hadas_jax.") else ""
+            raise ValueError(f"{path}: expected form {self._form}, got {form!r}{other}")
         return settings
 
     def drop_metrics(self, stage: str, done: int) -> None:

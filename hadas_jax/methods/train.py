@@ -60,17 +60,16 @@ def execute_training(run: TrainingRun, workdir: WorkDir, progress: Progress) -> 
     """
     params = run.train(workdir, progress)
     space, settings = run.space, run.settings
+    trained = run.described(params, {"settings": dataclasses.asdict(settings)})
+    save_trained(workdir.path / SUPERNET, trained, overwrite=True)  # before judging, which may run out of memory
     progress.stage("test", 1)
     genomes = {"largest": space.largest_genome, "smallest": space.smallest_genome}
     if run.exits_for is not None and run.exits_backbone is not None:
         genomes[run.exits_for] = space.encode(run.exits_backbone)
     found = along_depth(run, params, genomes)
     progress.update(1, {"largest_accuracy": found[0].final, "smallest_accuracy": found[1].final})
-    details = {
-        "settings": dataclasses.asdict(settings),
-        "test_accuracy": {each.backbone: each.final for each in found},
-    }
-    trained = run.described(params, details)
+    shares = {each.backbone: each.final for each in found}
+    trained = dataclasses.replace(trained, details=trained.details | {"test_accuracy": shares})
     save_trained(workdir.path / SUPERNET, trained, overwrite=True)
     write_text(workdir.path / EXITS, _as_csv(found))
     return TrainResult(trained=trained, accuracies=found)

@@ -11,6 +11,8 @@ from hadas_jax.methods.training_settings import TrainingSettings
 from hadas_jax.spaces import Backbone, MBConvSpace, load_space, published_in, published_names
 from hadas_jax.trained import TrainedSupernet
 
+SMALL_IMAGES_FROM = 20  # pixels from which the default space is the larger one
+
 
 def space_of_run(
     settings: TrainingSettings, splits: Splits, loaded: TrainedSupernet | None, *, is_trained: bool
@@ -27,7 +29,7 @@ def space_of_run(
       ValueError: an unknown space, or a supernet, resolutions or images that do not fit each other.
     """
     if loaded is None:
-        space = load_space(settings.space or "digits")
+        space = load_space(settings.space or ("digits" if splits.image_size < SMALL_IMAGES_FROM else "small-images"))
         space = space.adapt(in_channels=splits.channels, classes=splits.classes, image_size=splits.image_size)
     else:
         space = loaded.space

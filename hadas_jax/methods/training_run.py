@@ -82,7 +82,8 @@ class TrainingRun:
         self._exit_order_key, self._exit_key, self.population_key, self.search_key = keys[3:]
         images = self.splits.train.count
         self._batch = min(settings.batch, images)
-        self._steps_per_epoch = images // self._batch
+        self._chunk = chunk_of(images // self._batch)
+        self._steps_per_epoch = images // self._batch // self._chunk * self._chunk
         self._augment = augmentation(settings.augmentation)
         if settings.augmentation == "randaugment":
             _require_unit_range(self.splits.train, settings.dataset)
@@ -205,7 +206,7 @@ class TrainingRun:
         progress: Progress,
     ) -> Any:
         """Trains for some epochs and returns the weights."""
-        train, chunk = self.splits.train, self._steps_per_epoch
+        train, chunk = self.splits.train, self._chunk
         if isinstance(train, Stream):
             advance = streamed(
                 step,
@@ -228,7 +229,7 @@ class TrainingRun:
                 name,
                 advance,
                 state,
-                chunks=epochs,
+                chunks=epochs * self._steps_per_epoch // chunk,
                 chunk=chunk,
                 workdir=workdir,
                 progress=progress,
@@ -275,6 +276,20 @@ class TrainingRun:
 def accuracies(judge: Judge, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
     """Returns float64[N, E + 1]: the accuracy of backbones int32[N, G] at every exit and, last, the classifier."""
     return np.asarray(judge(genomes, data).correct, np.float64).mean(axis=-1)
+
+
+def chunk_of(steps: int, *, most: int = 100) -> int:
+    """Returns how many of an epoch's steps run between two checkpoints and lines of progress.
+
+    Args:
+      steps: of an epoch.
+      most: the result is at most this, a divisor of `steps` where one is not far below, and otherwise leaves out less
+        than one step in a hundred or so.
+    """
+    if steps <= most:
+        return steps
+    even = [size for size in range(most, most // 4, -1) if steps % size == 0]
+    return even[0] if even else steps // -(-steps // most)
 
 
 def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:

@@ -77,7 +77,8 @@ class LineProgress:
         """Announces a stage."""
         self._name, self._total = name, total
         self._watch.restart()
-        self._print(f"{name}: starts")
+        unit = _UNITS.get(name, "")
+        self._print(f"{name}: starts" + (f", {total} {unit}, the first with compilation" if unit else ""))
 
     def update(self, done: int, metrics: dict[str, float]) -> None:
         """Prints how far the stage is."""

@@ -47,6 +47,11 @@ def published_in(space: MBConvSpace, name: str) -> Backbone:
       ValueError: no backbone has this name, or the space does not have it.
     """
     backbone = published(name)
+    if len(backbone.depth) != len(space.stages):
+        raise ValueError(
+            f"{name}: expected a backbone of the space {space.name}: {', '.join(_ROWS)} are of attentivenas and "
+            "attentivenas-native"
+        )
     if len(space.resolution) == 1:
         backbone = dataclasses.replace(backbone, resolution=jnp.int32(space.resolution[0]))
     try:

@@ -350,3 +350,11 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="--data-parallel: expected a batch that the 3 devices divide, got 256"):
         TrainingRun(dataclasses.replace(QUICK, data_parallel=True))
     assert TrainingRun(dataclasses.replace(QUICK, data_parallel=True, batch=255))
+
+
+def test_long_epochs_are_cut_into_equal_chunks_that_leave_out_next_to_nothing():
+    assert [training_run.chunk_of(steps) for steps in (1, 19, 100, 390, 3900, 389)] == [1, 19, 100, 78, 100, 97]
+    for steps in range(1, 2000):
+        chunk = training_run.chunk_of(steps)
+        assert 1 <= chunk <= 100
+        assert steps - steps // chunk * chunk <= steps / 90

@@ -94,7 +94,10 @@ def test_plain_progress_is_one_line_for_every_update():
     for done in (2, 3, 4):
         progress.update(done, {"hypervolume": 0.5, "candidates": 1e6 * done})
     lines = text.getvalue().splitlines()
-    assert lines[:2] == ["search: starts", "search: 1 of 4 generations done before"]
+    assert lines[:2] == [
+        "search: starts, 4 generations, the first with compilation",
+        "search: 1 of 4 generations done before",
+    ]
     assert len(lines) == 5
     assert lines[2].startswith("search: 2/4 generations hypervolume 0.5000")
     assert "candidates/s" in lines[3]

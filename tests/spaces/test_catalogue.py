@@ -51,5 +51,5 @@ def test_a_space_keeps_to_the_contract(space, tables_of):
 
 
 def test_an_unknown_space_is_refused_with_the_names():
-    with pytest.raises(ValueError, match="unknown space 'ofa': expected one of digits, attentivenas"):
+    with pytest.raises(ValueError, match="unknown space 'ofa': expected one of digits, small-images, attentivenas"):
         load_space("ofa")
