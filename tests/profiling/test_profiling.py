@@ -39,7 +39,7 @@ def test_the_layers_are_those_of_the_cut_out_space(tiny_space, cases):
 
 def test_the_network_has_the_weights_that_its_layers_say(cases):
     for case in cases[:2]:
-        leaves = jax.tree_util.tree_leaves_with_path(network_of(case)._weights["params"])
+        leaves = jax.tree_util.tree_leaves_with_path(network_of(case)._weights[0].backbone)
         kernels = sum(leaf.size for path, leaf in leaves if path[-1].key not in ("scale", "bias"))
         every = sum(leaf.size for _, leaf in leaves)
         assert kernels <= np.sum(case.layers.weight_elements) <= every
