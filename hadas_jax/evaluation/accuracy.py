@@ -2,7 +2,8 @@
 
 Backbones are judged by resolution: one compilation serves all that share one, whatever else they are. One backbone
 after another, blocks, taps and channels that a backbone does not use are skipped; several side by side, they are
-masked (on two CPU cores half as fast; not measured on accelerators, see `experiments/benchmark_supernet.py`). Batch-norm statistics belong to a backbone and are re-estimated on training images before it is judged.
+masked (on two CPU cores half as fast; not measured on accelerators, see `experiments/benchmark_supernet.py`).
+Batch-norm statistics belong to a backbone and are re-estimated on training images before it is judged.
 Shapes: P backbones, G genes, E exits, N images, K classes.
 """
 
