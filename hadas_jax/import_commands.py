@@ -9,13 +9,14 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from hadas_jax.data import IMAGENET_NORMALISATION
 from hadas_jax.spaces import Backbone, MBConvSpace, load_space
 from hadas_jax.supernet.pytorch import FINAL_CONFIDENCE, Imported, from_pytorch, read_pytorch
 from hadas_jax.supernet.pytorch_exits import count_exits
 from hadas_jax.trained import TrainedSupernet, require_free, save_trained
 
 # Means and deviations of ImageNet's training images, red, green, blue, by which the original standardises.
-NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), "none": None}
+NORMALISATIONS = {"imagenet": IMAGENET_NORMALISATION, "none": None}
 _SHOWN = 10  # surplus names that are printed
 _OF_EXITS = ("exits.", *FINAL_CONFIDENCE)
 

@@ -133,10 +133,7 @@ def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: 
     Raises:
       ValueError: the directory holds something else, or a supernet that may not be replaced.
     """
-    directory = Path(directory)
-    described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(Description)}
-    content = {"form": FORM, **described, "space": dataclasses.asdict(trained.space), "versions": versions()}
-    text = json.dumps(content, indent=1) + "\n"
+    directory, text = Path(directory), _as_json(trained)
     if is_first():
         require_free(directory, overwrite=overwrite)
         (directory / _DESCRIPTION).unlink(missing_ok=True)
@@ -145,6 +142,22 @@ def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: 
         directory.mkdir(parents=True, exist_ok=True)
     Checkpoints(directory / _WEIGHTS).save(0, trained.params)
     write_text(directory / _DESCRIPTION, text)
+
+
+def rewrite_description(directory: Path | str, trained: Description) -> None:
+    """Replaces what a supernet's directory says of it; the weights stay.
+
+    Args:
+      directory: of a supernet that `save_trained` wrote.
+      trained: the new description of the same weights.
+    """
+    write_text(Path(directory) / _DESCRIPTION, _as_json(trained))
+
+
+def _as_json(trained: Description) -> str:
+    described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(Description)}
+    content = {"form": FORM, **described, "space": dataclasses.asdict(trained.space), "versions": versions()}
+    return json.dumps(content, indent=1) + "\n"
 
 
 def load_trained(directory: Path | str) -> TrainedSupernet:

@@ -16,7 +16,7 @@ from hadas_jax.methods.training_run import TrainingRun, accuracies
 from hadas_jax.methods.training_settings import TrainSettings
 from hadas_jax.spaces import available_exits
 from hadas_jax.supernet import Parameters
-from hadas_jax.trained import TrainedSupernet, save_trained
+from hadas_jax.trained import TrainedSupernet, rewrite_description, save_trained
 from hadas_jax.workdir import WorkDir, write_text
 
 SUPERNET, EXITS = "supernet", "exits.csv"
@@ -70,7 +70,7 @@ def execute_training(run: TrainingRun, workdir: WorkDir, progress: Progress) -> 
     progress.update(1, {"largest_accuracy": found[0].final, "smallest_accuracy": found[1].final})
     shares = {each.backbone: each.final for each in found}
     trained = dataclasses.replace(trained, details=trained.details | {"test_accuracy": shares})
-    save_trained(workdir.path / SUPERNET, trained, overwrite=True)
+    rewrite_description(workdir.path / SUPERNET, trained)
     write_text(workdir.path / EXITS, _as_csv(found))
     return TrainResult(trained=trained, accuracies=found)
 

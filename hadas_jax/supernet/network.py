@@ -19,7 +19,7 @@ from hadas_jax.supernet.exits import ExitHead
 from hadas_jax.supernet.mbconv import BlockSetting, MBConv, Stem, Tail
 from hadas_jax.supernet.regularisation import Drops
 from hadas_jax.supernet.resize import resize
-from hadas_jax.supernet.tree import Tree, is_kernel
+from hadas_jax.supernet.tree import Tree, batch_stats_like, is_kernel
 from hadas_jax.supernet.trunk import Skip, convolves_shortcut, run_heads, run_trunk
 
 TRUNCATED_DEVIATION = 0.8796  # of a standard normal cut at -2 and 2
@@ -195,8 +195,8 @@ def estimate_batch_stats(
         *_, heads = run_heads(space, params.heads, trunk.features, available, keep_stats=True, skip=skip != "nothing")
         return BatchStats(backbone=trunk.stats, heads=heads)
 
-    first = jax.eval_shape(one, batches[0])
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
+    like = BatchStats(backbone=batch_stats_like(params.backbone), heads=batch_stats_like(params.heads))
+    zeros = jax.tree.map(jnp.zeros_like, like)
     add = lambda total, images: (jax.tree.map(jnp.add, total, one(images)), None)  # noqa: E731
     total, _ = jax.lax.scan(add, zeros, batches)
     return jax.tree.map(lambda leaf: leaf / len(batches), total)
