@@ -19,7 +19,7 @@ from hadas_jax.cli_commands import COMMANDS, Command, Search, Train
 from hadas_jax.methods import Settings, TrainingSettings, TrainSettings
 from hadas_jax.parallel import LostProcessError, connect
 
-GROUPS = ("devices", "data")  # commands of two words
+GROUPS = ("devices", "data", "dnas")  # commands of two words
 AnySettings = TypeVar("AnySettings", bound=TrainingSettings)
 
 _HELP = """Hardware-aware search for dynamic neural networks: backbone, early exits and clocks together.
@@ -34,6 +34,7 @@ _HELP = """Hardware-aware search for dynamic neural networks: backbone, early ex
     hadas devices show NAME           a device's figures, where each comes from, its power modes
     hadas devices profile -o FILE.csv        measures networks on this machine
     hadas devices fit FILE.csv -o MY.yaml    makes a device of measurements
+    hadas dnas sample -o FILE.npz     draws networks of the DARTS space and prices them on an FPGA
 
 hadas COMMAND --help lists the settings of a command. Every command is a call of the library too: see
 hadas_jax.commands, train_commands, import_commands and device_commands.

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Protocol
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from hadas_jax import bench_commands, commands, device_commands, import_commands, train_commands
+from hadas_jax.dnas_cli_commands import DNAS_COMMANDS
 from hadas_jax.methods import Settings, TrainSettings
 
 Output = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
@@ -278,4 +279,5 @@ COMMANDS: dict[str, type[Command]] = {
     "devices show": ShowDevice,
     "devices fit": FitDevice,
     "devices profile": ProfileMachine,
+    **DNAS_COMMANDS,
 }
