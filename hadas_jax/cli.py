@@ -15,12 +15,12 @@ import tyro
 import yaml
 
 from hadas_jax import commands
-from hadas_jax.cli_commands import COMMANDS, Command, Search, Train
-from hadas_jax.methods import Settings, TrainingSettings, TrainSettings
+from hadas_jax.cli_commands import COMMANDS, RUNS, Command
+from hadas_jax.methods.stored_settings import StoredSettings
 from hadas_jax.parallel import LostProcessError, connect
 
 GROUPS = ("devices", "data", "dnas")  # commands of two words
-AnySettings = TypeVar("AnySettings", bound=TrainingSettings)
+AnySettings = TypeVar("AnySettings", bound=StoredSettings)
 
 _HELP = """Hardware-aware search for dynamic neural networks: backbone, early exits and clocks together.
 
@@ -77,10 +77,8 @@ def _parse(arguments: list[str]) -> Command:
     name, flags = _command(arguments)
     kind = COMMANDS[name]
     default: Command | None = None
-    if kind is Search:
-        default = Search(settings=_default_settings(flags, Settings))
-    elif kind is Train:
-        default = Train(settings=_default_settings(flags, TrainSettings))
+    if kind in RUNS:  # flags are laid over a config file's settings, or over those of the run to resume
+        default = kind(settings=_default_settings(flags, RUNS[kind]))  # type: ignore[call-arg]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):

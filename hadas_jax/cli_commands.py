@@ -9,6 +9,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from hadas_jax import bench_commands, commands, device_commands, import_commands, train_commands
 from hadas_jax.dnas_cli_commands import DNAS_COMMANDS
 from hadas_jax.methods import Settings, TrainSettings
+from hadas_jax.methods.stored_settings import StoredSettings
 
 Output = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
 
@@ -281,3 +282,6 @@ COMMANDS: dict[str, type[Command]] = {
     "devices profile": ProfileMachine,
     **DNAS_COMMANDS,
 }
+
+# Commands with a work directory, and the settings of each.
+RUNS: dict[type[Command], type[StoredSettings]] = {Search: Settings, Train: TrainSettings}

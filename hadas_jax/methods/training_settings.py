@@ -2,14 +2,15 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from hadas_jax.methods.checks import check_choice, check_fields, check_number, check_numbers
+from hadas_jax.methods.stored_settings import StoredSettings
 from hadas_jax.training import AUGMENTATIONS, DISTILLATIONS, DTYPES, SAMPLINGS, SandwichOptions
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(StoredSettings):
     """Settings of data, supernet and training."""
 
     dataset: str = "digits"
@@ -106,28 +107,6 @@ class TrainingSettings:
         """What `SandwichOptions` takes of the settings."""
         known = [each.name for each in dataclasses.fields(SandwichOptions)]
         return {name: getattr(self, name) for name in known if hasattr(self, name)}
-
-    @classmethod
-    def from_mapping(cls, values: object, *, source: str) -> Self:
-        """Builds settings from the content of a file.
-
-        Raises:
-          ValueError: no mapping, an unknown name, or a value that does not fit.
-        """
-        if not isinstance(values, dict):
-            raise ValueError(f"{source}: expected settings by name, got {type(values).__name__}")
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = [str(name) for name in values if name not in known]
-        if unknown:
-            raise ValueError(f"{source}: unknown setting {unknown[0]!r}: expected some of {', '.join(known)}")
-        # YAML and JSON know lists only.
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        try:
-            return cls(**plain)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
 
 
 @dataclass(frozen=True)
