@@ -35,6 +35,7 @@ from rich.table import Table
 
 from hadas_jax.commands import search, settings_of_run
 from hadas_jax.methods import Settings, TrainingSettings, TrainSettings
+from hadas_jax.methods.device_choice import chosen_device
 from hadas_jax.methods.train import along_depth, training_run
 from hadas_jax.train_commands import train
 from hadas_jax.workdir import WorkDir, versions, write_text
@@ -238,7 +239,7 @@ def execute(experiment: Experiment, console: Console) -> dict[str, Any]:
     out, name = experiment.out, experiment.backbone
     searches = {device: experiment.searching(device) for device in experiment.devices}
     for settings in searches.values():
-        settings.load_device()
+        chosen_device(settings)
     if not out.exists():  # mistakes show before any work
         training_run(dataclasses.replace(experiment.training(), exits_for=name))
     stage(train, experiment.training(), out / "supernet", last="exits.png", console=console)

@@ -14,6 +14,7 @@ from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import Judge, Outcomes, pack_bits
 from hadas_jax.methods.archive import Archive
 from hadas_jax.methods.deploy import Deployment
+from hadas_jax.methods.device_choice import chosen_device
 from hadas_jax.methods.hadas import Engines, Hadas, HadasState
 from hadas_jax.methods.inner import MAX_EXACT_EXITS
 from hadas_jax.methods.pool import pool_of
@@ -43,7 +44,7 @@ class Run:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.device: Device = settings.load_device()
+        self.device: Device = chosen_device(settings)
         self.training = TrainingRun(settings, fine_tune=False)
         self.splits: Splits = self.training.splits
         self.space: MBConvSpace = self.training.space

@@ -1,6 +1,5 @@
 """Settings of a HADAS run: what the command line, a config file and a notebook share."""
 
-import dataclasses
 from dataclasses import dataclass
 
 from hadas_jax.evaluation import POLICIES
@@ -10,7 +9,6 @@ from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.proposals import SurrogateProposer
 from hadas_jax.methods.training_settings import TrainingSettings
 from hadas_jax.search import is_strategy, strategy_names
-from hw_models import Device, load_device, with_clocks
 
 
 @dataclass(frozen=True)
@@ -99,25 +97,3 @@ class Settings(TrainingSettings):
             min_accuracy=self.min_accuracy,
             max_params=self.max_params,
         )
-
-    def load_device(self) -> Device:
-        """Loads the device in its power mode, with the clocks to search and the number format to run in.
-
-        Raises:
-          ValueError: the device does not have what is asked for.
-        """
-        device = load_device(self.device, mode=self.power_mode)
-        if self.number_format is not None:
-            names = [form.name.lower() for form in device.formats]
-            if self.number_format not in names:
-                raise ValueError(
-                    f"--number-format: expected one that {device.name} runs ({', '.join(names)}), "
-                    f"got {self.number_format!r}"
-                )
-            chosen = device.formats[names.index(self.number_format)]
-            others = tuple(form for form in device.formats if form != chosen)
-            device = dataclasses.replace(device, formats=(chosen, *others))
-        core, memory, host = (
-            [1e6 * mhz for mhz in mhzs] or None for mhzs in (self.core_mhz, self.memory_mhz, self.host_mhz)
-        )
-        return with_clocks(device, core_hz=core, memory_hz=memory, host_hz=host)

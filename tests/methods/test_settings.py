@@ -4,6 +4,7 @@ import json
 import pytest
 
 from hadas_jax.methods import Settings
+from hadas_jax.methods.device_choice import chosen_device
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_a_wrong_mapping_names_its_source(values, expected):
 
 def test_the_device_is_loaded_in_its_mode_with_the_clocks_and_the_format_asked_for():
     settings = Settings(device="tx2-gpu", power_mode="maxq", core_mhz=(114.75, 854.25), number_format="fp16")
-    device = settings.load_device()
+    device = chosen_device(settings)
     assert [round(float(hz) / 1e6, 2) for hz in device.core_hz] == [114.75, 854.25]
     assert float(device.memory_hz.max()) == pytest.approx(1331.2e6)
     assert device.formats[0].name == "FP16"
@@ -66,7 +67,7 @@ def test_the_device_is_loaded_in_its_mode_with_the_clocks_and_the_format_asked_f
 )
 def test_what_a_device_does_not_have_is_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        Settings(**settings).load_device()
+        chosen_device(Settings(**settings))
 
 
 def test_clocks_come_back_from_a_file_as_they_went():
