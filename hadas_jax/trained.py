@@ -167,7 +167,7 @@ def load_trained(directory: Path | str) -> TrainedSupernet:
       ValueError: there is none, it is damaged, or of another form.
     """
     directory = Path(directory)
-    described = _read_description(directory)
+    described = read_description(directory)
     space = described.space
     shapes = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
     like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
@@ -184,7 +184,12 @@ def load_trained(directory: Path | str) -> TrainedSupernet:
     return TrainedSupernet(params=params, **fields)
 
 
-def _read_description(directory: Path) -> Description:
+def read_description(directory: Path) -> Description:
+    """Reads what a supernet is, without its weights.
+
+    Raises:
+      ValueError: there is none, or its description is of another form.
+    """
     path = directory / _DESCRIPTION
     if not path.is_file():
         inner = directory / "supernet"
