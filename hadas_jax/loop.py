@@ -45,15 +45,15 @@ def scanned(
     """
     data = data if place is None else jax.device_put(data, place)
 
-    @jax.jit
-    def run_chunk(state: State, start: jax.Array, data: Any) -> tuple[State, Metrics]:
+    @jax.jit  # the key is an argument, so that runs of all seeds share their compiled code
+    def run_chunk(state: State, start: jax.Array, key: jax.Array, data: Any) -> tuple[State, Metrics]:
         def body(state: State, i: jax.Array) -> tuple[State, Metrics]:
             return step(state, jax.random.fold_in(key, i), data)
 
         return jax.lax.scan(body, state, start + jnp.arange(chunk))
 
     def advance(state: State, done: int) -> tuple[State, Metrics]:
-        return run_chunk(state if place is None else jax.device_put(state, place), jnp.int32(done), data)
+        return run_chunk(state if place is None else jax.device_put(state, place), jnp.int32(done), key, data)
 
     return advance
 

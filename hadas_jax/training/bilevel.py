@@ -192,23 +192,26 @@ def _descend(state: BilevelState, gradient: Tree, descent: WeightDescent) -> _De
     return _Descended(weights, momentum, rate * scale)
 
 
-def resident_pair(
-    step: Step, *, batch: int, order_keys: tuple[jax.Array, jax.Array], augment: Augment | None = None
-) -> Step:
+def resident_pair(step: Step, *, batch: int, augment: Augment | None = None) -> Step:
     """Returns a step that takes two batches from two sets of images on the device, as `resident` takes one.
 
     Args:
       step: takes as data (training batch, search batch).
       batch: samples of each.
-      order_keys: PRNG keys of the orders of the training and of the search images.
       augment: of the images of both.
 
     Returns:
-      A step whose data is two `LabelledImages`.
+      A step whose data is the training images, the search images, both `LabelledImages`, and the PRNG keys of their
+      orders.
     """
 
     def swapped(inner: Step) -> Step:
         return lambda state, key, data: inner(state, key, (data[1], data[0]))
 
-    search = resident(swapped(step), batch=batch, order_key=order_keys[1], augment=augment)
-    return resident(swapped(search), batch=batch, order_key=order_keys[0], augment=augment)
+    def run(state: BilevelState, key: jax.Array, data: Any) -> tuple[Any, Metrics]:
+        train, search, (train_order, search_order) = data
+        inner = resident(swapped(step), batch=batch, order_key=search_order, augment=augment)
+        outer = resident(swapped(inner), batch=batch, order_key=train_order, augment=augment)
+        return outer(state, key, (train, search))
+
+    return run

@@ -121,8 +121,9 @@ def test_pair_of_batches_comes_from_the_sets_in_their_order():
         (train, train_labels), (search, search_labels) = data
         return state, {"train": train[0, 0, 0, 0], "search": search[0, 0, 0, 0], "labels": search_labels - train_labels}
 
-    run = resident_pair(step, batch=3, order_keys=(jax.random.key(0), jax.random.key(1)))
-    _, metrics = run(_state(), jax.random.key(2), (images(1.0, 7), images(4.0, 5)))
+    orders = (jax.random.key(0), jax.random.key(1))
+    data = (images(1.0, 7), images(4.0, 5), orders)
+    _, metrics = resident_pair(step, batch=3)(_state(), jax.random.key(2), data)
     assert float(metrics["train"]) == 1.0
     assert float(metrics["search"]) == 4.0
     np.testing.assert_array_equal(metrics["labels"], [3, 3, 3])
