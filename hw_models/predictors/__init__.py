@@ -1,0 +1,32 @@
+"""Learned predictors of what hardware takes: fitted to priced architectures, differentiable in the architecture.
+
+`fit_predictor` makes one, `predict_throughput` asks it about a code or a distribution over operations, and
+`write_predictor` keeps it in a file.
+"""
+
+from hw_models.predictors.fitting import FittedPredictor, HeldOutErrors, fit_predictor
+from hw_models.predictors.models import KINDS
+from hw_models.predictors.predictor import (
+    LEAST_THROUGHPUT,
+    Prediction,
+    PredictorNotes,
+    ThroughputPredictor,
+    predict_throughput,
+    predict_throughputs,
+)
+from hw_models.predictors.recipes import Recipe, recipe_of
+
+__all__ = [
+    "KINDS",
+    "LEAST_THROUGHPUT",
+    "FittedPredictor",
+    "HeldOutErrors",
+    "Prediction",
+    "PredictorNotes",
+    "Recipe",
+    "ThroughputPredictor",
+    "fit_predictor",
+    "predict_throughput",
+    "predict_throughputs",
+    "recipe_of",
+]
