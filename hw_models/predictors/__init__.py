@@ -4,6 +4,7 @@
 `write_predictor` keeps it in a file.
 """
 
+from hw_models.predictors.files import read_predictor, write_predictor
 from hw_models.predictors.fitting import FittedPredictor, HeldOutErrors, fit_predictor
 from hw_models.predictors.models import KINDS
 from hw_models.predictors.predictor import (
@@ -28,5 +29,7 @@ __all__ = [
     "fit_predictor",
     "predict_throughput",
     "predict_throughputs",
+    "read_predictor",
     "recipe_of",
+    "write_predictor",
 ]

@@ -201,7 +201,9 @@ def _train(
 
     @functools.partial(jax.jit, donate_argnums=0)
     def run(states: _State, keys: jax.Array, codes: jax.Array, targets: jax.Array) -> tuple[_State, jax.Array]:
-        return jax.lax.map(lambda item: epoch(*item, codes, targets), (states, keys), batch_size=side_by_side)
+        return jax.lax.map(
+            lambda item: epoch(item[0], item[1], codes, targets), (states, keys), batch_size=side_by_side
+        )
 
     start_key, key = jax.random.split(key)
     state, losses = jax.jit(jax.vmap(start))(jax.random.split(start_key, members)), []

@@ -110,7 +110,8 @@ def dropout_mask(key: jax.Array, rate: float, *, count: int) -> jax.Array:
 def _embed(table: jax.Array, architecture: jax.Array) -> jax.Array:
     """Embeddings of the edges, float32[28, 10]."""
     if jnp.issubdtype(architecture.dtype, jnp.integer):
-        return table[jnp.arange(_ALL_EDGES), architecture.astype(jnp.int32)]
+        rows = len(OPERATIONS) * jnp.arange(_ALL_EDGES) + architecture.astype(jnp.int32)
+        return table.reshape(-1, _EMBEDDING)[rows]
     return jnp.sum(architecture[:, :, None] * table, axis=1)
 
 

@@ -15,6 +15,7 @@ from flax import struct
 from hw_models.accelerator.network import DartsNetwork
 from hw_models.predictors.models import Weights, score
 
+SCALES = ("log", "linear")
 LEAST_THROUGHPUT = 1.0
 """Images/s below which a predictor of linear scale is cut off; there its gradient is 0."""
 _LEAST_VARIANCE = 1e-12
