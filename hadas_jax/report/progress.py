@@ -14,10 +14,20 @@ from rich.progress import (
 )
 from rich.table import Column
 
-_UNITS = {"supernet": "steps", "exits": "steps", "search": "generations", "thresholds": "", "test": ""}
+_UNITS = {
+    "supernet": "steps",
+    "exits": "steps",
+    "search": "generations",
+    "predictor": "epochs",
+    "architecture": "steps",
+    "thresholds": "",
+    "test": "",
+}
 _SHOWN = {
     "loss": "loss {:.3f}",
     "accuracy": "accuracy {:.1%}",
+    "train_accuracy": "training accuracy {:.1%}",
+    "images_per_s": "derived {:,.0f} images/s",
     "smallest_accuracy": "smallest {:.1%}",
     "largest_accuracy": "largest {:.1%}",
     "evaluated": "{:.0f} backbones",
