@@ -5,7 +5,8 @@
 """
 
 from hw_models.predictors.files import read_predictor, write_predictor
-from hw_models.predictors.fitting import FittedPredictor, HeldOutErrors, fit_predictor
+from hw_models.predictors.fitting import FittedPredictor, fit_predictor
+from hw_models.predictors.held_out import HeldOutErrors
 from hw_models.predictors.models import KINDS
 from hw_models.predictors.predictor import (
     LEAST_THROUGHPUT,
@@ -15,11 +16,13 @@ from hw_models.predictors.predictor import (
     predict_throughput,
     predict_throughputs,
 )
+from hw_models.predictors.published import PUBLISHED_SCALES, import_predictor
 from hw_models.predictors.recipes import Recipe, recipe_of
 
 __all__ = [
     "KINDS",
     "LEAST_THROUGHPUT",
+    "PUBLISHED_SCALES",
     "FittedPredictor",
     "HeldOutErrors",
     "Prediction",
@@ -27,6 +30,7 @@ __all__ = [
     "Recipe",
     "ThroughputPredictor",
     "fit_predictor",
+    "import_predictor",
     "predict_throughput",
     "predict_throughputs",
     "read_predictor",
