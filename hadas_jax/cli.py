@@ -35,6 +35,10 @@ _HELP = """Hardware-aware search for dynamic neural networks: backbone, early ex
     hadas devices profile -o FILE.csv        measures networks on this machine
     hadas devices fit FILE.csv -o MY.yaml    makes a device of measurements
     hadas dnas sample -o FILE.npz     draws networks of the DARTS space and prices them on an FPGA
+    hadas dnas fit-predictor FILE.npz -o P.npz      fits a differentiable predictor of throughput
+    hadas dnas import-predictor FILE.pt -o P.npz    takes a published one of EH-DNAS
+    hadas dnas price DARTS_V2         what a network costs: on an FPGA, by a predictor, on devices
+    hadas dnas retrain --genotype DARTS_V2   trains a network of the DARTS space from scratch
 
 hadas COMMAND --help lists the settings of a command. Every command is a call of the library too: see
 hadas_jax.commands, train_commands, import_commands and device_commands.

@@ -1,12 +1,13 @@
 """The commands of `hadas dnas` and their flags: thin, each is a library call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from hadas_jax import dnas_data_commands
+from hadas_jax import dnas_data_commands, dnas_predictor_commands, dnas_price_commands, retrain_commands
+from hadas_jax.methods.retrain_settings import RetrainSettings
 from hw_models.accelerator import DartsNetwork
 
 Output = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
@@ -82,6 +83,147 @@ class SampleNetworks:
         )
 
 
+@dataclass(frozen=True)
+class FitPredictor:
+    """Fit a differentiable predictor of throughput to a data set of `hadas dnas sample`."""
+
+    data: Positional[Annotated[Path, arg(metavar="DATA.npz")]]
+    """Data set of `hadas dnas sample`."""
+    output: Output
+    """Predictor to write, .npz; a picture of predicted against true throughput goes beside it."""
+    paradigm: Literal["generic", "pipeline"] | None = None
+    """Of the throughputs; by default the only one in the data set."""
+    kind: Literal["mlp", "embedding", "lookup"] = "mlp"
+    """mlp: on counts of operations; embedding: EH-DNAS's own; lookup: a sum over edges."""
+    members: int = 1
+    """Models of the ensemble; from two on, predictions come with a spread."""
+    hidden: tuple[int, ...] | None = None
+    """Sizes of hidden layers; by default those of the kind, as everything below."""
+    epochs: int | None = None
+    """Times through the data."""
+    batch: int | None = None
+    """Networks per step."""
+    learning_rate: float | None = None
+    """At the start; it falls to 0 as a cosine."""
+    weight_decay: float | None = None
+    """Of all weights."""
+    dropout: float | None = None
+    """Of embeddings."""
+    held_out: int | None = None
+    """Networks left out to judge by; by default a tenth, at most 50,000."""
+    seed: int = 0
+    """Of everything random."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace --output and its picture."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        dnas_predictor_commands.fit(settings.pop("data"), settings.pop("output"), **settings)
+
+
+@dataclass(frozen=True)
+class ImportPredictor:
+    """Import a predictor that EH-DNAS published as a PyTorch state dict; needs the extra torch."""
+
+    file: Positional[Annotated[Path, arg(metavar="FILE")]]
+    """State dict of the embedding perceptron, .pt, or .npz of the same arrays."""
+    output: Output
+    """Predictor to write, .npz."""
+    paradigm: Literal["generic", "pipeline"]
+    """Which of the published predictors it is."""
+    mean: float | None = None
+    """Of the throughputs that it was fitted to, images/s; by default as published."""
+    deviation: float | None = None
+    """Standard deviation of these throughputs."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace --output."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        dnas_predictor_commands.import_published(
+            self.file,
+            self.output,
+            paradigm=self.paradigm,
+            mean=self.mean,
+            deviation=self.deviation,
+            overwrite=self.overwrite,
+        )
+
+
+@dataclass(frozen=True)
+class PriceNetwork:
+    """Price a network of the DARTS space: on an FPGA by both paradigms, by predictors, and on roofline devices."""
+
+    architecture: Positional[Annotated[str, arg(metavar="NETWORK")]]
+    """DARTS_V1, DARTS_V2, OURS_ACC, OURS_PIP, 28 digits, Genotype(...), or a file of one of these."""
+    size: OmitArgPrefixes[NetworkFlags]
+    paradigm: Literal["generic", "pipeline", "both"] = "both"
+    """Generic: one engine for all layers; pipeline: a stage for each."""
+    fpga: str = "ku115"
+    """ku115, zc706, or the path of an FPGA file."""
+    table: Literal["published", "fitted"] | None = None
+    """Of the generic paradigm; by default the published one where there is one: the default network on the KU115."""
+    predictor: tuple[Path, ...] = ()
+    """Predictors of `hadas dnas fit-predictor` to ask."""
+    device: tuple[str, ...] = ()
+    """Names of `hadas devices list`, or paths of device files."""
+    core_mhz: float | None = None
+    """Clock of the devices; by default the highest."""
+    memory_mhz: float | None = None
+    """Memory clock of the devices; by default the highest."""
+    host_mhz: float | None = None
+    """Clock of the CPU that launches kernels; by default the highest."""
+    rows: int = 8
+    """Layers to show of each paradigm, those that take longest."""
+    plot: Path | None = None
+    """PNG file for a picture of both cells."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        dnas_price_commands.price(
+            self.architecture,
+            paradigm=self.paradigm,
+            network=self.size.network,
+            fpga=self.fpga,
+            table=self.table,
+            predictors=self.predictor,
+            devices=self.device,
+            core_mhz=self.core_mhz,
+            memory_mhz=self.memory_mhz,
+            host_mhz=self.host_mhz,
+            rows=self.rows,
+            plot=self.plot,
+        )
+
+
+@dataclass(frozen=True)
+class RetrainGenotype:
+    """Train the network of a genotype from scratch and judge it, as DARTS retrains what a search found.
+
+    Writes derived/ (the trained network), result.json, genotype.png, config.json, metrics.jsonl and checkpoints/ into
+    the work directory.
+    """
+
+    settings: OmitArgPrefixes[RetrainSettings]
+    workdir: Path | None = None
+    """Where everything is written; by default runs/<time>-<dataset>-dnas-retrain."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Continue the run in --workdir, with its settings."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace the run in --workdir."""
+    config: Path | None = None
+    """YAML or JSON file of settings; flags given beside it win."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        retrain_commands.retrain(self.settings, workdir=self.workdir, resume=self.resume, overwrite=self.overwrite)
+
+
 DNAS_COMMANDS = {
     "dnas sample": SampleNetworks,
+    "dnas fit-predictor": FitPredictor,
+    "dnas import-predictor": ImportPredictor,
+    "dnas price": PriceNetwork,
+    "dnas retrain": RetrainGenotype,
 }
