@@ -7,8 +7,9 @@ from typing import Annotated, Literal, Protocol
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from hadas_jax import bench_commands, commands, device_commands, import_commands, train_commands
-from hadas_jax.dnas_cli_commands import DNAS_COMMANDS
+from hadas_jax.dnas_cli_commands import DNAS_COMMANDS, RetrainGenotype
 from hadas_jax.methods import Settings, TrainSettings
+from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stored_settings import StoredSettings
 
 Output = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
@@ -284,4 +285,8 @@ COMMANDS: dict[str, type[Command]] = {
 }
 
 # Commands with a work directory, and the settings of each.
-RUNS: dict[type[Command], type[StoredSettings]] = {Search: Settings, Train: TrainSettings}
+RUNS: dict[type[Command], type[StoredSettings]] = {
+    Search: Settings,
+    Train: TrainSettings,
+    RetrainGenotype: RetrainSettings,
+}

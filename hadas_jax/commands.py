@@ -11,13 +11,15 @@ from typing import TypeVar
 from rich.console import Console
 
 from hadas_jax.methods import Progress, Result, Run, Settings, TrainSettings
+from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stored_settings import StoredSettings
 from hadas_jax.parallel import is_first
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
 from hadas_jax.workdir import WorkDir
 
 FREE = ("eval_batch", "group")  # settings that a resumed run may change: how networks are judged, not what is found
-KINDS: dict[type, str] = {Settings: "search", TrainSettings: "train"}  # of work directories
+# Of work directories.
+KINDS: dict[type, str] = {Settings: "search", TrainSettings: "train", RetrainSettings: "dnas-retrain"}
 
 AnySettings = TypeVar("AnySettings", bound=StoredSettings)
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from typing import Any
 from hadas_jax.parallel import is_first
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
+DERIVED, RESULT = "derived", "result.json"
 _OWN = (
     CONFIG,
     METRICS,
@@ -22,6 +23,9 @@ _OWN = (
     "supernet",
     "exits.csv",
     "exits.png",
+    DERIVED,
+    RESULT,
+    "genotype.png",
 )
 _PACKAGES = (
     "hadas-jax",

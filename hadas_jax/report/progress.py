@@ -20,6 +20,7 @@ _UNITS = {
     "search": "generations",
     "predictor": "epochs",
     "architecture": "steps",
+    "retrain": "steps",
     "thresholds": "",
     "test": "",
 }
@@ -28,6 +29,8 @@ _SHOWN = {
     "accuracy": "accuracy {:.1%}",
     "train_accuracy": "training accuracy {:.1%}",
     "images_per_s": "derived {:,.0f} images/s",
+    "validation_accuracy": "validation {:.1%}",
+    "test_accuracy": "test {:.1%}",
     "smallest_accuracy": "smallest {:.1%}",
     "largest_accuracy": "largest {:.1%}",
     "evaluated": "{:.0f} backbones",

@@ -1,0 +1,189 @@
+"""A retraining run as a whole: the network of a genotype from fresh weights to its accuracy on the test split.
+
+Training keeps checkpoints and resumes exactly; a diverging loss goes back to the last good one at a lower rate. Batch
+norm's statistics are estimated on training images when it has ended.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hadas_jax.data import LabelledImages, Splits, Stream, load_dataset
+from hadas_jax.evaluation.derived_accuracy import derived_accuracy
+from hadas_jax.loop import Advance, Guard, scanned
+from hadas_jax.memory import memory_named
+from hadas_jax.methods.retrain_result import RetrainResult, network_macs, write_result
+from hadas_jax.methods.retrain_settings import RetrainSettings
+from hadas_jax.methods.stages import Progress, run_stage
+from hadas_jax.methods.training_inputs import settings_name
+from hadas_jax.methods.training_run import chunk_of
+from hadas_jax.spaces.darts import format_code
+from hadas_jax.spaces.genotype_source import read_genotype
+from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of
+from hadas_jax.supernet import Tree
+from hadas_jax.supernet.darts.derived import estimate_statistics
+from hadas_jax.supernet.darts.skeleton import initialise_derived
+from hadas_jax.trained_derived import TrainedDerived, save_derived
+from hadas_jax.training import TrainState, init_state, lower_rate, resident, streamed
+from hadas_jax.training.retrain import RetrainOptions, retrain_augmentation, retrain_optimiser, retrain_step
+from hadas_jax.workdir import DERIVED, RESULT, WorkDir
+from hw_models.accelerator.network import DartsNetwork
+
+
+class RetrainRun:
+    """One retraining: reads its inputs at once, so that mistakes show before any work.
+
+    Args:
+      settings: of the run.
+
+    Raises:
+      ValueError: no genotype, an unknown data set, or a square to cut out that is larger than the images.
+    """
+
+    def __init__(self, settings: RetrainSettings) -> None:
+        self.settings = settings
+        # Edges in the order of codes, so that genotypes of one code are one network.
+        self.genotype: Genotype = genotype_of(code_of(_genotype(settings.genotype)))
+        self.splits: Splits = load_dataset(
+            settings.dataset,
+            seed=settings.seed,
+            data_dir=settings.data_dir,
+            image_size=settings.image_size,
+            evaluation_images=settings.evaluation_images,
+        )
+        size = self.splits.image_size
+        self.network = DartsNetwork(
+            channels=settings.channels,
+            cells=settings.cells,
+            classes=self.splits.classes,
+            image_size=size,
+            in_channels=self.splits.channels,
+            stem="cifar" if settings.style == "cifar" else "imagenet",
+        )
+        if settings.cutout is not None and settings.cutout > size:
+            raise ValueError(f"--cutout: expected at most the {size} pixels of the images, got {settings.cutout}")
+        cutout = size // 2 if settings.cutout is None else settings.cutout
+        self._augment = retrain_augmentation(settings.augmentation, cutout_size=cutout)
+        self._init_key, self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed), 3)
+        images = self.splits.train.count
+        self._batch = min(settings.batch, images)
+        self._chunk = chunk_of(images // self._batch)
+        self._steps_per_epoch = images // self._batch // self._chunk * self._chunk
+
+    def execute(self, workdir: WorkDir, progress: Progress) -> RetrainResult:
+        """Trains the network, judges it on validation and test images, and writes all into the work directory.
+
+        Raises:
+          ValueError: a loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
+        """
+        settings, weights = self.settings, self.train(workdir, progress)
+        progress.stage("test", 1)
+        statistics = self.statistics(weights)
+        judge = partial(derived_accuracy, self.network, self.genotype, weights, statistics)
+        shares = {
+            name: judge(data, batch=settings.eval_batch, dtype=settings.dtype)
+            for name, data in (
+                ("validation_accuracy", self.splits.validation),
+                ("test_accuracy", self.splits.test),
+            )
+        }
+        progress.update(1, shares)
+        result = RetrainResult(
+            trained=self._described(weights, statistics, shares),
+            **shares,
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(weights)),
+            macs=network_macs(self.network, self.genotype),
+        )
+        save_derived(workdir.path / DERIVED, result.trained)
+        write_result(workdir.path / RESULT, result, settings=dataclasses.asdict(settings))
+        return result
+
+    def train(self, workdir: WorkDir, progress: Progress) -> Tree:
+        """Trains from fresh weights, or goes on from a checkpoint; returns the weights without an auxiliary head."""
+        settings, steps = self.settings, self.settings.epochs * self._steps_per_epoch
+        has_head = settings.auxiliary_weight > 0
+        fresh = initialise_derived(self.network, self.genotype, self._init_key, auxiliary=has_head)
+        optimiser = retrain_optimiser(settings.learning_rate, steps, weight_decay=settings.weight_decay)
+        options = RetrainOptions(
+            auxiliary_weight=settings.auxiliary_weight,
+            drop_path=settings.drop_path,
+            label_smoothing=settings.label_smoothing,
+            dtype=settings.dtype,
+            remat=settings.remat,
+        )
+        step = retrain_step(self.network, self.genotype, optimiser, steps=steps, options=options)
+        with memory_named("--batch", self._batch, "images"):
+            state: TrainState = run_stage(
+                "retrain",
+                self._advance(step),
+                init_state(fresh, optimiser),
+                chunks=steps // self._chunk,
+                chunk=self._chunk,
+                workdir=workdir,
+                progress=progress,
+                guard=Guard(lower=lower_rate),
+            )
+        return {name: part for name, part in state.weights.items() if name != "auxiliary"}
+
+    def _advance(self, step: Any) -> Advance:
+        train = self.splits.train
+        if isinstance(train, Stream):
+            crops = self.settings.augmentation in ("crop-flip", "randaugment")
+            return streamed(
+                step,
+                train,
+                batch=self._batch,
+                key=self._train_key,
+                chunk=self._chunk,
+                augment=self._augment,
+                crops=crops,
+            )
+
+        # The order's key is data, so that runs of all seeds share their compiled code.
+        def picking(state: TrainState, key: jax.Array, data: tuple[LabelledImages, jax.Array]) -> Any:
+            images, order_key = data
+            return resident(step, batch=self._batch, order_key=order_key, augment=self._augment)(state, key, images)
+
+        return scanned(picking, data=(train, self._order_key), key=self._train_key, chunk=self._chunk)
+
+    def statistics(self, weights: Tree) -> Tree:
+        """Estimates batch norm's statistics on random training images, not augmented."""
+        settings, train = self.settings, self.splits.train
+        batches = min(settings.stats_batches, train.count // self._batch)
+        count = batches * self._batch
+        if isinstance(train, Stream):
+            images, _ = train.sample(count).take(jnp.arange(count))
+        else:
+            rows = np.random.default_rng(settings.seed).permutation(train.count)[:count]
+            images, _ = train.take(jnp.asarray(rows, jnp.int32))
+        with memory_named("--stats-batches", settings.stats_batches, "batches"):
+            return estimate_statistics(
+                self.network,
+                self.genotype,
+                weights,
+                images.reshape(batches, self._batch, *images.shape[1:]),
+                dtype=settings.dtype,
+            )
+
+    def _described(self, weights: Tree, statistics: Tree, shares: dict[str, float]) -> TrainedDerived:
+        return TrainedDerived(
+            network=self.network,
+            code=format_code(code_of(self.genotype)),
+            normalisation=(self.splits.mean, self.splits.deviation),
+            class_names=self.splits.class_names,
+            source=f"hadas dnas retrain on {settings_name(self.settings.dataset)}",
+            details={"settings": dataclasses.asdict(self.settings), **shares},
+            weights=weights,
+            statistics=statistics,
+        )
+
+
+def _genotype(source: str) -> Genotype:
+    try:
+        return read_genotype(source)
+    except ValueError as error:
+        raise ValueError(f"--genotype {source}: {error}") from error

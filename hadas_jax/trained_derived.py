@@ -1,0 +1,145 @@
+"""A trained network of the DARTS space on disk: `derived.json`, which says what it is, beside `weights/`.
+
+The weights' files carry digests, so that damage is found; the statistics of batch norms are among them.
+"""
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pydantic
+
+from hadas_jax.checkpoints import CheckpointError, Checkpoints
+from hadas_jax.parallel import is_first
+from hadas_jax.spaces.darts import parse_code
+from hadas_jax.spaces.genotypes import Genotype, genotype_of
+from hadas_jax.supernet import Tree
+from hadas_jax.supernet.darts.derived import apply_derived, estimate_statistics
+from hadas_jax.supernet.darts.skeleton import weight_shapes
+from hadas_jax.workdir import versions, write_text
+from hw_models.accelerator.network import DartsNetwork
+from hw_models.messages import explain
+
+FORM = "hadas_jax.derived/1"
+_DESCRIPTION, _WEIGHTS = "derived.json", "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivedDescription:
+    """What is needed to use the weights of a trained network.
+
+    Attributes:
+      network: its size.
+      code: its cells, 28 digits.
+      normalisation: mean and deviation of every input channel by which images were standardised, in 0 .. 1 for
+        images of bytes.
+      class_names: one for every class; None: unknown.
+      source: where it comes from, in words for people.
+      details: anything else worth keeping about its making; what JSON holds.
+    """
+
+    network: DartsNetwork
+    code: str
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+    class_names: tuple[str, ...] | None = None
+    source: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parse_code(self.code)
+
+    @property
+    def genotype(self) -> Genotype:
+        """The cells."""
+        return genotype_of(parse_code(self.code))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedDerived(DerivedDescription):
+    """A trained network and what is needed to use it.
+
+    Attributes:
+      weights: without an auxiliary head.
+      statistics: of its batch norms.
+    """
+
+    weights: Tree
+    statistics: Tree
+
+    def logits(self, images: jax.Array) -> jax.Array:
+        """Logits float32[B, K] of standardised images float32[B, H, W, channels]."""
+        return apply_derived(self.network, self.genotype, self.weights, self.statistics, images)
+
+
+def save_derived(directory: Path | str, trained: TrainedDerived) -> None:
+    """Writes a network, in place of one that is there; `derived.json` comes last, so that what it describes is whole.
+
+    Args:
+      directory: created if need be.
+      trained: what is written.
+    """
+    directory = Path(directory)
+    described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(DerivedDescription)}
+    content = {"form": FORM, **described, "network": dataclasses.asdict(trained.network), "versions": versions()}
+    if is_first():
+        (directory / _DESCRIPTION).unlink(missing_ok=True)
+        if (directory / _WEIGHTS).is_dir():
+            shutil.rmtree(directory / _WEIGHTS)
+        directory.mkdir(parents=True, exist_ok=True)
+    Checkpoints(directory / _WEIGHTS).save(0, (trained.weights, trained.statistics))
+    write_text(directory / _DESCRIPTION, json.dumps(content, indent=1) + "\n")
+
+
+def load_derived(directory: Path | str) -> TrainedDerived:
+    """Reads a network that `save_derived` wrote, such as `derived/` of the work directory of `hadas dnas retrain`.
+
+    Raises:
+      ValueError: there is none, it is damaged, or of another form.
+    """
+    directory = Path(directory)
+    described = _read_description(directory)
+    network, genotype = described.network, described.genotype
+    weights = weight_shapes(network, genotype)
+    images = jax.ShapeDtypeStruct((1, 2, *(network.image_size,) * 2, network.in_channels), jnp.float32)
+    statistics = jax.eval_shape(lambda w, x: estimate_statistics(network, genotype, w, x), weights, images)
+    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (weights, statistics))
+    try:
+        if not (directory / _WEIGHTS / "0").is_dir():
+            raise CheckpointError("no weights")
+        found = jax.tree.map(jnp.asarray, Checkpoints(directory / _WEIGHTS).restore(0, like))
+    except CheckpointError as error:
+        raise ValueError(
+            f"{directory}: expected the weights that {_DESCRIPTION} describes, but those in {_WEIGHTS}/ are damaged, "
+            "missing or others"
+        ) from error
+    fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
+    return TrainedDerived(weights=found[0], statistics=found[1], **fields)
+
+
+def _read_description(directory: Path) -> DerivedDescription:
+    path = directory / _DESCRIPTION
+    if not path.is_file():
+        inner = directory / "derived"
+        hint = f"; {inner} has one" if (inner / _DESCRIPTION).is_file() else ""
+        raise ValueError(
+            f"{directory}: expected a directory with a retrained network, got none (no {_DESCRIPTION}){hint}"
+        )
+    try:
+        content = json.loads(path.read_text())
+        form = content["form"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected the description of a network, cannot read it") from error
+    if form != FORM:
+        raise ValueError(f"{path}: expected form {FORM}, got {form!r}")
+    try:
+        return pydantic.TypeAdapter(DerivedDescription).validate_python(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        own = first.get("ctx", {}).get("error")  # raised by the description itself
+        raise ValueError(f"{path}: {own or explain(first)}") from error
