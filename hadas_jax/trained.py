@@ -26,7 +26,7 @@ from hadas_jax.workdir import versions, write_text
 from hw_models.messages import explain
 
 FORM = "hadas_jax.supernet/1"
-_DESCRIPTION, _WEIGHTS = "supernet.json", "weights"
+DESCRIPTION, _WEIGHTS = "supernet.json", "weights"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
     held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
-    own = (_DESCRIPTION, _WEIGHTS) if _DESCRIPTION in held or _is_unfinished(directory, held) else ()
+    own = (DESCRIPTION, _WEIGHTS) if DESCRIPTION in held or _is_unfinished(directory, held) else ()
     foreign = [name for name in held if name not in own]
     if foreign:
         raise ValueError(
@@ -136,12 +136,12 @@ def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: 
     directory, text = Path(directory), _as_json(trained)
     if is_first():
         require_free(directory, overwrite=overwrite)
-        (directory / _DESCRIPTION).unlink(missing_ok=True)
+        (directory / DESCRIPTION).unlink(missing_ok=True)
         if (directory / _WEIGHTS).is_dir():
             shutil.rmtree(directory / _WEIGHTS)
         directory.mkdir(parents=True, exist_ok=True)
     Checkpoints(directory / _WEIGHTS).save(0, trained.params)
-    write_text(directory / _DESCRIPTION, text)
+    write_text(directory / DESCRIPTION, text)
 
 
 def rewrite_description(directory: Path | str, trained: Description) -> None:
@@ -151,7 +151,7 @@ def rewrite_description(directory: Path | str, trained: Description) -> None:
       directory: of a supernet that `save_trained` wrote.
       trained: the new description of the same weights.
     """
-    write_text(Path(directory) / _DESCRIPTION, _as_json(trained))
+    write_text(Path(directory) / DESCRIPTION, _as_json(trained))
 
 
 def _as_json(trained: Description) -> str:
@@ -177,7 +177,7 @@ def load_trained(directory: Path | str) -> TrainedSupernet:
         params = jax.tree.map(jnp.asarray, Checkpoints(directory / _WEIGHTS).restore(0, like))
     except CheckpointError as error:
         raise ValueError(
-            f"{directory}: expected the weights that {_DESCRIPTION} describes, but those in {_WEIGHTS}/ are damaged, "
+            f"{directory}: expected the weights that {DESCRIPTION} describes, but those in {_WEIGHTS}/ are damaged, "
             "missing or others"
         ) from error
     fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
@@ -190,12 +190,12 @@ def read_description(directory: Path) -> Description:
     Raises:
       ValueError: there is none, or its description is of another form.
     """
-    path = directory / _DESCRIPTION
+    path = directory / DESCRIPTION
     if not path.is_file():
         inner = directory / "supernet"
-        hint = f"; {inner} has one" if (inner / _DESCRIPTION).is_file() else ""
+        hint = f"; {inner} has one" if (inner / DESCRIPTION).is_file() else ""
         raise ValueError(
-            f"{directory}: expected a directory with a trained supernet, got none (no {_DESCRIPTION}){hint}"
+            f"{directory}: expected a directory with a trained supernet, got none (no {DESCRIPTION}){hint}"
         )
     try:
         content = json.loads(path.read_text())

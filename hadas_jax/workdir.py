@@ -12,6 +12,7 @@ from hadas_jax.parallel import is_first
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
 DERIVED, RESULT = "derived", "result.json"
+SUPERNET, ARCHITECTURE = "supernet", "architecture.json"
 _OWN = (
     CONFIG,
     METRICS,
@@ -20,12 +21,13 @@ _OWN = (
     "front.json",
     "front.png",
     "levels.csv",
-    "supernet",
+    SUPERNET,
     "exits.csv",
     "exits.png",
     DERIVED,
     RESULT,
     "genotype.png",
+    ARCHITECTURE,
 )
 _PACKAGES = (
     "hadas-jax",

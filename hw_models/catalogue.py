@@ -40,7 +40,15 @@ def load_device(name_or_path: str | Path, *, mode: str | None = None) -> Device:
     Raises:
         DeviceFileError: The name or the mode is unknown, or the file is missing or wrong.
     """
-    file = read_device_file(name_or_path)
+    return device_in_mode(read_device_file(name_or_path), mode)
+
+
+def device_in_mode(file: schema.DeviceFile, mode: str | None) -> Device:
+    """Returns the device of a file with the clock settings that a power mode allows, or with all.
+
+    Raises:
+        DeviceFileError: The file has no such mode.
+    """
     device = to_device(file)
     if mode is None:
         return device

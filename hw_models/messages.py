@@ -6,6 +6,7 @@ _EXPECTED = {
     "greater_than": "a number above {gt}",
     "greater_than_equal": "a number of at least {ge}",
     "less_than_equal": "a number of at most {le}",
+    "extra_forbidden": "no field of this name",
     "finite_number": "a finite number",
     "float_parsing": "a number",
     "float_type": "a number",

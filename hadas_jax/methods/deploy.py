@@ -184,9 +184,12 @@ class Deployment:
         block = np.cumsum(active)[space.first_exit :] - 1
         thresholds = self.thresholds[index][np.maximum(choice.levels - 1, 0), np.arange(space.num_exits)]
         clocks = jax.tree.map(lambda hz: float(hz[choice.point]) / 1e6, self._clocks)
-        going_on = np.asarray(listed_plans(test.deployable, jnp.asarray(choice.levels[None])).weights[0])
-        reached = np.append(going_on[: space.num_exits][members], going_on[space.num_exits])
-        after = np.append(going_on[1 : space.num_exits + 1][members], 0.0)
+
+        def shares(judged: Judged) -> tuple[float, ...]:
+            going_on = np.asarray(listed_plans(judged.deployable, jnp.asarray(choice.levels[None])).weights[0])
+            reached = np.append(going_on[: space.num_exits][members], going_on[space.num_exits])
+            after = np.append(going_on[1 : space.num_exits + 1][members], 0.0)
+            return tuple((reached - after).tolist())
 
         def performances(judged: Judged) -> dict[str, Performance]:
             return {p: self._performance(p, index, choice.levels, choice.point, judged) for p in POLICY_NAMES}
@@ -211,7 +214,8 @@ class Deployment:
             test=performances(test),
             static_selection=static(selection),
             static_test=static(test),
-            test_shares=tuple(float(share) for share in reached - after),
+            selection_shares=shares(selection),
+            test_shares=shares(test),
             excess=choice.excess,
         )
 

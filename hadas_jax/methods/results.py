@@ -6,16 +6,22 @@ Units: errors are shares of samples; latency in s, energy in J inside, ms and mJ
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from hadas_jax.methods.limits import NO_LIMITS, Limits
 from hadas_jax.workdir import write_text
 
 POLICY_NAMES = ("ideal", "deployable")
 FORM = "hadas_jax.front/1"
+
+# JSON has no infinity: null stands for it in files.
+Threshold = Annotated[float, BeforeValidator(lambda value: math.inf if value is None else value)]
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,9 @@ class Design:
       test: by policy.
       static_selection: without exits, at the default clocks.
       static_test: likewise.
-      test_shares: share of the test samples that stop at each exit, and last at the classifier, when deployed.
+      selection_shares: share of the selection samples that stop at each exit, and last at the classifier, when
+        deployed.
+      test_shares: likewise of the test samples.
       excess: by how much the design exceeds the limits on the selection samples under the policy that found it,
         relatively (see `hadas_jax.methods.limits`); 0 within.
     """
@@ -61,13 +69,14 @@ class Design:
     genome: tuple[int, ...]
     backbone: dict[str, Any]
     exits: tuple[int, ...]
-    thresholds: tuple[float, ...]
+    thresholds: tuple[Threshold, ...]
     clocks_mhz: dict[str, float]
     dissimilarity: float
     selection: dict[str, Performance]
     test: dict[str, Performance]
     static_selection: Performance
     static_test: Performance
+    selection_shares: tuple[float, ...]
     test_shares: tuple[float, ...]
     excess: float = 0.0
 
@@ -168,6 +177,7 @@ def _row(design: Design) -> dict[str, Any]:
         row[f"{name}_error"] = found.error
         row[f"{name}_latency_ms"] = found.latency_s * 1e3
         row[f"{name}_energy_mj"] = found.energy_j * 1e3
+    row["selection_shares"] = _words(design.selection_shares)
     row["test_shares"] = _words(design.test_shares)
     row["excess"] = design.excess
     return row

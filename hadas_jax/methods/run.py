@@ -28,7 +28,8 @@ from hadas_jax.methods.warm_start import load_backbones
 from hadas_jax.search import load_strategy
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters
-from hadas_jax.workdir import WorkDir, versions
+from hadas_jax.trained import save_trained
+from hadas_jax.workdir import SUPERNET, WorkDir, versions
 from hw_models import Device
 
 
@@ -79,11 +80,19 @@ class Run:
           ValueError: a loss is no longer finite, or a checkpoint cannot be used.
         """
         params = self.training.train(workdir, progress)
+        self._keep_supernet(params, workdir)
         archive = self.search(params, workdir, progress)
         result = self.deploy(params, archive, progress)
         context = {"settings": dataclasses.asdict(self.settings), "versions": versions()}
         write_result(result, workdir.path, context=context)
         return result
+
+    def _keep_supernet(self, params: Parameters, workdir: WorkDir) -> None:
+        """Writes what the run trained, for the commands that follow a search."""
+        if not self.training.uses_checkpoint_as_it_is:
+            details = {"settings": dataclasses.asdict(self.settings)}
+            trained = self.training.described(params, details, command="hadas search")
+            save_trained(workdir.path / SUPERNET, trained, overwrite=True)
 
     def search(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Archive:
         """Runs the nested search."""

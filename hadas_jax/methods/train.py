@@ -17,9 +17,9 @@ from hadas_jax.methods.training_settings import TrainSettings
 from hadas_jax.spaces import available_exits
 from hadas_jax.supernet import Parameters
 from hadas_jax.trained import TrainedSupernet, rewrite_description, save_trained
-from hadas_jax.workdir import WorkDir, write_text
+from hadas_jax.workdir import SUPERNET, WorkDir, write_text
 
-SUPERNET, EXITS = "supernet", "exits.csv"
+EXITS = "exits.csv"
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,15 @@ def space_of_run(
             )
         elif None not in (splits.class_names, loaded.class_names):
             _check_names(settings, splits, loaded)
+    return at_resolutions(space, settings)
+
+
+def at_resolutions(space: MBConvSpace, settings: TrainingSettings) -> MBConvSpace:
+    """Returns a space at the resolutions that a run asks for, all if none.
+
+    Raises:
+      ValueError: the space does not have them.
+    """
     wrong = [size for size in settings.resolutions if size not in space.resolution]
     if wrong:
         known = ", ".join(map(str, space.resolution))

@@ -119,6 +119,11 @@ class TrainingRun:
         found = np.flatnonzero(np.asarray(available_exits(self.space, self.exits_backbone)))
         return tuple((found + self.space.first_exit).tolist())
 
+    @property
+    def uses_checkpoint_as_it_is(self) -> bool:
+        """Whether the supernet of `settings.checkpoint` needs no training."""
+        return self.loaded is not None and not self._trains_exits and has_shared_exits(self.loaded)
+
     def train(self, workdir: WorkDir, progress: Progress) -> Parameters:
         """Trains what is not trained yet: the supernet, then its exit heads.
 
@@ -128,7 +133,7 @@ class TrainingRun:
         params = self.initial_parameters()
         if self._trains_supernet:
             params = self.train_supernet(params, workdir, progress)
-        if self.loaded is not None and not self._trains_exits and has_shared_exits(self.loaded):
+        if self.uses_checkpoint_as_it_is:
             return params
         return self.train_exits(params, workdir, progress)
 
@@ -257,8 +262,10 @@ class TrainingRun:
             images, _ = train.take(jnp.asarray(rows, jnp.int32))
         return images.reshape(batches, self._batch, *images.shape[1:])
 
-    def described(self, params: Parameters, details: dict[str, Any]) -> TrainedSupernet:
-        """Returns the trained supernet with what is needed to use it elsewhere."""
+    def described(
+        self, params: Parameters, details: dict[str, Any], *, command: str = "hadas train"
+    ) -> TrainedSupernet:
+        """Returns the trained supernet, by this command, with what is needed to use it elsewhere."""
         splits, before = self.splits, self.loaded
         return TrainedSupernet(
             space=self.space,
@@ -267,7 +274,7 @@ class TrainingRun:
             exits_of=self.exits_for,
             normalisation=(splits.mean, splits.deviation),
             class_names=splits.class_names if self._trains_supernet or before is None else before.class_names,
-            source=f"hadas train on {settings_name(self.settings.dataset)}"
+            source=f"{command} on {settings_name(self.settings.dataset)}"
             + (f", from: {before.source}" if before else ""),
             details=details,
         )

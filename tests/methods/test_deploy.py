@@ -208,9 +208,11 @@ def test_measured_designs_name_their_exits_thresholds_and_shares(deployment, spa
     designs, levels = deployment.measure(deployment.choices(8))
     assert levels
     for design in designs:
-        assert len(design.exits) == len(design.thresholds) == len(design.test_shares) - 1
-        assert sum(design.test_shares) == pytest.approx(1, abs=1e-6)
-        assert min(design.test_shares) >= 0
+        assert len(design.exits) == len(design.thresholds)
+        for shares in (design.selection_shares, design.test_shares):
+            assert len(shares) == len(design.exits) + 1
+            assert sum(shares) == pytest.approx(1, abs=1e-6)
+            assert min(shares) >= 0
         blocks = sum(design.backbone["depth"])
         assert all(space.first_exit <= block < blocks for block in design.exits)
         assert design.test["ideal"].error <= design.static_test.error + 1e-9

@@ -11,6 +11,7 @@ from hadas_jax.commands import search
 from hadas_jax.loop import DivergenceError
 from hadas_jax.methods import Run
 from hadas_jax.spaces import catalogue
+from hadas_jax.trained import load_trained
 
 
 def read_rows(workdir):
@@ -21,7 +22,16 @@ def read_rows(workdir):
 def test_a_run_leaves_what_it_promises_and_nothing_else(finished):
     workdir, result = finished
     names = {path.name for path in workdir.iterdir()}
-    promised = {"config.json", "front.csv", "front.json", "front.png", "levels.csv", "metrics.jsonl", "checkpoints"}
+    promised = {
+        "config.json",
+        "front.csv",
+        "front.json",
+        "front.png",
+        "levels.csv",
+        "metrics.jsonl",
+        "checkpoints",
+        "supernet",
+    }
     assert names == promised
     assert (workdir / "front.png").read_bytes().startswith(b"\x89PNG")
     rows = read_rows(workdir)
@@ -47,6 +57,17 @@ def test_metrics_follow_the_stages_in_order(finished):
     entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [entry["stage"] for entry in entries] == ["supernet"] * 2 + ["exits"] * 2 + ["search"] * 2
     assert all(np.isfinite(value) for entry in entries for value in entry.values() if not isinstance(value, str))
+
+
+def test_the_supernet_that_a_run_trained_can_be_searched_by_another(finished, settings, tmp_path):
+    workdir, result = finished
+    trained = load_trained(workdir / "supernet")
+    assert trained.source == "hadas search on digits"
+    assert trained.details["settings"]["space"] == "tiny"
+    other = dataclasses.replace(settings, checkpoint=str(workdir / "supernet"))
+    again = search(other, workdir=tmp_path / "other")
+    assert again.largest_test_accuracy == result.largest_test_accuracy
+    assert not (tmp_path / "other" / "supernet").exists()
 
 
 @pytest.mark.parametrize("lost", [("search",), ("exits", "search"), ("supernet", "exits", "search")])

@@ -23,6 +23,7 @@ def _design(found_by, energy):
         test=both,
         static_selection=static,
         static_test=static,
+        selection_shares=(0.5, 0.5),
         test_shares=(0.6, 0.4),
     )
 

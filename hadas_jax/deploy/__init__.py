@@ -1,0 +1,1 @@
+"""From a front to a network on a device: select, show, tabulate operating points."""

@@ -1,0 +1,266 @@
+"""ARCH.json, version 1: a selected network with all that is needed to show it, cut it out and run it.
+
+Units: latency_s in s, energy_j in J, clocks in MHz; shares and errors are fractions of samples. The file stands by
+itself but for the supernet's weights, which it names by directory and by the digest of their description.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+import pydantic
+from pydantic import Field
+from pydantic_core import PydanticCustomError
+
+from hadas_jax.methods.device_choice import device_of
+from hadas_jax.methods.limits import Limits
+from hadas_jax.methods.results import Performance, Threshold
+from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_active
+from hadas_jax.workdir import ARCHITECTURE, write_text
+from hw_models import Device
+from hw_models.figures import Positive, Strict, Text
+from hw_models.messages import explain, show
+from hw_models.schema import DeviceFile
+
+FORM = "hadas_jax.architecture/1"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Gene = Annotated[int, Field(ge=0)]
+
+
+class Clocks(Strict):
+    """An operating point in MHz."""
+
+    core: Positive
+    memory: Positive
+    host: Positive
+
+
+class DeviceOfNetwork(Strict):
+    """The device that a network was selected for, its file's content included.
+
+    Attributes:
+      file: of the device.
+      number_format: that the network runs in.
+      power_mode: whose caps hold; None: no caps.
+      core_mhz: settings of the clock that were searched, all if empty; likewise of the other clocks.
+      memory_mhz: settings of the memory clock.
+      host_mhz: settings of the host clock.
+    """
+
+    file: DeviceFile
+    number_format: Literal["fp32", "fp16", "int8"]
+    power_mode: str | None = None
+    core_mhz: tuple[Positive, ...] = ()
+    memory_mhz: tuple[Positive, ...] = ()
+    host_mhz: tuple[Positive, ...] = ()
+
+    def load(self) -> Device:
+        """Returns the cost model at the operating points that were searched.
+
+        Raises:
+          ValueError: the file does not have what was asked for.
+        """
+        return device_of(self.file, self)
+
+
+class Normalisation(Strict):
+    """By which images are standardised, of every channel, in 0 .. 1 for images of bytes."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[Positive, ...]
+
+
+class SupernetPlace(Strict):
+    """Where the weights are.
+
+    Attributes:
+      path: of the supernet's directory, from the folder of the ARCH.json, or absolute.
+      sha256: of its supernet.json.
+    """
+
+    path: Text
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class OnSplit(Strict):
+    """What the network does on some samples.
+
+    Attributes:
+      ideal: every sample stops at the first exit that is right; needs labels.
+      deployable: every sample stops at the first exit that is sure enough.
+      static: the backbone without exits, at the highest clocks.
+      shares: of samples that stop at each exit, and last at the classifier, when deployed.
+    """
+
+    ideal: Performance
+    deployable: Performance
+    static: Performance
+    shares: tuple[Fraction, ...]
+
+
+class Origin(Strict):
+    """How the network was found and chosen.
+
+    Attributes:
+      workdir: name of the search's work directory.
+      prefer: what was preferred in the selection.
+      limits: of the selection.
+      settings: of the search.
+      versions: of the packages that it ran with.
+    """
+
+    workdir: str
+    prefer: str
+    limits: Limits
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+
+class Architecture(Strict):
+    """A selected network.
+
+    Attributes:
+      form: of the file.
+      space: with resolution, input channels and classes settled.
+      genome: of the backbone.
+      backbone: what the genome says, in words.
+      exits: blocks that an exit follows, counted over the backbone's own blocks from 0.
+      thresholds: per exit, the least score at which a sample stops; inf (null in the file) where none may.
+      policy: the score.
+      found_by: the policy under which the network is on the front.
+      clocks_mhz: selected.
+      device: selected for.
+      weights: number of the backbone's weights with batch norm folded in, exit heads aside.
+      class_names: None: unknown.
+      normalisation: of the images; None: unknown.
+      supernet: where the weights are.
+      selection: on the samples that it was chosen on.
+      test: on the test split.
+      origin: how it was found.
+    """
+
+    form: Literal["hadas_jax.architecture/1"] = "hadas_jax.architecture/1"
+    space: MBConvSpace
+    genome: tuple[Gene, ...]
+    backbone: dict[str, int | tuple[int, ...]]
+    exits: tuple[Gene, ...]
+    thresholds: tuple[Threshold, ...]
+    policy: Literal["confidence", "entropy", "learned"]
+    found_by: Literal["ideal", "deployable"]
+    clocks_mhz: Clocks
+    device: DeviceOfNetwork
+    weights: Annotated[int, Field(gt=0)]
+    class_names: tuple[str, ...] | None
+    normalisation: Normalisation | None
+    supernet: SupernetPlace
+    selection: OnSplit
+    test: OnSplit
+    origin: Origin
+
+    @pydantic.model_validator(mode="after")
+    def _parts_fit(self) -> "Architecture":
+        space, exits, by = self.space, len(self.exits), self.normalisation
+        if not space.resolution:
+            _refuse("space.resolution: expected sizes in pixels", space.resolution)
+        top = space.codec.cardinalities
+        if len(self.genome) != len(top) or (np.array(self.genome) >= top).any():
+            _refuse(f"genome: expected {len(top)} genes of the space {space.name}", self.genome)
+        decoded = backbone_in_words(self.decoded)
+        if self.backbone != decoded:
+            _refuse(f"backbone: expected what the genome says ({decoded})", self.backbone)
+        blocks = range(space.first_exit, self.blocks)
+        if list(self.exits) != sorted(set(self.exits) & set(blocks)):
+            _refuse(f"exits: expected rising blocks in {space.first_exit} .. {self.blocks - 1}", self.exits)
+        for name, found, wanted in (
+            ("thresholds", self.thresholds, exits),
+            ("selection.shares", self.selection.shares, exits + 1),
+            ("test.shares", self.test.shares, exits + 1),
+            ("class_names", self.class_names, space.classes),
+            ("normalisation.mean", by.mean if by else None, space.in_channels),
+            ("normalisation.deviation", by.deviation if by else None, space.in_channels),
+        ):
+            if found is not None and len(found) != wanted:
+                _refuse(f"{name}: expected {wanted} values", found)
+        return self
+
+    @property
+    def decoded(self) -> Backbone:
+        """The backbone."""
+        return self.space.decode(jnp.asarray(self.genome, jnp.int32))
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the backbone."""
+        return int(np.sum(np.asarray(self.decoded.depth)))
+
+    @property
+    def exit_mask(self) -> np.ndarray:
+        """bool[E]: which exits of the space the network has."""
+        block = np.cumsum(np.asarray(block_active(self.space, self.decoded)))[self.space.first_exit :] - 1
+        return np.asarray(available_exits(self.space, self.decoded)) & np.isin(block, self.exits)
+
+
+def backbone_in_words(backbone: Backbone) -> dict[str, int | tuple[int, ...]]:
+    """Returns resolution, width, depth, kernel and expand as plain numbers."""
+    values = {name: np.asarray(value).tolist() for name, value in vars(backbone).items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def architecture_file(place: Path | str) -> Path:
+    """Returns the ARCH.json that a path means: a file, or the one of a work directory."""
+    place = Path(place)
+    return place / ARCHITECTURE if place.is_dir() else place
+
+
+def read_architecture(place: Path | str) -> Architecture:
+    """Reads a network that `write_architecture` wrote.
+
+    Args:
+      place: of the file, or a work directory with one.
+
+    Raises:
+      ValueError: one line: there is none, it is of another form or version, or a field does not fit.
+    """
+    path = architecture_file(place)
+    if not path.is_file():
+        hint = "; hadas select WORKDIR writes it" if Path(place).is_dir() else ""
+        raise ValueError(f"{path}: expected an ARCH.json as hadas select writes, got none{hint}")
+    try:
+        content = json.loads(path.read_text())
+        form = content["form"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected an ARCH.json as hadas select writes, cannot read it") from error
+    if form != FORM:
+        raise ValueError(f"{path}: expected form {FORM}, got {show(form)}")
+    try:
+        return Architecture.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{path}: {_message(error.errors()[0])}") from error
+
+
+def write_architecture(path: Path | str, architecture: Architecture, *, overwrite: bool = False) -> None:
+    """Writes a network.
+
+    Raises:
+      ValueError: the folder does not exist, or the file does and may not be replaced.
+    """
+    path = Path(path)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError(f"{path}: expected a file in an existing folder")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path}: expected a new file, got one that exists; --overwrite replaces it")
+    content = architecture.model_dump(mode="json", exclude={"device"})
+    content["device"] = architecture.device.model_dump(mode="json", exclude_none=True)
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def _refuse(wanted: str, got: object) -> None:
+    raise PydanticCustomError("unfit", "{wanted}", {"wanted": f"{wanted}, got {show(got)}"})
+
+
+def _message(error: Any) -> str:
+    """The text of pydantic's first error; own ones are whole already."""
+    return error["ctx"]["wanted"] if error["type"] == "unfit" else explain(error)
