@@ -21,8 +21,8 @@ from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stages import Progress, run_stage
 from hadas_jax.methods.training_inputs import settings_name
 from hadas_jax.methods.training_run import chunk_of
+from hadas_jax.spaces.architecture_text import read_architecture
 from hadas_jax.spaces.darts import format_code
-from hadas_jax.spaces.genotype_source import read_genotype
 from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.derived import estimate_statistics
@@ -46,8 +46,7 @@ class RetrainRun:
 
     def __init__(self, settings: RetrainSettings) -> None:
         self.settings = settings
-        # Edges in the order of codes, so that genotypes of one code are one network.
-        self.genotype: Genotype = genotype_of(code_of(_genotype(settings.genotype)))
+        self.genotype: Genotype = _genotype(settings.genotype)
         self.splits: Splits = load_dataset(
             settings.dataset,
             seed=settings.seed,
@@ -184,6 +183,6 @@ class RetrainRun:
 
 def _genotype(source: str) -> Genotype:
     try:
-        return read_genotype(source)
+        return genotype_of(read_architecture(source))
     except ValueError as error:
         raise ValueError(f"--genotype {source}: {error}") from error
