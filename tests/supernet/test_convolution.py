@@ -53,6 +53,22 @@ def test_depthwise_convolution_and_both_gradients_are_the_grouped_ones(size, k, 
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8), (14, 15)])
+def test_dilated_convolution_and_both_gradients_are_those_of_a_kernel_with_holes(size, k, stride):
+    images, kernel = draw_arrays((2, *size, 3), (k, k, 3))
+
+    def with_holes(x, w):
+        wide = jnp.zeros((2 * k - 1, 2 * k - 1, 3), w.dtype).at[::2, ::2].set(w)
+        return grouped(x, wide, stride)
+
+    expected = with_gradients(with_holes, images, kernel)
+    found = with_gradients(lambda x, w: depthwise_conv(x, w, stride, dilation=2), images, kernel)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_the_sizes_above_are_on_both_sides_of_the_small_map():
     assert 14 * 14 <= SMALL_MAP < 14 * 15
 
