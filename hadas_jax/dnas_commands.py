@@ -1,0 +1,92 @@
+"""The command `hadas dnas search` as a library call."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from hadas_jax.commands import default_workdir, followed, settings_of_run
+from hadas_jax.methods.eh_dnas import DnasResult, DnasRun, DnasSettings
+from hadas_jax.parallel import is_first
+from hadas_jax.report import plot_genotype
+from hadas_jax.spaces.darts import format_code
+from hadas_jax.spaces.genotypes import genotype_of
+from hadas_jax.workdir import WorkDir
+
+_UNITS = {"latency": ("ms", 1e3), "energy": ("mJ", 1e3)}
+
+
+def search(
+    settings: DnasSettings | None = None,
+    *,
+    workdir: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    console: Console | None = None,
+) -> DnasResult:
+    """Runs EH-DNAS: fits a predictor where one is needed, searches an architecture by gradient, derives a network.
+
+    Args:
+      settings: of the run; None: the defaults, or when resuming those that the run was started with.
+      workdir: of the run; None: a new one, runs/<time>-<dataset>-dnas-<hardware>.
+      resume: continue the run in `workdir`; a finished one only reports again.
+      overwrite: replace the run in `workdir`.
+      tensorboard: write metrics into tensorboard/ too; needs the extra `tensorboard`.
+      console: for progress and the table; None: standard output.
+
+    Returns:
+      The network found. The work directory then holds genotype.json (for hadas dnas retrain), genotype.png,
+      config.json, metrics.jsonl, checkpoints/ and, where one was fitted, predictor.npz.
+
+    Raises:
+      ValueError: settings, files or the work directory do not fit, or a loss is no longer finite.
+    """
+    settings = settings_of_run(settings, DnasSettings, workdir=workdir, resume=resume, overwrite=overwrite)
+    run = DnasRun(settings)
+    path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, f"dnas-{settings.hardware}")
+    place = WorkDir(path, kind="dnas-search", tensorboard=tensorboard)
+    if not resume:
+        place.start(dataclasses.asdict(settings), overwrite=overwrite)
+    console = console or Console(file=sys.stdout, quiet=not is_first())
+    result = followed(run.execute, place, console)
+    if is_first():
+        plot_genotype(genotype_of(result.code), place.path / "genotype.png")
+    console.print(cost_table(result))
+    for line in _closing_lines(result, place.path):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return result
+
+
+def cost_table(result: DnasResult) -> Table:
+    """Returns what the network of a search costs, beside its budgets."""
+    table = Table(title=f"{format_code(result.code)} on the {result.hardware}")
+    for heading in ("images/s", "ms per image", "mJ per image", "clocks (MHz)", "budgets"):
+        table.add_column(heading, justify="right")
+    costs = result.costs
+    table.add_row(
+        f"{1 / float(costs.image_s):,.1f}",
+        f"{1e3 * float(costs.image_s):.4g}",
+        "-" if costs.energy_j is None else f"{1e3 * float(costs.energy_j):.4g}",
+        "-" if result.clocks_mhz is None else " ".join(f"{clock:.5g}" for clock in result.clocks_mhz),
+        "-" if not result.budgets else "kept" if result.is_within else "not kept",
+    )
+    return table
+
+
+def _closing_lines(result: DnasResult, path: Path) -> list[str]:
+    lines = []
+    if not result.is_within:
+        bounds = " and ".join(
+            f"{budget.metric} {_UNITS[budget.metric][1] * budget.bound:.4g} {_UNITS[budget.metric][0]}"
+            for budget in result.budgets
+        )
+        lines.append(f"No network near alpha keeps {bounds}; this is the nearest one found.")
+    elif np.any(result.code != result.plain_code):
+        nodes = int(np.sum(result.code != result.plain_code))
+        lines.append(f"To keep the budgets, {nodes} of 28 edges differ from what alpha alone stands for.")
+    lines.append(f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
+    return lines

@@ -1,0 +1,127 @@
+"""What networks of the DARTS space cost on the hardware of a search: smoothly while it goes on, exactly for a code.
+
+Accelerators are priced by E2E-Perf; as its pipeline moves in steps, a search goes along a predictor of it. Devices are
+priced by the roofline model at all operating points that the search may choose from, which is smooth by itself.
+Jiang et al., "EH-DNAS", 2021, https://arxiv.org/abs/2111.12299.
+Shapes: F operating points, 1 for accelerators.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from hw_models.predictors import ThroughputPredictor, predict_throughput
+from jax.typing import ArrayLike
+
+from hadas_jax.spaces.darts_workload import darts_workload
+from hadas_jax.spaces.throughput_tables import throughput_table
+from hw_models import (
+    Device,
+    OperatingPoint,
+    clock_grid,
+    cost_everywhere,
+    operating_points,
+    run_energy,
+    run_latency,
+    sum_layers,
+)
+from hw_models.accelerator import DartsNetwork, Fpga
+
+
+class Costs(NamedTuple):
+    """Cost of one image at every operating point.
+
+    Attributes:
+      image_s: float32[F], seconds per image: the latency of a device, 1 / throughput of an accelerator.
+      energy_j: float32[F], or None where nothing is known of it.
+    """
+
+    image_s: jax.Array
+    energy_j: jax.Array | None
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Prices networks.
+
+    Attributes:
+      name: of the device, or of paradigm and FPGA.
+      relaxed: distribution over codes float32[28, 8] -> costs, differentiable.
+      exact: code int[28] -> costs; image_s is infinite where a network does not fit.
+      points: operating points, leaves float32[F]; None for accelerators.
+    """
+
+    name: str
+    relaxed: Callable[[jax.Array], Costs]
+    exact: Callable[[jax.Array], Costs]
+    points: OperatingPoint | None
+
+
+def device_hardware(device: Device, network: DartsNetwork) -> Hardware:
+    """Prices networks by the roofline model, one image at a time.
+
+    Args:
+      device: with the clocks to choose from.
+      network: size of the networks.
+    """
+    points = operating_points(device)
+    per_run = run_latency(device, points), run_energy(device, points)
+
+    def costs(architecture: jax.Array) -> Costs:
+        found = cost_everywhere(sum_layers(clock_grid(darts_workload(network, architecture), device)), device)
+        return Costs(found.latency_s + per_run[0], found.energy_j + per_run[1])
+
+    return Hardware(device.name, costs, costs, points)
+
+
+def accelerator_hardware(
+    paradigm: str, network: DartsNetwork, *, fpga: Fpga, predictor: ThroughputPredictor | None
+) -> Hardware:
+    """Prices networks by E2E-Perf, and relaxed ones by a predictor of it.
+
+    Args:
+      paradigm: `generic` or `pipeline`.
+      network: size of the networks.
+      fpga: of the accelerator.
+      predictor: of the throughput in this paradigm, for this size; None for a search that does not look at costs.
+
+    Raises:
+      ValueError: as `throughput_table`.
+    """
+    throughputs = throughput_table(paradigm, network, fpga=fpga)
+
+    def relaxed(architecture: jax.Array) -> Costs:
+        if predictor is None:
+            raise ValueError("predictor: expected one to price relaxed networks by, got none")
+        return Costs(1.0 / predict_throughput(predictor, architecture).throughput[None], None)
+
+    def exact(code: jax.Array) -> Costs:
+        return Costs(1.0 / throughputs(code[None]), None)
+
+    return Hardware(f"{paradigm} accelerator on {fpga.name}", relaxed, exact, None)
+
+
+def metric(costs: Costs, name: str) -> jax.Array:
+    """Returns float32[F]: `latency` (seconds per image), `energy` (joules) or `edp`, their product.
+
+    Raises:
+      ValueError: there is no such metric, or nothing is known of the energy.
+    """
+    if name == "latency":
+        return costs.image_s
+    if name not in METRICS:
+        raise ValueError(f"--minimise: expected one of {', '.join(METRICS)}, got {name!r}")
+    if costs.energy_j is None:
+        raise ValueError(f"--minimise {name}: expected latency, as nothing is known of an accelerator's energy")
+    return costs.energy_j if name == "energy" else costs.energy_j * costs.image_s
+
+
+METRICS = ("latency", "energy", "edp")
+
+
+def at_point(costs: Costs, point: ArrayLike) -> Costs:
+    """Returns the costs at one operating point, leaves float32[]."""
+    chosen = jnp.asarray(point, jnp.int32)
+    return Costs(costs.image_s[chosen], None if costs.energy_j is None else costs.energy_j[chosen])

@@ -1,0 +1,216 @@
+"""A whole EH-DNAS search in stages: data, predictor, bilevel search, derivation.
+
+The search keeps checkpoints and resumes exactly. Test images are not read: the network that a search ends with is
+judged after it was trained from scratch, see `hadas_jax.methods.retrain`.
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hadas_jax.data import LabelledImages, Stream, load_dataset
+from hadas_jax.loop import Guard, scanned
+from hadas_jax.memory import memory_named
+from hadas_jax.methods.device_choice import chosen_device
+from hadas_jax.methods.eh_dnas.derivation import derive_within
+from hadas_jax.methods.eh_dnas.hardware import Hardware, accelerator_hardware, at_point, device_hardware, metric
+from hadas_jax.methods.eh_dnas.objective import Objective, chosen_point, excess
+from hadas_jax.methods.eh_dnas.predicting import predictor_of_run
+from hadas_jax.methods.eh_dnas.result import DnasResult, write_genotype
+from hadas_jax.methods.eh_dnas.search import (
+    Search,
+    SearchState,
+    alpha_optimiser,
+    init_search,
+    lower_weights_rate,
+    search_step,
+)
+from hadas_jax.methods.eh_dnas.settings import DnasSettings
+from hadas_jax.methods.stages import Progress, run_stage
+from hadas_jax.methods.training_run import chunk_of
+from hadas_jax.spaces.darts import derive_code
+from hadas_jax.spaces.darts_relaxation import relaxed_code
+from hadas_jax.supernet.darts import apply_search, initialise_search
+from hadas_jax.training import augmentation
+from hadas_jax.training.bilevel import WeightDescent, resident_pair
+from hadas_jax.workdir import WorkDir
+from hw_models import default_point, with_clocks
+from hw_models.accelerator import DartsNetwork, load_fpga
+
+_LAST_RATE = 0.001  # of the weights' cosine, as in DARTS
+_ALPHA_SCALE = 1e-3  # of the first alpha, likewise
+
+
+class DnasRun:
+    """One EH-DNAS search: reads its inputs at once, so that mistakes show before any work.
+
+    Args:
+      settings: of the run.
+
+    Raises:
+      ValueError: an unknown data set, device or FPGA, or files that do not fit.
+    """
+
+    def __init__(self, settings: DnasSettings) -> None:
+        self.settings = settings
+        splits = load_dataset(
+            settings.dataset, seed=settings.seed, data_dir=settings.data_dir, image_size=settings.image_size
+        )
+        if isinstance(splits.train, Stream):
+            raise ValueError(
+                f"--dataset {settings.dataset}: expected training images that fit into memory, got a stream; "
+                "give a smaller --image-size"
+            )
+        keys = jax.random.split(jax.random.key(settings.seed), 7)
+        self._weights_key, self._alpha_key, self._halves_key, self._search_key, self._predictor_key = keys[:5]
+        self._order_keys = (keys[5], keys[6])
+        self.halves = halved(splits.train, self._halves_key)
+        smallest = min(half.count for half in self.halves)
+        self._batch = min(settings.batch, smallest)
+        self._chunk = chunk_of(smallest // self._batch)
+        self._steps_per_epoch = smallest // self._batch // self._chunk * self._chunk
+        self.network = DartsNetwork(
+            channels=settings.channels,
+            cells=settings.cells,
+            classes=splits.classes,
+            image_size=splits.image_size,
+            in_channels=splits.channels,
+        )
+        self.priced = DartsNetwork() if settings.priced == "e2e-perf" else self.network
+        self._fpga = load_fpga(settings.fpga) if settings.is_accelerator else None
+        self._device = None if settings.is_accelerator else chosen_device(settings)
+        if self._device is not None and not settings.search_clocks:
+            point = default_point(self._device)
+            self._device = with_clocks(
+                self._device,
+                core_hz=[float(point.core_hz)],
+                memory_hz=[float(point.memory_hz)],
+                host_hz=[float(point.host_hz)],
+            )
+
+    def execute(self, workdir: WorkDir, progress: Progress) -> DnasResult:
+        """Runs all stages that are not done yet, and writes the result into the work directory.
+
+        Raises:
+          ValueError: a loss is no longer finite, or a checkpoint cannot be used.
+        """
+        search = self.search(self.hardware(workdir, progress))
+        state = init_search(search, initialise_search(self.network, self._weights_key), self.initial_alpha())
+        run = resident_pair(
+            search_step(search),
+            batch=self._batch,
+            augment=augmentation(self.settings.augmentation),
+        )
+        with memory_named("--batch", self._batch, "images"):
+            state = run_stage(
+                "architecture",
+                scanned(run, data=(*self.halves, self._order_keys), key=self._search_key, chunk=self._chunk),
+                state,
+                chunks=self.steps // self._chunk,
+                chunk=self._chunk,
+                workdir=workdir,
+                progress=progress,
+                guard=Guard(lower=lower_weights_rate),
+            )
+        result = self.result(search, state)
+        write_genotype(result, workdir.path, settings=dataclasses.asdict(self.settings))
+        return result
+
+    @property
+    def steps(self) -> int:
+        """Of the search."""
+        return self.settings.epochs * self._steps_per_epoch
+
+    def initial_alpha(self) -> jax.Array:
+        """Returns the first alpha, float32[28, 8], next to uniform."""
+        return _ALPHA_SCALE * jax.random.normal(self._alpha_key, (28, 8))
+
+    def hardware(self, workdir: WorkDir, progress: Progress) -> Hardware:
+        """Returns what prices networks; fits a predictor first where the search needs one and has none."""
+        if self._device is not None:
+            return device_hardware(self._device, self.priced)
+        assert self._fpga is not None
+        needs_predictor = self.settings.weight > 0 or self.settings.budgets
+        predictor = None
+        if needs_predictor:
+            predictor = predictor_of_run(
+                self.settings, self.priced, self._fpga, key=self._predictor_key, workdir=workdir, progress=progress
+            )
+        return accelerator_hardware(self.settings.hardware, self.priced, fpga=self._fpga, predictor=predictor)
+
+    def search(self, hardware: Hardware) -> Search:
+        """Returns how the search goes."""
+        settings, steps = self.settings, self.steps
+        first, last = settings.temperature
+        return Search(
+            network=partial(apply_search, self.network, dtype=settings.dtype, remat=settings.remat),
+            hardware=hardware,
+            objective=self._objective(hardware),
+            descent=WeightDescent(
+                schedule=optax.cosine_decay_schedule(
+                    settings.learning_rate, steps, alpha=min(_LAST_RATE / settings.learning_rate, 1.0)
+                ),
+                weight_decay=settings.weight_decay,
+            ),
+            optimiser=alpha_optimiser(settings.alpha_learning_rate, settings.alpha_weight_decay),
+            second_order=settings.order == "second",
+            relaxation=settings.relaxation,
+            temperature=optax.exponential_decay(first, steps, last / first),
+        )
+
+    def _objective(self, hardware: Hardware) -> Objective:
+        settings = self.settings
+        reference = 1.0
+        if settings.weight > 0:
+            costs = hardware.relaxed(relaxed_code(jnp.zeros_like(self.initial_alpha())))
+            reference = float(jnp.min(metric(costs, settings.minimise)))
+        return Objective(
+            metric=settings.minimise,
+            weight=settings.weight,
+            form=settings.form,
+            reference=reference,
+            budgets=settings.budgets,
+            ascent=settings.budget_ascent,
+        )
+
+    def result(self, search: Search, state: SearchState) -> DnasResult:
+        """Derives the network of a finished search, within the budgets where that can be."""
+        alpha, objective, hardware = state.bilevel.architecture, search.objective, search.hardware
+
+        def beyond(code: jax.Array) -> jax.Array:
+            return jnp.max(excess(objective, hardware.exact(code)), initial=0.0)
+
+        code = derive_within(alpha, beyond)
+        costs = hardware.exact(jnp.asarray(code))
+        point = int(chosen_point(objective, costs))
+        return DnasResult(
+            code=code,
+            plain_code=np.asarray(derive_code(alpha)),
+            alpha=np.asarray(alpha),
+            hardware=hardware.name,
+            costs=jax.tree.map(float, at_point(costs, point)),
+            clocks_mhz=None
+            if hardware.points is None
+            else tuple(float(clock[point]) / 1e6 for clock in jax.tree.leaves(hardware.points)),
+            budgets=objective.budgets,
+            is_within=float(beyond(jnp.asarray(code))) <= 0,
+        )
+
+
+def halved(images: LabelledImages, key: jax.Array) -> tuple[LabelledImages, LabelledImages]:
+    """Divides images at random into two halves, of weights and of architecture.
+
+    Args:
+      images: of the training split.
+      key: PRNG key.
+    """
+    rows = jax.random.permutation(key, images.count)
+    parts = rows[: images.count // 2], rows[images.count // 2 :]
+    first, second = (
+        dataclasses.replace(images, images=images.images[part], labels=images.labels[part]) for part in parts
+    )
+    return first, second

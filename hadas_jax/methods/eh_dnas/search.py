@@ -1,0 +1,159 @@
+"""EH-DNAS: bilevel search of an architecture whose loss holds a model of the hardware.
+
+Jiang et al., "EH-DNAS: End-to-End Hardware-aware Differentiable Neural Architecture Search", 2021,
+https://arxiv.org/abs/2111.12299, on DARTS, https://arxiv.org/abs/1806.09055. In each step
+    1. alpha descends  L_search(w', softmax(alpha)) + hardware loss(relaxed code of alpha),
+    2. the weights descend  L_train(w, softmax(alpha)),
+where w' = w in first order and w one step ahead in second order. The hardware loss knows nothing of images and its
+gradient goes straight to alpha; cost models take the relaxed code, a distribution over networks, not raw alpha.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from hadas_jax.loop import Metrics, Step
+from hadas_jax.methods.eh_dnas.hardware import Hardware, at_point
+from hadas_jax.methods.eh_dnas.objective import Objective, ascend, chosen_point, excess, hardware_loss
+from hadas_jax.spaces.darts import derive_code
+from hadas_jax.spaces.darts_relaxation import gumbel_shares, relaxed_code, softmax_shares
+from hadas_jax.supernet import Tree
+from hadas_jax.training.bilevel import Batch, BilevelState, Loss, WeightDescent, bilevel_step, init_bilevel
+
+RELAXATIONS = ("softmax", "gumbel")
+# (weights, shares float32[28, 8], images) -> logits float32[B, classes]
+Network = Callable[[Tree, jax.Array, jax.Array], jax.Array]
+
+
+@struct.dataclass
+class SearchState:
+    """Carried from step to step.
+
+    Attributes:
+      bilevel: weights of the search network, alpha float32[28, 8], and their optimisers.
+      multipliers: float32[K], of the budgets; None where there are none.
+    """
+
+    bilevel: BilevelState
+    multipliers: jax.Array | None
+
+    @property
+    def step(self) -> jax.Array:
+        """int32[] steps done."""
+        return self.bilevel.step
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a search goes.
+
+    Attributes:
+      network: the search network.
+      hardware: prices networks.
+      objective: what is asked of them.
+      descent: of the weights.
+      optimiser: of alpha.
+      second_order: look one step of the weights ahead.
+      relaxation: `softmax`, or `gumbel`, which samples operations.
+      temperature: of the samples, by step, float32[] -> float32[].
+    """
+
+    network: Network
+    hardware: Hardware
+    objective: Objective
+    descent: WeightDescent
+    optimiser: optax.GradientTransformation
+    second_order: bool
+    relaxation: str
+    temperature: optax.Schedule
+
+
+def alpha_optimiser(learning_rate: float, weight_decay: float) -> optax.GradientTransformation:
+    """Returns DARTS's optimiser of alpha: Adam with betas 0.5 and 0.999 on the gradient and an L2 penalty."""
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate, b1=0.5, b2=0.999))
+
+
+def init_search(search: Search, weights: Tree, alpha: jax.Array) -> SearchState:
+    """Returns the state before the first step.
+
+    Args:
+      search: how it goes.
+      weights: of the search network.
+      alpha: float32[28, 8].
+    """
+    budgets = search.objective.budgets
+    return SearchState(
+        bilevel=init_bilevel(weights, alpha, search.optimiser),
+        multipliers=jnp.zeros(len(budgets), jnp.float32) if budgets else None,
+    )
+
+
+def search_step(search: Search) -> Step:
+    """Returns one step of the search; its data is (training batch, search batch), see `resident_pair`.
+
+    Metrics: those of `bilevel_step` with accuracies; `images_per_s` and `energy_j` of the network that alpha stands
+    for, at its best operating point; `entropy`, mean over edges of that of softmax(alpha); the budgets' multipliers.
+
+    Args:
+      search: how it goes.
+    """
+    objective, hardware = search.objective, search.hardware
+
+    def step(state: SearchState, key: jax.Array, data: tuple[Batch, Batch]) -> tuple[SearchState, Metrics]:
+        train_loss = _network_loss(search, state.step)
+        multipliers = jnp.zeros(0, jnp.float32) if state.multipliers is None else state.multipliers
+
+        def search_loss(weights: Tree, alpha: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+            loss, metrics = train_loss(weights, alpha, batch, key)
+            if objective.is_blind:
+                return loss, metrics
+            cost, _ = hardware_loss(objective, hardware.relaxed(relaxed_code(alpha)), multipliers)
+            return loss + cost, metrics
+
+        bilevel, metrics = bilevel_step(
+            train_loss,
+            search_loss,
+            descent=search.descent,
+            optimiser=search.optimiser,
+            second_order=search.second_order,
+        )(state.bilevel, key, data)
+        alpha = bilevel.architecture
+        costs = hardware.exact(derive_code(alpha))
+        derived = at_point(costs, chosen_point(objective, costs))
+        priced = {"images_per_s": 1.0 / derived.image_s}  # 0 where the network does not fit
+        if derived.energy_j is not None:
+            priced["energy_j"] = derived.energy_j
+        raised = ascend(objective, multipliers, excess(objective, costs)) if objective.budgets else None
+        pressure = {f"multiplier_{b.metric}": m for b, m in zip(objective.budgets, multipliers, strict=True)}
+        entropy = jnp.mean(jnp.sum(jax.scipy.special.entr(jax.nn.softmax(alpha)), axis=-1))
+        return SearchState(bilevel, raised), metrics | priced | pressure | {"entropy": entropy}
+
+    return step
+
+
+def lower_weights_rate(state: SearchState, factor: float) -> SearchState:
+    """Returns the state with the weights' learning rate multiplied by `factor`, for `loop.Guard`."""
+    rate = jnp.asarray(state.bilevel.rate * factor, jnp.float32)
+    return dataclasses.replace(state, bilevel=dataclasses.replace(state.bilevel, rate=rate))
+
+
+def _network_loss(search: Search, step: jax.Array) -> Loss:
+    """Cross-entropy of the search network, with its operations as the relaxation has them at this step."""
+
+    def loss(weights: Tree, alpha: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        images, labels = batch
+        if search.relaxation == "gumbel":
+            shares = gumbel_shares(key, alpha, search.temperature(step.astype(jnp.float32)))
+        else:
+            shares = softmax_shares(alpha)
+        logits = search.network(weights, shares, images).astype(jnp.float32)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        right = jnp.argmax(logits, axis=-1) == labels
+        return jnp.mean(losses), {"accuracy": jnp.mean(right.astype(jnp.float32))}
+
+    return loss
