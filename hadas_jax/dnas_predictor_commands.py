@@ -105,7 +105,7 @@ def fit(
             recipe=recipe,
             held_out=held_out,
             notes=notes,
-            on_epoch=lambda done, total, loss: progress.update(done, total, f"epochs, loss {loss:.4f}"),
+            on_epoch=lambda done, total, loss: progress.update(done, total, f"loss {loss:.4f}"),
         )
     write_predictor(fitted.predictor, target)
     plot_held_out(fitted, picture)

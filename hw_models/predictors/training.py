@@ -73,7 +73,8 @@ def train(
             loss, gradients = jax.value_and_grad(_loss)(
                 state.weights, codes[chosen], targets[chosen], key, kind=kind, dropout=recipe.dropout
             )
-            updates, moments = optimiser.update(gradients, state.moments, state.weights)
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes whole and other numbers
+                updates, moments = optimiser.update(gradients, state.moments, state.weights)
             return _State(optax.apply_updates(state.weights, updates), moments), loss
 
         state, losses = jax.lax.scan(step, state, (order, jax.random.split(dropout_key, steps)))
