@@ -26,6 +26,10 @@ _HELP = """Hardware-aware search for dynamic neural networks: backbone, early ex
 
     hadas search                      a whole run on handwritten digits, in a few minutes
     hadas search --workdir DIR --resume      continues an interrupted run
+    hadas select WORKDIR              chooses a network of a finished search: --max-latency-ms, --prefer, ...
+    hadas show WORKDIR                shows it: blocks, exits, clocks, who stops where
+    hadas operating-points WORKDIR    its best clocks for every deadline and power cap
+    hadas runs                        lists work directories with their state
     hadas train --dataset npz:FILE    trains a supernet and its exits, for --checkpoint of a search
     hadas data prepare cifar100       downloads an image set once, with the extra tfds
     hadas import-checkpoint FILE -o DIR      makes a trained supernet of a PyTorch checkpoint
@@ -41,7 +45,7 @@ _HELP = """Hardware-aware search for dynamic neural networks: backbone, early ex
     hadas dnas retrain --genotype DARTS_V2   trains a network of the DARTS space from scratch
 
 hadas COMMAND --help lists the settings of a command. Every command is a call of the library too: see
-hadas_jax.commands, train_commands, import_commands and device_commands.
+hadas_jax.commands, select_commands, train_commands, import_commands and device_commands.
 """
 
 

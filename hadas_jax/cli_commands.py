@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Protocol
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from hadas_jax import bench_commands, commands, device_commands, import_commands, train_commands
+from hadas_jax.deploy_cli_commands import DEPLOY_COMMANDS
 from hadas_jax.dnas_cli_commands import DNAS_COMMANDS, RetrainGenotype
 from hadas_jax.methods import Settings, TrainSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
@@ -281,6 +282,7 @@ COMMANDS: dict[str, type[Command]] = {
     "devices show": ShowDevice,
     "devices fit": FitDevice,
     "devices profile": ProfileMachine,
+    **DEPLOY_COMMANDS,
     **DNAS_COMMANDS,
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from hadas_jax.outputs import new_file, say
 from hadas_jax.report import StepProgress
 from hadas_jax.spaces.darts import OPERATIONS, sample_codes
 from hadas_jax.spaces.priced_networks import PricedNetworks, write_priced_networks
@@ -91,27 +92,6 @@ def sample(
     say(console, f"Written: {target}, {count:,} networks")
     say(console, f"To fit a predictor: hadas dnas fit-predictor {target} --paradigm {names[-1]} -o predictor.npz")
     return priced
-
-
-def new_file(path: Path | str, suffix: str, *, overwrite: bool = False) -> Path:
-    """Checks that a file may be written.
-
-    Raises:
-        ValueError: Its ending is another, it exists, or its folder does not.
-    """
-    target = Path(path)
-    if target.suffix != suffix:
-        raise ValueError(f"{path}: expected a file that ends in {suffix}, got {target.suffix or 'no ending'!r}")
-    if target.exists() and not overwrite:
-        raise ValueError(f"{path}: expected a new file, got one that exists; --overwrite replaces it")
-    if not target.parent.is_dir():
-        raise ValueError(f"{path}: expected a folder that exists, got {target.parent}")
-    return target
-
-
-def say(console: Console, text: str) -> None:
-    """Prints a line as it is."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _summary(priced: PricedNetworks) -> Table:

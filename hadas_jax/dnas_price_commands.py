@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.dnas_data_commands import new_file, say
+from hadas_jax.outputs import new_file, say
 from hadas_jax.report import plot_genotype
 from hadas_jax.spaces.architecture_text import read_architecture
 from hadas_jax.spaces.darts import format_code
