@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from hw_models.predictors import ThroughputPredictor, predict_throughput
 from jax.typing import ArrayLike
 
 from hadas_jax.spaces.darts_workload import darts_workload
@@ -28,6 +27,7 @@ from hw_models import (
     sum_layers,
 )
 from hw_models.accelerator import DartsNetwork, Fpga
+from hw_models.predictors import ThroughputPredictor, predict_throughput
 
 
 class Costs(NamedTuple):

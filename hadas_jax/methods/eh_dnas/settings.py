@@ -31,7 +31,7 @@ class DnasSettings(StoredSettings):
     fpga: str = "ku115"
     """Of an accelerator: an FPGA that comes with the package, or the path of an FPGA file."""
     predictor: str | None = None
-    """Of an accelerator's throughput, from hadas dnas fit-predictor; by default one is fitted when the search starts."""
+    """Of an accelerator's throughput, from hadas dnas fit-predictor; by default one is fitted as the search starts."""
     predictor_kind: str = "mlp"
     """Of the predictor that is fitted: mlp, embedding (as in EH-DNAS) or lookup (a table of operations)."""
     predictor_samples: int = 200_000
@@ -67,8 +67,8 @@ class DnasSettings(StoredSettings):
     cells: int = 8
     """Of both; those at a third and two thirds of the way are reduce cells."""
     priced: str = "data"
-    """Network that costs are of: data, one of this size for these images, or e2e-perf, the one that E2E-Perf's published
-    figures are of: 16 channels, 8 cells, CIFAR-10."""
+    """Network that costs are of: data, one of this size for these images, or e2e-perf, the one of E2E-Perf's published
+    figures: 16 channels, 8 cells, CIFAR-10."""
     order: str = "second"
     """Of the gradient: second looks one step of the weights ahead, first does not."""
     relaxation: str = "softmax"
