@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from rich.table import Table
 
 from hw_models.predictors import FittedPredictor
@@ -42,6 +43,7 @@ def plot_held_out(fitted: FittedPredictor, path: Path) -> None:
     axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
     for scale in (axis.xaxis, axis.yaxis):
         scale.set_major_formatter("{x:g}")
+        scale.set_minor_locator(LogLocator(subs=(1.5, 2, 3, 5, 7)))
         scale.set_minor_formatter("{x:g}")
     axis.tick_params(which="both", labelsize=7)
     axis.set_xlabel("true images/s")

@@ -43,5 +43,7 @@ class HeldOutErrors:
 
     @property
     def kendall_tau(self) -> float:
-        """Rank correlation."""
+        """Rank correlation; not a number for less than two networks."""
+        if len(self.actual) < 2:
+            return float("nan")
         return float(kendalltau(self.actual, self.predicted).statistic)

@@ -79,6 +79,7 @@ def test_errors_are_those_of_numpy():
     assert errors.median == pytest.approx((relative[99] + relative[100]) / 2)
     assert relative[188] < errors.percentile_95 < relative[190]
     assert errors.kendall_tau == pytest.approx(kendalltau(predicted, actual).statistic)
+    assert np.isnan(HeldOutErrors(actual[:1], predicted[:1]).kendall_tau)
 
 
 @pytest.mark.parametrize(
