@@ -1,12 +1,16 @@
 """A cell of the DARTS search network: every edge is the sum of all operations, each by its share.
 
-All that leaves a state is computed at once: ReLU and pooling a single time for all its edges, and the four
-convolutions of an edge end in one matrix product, whose weights carry batch norm and shares (`standardising`).
-Shapes: B batch, H, W map, C channels of the cell, T edges that leave a state.
+The edges of a cell are computed one after the other by a single piece of code, which keeps compilation short and the
+maps of an edge in the cache. Every operation ends in a batch norm without scale and shift, which is folded into the
+product before it (`standardising`).
+Shapes: E edges (14), B batch, H, W map, C channels of the cell.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hadas_jax.supernet.darts.depthwise import depthwise
 from hadas_jax.supernet.darts.operations import (
@@ -17,40 +21,34 @@ from hadas_jax.supernet.darts.operations import (
     standardise,
     standardising,
 )
-from hadas_jax.supernet.darts.plans import STATES, CellPlan, edges_from, nodes_from
+from hadas_jax.supernet.darts.plans import CellPlan
 from hadas_jax.supernet.tree import Tree
-from hw_models.accelerator.network import NODES, OPERATIONS
+from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
 
-MAX_POOL, AVERAGE_POOL, SKIP = (OPERATIONS.index(name) for name in ("max_pool_3x3", "avg_pool_3x3", "skip_connect"))
 SEPARABLE = tuple(name for name in OPERATIONS if name.startswith("sep"))
+SKIP = "skip_connect"
 DILATED = tuple(name for name in OPERATIONS if name.startswith("dil"))
-CONVOLUTIONS = slice(OPERATIONS.index(SEPARABLE[0]), len(OPERATIONS))
 
 
 def initialise_cell(plan: CellPlan, key: jax.Array) -> Tree:
-    """Returns `input_0`, `input_1` and, for each state, its operations' weights stacked over its edges."""
-    keys = jax.random.split(key, 2 + STATES)
-    weights = {f"state_{state}": _initialise_state(plan, state, keys[2 + state]) for state in range(STATES)}
+    """Returns `input_0`, `input_1` and each operation's weights, stacked over the edges that have them."""
     channels = plan.channels
+    first_key, last_key, skip_key, *keys = jax.random.split(key, 3 + len(SEPARABLE + DILATED))
     halves = (2, channels // 2, plan.inputs[0])
-    weights["input_0"] = uniform(keys[0], halves if plan.was_reduced else (channels, plan.inputs[0]), plan.inputs[0])
-    weights["input_1"] = uniform(keys[1], (channels, plan.inputs[1]), plan.inputs[1])
-    return weights
-
-
-def _initialise_state(plan: CellPlan, state: int, key: jax.Array) -> Tree:
-    edges, channels = len(edges_from(state)), plan.channels
-    skip_key, *keys = jax.random.split(key, 1 + len(SEPARABLE + DILATED))
-    weights: dict[str, dict[str, jax.Array]] = {}
+    weights = {
+        "input_0": uniform(first_key, halves if plan.was_reduced else (channels, plan.inputs[0]), plan.inputs[0]),
+        "input_1": uniform(last_key, (channels, plan.inputs[1]), plan.inputs[1]),
+    }
     for name, own in zip(SEPARABLE + DILATED, keys, strict=True):
         kernel, times = int(name[-1]), 2 if name in SEPARABLE else 1
         weights[name] = {}
         for index, (tap_key, product_key) in enumerate(jax.random.split(own, (times, 2))):
-            taps = (edges, channels, kernel, kernel)
+            taps = (EDGES, channels, kernel, kernel)
             weights[name][f"depthwise_{index}"] = uniform(tap_key, taps, kernel**2)
-            weights[name][f"pointwise_{index}"] = uniform(product_key, (edges, channels, channels), channels)
-    if plan.stride(state) == 2:
-        weights["skip_connect"] = {"reduction": uniform(skip_key, (edges, 2, channels // 2, channels), channels)}
+            weights[name][f"pointwise_{index}"] = uniform(product_key, (EDGES, channels, channels), channels)
+    if plan.is_reduced:
+        edges = np.count_nonzero(EDGE_INPUT < 2)
+        weights[SKIP] = {"reduction": uniform(skip_key, (edges, 2, channels // 2, channels), channels)}
     return weights
 
 
@@ -60,76 +58,119 @@ def uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
-def apply_cell(plan: CellPlan, weights: Tree, shares: jax.Array, before: jax.Array, last: jax.Array) -> jax.Array:
+def apply_cell(
+    plan: CellPlan, weights: Tree, shares: jax.Array, before: jax.Array, last: jax.Array, *, remat: bool
+) -> jax.Array:
     """Runs a cell.
 
     Args:
         plan: Static.
         weights: As `initialise_cell` gives.
-        shares: [14, 8], of each operation at each edge.
+        shares: float32[E, 8], of each operation at each edge.
         before: Output of the cell before the last, [C', H', W', B].
         last: Output of the last cell, [C'', H, W, B].
+        remat: Keep the inputs of edges alone for the gradient, and compute each edge twice.
 
     Returns:
         [4 C, H, W, B], or half the map in a reduce cell.
     """
-    states = list(read_inputs(plan, weights, before, last))
-    sums: list[list[jax.Array]] = [[] for _ in range(NODES)]
-    for state in range(STATES):
-        edges = edges_from(state)
-        leaving = _leaving(weights[f"state_{state}"], shares[edges], states[state], plan.stride(state))
-        for row, node in enumerate(nodes_from(state)):
-            sums[node].append(leaving[row])
-        if state >= 1:
-            arrived = sums[state - 1]
-            states.append(sum(arrived[1:], arrived[0]))
-    return jnp.concatenate(states[2:])
+    inputs = jnp.stack(read_inputs(plan, weights, before, last))
+    operations = {name: weights[name] for name in SEPARABLE + DILATED}
+    if not plan.is_reduced:
+        states = jnp.concatenate([inputs, jnp.zeros((NODES, *inputs.shape[1:]), inputs.dtype)])
+        ends = jnp.asarray(EDGE_INPUT), jnp.asarray(EDGE_NODE + 2)
+        states = _run_edges(states, operations, shares, ends, remat=remat)
+    else:
+        halving, others = np.flatnonzero(EDGE_INPUT < 2), np.flatnonzero(EDGE_INPUT >= 2)
+        states = _halve(inputs[EDGE_INPUT[halving]], _at(operations, halving) | {SKIP: weights[SKIP]}, shares[halving])
+        ends = jnp.asarray(EDGE_INPUT[others] - 2), jnp.asarray(EDGE_NODE[others])
+        states = _run_edges(states, _at(operations, others), shares[others], ends, remat=remat)
+    nodes = states[-NODES:]
+    return nodes.reshape(-1, *nodes.shape[2:])
 
 
 def read_inputs(plan: CellPlan, weights: Tree, before: jax.Array, last: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Brings the inputs of a cell to its channels and to one size: ReLU, 1x1 convolution, batch norm."""
-    before = jax.nn.relu(before)
-    if plan.was_reduced:
-        first = reduce_map(before, weights["input_0"][None])[0]
-    else:
-        first = pointwise(before, weights["input_0"])
-    return standardise(first), standardise(pointwise(jax.nn.relu(last), weights["input_1"]))
+    convolve = reduce_map if plan.was_reduced else pointwise
+    first = standardise(convolve(jax.nn.relu(before), weights["input_0"]))
+    return first, standardise(pointwise(jax.nn.relu(last), weights["input_1"]))
 
 
-def _leaving(weights: Tree, shares: jax.Array, x: jax.Array, stride: int) -> jax.Array:
-    """Computes all edges that leave a state x [C, H, W, B], of shares [T, 8]: [T, C, H', W', B]."""
-    pooled = [standardise(max_pool(x, stride)), standardise(average_pool(x, stride))]
+def _at(operations: Tree, edges: np.ndarray) -> Tree:
+    return jax.tree.map(lambda leaf: leaf[edges], operations)
+
+
+def _halve(x: jax.Array, weights: Tree, shares: jax.Array) -> jax.Array:
+    """Runs the edges of stride 2 from x [8, C, H, W, B], two to each node, and adds those up: [4, C, H', W', B]."""
+    edge = jax.checkpoint(partial(_mix, stride=2))
+    arriving = jax.lax.map(lambda own: edge(*own), (x, weights, shares))
+    pairs = arriving.reshape(NODES, -1, *arriving.shape[1:])
+    return pairs[:, 0] + pairs[:, 1]
+
+
+def _run_edges(
+    states: jax.Array, weights: Tree, shares: jax.Array, ends: tuple[jax.Array, jax.Array], *, remat: bool
+) -> jax.Array:
+    """Adds edges of stride 1 to states [S, C, H, W, B] one after the other; `ends`: where each starts and ends."""
+
+    def step(states: jax.Array, edge: tuple) -> tuple[jax.Array, None]:
+        return _add_edge(states, *edge, remat), None
+
+    return jax.lax.scan(step, states, (weights, shares, *ends))[0]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _add_edge(
+    states: jax.Array, weights: Tree, shares: jax.Array, start: jax.Array, end: jax.Array, remat: bool
+) -> jax.Array:
+    """One edge; its gradient adds to a single state in place, where JAX's own would add zeros to all others."""
+    return _add_at(states, end, _mix(_take(states, start), weights, shares, stride=1))
+
+
+def _add_forward(
+    states: jax.Array, weights: Tree, shares: jax.Array, start: jax.Array, end: jax.Array, remat: bool
+) -> tuple[jax.Array, tuple]:
+    edge = partial(_mix, stride=1)
+    found, pull = jax.vjp(jax.checkpoint(edge) if remat else edge, _take(states, start), weights, shares)
+    return _add_at(states, end, found), (pull, start, end)
+
+
+def _add_backward(remat: bool, residuals: tuple, gradient: jax.Array) -> tuple:
+    pull, start, end = residuals
+    to_state, to_weights, to_shares = pull(_take(gradient, end))
+    return _add_at(gradient, start, to_state), to_weights, to_shares, None, None
+
+
+_add_edge.defvjp(_add_forward, _add_backward)
+
+
+def _take(states: jax.Array, index: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(states, index, keepdims=False)
+
+
+def _add_at(states: jax.Array, index: jax.Array, found: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(states, _take(states, index) + found, index, 0)
+
+
+def _mix(x: jax.Array, weights: Tree, shares: jax.Array, *, stride: int) -> jax.Array:
+    """Computes one edge from its state x [C, H, W, B] and shares [8]: [C, H', W', B]."""
+    share = dict(zip(OPERATIONS, shares.astype(x.dtype), strict=True))
     positive = jax.nn.relu(x)
-    total = _convolved(weights, shares[:, CONVOLUTIONS], positive, stride)
-    if stride == 1:
-        pooled.append(x)
-    else:
-        skipped = standardise(reduce_map(positive, weights["skip_connect"]["reduction"]))
-        total = total + skipped * shares[:, SKIP].astype(x.dtype)[:, None, None, None, None]
-    first = shares[:, MAX_POOL : MAX_POOL + len(pooled)].astype(x.dtype)
-    return total + jnp.einsum("tk,kchwb->tchwb", first, jnp.stack(pooled))
+    total = share["max_pool_3x3"] * standardise(max_pool(x, stride))
+    total = total + share["avg_pool_3x3"] * standardise(average_pool(x, stride))
+    skipped = x if stride == 1 else standardise(reduce_map(positive, weights[SKIP]["reduction"]))
+    total = total + share[SKIP] * skipped
+    for name in SEPARABLE + DILATED:
+        own, dilation = weights[name], 2 if name in DILATED else 1
+        y = depthwise(positive, own["depthwise_0"], stride, dilation)
+        folded, offset = standardising(y, own["pointwise_0"])
+        if name in SEPARABLE:
+            y = jax.nn.relu(_affine(y, folded, offset))
+            y = depthwise(y, own["depthwise_1"])
+            folded, offset = standardising(y, own["pointwise_1"])
+        total = total + _affine(y, folded * shares[OPERATIONS.index(name)], offset * shares[OPERATIONS.index(name)])
+    return total
 
 
-def _convolved(weights: Tree, shares: jax.Array, positive: jax.Array, stride: int) -> jax.Array:
-    """Sums the four convolutions of each edge, of shares [T, 4]: [T, C, H', W', B]."""
-    maps, products = [], []
-    for name in SEPARABLE:
-        own = weights[name]
-        inner = depthwise(positive[None], own["depthwise_0"], stride)
-        folded, offset = standardising(inner, own["pointwise_0"])
-        inner = jax.nn.relu(pointwise(inner, folded.astype(inner.dtype)) - offset.astype(inner.dtype))
-        maps.append(depthwise(inner, own["depthwise_1"]))
-        products.append(own["pointwise_1"])
-    for name in DILATED:
-        own = weights[name]
-        maps.append(depthwise(positive[None], own["depthwise_0"], stride, 2))
-        products.append(own["pointwise_0"])
-    edges, channels = products[0].shape[:2]
-    stacked = jnp.stack(maps, axis=1)
-    folded, offsets = standardising(stacked, jnp.stack(products, axis=1))
-    # One product for an edge: its four maps side by side by the weights scaled by batch norm and share.
-    scaled = folded * shares[:, :, None, None]
-    side_by_side = jnp.swapaxes(scaled, 1, 2).reshape(edges, channels, -1)
-    offset = jnp.sum(offsets * shares[:, :, None, None, None, None], axis=1)
-    out = pointwise(stacked.reshape(edges, -1, *stacked.shape[3:]), side_by_side.astype(positive.dtype))
-    return out - offset.astype(out.dtype)
+def _affine(x: jax.Array, weights: jax.Array, offset: jax.Array) -> jax.Array:
+    return pointwise(x, weights.astype(x.dtype)) - offset.astype(x.dtype)[:, None, None, None]

@@ -15,9 +15,8 @@ EPSILON = 1e-5
 
 
 def pointwise(x: jax.Array, weights: jax.Array) -> jax.Array:
-    """Convolves by 1x1 kernels: [..., C, H, W, B] by weights [..., O, C] -> [..., O, H, W, B]."""
-    rows = x.reshape(*x.shape[:-3], -1)
-    return jnp.matmul(weights, rows).reshape(*weights.shape[:-1], *x.shape[-3:])
+    """Convolves by 1x1 kernels: [C, H, W, B] by weights [O, C] -> [O, H, W, B]."""
+    return jnp.matmul(weights, x.reshape(len(x), -1)).reshape(len(weights), *x.shape[1:])
 
 
 def reduce_map(x: jax.Array, weights: jax.Array) -> jax.Array:
@@ -27,16 +26,14 @@ def reduce_map(x: jax.Array, weights: jax.Array) -> jax.Array:
 
     Args:
         x: [C, H, W, B], after its ReLU.
-        weights: [T, 2, O / 2, C].
+        weights: [2, O / 2, C].
 
     Returns:
-        [T, O, ceil(H / 2), ceil(W / 2), B].
+        [O, ceil(H / 2), ceil(W / 2), B].
     """
     height, width = x.shape[1:3]
     even = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
-    maps = jnp.stack([even[:, ::2, ::2], even[:, 1::2, 1::2]])
-    halves = pointwise(jnp.broadcast_to(maps[None], (len(weights), *maps.shape)), weights)
-    return halves.reshape(len(weights), -1, *halves.shape[3:])
+    return jnp.concatenate([pointwise(even[:, i::2, i::2], weights[i]) for i in range(2)])
 
 
 def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
@@ -69,18 +66,13 @@ def _three(x: jax.Array, axis: int, stride: int, outside: float) -> list[jax.Arr
     return [jax.lax.slice_in_dim(padded, i, i + stride * (count - 1) + 1, stride, axis) for i in range(3)]
 
 
-def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and variance of each channel, float32[..., C], of maps [..., C, H, W, B]."""
-    rows = x.reshape(*x.shape[:-3], -1)
-    mean = _mean(rows)
-    return mean, jnp.maximum(_mean(rows * rows) - mean**2, 0.0)
-
-
 def standardise(x: jax.Array) -> jax.Array:
-    """Batch norm without scale and shift by the statistics of the batch, of maps [..., C, H, W, B]."""
-    mean, variance = moments(x)
-    scale = jax.lax.rsqrt(variance + EPSILON)
-    return x * _per_channel(scale, x) - _per_channel(mean * scale, x)
+    """Batch norm without scale and shift by the statistics of the batch, of maps [C, H, W, B]."""
+    rows = x.reshape(len(x), -1)
+    mean = _mean(rows)
+    scale = jax.lax.rsqrt(jnp.maximum(_mean(rows * rows) - mean**2, 0.0) + EPSILON)
+    scale, shift = (v.astype(x.dtype)[:, None, None, None] for v in (scale, mean * scale))
+    return x * scale - shift
 
 
 def standardising(x: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -90,27 +82,23 @@ def standardising(x: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Arra
     before there are outputs, and none need be kept for a gradient.
 
     Args:
-        x: Input of the convolution, [..., C, H, W, B].
-        weights: [..., O, C].
+        x: Input of the convolution, [C, H, W, B].
+        weights: [O, C].
 
     Returns:
-        Weights float32[..., O, C] and what to subtract, float32[..., O, 1, 1, 1]: `pointwise(x, weights) - offset` is
+        Weights float32[O, C] and what to subtract, float32[O]: with them, the convolution is
         `standardise(pointwise(x, weights))` of the weights given.
     """
-    rows = x.reshape(*x.shape[:-3], -1)
-    mean = _mean(rows)[..., None]
-    products = jnp.einsum("...cn,...dn->...cd", rows, rows, preferred_element_type=jnp.float32) / rows.shape[-1]
-    covariance = products - mean * jnp.swapaxes(mean, -1, -2)
-    variance = jnp.sum((weights @ covariance) * weights, axis=-1, keepdims=True)
-    folded = weights * jax.lax.rsqrt(jnp.maximum(variance, 0.0) + EPSILON)
-    return folded, (folded @ mean)[..., None, None]
+    rows, weights = x.reshape(len(x), -1), weights.astype(jnp.float32)
+    mean = _mean(rows)
+    moments = jnp.einsum("cn,dn->cd", rows, rows, preferred_element_type=jnp.float32) / rows.shape[-1]
+    covariance = moments - mean[:, None] * mean[None]
+    variance = jnp.sum((weights @ covariance) * weights, axis=-1)
+    folded = weights * jax.lax.rsqrt(jnp.maximum(variance, 0.0) + EPSILON)[:, None]
+    return folded, folded @ mean
 
 
 def _mean(rows: jax.Array) -> jax.Array:
-    """Mean over the last axis, as a product: float32."""
+    """Mean over the last axis as a product, float32[C]: sums are slow on CPUs."""
     ones = jnp.ones(rows.shape[-1:], rows.dtype)
     return jnp.matmul(rows, ones, preferred_element_type=jnp.float32) / rows.shape[-1]
-
-
-def _per_channel(values: jax.Array, x: jax.Array) -> jax.Array:
-    return values.astype(x.dtype)[..., None, None, None]

@@ -2,12 +2,7 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, NODES, DartsNetwork
-
-STATES = NODES + 1
-"""States of a cell that edges leave: its two inputs and all nodes but the last."""
+from hw_models.accelerator.network import NODES, DartsNetwork
 
 
 class CellPlan(NamedTuple):
@@ -25,10 +20,6 @@ class CellPlan(NamedTuple):
     is_reduced: bool
     was_reduced: bool
 
-    def stride(self, state: int) -> int:
-        """Stride of the edges that leave a state."""
-        return 2 if self.is_reduced and state < 2 else 1
-
 
 def cell_plans(network: DartsNetwork) -> tuple[CellPlan, ...]:
     """Returns the cells in order."""
@@ -42,13 +33,3 @@ def cell_plans(network: DartsNetwork) -> tuple[CellPlan, ...]:
         plans.append(CellPlan((before, last), channels, is_reduced, was_reduced))
         before, last, was_reduced = last, NODES * channels, is_reduced
     return tuple(plans)
-
-
-def edges_from(state: int) -> np.ndarray:
-    """Returns which of the 14 edges leave a state, int[T], in the order of the nodes that they lead to."""
-    return np.flatnonzero(state == EDGE_INPUT)
-
-
-def nodes_from(state: int) -> np.ndarray:
-    """Returns the nodes that the edges leaving a state lead to, int[T]."""
-    return EDGE_NODE[edges_from(state)]

@@ -6,8 +6,6 @@ of second order.
 Shapes: B batch, H, W map, K classes; inside, maps have channels first and the batch last.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
@@ -59,7 +57,7 @@ def apply_search(
             softmax of alpha, or a sample.
         images: float32[B, H, W, channels].
         dtype: What features are computed in; statistics are float32.
-        remat: Keep the inputs of cells alone for the gradient, and compute each cell twice.
+        remat: Keep the inputs of edges alone for the gradient, and compute each edge twice.
 
     Returns:
         Logits float32[B, K].
@@ -72,9 +70,8 @@ def apply_search(
     before, last = apply_stem(network, weights["stem"], images.astype(dtype))
     normal, reduced = shares.reshape(2, EDGES, len(OPERATIONS))
     for index, plan in enumerate(cell_plans(network)):
-        cell = partial(apply_cell, plan)
-        run = jax.checkpoint(cell) if remat else cell
-        before, last = last, run(weights[f"cell_{index}"], reduced if plan.is_reduced else normal, before, last)
+        own, kind = weights[f"cell_{index}"], reduced if plan.is_reduced else normal
+        before, last = last, apply_cell(plan, own, kind, before, last, remat=remat)
     classifier = weights["classifier"]
     logits = jnp.mean(last, axis=(1, 2)).T @ classifier["kernel"] + classifier["bias"][None]
     return logits.astype(jnp.float32)
