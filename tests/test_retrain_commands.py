@@ -17,11 +17,12 @@ from hadas_jax.spaces.genotypes import Genotype, code_of
 from hadas_jax.trained_derived import load_derived, save_derived
 from hadas_jax.workdir import WorkDir
 
-POOLS = (("max_pool_3x3", 0), ("avg_pool_3x3", 1)) * 3
-GENOTYPE = Genotype(
-    (*POOLS, ("dil_conv_3x3", 0), ("skip_connect", 1)), (*POOLS, ("skip_connect", 0), ("skip_connect", 2))
+CELL = (
+    *(("avg_pool_3x3", 0), ("skip_connect", 1), ("skip_connect", 0), ("skip_connect", 2)),
+    *(("dil_conv_3x3", 2), ("skip_connect", 0), ("skip_connect", 3), ("skip_connect", 4)),
 )
-QUICK = {"channels": 4, "cells": 3, "epochs": 4, "batch": 20, "augmentation": "none", "learning_rate": 0.1}
+GENOTYPE = Genotype(CELL, CELL)
+QUICK = {"channels": 4, "cells": 2, "epochs": 4, "batch": 20, "augmentation": "none", "learning_rate": 0.1}
 FLAGS = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in QUICK.items())
 
 
@@ -136,7 +137,7 @@ def test_a_finished_run_is_judged_again_with_another_batch(retrained):
 
 
 def test_a_network_without_auxiliary_head_and_drops_in_half_precision_is_trained(found, dataset, tmp_path):
-    changed = {"auxiliary_weight": 0.0, "drop_path": 0.0, "cutout": 0, "dtype": "bfloat16", "remat": True, "epochs": 2}
+    changed = {"auxiliary_weight": 0.0, "drop_path": 0.0, "cutout": 0, "dtype": "bfloat16", "remat": True, "cells": 1}
     settings = RetrainSettings(genotype=str(found), dataset=dataset, **(QUICK | changed))
     result = retrain(settings, workdir=tmp_path / "run")
     assert 0 < result.validation_accuracy <= 1
@@ -182,7 +183,7 @@ def test_a_work_directory_points_to_its_network(retrained, tmp_path):
         ({"form": "hadas_jax.supernet/1"}, "expected form hadas_jax.derived/1"),
         ({"code": "12"}, "expected 28 digits"),
         ({"network": {"channels": 3}}, "channels: expected an even number"),
-        ({"network": {"channels": 8, "cells": 3}}, "damaged, missing or others"),
+        ({"network": {"channels": 8, "cells": 2}}, "damaged, missing or others"),
     ],
 )
 def test_a_changed_description_is_refused(retrained, tmp_path, change, message):

@@ -9,11 +9,12 @@ from hadas_jax.training import init_state
 from hadas_jax.training.retrain import RetrainOptions, retrain_augmentation, retrain_optimiser, retrain_step
 from hw_models.accelerator.network import DartsNetwork
 
-NETWORK = DartsNetwork(channels=4, cells=3, classes=3, image_size=9, in_channels=1)
-POOLS = (("max_pool_3x3", 0), ("avg_pool_3x3", 1)) * 3
-GENOTYPE = Genotype(
-    (*POOLS, ("dil_conv_3x3", 0), ("skip_connect", 1)), (*POOLS, ("skip_connect", 0), ("skip_connect", 2))
+NETWORK = DartsNetwork(channels=4, cells=1, classes=3, image_size=9, in_channels=1)
+CELL = (
+    *(("avg_pool_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 0), ("skip_connect", 2)),
+    *(("dil_conv_3x3", 2), ("skip_connect", 0), ("skip_connect", 3), ("skip_connect", 4)),
 )
+GENOTYPE = Genotype(CELL, CELL)
 STEPS = 10
 
 
