@@ -1,7 +1,7 @@
 """Speed of fitting and asking predictors, beside the same network in PyTorch, and their errors on networks left out.
 
     python experiments/benchmark_predictor.py                     speed alone, about a minute
-    python experiments/benchmark_predictor.py --data FILE.npz     errors of all kinds too, about 15 minutes
+    python experiments/benchmark_predictor.py --data FILE.npz     errors of all kinds too, 20 minutes or more
 
 FILE.npz: `hadas dnas sample --count 1450000 -o FILE.npz`, of which 50,000 are left out. PyTorch is measured where it
 is installed, with the number of threads that is fastest. Expected: docs/predictors.md.
