@@ -52,7 +52,7 @@ class RetrainSettings(StoredSettings):
     dtype: str = "float32"
     """What the network computes in: float32 or bfloat16; weights, statistics and losses are float32."""
     remat: bool = False
-    """Compute each cell twice instead of keeping its activations: much less memory."""
+    """Compute each cell twice instead of keeping its activations, for large networks and batches."""
     stats_batches: int = 10
     """Training batches that batch-norm statistics are estimated on at the end."""
     eval_batch: int | None = None

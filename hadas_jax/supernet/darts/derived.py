@@ -1,7 +1,7 @@
 """The network of a genotype as pure functions of (weights, statistics, images), to be trained from scratch.
 
-Liu et al., "DARTS", 2018, https://arxiv.org/abs/1806.09055. Equal cells that follow each other are scanned over, so
-that a deep network compiles as quickly as a short one.
+Liu et al., "DARTS", 2018, https://arxiv.org/abs/1806.09055. Equal cells that follow each other are scanned over,
+so each is compiled once.
 Shapes: B batch, H, W image, K classes, N batches, 8 edges of a cell.
 """
 
