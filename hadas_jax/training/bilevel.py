@@ -123,7 +123,8 @@ def bilevel_step(
             keys=(ahead_key, search_key),
             descent=descent if second_order else None,
         )
-        updates, optimiser_state = optimiser.update(gradient, state.architecture_optimiser, state.architecture)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes whole and other numbers
+            updates, optimiser_state = optimiser.update(gradient, state.architecture_optimiser, state.architecture)
         architecture = optax.apply_updates(state.architecture, updates)
         train = jax.value_and_grad(train_loss, has_aux=True)
         (weights_loss, train_metrics), weights_gradient = train(state.weights, architecture, train_batch, train_key)

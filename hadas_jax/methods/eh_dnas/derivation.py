@@ -36,7 +36,7 @@ def derive_within(alpha: jax.Array, excess: Excess) -> np.ndarray:
         ValueError: `alpha` has another shape.
     """
     code = np.asarray(derive_code(alpha))
-    likelihood = np.log(np.asarray(relaxed_code(alpha), np.float64) + _TINY)
+    likelihood = np.log(np.maximum(np.asarray(relaxed_code(alpha), np.float64), _TINY))
 
     @jax.jit
     def excesses(codes: jax.Array) -> jax.Array:
