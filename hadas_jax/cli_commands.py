@@ -27,8 +27,8 @@ class Command(Protocol):
 class Search:
     """Search dynamic networks with HADAS: train a supernet and its exits, search backbones, exits and clocks.
 
-    Writes config.json, front.csv, front.json, levels.csv, front.png, metrics.jsonl and checkpoints/ into the work
-    directory.
+    Writes config.json, front.csv, front.json, levels.csv, front.png, metrics.jsonl, checkpoints/ and what it trains,
+    supernet/, into the work directory.
     """
 
     settings: OmitArgPrefixes[Settings]

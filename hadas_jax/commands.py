@@ -51,7 +51,7 @@ def search(
 
     Returns:
       The designs found. The work directory then holds config.json, front.csv, front.json, levels.csv, front.png,
-      metrics.jsonl and checkpoints/.
+      metrics.jsonl, checkpoints/ and, where the run trained any of it, supernet/.
 
     Raises:
       ValueError: settings, files or the work directory do not fit, or a loss is no longer finite.
