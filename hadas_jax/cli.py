@@ -30,6 +30,7 @@ _HELP = """Hardware-aware search for dynamic neural networks: backbone, early ex
     hadas show WORKDIR                shows it: blocks, exits, clocks, who stops where
     hadas operating-points WORKDIR    its best clocks for every deadline and power cap
     hadas runs                        lists work directories with their state
+    hadas report WORKDIR              one HTML page about a run, or about several side by side
     hadas train --dataset npz:FILE    trains a supernet and its exits, for --checkpoint of a search
     hadas data prepare cifar100       downloads an image set once, with the extra tfds
     hadas import-checkpoint FILE -o DIR      makes a trained supernet of a PyTorch checkpoint

@@ -12,6 +12,7 @@ from hadas_jax.dnas_cli_commands import DNAS_COMMANDS, RetrainGenotype
 from hadas_jax.methods import Settings, TrainSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stored_settings import StoredSettings
+from hadas_jax.report_cli_commands import REPORT_COMMANDS
 
 Output = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
 
@@ -40,6 +41,8 @@ class Search:
     """Replace the run in --workdir."""
     config: Path | None = None
     """YAML or JSON file of settings; flags given beside it win."""
+    tensorboard: FlagCreatePairsOff[bool] = False
+    """Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra `tensorboard`."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes that search together; auto on SLURM, Open MPI and TPU pods."""
     num_processes: int | None = None
@@ -49,7 +52,13 @@ class Search:
 
     def run(self) -> None:
         """Executes the command."""
-        commands.search(self.settings, workdir=self.workdir, resume=self.resume, overwrite=self.overwrite)
+        commands.search(
+            self.settings,
+            workdir=self.workdir,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            tensorboard=self.tensorboard,
+        )
 
 
 @dataclass(frozen=True)
@@ -69,10 +78,18 @@ class Train:
     """Replace the run in --workdir."""
     config: Path | None = None
     """YAML or JSON file of settings; flags given beside it win."""
+    tensorboard: FlagCreatePairsOff[bool] = False
+    """Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra `tensorboard`."""
 
     def run(self) -> None:
         """Executes the command."""
-        train_commands.train(self.settings, workdir=self.workdir, resume=self.resume, overwrite=self.overwrite)
+        train_commands.train(
+            self.settings,
+            workdir=self.workdir,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            tensorboard=self.tensorboard,
+        )
 
 
 @dataclass(frozen=True)
@@ -283,6 +300,7 @@ COMMANDS: dict[str, type[Command]] = {
     "devices fit": FitDevice,
     "devices profile": ProfileMachine,
     **DEPLOY_COMMANDS,
+    **REPORT_COMMANDS,
     **DNAS_COMMANDS,
 }
 

@@ -38,6 +38,7 @@ def search(
     workdir: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    tensorboard: bool = False,
     console: Console | None = None,
 ) -> Result:
     """Runs HADAS: trains, searches, sets thresholds, reports; keeps everything in a work directory.
@@ -47,6 +48,7 @@ def search(
       workdir: of the run; None: a new one, `default_workdir`.
       resume: continue the run in `workdir`; a finished one only reports again.
       overwrite: replace the run in `workdir`.
+      tensorboard: write metrics into tensorboard/ too; needs the extra `tensorboard`.
       console: for progress and tables; None: standard output.
 
     Returns:
@@ -64,7 +66,8 @@ def search(
     """
     settings = settings_of_run(settings, Settings, workdir=workdir, resume=resume, overwrite=overwrite)
     run = Run(settings)
-    place = WorkDir(Path(workdir) if workdir is not None else default_workdir(settings.dataset, settings.device))
+    path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, settings.device)
+    place = WorkDir(path, tensorboard=tensorboard)
     if not resume:
         place.start(dataclasses.asdict(settings), overwrite=overwrite, reads=settings.checkpoint)
     console = console or Console(file=sys.stdout, quiet=not is_first())

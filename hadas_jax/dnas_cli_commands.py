@@ -214,10 +214,18 @@ class RetrainGenotype:
     """Replace the run in --workdir."""
     config: Path | None = None
     """YAML or JSON file of settings; flags given beside it win."""
+    tensorboard: FlagCreatePairsOff[bool] = False
+    """Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra `tensorboard`."""
 
     def run(self) -> None:
         """Executes the command."""
-        retrain_commands.retrain(self.settings, workdir=self.workdir, resume=self.resume, overwrite=self.overwrite)
+        retrain_commands.retrain(
+            self.settings,
+            workdir=self.workdir,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            tensorboard=self.tensorboard,
+        )
 
 
 DNAS_COMMANDS = {

@@ -22,6 +22,7 @@ def retrain(
     workdir: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    tensorboard: bool = False,
     console: Console | None = None,
 ) -> RetrainResult:
     """Trains the network of a genotype from scratch and judges it.
@@ -31,6 +32,7 @@ def retrain(
       workdir: of the run; None: a new one, runs/<time>-<dataset>-dnas-retrain.
       resume: continue the run in `workdir`; a finished one is only judged again.
       overwrite: replace the run in `workdir`.
+      tensorboard: write metrics into tensorboard/ too; needs the extra `tensorboard`.
       console: for progress and the table; None: standard output.
 
     Returns:
@@ -43,7 +45,7 @@ def retrain(
     settings = settings_of_run(settings, RetrainSettings, workdir=workdir, resume=resume, overwrite=overwrite)
     run = RetrainRun(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "dnas-retrain")
-    place = WorkDir(path, kind="dnas-retrain")
+    place = WorkDir(path, kind="dnas-retrain", tensorboard=tensorboard)
     if not resume:
         place.start(dataclasses.asdict(settings), overwrite=overwrite)
     console = console or Console(file=sys.stdout, quiet=not is_first())

@@ -22,6 +22,7 @@ def train(
     workdir: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    tensorboard: bool = False,
     console: Console | None = None,
 ) -> TrainResult:
     """Trains a supernet and its exit heads, from the start or from a trained supernet.
@@ -31,6 +32,7 @@ def train(
       workdir: of the run; None: a new one, runs/<time>-<dataset>-train.
       resume: continue the run in `workdir`; a finished one is only judged again.
       overwrite: replace the run in `workdir`.
+      tensorboard: write metrics into tensorboard/ too; needs the extra `tensorboard`.
       console: for progress and the table; None: standard output.
 
     Returns:
@@ -43,7 +45,7 @@ def train(
     settings = settings_of_run(settings, TrainSettings, workdir=workdir, resume=resume, overwrite=overwrite)
     run = training_run(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "train")
-    place = WorkDir(path, kind="train")
+    place = WorkDir(path, kind="train", tensorboard=tensorboard)
     if not resume:
         place.start(dataclasses.asdict(settings), overwrite=overwrite, reads=settings.checkpoint)
     console = console or Console(file=sys.stdout, quiet=not is_first())

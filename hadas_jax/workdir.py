@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hadas_jax.parallel import is_first
+from hadas_jax.tensorboard import FOLDER, Scalars
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
+REPORT = "report.html"
 DERIVED, RESULT = "derived", "result.json"
 SUPERNET, ARCHITECTURE = "supernet", "architecture.json"
 _OWN = (
@@ -28,6 +30,8 @@ _OWN = (
     RESULT,
     "genotype.png",
     ARCHITECTURE,
+    REPORT,
+    FOLDER,
 )
 _PACKAGES = (
     "hadas-jax",
@@ -56,10 +60,15 @@ class WorkDir:
     Args:
       path: of the directory.
       kind: of the run, `search` or `train`.
+      tensorboard: write metrics for TensorBoard too, see `hadas_jax.tensorboard`.
+
+    Raises:
+      ValueError: `tensorboard` without the extra.
     """
 
-    def __init__(self, path: Path, *, kind: str = "search") -> None:
+    def __init__(self, path: Path, *, kind: str = "search", tensorboard: bool = False) -> None:
         self.path, self._form = path, f"hadas_jax.{kind}/1"
+        self._scalars = Scalars(path) if tensorboard else None
 
     @property
     def holds_run(self) -> bool:
@@ -125,17 +134,21 @@ class WorkDir:
     def drop_metrics(self, stage: str, done: int) -> None:
         """Forgets a stage's metrics past step `done`, which are about to be repeated."""
         path = self.path / METRICS
-        if not is_first() or not path.is_file():
+        if not is_first():
             return
-        kept = []
-        for line in path.read_text().splitlines():
+        kept, own = [], []
+        for line in path.read_text().splitlines() if path.is_file() else ():
             try:
                 entry = json.loads(line)
             except ValueError:  # the last line of a killed run
                 continue
             if entry["stage"] != stage or entry["step"] <= done:
                 kept.append(line + "\n")
-        write_text(path, "".join(kept))
+                own += [entry] if entry["stage"] == stage else []
+        if path.is_file():
+            write_text(path, "".join(kept))
+        if self._scalars is not None:
+            self._scalars.restart(stage, done, own)
 
     def add_metrics(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         """Appends one line of metrics."""
@@ -143,6 +156,8 @@ class WorkDir:
             return
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps({"stage": stage, "step": step, **metrics}) + "\n")
+        if self._scalars is not None:
+            self._scalars.add(stage, step, metrics)
 
 
 def write_text(path: Path, text: str) -> None:

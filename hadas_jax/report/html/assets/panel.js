@@ -1,0 +1,80 @@
+// The chosen network in words and small bars.
+function bar(label, share, value) {
+  const fill = element("div", { class: "fill", style: `width: ${Math.max(0, Math.min(100, 100 * share))}%` });
+  return element("div", { class: "bar" }, element("span", {}, label), element("div", { class: "track" }, fill), element("span", { class: "value" }, value));
+}
+
+function heading(text) {
+  return element("h3", {}, text);
+}
+
+function figuresTable(network) {
+  const head = element("tr", {}, ...["", "accuracy", "ms", "mJ"].map((text) => element("th", { class: "number" }, text)));
+  const rows = Object.entries(network.figures).map(([name, found]) =>
+    element("tr", {}, element("th", { scope: "row" }, name), ...[`${number(found.accuracy, 4)} %`, number(found.latency), number(found.energy)]
+      .map((text) => element("td", { class: "number" }, text))));
+  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
+}
+
+function backboneDrawing(network) {
+  const { width, depth, kernel, expand } = network.backbone;
+  const widest = Math.max(...width);
+  const height = (channels) => `height: ${Math.max(6, 60 * Math.sqrt(channels / widest))}px`;
+  const stages = [element("div", { class: "stage" }, element("div", { class: "row" }, element("div", { class: "block", style: height(width[0]) })), "stem", element("br"), String(width[0]))];
+  let first = 0;
+  depth.forEach((count, s) => {
+    const blocks = [...Array(count).keys()].map((b) => {
+      const exits = network.exits.includes(first + b);
+      return element("div", { class: exits ? "block ends" : "block", style: height(width[s + 1]), title: `block ${first + b}${exits ? ", an exit follows" : ""}` });
+    });
+    first += count;
+    stages.push(element("div", { class: "stage" }, element("div", { class: "row" }, ...blocks), `k${kernel[s]} e${expand[s]}`, element("br"), String(width[s + 1])));
+  });
+  stages.push(element("div", { class: "stage" }, element("div", { class: "row" }, element("div", { class: "block", style: height(width.at(-1)) })), "last", element("br"), String(width.at(-1))));
+  return element("div", { class: "blocks" }, ...stages);
+}
+
+function exitBars(network) {
+  return network.shares.map((share, e) => {
+    const label = e < network.exits.length ? `block ${network.exits[e]}` : "classifier";
+    const row = bar(label, share, `${number(100 * share)} %`);
+    row.title = e < network.exits.length ? `threshold ${network.thresholds[e] === null ? "never stops" : number(network.thresholds[e], 4)}` : "";
+    return row;
+  });
+}
+
+function thresholdBars(network) {
+  return network.exits.map((block, e) => {
+    const threshold = network.thresholds[e];
+    return bar(`block ${block}`, threshold ?? 1, threshold === null ? "never" : number(threshold, 3));
+  });
+}
+
+function clockBars(network) {
+  const grid = content.runs[network.run].clock_grid;
+  return Object.entries(network.clocks).map(([name, mhz]) => bar(name, mhz / (grid ? grid[name].at(-1) : mhz), `${number(mhz, 5)} MHz`));
+}
+
+function showDetails() {
+  const details = document.getElementById("details");
+  const chips = element("div", { class: "chips" }, ...[chosen.runName, KINDS[chosen.kind].label, `${chosen.backbone.resolution} pixels`,
+    `${chosen.backbone.depth.reduce((a, b) => a + b, 0)} blocks`, `${chosen.exits.length} exits`].map((text) => element("span", {}, text)));
+  details.replaceChildren(
+    chips, figuresTable(chosen),
+    heading("Backbone: kernel, expansion, width; an exit follows dark blocks"), backboneDrawing(chosen),
+    heading("Test samples that stop, when deployed"), ...exitBars(chosen),
+    ...(chosen.exits.length ? [heading("Thresholds"), ...thresholdBars(chosen)] : []),
+    heading("Clocks, against the highest"), ...clockBars(chosen),
+    heading("Genome"), element("code", {}, chosen.genome.join(" ")));
+}
+
+function listChoices(shown) {
+  const options = shown.includes(chosen) ? shown : [chosen, ...shown];
+  const ordered = [...options].sort((a, b) => a.run - b.run || a.kind.localeCompare(b.kind) || a.energy - b.energy);
+  const list = document.getElementById("choice");
+  list.replaceChildren(...content.runs.map((run, r) => {
+    const own = ordered.filter((network) => network.run === r);
+    return own.length ? element("optgroup", { label: run.name }, ...own.map((network) => element("option", { value: network.id }, describe(network)))) : "";
+  }));
+  list.value = chosen.id;
+}

@@ -1,0 +1,208 @@
+"""The figures of a report as PNGs, drawn from their tables."""
+
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hadas_jax.report.html.tables import Rows
+
+_RUN_COLOURS = ("#0b62b8", "#c2470b", "#561051", "#199b83", "#d0658a", "#8f6a00", "#6b7280", "#17212e")
+_KIND_COLOURS = {"ideal": "#0b62b8", "deployable": "#c2470b", "exits": "#561051", "static": "#6b7280"}
+_MARKERS = {"ideal": "o", "deployable": "s", "exits": "D", "static": "^"}
+_LABELS = {"accuracy": "accuracy (%)", "latency": "latency (ms)", "energy": "energy (mJ)"}
+_COORDINATES = (*_LABELS, "blocks", "exits", "core_mhz", "memory_mhz", "host_mhz", "dissimilarity")
+
+
+def draw_pictures(tables: dict[str, Rows], directory: Path) -> list[Path]:
+    """Draws every figure that has a table.
+
+    Args:
+      tables: of `figure_tables`.
+      directory: that exists.
+
+    Returns:
+      The paths of the PNGs.
+    """
+    drawings: dict[str, tuple[str, Callable[[Rows], Figure]]] = {
+        "front": ("front", _front),
+        "front_3d": ("front", _front_3d),
+        "parallel_coordinates": ("front", _parallel),
+        "gains": ("gains", _gains),
+        "exit_usage": ("exit_usage", _usage),
+        "clocks": ("clocks", _clocks),
+        "progress": ("progress", _progress),
+        "exits": ("exits", _exits),
+    }
+    paths = []
+    for name, (table, drawing) in drawings.items():
+        if table in tables:
+            paths.append(directory / f"{name}.png")
+            drawing(tables[table]).savefig(paths[-1], dpi=150, format="png")
+    return paths
+
+
+def _members(rows: Rows, *names: str) -> list[tuple[tuple[Any, ...], Rows]]:
+    """Rows together that share values, in the order of their first ones."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[name] for name in names)
+
+    order = {value: index for index, value in enumerate(dict.fromkeys(map(key, rows)))}
+    return [(value, list(found)) for value, found in groupby(sorted(rows, key=lambda row: order[key(row)]), key)]
+
+
+def _colour(rows: Rows, run: str, kind: str) -> str:
+    """Of runs where there are several, else of the kind of network."""
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    return _RUN_COLOURS[runs.index(run)] if len(runs) > 1 else _KIND_COLOURS.get(kind, _RUN_COLOURS[0])
+
+
+def _values(rows: Rows, name: str) -> np.ndarray:
+    return np.array([len(row[name]) if isinstance(row[name], list) else row[name] for row in rows], float)
+
+
+def _log(axis: Axes, label: str) -> None:
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:.2g}")
+    axis.tick_params(axis="x", which="both", labelsize=7)
+    axis.set_xlabel(label)
+
+
+def _front(rows: Rows) -> Figure:
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, name in zip(axes, ("energy", "latency"), strict=True):
+        for (run, kind), found in _members(rows, "run", "kind"):
+            style: dict[str, Any] = {"marker": _MARKERS[kind], "color": _colour(rows, run, kind), "s": 22, "alpha": 0.8}
+            axis.scatter(_values(found, name), _values(found, "accuracy"), label=f"{run}: {kind}", **style)
+        _log(axis, f"{_LABELS[name]} per sample")
+        axis.grid(visible=True, which="both", alpha=0.25)
+    axes[0].set_ylabel("test accuracy (%)")
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+def _front_3d(rows: Rows) -> Figure:
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axis = figure.add_subplot(projection="3d")
+    for (run, kind), found in _members(rows, "run", "kind"):
+        x, y = (np.log10(_values(found, name)) for name in ("latency", "energy"))
+        style = {"marker": _MARKERS[kind], "color": _colour(rows, run, kind), "label": f"{run}: {kind}"}
+        axis.scatter(x, y, _values(found, "accuracy"), **style)
+    axis.set_xlabel("log10 latency (ms)")
+    axis.set_ylabel("log10 energy (mJ)")
+    axis.set_zlabel("test accuracy (%)")  # type: ignore[attr-defined]
+    axis.legend(fontsize=7)
+    return figure
+
+
+def _parallel(rows: Rows) -> Figure:
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    axis = figure.subplots()
+    columns = {name: _values(rows, name) for name in _COORDINATES}
+    varied = [name for name, values in columns.items() if np.ptp(values) > 0]
+    scaled = np.stack([(columns[name] - columns[name].min()) / np.ptp(columns[name]) for name in varied])
+    for row, line in zip(rows, scaled.T, strict=True):
+        axis.plot(line, color=_colour(rows, row["run"], row["kind"]), alpha=0.35, linewidth=0.9)
+    for at, name in enumerate(varied):
+        axis.text(at, 1.03, f"{columns[name].max():.4g}", ha="center", fontsize=8)
+        axis.text(at, -0.03, f"{columns[name].min():.4g}", ha="center", va="top", fontsize=8)
+    axis.set_xticks(range(len(varied)), [_LABELS.get(name, name.replace("_mhz", " (MHz)")) for name in varied])
+    axis.set_yticks([])
+    axis.set_ylim(-0.1, 1.1)
+    axis.grid(visible=True, axis="x", alpha=0.4)
+    return figure
+
+
+def _gains(rows: Rows) -> Figure:
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    axis = figure.subplots()
+    places = list(dict.fromkeys((row["run"], row["level"]) for row in rows))
+    variants = _members([row for row in rows if row["policy"]], "network", "policy")
+    for index, ((network, policy), found) in enumerate(variants):
+        at = [places.index((row["run"], row["level"])) + 0.2 * (index - 1.5) for row in found]
+        axis.bar(
+            at, _values(found, "energy_saved"), width=0.19, color=_RUN_COLOURS[index], label=f"{network}, {policy}"
+        )
+    axis.set_xticks(range(len(places)), [f"≥ {level:.1f} %\n{run}" for run, level in places], fontsize=7)
+    axis.set_ylabel("energy saved against static (%)")
+    axis.grid(visible=True, axis="y", alpha=0.25)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _usage(rows: Rows) -> Figure:
+    runs = _members(rows, "run")
+    figure = Figure(figsize=(11, 3.2 * len(runs)), layout="constrained")
+    for axis, ((run,), found) in zip(figure.subplots(len(runs), 1, squeeze=False)[:, 0], runs, strict=True):
+        blocks = sorted({row["stops_at"] for row in found if row["stops_at"] != "classifier"})
+        bottom = np.zeros(1 + max(row["network"] for row in found))
+        for place in [*blocks, "classifier"]:
+            heights = np.zeros_like(bottom)
+            for row in found:
+                if row["stops_at"] == place:
+                    heights[row["network"]] = row["share"]
+            shade = 0.15 + 0.7 * (blocks.index(place) / max(len(blocks) - 1, 1) if place in blocks else 0)
+            colour = (shade, 0.35 + 0.6 * shade, 0.9) if place in blocks else "#6b7280"
+            label = f"block {place}" if place in blocks else "classifier"
+            axis.bar(range(len(bottom)), heights, bottom=bottom, width=0.92, color=colour, label=label)
+            bottom += heights
+        axis.set_title(f"{run}: deployable networks by energy", loc="left", fontsize=9)
+        axis.set_ylabel("samples (%)")
+        axis.set_xticks([])
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _clocks(rows: Rows) -> Figure:
+    runs = _members(rows, "run")
+    figure = Figure(figsize=(11, 4 * len(runs)), layout="constrained")
+    for axes, ((run,), found) in zip(figure.subplots(len(runs), 2, squeeze=False), runs, strict=True):
+        for axis, name in zip(axes, ("energy", "latency"), strict=True):
+            for (memory,), line in _members(found, "memory_mhz"):
+                axis.plot(_values(line, "core_mhz"), _values(line, name), marker=".", label=f"memory {memory:g} MHz")
+            own = [row for row in found if row["is_chosen"]]
+            axis.plot(_values(own, "core_mhz"), _values(own, name), "o", ms=11, mfc="none", mec="black")
+            axis.set_yscale("log")
+            axis.set_xlabel("core clock (MHz)")
+            axis.set_ylabel(_LABELS[name])
+            axis.grid(visible=True, which="both", alpha=0.25)
+        axes[0].set_title(f"{run}; ring: the design's own clocks", loc="left", fontsize=9)
+        axes[0].legend(fontsize=7)
+    return figure
+
+
+def _progress(rows: Rows) -> Figure:
+    panels = _members(rows, "stage", "metric")
+    columns = min(3, len(panels))
+    figure = Figure(figsize=(4 * columns, 2.8 * -(-len(panels) // columns)), layout="constrained")
+    axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    for axis, ((stage, metric), found) in zip(axes, panels, strict=False):
+        for (run,), line in _members(found, "run"):
+            axis.plot(
+                _values(line, "step"), _values(line, "value"), marker=".", color=_colour(rows, run, ""), label=run
+            )
+        axis.set_title(f"{stage}: {metric.replace('_', ' ')}", loc="left", fontsize=9)
+        axis.grid(visible=True, alpha=0.25)
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+def _exits(rows: Rows) -> Figure:
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for (run, backbone), found in _members(rows, "run", "backbone"):
+        axis.plot(_values(found, "block"), _values(found, "accuracy"), marker="o", label=f"{run}: {backbone}")
+    axis.set_xlabel("block that the exit follows; last: the classifier")
+    axis.set_ylabel("test accuracy (%)")
+    axis.grid(visible=True, alpha=0.25)
+    axis.legend(fontsize=8)
+    return figure

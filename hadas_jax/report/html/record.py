@@ -1,0 +1,107 @@
+"""What a work directory holds, read back: settings, versions, front, metrics, accuracies of exits, genotype."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hadas_jax.methods import Result
+from hadas_jax.methods.result_file import read_search
+from hadas_jax.workdir import CONFIG, METRICS
+
+_PREFIX = "hadas_jax."
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as its files tell it.
+
+    Attributes:
+      path: of the work directory.
+      kind: `search`, `train`, or another one that a work directory may hold.
+      settings: of the run.
+      versions: of what it ran on.
+      result: of a search; None for other kinds.
+      metrics: lines of metrics.jsonl, each with its stage and step.
+      exits: rows of exits.csv: backbone, block and test accuracy.
+      genotype: in DARTS's textual form; None where there is none.
+    """
+
+    path: Path
+    kind: str
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    result: Result | None
+    metrics: tuple[dict[str, Any], ...]
+    exits: tuple[dict[str, str], ...]
+    genotype: str | None
+
+
+def read_record(path: Path | str) -> RunRecord:
+    """Reads a work directory.
+
+    Args:
+      path: of the work directory.
+
+    Returns:
+      What is in it.
+
+    Raises:
+      ValueError: there is no run, it is unfinished, or its files are no such files.
+    """
+    place = Path(path)
+    if not (place / CONFIG).is_file():
+        raise ValueError(f"{place}: expected a work directory, got one without {CONFIG}")
+    config = _read_json(place / CONFIG)
+    form = str(config.get("form"))
+    if not (form.startswith(_PREFIX) and form.endswith("/1") and isinstance(config.get("settings"), dict)):
+        raise ValueError(f"{place / CONFIG}: expected form {_PREFIX}KIND/1 with settings, got {form!r}")
+    kind, metrics = form[len(_PREFIX) : -2], _metrics(place / METRICS)
+    result = read_search(place).result if kind == "search" else None
+    genotype = str(_read_json(place / "genotype.json").get("genotype")) if (place / "genotype.json").is_file() else None
+    if result is None and genotype is None and not metrics:
+        raise ValueError(f"{place}: expected a run with results, got one of kind {kind} that has none yet")
+    return RunRecord(
+        path=place,
+        kind=kind,
+        settings=config["settings"],
+        versions=config.get("versions") or {},
+        result=result,
+        metrics=metrics,
+        exits=_exits(place / "exits.csv"),
+        genotype=genotype,
+    )
+
+
+def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
+    """Reads metrics; the last line of a run that was killed may be half a line."""
+    found = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "stage" in entry and "step" in entry:
+            found.append(entry)
+    return tuple(found)
+
+
+def _exits(path: Path) -> tuple[dict[str, str], ...]:
+    if not path.is_file():
+        return ()
+    with path.open(newline="") as file:
+        rows = tuple(csv.DictReader(file))
+    if rows and set(rows[0]) != {"backbone", "block", "test_accuracy"}:
+        raise ValueError(f"{path}: expected columns backbone, block, test_accuracy, got {', '.join(rows[0])}")
+    return rows
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: expected a JSON file, cannot read it") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected an object, got {type(content).__name__}")
+    return content

@@ -1,0 +1,120 @@
+"""The figures of a report as tables: one CSV file for each, with what the figure shows.
+
+Accuracies and savings in percent, latency in ms, energy in mJ, clocks in MHz.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hadas_jax.report.html.designs import FIGURES
+from hadas_jax.workdir import write_text
+
+Rows = list[dict[str, Any]]
+
+
+def figure_tables(content: dict[str, Any]) -> dict[str, Rows]:
+    """Returns the rows of each figure that the content has data for, by the figure's name.
+
+    Args:
+      content: of `report_content`.
+
+    Returns:
+      `front` (networks with their figures, also of parallel coordinates), `gains`, `exit_usage`, `clocks` (of the
+      network that `starting_network` names, for each run), `progress`, `exits`.
+    """
+    runs = content["runs"]
+    tables = {
+        "front": [row for run in runs for row in _networks(run)],
+        "gains": [{"run": run["name"], **row} for run in runs for row in run["levels"]],
+        "exit_usage": [row for run in runs for row in _usage(run)],
+        "clocks": [row for run in runs for row in _clocks(run)],
+        "progress": [row for run in runs for row in _progress(run)],
+        "exits": [
+            {"run": run["name"], "backbone": backbone, "block": block, "accuracy": accuracy}
+            for run in runs
+            for backbone, curve in run["exits"].items()
+            for block, accuracy in zip(curve["blocks"], curve["accuracies"], strict=True)
+        ],
+    }
+    return {name: rows for name, rows in tables.items() if rows}
+
+
+def starting_network(run: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the cheapest deployable network within one point of the best accuracy of them; None without any."""
+    pool = [row for row in run["networks"] if row["kind"] == "deployable"]
+    best = max((row["accuracy"] for row in pool), default=0.0)
+    return min((row for row in pool if row["accuracy"] >= best - 1), key=lambda row: row["energy"], default=None)
+
+
+def write_tables(tables: dict[str, Rows], directory: Path) -> None:
+    """Writes NAME.csv for each figure.
+
+    Args:
+      tables: of `figure_tables`.
+      directory: that exists.
+    """
+    for name, rows in tables.items():
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        write_text(directory / f"{name}.csv", text.getvalue())
+
+
+def _networks(run: dict[str, Any]) -> Rows:
+    rows = []
+    for network in run["networks"]:
+        row = {"run": run["name"], "kind": network["kind"], "policy": network["policy"]}
+        row |= {name: network[name] for name in FIGURES}
+        row |= network["backbone"] | {"blocks": sum(network["backbone"]["depth"])}
+        row |= {name: network[name] for name in ("exits", "thresholds", "shares", "dissimilarity", "excess", "genome")}
+        rows.append(row | {f"{name}_mhz": mhz for name, mhz in network["clocks"].items()})
+    return rows
+
+
+def _usage(run: dict[str, Any]) -> Rows:
+    deployable = sorted((n for n in run["networks"] if n["policy"] == "deployable"), key=lambda n: n["energy"])
+    return [
+        {"run": run["name"], "network": index, "energy": network["energy"], "stops_at": place, "share": 100 * share}
+        for index, network in enumerate(deployable)
+        for place, share in zip([*network["exits"], "classifier"], network["shares"], strict=True)
+    ]
+
+
+def _clocks(run: dict[str, Any]) -> Rows:
+    network, grid = starting_network(run), run["clock_grid"]
+    if network is None or grid is None:
+        return []
+    curves, (core_at, memory_at, _) = network["curves"], network["curves"]["at"]
+    return [
+        {
+            "run": run["name"],
+            "core_mhz": grid["core"][core],
+            "memory_mhz": grid["memory"][memory],
+            "host_mhz": network["clocks"]["host"],
+            "latency": curves["latency"][line][core],
+            "energy": curves["energy"][line][core],
+            "is_chosen": (core, memory) == (core_at, memory_at),
+        }
+        for line, memory in enumerate(curves["memory"])
+        for core in range(len(grid["core"]))
+    ]
+
+
+def _progress(run: dict[str, Any]) -> Rows:
+    return [
+        {"run": run["name"], "stage": stage, "metric": metric, "step": step, "value": value}
+        for stage, curves in run["curves"].items()
+        for metric, curve in curves.items()
+        for step, value in zip(curve["steps"], curve["values"], strict=True)
+    ]
+
+
+def _cell(value: Any) -> Any:
+    """Numbers of a list side by side, "inf" for thresholds that no sample passes."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join("inf" if each is None else f"{each:.9g}" for each in value)
+    return f"{value:.9g}" if isinstance(value, float) else value

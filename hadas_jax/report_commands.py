@@ -1,0 +1,68 @@
+"""The report of finished runs as a library call."""
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from hadas_jax.report.html import draw_pictures, figure_tables, read_record, render_page, report_content, write_tables
+from hadas_jax.workdir import write_text
+
+
+def report(
+    workdirs: Sequence[Path | str],
+    *,
+    output: Path | str | None = None,
+    figures: Path | str | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Writes one HTML page about one or several runs, which works offline; devices, seeds and methods are overlaid.
+
+    Args:
+      workdirs: of the runs, at most `hadas_jax.report.html.MOST_RUNS`.
+      output: of the page; None: report.html in the work directory of the only run.
+      figures: directory for a PNG and a CSV file of every figure; None: none are written.
+      overwrite: replace the page. report.html in a work directory is its own and always replaced.
+      console: for the closing line; None: standard output.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      ValueError: a work directory holds no finished run, or `output` exists or cannot be written.
+    """
+    if not workdirs:
+        raise ValueError("WORKDIR: expected at least one work directory, got none")
+    if output is None and len(workdirs) != 1:
+        raise ValueError(f"--output: expected a file for a report of {len(workdirs)} runs, got none")
+    path = Path(workdirs[0]) / "report.html" if output is None else Path(output)
+    if output is not None:
+        _check_new(path, overwrite=overwrite)
+    content = report_content([read_record(workdir) for workdir in workdirs], made=datetime.now())
+    write_text(path, render_page(content))
+    written = [str(path)]
+    if figures is not None:
+        directory = Path(figures)
+        directory.mkdir(parents=True, exist_ok=True)
+        tables = figure_tables(content)
+        write_tables(tables, directory)
+        written += [str(each) for each in draw_pictures(tables, directory)]
+        written += [str(directory / f"{name}.csv") for name in tables]
+    console = console or Console(file=sys.stdout)
+    for run in content["runs"]:
+        for note in run["notes"]:
+            console.print(f"{run['name']}: {note}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Written: {', '.join(written)}", highlight=False, markup=False, soft_wrap=True)
+    return path
+
+
+def _check_new(path: Path, *, overwrite: bool) -> None:
+    if path.suffix not in (".html", ".htm"):
+        raise ValueError(f"--output {path}: expected a file that ends in .html, got {path.suffix or 'no ending'!r}")
+    if not path.parent.is_dir():
+        raise ValueError(f"--output {path}: expected a folder that exists, got {path.parent}")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ValueError(f"--output {path}: expected a new file, got one that exists; --overwrite replaces it")

@@ -1,0 +1,120 @@
+import dataclasses
+import json
+from datetime import datetime
+
+import pytest
+
+from hadas_jax.methods import Design, Level, Performance, Result
+from hadas_jax.report.html import RunRecord, report_content
+
+CURVES = {"memory": [0, 1], "latency": [[4.0, 2.0], [3.0, 1.0]], "energy": [[2.0, 3.0], [1.0, 2.5]], "at": [1, 0, 0]}
+GRID = {"core": [500.0, 1000.0], "memory": [800.0, 1600.0], "host": [2000.0]}
+METRICS = tuple(
+    {"stage": "search", "step": step, "evaluated": 8.0 * step, "hypervolume": 1 - 0.5**step} for step in (1, 2, 3)
+)
+
+
+def performance(error, latency_ms, energy_mj):
+    return Performance(error, latency_ms / 1e3, energy_mj / 1e3)
+
+
+def design(found_by, energy, *, exits=(2, 3), accuracy=0.9):
+    return Design(
+        found_by=found_by,
+        genome=(0, 1, int(10 * energy)),
+        backbone={"resolution": 28, "width": [8, 16, 24, 64], "depth": [2, 3], "kernel": [3, 5], "expand": [1, 2]},
+        exits=exits,
+        thresholds=(0.75, float("inf"))[: len(exits)],
+        clocks_mhz={"core": 1000.0, "memory": 800.0, "host": 2000.0},
+        dissimilarity=0.25,
+        selection={"ideal": performance(0.05, energy, energy), "deployable": performance(0.1, energy, energy)},
+        test={
+            "ideal": performance(0.05, 1 * energy, energy),
+            "deployable": performance(1 - accuracy, 2 * energy, 1.5 * energy),
+        },
+        static_selection=performance(0.08, 5.0, 8.0),
+        static_test=performance(0.09, 5.0, 8.0),
+        selection_shares=(0.5, 0.0, 0.5) if exits else (1.0,),
+        test_shares=(0.6, 0.0, 0.4) if exits else (1.0,),
+    )
+
+
+def make_result():
+    """Three ideal and three deployable designs, an exits-only network of each policy, a static one."""
+    designs = [design(policy, energy) for policy in ("ideal", "deployable") for energy in (1.0, 2.0)]
+    designs += [design("ideal", 4.0), design("deployable", 4.0, accuracy=0.85)]
+    picks = {"ideal": designs[1], "deployable": designs[3]}
+    static = dataclasses.replace(design("ideal", 3.0, exits=()), genome=(0, 0, 0))
+    exits = {policy: dataclasses.replace(pick, genome=(0, 0, 1)) for policy, pick in picks.items()}
+    return Result(
+        designs=tuple(designs),
+        levels=(Level(accuracy=0.92, static=static, exits=exits, exits_and_clocks=picks),),
+        largest_test_accuracy=0.93,
+        smallest_test_accuracy=0.88,
+        backbones=24,
+        candidates=123456,
+    )
+
+
+def make_record(path, *, device="tx2-gpu"):
+    return RunRecord(
+        path=path,
+        kind="search",
+        settings={"device": device, "dataset": "digits", "seed": 0, "strategy": "NSGA2"},
+        versions={"jax": "0.10.2"},
+        result=make_result(),
+        metrics=METRICS,
+        exits=(),
+        genotype=None,
+    )
+
+
+def with_curves(content):
+    """The content as if the device models had been at hand."""
+    runs = [
+        run | {"notes": [], "clock_grid": GRID, "networks": [row | {"curves": CURVES} for row in run["networks"]]}
+        for run in content["runs"]
+    ]
+    return content | {"runs": runs}
+
+
+@pytest.fixture
+def record(tmp_path):
+    return make_record(tmp_path / "one")
+
+
+@pytest.fixture(scope="session")
+def content(tmp_path_factory):
+    """Of one run."""
+    record = make_record(tmp_path_factory.mktemp("runs") / "<b>one</b>")
+    return with_curves(report_content([record], made=datetime(2026, 1, 2, 3, 4)))
+
+
+@pytest.fixture(scope="session")
+def overlay(tmp_path_factory):
+    """Of two searches and a training."""
+    folder = tmp_path_factory.mktemp("runs")
+    exits = tuple(
+        {"backbone": "largest", "block": block, "test_accuracy": share}
+        for block, share in (("2", "0.8"), ("3", "0.85"), ("final", "0.9"))
+    )
+    metrics = tuple(
+        {"stage": "supernet", "step": step, "accuracy": 0.1 * step, "loss": float("nan")} for step in (1, 2)
+    )
+    trained = dataclasses.replace(
+        make_record(folder / "trained"), kind="train", result=None, metrics=metrics, exits=exits
+    )
+    records = [make_record(folder / "a"), make_record(folder / "b", device="agx-xavier-gpu"), trained]
+    return with_curves(report_content(records, made=datetime(2026, 1, 2, 3, 4)))
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A work directory of a training that has metrics."""
+    place = tmp_path / "run"
+    place.mkdir()
+    (place / "config.json").write_text(
+        json.dumps({"form": "hadas_jax.train/1", "settings": {"seed": 1}, "versions": {"jax": "0.10.2"}})
+    )
+    (place / "metrics.jsonl").write_text('{"stage": "supernet", "step": 1, "loss": 0.5}\n{"stage": "sup')
+    return place

@@ -1,0 +1,66 @@
+import dataclasses
+import json
+from datetime import datetime
+
+import pytest
+
+from hadas_jax.report.html import MOST_RUNS, report_content
+
+
+def test_every_network_is_there_once_with_the_figures_of_its_policy(content):
+    rows = content["runs"][0]["networks"]
+    kinds = [row["kind"] for row in rows]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"ideal": 3, "deployable": 3, "exits": 2, "static": 1}
+    ideal, deployable = rows[0], rows[2]
+    assert [ideal[name] for name in ("accuracy", "latency", "energy")] == pytest.approx([95.0, 1.0, 1.0])
+    assert [deployable[name] for name in ("accuracy", "latency", "energy")] == pytest.approx([90.0, 2.0, 1.5])
+    static = next(row for row in rows if row["kind"] == "static")
+    assert [static[name] for name in ("accuracy", "latency", "energy")] == pytest.approx([91.0, 5.0, 8.0])
+
+
+def test_savings_are_against_the_static_network_of_their_level(content):
+    rows = {(row["network"], row["policy"]): row for row in content["runs"][0]["levels"]}
+    assert rows["static", ""]["energy_saved"] == 0
+    assert rows["exits + clocks", "deployable"]["energy_saved"] == pytest.approx(100 * (1 - 3.0 / 8.0))
+    assert rows["exits + clocks", "ideal"]["latency_saved"] == pytest.approx(100 * (1 - 2.0 / 5.0))
+
+
+def test_curves_are_by_stage_and_metric(overlay):
+    assert overlay["runs"][0]["curves"]["search"]["hypervolume"] == {"steps": [1, 2, 3], "values": [0.5, 0.75, 0.875]}
+    supernet = overlay["runs"][2]["curves"]["supernet"]
+    assert supernet["accuracy"] == {"steps": [1, 2], "values": [0.1, 0.2]}
+    assert supernet["loss"]["values"] == [None, None]
+
+
+def test_the_classifier_follows_the_last_exit(overlay):
+    assert overlay["runs"][2]["exits"] == {"largest": {"blocks": [2, 3, 4], "accuracies": [80.0, 85.0, 90.0]}}
+
+
+def test_thresholds_that_nobody_passes_are_none_and_content_is_plain_json(content):
+    assert content["runs"][0]["networks"][0]["thresholds"] == [0.75, None]
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(record, tmp_path):
+    content = report_content(
+        [record, dataclasses.replace(record, path=tmp_path / "other" / "one")], made=datetime(2026, 1, 1)
+    )
+    assert [run["name"] for run in content["runs"]] == [str(tmp_path / "one"), str(tmp_path / "other" / "one")]
+
+
+def test_a_device_that_is_gone_leaves_out_the_clocks_and_says_so(record):
+    (run,) = report_content([record], made=datetime(2026, 1, 1))["runs"]
+    assert run["clock_grid"] is None
+    assert run["notes"][0].startswith("Energy over clocks is left out: ")
+    assert "\n" not in run["notes"][0]
+
+
+@pytest.mark.parametrize("count", [0, MOST_RUNS + 1])
+def test_too_many_runs_or_none_are_refused(record, count):
+    with pytest.raises(ValueError, match=f"expected 1 to {MOST_RUNS}, got {count}"):
+        report_content([record] * count, made=datetime(2026, 1, 1))
+
+
+def test_a_run_given_twice_is_refused(record):
+    with pytest.raises(ValueError, match=r"expected different ones, got .*one twice"):
+        report_content([record, record], made=datetime(2026, 1, 1))

@@ -1,0 +1,57 @@
+import csv
+
+import pytest
+
+from hadas_jax.report.html import draw_pictures, figure_tables, write_tables
+from hadas_jax.report.html.tables import starting_network
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_figure_is_a_table_and_a_picture(overlay, tmp_path):
+    tables = figure_tables(overlay)
+    assert list(tables) == ["front", "gains", "exit_usage", "clocks", "progress", "exits"]
+    write_tables(tables, tmp_path)
+    pictures = draw_pictures(tables, tmp_path)
+    assert {path.stem for path in pictures} == {*tables, "front_3d", "parallel_coordinates"}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    assert {path.stem for path in tmp_path.glob("*.csv")} == set(tables)
+
+
+def test_the_table_of_the_front_holds_figures_and_lists_as_words(content, tmp_path):
+    write_tables(figure_tables(content), tmp_path)
+    rows = rows_of(tmp_path / "front.csv")
+    assert len(rows) == 9
+    assert rows[2]["kind"] == "deployable"
+    assert float(rows[2]["energy"]) == pytest.approx(1.5)
+    assert (rows[2]["exits"], rows[2]["thresholds"]) == ("2 3", "0.75 inf")
+
+
+def test_the_shares_of_a_network_are_a_whole(content):
+    rows = figure_tables(content)["exit_usage"]
+    assert {row["stops_at"] for row in rows} == {2, 3, "classifier"}
+    for network in {row["network"] for row in rows}:
+        assert sum(row["share"] for row in rows if row["network"] == network) == pytest.approx(100)
+
+
+def test_one_point_of_the_clocks_is_the_design_s_own(content):
+    chosen = [row for row in figure_tables(content)["clocks"] if row["is_chosen"]]
+    assert [(row["core_mhz"], row["memory_mhz"], row["energy"]) for row in chosen] == [(1000.0, 800.0, 3.0)]
+
+
+def test_the_first_network_is_the_cheapest_near_the_best_accuracy(content):
+    found = starting_network(content["runs"][0])
+    assert (found["kind"], found["accuracy"], found["energy"]) == (
+        "deployable",
+        pytest.approx(90.0),
+        pytest.approx(1.5),
+    )
+
+
+def test_a_training_alone_has_its_curves_alone(overlay, tmp_path):
+    tables = figure_tables({"runs": overlay["runs"][2:]})
+    assert list(tables) == ["progress", "exits"]
+    assert {path.stem for path in draw_pictures(tables, tmp_path)} == {"progress", "exits"}
