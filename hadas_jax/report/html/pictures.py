@@ -97,7 +97,7 @@ def _front_3d(rows: Rows) -> Figure:
         axis.scatter(x, y, _values(found, "accuracy"), **style)
     axis.set_xlabel("log10 latency (ms)")
     axis.set_ylabel("log10 energy (mJ)")
-    axis.set_zlabel("test accuracy (%)")  # type: ignore[attr-defined]
+    axis.set_zlabel("test accuracy (%)")
     axis.legend(fontsize=7)
     return figure
 
