@@ -35,7 +35,7 @@ def initialise_cell(plan: CellPlan, key: jax.Array) -> Tree:
     channels = plan.channels
     first_key, last_key, skip_key, *keys = jax.random.split(key, 3 + len(SEPARABLE + DILATED))
     halves = (2, channels // 2, plan.inputs[0])
-    weights = {
+    weights: Tree = {
         "input_0": uniform(first_key, halves if plan.was_reduced else (channels, plan.inputs[0]), plan.inputs[0]),
         "input_1": uniform(last_key, (channels, plan.inputs[1]), plan.inputs[1]),
     }
@@ -47,7 +47,7 @@ def initialise_cell(plan: CellPlan, key: jax.Array) -> Tree:
             weights[name][f"depthwise_{index}"] = uniform(tap_key, taps, kernel**2)
             weights[name][f"pointwise_{index}"] = uniform(product_key, (EDGES, channels, channels), channels)
     if plan.is_reduced:
-        edges = np.count_nonzero(EDGE_INPUT < 2)
+        edges = int(np.count_nonzero(EDGE_INPUT < 2))
         weights[SKIP] = {"reduction": uniform(skip_key, (edges, 2, channels // 2, channels), channels)}
     return weights
 

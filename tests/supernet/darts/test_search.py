@@ -1,0 +1,137 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from supernet.darts.plain_search import plain_search
+
+from hadas_jax.spaces.genotypes import code_of, published_genotype
+from hadas_jax.supernet.darts import apply_search, initialise_search
+from hw_models.accelerator import DartsNetwork
+
+NETWORK = DartsNetwork(channels=2, cells=3, classes=3, image_size=5, in_channels=2)
+
+
+def draw_images(network, count=4):
+    shape = (count, network.image_size, network.image_size, network.in_channels)
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def weights(quick_jit):
+    return quick_jit(initialise_search, static_argnums=0)(NETWORK, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def shares():
+    return jax.nn.softmax(jnp.asarray(np.random.default_rng(1).normal(size=(28, 8)), jnp.float32))
+
+
+def loss(weights, shares, images, remat):
+    logits = apply_search(NETWORK, weights, shares, images, remat=remat)
+    return jnp.sum(jnp.sin(logits)), logits
+
+
+@pytest.fixture(scope="module")
+def gradient(quick_jit):
+    return quick_jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=3)
+
+
+def test_the_network_of_the_search_has_as_many_weights_as_the_original():
+    weights = jax.eval_shape(lambda: initialise_search(DartsNetwork(), jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(weights)) == 1_930_618
+
+
+def test_logits_are_those_of_the_plain_network(weights, shares, gradient):
+    images = draw_images(NETWORK)
+    _, logits = gradient(weights, shares, images, False)
+    np.testing.assert_allclose(logits, plain_search(NETWORK, weights, shares, images), atol=2e-5)
+
+
+@pytest.mark.slow
+def test_gradients_are_those_of_the_plain_network(weights, shares, gradient):
+    images = draw_images(NETWORK)
+    found, logits = gradient(weights, shares, images, False)
+    _, pull = jax.vjp(lambda weights, shares: plain_search(NETWORK, weights, shares, images), weights, shares)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(pull(jnp.cos(logits))), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-4 * max(1.0, np.abs(theirs).max()))
+
+
+@pytest.mark.parametrize("name", ["DARTS_V2", "OURS_PIP"])
+def test_shares_of_a_genotype_leave_its_operations_alone(name, weights, gradient):
+    one_hot = np.eye(8)[code_of(published_genotype(name))]
+    _, logits = gradient(weights, jnp.asarray(one_hot, jnp.float32), draw_images(NETWORK), False)
+    np.testing.assert_allclose(
+        logits, plain_search(NETWORK, weights, one_hot.tolist(), draw_images(NETWORK)), atol=2e-5
+    )
+
+
+def test_computing_twice_changes_no_gradient(weights, shares, gradient):
+    once, twice = (gradient(weights, shares, draw_images(NETWORK), remat)[0] for remat in (False, True))
+    for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(twice), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, np.abs(a).max()))
+
+
+def draw_like(tree, seed):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), tree)
+
+
+def bend(logits, weights, shares, along):
+    """The slope of the gradient by shares along a direction of the weights."""
+
+    def slope(weights):
+        return jax.grad(lambda shares: jnp.sum(jnp.sin(logits(weights, shares))))(shares)
+
+    return jax.jvp(slope, (weights,), (along,))[1]
+
+
+@pytest.mark.slow
+def test_derivatives_of_second_order_are_symmetric(weights, shares, quick_jit):
+    images = draw_images(NETWORK)
+
+    def both(weights, shares, to_weights, to_shares):
+        def slope(shares):
+            return jax.grad(lambda weights: loss(weights, shares, images, True)[0])(weights)
+
+        by_weights = bend(lambda *at: apply_search(NETWORK, *at, images, remat=True), weights, shares, to_weights)
+        by_shares = jax.jvp(slope, (shares,), (to_shares,))[1]
+        products = jax.tree.map(jnp.vdot, by_shares, to_weights)
+        return jnp.vdot(by_weights, to_shares), sum(jax.tree.leaves(products))
+
+    one, other = quick_jit(both)(weights, shares, draw_like(weights, 2), draw_like(shares, 3))
+    np.testing.assert_allclose(one, other, rtol=2e-3)
+    assert abs(one) > 1
+
+
+@pytest.mark.slow
+def test_the_product_of_hessian_and_vector_is_that_of_the_plain_network(weights, shares, quick_jit):
+    images, along = draw_images(NETWORK), draw_like(weights, 2)
+    found = quick_jit(partial(bend, partial(apply_search, NETWORK, images=images)))(weights, shares, along)
+    wanted = bend(lambda *at: plain_search(NETWORK, *at, images), weights, shares, along)
+    np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
+
+
+def test_the_stem_for_large_images_is_three_convolutions():
+    network = DartsNetwork(channels=2, cells=1, classes=2, image_size=19, stem="imagenet")
+    weights = initialise_search(network, jax.random.key(0))
+    one_hot = np.eye(8)[code_of(published_genotype("DARTS_V2"))]
+    images = draw_images(network)
+    found = apply_search(network, weights, jnp.asarray(one_hot, jnp.float32), images)
+    np.testing.assert_allclose(found, plain_search(network, weights, one_hot.tolist(), images), atol=2e-5)
+
+
+def test_bfloat16_features_give_nearly_the_same_logits(weights, shares, gradient, quick_jit):
+    images = draw_images(NETWORK)
+    found = quick_jit(partial(apply_search, NETWORK, dtype=jnp.bfloat16))(weights, shares, images)
+    np.testing.assert_allclose(found, gradient(weights, shares, images, False)[1], atol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("shares", "images", "message"),
+    [((14, 8), (2, 5, 5, 2), "shares: expected"), ((28, 8), (2, 5, 5, 3), "images: expected")],
+)
+def test_wrong_shapes_are_refused(shares, images, message, weights):
+    with pytest.raises(ValueError, match=message):
+        apply_search(NETWORK, weights, jnp.zeros(shares), jnp.zeros(images))
