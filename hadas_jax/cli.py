@@ -39,6 +39,7 @@ _HELP = """Hardware-aware search for dynamic neural networks: backbone, early ex
     hadas devices show NAME           a device's figures, where each comes from, its power modes
     hadas devices profile -o FILE.csv        measures networks on this machine
     hadas devices fit FILE.csv -o MY.yaml    makes a device of measurements
+    hadas dnas search --hardware generic     searches a network of the DARTS space by gradient, for an accelerator
     hadas dnas sample -o FILE.npz     draws networks of the DARTS space and prices them on an FPGA
     hadas dnas fit-predictor FILE.npz -o P.npz      fits a differentiable predictor of throughput
     hadas dnas import-predictor FILE.pt -o P.npz    takes a published one of EH-DNAS

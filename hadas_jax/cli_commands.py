@@ -8,8 +8,9 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from hadas_jax import bench_commands, commands, device_commands, import_commands, train_commands
 from hadas_jax.deploy_cli_commands import DEPLOY_COMMANDS
-from hadas_jax.dnas_cli_commands import DNAS_COMMANDS, RetrainGenotype
+from hadas_jax.dnas_cli_commands import DNAS_COMMANDS, RetrainGenotype, SearchArchitecture
 from hadas_jax.methods import Settings, TrainSettings
+from hadas_jax.methods.eh_dnas import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stored_settings import StoredSettings
 from hadas_jax.report_cli_commands import REPORT_COMMANDS
@@ -309,4 +310,5 @@ RUNS: dict[type[Command], type[StoredSettings]] = {
     Search: Settings,
     Train: TrainSettings,
     RetrainGenotype: RetrainSettings,
+    SearchArchitecture: DnasSettings,
 }

@@ -11,6 +11,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from hadas_jax.methods import Progress, Result, Run, Settings, TrainSettings
+from hadas_jax.methods.eh_dnas.settings import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stored_settings import StoredSettings
 from hadas_jax.parallel import is_first
@@ -19,7 +20,12 @@ from hadas_jax.workdir import WorkDir
 
 FREE = ("eval_batch", "group")  # settings that a resumed run may change: how networks are judged, not what is found
 # Of work directories.
-KINDS: dict[type, str] = {Settings: "search", TrainSettings: "train", RetrainSettings: "dnas-retrain"}
+KINDS: dict[type, str] = {
+    Settings: "search",
+    TrainSettings: "train",
+    DnasSettings: "dnas-search",
+    RetrainSettings: "dnas-retrain",
+}
 
 AnySettings = TypeVar("AnySettings", bound=StoredSettings)
 T = TypeVar("T")

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from hadas_jax import dnas_data_commands, dnas_predictor_commands, dnas_price_commands, retrain_commands
+from hadas_jax import dnas_commands, dnas_data_commands, dnas_predictor_commands, dnas_price_commands, retrain_commands
+from hadas_jax.methods.eh_dnas import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
 from hw_models.accelerator import DartsNetwork
 
@@ -228,7 +229,39 @@ class RetrainGenotype:
         )
 
 
+@dataclass(frozen=True)
+class SearchArchitecture:
+    """Search a network of the DARTS space by gradient, with a model of its hardware in the loss (EH-DNAS).
+
+    Writes genotype.json (for hadas dnas retrain), genotype.png, config.json, metrics.jsonl and checkpoints/ into the
+    work directory.
+    """
+
+    settings: OmitArgPrefixes[DnasSettings]
+    workdir: Path | None = None
+    """Where everything is written; by default runs/<time>-<dataset>-dnas-<hardware>."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Continue the run in --workdir, with its settings."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace the run in --workdir."""
+    config: Path | None = None
+    """YAML or JSON file of settings; flags given beside it win."""
+    tensorboard: FlagCreatePairsOff[bool] = False
+    """Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra `tensorboard`."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        dnas_commands.search(
+            self.settings,
+            workdir=self.workdir,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            tensorboard=self.tensorboard,
+        )
+
+
 DNAS_COMMANDS = {
+    "dnas search": SearchArchitecture,
     "dnas sample": SampleNetworks,
     "dnas fit-predictor": FitPredictor,
     "dnas import-predictor": ImportPredictor,
