@@ -128,7 +128,7 @@ def peer_runs(how: Benchmark, order: str) -> dict[str, Callable[[], None]]:
             network(train[0])
 
     return {
-        "step": lambda: search_step(network, train, search, second_order=order == "second") and None,
+        "step": lambda: search_step(network, train, search, second_order=order == "second"),
         "forward": forward,
     }
 

@@ -73,11 +73,15 @@ class Cell(nn.Module):
         states = [module(x) for module, x in zip(self.inputs, (before, last), strict=True)]
         for node in range(NODES):
             edges = [edge for edge in range(EDGES) if EDGE_NODE[edge] == node]
-            states.append(sum(self._mix(edge, states[EDGE_INPUT[edge]], shares) for edge in edges))
+            arriving = [self._mix(edge, states[EDGE_INPUT[edge]], shares) for edge in edges]
+            states.append(sum(arriving[1:], arriving[0]))
         return torch.cat(states[2:], 1)
 
     def _mix(self, edge: int, x: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        return sum(share * module(x) for share, module in zip(shares[edge, 1:], self.edges[edge], strict=True))
+        total = torch.zeros(())
+        for share, module in zip(shares[edge, 1:].unbind(), self.edges[edge].children(), strict=True):
+            total = total + share * module(x)
+        return total
 
 
 class SearchNetwork(nn.Module):
@@ -114,8 +118,8 @@ def loss(network: SearchNetwork, batch: Batch) -> torch.Tensor:
     return functional.cross_entropy(network(batch[0]), batch[1])
 
 
-def search_step(network: SearchNetwork, train: Batch, search: Batch, *, second_order: bool) -> float:
-    """Descends once in alpha, then once in the weights; returns the training loss.
+def search_step(network: SearchNetwork, train: Batch, search: Batch, *, second_order: bool) -> None:
+    """Descends once in alpha, then once in the weights.
 
     Second order follows the original: the product of Hessian and vector from a difference of two gradients.
     """
@@ -124,8 +128,8 @@ def search_step(network: SearchNetwork, train: Batch, search: Batch, *, second_o
         ahead = copy.deepcopy(network)
         _move(ahead.weights(), torch.autograd.grad(loss(ahead, train), ahead.weights()), -RATE)
         direct, *along = torch.autograd.grad(loss(ahead, search), [ahead.alpha, *ahead.weights()])
-        step = RADIUS / torch.sqrt(sum(v.square().sum() for v in along))
-        slopes = []
+        step = RADIUS / torch.sqrt(torch.stack([v.square().sum() for v in along]).sum())
+        slopes: list[torch.Tensor] = []
         for by in (step, -2 * step):
             _move(weights, along, by)
             slopes += torch.autograd.grad(loss(network, train), [network.alpha])
@@ -134,9 +138,7 @@ def search_step(network: SearchNetwork, train: Batch, search: Batch, *, second_o
     else:
         (gradient,) = torch.autograd.grad(loss(network, search), [network.alpha])
     _move([network.alpha], [gradient], -3e-4)
-    found = loss(network, train)
-    _move(weights, torch.autograd.grad(found, weights), -RATE)
-    return found.item()
+    _move(weights, torch.autograd.grad(loss(network, train), weights), -RATE)
 
 
 @torch.no_grad()

@@ -57,8 +57,8 @@ def apply_search(
             softmax of alpha, or a sample.
         images: float32[B, H, W, channels].
         dtype: What features are computed in; statistics are float32.
-        remat: Keep the inputs of edges alone for the gradient, and compute each edge twice: a tenth of the memory, and on
-            CPUs no more time.
+        remat: Keep the inputs of edges alone for the gradient, and compute each edge twice: a tenth of the memory, and
+            on CPUs no more time.
 
     Returns:
         Logits float32[B, K].
