@@ -9,6 +9,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from hadas_jax import bench_commands, commands, device_commands, import_commands, train_commands
 from hadas_jax.deploy_cli_commands import DEPLOY_COMMANDS
 from hadas_jax.dnas_cli_commands import DNAS_COMMANDS, RetrainGenotype, SearchArchitecture
+from hadas_jax.export_cli_commands import EXPORT_COMMANDS
 from hadas_jax.methods import Settings, TrainSettings
 from hadas_jax.methods.eh_dnas import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
@@ -301,6 +302,7 @@ COMMANDS: dict[str, type[Command]] = {
     "devices fit": FitDevice,
     "devices profile": ProfileMachine,
     **DEPLOY_COMMANDS,
+    **EXPORT_COMMANDS,
     **REPORT_COMMANDS,
     **DNAS_COMMANDS,
 }

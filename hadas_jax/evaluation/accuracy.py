@@ -196,14 +196,21 @@ def outcomes_given(
         images, labels = data.take(jnp.minimum(start + jnp.arange(batch), size - 1))
         shaped = resize(images, resolution).astype(jnp.dtype(dtype))
         logits = apply(space, params, stats, backbone, shaped, skip=skip)
-        return _outcomes(logits.exits, logits.confidence, labels, available)
+        return outcomes_of_logits(logits.exits, logits.confidence, labels, available)
 
     found = jax.lax.map(judge, batch * jnp.arange(count))
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(len(available), -1)[:, :size], found)
 
 
-def _outcomes(exits: jax.Array, confidence: jax.Array, labels: jax.Array, available: jax.Array) -> Outcomes:
-    """Outcomes of one batch, from logits [E + 1, B, K] and confidence logits [E, B]."""
+def outcomes_of_logits(exits: jax.Array, confidence: jax.Array, labels: jax.Array, available: jax.Array) -> Outcomes:
+    """Returns the outcomes of one batch.
+
+    Args:
+      exits: float32[E + 1, B, K], logits of every exit and last the classifier.
+      confidence: float32[E, B], logits of the heads' own confidence.
+      labels: int32[B].
+      available: bool[E + 1], exits that the backbone has, and True for the classifier.
+    """
     log_probabilities = jax.nn.log_softmax(exits)
     probabilities = jnp.exp(log_probabilities)
     batch = exits.shape[1]

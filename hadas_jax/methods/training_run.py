@@ -247,9 +247,9 @@ class TrainingRun:
         settings = self.settings
         how = Judgement(batch=settings.eval_batch, group=settings.group, dtype=settings.dtype)
         with memory_named("--stats-batches", settings.stats_batches, "batches"):
-            return Judge(self.space, params, self._calibration_batches(), how)
+            return Judge(self.space, params, self.calibration_batches(), how)
 
-    def _calibration_batches(self) -> jax.Array:
+    def calibration_batches(self) -> jax.Array:
         """Random training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
         batches = min(self.settings.stats_batches, self._steps_per_epoch)
         train = self.splits.train

@@ -1,0 +1,140 @@
+"""Segments of a static network as ONNX, one node or a few for each layer; needs the extra `onnx`.
+
+Written from the layers, not traced: every convolution is one `Conv` node, whatever JAX makes of it on this machine.
+Inside, images are [B, C, H, W] as ONNX has them.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from hadas_jax.deploy.layers import Layer, Segment, Weights
+
+OPSET, IR_VERSION = 17, 8  # of onnxruntime 1.13 and later
+_EPSILON = 1e-5
+_SIMPLE: dict[str, tuple[str, dict[str, float]]] = {
+    "relu": ("Relu", {}),
+    "leaky_relu": ("LeakyRelu", {"alpha": 0.01}),
+    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+    "add": ("Add", {}),
+}
+
+
+def require_onnx() -> None:
+    """Raises unless the extra is there.
+
+    Raises:
+      ValueError: the extra is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        raise ValueError("--format onnx: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
+
+
+def segment_as_onnx(
+    segment: Segment, weights: Weights, *, shapes: dict[str, tuple[int, ...]], batch: int | None = None
+) -> bytes:
+    """Returns an ONNX model of a segment, with its weights; inputs and outputs have the names of the segment.
+
+    Args:
+      segment: to write.
+      weights: of its layers, or of all.
+      shapes: of outputs, [H, W, C] or [C], from `output_shapes`.
+      batch: images at once; None: any number.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = _Nodes(weights, shapes)
+    for layer in segment.layers:
+        nodes.add(layer)
+
+    def described(name: str) -> Any:
+        shape = shapes[name]
+        first = (shape[2], *shape[:2]) if len(shape) == 3 else shape
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ("B" if batch is None else batch, *first))
+
+    graph = helper.make_graph(
+        nodes.nodes,
+        "segment",
+        [described(segment.takes)],
+        [described(name) for name in segment.outputs],
+        initializer=nodes.arrays,
+    )
+    opset = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="hadas_jax")
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+class _Nodes:
+    """Collects nodes and constants."""
+
+    def __init__(self, weights: Weights, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.nodes: list[Any] = []
+        self.arrays: list[Any] = []
+        self._weights, self._shapes = weights, shapes
+
+    def add(self, layer: Layer) -> None:
+        """Adds the nodes of a layer."""
+        name, inputs = layer.name, layer.inputs
+        own = {part: np.asarray(leaf) for part, leaf in self._weights.get(name, {}).items()}
+        match layer.kind:
+            case "conv" | "depthwise":
+                self._convolution(layer, own)
+            case "linear" if len(self._shapes[name]) == 3:
+                self._convolution(layer, {**own, "kernel": own["kernel"][None, None]})
+            case "linear":
+                constants = [self._array(f"{name}/{part}", own[part]) for part in ("kernel", "bias") if part in own]
+                self._node("Gemm", (*inputs, *constants), name)
+            case "batch_norm":
+                constants = [self._array(f"{name}/{part}", own[part]) for part in ("scale", "bias", "mean", "var")]
+                self._node("BatchNormalization", (*inputs, *constants), name, epsilon=_EPSILON)
+            case "swish":
+                self._node("Mul", (*inputs, self._node("Sigmoid", inputs, f"{name}/sigmoid")), name)
+            case "half":
+                odd = [size % 2 for size in self._shapes[inputs[0]][:2]]
+                two = {"kernel_shape": [2, 2], "strides": [2, 2]}
+                self._node("AveragePool", inputs, name, **two, pads=[*odd, *odd], count_include_pad=1)
+            case "mean":
+                self._node("Flatten", (self._node("GlobalAveragePool", inputs, f"{name}/pixel"),), name)
+            case "gate":
+                axes = self._array(f"{name}/axes", np.array([2, 3], np.int64))
+                factor = self._node("Unsqueeze", (inputs[1], axes), f"{name}/factor")
+                self._node("Mul", (inputs[0], factor), name)
+            case "resize":
+                down = self._node("MatMul", (self._array(f"{name}/rows", own["rows"]), *inputs), f"{name}/down")
+                self._node("MatMul", (down, self._array(f"{name}/columns", own["rows"].T)), name)
+            case kind:
+                operator, attributes = _SIMPLE[kind]
+                self._node(operator, inputs, name, **attributes)
+
+    def _convolution(self, layer: Layer, own: dict[str, np.ndarray]) -> None:
+        kernel, groups = own["kernel"], 1
+        if layer.kind == "depthwise":
+            kernel, groups = kernel[:, :, None], kernel.shape[-1]
+        parts = {"kernel": kernel.transpose(3, 2, 0, 1), **{part: own[part] for part in ("bias",) if part in own}}
+        constants = [self._array(f"{layer.name}/{part}", leaf) for part, leaf in parts.items()]
+        self._node(
+            "Conv",
+            (*layer.inputs, *constants),
+            layer.name,
+            kernel_shape=list(kernel.shape[:2]),
+            strides=[layer.stride] * 2,
+            pads=[layer.padding] * 4,
+            group=groups,
+        )
+
+    def _node(self, operator: str, inputs: tuple[str, ...], output: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def _array(self, name: str, values: np.ndarray) -> str:
+        from onnx import numpy_helper
+
+        self.arrays.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name

@@ -1,0 +1,206 @@
+"""Runs an exported network with early exit on onnxruntime: NumPy and onnxruntime are all that it needs.
+
+    python -m hadas_jax.deploy.runtime DIR images.npz
+
+This file imports nothing of the package, and `hadas export --format onnx` puts a copy beside the network.
+Samples that are sure enough stop at an exit, and the following segments run on those that are left.
+Shapes: N images, B batch, H, W height and width, C channels, K classes, e exits.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FORM = "hadas_jax.export/1"
+MANIFEST = "manifest.json"
+
+
+class Predictions(NamedTuple):
+    """What a network says of some images.
+
+    Attributes:
+      labels: int64[N].
+      exits: int64[N], where each image stopped: 0 .. e - 1, or e for the classifier.
+      scores: float32[N], how sure that exit was; the threshold's score at an exit, probability at the classifier.
+    """
+
+    labels: np.ndarray
+    exits: np.ndarray
+    scores: np.ndarray
+
+
+class Runtime:
+    """A network that `hadas export --format onnx` wrote.
+
+    Args:
+      directory: of the export.
+      threads: of onnxruntime.
+
+    Raises:
+      ValueError: one line: no export, another form or format, or a damaged file.
+
+    Example:
+      >>> network = Runtime("runs/digits/export")  # doctest: +SKIP
+      >>> network(images).labels  # doctest: +SKIP
+    """
+
+    def __init__(self, directory: Path | str, *, threads: int = 1) -> None:
+        self.directory = Path(directory)
+        self.manifest = read_manifest(directory)
+        if self.manifest["format"] != "onnx":
+            raise ValueError(f"{directory}: expected an export of format onnx, got {self.manifest['format']}")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._segments = self.manifest["segments"]
+        self._sessions = [
+            onnxruntime.InferenceSession(self.directory / segment["file"], options, providers=["CPUExecutionProvider"])
+            for segment in self._segments
+        ]
+
+    @property
+    def exits(self) -> int:
+        """Number of exits, the classifier aside."""
+        return len(self._segments) - 1
+
+    def __call__(self, images: np.ndarray, *, batch: int = 256) -> Predictions:
+        """Predicts.
+
+        Args:
+          images: uint8 or floating [N, H, W, C] as the data set has them, not standardised.
+          batch: images at once; an export of a fixed batch takes that one.
+
+        Raises:
+          ValueError: images of another shape.
+        """
+        fixed = self.manifest["batch"]
+        parts = [
+            self._some(self.standardise(images[start : start + (fixed or batch)]))
+            for start in range(0, len(images), fixed or batch)
+        ]
+        if not parts:
+            return Predictions(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        return Predictions(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+    def standardise(self, images: np.ndarray) -> np.ndarray:
+        """Returns images [B, H, W, C] as the first segment takes them, float32[B, C, H, W]."""
+        described = self.manifest["input"]
+        if images.ndim == 3 and described["shape"][2] == 1:
+            images = images[..., None]
+        if list(images.shape[1:]) != described["shape"]:
+            raise ValueError(f"images: expected shape [N, *{described['shape']}], got {list(images.shape)}")
+        values = images.astype(np.float32)
+        if images.dtype == np.uint8:
+            values = values / np.float32(255)
+        mean, deviation = (np.asarray(described[name], np.float32) for name in ("mean", "deviation"))
+        return np.ascontiguousarray(((values - mean) / deviation).transpose(0, 3, 1, 2))
+
+    def run_segment(self, number: int, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs one segment on what it takes; returns `features`, `logits` and `confidence`, those that there are."""
+        described, session, fixed = self._segments[number], self._sessions[number], self.manifest["batch"]
+        count = len(x)
+        if fixed and count < fixed:
+            x = np.concatenate([x, np.zeros((fixed - count, *x.shape[1:]), x.dtype)])
+        names = described["outputs"]
+        found = session.run(list(names.values()), {described["input"]: x})
+        return {kind: leaf[:count] for kind, leaf in zip(names, found, strict=True)}
+
+    def _some(self, x: np.ndarray) -> Predictions:
+        labels, exits = np.zeros(len(x), np.int64), np.full(len(x), self.exits)
+        sure, left = np.zeros(len(x), np.float32), np.arange(len(x))
+        for number, described in enumerate(self._segments):
+            found = self.run_segment(number, x)
+            score = exit_score(found["logits"], found.get("confidence"), described["score"])
+            threshold = described["threshold"]
+            if number == self.exits:
+                stops = np.ones(len(left), bool)
+            else:
+                stops = np.zeros(len(left), bool) if threshold is None else score >= np.float32(threshold)
+            stopped = left[stops]
+            labels[stopped], exits[stopped] = found["logits"][stops].argmax(axis=1), number
+            sure[stopped], left = score[stops], left[~stops]
+            if not len(left):
+                break
+            x = found["features"][~stops]
+        return Predictions(labels, exits, sure)
+
+
+def exit_score(logits: np.ndarray, confidence: np.ndarray | None, policy: str) -> np.ndarray:
+    """Returns float32[B]: how sure an exit is, higher is surer.
+
+    Args:
+      logits: float32[B, K].
+      confidence: float32[B, 1], the exit's own, for the policy `learned`.
+      policy: confidence (largest probability), entropy (its negative, in nats) or learned.
+    """
+    if policy == "learned" and confidence is not None:
+        return confidence[:, 0]
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    logarithms = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    if policy == "confidence":
+        return np.exp(logarithms).max(axis=1)
+    return (np.exp(logarithms) * logarithms).sum(axis=1)
+
+
+def read_manifest(directory: Path | str) -> dict[str, Any]:
+    """Reads what an export holds, and checks its files.
+
+    Raises:
+      ValueError: one line: there is none, of another form or version, or a file is missing or damaged.
+    """
+    directory = Path(directory)
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{directory}: expected an export as hadas export writes, got none (no {MANIFEST})")
+    try:
+        manifest = json.loads(path.read_text())
+        form, files = manifest["form"], manifest["files"]
+        if form == FORM:
+            missing = {"format", "batch", "input", "segments"} - set(manifest)
+            described = {name: files[name] for name in files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected the manifest of an export, cannot read it") from error
+    if form != FORM:
+        raise ValueError(f"{path}: expected form {FORM}, got {form!r}")
+    if missing:
+        raise ValueError(f"{path}: expected {sorted(missing)[0]}, got none")
+    for name, wanted in described.items():
+        file = directory / name
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
+            raise ValueError(f"{file}: expected the file that {MANIFEST} describes, it is missing or damaged")
+    return manifest
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Judges an export on labelled images; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Runs an exported network with early exit on labelled images.")
+    parser.add_argument("directory", type=Path, help="that hadas export --format onnx wrote")
+    parser.add_argument("images", type=Path, help="npz file with images [N, H, W, C] and, if known, labels [N]")
+    parser.add_argument("--batch", type=int, default=256, help="images at once")
+    parser.add_argument("--threads", type=int, default=1, help="of onnxruntime")
+    parsed = parser.parse_args(arguments)
+    try:
+        network = Runtime(parsed.directory, threads=parsed.threads)
+        with np.load(parsed.images) as arrays:
+            images, labels = arrays["images"], arrays["labels"] if "labels" in arrays.files else None
+        found = network(images, batch=parsed.batch)
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        print(f"runtime: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(f"images {len(images)}")
+    if labels is not None:
+        print(f"accuracy {np.mean(found.labels == labels):.4f}")
+    names = [segment["name"] for segment in network.manifest["segments"]]
+    for name, share in zip(names, np.bincount(found.exits, minlength=len(names)) / max(len(images), 1), strict=True):
+        print(f"{name} {share:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Where a selected network comes from: the data and the supernet of its search."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hadas_jax.data import LabelledImages, Splits, load_dataset
+from hadas_jax.deploy.architecture import Architecture, Normalisation
+from hadas_jax.deploy.materialise import materialise
+from hadas_jax.deploy.static_network import StaticNetwork
+from hadas_jax.deploy.weights import place_from, supernet_directory
+from hadas_jax.methods.settings import Settings
+from hadas_jax.methods.training_inputs import standardised_by
+from hadas_jax.methods.training_run import TrainingRun
+from hadas_jax.supernet import BatchStats, Parameters, apply, estimate_batch_stats, resize
+
+_BATCH = 128
+
+
+def data_of(architecture: Architecture) -> Splits:
+    """Returns the data that a network was searched on, standardised as it takes it.
+
+    Raises:
+      ValueError: the data set is not there any more, or another one.
+    """
+    settings, space = _settings(architecture), architecture.space
+    splits = load_dataset(
+        settings.dataset,
+        seed=settings.seed,
+        data_dir=settings.data_dir,
+        image_size=settings.image_size,
+        evaluation_images=settings.evaluation_images,
+    )
+    if splits.channels != space.in_channels or splits.classes > space.classes:
+        raise ValueError(
+            f"--dataset {settings.dataset}: expected images of {space.in_channels} channels in at most {space.classes} "
+            f"classes as the network takes, got {splits.channels} channels and {splits.classes} classes"
+        )
+    by = architecture.normalisation
+    return splits if by is None else standardised_by(splits, by.mean, by.deviation)
+
+
+def _settings(architecture: Architecture) -> Settings:
+    return Settings.from_mapping(architecture.origin.settings, source="origin.settings")
+
+
+class Sources:
+    """A selected network beside its supernet.
+
+    Args:
+      architecture: the network.
+      file: its ARCH.json.
+
+    Attributes:
+      run: the data, and the supernet as `loaded`.
+
+    Raises:
+      ValueError: the data set or the supernet is not there any more, or they are others.
+    """
+
+    def __init__(self, architecture: Architecture, file: Path | str) -> None:
+        self._directory = supernet_directory(architecture, file)
+        settings = dataclasses.replace(_settings(architecture), checkpoint=str(self._directory))
+        self.run = TrainingRun(settings, fine_tune=False)
+        self._architecture, self._backbone = architecture, architecture.decoded
+        self._resolution = int(self._backbone.resolution)
+        self._space = dataclasses.replace(self.run.space, resolution=(self._resolution,))
+        self._stats = self._estimated()
+
+    @property
+    def _params(self) -> Parameters:
+        return self.run.initial_parameters()
+
+    def _estimated(self) -> BatchStats:
+        """Batch-norm statistics as the search estimated them when it judged the backbone."""
+        return estimate_batch_stats(
+            self._space,
+            self._params,
+            self._backbone,
+            self.run.calibration_batches(),
+            skip="blocks",
+            resolution=self._resolution,
+            dtype=self.run.settings.dtype,
+        )
+
+    def network(self, folder: Path) -> StaticNetwork:
+        """Cuts the network out.
+
+        Args:
+          folder: that it will be written to.
+        """
+        splits, given = self.run.splits, self._architecture
+        normalisation = Normalisation(mean=splits.mean, deviation=splits.deviation)
+        supernet = place_from(folder, self._directory)
+        architecture = given.model_copy(update={"normalisation": normalisation, "supernet": supernet})
+        segments, weights = materialise(
+            self._space,
+            self._params,
+            self._stats,
+            backbone=self._backbone,
+            exits=given.exits,
+            image_size=splits.image_size,
+        )
+        return StaticNetwork(architecture, segments, weights, splits.image_size)
+
+    def masked_logits(self, data: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what the supernet with masks predicts at the network's exits.
+
+        Returns:
+          Logits float32[e + 1, N, K], the classifier last, and confidence logits float32[e, N].
+        """
+        params, stats, backbone = self._params, self._stats, self._backbone
+
+        @jax.jit
+        def some(images: jax.Array, params: Parameters, stats: BatchStats) -> tuple[jax.Array, jax.Array]:
+            found = apply(self._space, params, stats, backbone, resize(images, self._resolution))
+            return found.exits, found.confidence
+
+        parts = []
+        for start in range(0, data.count, _BATCH):
+            images, _ = data.take(jnp.arange(start, min(start + _BATCH, data.count)))
+            padded = jnp.pad(images, ((0, _BATCH - len(images)), (0, 0), (0, 0), (0, 0)))
+            logits, confidence = some(padded, params, stats)
+            parts.append((np.asarray(logits)[:, : len(images)], np.asarray(confidence)[:, : len(images)]))
+        mask = self._architecture.exit_mask
+        logits, confidence = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+        return logits[np.append(mask, True)], confidence[mask]

@@ -1,0 +1,151 @@
+"""A materialised network on disk: `network.json` and `weights.npz` beside its `architecture.json`."""
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pydantic
+
+from hadas_jax.deploy.architecture import Architecture, read_architecture, write_architecture
+from hadas_jax.deploy.fold import fold_batch_norm
+from hadas_jax.deploy.layers import Segment, Weights, segments_as_json
+from hadas_jax.workdir import ARCHITECTURE, versions, write_text
+from hw_models.messages import explain, show
+
+FORM = "hadas_jax.network/1"
+NETWORK, WEIGHTS = "network.json", "weights.npz"
+_OWN = (NETWORK, WEIGHTS, ARCHITECTURE)
+
+
+@dataclass(frozen=True)
+class StaticNetwork:
+    """A network of its own size, with what is needed to use it.
+
+    Attributes:
+      architecture: what it was selected as; its thresholds are those of this network.
+      segments: one for each exit, and last for the classifier.
+      weights: of their layers.
+      image_size: height and width of the images that it takes.
+    """
+
+    architecture: Architecture
+    segments: tuple[Segment, ...]
+    weights: Weights
+    image_size: int
+
+    def folded(self) -> "StaticNetwork":
+        """Returns this network with batch norm folded into the layers before it."""
+        segments, weights = fold_batch_norm(self.segments, self.weights)
+        return StaticNetwork(self.architecture, segments, weights, self.image_size)
+
+
+def holds_network(place: Path | str) -> bool:
+    """Whether a path is a directory with a materialised network."""
+    return (Path(place) / NETWORK).is_file()
+
+
+def require_place(directory: Path | str, own: tuple[str, ...], *, mark: str, overwrite: bool = False) -> Path:
+    """Checks that files may be written to a directory, and creates it.
+
+    Args:
+      directory: none, an empty one, or with `overwrite` one that such files were written to.
+      own: patterns of the files' names.
+      mark: the file among them that says what they are.
+      overwrite: replace them.
+
+    Raises:
+      ValueError: the directory holds something else, or what may not be replaced.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory}: expected a directory, got a file")
+    held = sorted(entry for entry in directory.iterdir()) if directory.is_dir() else []
+    foreign = [entry.name for entry in held if not any(entry.match(pattern) for pattern in own)]
+    if foreign or (held and not (directory / mark).is_file()):
+        other = foreign[0] if foreign else held[0].name
+        raise ValueError(f"{directory}: expected none, an empty directory or one with {mark}, got one with {other}")
+    if held and not overwrite:
+        raise ValueError(f"{directory} holds {mark}: --overwrite replaces it")
+    if not directory.absolute().parent.is_dir():
+        raise ValueError(f"{directory}: expected a directory in an existing folder")
+    for entry in held:
+        entry.unlink()
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+def save_network(directory: Path | str, network: StaticNetwork, *, overwrite: bool = False) -> None:
+    """Writes a network; `network.json` comes last, so that what it describes is whole.
+
+    Raises:
+      ValueError: the directory holds something else, or a network that may not be replaced.
+    """
+    directory = require_place(directory, _OWN, mark=NETWORK, overwrite=overwrite)
+    arrays: dict[str, Any] = {
+        f"{layer}/{name}": np.asarray(leaf) for layer, own in network.weights.items() for name, leaf in own.items()
+    }
+    np.savez(directory / WEIGHTS, **arrays)
+    write_architecture(directory / ARCHITECTURE, network.architecture, overwrite=True)
+    content = {
+        "form": FORM,
+        "image_size": network.image_size,
+        "weights": {"file": WEIGHTS, "sha256": _digest((directory / WEIGHTS).read_bytes())},
+        "segments": segments_as_json(network.segments),
+        "versions": versions(),
+    }
+    write_text(directory / NETWORK, json.dumps(content, indent=1) + "\n")
+
+
+def load_network(directory: Path | str) -> StaticNetwork:
+    """Reads a network that `save_network` wrote.
+
+    Raises:
+      ValueError: one line: there is none, it is damaged, or of another form or version.
+    """
+    directory = Path(directory)
+    path = directory / NETWORK
+    if not path.is_file():
+        raise ValueError(f"{directory}: expected a network as hadas materialise writes, got none (no {NETWORK})")
+    try:
+        content = json.loads(path.read_text())
+        form = content["form"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a network as hadas materialise writes, cannot read it") from error
+    if form != FORM:
+        raise ValueError(f"{path}: expected form {FORM}, got {show(form)}")
+    try:
+        segments = pydantic.TypeAdapter(tuple[Segment, ...]).validate_python(content.get("segments"))
+        image_size = pydantic.TypeAdapter(pydantic.PositiveInt).validate_python(content.get("image_size"))
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{path}: {explain(error.errors()[0])}") from error
+    weights = _weights(directory / WEIGHTS, content.get("weights"))
+    return StaticNetwork(read_architecture(directory), segments, weights, image_size)
+
+
+def _weights(path: Path, described: object) -> Weights:
+    try:
+        blob = path.read_bytes()
+        wanted = described["sha256"]  # type: ignore[index]
+        if _digest(blob) != wanted:
+            raise ValueError("digests differ")
+        with np.load(io.BytesIO(blob)) as arrays:
+            leaves = {name: jnp.asarray(arrays[name]) for name in arrays.files}
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: expected the weights that {NETWORK} describes, they are damaged or others"
+        ) from error
+    weights: Weights = {}
+    for name, leaf in leaves.items():
+        layer, own = name.split("/")
+        weights.setdefault(layer, {})[own] = leaf
+    return weights
+
+
+def _digest(blob: bytes) -> str:
+    return hashlib.sha256(blob).hexdigest()

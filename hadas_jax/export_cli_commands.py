@@ -1,0 +1,61 @@
+"""The commands that take a network to a device and their flags: thin, each is a library call."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from hadas_jax import export_commands
+from hadas_jax.deploy.export import Format
+
+
+@dataclass(frozen=True)
+class MaterialiseNetwork:
+    """Cut a selected network out of its supernet: weights of its own size, nothing masked, with its exits.
+
+    Writes network.json, weights.npz and architecture.json, and compares the network with the supernet.
+    """
+
+    network: Positional[Annotated[Path, arg(metavar="ARCH.json")]]
+    """File that hadas select wrote, or the work directory with it."""
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="DIR")] = None
+    """Directory to write; by default network/ beside ARCH.json."""
+    fold_batch_norm: FlagCreatePairsOff[bool] = False
+    """Fold batch norm into the layers before it; hadas export does so anyway, hadas fine-tune needs it unfolded."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace the network in the directory."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        export_commands.materialise_network(
+            self.network, output=self.output, fold_batch_norm=self.fold_batch_norm, overwrite=self.overwrite
+        )
+
+
+@dataclass(frozen=True)
+class ExportNetwork:
+    """Export a network for a device: one segment for each exit, a manifest, and for ONNX a small runtime.
+
+    The export is compared with JAX on the test split, and timed on this machine.
+    """
+
+    network: Positional[Annotated[Path, arg(metavar="NETWORK")]]
+    """Directory of hadas materialise or fine-tune, an ARCH.json, or a work directory with one."""
+    format: Format = "stablehlo"
+    """stablehlo: as jax.export serialises it. onnx: needs the extra onnx. saved: layers and weights."""
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="DIR")] = None
+    """Directory to write; by default export/ beside the network."""
+    batch: int | None = None
+    """Images at once; by default any number."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace the export in the directory."""
+
+    def run(self) -> None:
+        """Executes the command."""
+        export_commands.export(
+            self.network, format=self.format, output=self.output, batch=self.batch, overwrite=self.overwrite
+        )
+
+
+EXPORT_COMMANDS = {"materialise": MaterialiseNetwork, "export": ExportNetwork}
