@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,6 +60,8 @@ class Experiment:
     """Random networks that predictors are fitted to."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """JSON file for all figures."""
+    data_dir: str | None = None
+    """As --data-dir of hadas dnas search."""
     smoke: bool = False
     """All stages at their smallest, to see that they work."""
 
@@ -205,13 +207,19 @@ def table(rows: list[dict[str, Any]], *, seeds: int) -> Table:
     return shown
 
 
-def main(default: Experiment) -> None:
-    """Reads flags over the defaults of a data set, compares, prints the table and writes all figures as JSON."""
-    experiment = tyro.cli(Experiment, default=default, config=(tyro.conf.FlagCreatePairsOff,))
+def main(default: Experiment, arguments: Sequence[str] | None = None) -> None:
+    """Reads flags over the defaults of a data set, compares, prints the table and writes all figures as JSON.
+
+    Args:
+      default: of a data set.
+      arguments: None: those of the command line.
+    """
+    experiment = tyro.cli(Experiment, args=arguments, default=default, config=(tyro.conf.FlagCreatePairsOff,))
+    data = {"dataset": experiment.dataset, "data_dir": experiment.data_dir}
     experiment = dataclasses.replace(
         experiment,
-        search=dataclasses.replace(experiment.search, dataset=experiment.dataset),
-        retrain=dataclasses.replace(experiment.retrain, dataset=experiment.dataset),
+        search=dataclasses.replace(experiment.search, **data),  # type: ignore[arg-type]
+        retrain=dataclasses.replace(experiment.retrain, **data),  # type: ignore[arg-type]
     )
     if experiment.smoke:
         experiment = smallest(experiment)
@@ -243,7 +251,7 @@ def smallest(experiment: Experiment) -> Experiment:
         experiment,
         seeds=experiment.seeds[:1],
         networks=3000,
-        search=dataclasses.replace(experiment.search, channels=2, cells=2, epochs=1),
+        search=dataclasses.replace(experiment.search, channels=2, cells=3, epochs=1),
         retrain=dataclasses.replace(experiment.retrain, channels=2, cells=2, epochs=1),
     )
 

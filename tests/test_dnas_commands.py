@@ -12,7 +12,7 @@ from hadas_jax.methods.eh_dnas import DnasSettings
 from hadas_jax.spaces.darts import parse_code
 from hadas_jax.spaces.genotypes import code_of, parse_genotype
 
-TINY = "--channels 2 --cells 2 --epochs 2 --batch 128 --order first --predictor-samples 3000 --augmentation none"
+TINY = "--channels 2 --cells 3 --epochs 2 --batch 128 --order first --predictor-samples 3000 --augmentation none"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +63,7 @@ def test_budget_and_clocks_of_a_device_are_kept_and_reported(tmp_path):
         minimise="energy",
         max_energy_mj=5.0,
         channels=2,
-        cells=2,
+        cells=3,
         epochs=1,
         batch=256,
         order="first",

@@ -101,9 +101,10 @@ class DnasSettings(StoredSettings):
         check_fields(self, ("dataset", "hardware", "fpga"), str, "text")
         check_fields(self, ("data_dir", "predictor", "power_mode", "number_format"), str, "text", optional=True)
         check_fields(self, ("search_clocks", "remat"), bool, "true or false")
-        for name in ("epochs", "batch", "cells", "predictor_samples"):
+        for name in ("epochs", "batch", "predictor_samples"):
             check_number(name, getattr(self, name), int, lowest=1)
         check_number("channels", self.channels, int, lowest=2)
+        check_number("cells", self.cells, int, lowest=3)  # normal cells besides the two reduce cells
         check_number("seed", self.seed, int, lowest=0)
         if self.image_size is not None:
             check_number("image_size", self.image_size, int, lowest=1)

@@ -28,7 +28,7 @@ WRONG = [
     ("max_energy_mj", 3.0, "--max-energy-mj: expected with a device as --hardware, got it with generic; "),
     ("budget_ascent", 0, "--budget-ascent: expected a number above 0, got 0"),
     ("channels", 1, "--channels: expected a whole number of at least 2, got 1"),
-    ("cells", 0, "--cells: expected a whole number of at least 1, got 0"),
+    ("cells", 2, "--cells: expected a whole number of at least 3, got 2"),
     ("priced", "luck", "--priced: expected one of data, e2e-perf, got 'luck'"),
     ("order", "third", "--order: expected one of first, second, got 'third'"),
     ("relaxation", "luck", "--relaxation: expected one of softmax, gumbel, got 'luck'"),

@@ -1,0 +1,72 @@
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from fake_tfds import write_fake_set
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+pytestmark = pytest.mark.slow
+
+
+def _load(name):
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    """What the scripts share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXPERIMENTS))
+        yield _load("eh_dnas_comparison")
+        for name in [name for name in sys.modules if name.startswith("eh_dnas_")]:
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def finished(comparison, tmp_path_factory):
+    """The arguments of a small experiment on a fake CIFAR-10, its folder and its figures."""
+    place, out = tmp_path_factory.mktemp("prepared"), tmp_path_factory.mktemp("experiment")
+    write_fake_set(place, "cifar10", classes=10, counts={"train": 600, "test": 100})
+    arguments = ["--smoke", "--data-dir", str(place), "--hardware", "generic", "tx2-gpu"]
+    arguments += ["--out", str(out / "runs"), "-o", str(out / "figures.json")]
+    comparison.main(_load("eh_dnas_cifar10").DEFAULT, arguments)
+    return arguments, out, json.loads((out / "figures.json").read_text())
+
+
+def test_all_searches_are_compared_with_plain_darts(finished):
+    _, _, figures = finished
+    rows = {(row["hardware"], row["guide"]): row for row in figures["summary"]}
+    assert set(rows) == {
+        ("generic", "plain"),
+        ("generic", "lookup"),
+        ("generic", "predictor"),
+        ("tx2-gpu", "plain"),
+        ("tx2-gpu", "roofline"),
+    }
+    for (hardware, guide), row in rows.items():
+        assert row["images_per_s"] > 0, hardware
+        assert 0 <= row["test_accuracy"] <= 1
+        if guide == "plain":
+            assert row["speed_over_plain"] == 1
+            assert row["points_over_plain"] == 0
+    assert len(figures["networks"]) == 4
+    assert figures["versions"]["jax"]
+
+
+def test_a_finished_experiment_runs_nothing_anew(comparison, finished):
+    arguments, out, figures = finished
+    files = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
+    comparison.main(_load("eh_dnas_cifar10").DEFAULT, arguments)
+    assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()} == files
+    assert json.loads((out / "figures.json").read_text())["networks"] == figures["networks"]
+
+
+@pytest.mark.parametrize("name", ["eh_dnas_digits", "eh_dnas_fashion_mnist"])
+def test_defaults_of_the_other_data_sets_are_settings_that_fit(comparison, name):
+    assert _load(name).DEFAULT.search.priced == "e2e-perf"
