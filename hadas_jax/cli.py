@@ -29,6 +29,7 @@ _HELP = """Hardware-aware search for dynamic neural networks: backbone, early ex
     hadas select WORKDIR              chooses a network of a finished search: --max-latency-ms, --prefer, ...
     hadas show WORKDIR                shows it: blocks, exits, clocks, who stops where
     hadas materialise WORKDIR         cuts it out of the supernet: weights of its own size, nothing masked
+    hadas fine-tune NETWORK           trains its exits and classifier together, sets thresholds anew
     hadas export WORKDIR --format onnx       one segment for each exit, a manifest and a small runtime
     hadas operating-points WORKDIR    its best clocks for every deadline and power cap
     hadas runs                        lists work directories with their state

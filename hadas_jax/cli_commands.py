@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Protocol
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from hadas_jax import bench_commands, commands, device_commands, import_commands, train_commands
+from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
 from hadas_jax.deploy_cli_commands import DEPLOY_COMMANDS
 from hadas_jax.dnas_cli_commands import DNAS_COMMANDS, RetrainGenotype, SearchArchitecture
-from hadas_jax.export_cli_commands import EXPORT_COMMANDS
+from hadas_jax.export_cli_commands import EXPORT_COMMANDS, FineTuneNetwork
 from hadas_jax.methods import Settings, TrainSettings
 from hadas_jax.methods.eh_dnas import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
@@ -312,5 +313,6 @@ RUNS: dict[type[Command], type[StoredSettings]] = {
     Search: Settings,
     Train: TrainSettings,
     RetrainGenotype: RetrainSettings,
+    FineTuneNetwork: FineTuneSettings,
     SearchArchitecture: DnasSettings,
 }

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
 from hadas_jax.methods import Progress, Result, Run, Settings, TrainSettings
 from hadas_jax.methods.eh_dnas.settings import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
@@ -25,6 +26,7 @@ KINDS: dict[type, str] = {
     TrainSettings: "train",
     DnasSettings: "dnas-search",
     RetrainSettings: "dnas-retrain",
+    FineTuneSettings: "fine-tune",
 }
 
 AnySettings = TypeVar("AnySettings", bound=StoredSettings)

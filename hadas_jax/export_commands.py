@@ -1,5 +1,6 @@
-"""The commands that take a selected network to a device, as library calls: materialise it, export it."""
+"""The commands that take a selected network to a device, as library calls: materialise, fine-tune, export."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -7,14 +8,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from hadas_jax.commands import default_workdir, followed, settings_of_run
 from hadas_jax.deploy.architecture import architecture_file, read_architecture
 from hadas_jax.deploy.export import Format, export_network
 from hadas_jax.deploy.export_check import ExportCheck, check_export
+from hadas_jax.deploy.fine_tune import FineTuneResult, FineTuneRun
+from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
 from hadas_jax.deploy.runtime import read_manifest
-from hadas_jax.deploy.source import Sources, data_of
-from hadas_jax.deploy.static_network import StaticNetwork, holds_network, load_network, save_network
+from hadas_jax.deploy.source import Sources, data_of, network_at
+from hadas_jax.deploy.static_network import StaticNetwork, holds_network, save_network
 from hadas_jax.deploy.static_outcomes import predict
 from hadas_jax.outputs import say
+from hadas_jax.workdir import WorkDir
 
 NETWORK, EXPORT = "network", "export"  # folders beside ARCH.json
 
@@ -64,15 +69,61 @@ def against_supernet(sources: Sources, network: StaticNetwork) -> float:
     return max(float(np.abs(ours - masked).max() / np.abs(masked).max()) for masked, ours in pairs if masked.size)
 
 
-def network_at(place: Path | str) -> StaticNetwork:
-    """Reads a materialised network, or cuts out the one of an ARCH.json or of a work directory with one.
+def fine_tune(
+    settings: FineTuneSettings | None = None,
+    *,
+    workdir: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    console: Console | None = None,
+) -> FineTuneResult:
+    """Trains a selected network further, sets its thresholds anew, and reports on the test split.
+
+    Args:
+      settings: of the run; None: when resuming those that the run was started with.
+      workdir: of the run; None: a new one, runs/<time>-<dataset>-fine-tune.
+      resume: continue the run in `workdir`; a finished one is only judged again.
+      overwrite: replace the run in `workdir`.
+      tensorboard: write metrics into tensorboard/ too; needs the extra `tensorboard`.
+      console: for progress and the table; None: standard output.
+
+    Returns:
+      The network with its figures before and after. The work directory then holds network/ (for `export`),
+      result.json, config.json, metrics.jsonl and checkpoints/.
 
     Raises:
-      ValueError: there is neither, or it does not fit.
+      ValueError: settings, network, data, checkpoints or the work directory do not fit, or the loss does not stay
+        finite.
     """
-    if holds_network(place):
-        return load_network(place)
-    return Sources(read_architecture(place), architecture_file(place)).network(Path(place))
+    settings = settings_of_run(settings, FineTuneSettings, workdir=workdir, resume=resume, overwrite=overwrite)
+    run = FineTuneRun(settings)
+    dataset = str(run.network.architecture.origin.settings["dataset"])
+    path = Path(workdir) if workdir is not None else default_workdir(dataset, "fine-tune")
+    place = WorkDir(path, kind="fine-tune", tensorboard=tensorboard)
+    if Path(settings.network).resolve().is_relative_to(path.resolve()) and not resume:
+        raise ValueError(
+            f"{settings.network}: expected a network outside the work directory {path}, which a new run replaces"
+        )
+    if not resume:
+        place.start(dataclasses.asdict(settings), overwrite=overwrite)
+    console = console or Console(file=sys.stdout)
+    result = followed(run.execute, place, console)
+    console.print(_before_and_after(result))
+    say(console, f"Written: {place.path}/network (for hadas show, hadas export), result.json")
+    return result
+
+
+def _before_and_after(result: FineTuneResult) -> Table:
+    table = Table(title="Test split, as deployed")
+    for heading in ("", "accuracy", "latency ms", "energy mJ", "stop at each exit", "classifier alone"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, found in (("before", result.before), ("after", result.after)):
+        deployed = found.deployable
+        shares = " ".join(f"{share:.1%}" for share in found.shares)
+        costs = (f"{deployed.latency_s * 1e3:.3f}", f"{deployed.energy_j * 1e3:.3g}")
+        table.add_row(name, f"{deployed.accuracy:.2%}", *costs, shares, f"{found.static.accuracy:.2%}")
+    return table
 
 
 def export(

@@ -94,7 +94,8 @@ class Runtime:
         if images.ndim == 3 and described["shape"][2] == 1:
             images = images[..., None]
         if list(images.shape[1:]) != described["shape"]:
-            raise ValueError(f"images: expected shape [N, *{described['shape']}], got {list(images.shape)}")
+            wanted = ", ".join(map(str, described["shape"]))
+            raise ValueError(f"images: expected shape [N, {wanted}], got {list(images.shape)}")
         values = images.astype(np.float32)
         if images.dtype == np.uint8:
             values = values / np.float32(255)

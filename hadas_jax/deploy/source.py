@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits, load_dataset
-from hadas_jax.deploy.architecture import Architecture, Normalisation
+from hadas_jax.deploy.architecture import Architecture, Normalisation, architecture_file, read_architecture
 from hadas_jax.deploy.materialise import materialise
-from hadas_jax.deploy.static_network import StaticNetwork
+from hadas_jax.deploy.static_network import StaticNetwork, holds_network, load_network
 from hadas_jax.deploy.weights import place_from, supernet_directory
 from hadas_jax.methods.settings import Settings
 from hadas_jax.methods.training_inputs import standardised_by
@@ -128,3 +128,14 @@ class Sources:
         mask = self._architecture.exit_mask
         logits, confidence = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
         return logits[np.append(mask, True)], confidence[mask]
+
+
+def network_at(place: Path | str) -> StaticNetwork:
+    """Reads a materialised network, or cuts out the one of an ARCH.json or of a work directory with one.
+
+    Raises:
+      ValueError: there is neither, or it does not fit.
+    """
+    if holds_network(place):
+        return load_network(place)
+    return Sources(read_architecture(place), architecture_file(place)).network(Path(place))

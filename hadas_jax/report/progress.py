@@ -21,12 +21,14 @@ _UNITS = {
     "predictor": "epochs",
     "architecture": "steps",
     "retrain": "steps",
+    "fine-tune": "steps",
     "thresholds": "",
     "test": "",
 }
 _SHOWN = {
     "loss": "loss {:.3f}",
     "accuracy": "accuracy {:.1%}",
+    "exit_accuracy": "exits {:.1%}",
     "train_accuracy": "training accuracy {:.1%}",
     "images_per_s": "derived {:,.0f} images/s",
     "validation_accuracy": "validation {:.1%}",
