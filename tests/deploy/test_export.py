@@ -1,0 +1,138 @@
+import dataclasses
+import json
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from static_networks import at_median_scores, static_network
+
+from hadas_jax.data import LabelledImages
+from hadas_jax.deploy.export import export_network
+from hadas_jax.deploy.export_check import check_export
+from hadas_jax.deploy.runtime import read_manifest
+from hadas_jax.deploy.static_network import load_network, save_network
+from hadas_jax.deploy.static_outcomes import exits_taken, outcomes_at_exits, predict
+
+
+@pytest.fixture(scope="module")
+def data():
+    """70 random images of bytes, standardised as the network takes them."""
+    rng = np.random.default_rng(4)
+    images, labels = rng.integers(0, 256, (70, 9, 9, 1), np.uint8), rng.integers(0, 3, 70)
+    by = (jnp.array([0.25], jnp.float32), jnp.array([0.5], jnp.float32))
+    return LabelledImages(jnp.asarray(images), jnp.asarray(labels, jnp.int32), *by)
+
+
+@pytest.fixture(scope="module")
+def network(small_space, small_network, data):
+    """A network at whose exits samples stop and go on."""
+    return at_median_scores(static_network(small_space, small_network), data)
+
+
+@pytest.mark.parametrize(("format", "batch"), [("stablehlo", None), ("saved", None), ("onnx", None), ("onnx", 32)])
+def test_an_export_stops_every_image_where_jax_does(network, data, tmp_path, format, batch):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    export_network(tmp_path / "export", network, format=format, batch=batch)
+    check = check_export(tmp_path / "export", network, data)
+    assert check.difference < 1e-4
+    assert (check.other_exits, check.other_labels) == (0, 0)
+    assert check.is_equal
+    assert 0.2 < check.shares[0] < 0.8
+    assert check.shares[1] > 0
+    assert check.shares[2] > 0
+    assert len(check.latency_s) == 3
+    assert 0 < check.latency_s[0] < check.latency_s[2]
+
+
+def test_a_network_with_other_weights_is_noticed(network, data, tmp_path):
+    export_network(tmp_path / "export", network, format="saved")
+    logits = {**network.weights["logits"], "kernel": network.weights["logits"]["kernel"] * 1.01}
+    other = dataclasses.replace(network, weights={**network.weights, "logits": logits})
+    check = check_export(tmp_path / "export", other, data)
+    assert check.difference > 1e-4
+    assert not check.is_equal
+
+
+def test_the_manifest_says_what_a_device_needs(network, tmp_path):
+    export_network(tmp_path / "export", network, format="saved")
+    manifest = read_manifest(tmp_path / "export")
+    assert manifest["form"] == "hadas_jax.export/1"
+    assert manifest["class_names"] == ["a", "b", "c"]
+    assert manifest["input"] == {"shape": [9, 9, 1], "bytes_are_divided_by": 255, "mean": [0.25], "deviation": [0.5]}
+    segments = manifest["segments"]
+    assert [segment["name"] for segment in segments] == ["exit after block 1", "exit after block 3", "classifier"]
+    assert [segment["threshold"] for segment in segments[:2]] == list(network.architecture.thresholds)
+    assert segments[2]["threshold"] is None
+    latency = [segment["latency_s"] for segment in segments]
+    assert latency == sorted(latency)
+    assert manifest["clocks"]["device"] == "tx2-gpu"
+    assert manifest["clocks"]["deadlines"]
+
+
+def test_an_exit_where_none_may_stop_has_no_threshold(network, tmp_path):
+    never = network.architecture.model_copy(update={"thresholds": (float("inf"), 0.5)})
+    export_network(tmp_path / "export", dataclasses.replace(network, architecture=never), format="saved")
+    assert read_manifest(tmp_path / "export")["segments"][0]["threshold"] is None
+
+
+def test_a_network_is_read_back_as_it_was_written(network, tmp_path):
+    save_network(tmp_path / "network", network)
+    found = load_network(tmp_path / "network")
+    assert found.segments == network.segments
+    assert found.architecture == network.architecture
+    for layer, own in network.weights.items():
+        for name, leaf in own.items():
+            np.testing.assert_array_equal(found.weights[layer][name], leaf)
+
+
+def test_damaged_and_foreign_networks_are_refused(network, tmp_path):
+    place = tmp_path / "network"
+    with pytest.raises(ValueError, match="expected a network as hadas materialise writes, got none"):
+        load_network(place)
+    save_network(place, network)
+    with pytest.raises(ValueError, match="--overwrite replaces it"):
+        save_network(place, network)
+    (place / "weights.npz").write_bytes((place / "weights.npz").read_bytes()[:-9])
+    with pytest.raises(ValueError, match="they are damaged or others"):
+        load_network(place)
+    content = json.loads((place / "network.json").read_text())
+    (place / "network.json").write_text(json.dumps(content | {"form": "hadas_jax.network/9"}))
+    with pytest.raises(ValueError, match=r"expected form hadas_jax\.network/1, got .hadas_jax\.network/9."):
+        load_network(place)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("unsaved")
+    with pytest.raises(ValueError, match=r"got one with thesis\.txt"):
+        save_network(tmp_path / "mine", network, overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "unsaved"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "tflite"}, "--format: expected one of stablehlo, onnx, saved, got 'tflite'"),
+        ({"batch": 0}, "--batch"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_written(network, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        export_network(tmp_path / "export", network, **arguments)
+    assert not (tmp_path / "export").exists()
+
+
+def test_a_missing_extra_is_named(network, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ValueError, match=r"expected the extra onnx, got none; pip install 'hadas-jax\[onnx\]'"):
+        export_network(tmp_path / "export", network, format="onnx")
+    assert not (tmp_path / "export").exists()
+
+
+def test_a_sample_stops_at_the_first_exit_that_is_sure_enough(network, data):
+    logits, confidence = predict(network.segments, network.weights, data, batch=16)
+    outcomes = outcomes_at_exits(logits, confidence, np.asarray(data.labels))
+    taken = exits_taken(outcomes, network.architecture.thresholds, "confidence")
+    sure = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    for sample, exit_ in enumerate(taken):
+        passed = [sure[e, sample].max() >= network.architecture.thresholds[e] for e in range(2)]
+        assert exit_ == (passed.index(True) if any(passed) else 2)

@@ -1,0 +1,71 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from static_networks import cut
+
+from hadas_jax.deploy.fold import fold_batch_norm, is_folded
+from hadas_jax.deploy.static_apply import output_shapes, run_network
+from hadas_jax.spaces import available_exits, block_active
+from hadas_jax.supernet import apply, resize
+
+
+@pytest.fixture(scope="module")
+def masked(small_space, small_network, quick_jit):
+    """What the supernet with masks predicts, compiled once for all backbones."""
+    return quick_jit(lambda backbone, images: apply(small_space, *small_network, backbone, images))
+
+
+def _genomes(space):
+    drawn = np.random.default_rng(5).integers(0, space.codec.cardinalities, (1, len(space.codec.cardinalities)))
+    return [space.smallest_genome, space.largest_genome, *drawn.astype(np.int32)]
+
+
+@pytest.mark.parametrize(("which", "image_size"), [(0, 9), (1, 9), (2, 9), (2, 7)])
+def test_a_cut_network_equals_the_masked_supernet_at_its_exits(
+    small_space, small_network, masked, quick_jit, which, image_size
+):
+    genome = _genomes(small_space)[which]
+    backbone = small_space.decode(jnp.asarray(genome))
+    available = np.asarray(available_exits(small_space, backbone))
+    own = np.cumsum(np.asarray(block_active(small_space, backbone)))[small_space.first_exit :] - 1
+    images = jax.random.normal(jax.random.key(1), (5, image_size, image_size, 1))
+    wanted = masked(backbone, resize(images, 9))
+    segments, weights = cut(small_space, small_network, genome, own[available].tolist(), image_size)
+    logits, confidence = quick_jit(run_network, static_argnums=0)(segments, weights, images)
+    np.testing.assert_allclose(logits, wanted.exits[np.append(available, True)], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(confidence, wanted.confidence[available], rtol=1e-5, atol=1e-5)
+    folded, fewer = fold_batch_norm(segments, weights)
+    assert is_folded(folded)
+    assert not is_folded(segments)
+    logits, confidence = quick_jit(run_network, static_argnums=0)(folded, fewer, images)
+    np.testing.assert_allclose(logits, wanted.exits[np.append(available, True)], rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(confidence, wanted.confidence[available], rtol=1e-4, atol=2e-5)
+
+
+def test_a_folded_network_is_folded_to_itself(small_space, small_network):
+    once = fold_batch_norm(*cut(small_space, small_network, small_space.largest_genome, (1,)))
+    twice = fold_batch_norm(*once)
+    assert twice[0] == once[0]
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), twice[1], once[1]))
+
+
+def test_weights_have_the_size_of_the_network(small_space, small_network):
+    segments, weights = cut(small_space, small_network, small_space.smallest_genome, (1,))
+    assert weights["stem"]["kernel"].shape == (3, 3, 1, 8)
+    assert weights["block0_depthwise"]["kernel"].shape == (3, 3, 16)
+    assert weights["block1_squeeze"]["kernel"].shape == (16, 8)
+    assert weights["logits"]["kernel"].shape == (16, 3)
+    assert set(weights) <= {layer.name for segment in segments for layer in segment.layers}
+    assert "block2" not in {layer.name for segment in segments for layer in segment.layers}
+
+
+def test_a_segment_takes_what_the_one_before_hands_on(small_space, small_network):
+    segments, weights = cut(small_space, small_network, small_space.largest_genome, (1, 4))
+    assert [segment.takes for segment in segments] == ["images", "block1", "block4"]
+    assert [segment.features for segment in segments] == ["block1", "block4", None]
+    shapes = output_shapes(segments, weights, image_size=9, channels=1)
+    assert shapes["images"] == (9, 9, 1)
+    assert shapes["block1"] == (3, 3, 16)
+    assert shapes["block4"] == (2, 2, 24)
+    assert shapes["logits"] == (3,)

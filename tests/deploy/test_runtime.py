@@ -1,0 +1,115 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from static_networks import at_median_scores, static_network
+
+from hadas_jax.data import LabelledImages
+from hadas_jax.deploy.export import export_network
+from hadas_jax.deploy.runtime import Runtime, exit_score, main, read_manifest
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Random images of bytes."""
+    return np.random.default_rng(2).integers(0, 256, (23, 9, 9, 1), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def network(small_space, small_network, images):
+    """A network at whose exits samples stop and go on."""
+    by = (jnp.array([0.25], jnp.float32), jnp.array([0.5], jnp.float32))
+    data = LabelledImages(jnp.asarray(images), jnp.zeros(23, jnp.int32), *by)
+    return at_median_scores(static_network(small_space, small_network), data)
+
+
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory):
+    """Its export as ONNX."""
+    place = tmp_path_factory.mktemp("onnx") / "export"
+    export_network(place, network, format="onnx")
+    return place
+
+
+def test_the_runtime_needs_no_jax(exported, images, tmp_path):
+    np.savez(tmp_path / "images.npz", images=images, labels=np.zeros(23, np.int64))
+    code = (
+        "import sys; import hadas_jax.deploy.runtime as runtime; "
+        f"assert runtime.main([{str(exported)!r}, {str(tmp_path / 'images.npz')!r}]) == 0; "
+        "assert not {'jax', 'flax', 'onnx'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "images 23"
+    assert lines[1].startswith("accuracy 0.")
+    shares = [float(line.split()[-1]) for line in lines[2:]]
+    assert len(shares) == 3
+    assert sum(shares) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_copy_beside_the_network_is_the_runtime(exported):
+    done = subprocess.run([sys.executable, exported / "runtime.py", "--help"], capture_output=True, check=True)
+    assert b"early exit" in done.stdout
+
+
+def test_predictions_do_not_depend_on_the_batch(exported, images):
+    network = Runtime(exported)
+    whole, single = network(images), network(images, batch=1)
+    np.testing.assert_array_equal(whole.labels, single.labels)
+    np.testing.assert_array_equal(whole.exits, single.exits)
+    np.testing.assert_allclose(whole.scores, single.scores, rtol=1e-5)
+    assert len(np.unique(whole.exits)) > 1
+    assert network(images[:0]).labels.shape == (0,)
+
+
+def test_bytes_are_floats_over_255(exported, images):
+    network = Runtime(exported)
+    floats = network(images.astype(np.float32) / 255)
+    np.testing.assert_array_equal(network(images).exits, floats.exits)
+    np.testing.assert_array_equal(network(images[..., 0]).labels, floats.labels)
+
+
+def test_a_sample_goes_on_only_where_it_is_not_sure(exported, network, images):
+    runtime = Runtime(exported)
+    first = runtime.run_segment(0, runtime.standardise(images))
+    score = exit_score(first["logits"], None, "confidence")
+    threshold = np.float32(network.architecture.thresholds[0])
+    np.testing.assert_array_equal(runtime(images).exits == 0, score >= threshold)
+
+
+def test_scores_are_those_of_the_policies():
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3]], np.float32))
+    confidence = np.array([[2.0], [-1.0]], np.float32)
+    np.testing.assert_allclose(exit_score(logits, confidence, "confidence"), [0.7, 1 / 3], rtol=1e-6)
+    entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))
+    np.testing.assert_allclose(exit_score(logits, confidence, "entropy"), [-entropy, -np.log(3)], rtol=1e-6)
+    np.testing.assert_array_equal(exit_score(logits, confidence, "learned"), [2, -1])
+
+
+def test_damaged_exports_are_refused_in_one_line(exported, images, tmp_path, capsys):
+    with pytest.raises(ValueError, match="expected an export as hadas export writes, got none"):
+        read_manifest(tmp_path)
+    place = tmp_path / "copy"
+    shutil.copytree(exported, place)
+    (place / "segment1.onnx").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"segment1.onnx: expected the file that manifest.json describes"):
+        Runtime(place)
+    assert main([str(place), "none.npz"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    manifest = json.loads((place / "manifest.json").read_text())
+    for change, message in (
+        ({"form": "hadas_jax.export/2"}, "expected form hadas_jax.export/1"),
+        ({"format": "saved", "files": {}}, "expected an export of format onnx, got saved"),
+        ({"files": 3}, "cannot read it"),
+    ):
+        (place / "manifest.json").write_text(json.dumps(manifest | change))
+        with pytest.raises(ValueError, match=message):
+            Runtime(place)
+    with pytest.raises(ValueError, match=r"expected shape \[N, 9, 9, 1\], got \[23, 8, 8, 1\]"):
+        Runtime(exported)(images[:, :8, :8])

@@ -1,0 +1,70 @@
+"""A static network of random weights, cut out of a small space, for suites about deployment."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from hadas_jax.deploy.architecture import (
+    Architecture,
+    Clocks,
+    DeviceOfNetwork,
+    Normalisation,
+    OnSplit,
+    Origin,
+    SupernetPlace,
+    backbone_in_words,
+)
+from hadas_jax.deploy.materialise import materialise
+from hadas_jax.deploy.static_network import StaticNetwork
+from hadas_jax.deploy.static_outcomes import outcomes_at_exits, predict
+from hadas_jax.methods.limits import NO_LIMITS
+from hadas_jax.methods.results import Performance
+from hw_models import operating_points, read_device_file
+
+_SPLIT = OnSplit(
+    **dict.fromkeys(("ideal", "deployable", "static"), Performance(0.1, 0.002, 0.01)), shares=(0.5, 0.3, 0.2)
+)
+
+
+def cut(space, network, genome, exits, image_size=9):
+    """Segments and weights of a genome."""
+    backbone = space.decode(jnp.asarray(genome, jnp.int32))
+    return materialise(space, *network, backbone=backbone, exits=exits, image_size=image_size)
+
+
+def static_network(space, network, *, thresholds=(0.5, 0.5), policy="confidence") -> StaticNetwork:
+    """The largest backbone with exits after blocks 1 and 3."""
+    use = DeviceOfNetwork(file=read_device_file("tx2-gpu"), number_format="fp32")
+    points = operating_points(use.load())
+    genome = tuple(space.largest_genome.tolist())
+    architecture = Architecture(
+        space=space,
+        genome=genome,
+        backbone=backbone_in_words(space.largest()),
+        exits=(1, 3),
+        thresholds=thresholds,
+        policy=policy,
+        found_by="deployable",
+        clocks_mhz=Clocks(
+            **{name: float(np.asarray(getattr(points, f"{name}_hz"))[-1]) / 1e6 for name in ("core", "memory", "host")}
+        ),
+        device=use,
+        weights=1,
+        class_names=("a", "b", "c"),
+        normalisation=Normalisation(mean=(0.25,), deviation=(0.5,)),
+        supernet=SupernetPlace(path="supernet", sha256="0" * 64),
+        selection=_SPLIT,
+        test=_SPLIT,
+        origin=Origin(workdir="run", prefer="knee", limits=NO_LIMITS, settings={}, versions={}),
+    )
+    return StaticNetwork(architecture, *cut(space, network, genome, (1, 3)), 9)
+
+
+def at_median_scores(network, data) -> StaticNetwork:
+    """The network with thresholds at the middle of the scores that it gives some images."""
+    outcomes = outcomes_at_exits(*predict(network.segments, network.weights, data), np.asarray(data.labels))
+    scores, middle = np.sort(np.asarray(outcomes.confidence[:-1]), axis=1), data.count // 2
+    thresholds = tuple(float(pair.mean()) for pair in scores[:, middle - 1 : middle + 1])
+    architecture = network.architecture.model_copy(update={"thresholds": thresholds})
+    return dataclasses.replace(network, architecture=architecture)
