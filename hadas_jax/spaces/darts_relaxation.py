@@ -76,6 +76,43 @@ def relaxed_code(alpha: jax.Array, temperature: ArrayLike = 1.0) -> jax.Array:
     return jnp.concatenate([1.0 - shares, shares * operations], axis=-1)
 
 
+def sampled_codes(key: jax.Array, alpha: jax.Array, count: int) -> jax.Array:
+    """Draws networks as `relaxed_code` has them, with its gradient (straight-through, Bengio et al., 2013).
+
+    A cost model that is not linear, and knows networks alone, is asked about networks: the mean of its answers is the
+    expected cost. Its answer for the mean of all networks is another figure, which may not depend on alpha at all.
+
+    Args:
+        key: Random key.
+        alpha: float32[28, 8].
+        count: N.
+
+    Returns:
+        float32[N, 28, 8], one-hot; the derivative of each by alpha is that of `relaxed_code`.
+
+    Raises:
+        ValueError: `alpha` has another shape.
+    """
+    soft = relaxed_code(alpha)
+    fixed = jax.lax.stop_gradient(alpha)
+
+    def draw(key: jax.Array) -> jax.Array:
+        edge_key, operation_key = jax.random.split(key)
+        strength = jnp.max(jax.nn.log_softmax(fixed, axis=-1)[:, 1:], axis=-1)
+        # The two largest of a node, with Gumbel noise, are a draw without replacement.
+        strength = strength + jax.random.gumbel(edge_key, strength.shape, alpha.dtype)
+        digits = 1 + jax.random.categorical(operation_key, fixed[:, 1:], axis=-1)
+        kept = [
+            _largest_two(strength[cell * EDGES + a : cell * EDGES + b])
+            for cell in range(len(CELLS))
+            for a, b in itertools.pairwise(_STARTS)
+        ]
+        return jax.nn.one_hot(jnp.where(jnp.concatenate(kept), digits, 0), len(OPERATIONS), dtype=alpha.dtype)
+
+    hard = jax.vmap(draw)(jax.random.split(key, count))
+    return hard + (soft - jax.lax.stop_gradient(soft))[None]
+
+
 def check_alpha(alpha: jax.Array) -> None:
     """Raises `ValueError` unless alpha is floating and of shape [28, 8]."""
     if alpha.shape != _SHAPE or not jnp.issubdtype(alpha.dtype, jnp.floating):
@@ -94,3 +131,9 @@ def _inclusion(log_weights: jax.Array) -> jax.Array:
     log_second = log_weights[None, :] + others
     log_second = log_second - jax.scipy.special.logsumexp(log_second, axis=1, keepdims=True)
     return jnp.exp(log_first) + jnp.exp(jax.scipy.special.logsumexp(log_first[:, None] + log_second, axis=0))
+
+
+def _largest_two(strength: jax.Array) -> jax.Array:
+    """Which of a node's edges are its two strongest, [n] -> bool[n]."""
+    _, best = jax.lax.top_k(strength, 2)
+    return jnp.any(best[:, None] == jnp.arange(len(strength), dtype=best.dtype)[None], axis=0)

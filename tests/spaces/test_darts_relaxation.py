@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hadas_jax.spaces.darts import EDGE_NODE, NODES, derive_code, sample_codes
-from hadas_jax.spaces.darts_relaxation import gumbel_shares, relaxed_code, softmax_shares
+from hadas_jax.spaces.darts import EDGE_NODE, NODES, derive_code, is_valid, sample_codes
+from hadas_jax.spaces.darts_relaxation import gumbel_shares, relaxed_code, sampled_codes, softmax_shares
 
 
 def _alpha(seed, scale=1.0):
@@ -79,3 +79,19 @@ def test_gumbel_sample_is_nearly_one_hot_when_cold_and_follows_alpha():
 def test_alpha_of_another_form_is_refused(relax, alpha):
     with pytest.raises(ValueError, match=r"alpha: expected float\[28, 8\], got"):
         relax(jnp.asarray(alpha))
+
+
+def test_sampled_codes_are_networks_as_likely_as_the_relaxed_code_says():
+    alpha = _alpha(4)
+    found = jax.jit(lambda key: sampled_codes(key, alpha, 20_000))(jax.random.key(0))
+    assert bool(jnp.all(is_valid(jnp.argmax(found, axis=-1).astype(jnp.int32))))
+    np.testing.assert_allclose(jnp.mean(found, axis=0), relaxed_code(alpha), atol=0.02)
+
+
+def test_sampled_codes_have_the_gradient_of_the_relaxed_code():
+    weights = jax.random.normal(jax.random.key(9), (28, 8))
+    alpha, key = _alpha(5), jax.random.key(0)
+    by_samples = jax.grad(lambda alpha: jnp.sum(weights * jnp.mean(sampled_codes(key, alpha, 3), axis=0)))(alpha)
+    np.testing.assert_allclose(
+        by_samples, jax.grad(lambda alpha: jnp.sum(weights * relaxed_code(alpha)))(alpha), atol=1e-6
+    )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from hadas_jax.spaces.darts_relaxation import relaxed_code, sampled_codes
 from hadas_jax.spaces.darts_workload import darts_workload
 from hadas_jax.spaces.throughput_tables import throughput_table
 from hw_models import (
@@ -28,6 +29,8 @@ from hw_models import (
 )
 from hw_models.accelerator import DartsNetwork, Fpga
 from hw_models.predictors import ThroughputPredictor, predict_throughput
+
+_SAMPLES = 64  # networks whose mean cost stands for the expected one
 
 
 class Costs(NamedTuple):
@@ -48,13 +51,13 @@ class Hardware:
 
     Attributes:
       name: of the device, or of paradigm and FPGA.
-      relaxed: distribution over codes float32[28, 8] -> costs, differentiable.
+      relaxed: (alpha float32[28, 8], PRNG key) -> expected costs of the networks that alpha relaxes, differentiable.
       exact: code int[28] -> costs; image_s is infinite where a network does not fit.
       points: operating points, leaves float32[F]; None for accelerators.
     """
 
     name: str
-    relaxed: Callable[[jax.Array], Costs]
+    relaxed: Callable[[jax.Array, jax.Array], Costs]
     exact: Callable[[jax.Array], Costs]
     points: OperatingPoint | None
 
@@ -73,13 +76,13 @@ def device_hardware(device: Device, network: DartsNetwork) -> Hardware:
         found = cost_everywhere(sum_layers(clock_grid(darts_workload(network, architecture), device)), device)
         return Costs(found.latency_s + per_run[0], found.energy_j + per_run[1])
 
-    return Hardware(device.name, costs, costs, points)
+    return Hardware(device.name, lambda alpha, key: costs(relaxed_code(alpha)), costs, points)
 
 
 def accelerator_hardware(
     paradigm: str, network: DartsNetwork, *, fpga: Fpga, predictor: ThroughputPredictor | None
 ) -> Hardware:
-    """Prices networks by E2E-Perf, and relaxed ones by a predictor of it.
+    """Prices networks by E2E-Perf, and relaxed ones by the geometric mean of a predictor's answers for samples of them.
 
     Args:
       paradigm: `generic` or `pipeline`.
@@ -92,10 +95,12 @@ def accelerator_hardware(
     """
     throughputs = throughput_table(paradigm, network, fpga=fpga)
 
-    def relaxed(architecture: jax.Array) -> Costs:
+    def relaxed(alpha: jax.Array, key: jax.Array) -> Costs:
         if predictor is None:
             raise ValueError("predictor: expected one to price relaxed networks by, got none")
-        return Costs(1.0 / predict_throughput(predictor, architecture).throughput[None], None)
+        networks = sampled_codes(key, alpha, _SAMPLES)
+        logs = jax.vmap(lambda network: jnp.log(predict_throughput(predictor, network).throughput))(networks)
+        return Costs(jnp.exp(-jnp.mean(logs))[None], None)
 
     def exact(code: jax.Array) -> Costs:
         return Costs(1.0 / throughputs(code[None]), None)

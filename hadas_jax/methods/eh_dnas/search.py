@@ -2,10 +2,10 @@
 
 Jiang et al., "EH-DNAS: End-to-End Hardware-aware Differentiable Neural Architecture Search", 2021,
 https://arxiv.org/abs/2111.12299, on DARTS, https://arxiv.org/abs/1806.09055. In each step
-    1. alpha descends  L_search(w', softmax(alpha)) + hardware loss(relaxed code of alpha),
+    1. alpha descends  L_search(w', softmax(alpha)) + hardware loss(alpha),
     2. the weights descend  L_train(w, softmax(alpha)),
 where w' = w in first order and w one step ahead in second order. The hardware loss knows nothing of images and its
-gradient goes straight to alpha; cost models take the relaxed code, a distribution over networks, not raw alpha.
+gradient goes straight to alpha; cost models are asked about the networks that alpha relaxes, not about raw alpha.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from hadas_jax.loop import Metrics, Step
 from hadas_jax.methods.eh_dnas.hardware import Hardware, at_point
 from hadas_jax.methods.eh_dnas.objective import Objective, ascend, chosen_point, excess, hardware_loss
 from hadas_jax.spaces.darts import derive_code
-from hadas_jax.spaces.darts_relaxation import gumbel_shares, relaxed_code, softmax_shares
+from hadas_jax.spaces.darts_relaxation import gumbel_shares, softmax_shares
 from hadas_jax.supernet import Tree
 from hadas_jax.training.bilevel import Batch, BilevelState, Loss, WeightDescent, bilevel_step, init_bilevel
 
@@ -109,10 +109,11 @@ def search_step(search: Search) -> Step:
         multipliers = jnp.zeros(0, jnp.float32) if state.multipliers is None else state.multipliers
 
         def search_loss(weights: Tree, alpha: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            loss, metrics = train_loss(weights, alpha, batch, key)
+            network_key, hardware_key = jax.random.split(key)
+            loss, metrics = train_loss(weights, alpha, batch, network_key)
             if objective.is_blind:
                 return loss, metrics
-            cost, _ = hardware_loss(objective, hardware.relaxed(relaxed_code(alpha)), multipliers)
+            cost, _ = hardware_loss(objective, hardware.relaxed(alpha, hardware_key), multipliers)
             return loss + cost, metrics
 
         bilevel, metrics = bilevel_step(

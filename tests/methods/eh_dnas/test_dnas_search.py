@@ -42,7 +42,7 @@ def _search(**changed):
     objective = Objective(metric="latency", weight=0.0, form="log", reference=1.0, budgets=(), ascent=0.1)
     fields = {
         "network": _network,
-        "hardware": Hardware("toy", _costs, _costs, None),
+        "hardware": Hardware("toy", lambda alpha, key: _costs(relaxed_code(alpha)), _costs, None),
         "objective": dataclasses.replace(objective, **changed.pop("objective", {})),
         "descent": WeightDescent(schedule=lambda step: jnp.float32(0.05)),
         "optimiser": optax.sgd(0.1),
@@ -107,7 +107,9 @@ def test_metrics_are_of_the_network_that_alpha_stands_for():
 
 
 def test_a_network_that_does_not_fit_is_worth_no_images_and_raises_the_multiplier():
-    nothing_fits = Hardware("full", _costs, lambda code: Costs(jnp.full(1, jnp.inf), None), None)
+    nothing_fits = Hardware(
+        "full", lambda alpha, key: _costs(relaxed_code(alpha)), lambda code: Costs(jnp.full(1, jnp.inf), None), None
+    )
     search = _search(hardware=nothing_fits, objective={"budgets": (Budget("latency", 6.0),)})
     state, metrics = _stepped(search)
     assert float(metrics["images_per_s"]) == 0
