@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,9 +7,12 @@ import pytest
 
 from hadas_jax.methods.eh_dnas.hardware import accelerator_hardware, device_hardware
 from hadas_jax.spaces.darts import sample_codes
+from hadas_jax.spaces.darts_relaxation import sampled_codes
 from hadas_jax.spaces.darts_workload import darts_workload
+from hadas_jax.spaces.throughput_tables import throughput_table
 from hw_models import default_point, load_device, network_cost, operating_points
 from hw_models.accelerator import DartsNetwork, generic_table_throughputs, load_fpga, published_generic_table
+from hw_models.predictors import fit_predictor, predict_throughput, predict_throughputs, recipe_of
 
 KEY = jax.random.key(7)
 NETWORK = DartsNetwork()
@@ -43,6 +48,41 @@ def test_gradient_of_a_devices_cost_is_finite_and_pays_for_convolutions(name):
     gradient = jax.grad(lambda alpha: jnp.sum(jnp.log(hardware.relaxed(alpha, KEY).image_s)))(alpha)
     assert np.isfinite(gradient).all()
     by_operation = np.asarray(gradient).sum(axis=0)
+    assert by_operation[5] > by_operation[3]  # sep_conv_5x5 and skip_connect
+
+
+@pytest.fixture(scope="module")
+def predicted():
+    """The pipeline accelerator with a predictor of it."""
+    fpga = load_fpga("ku115")
+    codes = sample_codes(jax.random.key(1), 3000)
+    throughputs = throughput_table("pipeline", NETWORK, fpga=fpga)(codes)
+    recipe = dataclasses.replace(recipe_of("mlp"), hidden=(32,), epochs=10, batch=100)
+    predictor = fit_predictor(jax.random.key(2), codes, throughputs, recipe=recipe).predictor
+    return predictor, accelerator_hardware("pipeline", NETWORK, fpga=fpga, predictor=predictor)
+
+
+def test_an_accelerators_expected_cost_at_a_one_hot_alpha_is_its_predictors_for_the_network(predicted):
+    predictor, hardware = predicted
+    relaxed = hardware.relaxed(80.0 * jax.nn.one_hot(CODE, 8), KEY)
+    np.testing.assert_allclose(relaxed.image_s[0], 1 / predict_throughput(predictor, CODE).throughput, rtol=1e-4)
+
+
+def test_an_accelerators_expected_cost_is_the_mean_over_networks(predicted):
+    predictor, hardware = predicted
+    alpha = 0.5 * jax.random.normal(jax.random.key(3), (28, 8))
+    codes = jnp.argmax(sampled_codes(jax.random.key(4), alpha, 4000), axis=-1).astype(jnp.int32)
+    expected = -jnp.mean(jnp.log(predict_throughputs(predictor, codes).throughput))
+    found = [jnp.log(hardware.relaxed(alpha, jax.random.key(seed)).image_s[0]) for seed in range(5)]
+    np.testing.assert_allclose(jnp.mean(jnp.stack(found)), expected, atol=0.05)
+
+
+def test_gradient_of_a_pipeline_pays_for_what_makes_its_slowest_stage(predicted):
+    _, hardware = predicted
+    slope = jax.grad(lambda alpha, key: jnp.log(hardware.relaxed(alpha, key).image_s[0]))
+    keys = jax.random.split(KEY, 8)
+    by_operation = np.mean([np.asarray(slope(jnp.zeros((28, 8)), key)) for key in keys], axis=0).sum(axis=0)
+    assert np.isfinite(by_operation).all()
     assert by_operation[5] > by_operation[3]  # sep_conv_5x5 and skip_connect
 
 
