@@ -19,7 +19,9 @@ DEFAULT = Experiment(
     dataset="cifar10",
     out=Path("runs/eh_dnas_cifar10"),
     networks=1_400_000,
-    search=DnasSettings(epochs=50, alpha_learning_rate=3e-4, weight=0.3, augmentation="crop-flip", order="second"),
+    search=DnasSettings(
+        priced="e2e-perf", epochs=50, alpha_learning_rate=3e-4, weight=0.3, augmentation="crop-flip", order="second"
+    ),
     retrain=RetrainSettings(channels=36, cells=20, epochs=600, drop_path=0.3, augmentation="crop-flip", remat=True),
 )
 

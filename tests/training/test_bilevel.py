@@ -14,7 +14,6 @@ from hadas_jax.training.bilevel import (
 )
 from hadas_jax.training.optimisers import global_norm
 
-
 WEIGHTS = {"w": jnp.array([0.3, -0.7, 1.1]), "b": jnp.array(0.2)}
 ALPHA = jnp.array([0.5, -0.4])
 KEYS = (jax.random.key(1), jax.random.key(2))
@@ -33,8 +32,11 @@ def _loss(weights, alpha, batch, key):
     return jnp.mean((logit - labels.astype(jnp.float32)) ** 2), {"accuracy": jnp.mean(logit)}
 
 
-def _state(optimiser=optax.sgd(0.1)):
-    state = init_bilevel(WEIGHTS, ALPHA, optimiser)
+OPTIMISER = optax.sgd(0.1)
+
+
+def _state():
+    state = init_bilevel(WEIGHTS, ALPHA, OPTIMISER)
     momentum = {"w": jnp.array([0.1, 0.2, -0.3]), "b": jnp.array(-0.2)}
     return state.replace(momentum=momentum)
 
@@ -91,10 +93,9 @@ def test_first_order_gradient_is_that_of_the_search_loss_alone():
 
 @pytest.mark.parametrize("second_order", [False, True])
 def test_a_step_moves_the_architecture_first_and_the_weights_by_it(second_order):
-    optimiser = optax.sgd(0.1)
     descent = WeightDescent(schedule=lambda step: jnp.float32(0.5), momentum=0.5, weight_decay=0.01, clip=1e6)
-    state = _state(optimiser)
-    step = bilevel_step(_loss, _loss, descent=descent, optimiser=optimiser, second_order=second_order)
+    state = _state()
+    step = bilevel_step(_loss, _loss, descent=descent, optimiser=OPTIMISER, second_order=second_order)
     following, metrics = step(state, jax.random.key(3), (_batch(0), _batch(1)))
     _, gradient = architecture_gradient(
         _loss, _loss, state, (_batch(0), _batch(1)), keys=KEYS, descent=descent if second_order else None
