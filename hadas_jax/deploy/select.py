@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.methods.limits import Limits, relative_excess
+from hadas_jax.methods.designs import excess_of
+from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.results import Design, Result
 
 PREFERENCES = ("knee", "accuracy", "latency", "energy")
@@ -82,15 +82,15 @@ def select(objectives: np.ndarray, limits: Limits, *, weights: np.ndarray, prefe
     order = _by_merit(objectives, prefer)
 
     def first(limits: Limits) -> tuple[int, float]:
-        excess = excess_of(objectives, limits, weights=weights)[order]
-        best = int(np.argmin(excess))  # of equals the first, which has the best merit
-        return int(order[best]), float(excess[best])
+        found = excess(objectives, limits, weights=weights)[order]
+        best = int(np.argmin(found))  # of equals the first, which has the best merit
+        return int(order[best]), float(found[best])
 
-    chosen, excess = first(limits)
+    chosen, beyond = first(limits)
     names = [field.name for field in dataclasses.fields(Limits) if getattr(limits, field.name) is not None]
     return Selection(
         chosen=chosen,
-        excess=excess,
+        excess=beyond,
         neighbours=_neighbours(objectives, chosen),
         without={name: first(dataclasses.replace(limits, **{name: None}))[0] for name in names},
     )
@@ -115,11 +115,10 @@ def merit(objectives: np.ndarray, prefer: str) -> np.ndarray:
     return np.linalg.norm(scaled / np.where(span > 0, span, 1.0), axis=1)
 
 
-def excess_of(objectives: np.ndarray, limits: Limits, *, weights: np.ndarray) -> np.ndarray:
+def excess(objectives: np.ndarray, limits: Limits, *, weights: np.ndarray) -> np.ndarray:
     """Returns float32[M]: by how much designs exceed the limits, relatively; 0 within."""
-    error, latency, energy = (jnp.asarray(column, jnp.float32) for column in objectives.T)
-    found = np.asarray(relative_excess((error, latency, energy), jnp.asarray(limits.objectives)))
-    return np.maximum(np.maximum(found, np.asarray(weights / limits.params - 1, np.float32)), 0)
+    heavy = np.asarray(weights / limits.params - 1, np.float32)
+    return np.maximum(excess_of(objectives, limits), heavy)
 
 
 def _by_merit(objectives: np.ndarray, prefer: str) -> np.ndarray:

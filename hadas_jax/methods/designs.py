@@ -41,11 +41,7 @@ class Candidates:
 
     def excess(self, limits: Limits) -> np.ndarray:
         """Returns float32[M]: by how much candidates exceed the limits, relatively; 0 within."""
-        if not limits.any:
-            return np.zeros(len(self), np.float32)
-        padded = _pad(self.objectives)
-        found = _relative_excess(tuple(jnp.asarray(padded.T)), jnp.asarray(limits.objectives))
-        return np.maximum(np.asarray(found)[: len(self)], 0)
+        return excess_of(self.objectives, limits)
 
     def cheapest(self, max_error: float, *, limits: Limits) -> int | None:
         """Returns the row of at most this error and least excess, of those the least energy; or None."""
@@ -95,6 +91,15 @@ def merge(parts: Sequence[Candidates]) -> Candidates:
     fields = ("backbone", "levels", "point", "objectives")
     every = Candidates(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
     return every.take(non_dominated(every.objectives))
+
+
+def excess_of(objectives: np.ndarray, limits: Limits) -> np.ndarray:
+    """Returns float32[M]: by how much objectives float[M, 3] exceed the limits, relatively; 0 within."""
+    if not limits.any:
+        return np.zeros(len(objectives), np.float32)
+    padded = _pad(np.asarray(objectives, np.float32))
+    found = _relative_excess(tuple(jnp.asarray(padded.T)), jnp.asarray(limits.objectives))
+    return np.maximum(np.asarray(found)[: len(objectives)], 0)
 
 
 def non_dominated(objectives: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 
 from hadas_jax.methods.limits import NO_LIMITS, Limits
 from hadas_jax.workdir import write_text
@@ -21,7 +21,11 @@ POLICY_NAMES = ("ideal", "deployable")
 FORM = "hadas_jax.front/1"
 
 # JSON has no infinity: null stands for it in files.
-Threshold = Annotated[float, BeforeValidator(lambda value: math.inf if value is None else value)]
+Threshold = Annotated[
+    float,
+    BeforeValidator(lambda value: math.inf if value is None else value),
+    PlainSerializer(lambda value: None if value == math.inf else value, when_used="json"),
+]
 
 
 @dataclass(frozen=True)
