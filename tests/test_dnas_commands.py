@@ -30,6 +30,7 @@ def finished(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_search_leaves_a_network_that_other_commands_take(finished, capsys):
     content = json.loads((finished / "genotype.json").read_text())
     assert content["form"] == "hadas_jax.genotype/1"
@@ -46,6 +47,7 @@ def test_a_search_leaves_a_network_that_other_commands_take(finished, capsys):
     assert "images/s" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_ends_as_an_undisturbed_one(finished, tmp_path):
     workdir = tmp_path / "stopped"
     shutil.copytree(finished, workdir)
@@ -56,6 +58,7 @@ def test_a_search_that_was_stopped_ends_as_an_undisturbed_one(finished, tmp_path
     assert (workdir / "genotype.json").read_text() == whole
 
 
+@pytest.mark.slow
 def test_budget_and_clocks_of_a_device_are_kept_and_reported(tmp_path):
     settings = DnasSettings(
         hardware="tx2-gpu",
@@ -101,6 +104,7 @@ def test_a_mistake_ends_with_one_line_and_exit_code_2(flags, message, tmp_path, 
     assert message in lines[0]
 
 
+@pytest.mark.slow
 def test_a_predictor_of_other_networks_is_refused(finished, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(
