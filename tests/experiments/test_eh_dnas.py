@@ -33,7 +33,7 @@ def finished(comparison, tmp_path_factory):
     """The arguments of a small experiment on a fake CIFAR-10, its folder and its figures."""
     place, out = tmp_path_factory.mktemp("prepared"), tmp_path_factory.mktemp("experiment")
     write_fake_set(place, "cifar10", classes=10, counts={"train": 600, "test": 100})
-    arguments = ["--smoke", "--data-dir", str(place), "--hardware", "generic", "tx2-gpu"]
+    arguments = ["--smoke", "--data-dir", str(place), "--hardware", "generic", "--search.order", "first"]
     arguments += ["--out", str(out / "runs"), "-o", str(out / "figures.json")]
     comparison.main(_load("eh_dnas_cifar10").DEFAULT, arguments)
     return arguments, out, json.loads((out / "figures.json").read_text())
@@ -46,8 +46,6 @@ def test_all_searches_are_compared_with_plain_darts(finished):
         ("generic", "plain"),
         ("generic", "lookup"),
         ("generic", "predictor"),
-        ("tx2-gpu", "plain"),
-        ("tx2-gpu", "roofline"),
     }
     for (hardware, guide), row in rows.items():
         assert row["images_per_s"] > 0, hardware
@@ -55,7 +53,7 @@ def test_all_searches_are_compared_with_plain_darts(finished):
         if guide == "plain":
             assert row["speed_over_plain"] == 1
             assert row["points_over_plain"] == 0
-    assert len(figures["networks"]) == 4
+    assert len(figures["networks"]) == 3
     assert figures["versions"]["jax"]
 
 
