@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from hadas_jax.dnas_data_commands import new_file, say
+from hadas_jax.outputs import new_file, say
 from hadas_jax.report import StepProgress
 from hadas_jax.report.predictor_plot import held_out_table, plot_held_out
 from hadas_jax.spaces.priced_networks import PricedNetworks, read_priced_networks

@@ -33,6 +33,7 @@ from hadas_jax.memory import memory_named
 from hadas_jax.methods.deploy import TOLERANCE
 from hadas_jax.methods.plans import RISK_LEVELS
 from hadas_jax.methods.stages import Progress, run_stage
+from hadas_jax.methods.training_inputs import random_batches
 from hadas_jax.methods.training_run import chunk_of
 from hadas_jax.training import TrainState, augmentation, init_state, lower_rate, resident, sgd, streamed
 from hadas_jax.workdir import RESULT, WorkDir, write_text
@@ -152,14 +153,8 @@ class FineTuneRun:
         """Estimates batch norm's statistics on random training images, not augmented."""
         train = self.splits.train
         batches = min(_STATS_BATCHES, train.count // self._batch)
-        count = batches * self._batch
-        if isinstance(train, Stream):
-            images, _ = train.sample(count).take(jnp.arange(count))
-        else:
-            rows = np.random.default_rng(self.settings.seed).permutation(train.count)[:count]
-            images, _ = train.take(jnp.asarray(rows, jnp.int32))
-        shaped = images.reshape(batches, self._batch, *images.shape[1:])
-        return with_statistics(self.network.segments, weights, shaped)
+        images = random_batches(train, batches, self._batch, seed=self.settings.seed)
+        return with_statistics(self.network.segments, weights, images)
 
     def _with_thresholds(self, network: StaticNetwork) -> Architecture:
         """The architecture with thresholds of these weights, and what they do on the selection samples."""

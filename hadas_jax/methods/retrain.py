@@ -9,8 +9,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits, Stream, load_dataset
 from hadas_jax.evaluation.derived_accuracy import derived_accuracy
@@ -19,7 +17,7 @@ from hadas_jax.memory import memory_named
 from hadas_jax.methods.retrain_result import RetrainResult, network_macs, write_result
 from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stages import Progress, run_stage
-from hadas_jax.methods.training_inputs import settings_name
+from hadas_jax.methods.training_inputs import random_batches, settings_name
 from hadas_jax.methods.training_run import chunk_of
 from hadas_jax.spaces.architecture_text import read_architecture
 from hadas_jax.spaces.darts import format_code
@@ -153,18 +151,13 @@ class RetrainRun:
         """Estimates batch norm's statistics on random training images, not augmented."""
         settings, train = self.settings, self.splits.train
         batches = min(settings.stats_batches, train.count // self._batch)
-        count = batches * self._batch
-        if isinstance(train, Stream):
-            images, _ = train.sample(count).take(jnp.arange(count))
-        else:
-            rows = np.random.default_rng(settings.seed).permutation(train.count)[:count]
-            images, _ = train.take(jnp.asarray(rows, jnp.int32))
+        images = random_batches(train, batches, self._batch, seed=settings.seed)
         with memory_named("--stats-batches", settings.stats_batches, "batches"):
             return estimate_statistics(
                 self.network,
                 self.genotype,
                 weights,
-                images.reshape(batches, self._batch, *images.shape[1:]),
+                images,
                 dtype=settings.dtype,
             )
 

@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from hadas_jax.data import Splits, Stream
+from hadas_jax.data import LabelledImages, Splits, Stream
 from hadas_jax.methods.training_settings import TrainingSettings
 from hadas_jax.spaces import Backbone, MBConvSpace, load_space, published_in, published_names
 from hadas_jax.trained import TrainedSupernet
@@ -125,6 +127,25 @@ def standardised_by(splits: Splits, mean: tuple[float, ...], deviation: tuple[fl
         mean=mean,
         deviation=deviation,
     )
+
+
+def random_batches(train: LabelledImages | Stream, batches: int, batch: int, *, seed: int) -> jax.Array:
+    """Returns random training images, not augmented, for batch-norm statistics: float32[batches, B, H, W, channels].
+
+    Args:
+      train: the training images.
+      batches: how many.
+      batch: B.
+      seed: of the choice; a stream has its own.
+    """
+    count = batches * batch
+    # Not the first ones: images may be in the order of their classes.
+    if isinstance(train, Stream):
+        images, _ = train.sample(count).take(jnp.arange(count))
+    else:
+        rows = np.random.default_rng(seed).permutation(train.count)[:count]
+        images, _ = train.take(jnp.asarray(rows, jnp.int32))
+    return images.reshape(batches, batch, *images.shape[1:])
 
 
 def has_shared_exits(loaded: TrainedSupernet) -> bool:

@@ -19,6 +19,7 @@ from hadas_jax.methods.stages import Progress, run_stage
 from hadas_jax.methods.training_inputs import (
     has_shared_exits,
     named_backbone,
+    random_batches,
     settings_name,
     space_of_run,
     standardised_by,
@@ -252,15 +253,7 @@ class TrainingRun:
     def calibration_batches(self) -> jax.Array:
         """Random training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
         batches = min(self.settings.stats_batches, self._steps_per_epoch)
-        train = self.splits.train
-        count = batches * self._batch
-        # Not the first ones: images may be in the order of their classes.
-        if isinstance(train, Stream):
-            images, _ = train.sample(count).take(jnp.arange(count))
-        else:
-            rows = np.random.default_rng(self.settings.seed).permutation(train.count)[:count]
-            images, _ = train.take(jnp.asarray(rows, jnp.int32))
-        return images.reshape(batches, self._batch, *images.shape[1:])
+        return random_batches(self.splits.train, batches, self._batch, seed=self.settings.seed)
 
     def described(
         self, params: Parameters, details: dict[str, Any], *, command: str = "hadas train"

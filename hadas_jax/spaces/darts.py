@@ -22,12 +22,15 @@ __all__ = [
     "EDGE_NODE",
     "NODES",
     "OPERATIONS",
+    "check_alpha",
     "check_code",
     "derive_code",
+    "edges_of_nodes",
     "format_code",
     "is_valid",
     "parse_code",
     "sample_codes",
+    "strongest_edges",
 ]
 
 CELLS = ("normal", "reduce")
@@ -167,16 +170,30 @@ def derive_code(alpha: jax.Array) -> jax.Array:
         ValueError: `alpha` has another shape.
     """
     alpha = jnp.asarray(alpha)
+    check_alpha(alpha)
+    shares = jax.nn.softmax(alpha, axis=-1)[:, 1:]
+    digit = 1 + jnp.argmax(shares, axis=-1).astype(jnp.int32)
+    return jnp.where(strongest_edges(jnp.max(shares, axis=-1)), digit, 0)
+
+
+def strongest_edges(strength: jax.Array) -> jax.Array:
+    """Returns which edges are among the two strongest of their node, float[28] -> bool[28]; the first of equals is."""
+    kept = []
+    for nodes in edges_of_nodes(strength):
+        _, strongest = jax.lax.top_k(nodes, _INPUTS_PER_NODE)
+        kept.append(jnp.any(strongest[:, None] == jnp.arange(len(nodes), dtype=jnp.int32)[None], axis=0))
+    return jnp.concatenate(kept)
+
+
+def edges_of_nodes(values: jax.Array) -> list[jax.Array]:
+    """Divides values [28] of edges by the nodes that the edges lead to, those of the normal cell first."""
+    return [values[a:b] for cell in range(len(CELLS)) for a, b in itertools.pairwise(_STARTS + cell * EDGES)]
+
+
+def check_alpha(alpha: jax.Array) -> None:
+    """Raises `ValueError` unless alpha is floating and of shape [28, 8]."""
     if alpha.shape != (len(CELLS) * EDGES, len(OPERATIONS)) or not jnp.issubdtype(alpha.dtype, jnp.floating):
         raise ValueError(f"alpha: expected float[28, 8], got {alpha.dtype}{list(alpha.shape)}")
-    shares = jax.nn.softmax(alpha, axis=-1)[:, 1:]
-    strength, digit = jnp.max(shares, axis=-1), 1 + jnp.argmax(shares, axis=-1).astype(jnp.int32)
-    kept = []
-    for cell in range(len(CELLS)):
-        for a, b in itertools.pairwise(_STARTS + cell * EDGES):
-            _, strongest = jax.lax.top_k(strength[a:b], _INPUTS_PER_NODE)
-            kept.append(jnp.any(strongest[:, None] == jnp.arange(b - a, dtype=jnp.int32)[None], axis=0))
-    return jnp.where(jnp.concatenate(kept), digit, 0)
 
 
 def _check_shape(codes: jax.Array | np.ndarray) -> None:

@@ -7,17 +7,11 @@ edges to a node; `relaxed_code` is the smooth form of that rule, and what cost m
 Shapes: 28 edges, those of the normal cell first, 8 operations; n edges to a node.
 """
 
-import itertools
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from hadas_jax.spaces.darts import CELLS, EDGE_NODE, EDGES, NODES, OPERATIONS
-
-_STARTS = np.searchsorted(EDGE_NODE, np.arange(NODES + 1))
-_SHAPE = (len(CELLS) * EDGES, len(OPERATIONS))
+from hadas_jax.spaces.darts import OPERATIONS, check_alpha, edges_of_nodes, strongest_edges
 
 
 def softmax_shares(alpha: jax.Array) -> jax.Array:
@@ -66,12 +60,7 @@ def relaxed_code(alpha: jax.Array, temperature: ArrayLike = 1.0) -> jax.Array:
     check_alpha(alpha)
     temperature = jnp.asarray(temperature, alpha.dtype)
     strength = jnp.max(jax.nn.log_softmax(alpha, axis=-1)[:, 1:], axis=-1) / temperature
-    kept = [
-        _inclusion(strength[cell * EDGES + a : cell * EDGES + b])
-        for cell in range(len(CELLS))
-        for a, b in itertools.pairwise(_STARTS)
-    ]
-    shares = jnp.concatenate(kept)[:, None]
+    shares = jnp.concatenate([_inclusion(edges) for edges in edges_of_nodes(strength)])[:, None]
     operations = jax.nn.softmax(alpha[:, 1:] / temperature, axis=-1)
     return jnp.concatenate([1.0 - shares, shares * operations], axis=-1)
 
@@ -102,21 +91,10 @@ def sampled_codes(key: jax.Array, alpha: jax.Array, count: int) -> jax.Array:
         # The two largest of a node, with Gumbel noise, are a draw without replacement.
         strength = strength + jax.random.gumbel(edge_key, strength.shape, alpha.dtype)
         digits = 1 + jax.random.categorical(operation_key, fixed[:, 1:], axis=-1)
-        kept = [
-            _largest_two(strength[cell * EDGES + a : cell * EDGES + b])
-            for cell in range(len(CELLS))
-            for a, b in itertools.pairwise(_STARTS)
-        ]
-        return jax.nn.one_hot(jnp.where(jnp.concatenate(kept), digits, 0), len(OPERATIONS), dtype=alpha.dtype)
+        return jax.nn.one_hot(jnp.where(strongest_edges(strength), digits, 0), len(OPERATIONS), dtype=alpha.dtype)
 
     hard = jax.vmap(draw)(jax.random.split(key, count))
     return hard + (soft - jax.lax.stop_gradient(soft))[None]
-
-
-def check_alpha(alpha: jax.Array) -> None:
-    """Raises `ValueError` unless alpha is floating and of shape [28, 8]."""
-    if alpha.shape != _SHAPE or not jnp.issubdtype(alpha.dtype, jnp.floating):
-        raise ValueError(f"alpha: expected float[28, 8], got {alpha.dtype}{list(alpha.shape)}")
 
 
 def _inclusion(log_weights: jax.Array) -> jax.Array:
@@ -131,9 +109,3 @@ def _inclusion(log_weights: jax.Array) -> jax.Array:
     log_second = log_weights[None, :] + others
     log_second = log_second - jax.scipy.special.logsumexp(log_second, axis=1, keepdims=True)
     return jnp.exp(log_first) + jnp.exp(jax.scipy.special.logsumexp(log_first[:, None] + log_second, axis=0))
-
-
-def _largest_two(strength: jax.Array) -> jax.Array:
-    """Which of a node's edges are its two strongest, [n] -> bool[n]."""
-    _, best = jax.lax.top_k(strength, 2)
-    return jnp.any(best[:, None] == jnp.arange(len(strength), dtype=best.dtype)[None], axis=0)
