@@ -87,6 +87,7 @@ API = {
         "POLICIES",
         "Judge",
         "Judgement",
+        "KeptJudge",
         "Outcomes",
         "OwnExits",
         "SubsetStats",

@@ -16,6 +16,7 @@ from hadas_jax.evaluation.dynamic import (
     subset_stats,
     useful_points,
 )
+from hadas_jax.evaluation.kept_outcomes import KeptJudge
 from hadas_jax.evaluation.policies import (
     POLICIES,
     calibrate_thresholds,
@@ -29,6 +30,7 @@ __all__ = [
     "POLICIES",
     "Judge",
     "Judgement",
+    "KeptJudge",
     "Outcomes",
     "OwnExits",
     "SubsetStats",

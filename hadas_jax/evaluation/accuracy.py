@@ -18,6 +18,7 @@ import numpy as np
 from flax import struct
 
 from hadas_jax.data import LabelledImages
+from hadas_jax.evaluation.fingerprint import fingerprint
 from hadas_jax.memory import memory_named
 from hadas_jax.parallel import RowMap
 from hadas_jax.spaces.exits import available_exits
@@ -116,6 +117,11 @@ class Judge:
             rows.append(chosen)
         order = np.argsort(np.concatenate(rows))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of space, weights, calibration images and number format, which answers follow from."""
+        return fingerprint(repr(self._space), self._how.dtype, self._params, self._calibration)
 
     def _memory(self, resolution: int) -> AbstractContextManager[None]:
         """Names the flag of the larger batch: of the images that are judged, or of those for the statistics."""

@@ -5,13 +5,14 @@ split is read once, at the end, for designs that were chosen without it.
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.evaluation import Judge, Outcomes, pack_bits
+from hadas_jax.evaluation import Judge, KeptJudge, Outcomes, pack_bits
 from hadas_jax.methods.archive import Archive
 from hadas_jax.methods.deploy import Deployment
 from hadas_jax.methods.device_choice import chosen_device
@@ -115,7 +116,7 @@ class Run:
     def engines(self, params: Parameters) -> Hadas:
         """Returns the search engines over a trained supernet."""
         settings = self.settings
-        judge = self.training.judge(params)
+        judge = self.judge(params)
         return Hadas(
             space=self.space,
             device=self.device,
@@ -134,6 +135,11 @@ class Run:
             warm_start=self._warm_start,
             proposer=self._proposer,
         )
+
+    def judge(self, params: Parameters) -> Judge | KeptJudge:
+        """Returns what gives the outcomes of backbones int32[N, G] on a split, from the folder of outcomes if any."""
+        judge = self.training.judge(params)
+        return judge if self.settings.outcomes is None else KeptJudge(judge, Path(self.settings.outcomes))
 
     @property
     def _elites(self) -> int:
@@ -160,7 +166,7 @@ class Run:
         """Sets thresholds on the calibration split, chooses designs, and measures them on the test split."""
         settings, space = self.settings, self.space
         genomes = pool_of(archive, space, self.device, limits=settings.limits)
-        judge: Judge = self.training.judge(params)
+        judge = self.judge(params)
 
         def evaluate(genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
             found = judge(genomes, data)

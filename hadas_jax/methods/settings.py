@@ -59,6 +59,9 @@ class Settings(TrainingSettings):
     """What the deployable policy compares with thresholds: confidence, entropy or learned."""
     per_exit_thresholds: bool = False
     """Search the risk level of each exit by itself; otherwise the exits of a design share one."""
+    outcomes: str | None = None
+    """Folder that keeps how every backbone did on every image: other searches over the same supernet and images, for
+    whatever device, judge only what is not there yet."""
     front_size: int = 64
     """Designs to report of each front."""
 
@@ -68,7 +71,7 @@ class Settings(TrainingSettings):
             check_number(name, getattr(self, name), int, lowest=1)
         check_number("elite_ratio", self.elite_ratio, float, above=0, highest=1)
         check_fields(self, ("device", "policy"), str, "text")
-        check_fields(self, ("number_format", "power_mode"), str, "text", optional=True)
+        check_fields(self, ("number_format", "power_mode", "outcomes"), str, "text", optional=True)
         check_fields(self, ("surrogate", "per_exit_thresholds"), bool, "true or false")
         for name in ("core_mhz", "memory_mhz", "host_mhz"):
             check_numbers(self, name, float, "clocks in MHz")

@@ -1,0 +1,111 @@
+import dataclasses
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hadas_jax.data import LabelledImages
+from hadas_jax.evaluation import Judge, Judgement, KeptJudge, Outcomes
+
+EXITS, IMAGES = 3, 37
+
+
+class Drawn:
+    """A judge whose answers are drawn from the genes and the first label, and that remembers what it was asked."""
+
+    def __init__(self, fingerprint="one"):
+        self.fingerprint, self.asked = fingerprint, []
+
+    def __call__(self, genomes, data):
+        self.asked += genomes.tolist()
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *(self.one(genome, data) for genome in genomes))
+
+    def one(self, genome, data):
+        rng = np.random.default_rng([*genome.tolist(), int(data.labels[0])])
+        score = rng.normal(size=(3, EXITS + 1, data.count)).astype(np.float32)
+        score[2, -1] = np.inf
+        return Outcomes(score[0] > 0, *score)
+
+
+@pytest.fixture
+def data():
+    return LabelledImages(images=jnp.zeros((IMAGES, 2, 2, 1)), labels=jnp.arange(IMAGES) + 5)
+
+
+@pytest.fixture
+def genomes():
+    return np.array([[0, 1], [2, 0], [1, 11], [11, 1]], np.int32)
+
+
+def same(a, b):
+    return all(
+        x.dtype == y.dtype and (x == y).all() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def test_answers_are_those_of_the_judge_when_asked_and_when_read(tmp_path, data, genomes):
+    direct = Drawn()(genomes, data)
+    kept = KeptJudge(Drawn(), tmp_path / "outcomes")
+    assert same(kept(genomes, data), direct)
+    assert same(kept(genomes, data), direct)
+    assert kept.judged == 4
+    later = Drawn()
+    assert same(KeptJudge(later, tmp_path / "outcomes")(genomes, data), direct)
+    assert later.asked == []
+
+
+def test_only_what_is_not_known_is_judged_and_rows_stay_in_order(tmp_path, data, genomes):
+    judge = Drawn()
+    kept = KeptJudge(judge, tmp_path)
+    kept(genomes[1:3], data)
+    judge.asked = []
+    found = kept(genomes, data)
+    assert judge.asked == [[0, 1], [11, 1]]
+    assert same(found, Drawn()(genomes, data))
+
+
+def test_other_images_and_other_supernets_have_answers_of_their_own(tmp_path, data, genomes):
+    KeptJudge(Drawn(), tmp_path)(genomes, data)
+    others = dataclasses.replace(data, labels=data.labels + 1)
+    for judge, images in ((Drawn(), others), (Drawn("another"), data)):
+        assert same(KeptJudge(judge, tmp_path)(genomes, images), Drawn()(genomes, images))
+        assert judge.asked == genomes.tolist()
+
+
+def test_an_equal_copy_of_the_images_is_the_same_split(tmp_path, data, genomes):
+    KeptJudge(Drawn(), tmp_path)(genomes, data)
+    judge = Drawn()
+    copy = LabelledImages(images=jnp.array(data.images), labels=jnp.array(data.labels))
+    KeptJudge(judge, tmp_path)(genomes, copy)
+    assert judge.asked == []
+
+
+def test_a_file_that_was_not_finished_does_not_count(tmp_path, data, genomes):
+    kept = KeptJudge(Drawn(), tmp_path)
+    kept(genomes, data)
+    (path,) = tmp_path.rglob("0-1.npz")
+    path.rename(path.with_name(f"0-1.npz.{os.getpid() + 1}"))
+    assert same(kept(genomes, data), Drawn()(genomes, data))
+    assert kept.judged == 5
+
+
+def test_a_folder_that_cannot_be_one_is_refused(tmp_path, data, genomes):
+    (tmp_path / "one").write_text("a file")
+    with pytest.raises(ValueError, match="--outcomes: expected a folder to read and write"):
+        KeptJudge(Drawn(), tmp_path)(genomes, data)
+
+
+def test_a_judges_fingerprint_follows_weights_calibration_images_and_format(tiny_space, draw):
+    params = draw(tiny_space, 2)[0]
+    calibration = jnp.ones((1, 2, 9, 9, 1))
+    first = Judge(tiny_space, params, calibration).fingerprint
+    assert Judge(tiny_space, params, calibration, Judgement(group=2)).fingerprint == first
+    others = [
+        Judge(tiny_space, jax.tree.map(lambda leaf: leaf * 2, params), calibration),
+        Judge(tiny_space, params, 2 * calibration),
+        Judge(tiny_space, params, calibration, Judgement(dtype="bfloat16")),
+        Judge(dataclasses.replace(tiny_space, first_exit=2), params, calibration),
+    ]
+    assert len({first, *(judge.fingerprint for judge in others)}) == 5
