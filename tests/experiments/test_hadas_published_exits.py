@@ -1,0 +1,80 @@
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+PATH = Path(__file__).parents[2] / "experiments" / "hadas_published_exits.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The experiment as a module."""
+    spec = importlib.util.spec_from_file_location("hadas_published_exits", PATH)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture(scope="module")
+def a0(script):
+    return script.published_accuracies()["a0"]
+
+
+def test_every_backbone_has_an_accuracy_for_each_exit_and_the_classifier(script):
+    lengths = {name: len(shares) for name, shares in script.published_accuracies().items()}
+    assert lengths == {"a0": 13, "a1": 13, "a2": 14, "a3": 17, "a4": 16, "a5": 17}
+
+
+def test_exits_that_agree_gain_nothing_and_independent_ones_the_most(script, a0):
+    assert script.ideal_accuracy(a0, 1 - 1e-9) == pytest.approx(a0.max(), abs=1e-3)
+    assert script.ideal_accuracy(a0, 1e-12) == pytest.approx(1 - np.prod(1 - a0), abs=1e-6)
+    found = [script.ideal_accuracy(a0, r) for r in (0.2, 0.5, 0.8, 0.95)]
+    assert found == sorted(found, reverse=True)
+
+
+def test_two_exits_are_right_together_as_a_bivariate_normal_says(script):
+    shares, r = np.array([0.3, 0.6]), 0.7
+    both_wrong = multivariate_normal(cov=[[1, r], [r, 1]]).cdf(-np.array([-0.5244005, 0.2533471]))
+    assert script.ideal_accuracy(shares, r) == pytest.approx(1 - both_wrong, abs=1e-6)
+
+
+def test_the_fitted_correlation_gives_the_published_ideal_accuracy(script, a0):
+    correlation = script.fitted_correlation(a0, 0.8995)
+    assert script.ideal_accuracy(a0, correlation) == pytest.approx(0.8995, abs=1e-7)
+    with pytest.raises(ValueError, match="expected an accuracy between"):
+        script.fitted_correlation(a0, 0.86)
+
+
+def test_draws_have_the_published_accuracies_and_the_models_ideal_one(script, a0):
+    available = np.isin(np.arange(20), np.arange(3, 15))
+    drawn = script.drawn_outcomes(a0, available, correlation=0.9, samples=10_000, seed=3)
+    rows = np.append(np.flatnonzero(available), 20)
+    correct = np.asarray(drawn.correct)
+    np.testing.assert_allclose(correct[rows].mean(axis=1), a0, atol=1e-9)
+    assert not correct[:-1][~available].any()
+    assert correct.any(axis=0).mean() == pytest.approx(script.ideal_accuracy(a0, 0.9), abs=0.006)
+    # Confidence is a chance: of the samples that a head gives about one half, about one half are right.
+    middle = np.abs(np.asarray(drawn.confidence)[rows[6]] - 0.5) < 0.1
+    assert correct[rows[6]][middle].mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.slow
+def test_the_whole_experiment_runs_at_its_smallest(script, tmp_path):
+    script.main(["--smoke", "-o", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.png")])
+    results = json.loads((tmp_path / "out.json").read_text())
+    (row,) = results["backbones"]
+    assert row["backbone"] == "a0"
+    assert row["ideal_accuracy_of_the_model"] == pytest.approx(0.8995, abs=1e-6)
+    static = row["static"]["energy_j"]
+    ideal, deployable = row["ideal, static accuracy"], row["deployable, static accuracy"]
+    assert ideal["exits + clocks"]["energy_j"] < ideal["exits"]["energy_j"] < static
+    assert ideal["exits"]["energy_j"] < deployable["exits"]["energy_j"] < static
+    for rule in (ideal, deployable):
+        assert rule["exits + clocks, as fast as static"]["latency_s"] <= row["static"]["latency_s"] * 1.00001
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
