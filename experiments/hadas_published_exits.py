@@ -216,9 +216,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes = figure.subplots()
     unit, width = rows[0]["static"]["energy_j"], 0.16
     bars: list[tuple[str, str | None, str, str]] = [("static", None, "static", "0.6")]
-    for rule, colours in (("ideal, highest accuracy", "C0 C9"), ("deployable, static accuracy", "C1 C8")):
+    for name, colours in (("ideal, highest accuracy", "C0 C9"), ("deployable, static accuracy", "C1 C8")):
         bars += [
-            (f"{rule.split(',')[0]}: {variant}", rule, variant, colour)
+            (f"{name.split(',')[0]}: {variant}", name, variant, colour)
             for variant, colour in zip(("exits", "exits + clocks"), colours.split(), strict=True)
         ]
     for slot, (label, rule, variant, colour) in enumerate(bars):
