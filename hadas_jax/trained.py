@@ -16,14 +16,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pydantic
 
 from hadas_jax.checkpoints import CheckpointError, Checkpoints
+from hadas_jax.descriptions import read_described, validated
 from hadas_jax.parallel import is_first
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters, initialise
 from hadas_jax.workdir import versions, write_text
-from hw_models.messages import explain
 
 FORM = "hadas_jax.supernet/1"
 DESCRIPTION, _WEIGHTS = "supernet.json", "weights"
@@ -197,16 +196,4 @@ def read_description(directory: Path) -> Description:
         raise ValueError(
             f"{directory}: expected a directory with a trained supernet, got none (no {DESCRIPTION}){hint}"
         )
-    try:
-        content = json.loads(path.read_text())
-        form = content["form"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected the description of a supernet, cannot read it") from error
-    if form != FORM:
-        raise ValueError(f"{path}: expected form {FORM}, got {form!r}")
-    try:
-        return pydantic.TypeAdapter(Description).validate_python(content)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        own = first.get("ctx", {}).get("error")  # raised by the description itself
-        raise ValueError(f"{path}: {own or explain(first)}") from error
+    return validated(Description, read_described(path, FORM, what="the description of a supernet"), path=path)

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pydantic
 
 from hadas_jax.checkpoints import CheckpointError, Checkpoints
+from hadas_jax.descriptions import read_described, validated
 from hadas_jax.parallel import is_first
 from hadas_jax.spaces.darts import parse_code
 from hadas_jax.spaces.genotypes import Genotype, genotype_of
@@ -24,7 +24,6 @@ from hadas_jax.supernet.darts.derived import apply_derived, estimate_statistics
 from hadas_jax.supernet.darts.skeleton import weight_shapes
 from hadas_jax.workdir import versions, write_text
 from hw_models.accelerator.network import DartsNetwork
-from hw_models.messages import explain
 
 FORM = "hadas_jax.derived/1"
 _DESCRIPTION, _WEIGHTS = "derived.json", "weights"
@@ -130,16 +129,4 @@ def _read_description(directory: Path) -> DerivedDescription:
         raise ValueError(
             f"{directory}: expected a directory with a retrained network, got none (no {_DESCRIPTION}){hint}"
         )
-    try:
-        content = json.loads(path.read_text())
-        form = content["form"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected the description of a network, cannot read it") from error
-    if form != FORM:
-        raise ValueError(f"{path}: expected form {FORM}, got {form!r}")
-    try:
-        return pydantic.TypeAdapter(DerivedDescription).validate_python(content)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        own = first.get("ctx", {}).get("error")  # raised by the description itself
-        raise ValueError(f"{path}: {own or explain(first)}") from error
+    return validated(DerivedDescription, read_described(path, FORM, what="the description of a network"), path=path)

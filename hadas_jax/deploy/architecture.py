@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pydantic
 from pydantic import Field
-from pydantic_core import PydanticCustomError
 
+from hadas_jax.descriptions import read_described, validated
 from hadas_jax.methods.device_choice import device_of
 from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.results import Performance, Threshold
@@ -21,7 +21,7 @@ from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_activ
 from hadas_jax.workdir import ARCHITECTURE, write_text
 from hw_models import Device
 from hw_models.figures import Positive, Strict, Text
-from hw_models.messages import explain, show
+from hw_models.messages import show
 from hw_models.schema import DeviceFile
 
 FORM = "hadas_jax.architecture/1"
@@ -228,17 +228,8 @@ def read_architecture(place: Path | str) -> Architecture:
     if not path.is_file():
         hint = "; hadas select WORKDIR writes it" if Path(place).is_dir() else ""
         raise ValueError(f"{path}: expected an ARCH.json as hadas select writes, got none{hint}")
-    try:
-        content = json.loads(path.read_text())
-        form = content["form"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected an ARCH.json as hadas select writes, cannot read it") from error
-    if form != FORM:
-        raise ValueError(f"{path}: expected form {FORM}, got {show(form)}")
-    try:
-        return Architecture.model_validate(content)
-    except pydantic.ValidationError as error:
-        raise ValueError(f"{path}: {_message(error.errors()[0])}") from error
+    content = read_described(path, FORM, what="an ARCH.json as hadas select writes")
+    return validated(Architecture, content, path=path)
 
 
 def write_architecture(path: Path | str, architecture: Architecture, *, overwrite: bool = False) -> None:
@@ -258,9 +249,4 @@ def write_architecture(path: Path | str, architecture: Architecture, *, overwrit
 
 
 def _refuse(wanted: str, got: object) -> None:
-    raise PydanticCustomError("unfit", "{wanted}", {"wanted": f"{wanted}, got {show(got)}"})
-
-
-def _message(error: Any) -> str:
-    """The text of pydantic's first error; own ones are whole already."""
-    return error["ctx"]["wanted"] if error["type"] == "unfit" else explain(error)
+    raise ValueError(f"{wanted}, got {show(got)}")

@@ -15,8 +15,8 @@ import pydantic
 from hadas_jax.deploy.architecture import Architecture, read_architecture, write_architecture
 from hadas_jax.deploy.fold import fold_batch_norm
 from hadas_jax.deploy.layers import Segment, Weights, segments_as_json
+from hadas_jax.descriptions import read_described, validated
 from hadas_jax.workdir import ARCHITECTURE, versions, write_text
-from hw_models.messages import explain, show
 
 FORM = "hadas_jax.network/1"
 NETWORK, WEIGHTS = "network.json", "weights.npz"
@@ -43,6 +43,14 @@ class StaticNetwork:
         """Returns this network with batch norm folded into the layers before it."""
         segments, weights = fold_batch_norm(self.segments, self.weights)
         return StaticNetwork(self.architecture, segments, weights, self.image_size)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What network.json holds besides the digest of the weights."""
+
+    segments: tuple[Segment, ...]
+    image_size: pydantic.PositiveInt
 
 
 def holds_network(place: Path | str) -> bool:
@@ -112,20 +120,10 @@ def load_network(directory: Path | str) -> StaticNetwork:
     path = directory / NETWORK
     if not path.is_file():
         raise ValueError(f"{directory}: expected a network as hadas materialise writes, got none (no {NETWORK})")
-    try:
-        content = json.loads(path.read_text())
-        form = content["form"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected a network as hadas materialise writes, cannot read it") from error
-    if form != FORM:
-        raise ValueError(f"{path}: expected form {FORM}, got {show(form)}")
-    try:
-        segments = pydantic.TypeAdapter(tuple[Segment, ...]).validate_python(content.get("segments"))
-        image_size = pydantic.TypeAdapter(pydantic.PositiveInt).validate_python(content.get("image_size"))
-    except pydantic.ValidationError as error:
-        raise ValueError(f"{path}: {explain(error.errors()[0])}") from error
+    content = read_described(path, FORM, what="a network as hadas materialise writes")
+    held = validated(_Held, content, path=path)
     weights = _weights(directory / WEIGHTS, content.get("weights"))
-    return StaticNetwork(read_architecture(directory), segments, weights, image_size)
+    return StaticNetwork(read_architecture(directory), held.segments, weights, held.image_size)
 
 
 def _weights(path: Path, described: object) -> Weights:

@@ -1,16 +1,12 @@
 """The front.json of a finished search, read back."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pydantic
-
+from hadas_jax.descriptions import read_described, validated
 from hadas_jax.methods.results import FORM, Result
 from hadas_jax.methods.settings import Settings
 from hadas_jax.workdir import WorkDir
-from hw_models.messages import explain, show
 
 FRONT = "front.json"
 
@@ -46,23 +42,11 @@ def read_search(workdir: Path | str) -> FinishedSearch:
     again = f"hadas search --resume --workdir {workdir}"
     if not path.is_file():
         raise ValueError(f"{workdir}: expected a finished search, got one without {FRONT}; {again} finishes it")
-    try:
-        content = json.loads(path.read_text())
-        form = content["form"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected the front of a search, cannot read it; {again} writes it anew") from error
-    if form != FORM:
-        raise ValueError(f"{path}: expected form {FORM}, got {show(form)}; {again} writes it anew")
+    hint = f"; {again} writes it anew"
+    content = read_described(path, FORM, what="the front of a search", hint=hint)
     return FinishedSearch(
         path=place.path,
         settings=Settings.from_mapping(content.get("settings"), source=str(path)),
         versions=content.get("versions", {}),
-        result=_result(content, path, again),
+        result=validated(Result, content, path=path, hint=hint),
     )
-
-
-def _result(content: dict[str, Any], path: Path, again: str) -> Result:
-    try:
-        return pydantic.TypeAdapter(Result).validate_python(content)
-    except pydantic.ValidationError as error:
-        raise ValueError(f"{path}: {explain(error.errors()[0])}; {again} writes it anew") from error
