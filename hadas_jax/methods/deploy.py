@@ -8,6 +8,7 @@ Shapes: P backbones of the pool, G genes, E exits, R risk levels, F operating po
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,8 @@ from hadas_jax.methods.limits import NO_LIMITS, Limits
 from hadas_jax.methods.plans import RISK_LEVELS, Judged, anatomy, expected, judge, listed_plans, thresholds_of
 from hadas_jax.methods.pool import PoolFronts
 from hadas_jax.methods.results import POLICY_NAMES, Design, Level, Performance
-from hadas_jax.spaces import MBConvSpace, block_active
-from hw_models import Device, operating_points
+from hadas_jax.spaces import Backbone, MBConvSpace, block_active
+from hw_models import Cost, Device, operating_points
 
 TOLERANCE = 0.005  # of accuracy that the thresholds of an ideal design may cost on the selection samples
 LEVELS = 4
@@ -66,11 +67,10 @@ class Deployment:
         self._splits, self._policy, self._evaluate = splits, policy, evaluate
         self._limits, self._per_exit = limits, per_exit_thresholds
         self._clocks = operating_points(device)
-        decode = jax.jit(lambda genome: (space.decode(genome), block_active(space, space.decode(genome))))
-        self._decoded = [jax.tree.map(np.asarray, decode(jnp.asarray(g))) for g in genomes]
+        self._decoded = [jax.tree.map(np.asarray, _decoded(space, jnp.asarray(g))) for g in genomes]
         slots = min(space.num_exits, MAX_EXACT_EXITS)
-        cost = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))
-        found = [anatomy(space, jnp.asarray(g), cost(jnp.asarray(g)), slots=slots) for g in genomes]
+        costs = [_costs(space, jnp.asarray(g), device) for g in genomes]
+        found = [anatomy(space, jnp.asarray(g), cost, slots=slots) for g, cost in zip(genomes, costs, strict=True)]
         self.backbones = [jax.tree.map(np.asarray, backbone) for backbone in found]
         self._pool = PoolFronts(self.backbones, device, key=key, limits=limits, exact_plans=exact_plans)
         calibration = evaluate(genomes, splits.calibration)
@@ -218,6 +218,17 @@ class Deployment:
             test_shares=shares(test),
             excess=choice.excess,
         )
+
+
+@partial(jax.jit, static_argnames="space")
+def _decoded(space: MBConvSpace, genome: jax.Array) -> tuple[Backbone, jax.Array]:
+    """A backbone, and which block positions it uses."""
+    return space.decode(genome), block_active(space, space.decode(genome))
+
+
+@partial(jax.jit, static_argnames="space")
+def _costs(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
+    return segment_costs(space, space.decode(genome), device)
 
 
 def _join(a: Outcomes, b: Outcomes) -> Outcomes:
