@@ -1,0 +1,98 @@
+"""The experiments of the HADAS paper on a supernet of one's own: four stages, four devices, several seeds.
+
+Command:   python experiments/fashion_mnist_npz.py -o fashion_mnist.npz
+           python experiments/hadas_paper.py --dataset npz:fashion_mnist.npz -o hadas_paper.json
+           With --dataset cifar100 --data-dir DATA (hadas data prepare cifar100) the same on CIFAR-100. --checkpoint
+           takes a supernet that is trained already; without it one is trained as supernet_fashion_mnist.py does.
+           --stages, --devices and --seeds choose parts; what is in --out already is not done again.
+Hardware:  2 CPU cores, 4 GB
+
+Bouzidi et al., "HADAS", DATE 2023, https://arxiv.org/abs/2212.03354. Stages, each for every device:
+  motivation  the smallest and the largest hand-made backbone and two found ones: static, with exits, with exits and
+              clocks;
+  inner       the optimised baselines: hand-made backbones like AttentiveNAS's a0 to a6, with their best exits and
+              clocks;
+  hadas       the nested search by the paper's budget (64 backbones in 7 generations, 10 of each examined) against the
+              baselines: hypervolume, ratio of dominance, energy at equal accuracy, by seed;
+  ablations   weight of the dissimilarity, exits or clocks alone, one after the other instead of jointly, ideal mapping
+              against thresholds, shared exits against exits of one backbone; on the first device alone.
+How every backbone does on the images is judged once and kept in --outcomes for all devices, seeds and stages.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from hadas_paper_parts import Laboratory
+from hadas_paper_settings import Experiment
+from hadas_paper_tables import picture, tables
+from rich.console import Console
+
+from hadas_jax.workdir import versions, write_text
+from hw_models import load_device
+
+
+def run(experiment: Experiment, console: Console) -> dict[str, Any]:
+    """Runs the stages that are not done, and returns all results.
+
+    Raises:
+      ValueError: data, checkpoint, devices or the folder's earlier runs do not fit.
+    """
+    for device in experiment.devices:
+        load_device(device)
+    settings = dataclasses.asdict(experiment.judging) | {"smoke": experiment.smoke}
+    _same_as_before(experiment.out / "judging.json", settings)
+    laboratory = Laboratory(experiment, console)
+    found = {stage: getattr(laboratory, stage)() for stage in experiment.stages}
+    return {
+        "dataset": experiment.dataset.rpartition("/")[2],
+        "evaluation_images": laboratory.lab.splits.validation.count,
+        "devices": experiment.devices,
+        "seeds": experiment.seeds,
+        "budget": experiment.budget,
+        "training_s": laboratory.training_seconds(),
+        "versions": versions(),
+        **found,
+    }
+
+
+def _same_as_before(path: Path, settings: dict[str, Any]) -> None:
+    """Refuses to go on with other settings in a folder of results."""
+    plain = json.loads(json.dumps(settings))
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(plain, indent=1) + "\n")
+    before = json.loads(path.read_text())
+    changed = [name for name in plain if plain[name] != before.get(name)]
+    if changed:
+        raise ValueError(
+            f"--out {path.parent}: expected the settings of the results that are there, got {changed[0]} "
+            f"{plain[changed[0]]!r} instead of {before.get(changed[0])!r}; take another folder"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns 2 after a user's mistake, with one line on standard error."""
+    console = Console(width=150)
+    try:
+        experiment = tyro.cli(Experiment, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+        results = run(experiment, console)
+    except ValueError as error:
+        print(f"hadas_paper: error: {error}", file=sys.stderr)
+        return 2
+    for table in tables(results):
+        console.print(table)
+    if experiment.picture is not None:
+        picture(results, experiment.picture)
+    if experiment.output is not None:
+        write_text(experiment.output, json.dumps(results, indent=1) + "\n")
+        console.print(f"Written: {experiment.output}", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Tables and pictures of `hadas_paper.py`."""
+
+from pathlib import Path
+from typing import Any
+
+from hadas_paper_metrics import SPLITS, spread
+from rich.table import Table
+
+from hadas_jax.methods.results import POLICY_NAMES
+
+VARIANTS = ("exits", "exits + clocks")
+COMPARISONS = (
+    ("at_the_baselines_highest_accuracy", "saved at the baselines' best"),
+    ("at_the_largest_baselines_highest_accuracy", "at the largest's best"),
+    ("at_the_largest_baselines_static_accuracy", "at its static accuracy"),
+)
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """Returns the tables of the stages that were run."""
+    found = [_networks(stage, results[stage]) for stage in ("motivation", "inner") if stage in results]
+    if "hadas" in results:
+        found.append(_hadas(results["hadas"]))
+    if "ablations" in results:
+        found += _ablations(results["ablations"])
+    return found
+
+
+def _networks(stage: str, by_device: dict[str, Any]) -> Table:
+    table = Table(title=f"{stage}: mJ per sample (test accuracy, %)")
+    columns = ["device", "network", "static", *(f"{p}: {v}" for p in POLICY_NAMES for v in VARIANTS)]
+    for heading in columns:
+        table.add_column(heading, justify="left" if heading in columns[:2] else "right")
+    for device, found in by_device.items():
+        for row in found["networks"]:
+            shown = [row["static"], *(row[f"{p}: {v}"] for p in POLICY_NAMES for v in VARIANTS)]
+            cells = (f"{each['energy_mj']:.3f} ({100 * each['test_accuracy']:.2f})" for each in shown)
+            table.add_row(device, row["network"], *cells)
+        table.add_section()
+    return table
+
+
+def summary(seeds: dict[str, Any], policy: str) -> dict[str, dict[str, float]]:
+    """Returns mean and spread over seeds of the figures of one policy on one device."""
+    rows = [found[policy] for found in seeds.values()]
+    found = {
+        f"{name}, {split}": spread([row[split][name] for row in rows])
+        for split in SPLITS
+        for name in ("hypervolume", "baseline_hypervolume", "dominates", "dominated")
+    }
+    for key, _ in COMPARISONS:
+        savings = [row[key][split].get("saving") for row in rows for split in ("test",)]
+        if None not in savings:
+            found[key] = spread(savings)
+    return found
+
+
+def _hadas(by_device: dict[str, Any]) -> Table:
+    seeds = len(next(iter(by_device.values())))
+    table = Table(title=f"hadas against the optimised baselines, {seeds} seeds; on the selection / test samples")
+    columns = ["device", "policy", "hypervolume", "baselines'", "dominates", "dominated"]
+    for heading in (*columns, *(heading for _, heading in COMPARISONS)):
+        table.add_column(heading, justify="left" if heading in columns[:2] else "right")
+    for device, found in by_device.items():
+        for policy in POLICY_NAMES:
+            figures = summary(found, policy)
+            cells = [
+                " / ".join(_text(figures[f"{name}, {split}"]) for split in SPLITS)
+                for name in ("hypervolume", "baseline_hypervolume", "dominates", "dominated")
+            ]
+            saved = [_text(figures[key], percent=True) if key in figures else "not reached" for key, _ in COMPARISONS]
+            table.add_row(device, policy, *cells, *saved)
+    return table
+
+
+def _text(figure: dict[str, float], *, percent: bool = False) -> str:
+    if percent:
+        return f"{100 * figure['mean']:.1f} ± {100 * figure['sd']:.1f} %"
+    return f"{figure['mean']:.4f} ± {figure['sd']:.4f}"
+
+
+def _ablations(found: dict[str, Any]) -> list[Table]:
+    seeds = [value for key, value in found.items() if key.isdigit()]
+    merits = Table(title=f"Hypervolume by merit of backbones, {len(seeds)} seeds (selection / test)")
+    parts = Table(title="Hypervolume by what is searched, and energy at the best static accuracy")
+    for table, first in ((merits, "merit"), (parts, "part")):
+        table.add_column(first)
+    for policy in POLICY_NAMES:
+        merits.add_column(policy, justify="right")
+    for name in seeds[0]["dissimilarity"]:
+        if name == "seconds":
+            continue
+        rows = [seed["dissimilarity"][name] for seed in seeds]
+        cells = (" / ".join(_text(spread([r[p][s] for r in rows])) for s in SPLITS) for p in POLICY_NAMES)
+        merits.add_row(name, *cells)
+    for heading in ("selection", "test", "mJ", "test accuracy"):
+        parts.add_column(heading, justify="right")
+    for name in seeds[0]["parts"]:
+        if name == "seconds":
+            continue
+        rows = [seed["parts"][name] for seed in seeds]
+        level = [row["at_the_best_static_accuracy"] for row in rows]
+        energy, accuracy = (spread([one[f"ours_{what}"] for one in level]) for what in ("energy_mj", "accuracy"))
+        parts.add_row(name, *(_text(spread([r[s] for r in rows])) for s in SPLITS), _text(energy), _text(accuracy))
+    return [merits, parts]
+
+
+def picture(results: dict[str, Any], path: Path) -> None:
+    """Draws energy over accuracy on the test split on the first device, with the first seed, for both policies."""
+    from matplotlib.figure import Figure
+
+    device = next(iter(results["hadas"]))
+    found = next(iter(results["hadas"][device].values()))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, policy in zip(figure.subplots(1, 2, sharey=True), POLICY_NAMES, strict=True):
+        curves = [
+            (found["static_curve"], "found, static", "0.5", "o"),
+            (found[policy]["curve"]["test"], "HADAS", "C0", "."),
+        ]
+        if "inner" in results:
+            curves.append((results["inner"][device][f"{policy}, test"]["curve"], "optimised baselines", "C1", "."))
+        for curve, label, colour, marker in curves:
+            accuracy, energy = zip(*curve, strict=True)
+            axes.plot([100 * a for a in accuracy], energy, marker, linestyle="-", color=colour, label=label, ms=4)
+        axes.set(title=f"{policy}, {device}", xlabel="test accuracy (%)")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.axes[0].set_ylabel("energy per sample (mJ)")
+    figure.savefig(path, dpi=110)
