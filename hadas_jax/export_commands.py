@@ -12,7 +12,8 @@ from hadas_jax.commands import default_workdir, followed, settings_of_run
 from hadas_jax.deploy.architecture import architecture_file, read_architecture
 from hadas_jax.deploy.export import Format, export_network
 from hadas_jax.deploy.export_check import ExportCheck, check_export
-from hadas_jax.deploy.fine_tune import FineTuneResult, FineTuneRun
+from hadas_jax.deploy.fine_tune import FineTuneRun
+from hadas_jax.deploy.fine_tune_result import FineTuneResult
 from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
 from hadas_jax.deploy.runtime import read_manifest
 from hadas_jax.deploy.source import Sources, data_of, network_at

@@ -18,8 +18,8 @@ class RunState:
 
     Attributes:
       path: of the work directory.
-      kind: search, train, dnas-search or dnas-retrain; empty where config.json cannot be read.
-      dataset: of its settings, without folders.
+      kind: search, train, fine-tune, dnas-search or dnas-retrain; empty where config.json cannot be read.
+      dataset: of its settings, without folders; of fine-tuning its network, which names that.
       hardware: device or accelerator of its settings; empty where there is none.
       steps: done of each stage, by name.
       figures: what it found, in words; None: not finished.
@@ -64,7 +64,7 @@ def run_state(path: Path) -> RunState:
     return RunState(
         path=path,
         kind=kind,
-        dataset=_short(settings.get("dataset")),
+        dataset=_short(settings.get("dataset")) or _ending(settings.get("network")),
         hardware=_short(settings.get("device") or settings.get("hardware")),
         steps=_steps(path / METRICS),
         figures=_figures(kind, path),
@@ -76,6 +76,11 @@ def _short(name: object) -> str:
     """A data set, device or hardware without folders and ending."""
     kind, colon, place = str(name or "").rpartition(":")
     return f"{kind}{colon}{Path(place).stem if '/' in place or colon else place}"
+
+
+def _ending(place: object) -> str:
+    """The last two parts of the path of a network."""
+    return "/".join(Path(str(place or "")).parts[-2:])
 
 
 def _steps(path: Path) -> dict[str, int]:
@@ -125,6 +130,11 @@ def _of_retraining(path: Path) -> str:
     return f"{found['test_accuracy']:.1%}, {found['parameters']:,} weights"
 
 
+def _of_fine_tuning(path: Path) -> str:
+    found = _mapping(path)["after"]["deployable"]
+    return f"{1 - found['error']:.1%} at {1e3 * found['latency_s']:.3g} ms, {1e3 * found['energy_j']:.3g} mJ"
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
@@ -142,5 +152,6 @@ _RESULTS: dict[str, tuple[str, Callable[[Path], str]]] = {
     "search": ("levels.csv", _of_search),
     "train": ("exits.csv", _of_training),
     "dnas-search": ("genotype.json", _of_dnas_search),
+    "fine-tune": (RESULT, _of_fine_tuning),
     "dnas-retrain": (RESULT, _of_retraining),
 }

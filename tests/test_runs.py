@@ -11,6 +11,7 @@ LEVELS = """selection_accuracy_level,network,policy,test_accuracy,latency_ms,ene
 0.98,exits + clocks,deployable,0.975,0.3,2,0.6
 0.9,exits + clocks,deployable,0.9,0.1,1,0.6
 """
+TUNED = '{"after": {"deployable": {"error": 0.025, "latency_s": 0.00025, "energy_j": 0.0015}}}'
 EXITS = "backbone,block,test_accuracy\nlargest,2,0.8\nlargest,final,0.99\nsmallest,final,0.95\n"
 
 
@@ -36,6 +37,8 @@ def start(path, kind, metrics=(), files=(), **settings):
         ("dnas-search", "genotype.json", '{"images_per_s": 50, "energy_mj": 2.5}', "50 images/s, 2.5 mJ"),
         ("dnas-retrain", "result.json", '{"test_accuracy": 0.9, "parameters": 12345}', "90.0%, 12,345 weights"),
         ("search", "levels.csv", "nothing", "levels.csv cannot be read"),
+        ("fine-tune", "result.json", TUNED, "97.5% at 0.25 ms, 1.5 mJ"),
+        ("fine-tune", "result.json", '{"after": {}}', "result.json cannot be read"),
         ("dnas-retrain", "result.json", "{", "result.json cannot be read"),
     ],
 )
@@ -58,6 +61,11 @@ def test_a_config_that_cannot_be_read_is_listed_without_a_kind(tmp_path, config)
     (tmp_path / "config.json").write_text(config)
     run = run_state(tmp_path)
     assert (run.kind, run.dataset, run.figures) == ("", "", None)
+
+
+def test_fine_tuning_names_its_network_in_place_of_a_data_set(tmp_path):
+    path = start(tmp_path / "run", "fine-tune", dataset=None, network="runs/mine/network")
+    assert run_state(path).dataset == "mine/network"
 
 
 def test_runs_are_found_once_the_newest_first(tmp_path):

@@ -6,10 +6,7 @@ samples without losing more accuracy than `TOLERANCE` against the classifier alo
 """
 
 import dataclasses
-import json
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +17,7 @@ import optax
 from hadas_jax.data import LabelledImages, Stream
 from hadas_jax.deploy.architecture import Architecture, OnSplit
 from hadas_jax.deploy.exit_costs import ExitCosts, exit_costs
+from hadas_jax.deploy.fine_tune_result import FineTuneResult, write_result
 from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
 from hadas_jax.deploy.fold import is_folded
 from hadas_jax.deploy.joint_training import joint_step, trained_part, with_statistics, with_trained
@@ -36,26 +34,10 @@ from hadas_jax.methods.stages import Progress, run_stage
 from hadas_jax.methods.training_inputs import random_batches
 from hadas_jax.methods.training_run import chunk_of
 from hadas_jax.training import TrainState, augmentation, init_state, lower_rate, resident, sgd, streamed
-from hadas_jax.workdir import RESULT, WorkDir, write_text
+from hadas_jax.workdir import RESULT, WorkDir
 
 NETWORK = "network"
-FORM = "hadas_jax.fine-tune/1"
 _EXIT_WEIGHT, _STATS_BATCHES = 0.5, 8
-
-
-@dataclass(frozen=True)
-class FineTuneResult:
-    """What a fine-tuning run leaves.
-
-    Attributes:
-      network: with its new weights, thresholds and figures.
-      before: the network as it was, on the test split.
-      after: as it is now, on the test split.
-    """
-
-    network: StaticNetwork
-    before: OnSplit
-    after: OnSplit
 
 
 class FineTuneRun:
@@ -107,9 +89,10 @@ class FineTuneRun:
         after = self._judged(tuned, architecture, self.splits.test)
         progress.update(1, {"test_accuracy": after.deployable.accuracy})
         architecture = architecture.model_copy(update={"test": after})
-        result = FineTuneResult(dataclasses.replace(tuned, architecture=architecture), before, after)
+        network = dataclasses.replace(tuned, architecture=architecture)
+        result = FineTuneResult(before=before, after=after, network=network)
         save_network(workdir.path / NETWORK, result.network, overwrite=True)
-        _write(workdir.path / RESULT, result, self.settings)
+        write_result(workdir.path / RESULT, result, self.settings)
         return result
 
     def train(self, workdir: WorkDir, progress: Progress) -> Weights:
@@ -193,8 +176,3 @@ class FineTuneRun:
 
 def _outcomes(network: StaticNetwork, data: LabelledImages) -> Outcomes:
     return outcomes_at_exits(*predict(network.segments, network.weights, data), np.asarray(data.labels))
-
-
-def _write(path: Path, result: FineTuneResult, settings: FineTuneSettings) -> None:
-    figures = {name: getattr(result, name).model_dump(mode="json") for name in ("before", "after")}
-    write_text(path, json.dumps({"form": FORM, **figures, "settings": dataclasses.asdict(settings)}, indent=1) + "\n")

@@ -8,10 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hadas_jax.deploy.fine_tune_result import TunedFigures
 from hadas_jax.methods import Result, Settings
 from hadas_jax.methods.device_choice import chosen_device
+from hadas_jax.methods.eh_dnas.result import FoundNetwork
+from hadas_jax.methods.retrain_result import RetrainedNetwork
 from hadas_jax.methods.training_run import TrainingRun
 from hadas_jax.report.html.clock_curves import clock_curves, clock_grid_mhz
+from hadas_jax.report.html.darts_networks import darts_network
 from hadas_jax.report.html.designs import level_rows, network_rows
 from hadas_jax.report.html.record import RunRecord
 from hadas_jax.spaces import MBConvSpace
@@ -19,6 +23,8 @@ from hadas_jax.trained import read_description
 from hadas_jax.workdir import SUPERNET
 
 MOST_RUNS = 8  # as many colours as can be told apart
+# Settings that are shown beside the name of a run: of a search, and of others.
+_FACTS = (("device", "dataset", "strategy", "seed"), ("network", "hardware", "dataset", "epochs", "seed"))
 
 
 def report_content(records: Sequence[RunRecord], *, made: datetime) -> dict[str, Any]:
@@ -31,7 +37,7 @@ def report_content(records: Sequence[RunRecord], *, made: datetime) -> dict[str,
     Returns:
       `made` and `runs`, each with its name, kind, settings and versions, `networks` (see `network_rows`, each with its
       `clock_curves` where the device model can give them), `levels`, `clock_grid`, `curves` (steps and values by stage
-      and metric), `exits`, `genotype`, `facts` in words, and `notes` on what could not be shown.
+      and metric), `exits`, `darts` (a `darts_network` or None), `facts` in words, and `notes` on what is missing.
 
     Raises:
       ValueError: there are none, more than `MOST_RUNS`, or one twice.
@@ -85,7 +91,7 @@ def _run(record: RunRecord, name: str) -> dict[str, Any]:
         "clock_grid": None,
         "curves": metric_curves(record.metrics),
         "exits": _exit_curves(record.exits),
-        "genotype": record.genotype,
+        "darts": _darts(record),
         "facts": _facts(record),
         "notes": [],
     }
@@ -106,6 +112,12 @@ def _add_clock_curves(run: dict[str, Any], record: RunRecord) -> None:
     run["networks"] = [row | {"curves": curve} for row, curve in zip(run["networks"], curves, strict=True)]
 
 
+def _darts(record: RunRecord) -> dict[str, Any] | None:
+    if isinstance(record.outcome, FoundNetwork | RetrainedNetwork):
+        return darts_network(record.outcome, record.settings)
+    return None
+
+
 def _exit_curves(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, list[float]]]:
     """Returns blocks and test accuracies in percent of each backbone; the classifier's block is one past the last."""
     curves: dict[str, dict[str, list[float]]] = {}
@@ -119,9 +131,17 @@ def _exit_curves(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, list[flo
 
 def _facts(record: RunRecord) -> list[list[str]]:
     """Pairs of a name and a value in words, the most telling ones first."""
-    names = ("device", "dataset", "strategy", "seed") if record.result else ("dataset", "seed")
-    facts = [[name, str(record.settings[name])] for name in names if name in record.settings]
+    facts = [[name, str(record.settings[name])] for name in _FACTS[record.result is None] if name in record.settings]
+    if isinstance(record.outcome, TunedFigures):
+        facts += _tuned_facts(record.outcome)
     return facts if record.result is None else facts + _result_facts(record.result)
+
+
+def _tuned_facts(tuned: TunedFigures) -> list[list[str]]:
+    return [
+        [f"{when} fine-tuning", f"{100 * f.accuracy:.2f} %, {1e3 * f.latency_s:.3g} ms, {1e3 * f.energy_j:.3g} mJ"]
+        for when, f in (("before", tuned.before.deployable), ("after", tuned.after.deployable))
+    ]
 
 
 def _result_facts(result: Result) -> list[list[str]]:

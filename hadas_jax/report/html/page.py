@@ -10,7 +10,9 @@ from typing import Any
 import jinja2
 import plotly.offline
 
-_SCRIPTS = ("state", "filters", "panel", "charts", "main")
+from hadas_jax.report.html.darts_networks import network_columns
+
+_SCRIPTS = ("state", "filters", "panel", "charts", "darts", "main")
 
 
 def render_page(content: dict[str, Any]) -> str:
@@ -27,6 +29,8 @@ def render_page(content: dict[str, Any]) -> str:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     runs = content["runs"]
+    found = [(run["name"], series, run["darts"]) for series, run in enumerate(runs, start=1) if run["darts"]]
+    headings, rows = network_columns([network for _, _, network in found])
 
     def asset(name: str) -> str:
         return loader.get_source(environment, name)[0]
@@ -40,10 +44,26 @@ def render_page(content: dict[str, Any]) -> str:
         has_networks=any(run["networks"] for run in runs),
         has_curves=any(run["curves"] for run in runs),
         has_exits=any(run["exits"] for run in runs),
+        has_alpha=any(network["alpha"] for _, _, network in found),
+        darts_networks=_shared(found),
+        darts_table={
+            "headings": headings,
+            "rows": [(name, row) for (name, _, _), row in zip(found, rows, strict=True)],
+        },
         style=asset("style.css"),
         script="(() => {\n" + "\n".join(asset(f"{name}.js") for name in _SCRIPTS) + "})();",
         plotly=base64.b64encode(packed).decode(),
     )
+
+
+def _shared(found: Sequence[tuple[str, int, dict[str, Any]]]) -> list[tuple[list[tuple[str, int]], dict[str, Any]]]:
+    """Returns each network once, with the names and series of its runs."""
+    owners: dict[str, list[tuple[str, int]]] = {}
+    networks: dict[str, dict[str, Any]] = {}
+    for name, series, network in found:
+        owners.setdefault(network["code"], []).append((name, series))
+        networks.setdefault(network["code"], network)
+    return [(owners[code], network) for code, network in networks.items()]
 
 
 def _compared(runs: Sequence[dict[str, Any]], part: str) -> list[tuple[str, list[str], bool]]:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hadas_jax.report.html.darts_pictures import draw_alpha, draw_cells
 from hadas_jax.report.html.tables import Rows
 
 _RUN_COLOURS = ("#0b62b8", "#c2470b", "#561051", "#199b83", "#d0658a", "#8f6a00", "#6b7280", "#17212e")
@@ -35,6 +36,8 @@ def draw_pictures(tables: dict[str, Rows], directory: Path) -> list[Path]:
         "gains": ("gains", _gains),
         "exit_usage": ("exit_usage", _usage),
         "clocks": ("clocks", _clocks),
+        "cells": ("networks", draw_cells),
+        "alpha": ("alpha", draw_alpha),
         "progress": ("progress", _progress),
         "exits": ("exits", _exits),
     }

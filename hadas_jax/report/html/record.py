@@ -1,16 +1,29 @@
-"""What a work directory holds, read back: settings, versions, front, metrics, accuracies of exits, genotype."""
+"""What a work directory holds, read back: settings, versions, metrics, and what its kind of run found."""
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hadas_jax.methods import Result
+from hadas_jax.deploy import fine_tune_result
+from hadas_jax.deploy.fine_tune_result import TunedFigures
+from hadas_jax.methods import Result, retrain_result
+from hadas_jax.methods.eh_dnas.result import GENOTYPE, FoundNetwork, read_genotype
 from hadas_jax.methods.result_file import read_search
-from hadas_jax.workdir import CONFIG, METRICS
+from hadas_jax.methods.retrain_result import RetrainedNetwork
+from hadas_jax.workdir import CONFIG, METRICS, RESULT
+
+Outcome = FoundNetwork | RetrainedNetwork | TunedFigures
 
 _PREFIX = "hadas_jax."
+# By kind of run, the file that is written when it is finished, and what reads it.
+_OUTCOMES: dict[str, tuple[str, Callable[[Path], Outcome]]] = {
+    "dnas-search": (GENOTYPE, read_genotype),
+    "dnas-retrain": (RESULT, retrain_result.read_result),
+    "fine-tune": (RESULT, fine_tune_result.read_result),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,7 @@ class RunRecord:
       result: of a search; None for other kinds.
       metrics: lines of metrics.jsonl, each with its stage and step.
       exits: rows of exits.csv: backbone, block and test accuracy.
-      genotype: in DARTS's textual form; None where there is none.
+      outcome: of a search of architectures, a retraining or fine-tuning; None for other kinds, or while unfinished.
     """
 
     path: Path
@@ -35,7 +48,7 @@ class RunRecord:
     result: Result | None
     metrics: tuple[dict[str, Any], ...]
     exits: tuple[dict[str, str], ...]
-    genotype: str | None
+    outcome: Outcome | None
 
 
 def read_record(path: Path | str) -> RunRecord:
@@ -59,8 +72,8 @@ def read_record(path: Path | str) -> RunRecord:
         raise ValueError(f"{place / CONFIG}: expected form {_PREFIX}KIND/1 with settings, got {form!r}")
     kind, metrics = form[len(_PREFIX) : -2], _metrics(place / METRICS)
     result = read_search(place).result if kind == "search" else None
-    genotype = str(_read_json(place / "genotype.json").get("genotype")) if (place / "genotype.json").is_file() else None
-    if result is None and genotype is None and not metrics:
+    outcome = _outcome(kind, place)
+    if result is None and outcome is None and not metrics:
         raise ValueError(f"{place}: expected a run with results, got one of kind {kind} that has none yet")
     return RunRecord(
         path=place,
@@ -70,8 +83,15 @@ def read_record(path: Path | str) -> RunRecord:
         result=result,
         metrics=metrics,
         exits=_exits(place / "exits.csv"),
-        genotype=genotype,
+        outcome=outcome,
     )
+
+
+def _outcome(kind: str, place: Path) -> Outcome | None:
+    if kind not in _OUTCOMES:
+        return None
+    name, read = _OUTCOMES[kind]
+    return read(place / name) if (place / name).is_file() else None
 
 
 def _metrics(path: Path) -> tuple[dict[str, Any], ...]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hadas_jax.report.html.darts_networks import NETWORK_VALUES
 from hadas_jax.report.html.designs import FIGURES
 from hadas_jax.workdir import write_text
 
@@ -23,7 +24,7 @@ def figure_tables(content: dict[str, Any]) -> dict[str, Rows]:
 
     Returns:
       `front` (networks with their figures, also of parallel coordinates), `gains`, `exit_usage`, `clocks` (of the
-      network that `starting_network` names, for each run), `progress`, `exits`.
+      network that `starting_network` names, for each run), `networks` of the DARTS space, `alpha`, `progress`, `exits`.
     """
     runs = content["runs"]
     tables = {
@@ -31,6 +32,8 @@ def figure_tables(content: dict[str, Any]) -> dict[str, Rows]:
         "gains": [{"run": run["name"], **row} for run in runs for row in run["levels"]],
         "exit_usage": [row for run in runs for row in _usage(run)],
         "clocks": [row for run in runs for row in _clocks(run)],
+        "networks": [row for run in runs if run["darts"] for row in _found(run)],
+        "alpha": [row for run in runs if run["darts"] and run["darts"]["alpha"] for row in _alpha(run)],
         "progress": [row for run in runs for row in _progress(run)],
         "exits": [
             {"run": run["name"], "backbone": backbone, "block": block, "accuracy": accuracy}
@@ -104,6 +107,27 @@ def _clocks(run: dict[str, Any]) -> Rows:
     ]
 
 
+def _found(run: dict[str, Any]) -> Rows:
+    return [{"run": run["name"], **{name: run["darts"].get(name) for name in NETWORK_VALUES}}]
+
+
+def _alpha(run: dict[str, Any]) -> Rows:
+    alpha = run["darts"]["alpha"]
+    return [
+        {
+            "run": run["name"],
+            "cell": cell,
+            "edge": edge,
+            "operation": operation,
+            "share": 100 * share,
+            "is_kept": number == kept > 0,  # 0: the edge is absent
+        }
+        for cell, every, every_kept in zip(run["darts"]["cells"], alpha["shares"], alpha["kept"], strict=True)
+        for edge, shares, kept in zip(alpha["edges"], every, every_kept, strict=True)
+        for number, (operation, share) in enumerate(zip(alpha["operations"], shares, strict=True))
+    ]
+
+
 def _progress(run: dict[str, Any]) -> Rows:
     return [
         {"run": run["name"], "stage": stage, "metric": metric, "step": step, "value": value}
@@ -114,7 +138,9 @@ def _progress(run: dict[str, Any]) -> Rows:
 
 
 def _cell(value: Any) -> Any:
-    """Numbers of a list side by side, "inf" for thresholds that no sample passes."""
+    """Numbers of a list side by side, "inf" for thresholds that no sample passes; empty where nothing is known."""
+    if value is None:
+        return ""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join("inf" if each is None else f"{each:.9g}" for each in value)
     return f"{value:.9g}" if isinstance(value, float) else value

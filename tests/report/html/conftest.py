@@ -2,13 +2,18 @@ import dataclasses
 import json
 from datetime import datetime
 
+import numpy as np
 import pytest
 
 from hadas_jax.methods import Design, Level, Performance, Result
+from hadas_jax.methods.eh_dnas.result import FoundNetwork
+from hadas_jax.methods.retrain_result import RetrainedNetwork
 from hadas_jax.report.html import RunRecord, report_content
+from hadas_jax.spaces.darts import parse_code
 
 CURVES = {"memory": [0, 1], "latency": [[4.0, 2.0], [3.0, 1.0]], "energy": [[2.0, 3.0], [1.0, 2.5]], "at": [1, 0, 0]}
 GRID = {"core": [500.0, 1000.0], "memory": [800.0, 1600.0], "host": [2000.0]}
+CODES = ("53 033 0303 00320  15 603 0022 00440", "44 330 0303 00033  11 330 3010 03001")
 METRICS = tuple(
     {"stage": "search", "step": step, "evaluated": 8.0 * step, "hypervolume": 1 - 0.5**step} for step in (1, 2, 3)
 )
@@ -65,7 +70,7 @@ def make_record(path, *, device="tx2-gpu"):
         result=make_result(),
         metrics=METRICS,
         exits=(),
-        genotype=None,
+        outcome=None,
     )
 
 
@@ -118,3 +123,42 @@ def workdir(tmp_path):
     )
     (place / "metrics.jsonl").write_text('{"stage": "supernet", "step": 1, "loss": 0.5}\n{"stage": "sup')
     return place
+
+
+def found_network(code=CODES[0], **changes):
+    """What a search by gradient found; alpha leans towards the network."""
+    alpha = np.zeros((28, 8))
+    alpha[np.arange(28), parse_code(code)] = 2.0
+    costs = {"hardware": "tx2-gpu", "images_per_s": 1250.0, "energy_mj": 4.5, "clocks_mhz": (1300.5, 1866.0, 2035.2)}
+    rest = {"within_budgets": True, "code_without_budgets": code, "alpha": tuple(map(tuple, alpha.tolist()))}
+    return FoundNetwork(code=code, **(costs | rest | changes))
+
+
+@pytest.fixture(scope="session")
+def architectures(tmp_path_factory):
+    """Of a search by gradient on a device, one on an accelerator, a retraining of the first and a HADAS search."""
+    folder = tmp_path_factory.mktemp("runs")
+    steps = tuple(
+        {"stage": "architecture", "step": 7 * k, "loss": 2.0 / k, "images_per_s": 900.0 + k, "rollbacks": 0.0}
+        for k in (1, 2, 3)
+    )
+    settings = {"hardware": "tx2-gpu", "dataset": "digits", "max_latency_ms": 1.0}
+    device = dataclasses.replace(
+        make_record(folder / "device"),
+        kind="dnas-search",
+        settings=settings,
+        result=None,
+        metrics=steps,
+        outcome=found_network(),
+    )
+    generic = found_network(CODES[1], hardware="generic", images_per_s=0.0, energy_mj=None, clocks_mhz=None)
+    accelerator = dataclasses.replace(device, path=folder / "accelerator", settings={}, outcome=generic)
+    retrained = dataclasses.replace(
+        device,
+        path=folder / "retrained",
+        kind="dnas-retrain",
+        metrics=({"stage": "retrain", "step": 5, "loss": 0.5},),
+        outcome=RetrainedNetwork(0.9, 0.875, 123456, 7_890_000, code=CODES[0]),
+    )
+    records = [device, accelerator, retrained, make_record(folder / "search")]
+    return with_curves(report_content(records, made=datetime(2026, 1, 2, 3, 4)))

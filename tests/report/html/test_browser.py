@@ -116,13 +116,15 @@ def test_runs_lie_over_each_other_and_can_be_left_out(open_page, overlay):
     page.locator("#runs").get_by_label("b").uncheck()
     assert page.locator("#count").inner_text() == "9 of 18 networks"
     assert page.locator("#progress .scatterlayer .trace").count() == 2
-    page.locator("#progress-of").select_option("supernet · accuracy")
+    page.locator("#progress-of").select_option("supernet")
+    assert page.locator("#progress .chart:visible").count() == 1
     assert page.locator("#progress .scatterlayer .trace").count() == 1
     assert page.locator("#exits .scatterlayer .point").count() == 3
 
 
-def test_a_narrow_window_needs_no_sideways_scrolling(open_page, overlay):
-    page = open_page(overlay)
+@pytest.mark.parametrize("name", ["overlay", "architectures"])
+def test_a_narrow_window_needs_no_sideways_scrolling(open_page, name, request):
+    page = open_page(request.getfixturevalue(name))
     page.set_viewport_size({"width": 400, "height": 800})
     page.wait_for_function("document.documentElement.scrollWidth <= window.innerWidth")
 
@@ -131,3 +133,20 @@ def test_a_training_alone_shows_its_curves(open_page, overlay):
     page = open_page(overlay | {"runs": overlay["runs"][2:]})
     assert page.locator("#progress .scatterlayer .trace").count() == 1
     assert page.locator("#exits .scatterlayer .point").count() == 3
+
+
+def test_searches_by_gradient_show_networks_cells_alpha_and_curves(open_page, architectures):
+    page = open_page(architectures)
+    assert page.locator("#networks tbody tr").count() == 3
+    assert page.locator(".cell").count() == 4
+    assert page.locator(".cell path:not(.of-joins)").count() == 4 * 8
+    rings = page.locator("#alpha-normal .scatterlayer .point")
+    assert rings.count() == 8
+    assert page.locator("#alpha-reduce .scatterlayer .point").count() == 8
+    before = page.locator("#alpha-normal .scatterlayer .trace").inner_html()
+    page.locator("#alpha-of").select_option("accelerator")
+    assert page.locator("#alpha-normal .scatterlayer .trace").inner_html() != before
+    page.locator("#progress-of").select_option("architecture")
+    assert page.locator("#progress .chart:visible").count() == 2
+    assert page.locator("#progress-0 .scatterlayer .trace").count() == 2
+    assert page.locator(POINTS).count() == 9

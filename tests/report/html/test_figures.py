@@ -51,6 +51,23 @@ def test_the_first_network_is_the_cheapest_near_the_best_accuracy(content):
     )
 
 
+def test_networks_of_the_darts_space_have_tables_and_pictures(architectures, tmp_path):
+    tables = figure_tables(architectures)
+    assert {path.stem for path in draw_pictures(tables, tmp_path)} >= {"cells", "alpha"}
+    write_tables(tables, tmp_path)
+    rows = rows_of(tmp_path / "networks.csv")
+    assert [row["run"] for row in rows] == ["device", "accelerator", "retrained"]
+    assert [row["latency"] for row in rows] == ["0.8", "", ""]
+    assert (rows[0]["clocks"], rows[2]["test_accuracy"]) == ("1300.5 1866 2035.2", "87.5")
+    alpha = rows_of(tmp_path / "alpha.csv")
+    assert len(alpha) == 2 * 28 * 8
+    assert sum(row["is_kept"] == "True" for row in alpha) == 2 * 16
+    shares = [float(row["share"]) for row in alpha]
+    for edge in range(56):
+        assert sum(shares[8 * edge : 8 * edge + 8]) == pytest.approx(100, abs=1e-3)
+    assert all(row["operation"] != "none" for row in alpha if row["is_kept"] == "True")
+
+
 def test_a_training_alone_has_its_curves_alone(overlay, tmp_path):
     tables = figure_tables({"runs": overlay["runs"][2:]})
     assert list(tables) == ["progress", "exits"]

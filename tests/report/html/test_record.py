@@ -1,8 +1,18 @@
 import json
+from datetime import datetime
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from hadas_jax.report.html import read_record
+from hadas_jax.methods.eh_dnas.hardware import Costs
+from hadas_jax.methods.eh_dnas.result import DnasResult, write_genotype
+from hadas_jax.methods.retrain_result import RetrainedNetwork, RetrainResult, write_result
+from hadas_jax.report.html import read_record, report_content
+from hadas_jax.spaces.darts import parse_code
+from hw_models.accelerator.network import DartsNetwork
+
+CODE = "53 033 0303 00320  15 603 0022 00440"
 
 
 def test_a_training_is_read_up_to_a_half_written_line(workdir):
@@ -13,11 +23,38 @@ def test_a_training_is_read_up_to_a_half_written_line(workdir):
     assert record.result is None
 
 
-def test_a_gradient_search_gives_its_genotype(workdir):
+def test_a_search_by_gradient_gives_its_network_as_it_was_written(workdir):
+    code = parse_code(CODE)
+    alpha = np.linspace(0, 1, 224, dtype=np.float32).reshape(28, 8)
+    costs = Costs(image_s=0.002, energy_j=0.004)
+    result = DnasResult(code, code, alpha, "tx2-gpu", costs, (1300.5, 1866.0, 2035.2), (), True)
     (workdir / "config.json").write_text(json.dumps({"form": "hadas_jax.dnas-search/1", "settings": {}}))
-    (workdir / "genotype.json").write_text(json.dumps({"genotype": "Genotype(...)"}))
+    assert read_record(workdir).outcome is None
+    write_genotype(result, workdir, settings={})
+    outcome = read_record(workdir).outcome
+    assert (outcome.images_per_s, outcome.energy_mj, outcome.clocks_mhz) == (500.0, 4.0, (1300.5, 1866.0, 2035.2))
+    assert (parse_code(outcome.code) == code).all()
+    np.testing.assert_allclose(outcome.alpha, alpha, atol=1e-6)
+
+
+def test_a_retraining_gives_its_figures_as_they_were_written(workdir):
+    trained = SimpleNamespace(code=CODE, genotype="Genotype(...)", network=DartsNetwork())
+    result = RetrainResult(0.9, 0.8, 1234, 5678, trained=trained)
+    (workdir / "config.json").write_text(json.dumps({"form": "hadas_jax.dnas-retrain/1", "settings": {}}))
+    write_result(workdir / "result.json", result, settings={})
+    assert read_record(workdir).outcome == RetrainedNetwork(0.9, 0.8, 1234, 5678, code=CODE)
+
+
+def test_fine_tuning_gives_what_the_network_does_before_and_after(workdir):
+    figures = {"error": 0.1, "latency_s": 0.002, "energy_j": 0.003}
+    split = {name: figures for name in ("ideal", "deployable", "static")} | {"shares": [0.5, 0.5]}
+    (workdir / "config.json").write_text(json.dumps({"form": "hadas_jax.fine-tune/1", "settings": {}}))
+    content = {"form": "hadas_jax.fine-tune/1", "before": split, "after": split, "settings": {}}
+    (workdir / "result.json").write_text(json.dumps(content))
     record = read_record(workdir)
-    assert (record.kind, record.genotype) == ("dnas-search", "Genotype(...)")
+    assert record.outcome.after.deployable.accuracy == pytest.approx(0.9)
+    (run,) = report_content([record], made=datetime(2026, 1, 1))["runs"]
+    assert ["after fine-tuning", "90.00 %, 2 ms, 3 mJ"] in run["facts"]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +69,20 @@ def test_a_gradient_search_gives_its_genotype(workdir):
         (
             {"config.json": '{"form": "hadas_jax.search/1", "settings": {}}', "front.json": '{"form": "x/1"}'},
             "front.json: expected form hadas_jax.front/1",
+        ),
+        (
+            {
+                "config.json": '{"form": "hadas_jax.dnas-search/1", "settings": {}}',
+                "genotype.json": '{"form": "hadas_jax.genotype/2"}',
+            },
+            "genotype.json: expected form hadas_jax.genotype/1, got 'hadas_jax.genotype/2'",
+        ),
+        (
+            {
+                "config.json": '{"form": "hadas_jax.dnas-retrain/1", "settings": {}}',
+                "result.json": '{"form": "hadas_jax.retrained/1", "code": "1"}',
+            },
+            "result.json: validation_accuracy: expected a value, got nothing",
         ),
         (
             {

@@ -160,15 +160,35 @@ function drawClocks() {
   }
 }
 
+const METRICS = {
+  hypervolume: "hypervolume", lowest_error: "lowest error", loss: "loss", train_loss: "loss in training", accuracy: "accuracy",
+  train_accuracy: "accuracy in training", images_per_s: "images/s of the network so far", energy_j: "energy of the network so far, J",
+};
+
+// Metrics of a stage that say something: those with a finite value other than 0, the most telling first.
+function metricsOf(stage) {
+  const curves = content.runs.map((run) => run.curves[stage] ?? {});
+  const found = new Set(curves.flatMap((own) => Object.keys(own).filter((name) => own[name].values.some((value) => value))));
+  if (stage === "search") found.delete("evaluated"); // the horizontal axis
+  return [...Object.keys(METRICS).filter((name) => found.has(name)), ...[...found].filter((name) => !(name in METRICS))];
+}
+
 function drawProgress() {
-  const [stage, metric] = document.getElementById("progress-of").value.split(" · ");
-  const traces = content.runs.flatMap((run, r) => {
-    const curve = run.curves[stage]?.[metric];
-    const evaluated = stage === "search" ? run.curves.search?.evaluated?.values : null;
-    return curve ? [{ type: "scatter", mode: "lines+markers", name: run.name, x: evaluated ?? curve.steps, y: curve.values, marker: { size: 5 },
-      line: { color: colour(`series-${r + 1}`), width: 2 }, hovertemplate: "%{x:,}<br>%{y:.6~g}" }] : [];
+  const stage = document.getElementById("progress-of").value;
+  const place = document.getElementById("progress");
+  const metrics = metricsOf(stage);
+  while (place.children.length < metrics.length) place.append(element("div", { class: "chart", id: `progress-${place.children.length}` }));
+  [...place.children].forEach((chart, k) => { chart.hidden = k >= metrics.length; });
+  metrics.forEach((metric, k) => {
+    const traces = content.runs.flatMap((run, r) => {
+      const curve = run.curves[stage]?.[metric];
+      const evaluated = stage === "search" ? run.curves.search?.evaluated?.values : null;
+      return curve ? [{ type: "scatter", mode: "lines+markers", name: run.name, x: evaluated ?? curve.steps, y: curve.values, marker: { size: 4 },
+        line: { color: colour(`series-${r + 1}`), width: 2 }, hovertemplate: "%{x:,}<br>%{y:.6~g}" }] : [];
+    });
+    draw(`progress-${k}`, traces, baseLayout({ margin: { l: 50, r: 14, t: 30, b: 40 }, title: { text: METRICS[metric] ?? metric.replaceAll("_", " "), x: 0.02, y: 0.98, yanchor: "top", font: { size: 13 } },
+      xaxis: { title: { text: stage === "search" ? "backbones evaluated" : "steps" } } }));
   });
-  draw("progress", traces, baseLayout({ showlegend: true, xaxis: { title: { text: stage === "search" ? "backbones evaluated" : "steps" } }, yaxis: { title: { text: metric.replaceAll("_", " ") } } }));
 }
 
 function drawExits() {

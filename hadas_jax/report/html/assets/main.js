@@ -28,15 +28,16 @@ function choose(id, scroll = false) {
 
 function drawAll() {
   if (networks.length) choose(chosen.id);
+  if (relaxed.length) drawAlpha();
   if (document.getElementById("progress")) drawProgress();
   if (document.getElementById("exits")) drawExits();
 }
 
 function listProgress() {
   const list = document.getElementById("progress-of");
-  const names = new Set(content.runs.flatMap((run) => Object.entries(run.curves).flatMap(([stage, curves]) => Object.keys(curves).map((metric) => `${stage} · ${metric}`))));
+  const names = new Set(content.runs.flatMap((run) => Object.keys(run.curves)));
   list.append(...[...names].map((name) => element("option", {}, name)));
-  list.value = ["search · hypervolume", "supernet · accuracy"].find((name) => names.has(name)) ?? [...names][0];
+  list.value = ["search", "architecture", "supernet"].find((name) => names.has(name)) ?? [...names][0];
   list.addEventListener("change", drawProgress);
 }
 
@@ -52,6 +53,7 @@ async function start() {
     document.getElementById("choice").addEventListener("change", (event) => choose(event.target.value));
     document.getElementById("saved-of").addEventListener("change", drawGains);
   }
+  if (relaxed.length) listAlpha();
   if (document.getElementById("progress-of")) listProgress();
   drawAll();
   document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,61 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from hadas_jax.report.cell_layout import arrows, node_places
+from hadas_jax.report.html import render_page
+from hadas_jax.report.html.darts_networks import network_columns
+from hadas_jax.spaces.genotypes import cell_graph, published_genotype, published_genotype_names
+
+
+def test_a_network_tells_its_costs_and_keeps_to_plain_json(architectures):
+    device, accelerator, retrained = (run["darts"] for run in architectures["runs"][:3])
+    assert (device["latency"], device["energy"], device["budgets"]) == (pytest.approx(0.8), 4.5, "kept")
+    assert (accelerator["latency"], accelerator["budgets"]) == (None, None)
+    assert (retrained["test_accuracy"], retrained["alpha"]) == (87.5, None)
+    assert architectures["runs"][3]["darts"] is None
+    assert json.loads(json.dumps(architectures, allow_nan=False)) == architectures
+
+
+def test_alpha_is_shares_of_every_edge_with_what_was_kept(architectures):
+    alpha = architectures["runs"][0]["darts"]["alpha"]
+    shares = np.array(alpha["shares"])
+    assert shares.shape == (2, 14, 8)
+    np.testing.assert_allclose(shares.sum(axis=-1), 1, atol=1e-5)
+    assert (shares.argmax(axis=-1) == np.array(alpha["kept"])).all()
+    assert (len(alpha["edges"]), alpha["edges"][0], alpha["edges"][-1]) == (14, "k-2 to 0", "2 to 3")
+
+
+def test_the_table_of_networks_leaves_out_what_none_has(architectures):
+    networks = [run["darts"] for run in architectures["runs"][:3]]
+    headings, rows = network_columns(networks)
+    assert [len(row) for row in rows] == [len(headings)] * 3
+    assert dict(zip(headings, rows[2], strict=True))["weights"] == "123,456"
+    headings, _ = network_columns(networks[2:])
+    assert headings == ["validation", "test", "weights", "million MACs"]
+
+
+def test_a_network_of_two_runs_is_drawn_once(architectures):
+    page = render_page(architectures)
+    assert page.count('<figure class="cell">') == 4
+    assert page.count("<h2>Cells of the network of") == 2
+
+
+@pytest.mark.parametrize("name", published_genotype_names())
+@pytest.mark.parametrize("cell", ["normal", "reduce"])
+def test_labels_of_a_cell_stand_apart(name, cell):
+    graph = cell_graph(published_genotype(name), cell)
+    labels = [np.array(arrow.label) for arrow in arrows(graph) if arrow.operation]
+    for one, other in itertools.combinations(labels, 2):
+        assert np.abs(one - other).max() > 0.15
+    for node in node_places(graph).values():
+        assert min(np.abs(label - np.array(node)).max() for label in labels) > 0.3
+
+
+def test_edges_start_and_end_at_their_nodes():
+    graph = cell_graph(published_genotype("DARTS_V2"), "normal")
+    places = list(node_places(graph).values())
+    for arrow, (start, end, operation) in zip(arrows(graph), graph.edges, strict=True):
+        assert (arrow.start, arrow.end, arrow.operation) == (places[start], places[end], operation)
