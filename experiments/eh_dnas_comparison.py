@@ -38,6 +38,7 @@ FPGA = "ku115"
 GUIDES = {"lookup": "lookup", "predictor": "mlp"}
 DEVICES = ("agx-xavier-gpu", "raspberry-pi-4", "coral-edge-tpu")
 PLAIN = "plain"
+SECONDS = "search_seconds.txt"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Found:
       code: of the network, as text.
       images_per_s: on every hardware, one image at a time, at the highest clocks.
       test_accuracy: after retraining, a share.
+      search_s: wall time of the search, compilation included; None where it was interrupted or not taken.
     """
 
     guide: str
@@ -85,6 +87,7 @@ class Found:
     code: str
     images_per_s: dict[str, float]
     test_accuracy: float
+    search_s: float | None = None
 
 
 def compare(experiment: Experiment, console: Console) -> list[Found]:
@@ -112,7 +115,9 @@ def compare(experiment: Experiment, console: Console) -> list[Found]:
             folder = experiment.out / "-".join(filter(None, (guide, hardware, f"seed{seed}")))
             code = _searched(dataclasses.replace(settings, seed=seed), folder / "search", console)
             accuracy = _retrained(experiment, code, seed, console)
-            found.append(Found(guide, hardware, seed, code, price(code), accuracy))
+            seconds = folder / SECONDS
+            taken = float(seconds.read_text()) if seconds.is_file() else None
+            found.append(Found(guide, hardware, seed, code, price(code), accuracy, taken))
     return found
 
 
@@ -151,7 +156,10 @@ def _prices(experiment: Experiment) -> Any:
 def _searched(settings: DnasSettings, workdir: Path, console: Console) -> str:
     """Returns the code of a search, which is run unless it is there."""
     if not (workdir / GENOTYPE).is_file():
-        search(settings, workdir=workdir, resume=WorkDir(workdir).holds_run, console=console)
+        resumed, start = WorkDir(workdir).holds_run, time.monotonic()
+        search(settings, workdir=workdir, resume=resumed, console=console)
+        if not resumed:
+            write_text(workdir.parent / SECONDS, f"{time.monotonic() - start:.1f}\n")
     return json.loads((workdir / GENOTYPE).read_text())["code"]
 
 
