@@ -72,8 +72,10 @@ def _explain(error: Any, model: type[pydantic.BaseModel]) -> str:
     return explain(error)
 
 
-def _fields(model: Any, path: tuple[str, ...]) -> list[str]:
+def _fields(model: Any, path: tuple[str | int, ...]) -> list[str]:
     for part in path:
+        if isinstance(part, int):  # of a list, whose members are models of one kind
+            continue
         model = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[1]
         model = next((option for option in get_args(model) if hasattr(option, "model_fields")), model)
     return list(model.model_fields)

@@ -23,8 +23,8 @@ class TrainingSettings(StoredSettings):
     evaluation_images: int | None = None
     """Most images of validation, calibration and test each; by default all, of streams 10,000 for the test."""
     space: str | None = None
-    """The space of backbones; by default the one of --checkpoint, or digits for images below 20 pixels and small-images
-    for others."""
+    """The space of backbones by name, or the path of a space file; by default the one of --checkpoint, or digits for
+    images below 20 pixels and small-images for others."""
     resolutions: tuple[int, ...] = ()
     """Resolutions to use of those that the space has; by default all."""
     checkpoint: str | None = None

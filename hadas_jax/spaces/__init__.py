@@ -16,6 +16,7 @@ from hadas_jax.spaces.genotypes import (
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage, block_active, make_divisible
 from hadas_jax.spaces.published import published, published_in, published_names
 from hadas_jax.spaces.relaxed_costs import ClockProbabilities, relaxed_cost, relaxed_cost_over_clocks
+from hadas_jax.spaces.space_file import read_space
 from hadas_jax.spaces.workload import segments, workload
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "published_genotype_names",
     "published_in",
     "published_names",
+    "read_space",
     "relaxed_cost",
     "relaxed_cost_over_clocks",
     "sample_codes",

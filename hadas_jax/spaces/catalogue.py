@@ -1,8 +1,10 @@
-"""The spaces that come with the package, by name."""
+"""The spaces that come with the package, by name, and files of the user's own."""
 
 import dataclasses
+from pathlib import Path
 
 from hadas_jax.spaces.mbconv import MBConvSpace, Stage
+from hadas_jax.spaces.space_file import is_space_file, read_space
 
 DIGITS = MBConvSpace(
     name="digits",
@@ -66,12 +68,18 @@ def space_names() -> tuple[str, ...]:
     return tuple(_SPACES)
 
 
-def load_space(name: str) -> MBConvSpace:
-    """Returns a space by name.
+def load_space(name_or_path: str | Path) -> MBConvSpace:
+    """Returns a space by name or from a file.
+
+    Args:
+      name_or_path: a name of `space_names`, or the path of a space file: a `Path`, or a text that ends in `.yaml`,
+        `.yml` or `.json` or has a folder in it.
 
     Raises:
-      ValueError: no space has this name; the valid ones are listed.
+      ValueError: no space has this name, and the valid ones are listed; or the file is missing or wrong.
     """
-    if name not in _SPACES:
-        raise ValueError(f"unknown space {name!r}: expected one of {', '.join(_SPACES)}")
-    return _SPACES[name]
+    if is_space_file(name_or_path):
+        return read_space(name_or_path)
+    if name_or_path not in _SPACES:
+        raise ValueError(f"unknown space {name_or_path!r}: expected one of {', '.join(_SPACES)}, or a space file")
+    return _SPACES[str(name_or_path)]
