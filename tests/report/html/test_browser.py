@@ -83,6 +83,17 @@ def test_every_network_is_a_point_and_a_click_opens_it(open_page, content):
     assert page.locator("#clocks-energy .scatterlayer .trace").count() == 3
 
 
+def test_ticks_of_latency_and_energy_are_written_in_full(open_page, content):
+    page = open_page(content)
+    for name, place in (("energy", "#front-energy"), ("latency", "#clocks-latency")):
+        ticks = page.locator(f"{place} :is(.xtick, .ytick) text").all_text_contents()
+        assert len(ticks) >= 4, (name, ticks)
+    points = page.locator("#front-energy .xtick text").all_text_contents()
+    shown = [float(text) for text in points]
+    assert shown == sorted(set(shown))
+    assert 1 <= shown[0] < shown[-1] <= 8
+
+
 def test_filters_take_points_away_and_give_them_back(open_page, content):
     page = open_page(content)
     page.get_by_label("ideal").uncheck()

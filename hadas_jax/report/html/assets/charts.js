@@ -15,7 +15,29 @@ function baseLayout(more = {}) {
   };
 }
 
-const axisOf = (name) => ({ title: { text: QUANTITIES[name].label }, type: QUANTITIES[name].log ? "log" : "linear", ...(QUANTITIES[name].log ? { dtick: "D1", minor: { ticks: "" } } : {}) });
+// Ticks of a logarithmic axis written in full: Plotly's own say 3 where 0.3 is meant.
+function logTicks(values) {
+  const ends = [Math.min(...values), Math.max(...values)];
+  const tickvals = ends[1] / ends[0] < 3 ? evenTicks(...ends) : decadeTicks(...ends.map(Math.log10));
+  return { type: "log", tickvals, ticktext: tickvals.map((value) => number(value)) };
+}
+
+function evenTicks(low, high) {
+  const unit = 10 ** Math.floor(Math.log10((high - low) / 4 || low));
+  const step = [5, 2, 1].map((factor) => factor * unit).find((each) => (high - low) / each >= 4) ?? unit;
+  const first = Math.max(1, Math.floor(low / step) - 4);
+  return Array.from({ length: Math.ceil(high / step) + 5 - first }, (_, k) => (first + k) * step);
+}
+
+function decadeTicks(low, high) {
+  const steps = high - low > 1.2 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
+  const decades = Array.from({ length: Math.ceil(high) - Math.floor(low) + 2 }, (_, k) => Math.floor(low) - 1 + k);
+  return decades.flatMap((decade) => steps.map((step) => step * 10 ** decade));
+}
+
+function axisOf(name, values = networks.map((network) => network[name])) {
+  return { title: { text: QUANTITIES[name].label }, ...(QUANTITIES[name].log ? logTicks(values) : { type: "linear" }) };
+}
 
 function draw(id, traces, layout) {
   const place = document.getElementById(id);
@@ -72,7 +94,7 @@ function drawFronts(shown) {
     return;
   }
   const grid = { gridcolor: colour("line"), zerolinecolor: colour("line"), showbackground: false };
-  const scene = Object.fromEntries(Object.entries({ x: "latency", y: "energy", z: "accuracy" }).map(([axis, name]) => [`${axis}axis`, { ...grid, ...axisOf(name), dtick: undefined, nticks: 6 }]));
+  const scene = Object.fromEntries(Object.entries({ x: "latency", y: "energy", z: "accuracy" }).map(([axis, name]) => [`${axis}axis`, { ...grid, ...axisOf(name) }]));
   draw("front-3d", frontTraces(shown, { x: "latency", y: "energy", z: "accuracy" }, "scatter3d"),
     baseLayout({ margin: { l: 0, r: 0, t: 0, b: 0 }, scene: { ...scene, camera: { eye: { x: 1.5, y: -1.6, z: 0.7 } } }, uirevision: "kept" }));
 }
@@ -156,7 +178,7 @@ function drawClocks() {
       hovertemplate: `core %{x:,.5~g} MHz<br>%{y:.4~g} ${name === "energy" ? "mJ" : "ms"}` }));
     traces.push({ type: "scatter", mode: "markers", showlegend: false, hoverinfo: "skip", x: [grid.core[core]], y: [curves[name][curves.memory.indexOf(memory)][core]],
       marker: { symbol: "circle-open", size: 16, color: colour("series-2"), line: { width: 3 } } });
-    draw(`clocks-${name}`, traces, baseLayout({ showlegend: true, xaxis: { title: { text: "core clock, MHz" } }, yaxis: axisOf(name) }));
+    draw(`clocks-${name}`, traces, baseLayout({ showlegend: true, xaxis: { title: { text: "core clock, MHz" } }, yaxis: axisOf(name, curves[name].flat()) }));
   }
 }
 
