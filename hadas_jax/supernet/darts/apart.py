@@ -12,9 +12,11 @@ from typing import Any
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from hadas_jax.supernet.depthwise import on_cpu
+
 
 def apart(function: Callable[..., Any], *, static: tuple[int, ...] = ()) -> Callable[..., Any]:
-    """Returns the function as a call that the compiler keeps.
+    """Returns the function as a call that the compiler keeps on CPUs; elsewhere it is as any other.
 
     Args:
         function: Of arrays and static arguments.
@@ -24,7 +26,18 @@ def apart(function: Callable[..., Any], *, static: tuple[int, ...] = ()) -> Call
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
+        if not on_cpu():
+            return function(*args)
         with set_xla_metadata(inlineable="false"):
             return compiled(*args)
 
     return call
+
+
+def apart_with_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function of arrays as a piece, and its gradient as one that keeps the arguments alone."""
+    forward = apart(function)
+    backward = apart(lambda arguments, gradient: jax.vjp(function, *arguments)[1](gradient))
+    piece = jax.custom_vjp(forward)
+    piece.defvjp(lambda *arguments: (forward(*arguments), arguments), backward)
+    return piece

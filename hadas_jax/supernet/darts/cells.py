@@ -1,8 +1,7 @@
 """A cell of the DARTS search network: every edge is the sum of all operations, each by its share.
 
 The edges of a cell are computed one after the other by a single piece of code, which keeps compilation short and the
-maps of an edge in the cache. Every operation ends in a batch norm without scale and shift, which is folded into the
-product before it (`standardising`).
+maps of an edge in the cache. Every operation ends in a batch norm without scale and shift.
 Shapes: E edges (14), B batch, H, W map, C channels of the cell.
 """
 
@@ -12,16 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax.supernet.darts.apart import apart_with_gradient
 from hadas_jax.supernet.darts.depthwise import depthwise
-from hadas_jax.supernet.darts.operations import (
-    average_pool,
-    max_pool,
-    pointwise,
-    reduce_map,
-    standardise,
-    standardising,
-)
+from hadas_jax.supernet.darts.norm import norm, product_norm, standardise
+from hadas_jax.supernet.darts.operations import pointwise, reduce_map
 from hadas_jax.supernet.darts.plans import CellPlan
+from hadas_jax.supernet.darts.pooling import average_pool, max_pool
 from hadas_jax.supernet.tree import Tree
 from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
 
@@ -154,23 +149,24 @@ def _add_at(states: jax.Array, index: jax.Array, found: jax.Array) -> jax.Array:
 
 def _mix(x: jax.Array, weights: Tree, shares: jax.Array, *, stride: int) -> jax.Array:
     """Computes one edge from its state x [C, H, W, B] and shares [8]: [C, H', W', B]."""
-    share = dict(zip(OPERATIONS, shares.astype(x.dtype), strict=True))
-    positive = jax.nn.relu(x)
-    total = share["max_pool_3x3"] * standardise(max_pool(x, stride))
-    total = total + share["avg_pool_3x3"] * standardise(average_pool(x, stride))
-    skipped = x if stride == 1 else standardise(reduce_map(positive, weights[SKIP]["reduction"]))
-    total = total + share[SKIP] * skipped
+    share = dict(zip(OPERATIONS, shares, strict=True))
+    positive = _relu(x)
+    parts = [
+        norm(max_pool(x, stride), share["max_pool_3x3"]),
+        norm(average_pool(x, stride), share["avg_pool_3x3"]),
+    ]
+    if stride == 1:
+        parts.append(x * share[SKIP].astype(x.dtype))
+    else:
+        parts.append(norm(reduce_map(positive, weights[SKIP]["reduction"]), share[SKIP]))
     for name in SEPARABLE + DILATED:
-        own, dilation = weights[name], 2 if name in DILATED else 1
-        y = depthwise(positive, own["depthwise_0"], stride, dilation)
-        folded, offset = standardising(y, own["pointwise_0"])
+        own = weights[name]
+        y = depthwise(positive, own["depthwise_0"], stride, 2 if name in DILATED else 1)
         if name in SEPARABLE:
-            y = jax.nn.relu(_affine(y, folded, offset))
-            y = depthwise(y, own["depthwise_1"])
-            folded, offset = standardising(y, own["pointwise_1"])
-        total = total + _affine(y, folded * shares[OPERATIONS.index(name)], offset * shares[OPERATIONS.index(name)])
-    return total
+            y = depthwise(product_norm(y, own["pointwise_0"], jnp.float32(1), True), own["depthwise_1"])
+        parts.append(product_norm(y, own["pointwise_1" if name in SEPARABLE else "pointwise_0"], share[name]))
+    return _add(*parts)
 
 
-def _affine(x: jax.Array, weights: jax.Array, offset: jax.Array) -> jax.Array:
-    return pointwise(x, weights.astype(x.dtype)) - offset.astype(x.dtype)[:, None, None, None]
+_relu = apart_with_gradient(jax.nn.relu)
+_add = apart_with_gradient(lambda *parts: sum(parts[1:], parts[0]))

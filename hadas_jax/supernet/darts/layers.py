@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hadas_jax.supernet.convolution import conv
-from hadas_jax.supernet.darts.operations import average_pool, max_pool
+from hadas_jax.supernet.darts.pooling import average_pool, max_pool
 from hadas_jax.supernet.depthwise import depthwise_conv
 from hadas_jax.supernet.elastic import BatchNorm
 

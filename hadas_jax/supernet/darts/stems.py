@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from hadas_jax.supernet.convolution import conv
-from hadas_jax.supernet.darts.operations import standardise
+from hadas_jax.supernet.darts.norm import standardise
 from hadas_jax.supernet.tree import Tree
 from hw_models.accelerator.network import DartsNetwork
 

@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.supernet.darts.depthwise import depthwise
-from hadas_jax.supernet.darts.operations import (
-    average_pool,
-    max_pool,
-    pointwise,
-    reduce_map,
-    standardise,
-    standardising,
-)
+from hadas_jax.supernet.darts.operations import reduce_map
 
 LAYOUT = ("CHWN", "OIHW", "CHWN")
 
@@ -40,18 +33,6 @@ def test_depthwise_convolution_and_its_gradients_are_those_of_a_grouped_one(k, d
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [1, 2, 7, 8])
-def test_pooling_is_that_of_windows_cut_at_the_rim(size, stride):
-    x = draw(2, size, size, 3)
-    padded = np.pad(np.asarray(x), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=np.nan)
-    places = range(0, size, stride)
-    windows = [[padded[:, i : i + 3, j : j + 3] for j in places] for i in places]
-    for pool, reduce in ((max_pool, np.nanmax), (average_pool, np.nanmean)):
-        wanted = np.stack([np.stack([reduce(w, axis=(1, 2)) for w in row], 1) for row in windows], 1)
-        np.testing.assert_allclose(pool(x, stride), wanted, atol=1e-6)
-
-
 def test_a_reduction_of_an_odd_map_sees_zeros_beyond_its_end():
     x, weights = draw(4, 5, 5, 2), draw(2, 3, 4, seed=1)
     found = reduce_map(x, weights)
@@ -61,21 +42,6 @@ def test_a_reduction_of_an_odd_map_sees_zeros_beyond_its_end():
     np.testing.assert_allclose(found[3:, :2, :2], wanted, atol=1e-5)
     assert not np.any(found[3:, 2])
     assert not np.any(found[3:, :, 2])
-
-
-def test_a_norm_folded_into_weights_is_the_norm_of_the_product():
-    x, weights = draw(5, 4, 3, 6) + 0.5, draw(7, 5, seed=1)
-    folded, offset = standardising(x, weights)
-    found = pointwise(x, folded) - offset[:, None, None, None]
-    product = np.einsum("oc,chwb->ohwb", np.asarray(weights, float), np.asarray(x, float))
-    mean, variance = product.mean((1, 2, 3), keepdims=True), product.var((1, 2, 3), keepdims=True)
-    wanted = (product - mean) / np.sqrt(variance + 1e-5)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
-    np.testing.assert_allclose(standardise(jnp.asarray(product, jnp.float32)), wanted, atol=1e-5)
-
-
-def test_a_constant_channel_is_standardised_to_zero():
-    assert np.abs(standardise(jnp.full((1, 3, 3, 2), 0.3))).max() < 1e-4
 
 
 def test_derivatives_of_second_order_are_symmetric():
