@@ -66,7 +66,7 @@ def search(
     Raises:
       ValueError: settings, files or the work directory do not fit, or a loss is no longer finite.
 
-    Example:
+    Examples:
       >>> from hadas_jax.commands import search
       >>> from hadas_jax.methods import Settings
       >>> result = search(Settings(device="agx-xavier-gpu", population=32))  # doctest: +SKIP

@@ -102,7 +102,7 @@ class RowMap:
         a pytree of arrays that is the same for all rows.
       block: rows of one call on one device.
 
-    Example:
+    Examples:
       >>> import numpy as np
       >>> from hadas_jax.parallel import RowMap
       >>> RowMap(lambda rows, factor: rows * factor, block=2)(np.arange(5.0, dtype=np.float32), np.float32(3))

@@ -44,7 +44,7 @@ class Runtime:
     Raises:
       ValueError: one line: no export, another form or format, or a damaged file.
 
-    Example:
+    Examples:
       >>> network = Runtime("runs/digits/export")  # doctest: +SKIP
       >>> network(images).labels  # doctest: +SKIP
     """

@@ -81,7 +81,7 @@ class Judge:
       calibration: float32[batches, B, H, W, channels], standardised training images for the batch-norm statistics.
       how: batch, group and type.
 
-    Example:
+    Examples:
       >>> judge = Judge(space, params, calibration)  # doctest: +SKIP
       >>> judge(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
     """

@@ -38,7 +38,7 @@ class KeptJudge:
       judge: asked about backbones that are not in the folder yet.
       folder: made where it is not there; of several processes, all must see it, and the first one writes.
 
-    Example:
+    Examples:
       >>> kept = KeptJudge(judge, Path("outcomes"))  # doctest: +SKIP
       >>> kept(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
     """

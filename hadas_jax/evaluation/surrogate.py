@@ -72,7 +72,7 @@ class Surrogate:
     Raises:
       ValueError: a number below 1, or a learning rate that is not positive.
 
-    Example:
+    Examples:
       >>> import jax
       >>> import jax.numpy as jnp
       >>> from hadas_jax.evaluation.surrogate import Surrogate

@@ -3,7 +3,7 @@
 Objectives are minimised everywhere; a NaN is worse than any number. Shapes: P population, M objectives, G
 genes.
 
-Example:
+Examples:
     >>> import jax
     >>> import jax.numpy as jnp
     >>> from hadas_jax.search import NSGA2, sample

@@ -34,7 +34,7 @@ class Params:
 class NSGA2(Elitist):
     """The strategy; see `Elitist` for init, tell and prefer.
 
-    Example:
+    Examples:
         >>> import jax
         >>> from hadas_jax.search import NSGA2, sample
         >>> strategy = NSGA2(population_size=4, cardinalities=(3, 2))

@@ -102,7 +102,7 @@ def relaxed_search(
     Raises:
         ValueError: shapes do not fit, or there is no step.
 
-    Example:
+    Examples:
         >>> import jax
         >>> import jax.numpy as jnp
         >>> from hadas_jax.search.relaxed import RelaxedParams, relaxed_search

@@ -78,27 +78,13 @@ def is_space_file(name_or_path: str | Path) -> bool:
 
 
 def read_space(path: str | Path) -> MBConvSpace:
-    """Reads a space, not adapted to any data yet.
+    """Reads a space, not adapted to any data yet; docs/bring_your_space.md has an example.
 
     Args:
       path: of the file.
 
     Raises:
       ValueError: one line: the file cannot be read, or a field does not fit.
-
-    Example:
-      A file of two stages, searched by `hadas search --space my_space.yaml`:
-
-          schema_version: 1
-          name: my-space
-          stem_width: [8, 16]
-          stem_stride: 2
-          stages:
-            - {width: [8, 16], depth: [1, 2], kernel: [3], expand: [1]}
-            - {width: [16, 24], depth: [1, 2, 3], kernel: [3, 5], expand: [2, 3], stride: 2, se: true}
-          last_width: [48]
-          first_exit: 1
-          exit_width: 16
     """
     read = read_checked(Path(path), SpaceFile, shown=str(path), version=_VERSION)
     fields = read.model_dump(exclude={"schema_version", "stages"})
