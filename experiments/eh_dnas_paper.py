@@ -190,13 +190,18 @@ def error_table(rows: list[dict[str, Any]]) -> Table:
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws mean errors over the number of networks, one panel for each paradigm."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     for axes, paradigm in zip(figure.subplots(1, len(PARADIGMS)), PARADIGMS, strict=True):
+        errors = [100 * row["mean_error"] for row in rows if row["paradigm"] == paradigm]
         for kind in dict.fromkeys(row["kind"] for row in rows):
             own = [row for row in rows if (row["paradigm"], row["kind"]) == (paradigm, kind)]
             axes.loglog([r["networks"] for r in own], [100 * r["mean_error"] for r in own], "o-", label=kind)
         axes.set(title=paradigm, xlabel="networks fitted to", ylabel="mean relative error (%)")
+        number = StrMethodFormatter("{x:g}")
+        axes.yaxis.set_major_formatter(number)
+        axes.yaxis.set_minor_formatter(number if max(errors) < 30 * min(errors) else NullFormatter())
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(path, dpi=110)

@@ -22,7 +22,6 @@ from hadas_jax.trained import load_trained
 from hadas_jax.workdir import WorkDir, write_text
 from hw_models import load_device
 
-ABLATIONS = ("dissimilarity", "parts", "sequential")
 OWN_HEADS = "smallest"  # the backbone that gets exits of its own
 
 
@@ -136,11 +135,12 @@ class Laboratory:
 
     def ablations(self) -> dict[str, Any]:
         """Stage 4 on the first device, by seed, and the exits of one backbone."""
-        device = self.experiment.devices[0]
+        device, chosen = self.experiment.devices[0], self.experiment.ablations
         found: dict[str, Any] = {"device": device}
         for seed in self.experiment.seeds:
-            found[str(seed)] = {name: self._ablation(name, seed) for name in ABLATIONS}
-        found["heads"] = self._kept(f"heads-{device}", self._heads)
+            found[str(seed)] = {name: self._ablation(name, seed) for name in chosen if name != "heads"}
+        if "heads" in chosen:
+            found["heads"] = self._kept(f"heads-{device}", self._heads)
         return found
 
     def _ablation(self, name: str, seed: int) -> dict[str, Any]:

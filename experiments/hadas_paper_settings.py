@@ -11,6 +11,7 @@ from supernet_fashion_mnist import SETTINGS
 from hadas_jax.methods import TrainingSettings, TrainSettings
 
 STAGES = ("motivation", "inner", "hadas", "ablations")
+ABLATIONS = ("parts", "sequential", "dissimilarity", "heads")
 PAPER_DEVICES = ("agx-xavier-gpu", "agx-xavier-cpu", "tx2-gpu", "tx2-cpu")
 BUDGET: dict[str, Any] = {"population": 64, "generations": 7, "elites": 10}
 SMOKE_BUDGET: dict[str, Any] = {"population": 8, "generations": 2, "elites": 3}
@@ -34,6 +35,8 @@ class Experiment:
     """Some of motivation, inner, hadas, ablations."""
     devices: tuple[str, ...] = PAPER_DEVICES
     """Devices of the first three stages; the ablations are done on the first one."""
+    ablations: tuple[str, ...] = ABLATIONS
+    """Some of parts, sequential, dissimilarity, heads."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the searches."""
     evaluation_images: int = 2000
@@ -48,9 +51,10 @@ class Experiment:
     """Everything at its smallest, to see that it works; the figures mean nothing."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.stages if name not in STAGES]
-        if unknown:
-            raise ValueError(f"--stages: expected some of {', '.join(STAGES)}, got {unknown[0]!r}")
+        for name, known in (("stages", STAGES), ("ablations", ABLATIONS)):
+            unknown = [each for each in getattr(self, name) if each not in known]
+            if unknown:
+                raise ValueError(f"--{name}: expected some of {', '.join(known)}, got {unknown[0]!r}")
         if not self.devices or not self.seeds:
             raise ValueError("--devices and --seeds: expected at least one each, got none")
 

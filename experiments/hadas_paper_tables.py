@@ -81,28 +81,60 @@ def _text(figure: dict[str, float], *, percent: bool = False) -> str:
 
 def _ablations(found: dict[str, Any]) -> list[Table]:
     seeds = [value for key, value in found.items() if key.isdigit()]
-    merits = Table(title=f"Hypervolume by merit of backbones, {len(seeds)} seeds (selection / test)")
-    parts = Table(title="Hypervolume by what is searched, and energy at the best static accuracy")
-    for table, first in ((merits, "merit"), (parts, "part")):
-        table.add_column(first)
-    for policy in POLICY_NAMES:
-        merits.add_column(policy, justify="right")
-    for name in seeds[0]["dissimilarity"]:
-        if name == "seconds":
-            continue
-        rows = [seed["dissimilarity"][name] for seed in seeds]
-        cells = (" / ".join(_text(spread([r[p][s] for r in rows])) for s in SPLITS) for p in POLICY_NAMES)
-        merits.add_row(name, *cells)
-    for heading in ("selection", "test", "mJ", "test accuracy"):
-        parts.add_column(heading, justify="right")
-    for name in seeds[0]["parts"]:
-        if name == "seconds":
-            continue
-        rows = [seed["parts"][name] for seed in seeds]
-        level = [row["at_the_best_static_accuracy"] for row in rows]
+    made = {"parts": _parts, "sequential": _sequential, "dissimilarity": _dissimilarity}
+    shown = [make([seed[name] for seed in seeds]) for name, make in made.items() if name in seeds[0]]
+    return shown + ([_heads(found["heads"])] if "heads" in found else [])
+
+
+def _entries(row: dict[str, Any]) -> list[str]:
+    return [name for name in row if name != "seconds"]
+
+
+def _dissimilarity(seeds: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"Hypervolume by merit of backbones, {len(seeds)} seeds (selection / test)")
+    for heading in ("merit", *POLICY_NAMES):
+        table.add_column(heading, justify="left" if heading == "merit" else "right")
+    for name in _entries(seeds[0]):
+        cells = (" / ".join(_text(spread([r[name][p][s] for r in seeds])) for s in SPLITS) for p in POLICY_NAMES)
+        table.add_row(name, *cells)
+    return table
+
+
+def _parts(seeds: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"Hypervolume by what is searched, and energy at the best static accuracy, {len(seeds)} seeds")
+    for heading in ("part", "selection", "test", "mJ", "test accuracy"):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    for name in _entries(seeds[0]):
+        level = [row[name]["at_the_best_static_accuracy"] for row in seeds]
         energy, accuracy = (spread([one[f"ours_{what}"] for one in level]) for what in ("energy_mj", "accuracy"))
-        parts.add_row(name, *(_text(spread([r[s] for r in rows])) for s in SPLITS), _text(energy), _text(accuracy))
-    return [merits, parts]
+        cells = (_text(spread([row[name][split] for row in seeds])) for split in SPLITS)
+        table.add_row(name, *cells, _text(energy), _text(accuracy))
+    return table
+
+
+def _sequential(seeds: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"Joint search against one after the other, {len(seeds)} seeds (selection / test)")
+    figures = ("hypervolume", "baseline_hypervolume", "dominates", "dominated")
+    for heading in ("policy", *figures):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for policy in POLICY_NAMES:
+        rows = [seed[policy] for seed in seeds]
+        table.add_row(
+            policy, *(" / ".join(_text(spread([r[s][name] for r in rows])) for s in SPLITS) for name in figures)
+        )
+    return table
+
+
+def _heads(found: dict[str, Any]) -> Table:
+    table = Table(title=f"Shared exits and exits of one backbone ({found['backbone']}): test accuracy (%)")
+    count = len(found["shared"]["exit_test_accuracy"])
+    for heading in ("exits", *map(str, range(1, count)), "classifier", "ideal mJ", "deployable mJ"):
+        table.add_column(heading, justify="left" if heading == "exits" else "right")
+    for name in ("shared", "own"):
+        shares = (f"{100 * share:.2f}" for share in found[name]["exit_test_accuracy"])
+        network = found[name]["network"]
+        table.add_row(name, *shares, *(f"{network[f'{p}: exits + clocks']['energy_mj']:.3f}" for p in POLICY_NAMES))
+    return table
 
 
 def picture(results: dict[str, Any], path: Path) -> None:
