@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import yaml
+from failing_commands import fails
 
 import hw_models
 from hadas_jax import commands
@@ -22,17 +23,6 @@ def calls(monkeypatch):
     found = []
     monkeypatch.setattr(commands, "search", lambda settings, **kwargs: found.append((settings, kwargs)))
     return found
-
-
-def fails(arguments, capsys):
-    """Runs a command that must fail; returns its one line."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("hadas: error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import io
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from failing_commands import fails
 from rich.console import Console
 
 from hadas_jax import dnas_data_commands, dnas_predictor_commands, dnas_price_commands
-from hadas_jax.cli import main
 from hadas_jax.spaces import darts_workload
 from hadas_jax.spaces.darts import is_valid
 from hadas_jax.spaces.genotypes import code_of, published_genotype
@@ -37,16 +37,6 @@ def written(call, *arguments, **settings):
     console = Console(file=io.StringIO(), width=200)
     found = call(*arguments, console=console, **settings)
     return found, console.file.getvalue()
-
-
-def fails(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("hadas: error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def test_a_sample_holds_networks_and_their_throughput(data, tmp_path):

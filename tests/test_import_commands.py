@@ -6,6 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from failing_commands import fails
 from original_checkpoint import draw_exits, write_original
 from rich.console import Console
 
@@ -45,16 +46,6 @@ def text_of(*arguments, **settings):
     console = Console(file=io.StringIO(), width=100)
     found = import_checkpoint(*arguments, normalisation="none", console=console, **settings)
     return console.file.getvalue(), found
-
-
-def fails(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments.split())
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("hadas: error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def same(left, right):

@@ -2,6 +2,7 @@ import io
 import json
 
 import pytest
+from failing_commands import fails
 from rich.console import Console
 
 from hadas_jax.cli import main
@@ -50,10 +51,5 @@ def test_figures_are_written_beside_the_page(trained, tmp_path):
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, trained, tmp_path, capsys):
     (tmp_path / "old.html").write_text("precious")
-    with pytest.raises(SystemExit) as stop:
-        main(arguments.split())
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    assert message in fails(arguments, capsys)
     assert (tmp_path / "old.html").read_text() == "precious"

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from failing_commands import fails
 
 from hadas_jax.cli import main
 from hadas_jax.data import load_dataset
@@ -79,17 +80,6 @@ def retrained(dataset, found, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("retrain") / "run"
     main(f"dnas retrain --genotype {found} --dataset {dataset} {FLAGS} --workdir {workdir}".split())
     return workdir
-
-
-def fails(command, capsys):
-    """Runs a command that must fail; returns its one line."""
-    with pytest.raises(SystemExit) as stop:
-        main(command.split())
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("hadas: error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def test_a_retraining_leaves_accuracy_size_and_picture(retrained):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from failing_commands import fails
 from fake_tfds import class_image
 from PIL import Image
 from tiny_hadas import TINY
@@ -57,17 +58,6 @@ def trained(images, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("train") / "run"
     main(f"train --dataset folder:{images} --space tiny {QUICK} --workdir {workdir}".split())
     return workdir
-
-
-def fails(command, capsys):
-    """Runs a command that must fail; returns its one line."""
-    with pytest.raises(SystemExit) as stop:
-        main(command.split())
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("hadas: error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def stages(workdir):

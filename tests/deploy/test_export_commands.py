@@ -3,9 +3,9 @@ import json
 import shutil
 
 import pytest
+from failing_commands import fails
 from rich.console import Console
 
-from hadas_jax import cli
 from hadas_jax.deploy.architecture import read_architecture
 from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
 from hadas_jax.deploy.static_network import load_network
@@ -75,12 +75,7 @@ def test_a_resumed_run_ends_with_the_same_network(tuned):
 )
 def test_mistakes_end_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+    assert message in fails(arguments, capsys)
 
 
 def test_a_network_is_fine_tuned_with_batch_norm_and_outside_its_own_folder(workdir):

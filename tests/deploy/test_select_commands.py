@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+from failing_commands import refused
 
 from hadas_jax.cli import main
 from hadas_jax.deploy.architecture import read_architecture
@@ -20,17 +21,6 @@ def elsewhere(tmp_path, monkeypatch):
 def workdir(finished, tmp_path):
     """A copy of a finished search."""
     return shutil.copytree(finished, tmp_path / "run")
-
-
-def fails(arguments, capsys):
-    """Runs a command that must fail; returns what it printed and its one line."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    printed, error = capsys.readouterr()
-    assert error.startswith("hadas: error: ")
-    assert error.count("\n") == 1
-    return printed, error
 
 
 def test_a_network_is_selected_shown_and_tabulated(workdir, capsys):
@@ -75,7 +65,7 @@ def test_an_ideal_network_is_judged_by_the_ideal_mapping(workdir):
 
 
 def test_where_nothing_keeps_the_limits_the_nearest_is_shown(workdir, capsys):
-    printed, error = fails(["select", str(workdir), "--max-latency-ms", "0.001"], capsys)
+    printed, error = refused(["select", str(workdir), "--max-latency-ms", "0.001"], capsys)
     assert "nearest" in printed
     assert "expected a deployable design with latency ≤ 0.001 ms, got none; the nearest is" in error
     assert not (workdir / "architecture.json").exists()
@@ -96,14 +86,14 @@ def test_where_nothing_keeps_the_limits_the_nearest_is_shown(workdir, capsys):
     ],
 )
 def test_mistakes_are_one_line(workdir, arguments, message, capsys):
-    _, error = fails(arguments.split(), capsys)
+    _, error = refused(arguments.split(), capsys)
     assert message in error
 
 
 def test_a_network_is_not_replaced_unasked(workdir, capsys):
     select_network(workdir)
     before = (workdir / "architecture.json").read_bytes()
-    _, error = fails(["select", str(workdir), "--prefer", "energy"], capsys)
+    _, error = refused(["select", str(workdir), "--prefer", "energy"], capsys)
     assert "--overwrite replaces it" in error
     assert (workdir / "architecture.json").read_bytes() == before
     select_network(workdir, prefer="energy", overwrite=True)
@@ -123,14 +113,14 @@ def test_a_search_that_lacks_something_is_told_how_to_go_on(workdir, left, capsy
         front.write_text(front.read_text()[:-100])
     else:
         shutil.rmtree(workdir / "supernet")
-    _, error = fails(["select", str(workdir)], capsys)
+    _, error = refused(["select", str(workdir)], capsys)
     assert f"hadas search --resume --workdir {workdir}" in error
 
 
 def test_the_work_directory_of_another_command_is_refused(workdir, capsys):
     config = json.loads((workdir / "config.json").read_text())
     (workdir / "config.json").write_text(json.dumps(config | {"form": "hadas_jax.train/1"}))
-    _, error = fails(["select", str(workdir)], capsys)
+    _, error = refused(["select", str(workdir)], capsys)
     assert "got 'hadas_jax.train/1', a run of hadas train" in error
 
 
