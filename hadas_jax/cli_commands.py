@@ -16,6 +16,7 @@ from hadas_jax.methods.eh_dnas import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stored_settings import StoredSettings
 from hadas_jax.report_cli_commands import REPORT_COMMANDS
+from hadas_jax.run_flags import RunFlags
 
 Output = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
 
@@ -27,8 +28,8 @@ class Command(Protocol):
         """Executes the command."""
 
 
-@dataclass(frozen=True)
-class Search:
+@dataclass(frozen=True, kw_only=True)
+class Search(RunFlags):
     """Search dynamic networks with HADAS: train a supernet and its exits, search backbones, exits and clocks.
 
     Writes config.json, front.csv, front.json, levels.csv, front.png, metrics.jsonl, checkpoints/ and what it trains,
@@ -38,14 +39,6 @@ class Search:
     settings: OmitArgPrefixes[Settings]
     workdir: Path | None = None
     """Where everything is written; by default runs/<time>-<dataset>-<device>."""
-    resume: FlagCreatePairsOff[bool] = False
-    """Continue the run in --workdir, with its settings."""
-    overwrite: FlagCreatePairsOff[bool] = False
-    """Replace the run in --workdir."""
-    config: Path | None = None
-    """YAML or JSON file of settings; flags given beside it win."""
-    tensorboard: FlagCreatePairsOff[bool] = False
-    """Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra `tensorboard`."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes that search together; auto on SLURM, Open MPI and TPU pods."""
     num_processes: int | None = None
@@ -55,17 +48,11 @@ class Search:
 
     def run(self) -> None:
         """Executes the command."""
-        commands.search(
-            self.settings,
-            workdir=self.workdir,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            tensorboard=self.tensorboard,
-        )
+        commands.search(self.settings, **self.place)
 
 
-@dataclass(frozen=True)
-class Train:
+@dataclass(frozen=True, kw_only=True)
+class Train(RunFlags):
     """Train a supernet and its exit heads, from the start or from --checkpoint.
 
     Writes supernet/ (for --checkpoint), exits.csv, exits.png, config.json, metrics.jsonl and checkpoints/ into the
@@ -75,24 +62,10 @@ class Train:
     settings: OmitArgPrefixes[TrainSettings]
     workdir: Path | None = None
     """Where everything is written; by default runs/<time>-<dataset>-train."""
-    resume: FlagCreatePairsOff[bool] = False
-    """Continue the run in --workdir, with its settings."""
-    overwrite: FlagCreatePairsOff[bool] = False
-    """Replace the run in --workdir."""
-    config: Path | None = None
-    """YAML or JSON file of settings; flags given beside it win."""
-    tensorboard: FlagCreatePairsOff[bool] = False
-    """Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra `tensorboard`."""
 
     def run(self) -> None:
         """Executes the command."""
-        train_commands.train(
-            self.settings,
-            workdir=self.workdir,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            tensorboard=self.tensorboard,
-        )
+        train_commands.train(self.settings, **self.place)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from hadas_jax import dnas_commands, dnas_data_commands, dnas_predictor_commands, dnas_price_commands, retrain_commands
 from hadas_jax.methods.eh_dnas import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
+from hadas_jax.run_flags import RunFlags
 from hw_models.accelerator import DartsNetwork
 
 Output = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
@@ -198,8 +199,8 @@ class PriceNetwork:
         )
 
 
-@dataclass(frozen=True)
-class RetrainGenotype:
+@dataclass(frozen=True, kw_only=True)
+class RetrainGenotype(RunFlags):
     """Train the network of a genotype from scratch and judge it, as DARTS retrains what a search found.
 
     Writes derived/ (the trained network), result.json, genotype.png, config.json, metrics.jsonl and checkpoints/ into
@@ -209,28 +210,14 @@ class RetrainGenotype:
     settings: OmitArgPrefixes[RetrainSettings]
     workdir: Path | None = None
     """Where everything is written; by default runs/<time>-<dataset>-dnas-retrain."""
-    resume: FlagCreatePairsOff[bool] = False
-    """Continue the run in --workdir, with its settings."""
-    overwrite: FlagCreatePairsOff[bool] = False
-    """Replace the run in --workdir."""
-    config: Path | None = None
-    """YAML or JSON file of settings; flags given beside it win."""
-    tensorboard: FlagCreatePairsOff[bool] = False
-    """Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra `tensorboard`."""
 
     def run(self) -> None:
         """Executes the command."""
-        retrain_commands.retrain(
-            self.settings,
-            workdir=self.workdir,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            tensorboard=self.tensorboard,
-        )
+        retrain_commands.retrain(self.settings, **self.place)
 
 
-@dataclass(frozen=True)
-class SearchArchitecture:
+@dataclass(frozen=True, kw_only=True)
+class SearchArchitecture(RunFlags):
     """Search a network of the DARTS space by gradient, with a model of its hardware in the loss (EH-DNAS).
 
     Writes genotype.json (for hadas dnas retrain), genotype.png, config.json, metrics.jsonl and checkpoints/ into the
@@ -240,24 +227,10 @@ class SearchArchitecture:
     settings: OmitArgPrefixes[DnasSettings]
     workdir: Path | None = None
     """Where everything is written; by default runs/<time>-<dataset>-dnas-<hardware>."""
-    resume: FlagCreatePairsOff[bool] = False
-    """Continue the run in --workdir, with its settings."""
-    overwrite: FlagCreatePairsOff[bool] = False
-    """Replace the run in --workdir."""
-    config: Path | None = None
-    """YAML or JSON file of settings; flags given beside it win."""
-    tensorboard: FlagCreatePairsOff[bool] = False
-    """Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra `tensorboard`."""
 
     def run(self) -> None:
         """Executes the command."""
-        dnas_commands.search(
-            self.settings,
-            workdir=self.workdir,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            tensorboard=self.tensorboard,
-        )
+        dnas_commands.search(self.settings, **self.place)
 
 
 DNAS_COMMANDS = {

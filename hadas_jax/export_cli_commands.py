@@ -9,6 +9,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from hadas_jax import export_commands
 from hadas_jax.deploy.export import Format
 from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
+from hadas_jax.run_flags import RunFlags
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class ExportNetwork:
         )
 
 
-@dataclass(frozen=True)
-class FineTuneNetwork:
+@dataclass(frozen=True, kw_only=True)
+class FineTuneNetwork(RunFlags):
     """Train a selected network further, exits and classifier together, set thresholds anew, report on the test split.
 
     Writes network/ (for hadas export), result.json, config.json, metrics.jsonl, checkpoints/ into the work directory.
@@ -69,24 +70,10 @@ class FineTuneNetwork:
     settings: OmitArgPrefixes[FineTuneSettings]
     workdir: Path | None = None
     """Where everything is written; by default runs/<time>-<dataset>-fine-tune."""
-    resume: FlagCreatePairsOff[bool] = False
-    """Continue the run in --workdir, with its settings."""
-    overwrite: FlagCreatePairsOff[bool] = False
-    """Replace the run in --workdir."""
-    config: Path | None = None
-    """YAML or JSON file of settings; flags given beside it win."""
-    tensorboard: FlagCreatePairsOff[bool] = False
-    """Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra `tensorboard`."""
 
     def run(self) -> None:
         """Executes the command."""
-        export_commands.fine_tune(
-            self.settings,
-            workdir=self.workdir,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            tensorboard=self.tensorboard,
-        )
+        export_commands.fine_tune(self.settings, **self.place)
 
 
 EXPORT_COMMANDS = {"materialise": MaterialiseNetwork, "fine-tune": FineTuneNetwork, "export": ExportNetwork}
