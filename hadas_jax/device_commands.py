@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from rich.console import Console
 
 from hadas_jax import profiling
@@ -159,7 +158,7 @@ def profile_machine(
     machine = profiling.this_machine()
     meter = machine.meter()
     rail = f"power of the {meter.rail} rail" if meter else "no power, as nothing that may be read was found"
-    _say(console, f"Measuring on {jax.devices()[0].device_kind} ({machine.processor}); {rail}")
+    _say(console, f"Measuring on {machine.name}; {rail}")
     clocks = itertools.product(*(tuple(table) or (None,) for table in (core_mhz, memory_mhz, host_mhz)))
     with StepProgress(console) as progress:
         rows = profiling.profile_machine(

@@ -20,6 +20,8 @@ from hadas_jax.deploy.source import Sources, data_of, network_at
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, save_network
 from hadas_jax.deploy.static_outcomes import predict
 from hadas_jax.outputs import say
+from hadas_jax.profiling import this_machine
+from hadas_jax.report.export_table import print_export
 from hadas_jax.workdir import WorkDir
 
 NETWORK, EXPORT = "network", "export"  # folders beside ARCH.json
@@ -158,7 +160,13 @@ def export(
     console = console or Console(file=sys.stdout)
     export_network(target, network, format=format, batch=batch, overwrite=overwrite)
     check = check_export(target, network, data_of(network.architecture).test)
-    _print_check(check, target, console)
+    print_export(
+        check,
+        read_manifest(target),
+        device=network.architecture.device.file,
+        machine=this_machine().name,
+        console=console,
+    )
     if not check.is_equal:
         raise ValueError(
             f"{target}: expected the network as it is in JAX, got logits that differ by {check.difference:.1e} and "
@@ -166,21 +174,3 @@ def export(
         )
     say(console, f"Written: {target}")
     return check
-
-
-def _print_check(check: ExportCheck, target: Path, console: Console) -> None:
-    say(
-        console,
-        f"{check.images} test images: largest difference to JAX {check.difference:.1e}, relative; "
-        f"{check.other_exits} stop elsewhere, {check.other_labels} get another class; accuracy {check.accuracy:.2%}",
-    )
-    manifest = read_manifest(target)
-    device = manifest["clocks"]["device"]
-    table = Table(title="Latency of one image that stops there")
-    for heading in ("", "share", f"device model: {device}", "measured here"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for segment, share, measured in zip(manifest["segments"], check.shares, check.latency_s, strict=True):
-        modelled = segment["latency_s"]
-        table.add_row(segment["name"], f"{share:.1%}", f"{modelled * 1e3:.3f} ms", f"{measured * 1e3:.3f} ms")
-    console.print(table)
-    say(console, f"The two latencies compare only where {device} was fitted on this machine (hadas devices fit).")

@@ -103,6 +103,7 @@ class DeviceFile(Strict):
     schema_version: Literal[1]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     description: Text
+    measured_on: Text | None = None  # the machine that all measurements of a fit were taken on
     clocks: Clocks
     latency: Latency
     power: Power

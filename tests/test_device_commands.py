@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from failing_commands import fails
 from rich.console import Console
 
 import hw_models as hw
-from hadas_jax import device_commands
-from hadas_jax.cli import main
-from hw_models.measuring import Measurement, format_layers, write_measurements
+from hadas_jax import device_commands, profiling
+from hw_models.measuring import Measurement, format_layers, read_measurements, write_measurements
 from hw_models.networks.reference import mobilenet_v2
 
 
@@ -33,16 +33,6 @@ def measured(tmp_path):
         rows.append(Measurement(network=f"m{i}", family=f"f{i % 4}", layers=text, latency_ms=2e3 * latency_s))
     write_measurements(tmp_path / "m.csv", rows)
     return "m.csv"
-
-
-def fails(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("hadas: error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def written(call, **arguments):
@@ -168,3 +158,15 @@ def test_a_profile_of_this_machine_can_be_fitted(tmp_path):
     )
     assert np.isfinite(calibration.held_out[0].latency_error)
     assert hw.load_device("here.yaml").name == "here"
+    assert hw.read_device_file("here.yaml").measured_on == profiling.this_machine().name
+
+
+@pytest.mark.parametrize("machines", [[None] * 8, ["a"] * 7 + ["b"]])
+def test_measurements_of_unknown_machines_or_several_make_a_device_of_none(measured, machines):
+    rows = [
+        row.model_copy(update={"machine": machine})
+        for row, machine in zip(read_measurements(measured), machines, strict=True)
+    ]
+    quiet = Console(file=io.StringIO())
+    device_commands.fit_device(rows, "my.yaml", base="raspberry-pi-4", console=quiet)
+    assert hw.read_device_file("my.yaml").measured_on is None

@@ -84,7 +84,9 @@ def profile_machine(
 
 def this_machine() -> Machine:
     """Returns the machine that this runs on, with the processor that JAX computes on."""
-    return Machine(processor="gpu" if jax.default_backend() == "gpu" else "cpu")
+    if jax.default_backend() == "gpu":
+        return Machine("gpu", accelerator=jax.devices()[0].device_kind)
+    return Machine("cpu")
 
 
 def space_to_profile(name: str, resolution: int | None = None) -> MBConvSpace:

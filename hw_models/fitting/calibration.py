@@ -178,6 +178,7 @@ def calibrate(
         left_out=tests[0].left_out,
         errors=(tests[0].latency_error, tests[0].power_error),
         prior_sigma=prior_sigma,
+        measured_on=_machine(rows),
     )
     found = to_device(file)
     return Calibration(
@@ -189,6 +190,12 @@ def calibrate(
         scale=scale,
         warnings=tuple(warnings),
     )
+
+
+def _machine(rows: Sequence[Measurement]) -> str | None:
+    """The machine of all measurements, if it is known and the only one."""
+    machines = {row.machine for row in rows}
+    return machines.pop() if len(machines) == 1 else None
 
 
 def _schemes(rows: Sequence[Measurement], measured: Measured) -> dict[str, np.ndarray]:

@@ -78,6 +78,7 @@ def fitted_file(
     left_out: str,
     errors: tuple[float, float | None],
     prior_sigma: float,
+    measured_on: str | None = None,
 ) -> schema.DeviceFile:
     """Lays fitted values over a base; figures that nothing informed say so.
 
@@ -90,6 +91,7 @@ def fitted_file(
         left_out: What the errors are of: what was left out of the fit.
         errors: Of the latency, and of the power or None where none was measured.
         prior_sigma: Of the fit.
+        measured_on: The machine of all measurements; None: unknown, or several.
 
     Returns:
         The checked file.
@@ -112,6 +114,7 @@ def fitted_file(
     changed = {
         "name": name,
         "description": f"{base.description}; calibrated from {base.name} with {len(measured.latency_s)} measurements",
+        "measured_on": measured_on,
         "latency": _latency_figures(base, fitted, measured, overlay("latency", latency_error)),
         "power": power,
         "modes": {mode: _taken_over(caps, base.name) for mode, caps in base.modes.items()},

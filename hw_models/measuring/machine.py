@@ -4,6 +4,8 @@ Units: MHz, W, s.
 """
 
 import contextlib
+import os
+import platform
 import re
 import statistics
 import threading
@@ -51,10 +53,17 @@ class Machine:
     Attributes:
         processor: what computes; a CPU is core and host in one, and has a core clock alone.
         root: where its file system starts.
+        accelerator: model of a GPU that computes; empty: that of the machine tells.
     """
 
     processor: Literal["cpu", "gpu"] = "cpu"
     root: Path = Path("/")
+    accelerator: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is, in words: machines of one name should take the same time."""
+        return f"{self.accelerator or _model(self.root)}, {self.processor.upper()}, {os.cpu_count()} CPU cores"
 
     def clocks(self) -> dict[str, Clock]:
         """The clocks that it has, by field of `ClockSetting`."""
@@ -96,6 +105,18 @@ class Machine:
         if platform:
             return CounterMeter("board", tuple(platform))
         return CounterMeter("core", tuple(packages)) if packages and self.processor == "cpu" else None
+
+
+def _model(root: Path) -> str:
+    """Model of a board or, where there is none, of the CPU."""
+    board, cpu = root / "proc/device-tree/model", root / "proc/cpuinfo"
+    if board.is_file():
+        return board.read_text().strip(" \0\n")
+    lines = cpu.read_text().splitlines() if cpu.is_file() else []
+    for name, _, value in (line.partition(":") for line in lines):
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
 
 
 def _parts_of(rail: Rail) -> set[str]:

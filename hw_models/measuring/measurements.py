@@ -13,6 +13,7 @@ Each row is one network at one operating point. Columns, the first two and laten
     power_w       mean power while it ran; empty where nothing could be read
     power_rail    what power_w is of: board (all of it, the default) or core
     runs          number of timed runs
+    machine       what they ran on, in words
 
 A network that is known by its totals alone is one row with all its MACs, elements and kernels.
 """
@@ -56,6 +57,7 @@ class Measurement(Strict):
     power_w: Positive | None = None
     power_rail: Literal["board", "core"] | None = None
     runs: Annotated[int, Field(ge=1)] | None = None
+    machine: str | None = None
 
     @pydantic.field_validator("layers")
     @classmethod
@@ -112,12 +114,19 @@ def write_measurements(path: str | Path, rows: Iterable[Measurement], *, append:
         raise ValueError(f"{path}: expected a new file, got one that exists; nothing was written")
     try:
         with target.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(Measurement.model_fields))
+            columns = list(Measurement.model_fields) if is_new else _columns_of(target)
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
             if is_new:
                 writer.writeheader()
             writer.writerows(row.model_dump() for row in rows)
     except OSError as error:
         raise ValueError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
+
+
+def _columns_of(path: Path) -> list[str]:
+    """The columns of a file, which an earlier version or other means may have begun."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return next(csv.reader(file))
 
 
 def format_layers(layers: LayerTable) -> str:

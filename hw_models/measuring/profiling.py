@@ -121,7 +121,7 @@ def profile(
                         continue
                     if pace is None and reference is not None:
                         pace = taken.pace(next(case for case in cases if case.name == reference))
-                    row = _row(case, known, time_one(case.build(), meter=meter, reference=pace), meter)
+                    row = _row(case, known, time_one(case.build(), meter=meter, reference=pace), meter, machine.name)
                     write_measurements(kept_rounds, [row], append=True)
                     parts.append(row)
                     taken.parts[case.name].append(row)
@@ -184,7 +184,7 @@ def _order(cases: Sequence[Case], number: int, reference: str | None) -> list[Ca
     return sorted(shuffled, key=lambda case: case.name != reference)
 
 
-def _row(case: Case, clocks: ClockSetting, timing: Timing, meter: Meter | None) -> Measurement:
+def _row(case: Case, clocks: ClockSetting, timing: Timing, meter: Meter | None, machine: str) -> Measurement:
     power: dict[str, object] = {}
     if meter is not None and timing.power_w is not None and timing.power_w > 0:
         power = {"power_w": _rounded(timing.power_w), "power_rail": meter.rail}
@@ -199,6 +199,7 @@ def _row(case: Case, clocks: ClockSetting, timing: Timing, meter: Meter | None) 
             "latency_ms": _rounded(1e3 * timing.latency_s),
             "spread_ms": _rounded(1e3 * timing.spread_s),
             "runs": timing.runs,
+            "machine": machine,
             **power,
         }
     )

@@ -1,5 +1,6 @@
 """Tests of a machine's operating points and meters, on a made-up file system."""
 
+import os
 import time
 
 import pytest
@@ -40,6 +41,16 @@ def add_rails(root, **watts):
     for i, (label, value) in enumerate(watts.items()):
         folder = root / f"sys/class/hwmon/hwmon{i}"
         fill(folder, name="ina3221", in1_label=label, in1_input=1000, curr1_input=1000 * value)
+
+
+def test_a_machine_is_named_by_its_board_or_its_processor(tmp_path):
+    cores = os.cpu_count()
+    fill(tmp_path / "proc", cpuinfo="processor : 0\nmodel name : Some CPU @ 2 GHz\nmodel name : Some CPU @ 2 GHz")
+    assert Machine("cpu", tmp_path).name == f"Some CPU @ 2 GHz, CPU, {cores} CPU cores"
+    assert Machine("gpu", tmp_path, "Some GPU").name == f"Some GPU, GPU, {cores} CPU cores"
+    fill(tmp_path / "proc/device-tree", model="Some Board\0")
+    assert Machine("gpu", tmp_path).name == f"Some Board, GPU, {cores} CPU cores"
+    assert Machine("cpu", tmp_path / "nowhere").name.endswith(f", CPU, {cores} CPU cores")
 
 
 def test_held_clocks_are_known_and_others_are_not(jetson):

@@ -145,3 +145,12 @@ def test_a_clock_read_a_little_off_is_the_setting_itself(device):
 
 def test_a_parsed_network_is_its_numbers():
     assert parse_layers("linear 50 5 5 10 1") == ((5.0, 50.0, 5.0, 5.0, 10.0, 1.0),)
+
+
+def test_rows_are_appended_under_the_columns_that_a_file_has(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("network,latency_ms,layers\nold,1.0,dense 1 1 1 1 1\n")
+    row = Measurement(network="new", layers="dense 2 1 1 1 1", latency_ms=2.0, machine="here")
+    write_measurements(path, [row], append=True)
+    found = read_measurements(path)
+    assert [(each.network, each.latency_ms, each.machine) for each in found] == [("old", 1.0, None), ("new", 2.0, None)]

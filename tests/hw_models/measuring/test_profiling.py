@@ -16,6 +16,8 @@ from hw_models.measuring.timing import Timing
 class FakeMachine:
     """Holds what it is told to."""
 
+    name = "a board, CPU, 4 CPU cores"
+
     def __init__(self):
         self.held = []
 
@@ -64,6 +66,7 @@ def test_a_row_is_the_median_of_the_rounds(path):
     row = found["a"]
     assert (row.family, row.batch, row.format, row.runs) == ("family a", 2, "fp32", 30)
     assert row.layers == format_layers(table(100))
+    assert row.machine == FakeMachine.name
     assert (row.core_mhz, row.power_w, row.power_rail) == (None, None, None)
     assert list(path.parent.iterdir()) == [path]
 
