@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _quieten()
     try:
         _join(arguments)
-        command = _parse(arguments)
+        command = parse(arguments)
         _use_compilation_cache()
         command.run()
     except ValueError as error:
@@ -86,7 +86,15 @@ def _join(arguments: list[str]) -> None:
         connect(coordinator, *(None if number is None else int(number) for number in numbers))
 
 
-def _parse(arguments: list[str]) -> Command:
+def parse(arguments: list[str]) -> Command:
+    """Returns the command of a command line, not run yet; it ends the process where the line cannot be read.
+
+    Args:
+      arguments: words after `hadas`, at least one.
+
+    Raises:
+      ValueError: an unknown command, a setting that does not fit, or a run to resume that is not there.
+    """
     name, flags = _command(arguments)
     kind = COMMANDS[name]
     default: Command | None = None
