@@ -7,14 +7,13 @@ samples without losing more accuracy than `TOLERANCE` against the classifier alo
 
 import dataclasses
 from functools import cached_property
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hadas_jax.data import LabelledImages, Stream
+from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.architecture import Architecture, OnSplit
 from hadas_jax.deploy.exit_costs import ExitCosts, exit_costs
 from hadas_jax.deploy.fine_tune_result import FineTuneResult, write_result
@@ -26,14 +25,14 @@ from hadas_jax.deploy.source import data_of, network_at
 from hadas_jax.deploy.static_network import StaticNetwork, save_network
 from hadas_jax.deploy.static_outcomes import on_split, outcomes_at_exits, predict
 from hadas_jax.evaluation import Outcomes, calibrate_thresholds, scores
-from hadas_jax.loop import Advance, Guard, scanned
+from hadas_jax.loop import Guard
 from hadas_jax.memory import memory_named
 from hadas_jax.methods.deploy import TOLERANCE
 from hadas_jax.methods.plans import RISK_LEVELS
 from hadas_jax.methods.stages import Progress, run_stage
 from hadas_jax.methods.training_inputs import random_batches
-from hadas_jax.methods.training_run import chunk_of
-from hadas_jax.training import TrainState, augmentation, init_state, lower_rate, resident, sgd, streamed
+from hadas_jax.training import TrainState, augmentation, init_state, lower_rate, sgd
+from hadas_jax.training.feeding import Augmentation, fed, pace_of
 from hadas_jax.workdir import RESULT, WorkDir
 
 NETWORK = "network"
@@ -69,10 +68,8 @@ class FineTuneRun:
             )
         self.splits = data_of(self.network.architecture)
         self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed))
-        images = self.splits.train.count
-        self._batch = min(settings.batch, images)
-        self._chunk = chunk_of(images // self._batch)
-        self._steps = settings.epochs * (images // self._batch // self._chunk * self._chunk)
+        self._pace = pace_of(self.splits.train.count, batch=settings.batch)
+        self._steps = settings.epochs * self._pace.steps_per_epoch
 
     def execute(self, workdir: WorkDir, progress: Progress) -> FineTuneResult:
         """Trains, sets thresholds, judges, and writes network/ and result.json into the work directory.
@@ -110,33 +107,32 @@ class FineTuneRun:
             exit_weights=self._exit_weights,
             label_smoothing=settings.label_smoothing,
         )
-        with memory_named("--batch", self._batch, "images"):
+        advance = fed(
+            step,
+            self.splits.train,
+            pace=self._pace,
+            key=self._train_key,
+            order_key=self._order_key,
+            augmentation=Augmentation(settings.augmentation, augmentation(settings.augmentation)),
+        )
+        with memory_named("--batch", self._pace.batch, "images"):
             state: TrainState = run_stage(
                 "fine-tune",
-                self._advance(step),
+                advance,
                 init_state(trained_part(self.network.weights), optimiser),
-                chunks=self._steps // self._chunk,
-                chunk=self._chunk,
+                chunks=self._steps // self._pace.chunk,
+                chunk=self._pace.chunk,
                 workdir=workdir,
                 progress=progress,
                 guard=Guard(lower=lower_rate),
             )
         return jax.tree.map(jnp.asarray, state.weights)
 
-    def _advance(self, step: Any) -> Advance:
-        train, augment = self.splits.train, augmentation(self.settings.augmentation)
-        if isinstance(train, Stream):
-            crops = self.settings.augmentation in ("crop-flip", "randaugment")
-            key, chunk = self._train_key, self._chunk
-            return streamed(step, train, batch=self._batch, key=key, chunk=chunk, augment=augment, crops=crops)
-        picking = resident(step, batch=self._batch, order_key=self._order_key, augment=augment)
-        return scanned(picking, data=train, key=self._train_key, chunk=self._chunk)
-
     def _with_statistics(self, weights: Weights) -> Weights:
         """Estimates batch norm's statistics on random training images, not augmented."""
         train = self.splits.train
-        batches = min(_STATS_BATCHES, train.count // self._batch)
-        images = random_batches(train, batches, self._batch, seed=self.settings.seed)
+        batches = min(_STATS_BATCHES, train.count // self._pace.batch)
+        images = random_batches(train, batches, self._pace.batch, seed=self.settings.seed)
         return with_statistics(self.network.segments, weights, images)
 
     def _with_thresholds(self, network: StaticNetwork) -> Architecture:

@@ -6,19 +6,17 @@ norm's statistics are estimated on training images when it has ended.
 
 import dataclasses
 from functools import partial
-from typing import Any
 
 import jax
 
-from hadas_jax.data import LabelledImages, Splits, Stream, load_dataset
+from hadas_jax.data import Splits, load_dataset
 from hadas_jax.evaluation.derived_accuracy import derived_accuracy
-from hadas_jax.loop import Advance, Guard, scanned
+from hadas_jax.loop import Guard
 from hadas_jax.memory import memory_named
 from hadas_jax.methods.retrain_result import RetrainResult, network_macs, write_result
 from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stages import Progress, run_stage
 from hadas_jax.methods.training_inputs import random_batches, settings_name
-from hadas_jax.methods.training_run import chunk_of
 from hadas_jax.spaces.architecture_text import read_architecture
 from hadas_jax.spaces.darts import format_code
 from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of
@@ -26,7 +24,8 @@ from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.derived import estimate_statistics
 from hadas_jax.supernet.darts.skeleton import initialise_derived
 from hadas_jax.trained_derived import TrainedDerived, save_derived
-from hadas_jax.training import TrainState, init_state, lower_rate, resident, streamed
+from hadas_jax.training import TrainState, init_state, lower_rate
+from hadas_jax.training.feeding import Augmentation, fed, pace_of
 from hadas_jax.training.retrain import RetrainOptions, retrain_augmentation, retrain_optimiser, retrain_step
 from hadas_jax.workdir import DERIVED, RESULT, WorkDir
 from hw_models.accelerator.network import DartsNetwork
@@ -66,10 +65,7 @@ class RetrainRun:
         cutout = size // 2 if settings.cutout is None else settings.cutout
         self._augment = retrain_augmentation(settings.augmentation, cutout_size=cutout)
         self._init_key, self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed), 3)
-        images = self.splits.train.count
-        self._batch = min(settings.batch, images)
-        self._chunk = chunk_of(images // self._batch)
-        self._steps_per_epoch = images // self._batch // self._chunk * self._chunk
+        self._pace = pace_of(self.splits.train.count, batch=settings.batch)
 
     def execute(self, workdir: WorkDir, progress: Progress) -> RetrainResult:
         """Trains the network, judges it on validation and test images, and writes all into the work directory.
@@ -101,7 +97,7 @@ class RetrainRun:
 
     def train(self, workdir: WorkDir, progress: Progress) -> Tree:
         """Trains from fresh weights, or goes on from a checkpoint; returns the weights without an auxiliary head."""
-        settings, steps = self.settings, self.settings.epochs * self._steps_per_epoch
+        settings, steps = self.settings, self.settings.epochs * self._pace.steps_per_epoch
         has_head = settings.auxiliary_weight > 0
         fresh = initialise_derived(self.network, self.genotype, self._init_key, auxiliary=has_head)
         optimiser = retrain_optimiser(settings.learning_rate, steps, weight_decay=settings.weight_decay)
@@ -113,45 +109,32 @@ class RetrainRun:
             remat=settings.remat,
         )
         step = retrain_step(self.network, self.genotype, optimiser, steps=steps, options=options)
-        with memory_named("--batch", self._batch, "images"):
+        advance = fed(
+            step,
+            self.splits.train,
+            pace=self._pace,
+            key=self._train_key,
+            order_key=self._order_key,
+            augmentation=Augmentation(settings.augmentation, self._augment),
+        )
+        with memory_named("--batch", self._pace.batch, "images"):
             state: TrainState = run_stage(
                 "retrain",
-                self._advance(step),
+                advance,
                 init_state(fresh, optimiser),
-                chunks=steps // self._chunk,
-                chunk=self._chunk,
+                chunks=steps // self._pace.chunk,
+                chunk=self._pace.chunk,
                 workdir=workdir,
                 progress=progress,
                 guard=Guard(lower=lower_rate),
             )
         return {name: part for name, part in state.weights.items() if name != "auxiliary"}
 
-    def _advance(self, step: Any) -> Advance:
-        train = self.splits.train
-        if isinstance(train, Stream):
-            crops = self.settings.augmentation in ("crop-flip", "randaugment")
-            return streamed(
-                step,
-                train,
-                batch=self._batch,
-                key=self._train_key,
-                chunk=self._chunk,
-                augment=self._augment,
-                crops=crops,
-            )
-
-        # The order's key is data, so that runs of all seeds share their compiled code.
-        def picking(state: TrainState, key: jax.Array, data: tuple[LabelledImages, jax.Array]) -> Any:
-            images, order_key = data
-            return resident(step, batch=self._batch, order_key=order_key, augment=self._augment)(state, key, images)
-
-        return scanned(picking, data=(train, self._order_key), key=self._train_key, chunk=self._chunk)
-
     def statistics(self, weights: Tree) -> Tree:
         """Estimates batch norm's statistics on random training images, not augmented."""
         settings, train = self.settings, self.splits.train
-        batches = min(settings.stats_batches, train.count // self._batch)
-        images = random_batches(train, batches, self._batch, seed=settings.seed)
+        batches = min(settings.stats_batches, train.count // self._pace.batch)
+        images = random_batches(train, batches, self._pace.batch, seed=settings.seed)
         with memory_named("--stats-batches", settings.stats_batches, "batches"):
             return estimate_statistics(
                 self.network,

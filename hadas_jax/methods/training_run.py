@@ -13,7 +13,7 @@ import optax
 
 from hadas_jax.data import LabelledImages, Splits, Stream, load_dataset
 from hadas_jax.evaluation import Judge, Judgement
-from hadas_jax.loop import Guard, Step, scanned
+from hadas_jax.loop import Guard, Step
 from hadas_jax.memory import memory_named
 from hadas_jax.methods.stages import Progress, run_stage
 from hadas_jax.methods.training_inputs import (
@@ -37,12 +37,10 @@ from hadas_jax.training import (
     init_state,
     lower_rate,
     paper_exit_optimiser,
-    resident,
     sandwich_step,
     sgd,
-    streamed,
-    whole_sharding,
 )
+from hadas_jax.training.feeding import Augmentation, fed, pace_of
 from hadas_jax.workdir import WorkDir
 
 _CLASSIFIERS = ("classifier",)
@@ -81,17 +79,13 @@ class TrainingRun:
         keys = jax.random.split(jax.random.key(settings.seed), 7)
         self._init_key, self._order_key, self._train_key = keys[:3]
         self._exit_order_key, self._exit_key, self.population_key, self.search_key = keys[3:]
-        images = self.splits.train.count
-        self._batch = min(settings.batch, images)
-        self._chunk = chunk_of(images // self._batch)
-        self._steps_per_epoch = images // self._batch // self._chunk * self._chunk
-        self._augment = augmentation(settings.augmentation)
+        self._pace = pace_of(self.splits.train.count, batch=settings.batch)
         if settings.augmentation == "randaugment":
             _require_unit_range(self.splits.train, settings.dataset)
         self._mesh = batch_mesh(jax.local_devices()) if settings.data_parallel else None
-        if self._mesh is not None and self._batch % self._mesh.size:
+        if self._mesh is not None and self._pace.batch % self._mesh.size:
             raise ValueError(
-                f"--data-parallel: expected a batch that the {self._mesh.size} devices divide, got {self._batch}; "
+                f"--data-parallel: expected a batch that the {self._mesh.size} devices divide, got {self._pace.batch}; "
                 "change --batch"
             )
 
@@ -142,7 +136,7 @@ class TrainingRun:
         """Trains the shared weights by the sandwich rule."""
         settings = self.settings
         optimiser = sgd(
-            optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * self._steps_per_epoch),
+            optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * self._pace.steps_per_epoch),
             weight_decay=settings.weight_decay,
             clip=optax.clip(1.0),
         )
@@ -163,7 +157,7 @@ class TrainingRun:
     def train_exits(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
         """Trains exit heads, the backbone's weights frozen: shared ones, or those of one backbone."""
         settings = self.settings
-        steps = settings.exit_epochs * self._steps_per_epoch
+        steps = settings.exit_epochs * self._pace.steps_per_epoch
         optimiser = sgd(
             optax.warmup_cosine_decay_schedule(0.0, settings.exit_learning_rate, steps // 6, steps),
             weight_decay=settings.weight_decay,
@@ -171,7 +165,7 @@ class TrainingRun:
         )
         if self.exits_backbone is not None:
             optimiser = paper_exit_optimiser(
-                self._steps_per_epoch,
+                self._pace.steps_per_epoch,
                 epochs=settings.exit_epochs,
                 warmup_epochs=settings.exit_epochs // 6,
                 learning_rate=settings.exit_learning_rate,
@@ -212,31 +206,24 @@ class TrainingRun:
         progress: Progress,
     ) -> Any:
         """Trains for some epochs and returns the weights."""
-        train, chunk = self.splits.train, self._chunk
-        if isinstance(train, Stream):
-            advance = streamed(
-                step,
-                train,
-                batch=self._batch,
-                key=key,
-                chunk=chunk,
-                augment=self._augment,
-                crops=self.settings.augmentation in ("crop-flip", "randaugment"),
-                shared=shared,
-                mesh=self._mesh,
-            )
-        else:
-            picking = resident(step, batch=self._batch, order_key=order_key, augment=self._augment)
-            data = (train, *shared) if shared else train
-            place = None if self._mesh is None else whole_sharding(self._mesh)
-            advance = scanned(picking, data=data, key=key, chunk=chunk, place=place)
-        with memory_named("--batch", self._batch, "images"):
+        pace, how = self._pace, self.settings.augmentation
+        advance = fed(
+            step,
+            self.splits.train,
+            pace=pace,
+            key=key,
+            order_key=order_key,
+            augmentation=Augmentation(how, augmentation(how)),
+            shared=shared,
+            mesh=self._mesh,
+        )
+        with memory_named("--batch", pace.batch, "images"):
             state = run_stage(
                 name,
                 advance,
                 state,
-                chunks=epochs * self._steps_per_epoch // chunk,
-                chunk=chunk,
+                chunks=epochs * pace.steps_per_epoch // pace.chunk,
+                chunk=pace.chunk,
                 workdir=workdir,
                 progress=progress,
                 guard=Guard(lower=lower_rate),
@@ -252,8 +239,8 @@ class TrainingRun:
 
     def calibration_batches(self) -> jax.Array:
         """Random training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
-        batches = min(self.settings.stats_batches, self._steps_per_epoch)
-        return random_batches(self.splits.train, batches, self._batch, seed=self.settings.seed)
+        batches = min(self.settings.stats_batches, self._pace.steps_per_epoch)
+        return random_batches(self.splits.train, batches, self._pace.batch, seed=self.settings.seed)
 
     def described(
         self, params: Parameters, details: dict[str, Any], *, command: str = "hadas train"
@@ -276,20 +263,6 @@ class TrainingRun:
 def accuracies(judge: Judge, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
     """Returns float64[N, E + 1]: the accuracy of backbones int32[N, G] at every exit and, last, the classifier."""
     return np.asarray(judge(genomes, data).correct, np.float64).mean(axis=-1)
-
-
-def chunk_of(steps: int, *, most: int = 100) -> int:
-    """Returns how many of an epoch's steps run between two checkpoints and lines of progress.
-
-    Args:
-      steps: of an epoch.
-      most: the result is at most this, a divisor of `steps` where one is not far below, and otherwise leaves out less
-        than one step in a hundred or so.
-    """
-    if steps <= most:
-        return steps
-    even = [size for size in range(most, most // 4, -1) if steps % size == 0]
-    return even[0] if even else steps // -(-steps // most)
 
 
 def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:

@@ -17,6 +17,7 @@ from hadas_jax.methods import TrainingRun, TrainSettings, training_run
 from hadas_jax.methods.training_run import accuracies
 from hadas_jax.supernet import initialise
 from hadas_jax.trained import TrainedSupernet, save_trained
+from hadas_jax.training import feeding
 from hadas_jax.workdir import WorkDir
 
 DIGITS = TINY.adapt(in_channels=1, classes=10, image_size=8)
@@ -142,7 +143,7 @@ def poisoned(down_to):
 
 
 def test_a_loss_that_diverges_goes_back_at_half_the_rate_and_is_recorded(tmp_path, monkeypatch, undisturbed):
-    monkeypatch.setattr(training_run, "scanned", poisoned(down_to=0.5))
+    monkeypatch.setattr(feeding, "scanned", poisoned(down_to=0.5))
     run = TrainingRun(QUICK)
     params = run.train_supernet(run.initial_parameters(), WorkDir(tmp_path, kind="train"), Silent())
     entries = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -152,7 +153,7 @@ def test_a_loss_that_diverges_goes_back_at_half_the_rate_and_is_recorded(tmp_pat
 
 
 def test_a_loss_that_stays_infinite_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_run, "scanned", poisoned(down_to=0))
+    monkeypatch.setattr(feeding, "scanned", poisoned(down_to=0))
     run = TrainingRun(QUICK)
     with pytest.raises(
         DivergenceError, match=r"supernet: .* with none of 3 rollbacks left; .* lower the learning rate"
@@ -350,11 +351,3 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="--data-parallel: expected a batch that the 3 devices divide, got 256"):
         TrainingRun(dataclasses.replace(QUICK, data_parallel=True))
     assert TrainingRun(dataclasses.replace(QUICK, data_parallel=True, batch=255))
-
-
-def test_long_epochs_are_cut_into_equal_chunks_that_leave_out_next_to_nothing():
-    assert [training_run.chunk_of(steps) for steps in (1, 19, 100, 390, 3900, 389)] == [1, 19, 100, 78, 100, 97]
-    for steps in range(1, 2000):
-        chunk = training_run.chunk_of(steps)
-        assert 1 <= chunk <= 100
-        assert steps - steps // chunk * chunk <= steps / 90

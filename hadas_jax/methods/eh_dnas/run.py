@@ -31,11 +31,11 @@ from hadas_jax.methods.eh_dnas.search import (
 )
 from hadas_jax.methods.eh_dnas.settings import DnasSettings
 from hadas_jax.methods.stages import Progress, run_stage
-from hadas_jax.methods.training_run import chunk_of
 from hadas_jax.spaces.darts import derive_code
 from hadas_jax.supernet.darts import apply_search, initialise_search
 from hadas_jax.training import augmentation
 from hadas_jax.training.bilevel import WeightDescent, resident_pair
+from hadas_jax.training.feeding import pace_of
 from hadas_jax.workdir import WorkDir
 from hw_models import default_point, with_clocks
 from hw_models.accelerator import DartsNetwork, load_fpga
@@ -68,10 +68,7 @@ class DnasRun:
         self._weights_key, self._alpha_key, self._halves_key, self._search_key, self._predictor_key = keys[:5]
         self._order_keys = (keys[5], keys[6])
         self.halves = halved(splits.train, self._halves_key)
-        smallest = min(half.count for half in self.halves)
-        self._batch = min(settings.batch, smallest)
-        self._chunk = chunk_of(smallest // self._batch)
-        self._steps_per_epoch = smallest // self._batch // self._chunk * self._chunk
+        self._pace = pace_of(min(half.count for half in self.halves), batch=settings.batch)
         self.network = DartsNetwork(
             channels=settings.channels,
             cells=settings.cells,
@@ -101,16 +98,16 @@ class DnasRun:
         state = init_search(search, initialise_search(self.network, self._weights_key), self.initial_alpha())
         run = resident_pair(
             search_step(search),
-            batch=self._batch,
+            batch=self._pace.batch,
             augment=augmentation(self.settings.augmentation),
         )
-        with memory_named("--batch", self._batch, "images"):
+        with memory_named("--batch", self._pace.batch, "images"):
             state = run_stage(
                 "architecture",
-                scanned(run, data=(*self.halves, self._order_keys), key=self._search_key, chunk=self._chunk),
+                scanned(run, data=(*self.halves, self._order_keys), key=self._search_key, chunk=self._pace.chunk),
                 state,
-                chunks=self.steps // self._chunk,
-                chunk=self._chunk,
+                chunks=self.steps // self._pace.chunk,
+                chunk=self._pace.chunk,
                 workdir=workdir,
                 progress=progress,
                 guard=Guard(lower=lower_weights_rate),
@@ -122,7 +119,7 @@ class DnasRun:
     @property
     def steps(self) -> int:
         """Of the search."""
-        return self.settings.epochs * self._steps_per_epoch
+        return self.settings.epochs * self._pace.steps_per_epoch
 
     def initial_alpha(self) -> jax.Array:
         """Returns the first alpha, float32[28, 8], next to uniform."""
