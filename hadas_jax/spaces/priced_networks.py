@@ -6,8 +6,6 @@ https://arxiv.org/abs/2111.12299) has 1.4 million networks in such a set.
 """
 
 import dataclasses
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 from hadas_jax.spaces.darts import is_valid
 from hadas_jax.spaces.throughput_tables import PARADIGMS
 from hw_models.accelerator import DartsNetwork
+from hw_models.array_files import read_arrays, write_arrays
 
 FORM = "hadas_jax.priced_networks/1"
 _SUFFIX = "_throughput"
@@ -50,22 +49,14 @@ def write_priced_networks(priced: PricedNetworks, path: Path | str) -> None:
     Raises:
         ValueError: The file cannot be written.
     """
-    path = Path(path)
     metadata = {
-        "form": FORM,
         "network": dataclasses.asdict(priced.network),
         "fpga": priced.fpga,
         "table": priced.table,
         "details": dict(priced.details),
     }
     columns = {paradigm + _SUFFIX: column for paradigm, column in priced.throughputs.items()}
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, codes=priced.codes, metadata=np.array(json.dumps(metadata)), **columns)  # type: ignore[arg-type]
-        os.replace(partial, path)
-    except OSError as error:
-        raise ValueError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
+    write_arrays(Path(path), {"codes": priced.codes, **columns}, form=FORM, metadata=metadata)
 
 
 def read_priced_networks(path: Path | str) -> PricedNetworks:
@@ -84,11 +75,7 @@ def read_priced_networks(path: Path | str) -> PricedNetworks:
     if not path.is_file():
         raise ValueError(f"{path}: expected a data set of hadas dnas sample, got no file")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            arrays = dict(content)
-        metadata = json.loads(str(arrays["metadata"]))
-        if metadata["form"] != FORM:
-            raise ValueError(f"form {metadata['form']!r}")
+        arrays, metadata = read_arrays(path, form=FORM)
         priced = PricedNetworks(
             codes=arrays["codes"],
             throughputs={name: arrays[name + _SUFFIX] for name in PARADIGMS if name + _SUFFIX in arrays},

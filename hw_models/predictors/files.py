@@ -1,8 +1,6 @@
 """Predictors as files: an npz of weights and a JSON text of everything else."""
 
 import dataclasses
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hw_models.accelerator.network import DartsNetwork
+from hw_models.array_files import read_arrays, write_arrays
 from hw_models.predictors.models import KINDS, Weights, init_weights
 from hw_models.predictors.predictor import SCALES, PredictorNotes, ThroughputPredictor
 
@@ -27,9 +26,7 @@ def write_predictor(predictor: ThroughputPredictor, path: Path | str) -> None:
     Raises:
         ValueError: The file cannot be written.
     """
-    path = Path(path)
     metadata = {
-        "form": FORM,
         "kind": predictor.kind,
         "scale": predictor.scale,
         "members": predictor.members,
@@ -37,13 +34,7 @@ def write_predictor(predictor: ThroughputPredictor, path: Path | str) -> None:
         "notes": dataclasses.asdict(predictor.notes),
     }
     arrays = {"mean": predictor.mean, "deviation": predictor.deviation, **_named(predictor.weights)}
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, metadata=np.array(json.dumps(metadata)), **{k: np.asarray(v) for k, v in arrays.items()})  # type: ignore[arg-type]
-        os.replace(partial, path)
-    except OSError as error:
-        raise ValueError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
+    write_arrays(Path(path), arrays, form=FORM, metadata=metadata)
 
 
 def read_predictor(path: Path | str) -> ThroughputPredictor:
@@ -62,12 +53,7 @@ def read_predictor(path: Path | str) -> ThroughputPredictor:
     if not path.is_file():
         raise ValueError(f"{path}: expected a predictor ({FORM}), got {'a folder' if path.is_dir() else 'no file'}")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            arrays = dict(content)
-        metadata = json.loads(str(arrays.pop("metadata")))
-        if metadata["form"] != FORM:
-            raise ValueError(f"form {metadata['form']!r}")
-        return _assemble(arrays, metadata)
+        return _assemble(*read_arrays(path, form=FORM))
     except Exception as error:  # numpy, zipfile and json raise whatever the damage causes
         reason = f": {error}" if isinstance(error, ValueError) else ""
         raise ValueError(f"{path}: expected a predictor ({FORM}), cannot read it{reason}") from error

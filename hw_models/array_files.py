@@ -1,0 +1,55 @@
+"""Files of arrays that say what they are: an npz with a JSON text, `metadata`, that names its form."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_METADATA = "metadata"
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], *, form: str, metadata: Mapping[str, Any]) -> None:
+    """Writes a file, whole or not at all; one at this path is replaced.
+
+    Args:
+        path: The file, .npz.
+        arrays: By name.
+        form: Of the file, such as `hw_models.predictor/1`.
+        metadata: Everything else; what JSON holds.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
+    text = np.array(json.dumps({"form": form, **metadata}))
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **{_METADATA: text}, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
+
+
+def read_arrays(path: Path, *, form: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads a file that `write_arrays` wrote.
+
+    Args:
+        path: The file.
+        form: That it has to name.
+
+    Returns:
+        The arrays by name, and the metadata.
+
+    Raises:
+        ValueError: The file is of another form.
+        Exception: Whatever damage makes numpy, zipfile and json raise.
+    """
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        arrays = dict(content)
+    metadata = json.loads(str(arrays.pop(_METADATA)))
+    if metadata["form"] != form:
+        raise ValueError(f"form {metadata['form']!r}")
+    return arrays, metadata
