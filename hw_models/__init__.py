@@ -1,25 +1,26 @@
 """Cost models of edge hardware: latency and energy of a network at any clocks, as pure JAX functions.
 
 A `LayerTable` says what each layer asks of the hardware, a `Device` what the hardware can do, and `cost` what
-the layers take at one `OperatingPoint`. `jit`, `vmap` and `grad` apply to all of it:
+the layers take at one `OperatingPoint`. `jit`, `vmap` and `grad` apply to all of it.
 
->>> import jax
->>> import hw_models
->>> device = hw_models.load_device("agx-xavier-gpu")
->>> layers = hw_models.layer_table(
-...     kind=[hw_models.LayerKind.DENSE, hw_models.LayerKind.LINEAR],
-...     macs=[86.7e6, 1.28e6],
-...     weight_elements=[1728, 1.28e6],
-...     input_elements=[150528, 1280],
-...     output_elements=[3.2e6, 1000],
-... )
->>> points = hw_models.operating_points(device)
->>> costs = jax.vmap(hw_models.cost, in_axes=(None, None, 0))(layers, device, points)
->>> costs.latency_s.shape, costs.energy_j.shape
-((3654, 2), (3654, 2))
->>> fastest = hw_models.network_cost(layers, device, hw_models.default_point(device))
->>> bool(fastest.latency_s < 0.01), bool(fastest.energy_j < 0.3)
-(True, True)
+Examples:
+    >>> import jax
+    >>> import hw_models
+    >>> device = hw_models.load_device("agx-xavier-gpu")
+    >>> layers = hw_models.layer_table(
+    ...     kind=[hw_models.LayerKind.DENSE, hw_models.LayerKind.LINEAR],
+    ...     macs=[86.7e6, 1.28e6],
+    ...     weight_elements=[1728, 1.28e6],
+    ...     input_elements=[150528, 1280],
+    ...     output_elements=[3.2e6, 1000],
+    ... )
+    >>> points = hw_models.operating_points(device)
+    >>> costs = jax.vmap(hw_models.cost, in_axes=(None, None, 0))(layers, device, points)
+    >>> costs.latency_s.shape, costs.energy_j.shape
+    ((3654, 2), (3654, 2))
+    >>> fastest = hw_models.network_cost(layers, device, hw_models.default_point(device))
+    >>> bool(fastest.latency_s < 0.01), bool(fastest.energy_j < 0.3)
+    (True, True)
 
 Units: s, J, Hz, elements. A device is a YAML file; `load_device` takes the name of one that comes with the
 package (`device_names`) or a path.
