@@ -12,8 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_search import SETTINGS, listed
 
+from hadas_jax.commands import search
 from hadas_jax.data import LabelledImages
+from hadas_jax.methods import Result
 from hadas_jax.spaces import MBConvSpace, Stage
 from hadas_jax.supernet import BatchStats, Parameters, estimate_batch_stats, initialise
 
@@ -117,3 +120,11 @@ def spots() -> LabelledImages:
     for image, label in zip(images, labels, strict=True):
         image[3 * label : 3 * label + 2] += 2.0
     return LabelledImages(images=jnp.asarray(images, jnp.float32), labels=jnp.asarray(labels, jnp.int32))
+
+
+@pytest.fixture(scope="session")
+def finished_search(tmp_path_factory) -> tuple[Path, Result]:
+    """The work directory of a whole search of `tiny_search`, which tests leave as it is, and what it found."""
+    workdir = tmp_path_factory.mktemp("run") / "finished"
+    with listed():
+        return workdir, search(SETTINGS, workdir=workdir)

@@ -1,37 +1,20 @@
-import pytest
-from tiny_hadas import TINY
+import shutil
 
-from hadas_jax.commands import search
+import pytest
+
 from hadas_jax.deploy.select import candidates
 from hadas_jax.deploy.selected import architecture_of, weights_of
 from hadas_jax.deploy.weights import supernet_of_search
-from hadas_jax.methods import Settings
 from hadas_jax.methods.device_choice import chosen_device
 from hadas_jax.methods.limits import NO_LIMITS
 from hadas_jax.methods.result_file import read_search
-from hadas_jax.spaces import catalogue
-
-SETTINGS = Settings(
-    space="tiny",
-    device="tx2-gpu",
-    population=4,
-    generations=2,
-    elite_ratio=0.5,
-    epochs=2,
-    exit_epochs=2,
-    front_size=6,
-    group=2,
-    batch=128,
-)
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """The work directory of a whole small search."""
+def finished(finished_search, tmp_path_factory):
+    """A copy of the work directory of a whole small search."""
     workdir = tmp_path_factory.mktemp("run") / "finished"
-    catalogue._SPACES["tiny"] = TINY
-    search(SETTINGS, workdir=workdir)
-    del catalogue._SPACES["tiny"]
+    shutil.copytree(finished_search[0], workdir)
     return workdir
 
 

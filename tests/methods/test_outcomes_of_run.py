@@ -20,12 +20,12 @@ def kept(finished, settings, tmp_path_factory):
 
 
 def test_a_search_on_kept_outcomes_finds_the_same_and_judges_nothing(finished, kept, tmp_path, monkeypatch):
-    kept("agx-xavier-gpu", tmp_path / "first")
+    kept("tx2-gpu", tmp_path / "first")
     assert (tmp_path / "first" / "front.csv").read_bytes() == (finished[0] / "front.csv").read_bytes()
 
     def refuse(self, genomes, data):
         raise AssertionError("a backbone is judged again")
 
     monkeypatch.setattr(Judge, "__call__", refuse)
-    kept("agx-xavier-gpu", tmp_path / "second")
+    kept("tx2-gpu", tmp_path / "second")
     assert (tmp_path / "second" / "front.csv").read_bytes() == (finished[0] / "front.csv").read_bytes()
