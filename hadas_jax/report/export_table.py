@@ -49,10 +49,10 @@ def comparison(device: DeviceFile, machine: str, *, runs_as: str) -> str:
       runs_as: format of the export.
     """
     if device.measured_on == machine:
-        runtime = ", and by how much onnxruntime differs from JAX, which was measured" if runs_as == "onnx" else ""
+        runtime = ", and onnxruntime from JAX, which was measured" if runs_as == "onnx" else ""
         return (
-            f"{device.name} was fitted to measurements of this machine ({machine}): the ratio says by how much the "
-            f"model is off{runtime}."
+            f"{device.name} was fitted to measurements of this machine ({machine}): the ratio is of one call "
+            f"for each segment to whole networks, and says by how much the model is off{runtime}."
         )
     own = "the latencies do not compare. hadas devices profile and hadas devices fit make a model of this machine."
     if device.measured_on is not None:
