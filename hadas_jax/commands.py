@@ -83,9 +83,11 @@ def search(
     if is_first():
         plot_front(result, place.path / "front.png")
     print_result(result, console)
-    console.print(
-        f"Written: {place.path}/front.csv, front.json, levels.csv, front.png", highlight=False, soft_wrap=True
-    )
+    for line in (
+        f"Written: {place.path}/front.csv, front.json, levels.csv, front.png",
+        f"A page to look at: hadas report {place.path}; one network of the front: hadas select {place.path}",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return result
 
 

@@ -42,10 +42,10 @@ def limit_text(name: str, limits: Limits) -> str:
 
 def _designs_table(designs: Sequence[Design], selection: Selection, policy: str) -> Table:
     table = Table(title=f"Per sample, {policy} policy; chosen on the selection samples", title_style="bold")
-    table.add_column("design")
-    for name in ("accuracy", "latency\nms", "energy\nmJ", "test\naccuracy", "test\nenergy mJ", "exits\nafter"):
+    table.add_column("design", min_width=len("backbone"))
+    for name in ("accuracy", "latency\nms", "energy\nmJ", "test\naccuracy", "test\nenergy\nmJ", "exits\nafter"):
         table.add_column(name, justify="right", no_wrap=name != "exits\nafter")
-    table.add_column("core memory\nhost MHz", justify="right")
+    table.add_column("core memory\nhost MHz", justify="right", min_width=len("highest"))
     rows = {"chosen" if selection.excess == 0 else "nearest": selection.chosen}
     rows |= {f"next {name}": row for name, row in selection.neighbours.items()}
     for name, row in rows.items():
@@ -59,7 +59,7 @@ def _designs_table(designs: Sequence[Design], selection: Selection, policy: str)
     static = chosen.static_test
     table.add_section()
     cells = (*_cells(chosen.static_selection), f"{static.accuracy:.2%}", f"{static.energy_j * 1e3:.3g}")
-    table.add_row("its backbone, static", *cells, "none", "highest")
+    table.add_row("its static backbone", *cells, "none", "highest")
     return table
 
 

@@ -27,7 +27,7 @@ def test_a_network_is_selected_shown_and_tabulated(workdir, capsys):
     main(["select", str(workdir), "--prefer", "energy"])
     printed = capsys.readouterr().out
     assert "chosen" in printed
-    assert "its backbone, static" in printed
+    assert "its static backbone" in printed
     assert "Written: " in printed
     network = read_architecture(workdir)
     main(["show", str(workdir), "--plot", "network.png"])
@@ -42,6 +42,15 @@ def test_a_network_is_selected_shown_and_tabulated(workdir, capsys):
         answers = json.load(file)["asked"]["deadlines"]
     assert answers[0]["point"] is None
     assert answers[1]["point"]["energy_j"] > 0
+
+
+def test_no_word_of_a_selection_is_cut_off_on_eighty_columns(workdir, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["select", str(workdir), "--max-energy-mj", "1e6"])
+    printed = capsys.readouterr().out
+    assert "accurate" in printed
+    assert "highest" in printed
+    assert "…" not in printed
 
 
 def test_limits_are_kept_and_what_each_costs_is_told(workdir, found, capsys):

@@ -71,7 +71,7 @@ def test_the_supernet_that_a_run_trained_can_be_searched_by_another(finished, se
 
 
 @pytest.mark.parametrize("lost", [("search",), ("exits", "search"), ("supernet", "exits", "search")])
-def test_a_run_that_lost_stages_repeats_them_to_the_same_front(finished, tmp_path, lost):
+def test_a_run_that_lost_stages_repeats_them_to_the_same_front(finished, tmp_path, capsys, lost):
     workdir, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
@@ -81,6 +81,7 @@ def test_a_run_that_lost_stages_repeats_them_to_the_same_front(finished, tmp_pat
     search(workdir=copy, resume=True)
     assert (copy / "front.csv").read_bytes() == (workdir / "front.csv").read_bytes()
     assert (copy / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
+    assert f"hadas report {copy}; one network of the front: hadas select {copy}" in capsys.readouterr().out
 
 
 def test_resuming_with_other_settings_is_refused(finished, settings):
