@@ -63,7 +63,8 @@ class Sources:
 
     def __init__(self, architecture: Architecture, file: Path | str) -> None:
         self._directory = supernet_directory(architecture, file)
-        settings = dataclasses.replace(_settings(architecture), checkpoint=str(self._directory))
+        # The supernet has its space, whose file need not be there any more.
+        settings = dataclasses.replace(_settings(architecture), checkpoint=str(self._directory), space=None)
         self.run = TrainingRun(settings, fine_tune=False)
         self._architecture, self._backbone = architecture, architecture.decoded
         self._resolution = int(self._backbone.resolution)
