@@ -8,16 +8,13 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from hadas_jax.checkpoints import CheckpointError, Checkpoints
+from hadas_jax.described_weights import WEIGHTS, read_weights, write_described
 from hadas_jax.descriptions import read_described, validated
 from hadas_jax.parallel import is_first
 from hadas_jax.spaces import MBConvSpace
@@ -25,7 +22,7 @@ from hadas_jax.supernet import Parameters, initialise
 from hadas_jax.workdir import versions, write_text
 
 FORM = "hadas_jax.supernet/1"
-DESCRIPTION, _WEIGHTS = "supernet.json", "weights"
+DESCRIPTION = "supernet.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +102,7 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
     held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
-    own = (DESCRIPTION, _WEIGHTS) if DESCRIPTION in held or _is_unfinished(directory, held) else ()
+    own = (DESCRIPTION, WEIGHTS) if DESCRIPTION in held or _is_unfinished(directory, held) else ()
     foreign = [name for name in held if name not in own]
     if foreign:
         raise ValueError(
@@ -117,8 +114,8 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
 
 def _is_unfinished(directory: Path, held: list[str]) -> bool:
     """Whether all that a directory holds are the weights of a supernet whose writing was interrupted."""
-    weights = directory / _WEIGHTS
-    return held == [_WEIGHTS] and weights.is_dir() and all(entry.name.startswith("0") for entry in weights.iterdir())
+    weights = directory / WEIGHTS
+    return held == [WEIGHTS] and weights.is_dir() and all(entry.name.startswith("0") for entry in weights.iterdir())
 
 
 def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: bool = False) -> None:
@@ -135,12 +132,7 @@ def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: 
     directory, text = Path(directory), _as_json(trained)
     if is_first():
         require_free(directory, overwrite=overwrite)
-        (directory / DESCRIPTION).unlink(missing_ok=True)
-        if (directory / _WEIGHTS).is_dir():
-            shutil.rmtree(directory / _WEIGHTS)
-        directory.mkdir(parents=True, exist_ok=True)
-    Checkpoints(directory / _WEIGHTS).save(0, trained.params)
-    write_text(directory / DESCRIPTION, text)
+    write_described(directory, DESCRIPTION, text=text, weights=trained.params)
 
 
 def rewrite_description(directory: Path | str, trained: Description) -> None:
@@ -169,16 +161,7 @@ def load_trained(directory: Path | str) -> TrainedSupernet:
     described = read_description(directory)
     space = described.space
     shapes = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
-    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    try:
-        if not (directory / _WEIGHTS / "0").is_dir():
-            raise CheckpointError("no weights")
-        params = jax.tree.map(jnp.asarray, Checkpoints(directory / _WEIGHTS).restore(0, like))
-    except CheckpointError as error:
-        raise ValueError(
-            f"{directory}: expected the weights that {DESCRIPTION} describes, but those in {_WEIGHTS}/ are damaged, "
-            "missing or others"
-        ) from error
+    params = read_weights(directory, DESCRIPTION, shapes=shapes)
     fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
     return TrainedSupernet(params=params, **fields)
 

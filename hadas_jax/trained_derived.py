@@ -5,28 +5,25 @@ The weights' files carry digests, so that damage is found; the statistics of bat
 
 import dataclasses
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from hadas_jax.checkpoints import CheckpointError, Checkpoints
+from hadas_jax.described_weights import read_weights, write_described
 from hadas_jax.descriptions import read_described, validated
-from hadas_jax.parallel import is_first
 from hadas_jax.spaces.darts import parse_code
 from hadas_jax.spaces.genotypes import Genotype, genotype_of
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.derived import apply_derived, estimate_statistics
 from hadas_jax.supernet.darts.skeleton import weight_shapes
-from hadas_jax.workdir import versions, write_text
+from hadas_jax.workdir import versions
 from hw_models.accelerator.network import DartsNetwork
 
 FORM = "hadas_jax.derived/1"
-_DESCRIPTION, _WEIGHTS = "derived.json", "weights"
+_DESCRIPTION = "derived.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +83,8 @@ def save_derived(directory: Path | str, trained: TrainedDerived) -> None:
     directory = Path(directory)
     described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(DerivedDescription)}
     content = {"form": FORM, **described, "network": dataclasses.asdict(trained.network), "versions": versions()}
-    if is_first():
-        (directory / _DESCRIPTION).unlink(missing_ok=True)
-        if (directory / _WEIGHTS).is_dir():
-            shutil.rmtree(directory / _WEIGHTS)
-        directory.mkdir(parents=True, exist_ok=True)
-    Checkpoints(directory / _WEIGHTS).save(0, (trained.weights, trained.statistics))
-    write_text(directory / _DESCRIPTION, json.dumps(content, indent=1) + "\n")
+    text = json.dumps(content, indent=1) + "\n"
+    write_described(directory, _DESCRIPTION, text=text, weights=(trained.weights, trained.statistics))
 
 
 def load_derived(directory: Path | str) -> TrainedDerived:
@@ -107,16 +99,7 @@ def load_derived(directory: Path | str) -> TrainedDerived:
     weights = weight_shapes(network, genotype)
     images = jax.ShapeDtypeStruct((1, 2, *(network.image_size,) * 2, network.in_channels), jnp.float32)
     statistics = jax.eval_shape(lambda w, x: estimate_statistics(network, genotype, w, x), weights, images)
-    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (weights, statistics))
-    try:
-        if not (directory / _WEIGHTS / "0").is_dir():
-            raise CheckpointError("no weights")
-        found = jax.tree.map(jnp.asarray, Checkpoints(directory / _WEIGHTS).restore(0, like))
-    except CheckpointError as error:
-        raise ValueError(
-            f"{directory}: expected the weights that {_DESCRIPTION} describes, but those in {_WEIGHTS}/ are damaged, "
-            "missing or others"
-        ) from error
+    found = read_weights(directory, _DESCRIPTION, shapes=(weights, statistics))
     fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
     return TrainedDerived(weights=found[0], statistics=found[1], **fields)
 
