@@ -2,7 +2,9 @@ import json
 import os
 
 import pytest
+from rich.console import Console
 
+from hadas_jax.report.runs_table import runs_table
 from hadas_jax.runs import find_runs, run_state
 
 LEVELS = """selection_accuracy_level,network,policy,test_accuracy,latency_ms,energy_mj,energy_saving
@@ -77,3 +79,18 @@ def test_runs_are_found_once_the_newest_first(tmp_path):
     assert [run.path.name for run in found] == ["newest", "middle", "oldest"]
     with pytest.raises(ValueError, match="none: expected a work directory or a folder of them"):
         find_runs([tmp_path / "none"])
+
+
+def test_the_table_of_runs_with_long_names_fits_eighty_columns(tmp_path, monkeypatch, capsys):
+    name = "20261127-003541-digits-agx-xavier-gpu"
+    start(tmp_path / name, "search", files=[("levels.csv", LEVELS)], device="agx-xavier-gpu")
+    start(tmp_path / "tuned", "fine-tune", dataset=None, network=str(tmp_path / name / "network"))
+    monkeypatch.chdir(tmp_path)
+    console = Console(width=80)
+    console.print(runs_table(find_runs(["."])))
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) == 80
+    cells = zip(*(line.split("│") for line in printed.splitlines() if line.startswith("│")), strict=True)
+    columns = ["".join(cell.strip() for cell in column) for column in cells]
+    for word in (name, "fine-tune", "agx-xavier-gpu", "finished", "97.5%"):
+        assert any(word in column for column in columns), word

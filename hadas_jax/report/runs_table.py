@@ -7,14 +7,21 @@ from rich.table import Table
 
 from hadas_jax.runs import RunState
 
+_LEAST_WIDTH = 8
+
 
 def runs_table(runs: Sequence[RunState]) -> Table:
     """Returns a table of runs: what each is of, how far it is, and what it found."""
     table = Table(title="Work directories", title_style="bold")
-    table.add_column("work directory", overflow="fold")
-    for heading in ("kind", "data,\nhardware", "last change", "state"):
-        table.add_column(heading, no_wrap=heading != "state")
-    table.add_column("on the test split,\nor its costs")
+    for heading in (
+        "work directory",
+        "kind",
+        "data,\nhardware",
+        "last change",
+        "state",
+        "on the test split,\nor its costs",
+    ):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("kind", "last change"), min_width=_LEAST_WIDTH)
     for run in runs:
         changed = datetime.fromtimestamp(run.changed).strftime("%m-%d %H:%M")
         names = "\n".join(name for name in (run.dataset, run.hardware) if name)
