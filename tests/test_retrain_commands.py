@@ -126,6 +126,7 @@ def test_a_finished_run_is_judged_again_with_another_batch(retrained):
     assert result.test_accuracy == pytest.approx(before["test_accuracy"])
 
 
+@pytest.mark.slow
 def test_a_network_without_auxiliary_head_and_drops_in_half_precision_is_trained(found, dataset, tmp_path):
     changed = {"auxiliary_weight": 0.0, "drop_path": 0.0, "cutout": 0, "dtype": "bfloat16", "remat": True, "cells": 1}
     settings = RetrainSettings(genotype=str(found), dataset=dataset, **(QUICK | changed))
