@@ -37,11 +37,23 @@ def dissimilarity(lab: Lab, device: Device, base: Baselines, search: Search) -> 
     """Merit of backbones: their best dynamic score at several weights of the dissimilarity, or their hypervolume."""
     kinds: dict[str, dict[str, Any]] = {"hypervolume": {}}
     kinds |= {f"score, gamma {gamma:g}": {"merit": "score", "gamma": gamma} for gamma in GAMMAS}
-    found = {}
-    for name, engines in kinds.items():
-        searched = search(**engines)
-        found[name] = volumes(Pool(lab, device, searched.genomes[searched.examined]), base.reference)
-    return found
+    return _compared(lab, device, base, search, kinds)
+
+
+def elites(lab: Lab, device: Device, base: Baselines, search: Search, population: int) -> dict[str, Any]:
+    """How many backbones of a generation the inner engine sees: those of the paper's budget, or all."""
+    return _compared(lab, device, base, search, {"the best": {}, "all": {"elites": population}})
+
+
+def _compared(
+    lab: Lab, device: Device, base: Baselines, search: Search, kinds: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Returns the hypervolumes of what searches with other engines examined."""
+    searches = {name: search(**engines) for name, engines in kinds.items()}
+    return {
+        name: volumes(Pool(lab, device, found.genomes[found.examined]), base.reference)
+        for name, found in searches.items()
+    }
 
 
 def parts(lab: Lab, device: Device, base: Baselines, joint: Searched) -> dict[str, Any]:

@@ -154,6 +154,8 @@ class Laboratory:
             given = (self.lab, load_device(device), self.baselines(device))
             if name == "dissimilarity":
                 return ablations.dissimilarity(*given, search)
+            if name == "elites":
+                return ablations.elites(*given, search, self.experiment.budget["population"])
             if name == "parts":
                 return ablations.parts(*given, search())
             return ablations.sequential(*given, search(), search)

@@ -81,7 +81,7 @@ def _text(figure: dict[str, float], *, percent: bool = False) -> str:
 
 def _ablations(found: dict[str, Any]) -> list[Table]:
     seeds = [value for key, value in found.items() if key.isdigit()]
-    made = {"parts": _parts, "sequential": _sequential, "dissimilarity": _dissimilarity}
+    made = {"parts": _parts, "sequential": _sequential, "elites": _elites, "dissimilarity": _dissimilarity}
     shown = [make([seed[name] for seed in seeds]) for name, make in made.items() if name in seeds[0]]
     return shown + ([_heads(found["heads"])] if "heads" in found else [])
 
@@ -91,9 +91,17 @@ def _entries(row: dict[str, Any]) -> list[str]:
 
 
 def _dissimilarity(seeds: list[dict[str, Any]]) -> Table:
-    table = Table(title=f"Hypervolume by merit of backbones, {len(seeds)} seeds (selection / test)")
-    for heading in ("merit", *POLICY_NAMES):
-        table.add_column(heading, justify="left" if heading == "merit" else "right")
+    return _volumes(seeds, "merit of backbones")
+
+
+def _elites(seeds: list[dict[str, Any]]) -> Table:
+    return _volumes(seeds, "backbones of a generation that are examined")
+
+
+def _volumes(seeds: list[dict[str, Any]], varied: str) -> Table:
+    table = Table(title=f"Hypervolume by {varied}, {len(seeds)} seeds (selection / test)")
+    for heading in ("", *POLICY_NAMES):
+        table.add_column(heading, justify="right" if heading else "left")
     for name in _entries(seeds[0]):
         cells = (" / ".join(_text(spread([r[name][p][s] for r in seeds])) for s in SPLITS) for p in POLICY_NAMES)
         table.add_row(name, *cells)

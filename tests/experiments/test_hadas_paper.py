@@ -67,7 +67,7 @@ def test_every_stage_gives_its_figures(finished):
             assert 0 < figures["hypervolume"] <= 1
             assert 0 <= figures["dominates"] <= 1
     assert results["ablations"]["device"] == DEVICE
-    assert set(results["ablations"]["3"]) == {"dissimilarity", "parts", "sequential"}
+    assert set(results["ablations"]["3"]) == {"dissimilarity", "elites", "parts", "sequential"}
     assert set(results["training_s"]) == {"supernet", "exits_smallest"}
 
 
