@@ -90,6 +90,7 @@ def test_the_page_on_deployment_runs(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "runs" / "digits")
     select_network("runs/digits")
     materialise_network("runs/digits")
+    (tmp_path / "runs" / "tuned").mkdir()
     export("runs/digits/network", format="onnx", output="runs/tuned/export")
     images = np.zeros((3, 8, 8, 1), np.float32)
     ran = documents.run_page(DOCS / "deploy.md", {"images": images})
