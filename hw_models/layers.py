@@ -23,9 +23,11 @@ class LayerKind(enum.IntEnum):
     DEPTHWISE = 2
     """Convolution of each channel by itself."""
     POOLING = 3
+    """Mean or maximum over windows or whole maps."""
     ELEMENTWISE = 4
     """Additions, activations and scalings that are no part of another layer."""
     LINEAR = 5
+    """Matrix product of features, such as a classifier."""
 
 
 @struct.dataclass
