@@ -18,6 +18,7 @@ from hadas_jax.report import (
     print_device,
     print_devices,
 )
+from hadas_jax.report.waiting import waiting
 from hw_models import read_device_file
 from hw_models.catalogue import write_device_file
 from hw_models.fitting.calibration import Calibration, calibrate, nearest_device
@@ -95,7 +96,7 @@ def fit_device(
     if base is None:
         base = nearest_device(rows)
         _say(console, f"Base: {base}, the known device whose latencies are nearest in kind")
-    with console.status(f"Fitting {len(rows)} measurements, and cross-validating"):
+    with waiting(console, f"Fitting {len(rows)} measurements, and cross-validating"):
         calibration = calibrate(
             rows,
             read_device_file(base),

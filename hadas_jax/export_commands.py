@@ -22,6 +22,7 @@ from hadas_jax.deploy.static_outcomes import predict
 from hadas_jax.outputs import say
 from hadas_jax.profiling import this_machine
 from hadas_jax.report.export_table import print_export
+from hadas_jax.report.waiting import waiting
 from hadas_jax.workdir import WorkDir
 
 NETWORK, EXPORT = "network", "export"  # folders beside ARCH.json
@@ -53,11 +54,12 @@ def materialise_network(
     architecture, file = read_architecture(place), architecture_file(place)
     target = Path(output) if output is not None else file.parent / NETWORK
     console = console or Console(file=sys.stdout)
-    sources = Sources(architecture, file)
-    network = sources.network(target)
-    network = network.folded() if fold_batch_norm else network
-    save_network(target, network, overwrite=overwrite)
-    difference = against_supernet(sources, network)
+    with waiting(console, "Cutting the network out of its supernet, and comparing the two"):
+        sources = Sources(architecture, file)
+        network = sources.network(target)
+        network = network.folded() if fold_batch_norm else network
+        save_network(target, network, overwrite=overwrite)
+        difference = against_supernet(sources, network)
     count = sum(leaf.size for own in network.weights.values() for leaf in own.values())
     say(console, f"{len(network.segments)} segments, {count:,} numbers, exits included")
     say(console, f"Largest difference to the supernet's masked logits on the test split: {difference:.1e}, relative")

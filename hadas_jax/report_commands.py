@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hadas_jax.report.html import draw_pictures, figure_tables, read_record, render_page, report_content, write_tables
+from hadas_jax.report.waiting import waiting
 from hadas_jax.workdir import write_text
 
 
@@ -41,17 +42,18 @@ def report(
     path = Path(workdirs[0]) / "report.html" if output is None else Path(output)
     if output is not None:
         _check_new(path, overwrite=overwrite)
-    content = report_content([read_record(workdir) for workdir in workdirs], made=datetime.now())
-    write_text(path, render_page(content))
-    written = [str(path)]
-    if figures is not None:
-        directory = Path(figures)
-        directory.mkdir(parents=True, exist_ok=True)
-        tables = figure_tables(content)
-        write_tables(tables, directory)
-        written += [str(each) for each in draw_pictures(tables, directory)]
-        written += [str(directory / f"{name}.csv") for name in tables]
     console = console or Console(file=sys.stdout)
+    with waiting(console, f"Drawing the report of {', '.join(map(str, workdirs))}"):
+        content = report_content([read_record(workdir) for workdir in workdirs], made=datetime.now())
+        write_text(path, render_page(content))
+        written = [str(path)]
+        if figures is not None:
+            directory = Path(figures)
+            directory.mkdir(parents=True, exist_ok=True)
+            tables = figure_tables(content)
+            write_tables(tables, directory)
+            written += [str(each) for each in draw_pictures(tables, directory)]
+            written += [str(directory / f"{name}.csv") for name in tables]
     for run in content["runs"]:
         for note in run["notes"]:
             console.print(f"{run['name']}: {note}", highlight=False, markup=False, soft_wrap=True)
