@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 def default_workdir(dataset: str, what: str) -> Path:
     """Returns runs/<time>-<dataset>-<what>, where `what` is the device or the command."""
-    names = (Path(name).stem if "/" in name or ":" in name else name for name in (dataset, what))
+    names = (Path(name.rpartition(":")[2]).stem for name in (dataset, what))
     words = [datetime.now().strftime("%Y%m%d-%H%M%S"), *(re.sub(r"[^\w.-]+", "_", name) for name in names)]
     return Path("runs") / "-".join(words)
 

@@ -75,7 +75,7 @@ def run_state(path: Path) -> RunState:
 def _short(name: object) -> str:
     """A data set, device or hardware without folders and ending."""
     kind, colon, place = str(name or "").rpartition(":")
-    return f"{kind}{colon}{Path(place).stem if '/' in place or colon else place}"
+    return f"{kind}{colon}{Path(place).stem}"
 
 
 def _ending(place: object) -> str:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -150,7 +151,16 @@ def test_help_tells_the_commands(arguments, code, capsys):
     assert "search" in capsys.readouterr().out
 
 
-def test_a_work_directory_is_named_after_time_data_and_device():
-    path = commands.default_workdir("npz:/data/my set.npz", "agx-xavier-gpu")
+@pytest.mark.parametrize(
+    ("dataset", "device", "ending"),
+    [
+        ("digits", "agx-xavier-gpu", "-digits-agx-xavier-gpu"),
+        ("npz:/data/my set.npz", "boards/mine.yaml", "-my_set-mine"),
+        ("npz:mine.npz", "my_device.yaml", "-mine-my_device"),
+        ("folder:images", "dnas-my_device.yaml", "-images-dnas-my_device"),
+    ],
+)
+def test_a_work_directory_is_named_after_time_data_and_device(dataset, device, ending):
+    path = commands.default_workdir(dataset, device)
     assert path.parent.name == "runs"
-    assert path.name.endswith("-my_set-agx-xavier-gpu")
+    assert re.fullmatch(r"\d{8}-\d{6}" + re.escape(ending), path.name)

@@ -49,6 +49,10 @@ def test_a_finished_run_tells_its_figures(tmp_path, kind, file, text, figures):
     assert (run.kind, run.dataset, run.hardware, run.figures) == (kind, "npz:my images", "board", figures)
 
 
+def test_a_device_file_is_named_without_its_ending(tmp_path):
+    assert run_state(start(tmp_path / "run", "search", device="my_device.yaml")).hardware == "my_device"
+
+
 def test_an_unfinished_run_tells_its_stages(tmp_path):
     path = start(tmp_path / "run", "search", metrics=[("supernet", 15), ("supernet", 30), ("search", 2)])
     with (path / "metrics.jsonl").open("a") as file:

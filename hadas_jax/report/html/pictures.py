@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from hadas_jax.report.html.darts_pictures import draw_alpha, draw_cells
@@ -71,10 +72,15 @@ def _values(rows: Rows, name: str) -> np.ndarray:
 
 def _log(axis: Axes, label: str) -> None:
     axis.set_xscale("log")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:.2g}")
-    axis.tick_params(axis="x", which="both", labelsize=7)
+    plain_ticks(axis.xaxis)
     axis.set_xlabel(label)
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Writes the ticks of a logarithmic axis as numbers, without powers of ten."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("{x:.2g}")
+    axis.set_tick_params(which="both", labelsize=7)
 
 
 def _front(rows: Rows) -> Figure:
@@ -173,6 +179,7 @@ def _clocks(rows: Rows) -> Figure:
             own = [row for row in found if row["is_chosen"]]
             axis.plot(_values(own, "core_mhz"), _values(own, name), "o", ms=11, mfc="none", mec="black")
             axis.set_yscale("log")
+            plain_ticks(axis.yaxis)
             axis.set_xlabel("core clock (MHz)")
             axis.set_ylabel(_LABELS[name])
             axis.grid(visible=True, which="both", alpha=0.25)

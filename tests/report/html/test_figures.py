@@ -1,8 +1,10 @@
 import csv
 
 import pytest
+from matplotlib.figure import Figure
 
 from hadas_jax.report.html import draw_pictures, figure_tables, write_tables
+from hadas_jax.report.html.pictures import plain_ticks
 from hadas_jax.report.html.tables import starting_network
 
 
@@ -72,3 +74,15 @@ def test_a_training_alone_has_its_curves_alone(overlay, tmp_path):
     tables = figure_tables({"runs": overlay["runs"][2:]})
     assert list(tables) == ["progress", "exits"]
     assert {path.stem for path in draw_pictures(tables, tmp_path)} == {"progress", "exits"}
+
+
+def test_ticks_of_logarithmic_axes_are_plain_numbers():
+    figure = Figure()
+    axis = figure.subplots()
+    axis.plot([1, 2], [0.8, 2.3])
+    axis.set_yscale("log")
+    plain_ticks(axis.yaxis)
+    figure.canvas.draw()
+    labels = [label.get_text() for label in axis.yaxis.get_ticklabels(which="both")]
+    assert {"1", "2"} <= set(labels)
+    assert not [label for label in labels if "$" in label]
