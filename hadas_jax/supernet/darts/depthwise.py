@@ -98,19 +98,19 @@ def _input_gradient(
 
 @partial(apart, static=(2, 3, 4))
 def _kernel_gradient(x: jax.Array, gradient: jax.Array, k: int, stride: int, dilation: int) -> jax.Array:
-    """Returns float32[C, k, k]."""
+    """Returns float32[C, k, k], a row of taps at a time."""
     padded = _pad(x, k, dilation)
     height, width = gradient.shape[1:3]
     taps = range(0, dilation * k, dilation)
     ones = jnp.ones(height * gradient.shape[-1], gradient.dtype)
 
-    def tap_row(start: int) -> jax.Array:
-        rows = padded[:, start : start + stride * (height - 1) + 1 : stride]
+    def tap_row(start: jax.Array) -> jax.Array:
+        rows = jax.lax.dynamic_slice_in_dim(padded, start, stride * (height - 1) + 1, axis=1)[:, ::stride]
         products = [[rows[:, :, j + stride * i] * gradient[:, :, i] for i in range(width)] for j in taps]
         sums = jnp.stack([sum(columns, jnp.zeros((), gradient.dtype)) for columns in products])
         return jnp.matmul(sums.reshape(k, len(gradient), -1), ones, preferred_element_type=jnp.float32)
 
-    return jnp.moveaxis(jnp.stack([tap_row(start) for start in taps]), -1, 0)
+    return jnp.moveaxis(jax.lax.map(tap_row, jnp.asarray(taps)), -1, 0)
 
 
 depthwise.defvjp(_forward, _backward)
