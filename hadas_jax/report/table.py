@@ -15,13 +15,13 @@ def levels_table(result: Result) -> Table:
     a network exceeds them on the samples that it was chosen on.
     """
     table = Table(title="Per sample on the test split; networks chosen on other samples", title_style="bold")
-    table.add_column("chosen at\naccuracy ≥", justify="right")
+    table.add_column("chosen\nat ≥", justify="right")
     table.add_column("network")
-    table.add_column("policy")
+    table.add_column("policy", no_wrap=True)
     for name in ("test\naccuracy", "latency\nms", "energy\nmJ", "energy\nsaved"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     if result.limits.any:
-        table.add_column("above\nlimits", justify="right")
+        table.add_column("over\nlimit", justify="right")
     for level in result.levels:
         for index, row in enumerate(_rows(level)):
             shown = row if result.limits.any else row[:-1]

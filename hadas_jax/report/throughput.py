@@ -12,27 +12,15 @@ from hadas_jax.profiling.throughput import WORK, Throughput
 def throughput_table(rows: Sequence[Throughput], *, title: str) -> Table:
     """Returns candidates per second by work and population, and how many times as fast as pymoo that is."""
     table = Table(title=title, title_style="bold")
-    table.add_column("work")
-    for name in (
-        "population",
-        "candidates\nper second",
-        "one call\nms",
-        "first call\ns",
-        "times pymoo",
-        "times pymoo\nunique",
-    ):
-        table.add_column(name, justify="right")
+    table.add_column("work", no_wrap=True)
+    peers = ("times\npymoo", "times\npymoo\nunique") if any(row.peer_seconds for row in rows) else ()
+    for name in ("popu-\nlation", "candidates\nper second", "one call\nms", "first call\ns", *peers):
+        table.add_column(name, justify="right", no_wrap=True)
     for work in WORK:
         for row in (row for row in rows if row.work == work):
-            table.add_row(
-                work,
-                f"{row.population:,}",
-                _short(row.per_second),
-                f"{1e3 * row.seconds:.3g}",
-                f"{row.first_call_s:.2f}",
-                _times(row.peer_seconds, row.seconds),
-                _times(row.peer_unique_seconds, row.seconds),
-            )
+            own = (_short(row.per_second), f"{1e3 * row.seconds:.3g}", f"{row.first_call_s:.2f}")
+            ratios = (_times(row.peer_seconds, row.seconds), _times(row.peer_unique_seconds, row.seconds))
+            table.add_row(work, f"{row.population:,}", *own, *(ratios if peers else ()))
         table.add_section()
     return table
 

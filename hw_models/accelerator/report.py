@@ -209,8 +209,9 @@ def report_table(report: AcceleratorReport, *, most_rows: int | None = None) -> 
         f"{report.bram18:,} of {report.usable_bram18:,} memory blocks"
     )
     table = Table(title=title, caption=report.reason, caption_justify="left", box=box.SIMPLE_HEAD)
+    table.collapse_padding, table.pad_edge = True, False  # for eighty columns
     table.add_column("layer", no_wrap=True)
-    for name in ("", "M MACs", "at once", "cycles", "time", "DSPs", "blocks"):
+    for name in ("", "M\nMACs", "at\nonce", "cycles", "time", "DSPs", "blocks"):
         table.add_column(name, justify="right")
     longest = sorted(report.rows, key=lambda row: -row.share)[:most_rows]
     for row in report.rows:

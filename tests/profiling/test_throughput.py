@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 
@@ -6,6 +7,7 @@ from rich.console import Console
 
 from hadas_jax.bench_commands import bench
 from hadas_jax.profiling.throughput import GENERATIONS, WORK, measure_throughput
+from hadas_jax.report.throughput import throughput_table
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,20 @@ def test_figures_are_written_with_versions_and_a_picture(written):
     assert [row["per_second"] for row in content["rows"]] == [row.per_second for row in rows]
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "candidates" in text
-    assert "times pymoo" in text
+    assert text.count("pymoo") >= 2
+
+
+def test_the_table_fits_eighty_columns_and_has_no_columns_of_peers_where_there_are_none(written):
+    rows, _, _ = written
+    alone = [dataclasses.replace(row, peer_seconds=None, peer_unique_seconds=None) for row in rows]
+    shown = []
+    for some in (rows, alone):
+        console = Console(file=io.StringIO(), width=80)
+        console.print(throughput_table(some, title="Search throughput"))
+        shown.append(console.file.getvalue())
+        assert "…" not in shown[-1]
+        assert all(work in shown[-1] for work in WORK)
+    assert ["pymoo" in text for text in shown] == [True, False]
 
 
 def test_nothing_is_overwritten_unasked(written):

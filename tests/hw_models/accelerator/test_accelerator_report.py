@@ -17,8 +17,8 @@ from hw_models.accelerator import (
 )
 
 
-def drawn(report, **options) -> str:
-    console = Console(file=io.StringIO(), width=200)
+def drawn(report, *, width=200, **options) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(report_table(report, **options))
     return console.file.getvalue()
 
@@ -31,6 +31,11 @@ def pipeline(network, darts_v2, ku115):
 @pytest.fixture(scope="module")
 def generic(network, darts_v2, ku115):
     return generic_report(network, np.asarray(darts_v2).tolist(), ku115)
+
+
+def test_no_figure_is_cut_off_on_eighty_columns(pipeline, generic):
+    for report in (pipeline, generic):
+        assert "…" not in drawn(report, width=80)
 
 
 def test_the_rows_of_a_pipeline_add_up_to_what_it_takes(pipeline, network, darts_v2, ku115):
