@@ -3,9 +3,10 @@
 Command:   pip install 'hadas-jax[torch]'
            python experiments/benchmark_darts.py -o benchmark_darts.json
 Hardware:  any; the figures below are of 2 virtual cores of an AMD EPYC with AVX-512, jax 0.10.2, PyTorch 2.13
-Time:      about half an hour
-Expected:  on cores that other work kept busy, in CPU seconds: a second-order step 33, PyTorch's 88; a first-order
-           step 13, PyTorch's 28.
+Time:      25 minutes
+Expected:  a second-order step 16.9 s and at most 6.3 GB, PyTorch's 29.0 s and 9.9 GB; a first-order step 6.5 s and 3.1
+           GB, PyTorch's 11.1 s and 9.8 GB. Measured with `--orders second --rounds 1` and `--orders first --rounds 2`,
+           at the highest priority on cores that had other work.
 """
 
 import json
