@@ -106,7 +106,7 @@ def write_measurements(path: str | Path, rows: Iterable[Measurement], *, append:
     """Writes rows to a new file, or appends them to one.
 
     Raises:
-        ValueError: The file exists and `append` is false, or it cannot be written.
+        ValueError: The file exists and `append` is false, lacks a column that a row needs, or cannot be written.
     """
     target = Path(path)
     is_new = not (target.exists() and target.stat().st_size)
@@ -118,7 +118,9 @@ def write_measurements(path: str | Path, rows: Iterable[Measurement], *, append:
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             if is_new:
                 writer.writeheader()
-            writer.writerows(row.model_dump() for row in rows)
+            for row in rows:
+                _check_columns(target, columns, row)
+                writer.writerow(row.model_dump())
     except OSError as error:
         raise ValueError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
 
@@ -127,6 +129,13 @@ def _columns_of(path: Path) -> list[str]:
     """The columns of a file, which an earlier version or other means may have begun."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         return next(csv.reader(file))
+
+
+def _check_columns(path: Path, columns: list[str], row: Measurement) -> None:
+    """Raises if a file has no place for what a row says; what ran it may be left out."""
+    lost = [name for name in row.model_dump(exclude_defaults=True) if name not in (*columns, "machine")]
+    if lost:
+        raise ValueError(f"{path}: expected columns {', '.join(lost)} to append to, got none; write a new file")
 
 
 def format_layers(layers: LayerTable) -> str:

@@ -154,3 +154,12 @@ def test_rows_are_appended_under_the_columns_that_a_file_has(tmp_path):
     write_measurements(path, [row], append=True)
     found = read_measurements(path)
     assert [(each.network, each.latency_ms, each.machine) for each in found] == [("old", 1.0, None), ("new", 2.0, None)]
+
+
+def test_a_file_without_a_place_for_what_was_measured_is_left_as_it_is(tmp_path):
+    path = tmp_path / "old.csv"
+    path.write_text("network,layers,latency_ms\nold,dense 1 1 1 1 1,2\n")
+    row = Measurement(network="new", layers="dense 1 1 1 1 1", latency_ms=2.0, power_w=3.0, power_rail="core")
+    with pytest.raises(ValueError, match="expected columns power_w, power_rail to append to, got none"):
+        write_measurements(path, [row], append=True)
+    assert path.read_text() == "network,layers,latency_ms\nold,dense 1 1 1 1 1,2\n"
