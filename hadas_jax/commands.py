@@ -15,6 +15,7 @@ from hadas_jax.methods import Progress, Result, Run, Settings, TrainSettings
 from hadas_jax.methods.eh_dnas.settings import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stored_settings import StoredSettings
+from hadas_jax.outputs import say
 from hadas_jax.parallel import is_first
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
 from hadas_jax.workdir import WorkDir
@@ -87,7 +88,7 @@ def search(
         f"Written: {place.path}/front.csv, front.json, levels.csv, front.png",
         f"A page to look at: hadas report {place.path}; one network of the front: hadas select {place.path}",
     ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     return result
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hadas_jax import profiling
+from hadas_jax.outputs import say
 from hadas_jax.report import (
     StepProgress,
     plot_calibration,
@@ -49,7 +50,7 @@ def show_device(name_or_path: str, *, plot: Path | str | None = None, console: C
         plot_device(file, target)
     print_device(file, console)
     if plot is not None:
-        _say(console, f"Picture of latency and energy over the clocks: {plot}")
+        say(console, f"Picture of latency and energy over the clocks: {plot}")
 
 
 def fit_device(
@@ -95,7 +96,7 @@ def fit_device(
         raise ValueError(f"--prior-sigma: expected a number above 0, got {prior_sigma:g}")
     if base is None:
         base = nearest_device(rows)
-        _say(console, f"Base: {base}, the known device whose latencies are nearest in kind")
+        say(console, f"Base: {base}, the known device whose latencies are nearest in kind")
     with waiting(console, f"Fitting {len(rows)} measurements, and cross-validating"):
         calibration = calibrate(
             rows,
@@ -108,8 +109,8 @@ def fit_device(
     write_device_file(target, calibration.file, overwrite=overwrite)
     plot_calibration(calibration, picture)
     print_calibration(calibration, console)
-    _say(console, f"Written: {target}, {picture}")
-    _say(console, f"To search for it: hadas search --device {target}")
+    say(console, f"Written: {target}, {picture}")
+    say(console, f"To search for it: hadas search --device {target}")
     return calibration
 
 
@@ -159,7 +160,7 @@ def profile_machine(
     machine = profiling.this_machine()
     meter = machine.meter()
     rail = f"power of the {meter.rail} rail" if meter else "no power, as nothing that may be read was found"
-    _say(console, f"Measuring on {machine.name}; {rail}")
+    say(console, f"Measuring on {machine.name}; {rail}")
     clocks = itertools.product(*(tuple(table) or (None,) for table in (core_mhz, memory_mhz, host_mhz)))
     with StepProgress(console) as progress:
         rows = profiling.profile_machine(
@@ -178,10 +179,10 @@ def profile_machine(
                 step.done, step.total, f"round {step.round}: {step.row.network} {step.row.latency_ms:.3g} ms"
             ),
         )
-    _say(console, f"Written: {output}, {len(rows)} rows")
+    say(console, f"Written: {output}, {len(rows)} rows")
     is_x86 = machine.processor == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     base = " --base x86-cpu" if is_x86 else ""
-    _say(console, f"To fit a device to it: hadas devices fit {output}{base} -o my_device.yaml")
+    say(console, f"To fit a device to it: hadas devices fit {output}{base} -o my_device.yaml")
     return rows
 
 
@@ -198,7 +199,3 @@ def _new_file(path: Path | str, suffix: str, *, what: str, overwrite: bool = Fal
 
 def _console(console: Console | None) -> Console:
     return console or Console(file=sys.stdout)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

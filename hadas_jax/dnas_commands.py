@@ -10,6 +10,7 @@ from rich.table import Table
 
 from hadas_jax.commands import default_workdir, followed, settings_of_run
 from hadas_jax.methods.eh_dnas import DnasResult, DnasRun, DnasSettings
+from hadas_jax.outputs import say
 from hadas_jax.parallel import is_first
 from hadas_jax.report import plot_genotype
 from hadas_jax.spaces.darts import format_code
@@ -57,7 +58,7 @@ def search(
         plot_genotype(genotype_of(result.code), place.path / "genotype.png")
     console.print(cost_table(result))
     for line in _closing_lines(result, place.path):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     return result
 
 

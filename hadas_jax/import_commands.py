@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from hadas_jax.data import IMAGENET_NORMALISATION
+from hadas_jax.outputs import say
 from hadas_jax.spaces import Backbone, MBConvSpace, load_space
 from hadas_jax.supernet.pytorch import FINAL_CONFIDENCE, Imported, from_pytorch, read_pytorch
 from hadas_jax.supernet.pytorch_exits import count_exits
@@ -88,7 +89,7 @@ def import_checkpoint(
     )
     save_trained(output, trained, overwrite=overwrite)
     for line in _report(imported, file=file, entries=len(arrays), output=output):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     return trained
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hadas_jax.outputs import say
 from hadas_jax.report.html import draw_pictures, figure_tables, read_record, render_page, report_content, write_tables
 from hadas_jax.report.waiting import waiting
 from hadas_jax.workdir import write_text
@@ -56,8 +57,8 @@ def report(
             written += [str(directory / f"{name}.csv") for name in tables]
     for run in content["runs"]:
         for note in run["notes"]:
-            console.print(f"{run['name']}: {note}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"Written: {', '.join(written)}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{run['name']}: {note}")
+    say(console, f"Written: {', '.join(written)}")
     return path
 
 

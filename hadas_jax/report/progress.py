@@ -14,6 +14,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from hadas_jax.outputs import say
+
 _UNITS = {
     "supernet": "steps",
     "exits": "steps",
@@ -110,7 +112,7 @@ class LineProgress:
         self._print(f"{self._name}:{count} {', '.join(parts)}")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, line)
 
 
 class LiveProgress:
@@ -189,4 +191,4 @@ class StepProgress:
         share = done * self._LINES // total
         if not self._console.is_terminal and share > self._said:
             self._said = share
-            self._console.print(f"{done} of {total}, {text}", highlight=False, markup=False, soft_wrap=True)
+            say(self._console, f"{done} of {total}, {text}")

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 
+from hadas_jax.outputs import say
+
 
 @contextmanager
 def waiting(console: Console, text: str) -> Iterator[None]:
@@ -19,5 +21,5 @@ def waiting(console: Console, text: str) -> Iterator[None]:
         with console.status(escape(text)):
             yield
     else:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(console, text)
         yield

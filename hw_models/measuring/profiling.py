@@ -108,7 +108,7 @@ def profile(
         raise ValueError(f"{target}: expected a folder that exists, got {target.parent}")
     rows, parts = _stored(target), _stored(kept_rounds)
     _check_stored(cases, [*rows, *parts], target)
-    done, total = 0, rounds * len(cases) * len(settings)
+    done, total, name = 0, rounds * len(cases) * len(settings), machine.name
     for setting in settings:
         with machine.hold(setting) as known:
             taken = _Taken.of(cases, known, rows, parts)
@@ -121,7 +121,7 @@ def profile(
                         continue
                     if pace is None and reference is not None:
                         pace = taken.pace(next(case for case in cases if case.name == reference))
-                    row = _row(case, known, time_one(case.build(), meter=meter, reference=pace), meter, machine.name)
+                    row = _row(case, known, time_one(case.build(), meter=meter, reference=pace), meter, name)
                     write_measurements(kept_rounds, [row], append=True)
                     parts.append(row)
                     taken.parts[case.name].append(row)
