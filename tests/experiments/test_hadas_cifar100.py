@@ -1,10 +1,8 @@
-import importlib.util
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
+from experiment_scripts import script_module
 from fake_tfds import write_fake_set
 from tiny_hadas import TINY
 
@@ -24,12 +22,7 @@ def _listed_space():
 @pytest.fixture(scope="module")
 def script():
     """The experiment as a module."""
-    path = Path(__file__).parents[2] / "experiments" / "hadas_cifar100.py"
-    spec = importlib.util.spec_from_file_location("hadas_cifar100", path)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-        spec.loader.exec_module(module)
+    with script_module("hadas_cifar100") as module:
         yield module
 
 

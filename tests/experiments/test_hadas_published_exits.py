@@ -1,23 +1,15 @@
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from experiment_scripts import script_module
 from scipy.stats import multivariate_normal
-
-PATH = Path(__file__).parents[2] / "experiments" / "hadas_published_exits.py"
 
 
 @pytest.fixture(scope="module")
 def script():
     """The experiment as a module."""
-    spec = importlib.util.spec_from_file_location("hadas_published_exits", PATH)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-        spec.loader.exec_module(module)
+    with script_module("hadas_published_exits") as module:
         yield module
 
 
