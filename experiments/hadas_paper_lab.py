@@ -18,6 +18,7 @@ import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import KeptJudge, Outcomes, pack_bits
+from hadas_jax.evaluation.accuracy import of_each
 from hadas_jax.methods import Archive, Engines, Hadas, TrainingRun
 from hadas_jax.methods.deploy import Deployment
 from hadas_jax.methods.designs import Candidates
@@ -109,8 +110,7 @@ class Pool:
         self.genomes, self._device, self._exits = genomes, device, lab.space.num_exits
 
         def evaluate(genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
-            found = lab.answers(genomes, data)
-            return [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(genomes))]
+            return of_each(lab.answers(genomes, data))
 
         self._deployed = Deployment(
             lab.space,

@@ -48,6 +48,11 @@ class Outcomes:
     learned: jax.Array
 
 
+def of_each(population: Outcomes) -> list[Outcomes]:
+    """Returns the outcomes of each backbone of a population, leading axis P, by itself."""
+    return [jax.tree.map(lambda leaf, row=row: leaf[row], population) for row in range(len(population.correct))]
+
+
 @dataclasses.dataclass(frozen=True)
 class Judgement:
     """How backbones are judged.

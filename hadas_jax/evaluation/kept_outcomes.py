@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation.accuracy import Outcomes
+from hadas_jax.evaluation.accuracy import Outcomes, of_each
 from hadas_jax.evaluation.fingerprint import fingerprint
 from hadas_jax.parallel import is_first, share_json
 
@@ -75,7 +75,7 @@ class KeptJudge:
     def _new(self, genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
         judged = self._judge(genomes, data)
         self.judged += len(genomes)
-        return [jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row]), judged) for row in range(len(genomes))]
+        return of_each(judged)
 
     def _folder_of(self, data: LabelledImages) -> Path:
         """The folder of one supernet's answers on these images; made where it is not there."""

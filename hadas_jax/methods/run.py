@@ -13,6 +13,7 @@ import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import Judge, KeptJudge, Outcomes, pack_bits
+from hadas_jax.evaluation.accuracy import of_each
 from hadas_jax.methods.archive import Archive
 from hadas_jax.methods.deploy import Deployment
 from hadas_jax.methods.device_choice import chosen_device
@@ -169,8 +170,7 @@ class Run:
         judge = self.judge(params)
 
         def evaluate(genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
-            found = judge(genomes, data)
-            return [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(genomes))]
+            return of_each(judge(genomes, data))
 
         progress.stage("thresholds", 1)
         deployment = Deployment(
