@@ -8,7 +8,10 @@ Time:      a quarter of an hour
 Expected:  backbone-images per second, ours with all exits / ours without / PyTorch's extracted networks without
            exits at its better number of threads: 16 random backbones at 32 pixels 2,553 / 3,289 / 616, the largest
            1,624 / 1,915 / 264; 8 random backbones at 224 pixels 50 / 65 / 28, the largest 24 / 35 / 16. The first
-           call of a process takes 19.8 s, 7.4 s where another process has compiled before.
+           call of a process takes 19.8 s, 7.4 s where another process has compiled before. On an H100 (jax 0.11.2,
+           PyTorch 2.11, `--resolutions 32 --groups 4 --no-first-call`, four minutes, benchmark_supernet_h100.json) 16
+           random backbones at 32 pixels 199,866 / 225,918 / 23,054, the largest 137,918 / 194,209 / 17,012; 174,222
+           with 4 backbones side by side instead of 16.
 """
 
 import dataclasses
@@ -40,7 +43,7 @@ from hadas_jax.training.subnetworks import multiply_accumulates
 from hadas_jax.workdir import versions, write_text
 
 CLASSES = 100
-CASES = ((32, 16, 2048), (224, 8, 64))  # resolution, backbones, images
+CASES = {32: (16, 2048), 224: (8, 64)}  # resolution: backbones, images
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,15 @@ class Benchmark:
     rounds: int = 3
     """Measurements of each, in turn with the peer's; the median counts."""
     groups: tuple[int, ...] = ()
-    """Also try these numbers of backbones side by side; by default 4 and 16 on an accelerator."""
+    """Also try these numbers of backbones side by side; by default 1 and 4 on an accelerator."""
     batches: tuple[int, ...] = ()
     """Also try these numbers of images at once."""
     peer: tyro.conf.FlagCreatePairsOff[bool] = True
     """Measure PyTorch's extracted networks, where PyTorch is installed."""
     first_call: bool = True
     """Measure the first call in a process without and with compiled code from before."""
+    resolutions: tuple[int, ...] = tuple(CASES)
+    """Of 32 and 224 pixels."""
 
 
 def population(resolution: int, count: int) -> tuple[MBConvSpace, np.ndarray]:
@@ -144,7 +149,7 @@ class Ours:
 
 
 class Peer:
-    """PyTorch's extracted networks, one after the other.
+    """PyTorch's extracted networks, one after the other; on the GPU where both JAX and PyTorch have one.
 
     Args:
       resolution: of the images.
@@ -161,8 +166,12 @@ class Peer:
         space, _ = population(resolution, 1)
         decoded = [jax.tree.map(np.asarray, space.decode(jnp.asarray(genome))) for genome in genomes]
         self._torch, self._threads = torch, threads
-        self._networks = [extracted(space, backbone) for backbone in decoded]
-        self._batches = [torch.randn(batch, 3, resolution, resolution) for _ in range(max(images // batch, 1))]
+        self._on_gpu = on_gpu()
+        where = "cuda" if self._on_gpu else "cpu"
+        torch.backends.cuda.matmul.allow_tf32 = True  # as JAX does, and as PyTorch does in convolutions
+        self._networks = [extracted(space, backbone).to(where) for backbone in decoded]
+        shape = (batch, 3, resolution, resolution)
+        self._batches = [torch.randn(shape, device=where) for _ in range(max(images // batch, 1))]
         self.work = len(genomes) * batch * len(self._batches)
 
     def seconds(self) -> float:
@@ -173,6 +182,8 @@ class Peer:
             for network in self._networks:
                 for images in self._batches:
                     network(images)
+        if self._on_gpu:
+            self._torch.cuda.synchronize()
         return time.perf_counter() - start
 
 
@@ -241,11 +252,12 @@ def main(benchmark: Benchmark) -> None:
     for heading in ("resolution", "what", "per second", "share of the matrix product"):
         table.add_column(heading, justify="left" if heading == "what" else "right")
     on_cpu = jax.default_backend() == "cpu"
-    groups = benchmark.groups or (() if on_cpu else (4, 16))
+    groups = benchmark.groups or (() if on_cpu else (1, 4))
     ceiling = matmul_ceiling()
     found["matmul_macs_per_second"] = ceiling
     console.print(f"Matrix product: {ceiling / 1e9:.0f} GMAC/s in float32", highlight=False)
-    for resolution, count, images in CASES:
+    for resolution in benchmark.resolutions:
+        count, images = CASES[resolution]
         space, genomes = population(resolution, count)
         data = images_of(resolution, images)
         largest = np.repeat(space.largest_genome[None], 2, axis=0)
@@ -264,9 +276,10 @@ def main(benchmark: Benchmark) -> None:
             contestants[f"ours, all exits, {batch} images at once"] = Ours(resolution, genomes, data, how)
         if benchmark.peer and _has_torch():
             batch = 256 if resolution <= 64 else 32
-            few = {"images": min(images, 2 * batch), "batch": batch}
-            for threads in (1, 2):
-                name = f"PyTorch, classifier alone, {threads} threads"
+            few = {"images": images if on_gpu() else min(images, 2 * batch), "batch": batch}
+            for threads in (1,) if on_gpu() else (1, 2):
+                where = "GPU" if on_gpu() else f"{threads} threads"
+                name = f"PyTorch, classifier alone, {where}"
                 contestants[name] = Peer(resolution, genomes, threads=threads, **few)
                 contestants[name.replace("PyTorch,", "PyTorch, largest,")] = Peer(
                     resolution, largest[:1], threads=threads, **few
@@ -295,6 +308,13 @@ def main(benchmark: Benchmark) -> None:
             console.print(f"First call, {name}: {seconds:.1f} s", highlight=False)
     if benchmark.output is not None:
         write_text(benchmark.output, json.dumps(found, indent=1) + "\n")
+
+
+def on_gpu() -> bool:
+    """Whether JAX and PyTorch both compute on a GPU."""
+    import torch
+
+    return jax.default_backend() == "gpu" and torch.cuda.is_available()
 
 
 def _has_torch() -> bool:

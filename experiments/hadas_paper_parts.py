@@ -166,8 +166,14 @@ class Laboratory:
         """Trains the exits of one backbone alone, for as long as the shared ones were, and compares them."""
         experiment, device = self.experiment, self.experiment.devices[0]
         workdir = experiment.out / f"exits_{OWN_HEADS}"
+        shared = load_trained(experiment.supernet).details.get("settings", {})
         settings = dataclasses.replace(
-            experiment.training, space=None, checkpoint=experiment.supernet, exits_for=OWN_HEADS, epochs=0
+            experiment.training,
+            space=None,
+            checkpoint=experiment.supernet,
+            exits_for=OWN_HEADS,
+            epochs=0,
+            exit_epochs=shared.get("exit_epochs", experiment.training.exit_epochs),
         )
         self._run_training(settings, workdir)
         own = self._lab(str(workdir / "supernet"), experiment.judging)

@@ -2,7 +2,8 @@
 
 Backbones are judged by resolution: one compilation serves all that share one, whatever else they are. One backbone
 after another, blocks, taps and channels that a backbone does not use are skipped; several side by side, they are
-masked (on two CPU cores half as fast; not measured on accelerators, see `experiments/benchmark_supernet.py`).
+masked (on two CPU cores half as fast; 16 at once and larger batches twice as fast as 4 on an H100, see
+`experiments/benchmark_supernet.py`).
 Batch-norm statistics belong to a backbone and are re-estimated on training images before it is judged.
 Shapes: P backbones, G genes, E exits, N images, K classes.
 """
@@ -25,8 +26,9 @@ from hadas_jax.spaces.exits import available_exits
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
 from hadas_jax.supernet import BatchStats, Parameters, Skip, apply, estimate_batch_stats, resize
 
-_PIXELS = 2**17  # of a batch: 128 images of 32x32 keep a CPU's caches warm
-_SIDE_BY_SIDE = 4  # backbones at once on an accelerator
+_CPU_PIXELS = 2**17  # of a batch: 128 images of 32x32 keep its caches warm
+_PIXELS = 2**19  # of a batch on an accelerator
+_SIDE_BY_SIDE = 16  # backbones at once on an accelerator
 
 
 @struct.dataclass
@@ -58,8 +60,8 @@ class Judgement:
     """How backbones are judged.
 
     Attributes:
-      batch: images at once; None: 128 of 32x32 pixels, and otherwise as many pixels.
-      group: backbones side by side; None: one on a CPU, a few elsewhere.
+      batch: images at once; None: 128 of 32x32 pixels on a CPU, 512 elsewhere, and otherwise as many pixels.
+      group: backbones side by side; None: one on a CPU, 16 elsewhere.
       dtype: that networks compute in, float32 or bfloat16.
     """
 
@@ -69,7 +71,8 @@ class Judgement:
 
     def images(self, resolution: int) -> int:
         """Images at once at a resolution in pixels."""
-        return self.batch or max(_PIXELS // resolution**2, 1)
+        pixels = _CPU_PIXELS if jax.default_backend() == "cpu" else _PIXELS
+        return self.batch or max(pixels // resolution**2, 1)
 
     @property
     def backbones(self) -> int:

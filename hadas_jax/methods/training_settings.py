@@ -68,9 +68,10 @@ class TrainingSettings(StoredSettings):
     stats_batches: int = 4
     """Training batches that a backbone's batch-norm statistics are estimated on."""
     eval_batch: int | None = None
-    """Images at once when networks are judged; by default 128 of 32x32 pixels, or as many pixels."""
+    """Images at once when networks are judged; by default 128 of 32x32 pixels on a CPU, 512 elsewhere, or as many
+    pixels."""
     group: int | None = None
-    """Backbones that are judged side by side; by default one on a CPU, a few elsewhere."""
+    """Backbones that are judged side by side; by default one on a CPU, 16 elsewhere."""
     seed: int = 0
     """Of everything random."""
 

@@ -6,7 +6,6 @@ Shapes: P points, M objectives. Objectives are minimised. A row that holds a NaN
 dominated by every row that holds none; +inf is an ordinary, very bad value.
 """
 
-from collections.abc import Sequence
 from functools import partial, reduce
 
 import jax
@@ -14,9 +13,8 @@ import jax.numpy as jnp
 
 from hadas_jax.search._checks import check_matrix, check_shape
 from hadas_jax.search.duplicates import changes
+from hadas_jax.search.sorted_ranks import LARGE_BLOCK, SMALL_BLOCK, no_worse, on_cpu, padded_length, sorted_ranks
 
-_BLOCK = 16
-_CHUNK = 1024
 _WORST = 2**31 - 1
 _INFEASIBLE = 0x7F800001  # the bits of +inf, and one
 
@@ -53,14 +51,8 @@ def _levels(values: jax.Array) -> jax.Array:
 
 def _dominates(a: jax.Array, b: jax.Array) -> jax.Array:
     """Whether keys a dominate keys b, objectives along the leading axis, the rest broadcast."""
-    no_worse = _no_worse(tuple(a), tuple(b))
     better = reduce(jnp.logical_or, [a[m] < b[m] for m in range(a.shape[0])])
-    return no_worse & better
-
-
-def _no_worse(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
-    """Whether keys a are at most keys b in every objective; one array for each objective."""
-    return reduce(jnp.logical_and, [mine <= theirs for mine, theirs in zip(a, b, strict=True)])
+    return no_worse(tuple(a), tuple(b)) & better
 
 
 @jax.jit
@@ -90,67 +82,13 @@ def non_dominated_ranks(
     P, M = keys.shape
     known = jnp.ones(P, bool) if valid is None else valid
     check_shape("valid", known, (P,))
-    length = P + -P % _BLOCK
-    length += -length % min(length, _CHUNK)
+    length = padded_length(P)
     columns = jnp.pad(jnp.where(known[None, :], keys.T, _WORST), ((0, 0), (0, length - P)), constant_values=_WORST)
     place = jnp.arange(length, dtype=jnp.int32)
     *ordered, origin = jax.lax.sort((*columns, place), num_keys=M, is_stable=False)
-    ranks = _sorted_ranks(ordered[1:] or ordered, head=changes(ordered))
+    ranks = sorted_ranks(ordered[1:] or ordered, head=changes(ordered))
     ranks = jnp.zeros_like(place).at[origin].set(ranks, unique_indices=True)
     return jnp.where(known, ranks[:P], jnp.int32(P))
-
-
-def _sorted_ranks(columns: Sequence[jax.Array], *, head: jax.Array) -> jax.Array:
-    """Ranks of rows in lexicographic order, a block at a time.
-
-    `best` is one above the highest rank of the heads found so far that are no worse than a row. Only heads, the
-    first of equal rows, hand on their rank; their copies receive it from them, one too high.
-
-    Args:
-        columns: int32[Q] each, the keys without the first objective, which the order takes care of.
-        head: bool[Q], rows that differ from the one before.
-
-    Returns:
-        int32[Q].
-    """
-    length = head.shape[0]
-    chunk = min(length, _CHUNK)
-    place = jnp.arange(length, dtype=jnp.int32)
-
-    def block(index: jax.Array, best: jax.Array) -> jax.Array:
-        start = index * _BLOCK
-        mine, heads = [_cut(column, start, _BLOCK) for column in columns], _cut(head, start, _BLOCK)
-        ranks = _block_ranks(mine, _cut(best, start, _BLOCK), head=heads)
-        best = jax.lax.dynamic_update_slice(best, ranks, (start,))
-        scores = jnp.where(heads, ranks + 1, 0)
-
-        def push(index: jax.Array, best: jax.Array) -> jax.Array:
-            at = index * chunk
-            rows, old = [_cut(column, at, chunk) for column in columns], _cut(best, at, chunk)
-            hits = [jnp.where(_no_worse([key[k] for key in mine], rows), scores[k], 0) for k in range(_BLOCK)]
-            later = _cut(place, at, chunk) >= start + _BLOCK
-            new = jnp.where(later, reduce(jnp.maximum, hits, old), old)
-            return jax.lax.dynamic_update_slice(best, new, (at,))
-
-        return jax.lax.fori_loop((start + _BLOCK) // chunk, length // chunk, push, best)
-
-    best = jax.lax.fori_loop(0, length // _BLOCK, block, jnp.zeros_like(place))
-    return best - (~head).astype(jnp.int32)
-
-
-def _block_ranks(columns: Sequence[jax.Array], best: jax.Array, *, head: jax.Array) -> jax.Array:
-    """What `best` becomes by the rows of the block itself, one after the other: int32[B] -> int32[B]."""
-    row = jnp.arange(_BLOCK)
-
-    def pass_on(k: jax.Array, ranks: jax.Array) -> jax.Array:
-        below = head[k] & (row > k) & _no_worse([column[k] for column in columns], columns)
-        return jnp.maximum(ranks, jnp.where(below, ranks[k] + 1, 0))
-
-    return jax.lax.fori_loop(0, _BLOCK, pass_on, best)
-
-
-def _cut(values: jax.Array, start: jax.Array, size: int) -> jax.Array:
-    return jax.lax.dynamic_slice(values, (start,), (size,))
 
 
 @jax.jit
@@ -183,13 +121,15 @@ def dominated_by(keys: jax.Array, others: jax.Array) -> jax.Array:
     Returns:
         bool[P]: whether any row of others dominates the row of keys.
     """
-    M = keys.shape[1]
-    spare = -others.shape[0] % _BLOCK
-    blocks = jnp.pad(others, ((0, spare), (0, 0)), constant_values=_WORST).reshape(-1, _BLOCK, M)
+    M, size = keys.shape[1], SMALL_BLOCK if on_cpu() else LARGE_BLOCK
+    spare = -others.shape[0] % size
+    blocks = jnp.pad(others, ((0, spare), (0, 0)), constant_values=_WORST).reshape(-1, size, M)
     columns = keys.T
 
     def step(seen: jax.Array, block: jax.Array) -> tuple[jax.Array, None]:
-        hits = [_dominates(block[k][:, None], columns) for k in range(_BLOCK)]
+        if size == LARGE_BLOCK:
+            return seen | jnp.any(_dominates(block.T[:, :, None], columns[:, None, :]), axis=0), None
+        hits = [_dominates(block[k][:, None], columns) for k in range(size)]
         return reduce(jnp.logical_or, hits, seen), None
 
     return jax.lax.scan(step, jnp.zeros(keys.shape[0], bool), blocks)[0]
