@@ -6,11 +6,12 @@ Command:   python experiments/fashion_mnist_npz.py -o fashion_mnist.npz
            takes a supernet that is trained already; without it one is trained as supernet_fashion_mnist.py does.
            --stages, --devices and --seeds choose parts; what is in --out already is not done again.
 Hardware:  2 CPU cores, 4 GB
-Time:      0.75 to 1.5 s for every backbone and split that is judged, on busy cores, and 30 s for the rest of a search:
-           ten to fifteen minutes for the first device and seed, less for each of the 19 others; half an hour for the
-           supernet where none is given. Five seeds, the TX2's CPU and some ablations are still to be run.
-Expected:  docs/results.md and hadas_paper.json, of three devices and one seed: under the ideal mapping the search
-           dominates the baselines' whole front on the test images, and saves little energy at equal accuracy.
+Time:      0.5 to 1.5 s for every backbone and split that is judged, 8,130 in all, and 23 minutes for the rest; ten to
+           fifteen minutes for the first device and seed, two for most others, which find most answers there; half an
+           hour for the supernet where none is given
+Expected:  docs/results.md and hadas_paper.json: under the ideal mapping the search dominates 0.85 to 1.00 of the
+           baselines' fronts on the test images (four devices, five seeds), saves little energy at equal accuracy, and
+           does as well as a static search with exits and clocks added afterwards.
 
 Bouzidi et al., "HADAS", DATE 2023, https://arxiv.org/abs/2212.03354. Stages, each for every device:
   motivation  the smallest and the largest hand-made backbone and two found ones: static, with exits, with exits and
@@ -19,8 +20,9 @@ Bouzidi et al., "HADAS", DATE 2023, https://arxiv.org/abs/2212.03354. Stages, ea
               clocks;
   hadas       the nested search by the paper's budget (64 backbones in 7 generations, 10 of each examined) against the
               baselines: hypervolume, ratio of dominance, energy at equal accuracy, by seed;
-  ablations   weight of the dissimilarity, exits or clocks alone, one after the other instead of jointly, ideal mapping
-              against thresholds, shared exits against exits of one backbone; on the first device alone.
+  ablations   weight of the dissimilarity in the search and in the score, exits or clocks alone, one after the other
+              instead of jointly, ideal mapping against thresholds, how many backbones are examined, shared exits
+              against exits of one backbone; on the first device alone.
 How every backbone does on the images is judged once and kept in --outcomes for all devices, seeds and stages.
 """
 

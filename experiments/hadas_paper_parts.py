@@ -4,10 +4,12 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hadas_paper_ablations as ablations
+import hadas_paper_scores as scores
 import hadas_paper_stages as stages
 import numpy as np
 from hadas_paper_lab import Lab
@@ -22,7 +24,7 @@ from hadas_jax.trained import load_trained
 from hadas_jax.workdir import WorkDir, write_text
 from hw_models import load_device
 
-OWN_HEADS = "smallest"  # the backbone that gets exits of its own
+OWN_HEADS = ("smallest", "largest")  # backbones that get exits of their own
 
 
 class Laboratory:
@@ -134,13 +136,14 @@ class Laboratory:
         return self._kept(f"hadas-{device}-seed{seed}", compute)
 
     def ablations(self) -> dict[str, Any]:
-        """Stage 4 on the first device, by seed, and the exits of one backbone."""
+        """Stage 4 on the first device, by seed, and exits of one backbone."""
         device, chosen = self.experiment.devices[0], self.experiment.ablations
         found: dict[str, Any] = {"device": device}
         for seed in self.experiment.seeds:
             found[str(seed)] = {name: self._ablation(name, seed) for name in chosen if name != "heads"}
         if "heads" in chosen:
-            found["heads"] = self._kept(f"heads-{device}", self._heads)
+            kept = {name: self._kept(f"heads-{name}-{device}", partial(self._heads, name)) for name in OWN_HEADS}
+            found["heads"] = kept
         return found
 
     def _ablation(self, name: str, seed: int) -> dict[str, Any]:
@@ -156,31 +159,32 @@ class Laboratory:
                 return ablations.dissimilarity(*given, search)
             if name == "elites":
                 return ablations.elites(*given, search, self.experiment.budget["population"])
+            if name == "scores":
+                joint = search()
+                return scores.preferences(*given[:2], joint.genomes[joint.examined])
             if name == "parts":
                 return ablations.parts(*given, search())
             return ablations.sequential(*given, search(), search)
 
         return self._kept(f"{name}-{device}-seed{seed}", compute)
 
-    def _heads(self) -> dict[str, Any]:
+    def _heads(self, backbone: str) -> dict[str, Any]:
         """Trains the exits of one backbone alone, for as long as the shared ones were, and compares them."""
         experiment, device = self.experiment, self.experiment.devices[0]
-        workdir = experiment.out / f"exits_{OWN_HEADS}"
+        workdir = experiment.out / f"exits_{backbone}"
         shared = load_trained(experiment.supernet).details.get("settings", {})
         settings = dataclasses.replace(
             experiment.training,
             space=None,
             checkpoint=experiment.supernet,
-            exits_for=OWN_HEADS,
+            exits_for=backbone,
             epochs=0,
             exit_epochs=shared.get("exit_epochs", experiment.training.exit_epochs),
         )
         self._run_training(settings, workdir)
         own = self._lab(str(workdir / "supernet"), experiment.judging)
-        genome = np.asarray(self.lab.space.smallest_genome)
-        return {"backbone": OWN_HEADS} | ablations.heads(
-            self.lab, own, load_device(device), self.baselines(device), genome
-        )
+        genome = np.asarray(getattr(self.lab.space, f"{backbone}_genome"))
+        return ablations.heads(self.lab, own, load_device(device), self.baselines(device), genome)
 
     def training_seconds(self) -> dict[str, float]:
         """Returns how long the supernet trained here, and the exits of one backbone; nothing of what was resumed."""

@@ -11,7 +11,7 @@ from supernet_fashion_mnist import SETTINGS
 from hadas_jax.methods import TrainingSettings, TrainSettings
 
 STAGES = ("motivation", "inner", "hadas", "ablations")
-ABLATIONS = ("parts", "sequential", "elites", "dissimilarity", "heads")
+ABLATIONS = ("parts", "sequential", "elites", "dissimilarity", "scores", "heads")
 PAPER_DEVICES = ("agx-xavier-gpu", "agx-xavier-cpu", "tx2-gpu", "tx2-cpu")
 BUDGET: dict[str, Any] = {"population": 64, "generations": 7, "elites": 10}
 SMOKE_BUDGET: dict[str, Any] = {"population": 8, "generations": 2, "elites": 3}
@@ -36,7 +36,7 @@ class Experiment:
     devices: tuple[str, ...] = PAPER_DEVICES
     """Devices of the first three stages; the ablations are done on the first one."""
     ablations: tuple[str, ...] = ABLATIONS
-    """Some of parts, sequential, elites, dissimilarity, heads."""
+    """Some of parts, sequential, elites, dissimilarity, scores, heads."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the searches."""
     evaluation_images: int = 2000

@@ -81,9 +81,15 @@ def _text(figure: dict[str, float], *, percent: bool = False) -> str:
 
 def _ablations(found: dict[str, Any]) -> list[Table]:
     seeds = [value for key, value in found.items() if key.isdigit()]
-    made = {"parts": _parts, "sequential": _sequential, "elites": _elites, "dissimilarity": _dissimilarity}
+    made = {
+        "parts": _parts,
+        "sequential": _sequential,
+        "elites": _elites,
+        "dissimilarity": _dissimilarity,
+        "scores": _scores,
+    }
     shown = [make([seed[name] for seed in seeds]) for name, make in made.items() if name in seeds[0]]
-    return shown + ([_heads(found["heads"])] if "heads" in found else [])
+    return shown + [_heads(*item) for item in found.get("heads", {}).items()]
 
 
 def _entries(row: dict[str, Any]) -> list[str]:
@@ -105,6 +111,20 @@ def _volumes(seeds: list[dict[str, Any]], varied: str) -> Table:
     for name in _entries(seeds[0]):
         cells = (" / ".join(_text(spread([r[name][p][s] for r in seeds])) for s in SPLITS) for p in POLICY_NAMES)
         table.add_row(name, *cells)
+    return table
+
+
+def _scores(seeds: list[dict[str, Any]]) -> Table:
+    title = f"Versions of the highest score on the validation samples, {len(seeds)} seeds"
+    table = Table(title=title)
+    for heading in ("", "exits", "ideal accuracy", "mJ", "dissimilarity", "with other exits than at gamma 0"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name in _entries(seeds[0]):
+        for size in [size for size in seeds[0][name] if size != "exits_of_the_best"]:
+            rows = [seed[name][size] for seed in seeds if size in seed[name]]
+            means = (_text(spread([row[what] for row in rows])) for what in ("accuracy", "energy_mj", "dissimilarity"))
+            other, count = (sum(row[what] for row in rows) for what in ("other_exits", "backbones"))
+            table.add_row(name, size.removesuffix(" exits"), *means, f"{other} of {count} backbones")
     return table
 
 
@@ -133,8 +153,8 @@ def _sequential(seeds: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _heads(found: dict[str, Any]) -> Table:
-    table = Table(title=f"Shared exits and exits of one backbone ({found['backbone']}): test accuracy (%)")
+def _heads(backbone: str, found: dict[str, Any]) -> Table:
+    table = Table(title=f"Shared exits and exits of one backbone ({backbone}): test accuracy (%)")
     count = len(found["shared"]["exit_test_accuracy"])
     for heading in ("exits", *map(str, range(1, count)), "classifier", "ideal mJ", "deployable mJ"):
         table.add_column(heading, justify="left" if heading == "exits" else "right")

@@ -67,8 +67,8 @@ def test_every_stage_gives_its_figures(finished):
             assert 0 < figures["hypervolume"] <= 1
             assert 0 <= figures["dominates"] <= 1
     assert results["ablations"]["device"] == DEVICE
-    assert set(results["ablations"]["3"]) == {"dissimilarity", "elites", "parts", "sequential"}
-    assert set(results["training_s"]) == {"supernet", "exits_smallest"}
+    assert set(results["ablations"]["3"]) == {"dissimilarity", "elites", "parts", "scores", "sequential"}
+    assert set(results["training_s"]) == {"supernet", "exits_smallest", "exits_largest"}
 
 
 @pytest.mark.slow
@@ -82,6 +82,15 @@ def test_more_freedom_never_makes_a_front_worse(finished):
         assert volume["clocks"] <= volume[f"exits + clocks, {policy}"] + 1e-6
     for row in finished[1]["inner"][DEVICE]["networks"]:
         assert row["ideal: exits + clocks"]["selection_accuracy"] == row["ideal: exits"]["selection_accuracy"]
+
+
+@pytest.mark.slow
+def test_the_dissimilarity_prefers_exits_that_differ_more_and_says_nothing_of_one_exit(finished):
+    scores = finished[1]["ablations"]["3"]["scores"]
+    for gamma in ("gamma 1", "gamma 2"):
+        assert scores[gamma]["1 exits"] == scores["gamma 0"]["1 exits"]
+        assert scores[gamma]["2 exits"]["dissimilarity"] >= scores["gamma 0"]["2 exits"]["dissimilarity"]
+    assert sum(scores["gamma 0"]["exits_of_the_best"].values()) == finished[1]["hadas"][DEVICE]["3"]["examined"]
 
 
 @pytest.mark.slow
