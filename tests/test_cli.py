@@ -1,5 +1,7 @@
 import json
 import re
+import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -164,3 +166,10 @@ def test_a_work_directory_is_named_after_time_data_and_device(dataset, device, e
     path = commands.default_workdir(dataset, device)
     assert path.parent.name == "runs"
     assert re.fullmatch(r"\d{8}-\d{6}" + re.escape(ending), path.name)
+
+
+def test_the_package_runs_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["hadas_jax", "serch"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module("hadas_jax", run_name="__main__")
+    assert "hadas: error: unknown command 'serch'" in capsys.readouterr().err
