@@ -18,7 +18,7 @@ class Report:
     output: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE.html")] = None
     """Page to write; by default report.html in the work directory, of one run."""
     figures: Path | None = None
-    """Directory for every figure as PNG and as CSV."""
+    """Directory for every figure as PNG and as CSV, of its own; those of an earlier report are replaced."""
     overwrite: FlagCreatePairsOff[bool] = False
     """Replace --output."""
 

@@ -26,7 +26,8 @@ def report(
     Args:
       workdirs: of the runs, at most `hadas_jax.report.html.MOST_RUNS`.
       output: of the page; None: report.html in the work directory of the only run.
-      figures: directory for a PNG and a CSV file of every figure; None: none are written.
+      figures: directory for a PNG and a CSV file of every figure; those of an earlier report are replaced;
+        None: none are written.
       overwrite: replace the page. report.html in a work directory is its own and always replaced.
       console: for the closing line; None: standard output.
 
@@ -34,7 +35,8 @@ def report(
       The path of the page.
 
     Raises:
-      ValueError: a work directory holds no finished run, or `output` exists or cannot be written.
+      ValueError: a work directory holds no finished run, or `output` exists or cannot be written, or `figures`
+        holds something else.
     """
     if not workdirs:
         raise ValueError("WORKDIR: expected at least one work directory, got none")
@@ -43,6 +45,8 @@ def report(
     path = Path(workdirs[0]) / "report.html" if output is None else Path(output)
     if output is not None:
         _check_new(path, overwrite=overwrite)
+    if figures is not None:
+        _check_figures(Path(figures))
     console = console or Console(file=sys.stdout)
     with waiting(console, f"Drawing the report of {', '.join(map(str, workdirs))}"):
         content = report_content([read_record(workdir) for workdir in workdirs], made=datetime.now())
@@ -69,3 +73,16 @@ def _check_new(path: Path, *, overwrite: bool) -> None:
         raise ValueError(f"--output {path}: expected a folder that exists, got {path.parent}")
     if path.is_dir() or (path.exists() and not overwrite):
         raise ValueError(f"--output {path}: expected a new file, got one that exists; --overwrite replaces it")
+
+
+def _check_figures(directory: Path) -> None:
+    """Refuses other files beside figures, which are called as files of runs are: front.csv for one."""
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"--figures {directory}: expected a directory, got a file")
+    held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+    foreign = [name for name in held if not name.startswith(".") and Path(name).suffix not in (".csv", ".png")]
+    if foreign:
+        raise ValueError(
+            f"--figures {directory}: expected none, an empty directory or one of figures alone, got one with "
+            f"{foreign[0]}; give another one"
+        )

@@ -37,9 +37,21 @@ def test_figures_are_written_beside_the_page(trained, tmp_path):
     assert "progress.png" in text.getvalue()
 
 
+def test_figures_replace_those_of_an_earlier_report_and_never_the_files_of_a_run(trained, capsys):
+    (trained / "exits.csv").write_text("of the run")
+    assert "--figures trained: expected none, an empty directory or one of figures alone, got one with config.json" in (
+        fails("report trained --figures trained --overwrite", capsys)
+    )
+    assert (trained / "exits.csv").read_text() == "of the run"
+    assert not (trained / "report.html").exists()
+    for _ in range(2):
+        main(["report", "trained", "--figures", "figures"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("report trained --figures old.html", "--figures old.html: expected a directory, got a file"),
         ("report", "WORKDIR: expected at least one work directory, got none"),
         ("report nowhere", "nowhere: expected a work directory, got one without config.json"),
         ("report trained trained", "--output: expected a file for a report of 2 runs, got none"),
