@@ -77,8 +77,10 @@ class Runtime:
           batch: images at once; an export of a fixed batch takes that one.
 
         Raises:
-          ValueError: images of another shape.
+          ValueError: images of another shape or type, or a batch below 1.
         """
+        if batch < 1:
+            raise ValueError(f"batch: expected at least 1, got {batch}")
         fixed = self.manifest["batch"]
         parts = [
             self._some(self.standardise(images[start : start + (fixed or batch)]))
@@ -96,6 +98,8 @@ class Runtime:
         if list(images.shape[1:]) != described["shape"]:
             wanted = ", ".join(map(str, described["shape"]))
             raise ValueError(f"images: expected shape [N, {wanted}], got {list(images.shape)}")
+        if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+            raise ValueError(f"images: expected uint8 or floating values, got {images.dtype}")
         values = images.astype(np.float32)
         if images.dtype == np.uint8:
             values = values / np.float32(255)
@@ -188,19 +192,32 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         network = Runtime(parsed.directory, threads=parsed.threads)
-        with np.load(parsed.images) as arrays:
-            images, labels = arrays["images"], arrays["labels"] if "labels" in arrays.files else None
+        images, labels = _read_images(parsed.images)
         found = network(images, batch=parsed.batch)
     except (ValueError, KeyError, OSError, ImportError) as error:
         print(f"runtime: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(f"images {len(images)}")
-    if labels is not None:
+    if labels is not None and len(labels):
         print(f"accuracy {np.mean(found.labels == labels):.4f}")
     names = [segment["name"] for segment in network.manifest["segments"]]
     for name, share in zip(names, np.bincount(found.exits, minlength=len(names)) / max(len(images), 1), strict=True):
         print(f"{name} {share:.4f}")
     return 0
+
+
+def _read_images(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns images [N, ...] and labels [N], None where the file has none."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            images, labels = arrays["images"], arrays["labels"] if "labels" in arrays.files else None
+    except Exception as error:  # numpy and zipfile raise whatever the damage causes
+        raise ValueError(f"{path}: expected an npz file with images, cannot read it") from error
+    if images.ndim < 3:
+        raise ValueError(f"{path}: images: expected [N, H, W, C], got shape {list(images.shape)}")
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise ValueError(f"{path}: labels: expected one for each of {len(images)} images, got {list(labels.shape)}")
+    return images, labels
 
 
 if __name__ == "__main__":

@@ -113,3 +113,34 @@ def test_damaged_exports_are_refused_in_one_line(exported, images, tmp_path, cap
             Runtime(place)
     with pytest.raises(ValueError, match=r"expected shape \[N, 9, 9, 1\], got \[23, 8, 8, 1\]"):
         Runtime(exported)(images[:, :8, :8])
+
+
+def test_integers_that_are_no_bytes_are_refused_instead_of_misread(exported, images):
+    with pytest.raises(ValueError, match="images: expected uint8 or floating values, got int64"):
+        Runtime(exported)(images.astype(np.int64))
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        (b"", [], "images.npz: expected an npz file with images, cannot read it"),
+        (b"PK\x03\x04 cut off", [], "images.npz: expected an npz file with images, cannot read it"),
+        (np.zeros(3), [], "images.npz: expected an npz file with images, cannot read it"),
+        ({"images": np.float32(3)}, [], "images: expected [N, H, W, C], got shape []"),
+        ({"images": np.zeros((3, 9, 9, 1)), "labels": np.zeros(2)}, [], "labels: expected one for each of 3 images"),
+        ({"images": np.zeros((3, 9, 9, 1))}, ["--batch", "-1"], "batch: expected at least 1, got -1"),
+    ],
+)
+def test_images_that_cannot_be_used_are_one_line_and_exit_code_2(content, flags, message, exported, tmp_path, capsys):
+    path = tmp_path / "images.npz"
+    with path.open("wb") as file:
+        if isinstance(content, dict):
+            np.savez(file, **content)
+        elif isinstance(content, bytes):
+            file.write(content)
+        else:
+            np.save(file, content)
+    assert main([str(exported), str(path), *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
