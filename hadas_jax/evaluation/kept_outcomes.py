@@ -6,6 +6,8 @@ Shapes: P backbones, G genes, E exits, N images.
 """
 
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,7 +58,8 @@ class KeptJudge:
           Outcomes as numpy arrays with leading axis P.
 
         Raises:
-          ValueError: the folder cannot be written to or read, or there is too little memory for a batch.
+          ValueError: the folder cannot be written to or read, a file in it is damaged, or there is too little memory
+            for a batch.
         """
         folder = self._folder_of(data)
         paths = [folder / f"{'-'.join(map(str, genome))}.npz" for genome in np.asarray(genomes).tolist()]
@@ -95,6 +98,11 @@ def _write(outcomes: Outcomes, path: Path) -> None:
 
 
 def _read(path: Path, images: int) -> Outcomes:
-    with np.load(path) as file:
-        correct: Any = np.unpackbits(file["correct"], axis=-1, count=images).astype(bool)
-        return Outcomes(correct, *(file[name] for name in _SCORES))
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            correct: Any = np.unpackbits(file["correct"], axis=-1, count=images).astype(bool)
+            return Outcomes(correct, *(file[name] for name in _SCORES))
+    except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"--outcomes: expected how a backbone did, got a damaged file, {path}; delete it, and it is judged again"
+        ) from error

@@ -109,3 +109,16 @@ def test_a_judges_fingerprint_follows_weights_calibration_images_and_format(tiny
         Judge(dataclasses.replace(tiny_space, first_exit=2), params, calibration),
     ]
     assert len({first, *(judge.fingerprint for judge in others)}) == 5
+
+
+@pytest.mark.parametrize("left", [0, 100, 0.5])
+def test_a_damaged_file_is_named_with_what_to_do_about_it(left, tmp_path, data, genomes):
+    kept = KeptJudge(Drawn(), tmp_path)
+    wanted = kept(genomes, data)
+    path = next(tmp_path.rglob("2-0.npz"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: left if isinstance(left, int) else int(left * len(whole))])
+    with pytest.raises(ValueError, match=r"2-0\.npz; delete it, and it is judged again"):
+        kept(genomes, data)
+    path.unlink()
+    assert same(kept(genomes, data), wanted)
