@@ -65,10 +65,15 @@ def plan_parts(
       test_images: the most images of the test part where `evaluation_images` is None; all where this is None too.
 
     Raises:
-      ValueError: a class is too small to be in all parts, or fewer evaluation images than classes.
+      ValueError: a class is too small to be in all parts, fewer evaluation images than classes, or one held-out image.
     """
     most = _MOST if evaluation_images is None else evaluation_images
     test_most = test_images if evaluation_images is None else evaluation_images
+    if held_out is not None and held_out.size < 2:
+        raise ValueError(
+            f"{source}: expected at least 2 images in its validation set, half of them to calibrate, got "
+            f"{held_out.size}"
+        )
     cuts = (0 if test else 1) + (0 if held_out else 2)
     _check_sizes(whole, cuts=cuts, share=share, most=most, source=source)
     size = max(round(share * whole.size), 1)

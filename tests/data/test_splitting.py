@@ -166,3 +166,10 @@ def test_without_labels_parts_are_drawn_from_all_images():
     assert [len(part.rows) for part in parts] == [700, 150, 150, 100]
     assert len(np.unique(np.concatenate([part.rows for part in parts[:3]]))) == 1000
     assert parts.test.rows.tolist() == sorted(set(parts.test.rows.tolist()))
+
+
+def test_one_held_out_image_is_refused_because_calibration_would_have_none():
+    with pytest.raises(ValueError, match=r"x: expected at least 2 images in its validation set, .* got 1"):
+        plan(make_labels([9, 9]), held_out=make_labels([1]), test=make_labels([2, 2]))
+    parts = plan(make_labels([9, 9]), held_out=make_labels([1, 1]), test=make_labels([2, 2]))
+    assert (len(parts.validation.rows), len(parts.calibration.rows)) == (1, 1)
