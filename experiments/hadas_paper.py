@@ -6,7 +6,7 @@ Command:   python experiments/fashion_mnist_npz.py -o fashion_mnist.npz
            takes a supernet that is trained already; without it one is trained as supernet_fashion_mnist.py does.
            --stages, --devices and --seeds choose parts; what is in --out already is not done again.
 Hardware:  2 CPU cores, 4 GB
-Time:      0.5 to 1.5 s for every backbone and split that is judged, 8,130 in all, and 23 minutes for the rest; ten to
+Time:      0.3 to 1.5 s for every backbone and split that is judged, 8,130 in all, and 23 minutes for the rest; ten to
            fifteen minutes for the first device and seed, two for most others, which find most answers there; half an
            hour for the supernet where none is given
 Expected:  docs/results.md and hadas_paper.json: under the ideal mapping the search dominates 0.85 to 1.00 of the
@@ -47,8 +47,10 @@ def run(experiment: Experiment, console: Console) -> dict[str, Any]:
     """Runs the stages that are not done, and returns all results.
 
     Raises:
-      ValueError: data, checkpoint, devices or the folder's earlier runs do not fit.
+      ValueError: data, checkpoint, devices, picture or the folder's earlier runs do not fit.
     """
+    if experiment.picture is not None and "hadas" not in experiment.stages:
+        raise ValueError(f"--picture: expected the stage hadas, which it shows, got {', '.join(experiment.stages)}")
     for device in experiment.devices:
         load_device(device)
     settings = dataclasses.asdict(experiment.judging) | {"smoke": experiment.smoke}
@@ -93,11 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for table in tables(results):
         console.print(table)
-    if experiment.picture is not None:
-        picture(results, experiment.picture)
     if experiment.output is not None:
         write_text(experiment.output, json.dumps(results, indent=1) + "\n")
         console.print(f"Written: {experiment.output}", highlight=False)
+    if experiment.picture is not None:
+        picture(results, experiment.picture)
     return 0
 
 

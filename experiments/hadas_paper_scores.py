@@ -67,6 +67,13 @@ def _scored(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Co
     return Scored(members, possible, shares, exit_gains(moved), stats.error, stats.weights, moved.energy_j, apart)
 
 
+def _exits_of_the_best(found: Scored, gamma: int) -> int:
+    """How many exits the version of the highest score of all has."""
+    rows = np.flatnonzero(found.possible)
+    best = (found.shares[gamma][rows] @ found.gains).max(axis=1).argmax()
+    return int(found.members[rows[best]].sum())
+
+
 def _preferred(found: Scored, gamma: int, size: int) -> dict[str, float] | None:
     """The version of the highest score among those of so many exits; None where there are too few exits."""
     count = found.members.sum(axis=1)
@@ -80,7 +87,6 @@ def _preferred(found: Scored, gamma: int, size: int) -> dict[str, float] | None:
     pairs = found.apart[np.ix_(chosen, chosen)][np.triu_indices(size, 1)]
     return {
         "plan": int(plan),
-        "score": float(scores[row, point]),
         "accuracy": 1.0 - float(found.error[plan]),
         "energy_mj": 1e3 * float(found.weights[plan] @ found.energy[:, point]),
         "dissimilarity": float(pairs.mean()) if size > 1 else 1.0,
@@ -105,16 +111,18 @@ def preferences(lab: Lab, device: Device, genomes: np.ndarray) -> dict[str, Any]
         )
         for genome, bits in zip(genomes, words, strict=True)
     ]
-    best = {
-        gamma: [{size: _preferred(found, g, size) for size in SIZES} for found in backbones]
-        for g, gamma in enumerate(GAMMAS)
-    }
-    return {f"gamma {gamma:g}": _means(rows, best[GAMMAS[0]]) for gamma, rows in best.items()}
+    preferred = [[{size: _preferred(one, g, size) for size in SIZES} for one in backbones] for g in range(len(GAMMAS))]
+    found: dict[str, Any] = {}
+    for g, gamma in enumerate(GAMMAS):
+        sizes = [_exits_of_the_best(one, g) for one in backbones]
+        counts = {str(size): sizes.count(size) for size in sorted(set(sizes))}
+        found[f"gamma {gamma:g}"] = {"exits_of_the_best": counts} | _means(preferred[g], preferred[0])
+    return found
 
 
 def _means(rows: list[dict[int, Any]], plain: list[dict[int, Any]]) -> dict[str, Any]:
-    sizes = [max((size for size in row if row[size]), key=lambda size: row[size]["score"]) for row in rows]
-    found: dict[str, Any] = {"exits_of_the_best": {str(size): sizes.count(size) for size in sorted(set(sizes))}}
+    """Means over backbones by number of exits; `plain` are the versions preferred without the dissimilarity."""
+    found: dict[str, Any] = {}
     for size in SIZES:
         there = [(row[size], old[size]) for row, old in zip(rows, plain, strict=True) if row[size]]
         if there:

@@ -44,7 +44,7 @@ class Experiment:
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE.json")] = None
     """JSON file of all results."""
     picture: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
-    """Energy over accuracy on the first device."""
+    """Energy over accuracy on the first device; of the stage hadas."""
     space: str | None = None
     """Space to train; by default small-images."""
     smoke: bool = False

@@ -49,7 +49,7 @@ def summary(seeds: dict[str, Any], policy: str) -> dict[str, dict[str, float]]:
         for name in ("hypervolume", "baseline_hypervolume", "dominates", "dominated")
     }
     for key, _ in COMPARISONS:
-        savings = [row[key][split].get("saving") for row in rows for split in ("test",)]
+        savings = [row[key]["test"].get("saving") for row in rows]
         if None not in savings:
             found[key] = spread(savings)
     return found
@@ -105,11 +105,19 @@ def _elites(seeds: list[dict[str, Any]]) -> Table:
 
 
 def _volumes(seeds: list[dict[str, Any]], varied: str) -> Table:
-    table = Table(title=f"Hypervolume by {varied}, {len(seeds)} seeds (selection / test)")
-    for heading in ("", *POLICY_NAMES):
+    title = (
+        f"Hypervolume, and ratio of dominance over the baselines, by {varied}, {len(seeds)} seeds (selection / test)"
+    )
+    table = Table(title=title)
+    for heading in ("", *(f"{policy}{what}" for policy in POLICY_NAMES for what in ("", ": dominates", ": dominated"))):
         table.add_column(heading, justify="right" if heading else "left")
     for name in _entries(seeds[0]):
-        cells = (" / ".join(_text(spread([r[name][p][s] for r in seeds])) for s in SPLITS) for p in POLICY_NAMES)
+        cells = []
+        for policy in POLICY_NAMES:
+            ratios = [seed[name]["against_the_baselines"][policy] for seed in seeds]
+            cells.append(" / ".join(_text(spread([seed[name][policy][split] for seed in seeds])) for split in SPLITS))
+            for what in ("dominates", "dominated"):
+                cells.append(" / ".join(_text(spread([row[split][what] for row in ratios])) for split in SPLITS))
         table.add_row(name, *cells)
     return table
 

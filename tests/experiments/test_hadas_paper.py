@@ -67,6 +67,11 @@ def test_every_stage_gives_its_figures(finished):
             assert 0 < figures["hypervolume"] <= 1
             assert 0 <= figures["dominates"] <= 1
     assert results["ablations"]["device"] == DEVICE
+    examined = results["ablations"]["3"]["elites"]["the best"]["against_the_baselines"]
+    for policy in ("ideal", "deployable"):
+        for split in ("selection", "test"):
+            ratios = {name: found[policy][split][name] for name in ("dominates", "dominated")}
+            assert examined[policy][split] == ratios  # the same search as that of the stage hadas
     assert set(results["ablations"]["3"]) == {"dissimilarity", "elites", "parts", "scores", "sequential"}
     assert set(results["training_s"]) == {"supernet", "exits_smallest", "exits_largest"}
 
@@ -115,6 +120,7 @@ def test_other_settings_do_not_go_into_the_same_folder(finished, run, capsys):
     ("arguments", "message"),
     [
         (["--devices", "toaster"], "got 'toaster'"),
+        (["--picture", "x.png", "--stages", "inner"], "--picture: expected the stage hadas, which it shows, got inner"),
         (["--checkpoint", "none"], "none: expected a directory with a trained supernet, got none"),
         (["--dataset", "cifar10"], "hadas data prepare cifar10 --data-dir"),
     ],
