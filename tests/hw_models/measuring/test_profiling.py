@@ -249,3 +249,17 @@ def test_power_that_is_zero_or_unknown_stays_empty(path):
 
     (row,) = profile(cases("a"), path, machine=FakeMachine(), meter=SimpleNamespace(rail="core"), time_one=time_one)
     assert (row.power_w, row.power_rail) == (None, None)
+
+
+@pytest.mark.parametrize("text", ["my notes, in one line", "my notes\nin two lines"])
+def test_a_file_of_something_else_is_left_as_it_is(path, text):
+    path.write_text(text)
+    with pytest.raises(ValueError, match="expected a file of measurements to continue, got another one"):
+        profile(cases("a"), path, machine=FakeMachine(), time_one=FakeTimer(a=[1.0] * 3), resume=True)
+    assert path.read_text() == text
+
+
+def test_a_file_that_was_cut_off_within_its_header_is_begun_anew(path):
+    path.write_text("network,lay")
+    (row,) = profile(cases("a"), path, machine=FakeMachine(), time_one=FakeTimer(a=[1.0] * 3), resume=True)
+    assert read_measurements(path) == [row]
