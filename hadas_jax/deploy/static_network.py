@@ -94,6 +94,8 @@ def save_network(directory: Path | str, network: StaticNetwork, *, overwrite: bo
     Raises:
       ValueError: the directory holds something else, or a network that may not be replaced.
     """
+    if overwrite:
+        _remove_unfinished(Path(directory))
     directory = require_place(directory, _OWN, mark=NETWORK, overwrite=overwrite)
     arrays: dict[str, Any] = {
         f"{layer}/{name}": np.asarray(leaf) for layer, own in network.weights.items() for name, leaf in own.items()
@@ -108,6 +110,14 @@ def save_network(directory: Path | str, network: StaticNetwork, *, overwrite: bo
         "versions": versions(),
     }
     write_text(directory / NETWORK, json.dumps(content, indent=1) + "\n")
+
+
+def _remove_unfinished(directory: Path) -> None:
+    """Removes what a killed `save_network` left: weights first, and no network.json yet."""
+    held = {entry.name.removesuffix(".partial"): entry for entry in directory.iterdir()} if directory.is_dir() else {}
+    if WEIGHTS in held and set(held) <= set(_OWN) and not holds_network(directory):
+        for entry in held.values():
+            entry.unlink()
 
 
 def load_network(directory: Path | str) -> StaticNetwork:
