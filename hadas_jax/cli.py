@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.run()
     except ValueError as error:
         _fail(str(error))
+    except OverflowError:
+        _fail("expected whole numbers of at most 63 bits, as --seed for one, got a larger one")
     except OSError as error:
         _fail(f"{error.filename or 'a file'}: expected to be read or written, got: {error.strerror or error}")
     except LostProcessError as error:

@@ -66,6 +66,7 @@ def calls(monkeypatch):
         ("search --max-params 10", "--max-params: expected at least 19,"),
         ("search --process-id 1", "--coordinator: expected with the other two"),
         ("search --process-id one", "error: Error parsing --process-id: no type matching"),
+        ("dnas sample -o s.npz --seed 99999999999999999999", "whole numbers of at most 63 bits"),
         ("bench --populations 1", "--populations: expected sizes of at least 2"),
         ("bench -o nowhere/b.json", "--output: expected a file in an existing folder"),
         ("search --resume", "--resume: expected --workdir"),
@@ -98,6 +99,11 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(commands, "search", refuse)
     assert "runs/locked: expected to be read or written, got: Permission denied" in fails(["search"], capsys)
+
+
+def test_a_strategy_that_is_no_text_is_named(capsys, tmp_path):
+    (tmp_path / "c.yaml").write_text("strategy: {name: NSGA2}")
+    assert "--strategy: expected text, got {'name': 'NSGA2'}" in fails(["search", "--config", "c.yaml"], capsys)
 
 
 @pytest.mark.parametrize("field", ["missing", "negative", "text"])

@@ -70,7 +70,7 @@ class Settings(TrainingSettings):
         for name in ("population", "generations", "front_size"):
             check_number(name, getattr(self, name), int, lowest=1)
         check_number("elite_ratio", self.elite_ratio, float, above=0, highest=1)
-        check_fields(self, ("device", "policy"), str, "text")
+        check_fields(self, ("device", "policy", "strategy"), str, "text")
         check_fields(self, ("number_format", "power_mode", "outcomes"), str, "text", optional=True)
         check_fields(self, ("surrogate", "per_exit_thresholds"), bool, "true or false")
         for name in ("core_mhz", "memory_mhz", "host_mhz"):
