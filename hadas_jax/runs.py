@@ -86,7 +86,7 @@ def _ending(place: object) -> str:
 def _steps(path: Path) -> dict[str, int]:
     """The last step of each stage in metrics.jsonl."""
     found: dict[str, int] = {}
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
             entry = json.loads(line)
             found[str(entry["stage"])] = int(entry["step"])

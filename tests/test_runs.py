@@ -98,3 +98,13 @@ def test_the_table_of_runs_with_long_names_fits_eighty_columns(tmp_path, monkeyp
     columns = ["".join(cell.strip() for cell in column) for column in cells]
     for word in (name, "fine-tune", "agx-xavier-gpu", "finished", "97.5%"):
         assert any(word in column for column in columns), word
+
+
+def test_a_damaged_run_does_not_hide_the_others(tmp_path):
+    start(tmp_path / "sound", "train", metrics=[("supernet", 3)])
+    damaged = start(tmp_path / "damaged", "train")
+    (damaged / "metrics.jsonl").write_bytes(b'{"stage": "supernet", "step": 1}\n\xff\xfe\n')
+    assert {run.path.name: run.steps for run in find_runs([tmp_path])} == {
+        "sound": {"supernet": 3},
+        "damaged": {"supernet": 1},
+    }
