@@ -1,6 +1,5 @@
-"""`python -m hadas_jax`: the command `hadas` where scripts are not on the path."""
+"""`python -m hadas_jax` is `hadas`."""
 
 from hadas_jax.cli import main
 
-if __name__ == "__main__":
-    main()
+main()
