@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hadas_jax.backend import on_cpu
 from hadas_jax.data import LabelledImages
 from hadas_jax.evaluation.fingerprint import fingerprint
 from hadas_jax.memory import memory_named
@@ -71,13 +72,13 @@ class Judgement:
 
     def images(self, resolution: int) -> int:
         """Images at once at a resolution in pixels."""
-        pixels = _CPU_PIXELS if jax.default_backend() == "cpu" else _PIXELS
+        pixels = _CPU_PIXELS if on_cpu() else _PIXELS
         return self.batch or max(pixels // resolution**2, 1)
 
     @property
     def backbones(self) -> int:
         """Backbones side by side."""
-        return self.group or (1 if jax.default_backend() == "cpu" else _SIDE_BY_SIDE)
+        return self.group or (1 if on_cpu() else _SIDE_BY_SIDE)
 
 
 class Judge:

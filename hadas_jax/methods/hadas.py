@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax.backend import on_cpu
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.methods.archive import Archive, empty_archive, unseen
 from hadas_jax.methods.inner import (
@@ -289,7 +290,7 @@ class Hadas:
         seeds = np.asarray(jax.random.key_data(jax.random.split(key, len(genomes))))
         rows = (genomes, correct, _segment_costs(self.space)(genomes, self.device), seeds)
         shared = (self.device, engines.limits.objectives, np.float32(engines.gamma), self.reference)
-        block = 1 if jax.default_backend() == "cpu" else engines.elites
+        block = 1 if on_cpu() else engines.elites
         breeding = (engines.inner_population, engines.inner_generations, block)
         parts: list[tuple[np.ndarray, Inner]] = []
         for chosen, search in (

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hadas_jax.backend import on_cpu
 from hadas_jax.search._checks import check_matrix, check_shape
 from hadas_jax.search.indicators import pairwise_sum
-from hadas_jax.search.sorted_ranks import on_cpu
 
 _CHUNK, _ACCELERATOR_CHUNK = 2**18, 2**22
 _TILE = 128

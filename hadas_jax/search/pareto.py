@@ -11,9 +11,10 @@ from functools import partial, reduce
 import jax
 import jax.numpy as jnp
 
+from hadas_jax.backend import on_cpu
 from hadas_jax.search._checks import check_matrix, check_shape
 from hadas_jax.search.duplicates import changes
-from hadas_jax.search.sorted_ranks import LARGE_BLOCK, SMALL_BLOCK, no_worse, on_cpu, padded_length, sorted_ranks
+from hadas_jax.search.sorted_ranks import LARGE_BLOCK, SMALL_BLOCK, no_worse, padded_length, sorted_ranks
 
 _WORST = 2**31 - 1
 _INFEASIBLE = 0x7F800001  # the bits of +inf, and one

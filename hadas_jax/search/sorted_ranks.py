@@ -12,14 +12,11 @@ from functools import reduce
 import jax
 import jax.numpy as jnp
 
+from hadas_jax.backend import on_cpu
+
 SMALL_BLOCK, LARGE_BLOCK = 16, 1024
 _CHUNK = 1024  # later rows that a small block hands its ranks on to at once
 _SWEEPS = 4  # of a large block before looking whether its ranks are settled
-
-
-def on_cpu() -> bool:
-    """Whether JAX computes on a CPU."""
-    return jax.default_backend() == "cpu"
 
 
 def padded_length(points: int) -> int:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.supernet.depthwise import LAYOUT, on_cpu, shifted_views, tap_of_pixels
+from hadas_jax.backend import on_cpu
+from hadas_jax.supernet.depthwise import LAYOUT, shifted_views, tap_of_pixels
 
 
 def conv(images: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:

@@ -14,13 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax.backend import on_cpu
+
 SMALL_MAP = 196  # input pixels up to which the matrix product is the faster way
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-def on_cpu() -> bool:
-    """Whether JAX computes on a CPU, where convolutions are taken apart."""
-    return jax.default_backend() == "cpu"
 
 
 def depthwise_conv(images: jax.Array, kernel: jax.Array, stride: int = 1, *, dilation: int = 1) -> jax.Array:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from hadas_jax.supernet.depthwise import on_cpu
+from hadas_jax.backend import on_cpu
 
 
 def apart(function: Callable[..., Any], *, static: tuple[int, ...] = ()) -> Callable[..., Any]:

@@ -12,8 +12,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from hadas_jax.backend import on_cpu
 from hadas_jax.supernet.darts.apart import apart
-from hadas_jax.supernet.depthwise import on_cpu
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
