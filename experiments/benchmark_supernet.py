@@ -276,9 +276,10 @@ def main(benchmark: Benchmark) -> None:
             contestants[f"ours, all exits, {batch} images at once"] = Ours(resolution, genomes, data, how)
         if benchmark.peer and _has_torch():
             batch = 256 if resolution <= 64 else 32
-            few = {"images": images if on_gpu() else min(images, 2 * batch), "batch": batch}
-            for threads in (1,) if on_gpu() else (1, 2):
-                where = "GPU" if on_gpu() else f"{threads} threads"
+            peer_on_gpu = on_gpu()
+            few = {"images": images if peer_on_gpu else min(images, 2 * batch), "batch": batch}
+            for threads in (1,) if peer_on_gpu else (1, 2):
+                where = "GPU" if peer_on_gpu else f"{threads} threads"
                 name = f"PyTorch, classifier alone, {where}"
                 contestants[name] = Peer(resolution, genomes, threads=threads, **few)
                 contestants[name.replace("PyTorch,", "PyTorch, largest,")] = Peer(

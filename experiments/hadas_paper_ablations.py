@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from hadas_paper_lab import Lab, Pool
-from hadas_paper_metrics import SPLITS, compare, dominance, equal_accuracy, relative_hypervolume
+from hadas_paper_metrics import SPLITS, compare, equal_accuracy, relative_hypervolume
 from hadas_paper_stages import Baselines, Searched, network, static_objectives
 
 from hadas_jax.methods.designs import merge
@@ -49,24 +49,20 @@ def _compared(
     lab: Lab, device: Device, base: Baselines, search: Search, kinds: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Returns the hypervolumes of what searches with other engines examined, and their dominance over the baselines."""
+    baselines = {policy: (base.pool, base.pool.front(policy)) for policy in POLICY_NAMES}
     compared: dict[str, Any] = {}
     for name, engines in kinds.items():
         found = search(**engines)
         pool = Pool(lab, device, found.genomes[found.examined])
-        compared[name] = volumes(pool, base.reference) | {"against_the_baselines": _dominances(pool, base)}
+        ratios: dict[str, Any] = {}
+        compared[name] = {}
+        for policy, theirs in baselines.items():
+            ours = (pool, pool.front(policy))
+            both = compare(ours, theirs, policy=policy, reference=base.reference)
+            compared[name][policy] = {split: both[split]["hypervolume"] for split in SPLITS}
+            ratios[policy] = {split: {key: both[split][key] for key in ("dominates", "dominated")} for split in SPLITS}
+        compared[name]["against_the_baselines"] = ratios
     return compared
-
-
-def _dominances(pool: Pool, base: Baselines) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns the ratios of dominance between the fronts of a pool and of the baselines by policy and split."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for policy in POLICY_NAMES:
-        fronts = [(each, each.front(policy)) for each in (pool, base.pool)]
-        found[policy] = {}
-        for split in SPLITS:
-            ours, theirs = (each.measured(policy, front, split=split) for each, front in fronts)
-            found[policy][split] = {"dominates": dominance(ours, theirs), "dominated": dominance(theirs, ours)}
-    return found
 
 
 def parts(lab: Lab, device: Device, base: Baselines, joint: Searched) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from hadas_paper_ablations import GAMMAS
 from hadas_paper_lab import Lab
 
 from hadas_jax.evaluation import pack_bits, segment_costs
-from hadas_jax.evaluation.dynamic import own_costs, own_exits, own_outcomes, packed_dissimilarity, subset_stats
-from hadas_jax.methods.versions import exit_gains, exit_shares
-from hadas_jax.spaces import MBConvSpace, available_exits
+from hadas_jax.evaluation.dynamic import packed_dissimilarity
+from hadas_jax.methods.inner import plan_shares, product_of
+from hadas_jax.methods.versions import exit_gains
+from hadas_jax.spaces import MBConvSpace
 from hw_models import Cost, Device
 
 SIZES = (1, 2, 3, 4)  # exits of a subset
@@ -31,7 +32,7 @@ class Scored(NamedTuple):
     Attributes:
       members: bool[S, K].
       possible: bool[S], subsets of exits that the backbone has.
-      shares: float32[gammas, S, K], as from `exit_shares`.
+      shares: float32[gammas, S, K], as from `plan_shares`.
       gains: float32[K, F], as from `exit_gains`.
       error: float32[S], by the ideal mapping.
       weights: float32[S, D], of the segments' costs.
@@ -51,20 +52,20 @@ class Scored(NamedTuple):
 
 @partial(jax.jit, static_argnames=("space", "samples"))
 def _scored(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Cost, *, samples: int) -> Scored:
-    available = available_exits(space, space.decode(genome))
-    own = own_exits(available, slots=space.num_exits)
-    right = jnp.concatenate([own_outcomes(correct[:-1], own), correct[-1:]])
-    moved = own_costs(costs, available, own)
-    stats = subset_stats(right[:-1], right, own.used, samples=samples)
-    slots = len(own.used)
-    subset = jnp.arange(2**slots, dtype=jnp.int32)
-    members = ((subset[:, None] >> jnp.arange(slots, dtype=jnp.int32)[None]) & 1) == 1
-    going_on = stats.weights[:, : slots + 1]
-    apart = packed_dissimilarity(right[:-1])
-    stopped = going_on[:, :-1] - going_on[:, 1:]
-    shares = jnp.stack([exit_shares(members, stopped, apart, gamma=gamma) for gamma in GAMMAS])
-    possible = subset < 2**own.count
-    return Scored(members, possible, shares, exit_gains(moved), stats.error, stats.weights, moved.energy_j, apart)
+    product = product_of(space, genome, correct, costs, samples=samples)
+    shares = jnp.stack([plan_shares(product, gamma) for gamma in GAMMAS])
+    _, subsets, slots = shares.shape
+    subset = jnp.arange(subsets, dtype=jnp.int32)
+    return Scored(
+        members=((subset[:, None] >> jnp.arange(slots, dtype=jnp.int32)[None]) & 1) == 1,
+        possible=subset < product.plans,
+        shares=shares,
+        gains=exit_gains(product.costs),
+        error=product.stats.error,
+        weights=product.stats.weights,
+        energy=product.costs.energy_j,
+        apart=packed_dissimilarity(product.correct[:-1]),
+    )
 
 
 def _exits_of_the_best(found: Scored, gamma: int) -> int:

@@ -79,6 +79,11 @@ def _text(figure: dict[str, float], *, percent: bool = False) -> str:
     return f"{figure['mean']:.4f} ± {figure['sd']:.4f}"
 
 
+def _on_both(rows: list[dict[str, Any]], name: str) -> str:
+    """A figure over seeds on the selection samples and on the test images."""
+    return " / ".join(_text(spread([row[split][name] for row in rows])) for split in SPLITS)
+
+
 def _ablations(found: dict[str, Any]) -> list[Table]:
     seeds = [value for key, value in found.items() if key.isdigit()]
     made = {
@@ -116,8 +121,7 @@ def _volumes(seeds: list[dict[str, Any]], varied: str) -> Table:
         for policy in POLICY_NAMES:
             ratios = [seed[name]["against_the_baselines"][policy] for seed in seeds]
             cells.append(" / ".join(_text(spread([seed[name][policy][split] for seed in seeds])) for split in SPLITS))
-            for what in ("dominates", "dominated"):
-                cells.append(" / ".join(_text(spread([row[split][what] for row in ratios])) for split in SPLITS))
+            cells += [_on_both(ratios, what) for what in ("dominates", "dominated")]
         table.add_row(name, *cells)
     return table
 
@@ -155,9 +159,7 @@ def _sequential(seeds: list[dict[str, Any]]) -> Table:
         table.add_column(heading, justify="left" if heading == "policy" else "right")
     for policy in POLICY_NAMES:
         rows = [seed[policy] for seed in seeds]
-        table.add_row(
-            policy, *(" / ".join(_text(spread([r[s][name] for r in rows])) for s in SPLITS) for name in figures)
-        )
+        table.add_row(policy, *(_on_both(rows, name) for name in figures))
     return table
 
 

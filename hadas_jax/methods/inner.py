@@ -57,6 +57,7 @@ __all__ = [
     "MAX_EXACT_EXITS",
     "DynamicFront",
     "Inner",
+    "Product",
     "error_levels",
     "evolve",
     "evolved_front",
@@ -64,6 +65,8 @@ __all__ = [
     "exit_count",
     "front_cells",
     "latency_edges",
+    "plan_shares",
+    "product_of",
     "search_evolved",
     "search_exact",
     "table_hypervolume",
@@ -72,8 +75,17 @@ __all__ = [
 MAX_EXACT_EXITS = MAX_EXITS  # 2^16 subsets at 3,654 operating points take a fifth of a second on two CPU cores
 
 
-class _Product(NamedTuple):
-    """All versions of one backbone, its exits moved to slots."""
+class Product(NamedTuple):
+    """All versions of one backbone, its exits moved to slots.
+
+    Attributes:
+      own: which exits the slots hold.
+      correct: uint32[K + 1, W], bit sets of the samples that each exit, and last the classifier, gets right.
+      stats: of all subsets of the slots.
+      costs: float32[2 K + 1, F], of the segments.
+      plans: int32[], only the first so many subsets are of exits that the backbone has.
+      points: int32[F], operating points that some plan may need, and -1 behind them.
+    """
 
     own: OwnExits
     correct: jax.Array
@@ -118,8 +130,8 @@ def search_exact(
       gamma: float32[], weight of the dissimilarity in the score.
       reference: float32[3]; its latency is the table's longest.
     """
-    product = _product(space, genome, correct, costs, samples=samples)
-    shares = _plan_shares(product, gamma)
+    product = product_of(space, genome, correct, costs, samples=samples)
+    shares = plan_shares(product, gamma)
     gains = exit_gains(product.costs)
     edges = latency_edges(reference[1])
 
@@ -162,7 +174,7 @@ def exact_front(
       samples: validation samples, static.
       capacity: N, static; see `hadas_jax.search.ProductFront`.
     """
-    product = _product(space, genome, correct, costs, samples=samples)
+    product = product_of(space, genome, correct, costs, samples=samples)
     front = product_front(
         product.stats.error,
         product.stats.weights,
@@ -178,14 +190,15 @@ def exact_front(
     return DynamicFront(exits, front.point, front.objectives, front.valid, front.size)
 
 
-def _product(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Cost, *, samples: int) -> _Product:
+def product_of(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Cost, *, samples: int) -> Product:
+    """Returns all versions of a backbone; arguments as of `search_exact`."""
     available = available_exits(space, space.decode(genome))
     own = own_exits(available, slots=min(space.num_exits, MAX_EXITS))
     stops = own_outcomes(correct[:-1], own)
     moved = jnp.concatenate([stops, correct[-1:]])
     costs = own_costs(costs, available, own)
     plans = jnp.left_shift(jnp.int32(1), jnp.minimum(own.count, len(own.used)))
-    return _Product(
+    return Product(
         own=own,
         correct=moved,
         stats=subset_stats(stops, moved, own.used, samples=samples, plans=plans),
@@ -195,7 +208,7 @@ def _product(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: C
     )
 
 
-def _over(product: _Product, step: Callable[[Inner, Chunk], Inner], start: Inner) -> Inner:
+def _over(product: Product, step: Callable[[Inner, Chunk], Inner], start: Inner) -> Inner:
     return stream(
         step,
         start,
@@ -208,7 +221,7 @@ def _over(product: _Product, step: Callable[[Inner, Chunk], Inner], start: Inner
     )
 
 
-def _plan_shares(product: _Product, gamma: jax.Array | float) -> jax.Array:
+def plan_shares(product: Product, gamma: jax.Array | float) -> jax.Array:
     """The factors of the score that follow the subset alone, float32[S, K]; see `exit_shares`."""
     slots = len(product.own.used)
     going_on = product.stats.weights[:, : slots + 1]
