@@ -7,15 +7,17 @@
 Below a class any depth of folders is searched. Classes are numbered in the order of their names.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from hadas_jax.data.assembly import Sources
 from hadas_jax.data.images import FILE_ENDINGS, ImageError, decode, read_header
-from hadas_jax.data.sources import check_readable, in_threads
+from hadas_jax.data.sources import CONTENTS_BYTES, FingerprintOf, check_readable, in_threads, source_fingerprints
 
 _VALIDATION = ("val", "valid", "validation")
 _ANNOTATIONS = "val_annotations.txt"
@@ -24,8 +26,9 @@ _HEADERS = 200_000  # files whose headers are all looked at; of more, as many ev
 
 @dataclass(frozen=True, eq=False)
 class FolderSource:
-    """Image files and their labels int32[N]."""
+    """Image files below a folder and their labels int32[N]."""
 
+    folder: Path
     paths: tuple[Path, ...]
     labels: np.ndarray
     channels: int
@@ -38,6 +41,36 @@ class FolderSource:
         """Returns an image uint8[H, W, C] and its label."""
         path = self.paths[row]
         return decode(path, channels=self.channels, name=str(path)), int(self.labels[row])
+
+    @property
+    def fingerprint_of(self) -> FingerprintOf:
+        """The files' contents, or where they are too much to read, their paths inside the folder and their sizes."""
+        return "contents" if sum(self._file_sizes) <= CONTENTS_BYTES else "names and sizes"
+
+    def fingerprints(self) -> np.ndarray:
+        """Returns uint64[N] of the files."""
+        read = self._content if self.fingerprint_of == "contents" else self._name_and_size
+        return source_fingerprints(read, len(self), name=str(self.folder))
+
+    @cached_property
+    def _file_sizes(self) -> list[int]:
+        return in_threads(_file_size, self.paths)
+
+    def _content(self, row: int) -> bytes:
+        try:
+            return self.paths[row].read_bytes()
+        except OSError as error:
+            raise ImageError(str(self.paths[row])) from error
+
+    def _name_and_size(self, row: int) -> bytes:
+        return os.fsencode(f"{self.paths[row].relative_to(self.folder).as_posix()} {self._file_sizes[row]}")
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # whoever reads it will say so
 
 
 Listing = list[tuple[Path, int]]
@@ -146,7 +179,7 @@ def _sources(name: str, listings: tuple[Listing, Listing | None, Listing | None]
 
     def source(listing: Listing) -> FolderSource:
         labels = np.array([label for _, label in listing], np.int32)
-        return FolderSource(tuple(path for path, _ in listing), labels, channels)
+        return FolderSource(Path(name), tuple(path for path, _ in listing), labels, channels)
 
     train, held_out, test = listings
     return Sources(

@@ -12,7 +12,7 @@ import numpy as np
 
 from hadas_jax.data.assembly import Sources
 from hadas_jax.data.images import ImageError, decode
-from hadas_jax.data.sources import Source
+from hadas_jax.data.sources import CONTENTS_BYTES, FingerprintOf, Source, source_fingerprints
 
 SHORT_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist", "imagenet2012")
 PREFIX = "tfds:"
@@ -22,13 +22,23 @@ _HELD_OUT = ("validation", "val", "valid")
 
 @dataclass(frozen=True)
 class PreparedSource:
-    """A part of a prepared set as tensorflow-datasets' own data source, with the keys of its images and labels."""
+    """A part of a prepared set as tensorflow-datasets' own data source.
+
+    Attributes:
+      records: of the images, in the form that they are stored in.
+      image_key: of a record's image.
+      label_key: of a record's label.
+      channels: C.
+      name: of the part.
+      stored_bytes: of all records together.
+    """
 
     records: Any
     image_key: str
     label_key: str
     channels: int
     name: str
+    stored_bytes: int
 
     @property
     def labels(self) -> None:
@@ -41,15 +51,37 @@ class PreparedSource:
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
         """Returns an image uint8[H, W, C] and its label."""
-        name = f"{self.name} image {row}"
+        record = self._record(row)
+        pixels = decode(record[self.image_key], channels=self.channels, name=self._named(row))
+        return pixels, int(record[self.label_key])
+
+    @property
+    def fingerprint_of(self) -> FingerprintOf:
+        """The images as they are stored, or where they are too much to read, the part, its size and their numbers."""
+        return "contents" if self.stored_bytes <= CONTENTS_BYTES else "names and sizes"
+
+    def fingerprints(self) -> np.ndarray:
+        """Returns uint64[N] of the images."""
+        read = self._content if self.fingerprint_of == "contents" else self._name_and_size
+        return source_fingerprints(read, len(self), name=self.name)
+
+    def _named(self, row: int) -> str:
+        return f"{self.name} image {row}"
+
+    def _record(self, row: int) -> Any:
         try:
             record = self.records[row]
         except (RuntimeError, ValueError, IndexError) as error:  # of a damaged file
-            raise ImageError(name) from error
-        content = record[self.image_key]
-        if not isinstance(content, bytes):  # a damaged file may also give empty records
-            raise ImageError(name)
-        return decode(content, channels=self.channels, name=name), int(record[self.label_key])
+            raise ImageError(self._named(row)) from error
+        if not isinstance(record[self.image_key], bytes):  # a damaged file may also give empty records
+            raise ImageError(self._named(row))
+        return record
+
+    def _content(self, row: int) -> bytes:
+        return self._record(row)[self.image_key]
+
+    def _name_and_size(self, row: int) -> bytes:
+        return f"{self._named(row)} of {len(self)} {self.stored_bytes}".encode()
 
 
 def open_prepared(name: str, data_dir: Path | None) -> Sources:
@@ -78,7 +110,14 @@ def open_prepared(name: str, data_dir: Path | None) -> Sources:
         )
     channels = 1 if shape[2] == 1 else 3
     found = {
-        part: PreparedSource(_records(builder, part, image_key, name), image_key, label_key, channels, f"{name} {part}")
+        part: PreparedSource(
+            _records(builder, part, image_key, name),
+            image_key,
+            label_key,
+            channels,
+            f"{name} {part}",
+            info.splits[part].num_bytes,
+        )
         for part in ("train", "test", *_HELD_OUT)
         if part in info.splits
     }

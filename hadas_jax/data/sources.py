@@ -1,14 +1,18 @@
 """Images that are read one by one from where they are stored, in any order."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
 from hadas_jax.data.images import ImageError, fit
 
 THREADS = 8
+CONTENTS_BYTES = 2**31
+"""The most bytes of a source's stored images that are read for its fingerprints."""
+FingerprintOf = Literal["contents", "names and sizes"]
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 _NAMED = 3  # unreadable images that an error names
@@ -28,6 +32,11 @@ class Source(Protocol):
         """int32[N] where they are known without reading the images."""
         ...
 
+    @property
+    def fingerprint_of(self) -> FingerprintOf:
+        """What fingerprints are taken of: the contents where they have at most `CONTENTS_BYTES`."""
+        ...
+
     def __len__(self) -> int:
         """Returns N."""
         ...
@@ -39,6 +48,29 @@ class Source(Protocol):
           ImageError: the image cannot be read.
         """
         ...
+
+    def fingerprints(self) -> np.ndarray:
+        """Returns uint64[N], by which images are told apart: of what is stored, whatever size it is brought to.
+
+        Raises:
+          ValueError: images that cannot be read.
+        """
+        ...
+
+
+def fingerprint(content: bytes) -> int:
+    """Returns a number of 64 bits that stands for some bytes."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def array_fingerprints(images: np.ndarray) -> np.ndarray:
+    """Returns uint64[N] for images [N, ...] in memory, of the type, the shape and the values of each.
+
+    The order of a number's bytes on the machine that wrote them does not matter.
+    """
+    kind = images.dtype.newbyteorder("<")
+    prefix = f"{kind.str} {images.shape[1:]} ".encode()
+    return np.array([fingerprint(prefix + image.astype(kind, copy=False).tobytes()) for image in images], np.uint64)
 
 
 def read_images(source: Source, rows: np.ndarray, *, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +105,30 @@ def in_threads(function: Callable[[Item], Found], items: Sequence[Item]) -> list
     parts = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
     with ThreadPoolExecutor(THREADS) as threads:
         return [found for part in parts for found in threads.map(function, part)]
+
+
+def source_fingerprints(read: Callable[[int], bytes], count: int, *, name: str) -> np.ndarray:
+    """Returns uint64[count] of what is read for every row, in threads.
+
+    Args:
+      read: gives the bytes that stand for the image at a row, or raises ImageError.
+      count: how many rows there are.
+      name: of the data set, for errors.
+
+    Raises:
+      ValueError: images that cannot be read; the first few are named.
+    """
+    found = np.zeros(count, np.uint64)
+
+    def take(row: int) -> str | None:
+        try:
+            found[row] = fingerprint(read(row))
+        except ImageError as error:
+            return error.image
+        return None
+
+    check_readable(in_threads(take, range(count)), name=name)
+    return found
 
 
 def check_readable(failures: Sequence[str | None], *, name: str) -> None:

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from fake_tfds import write_fake_set
+from PIL import Image
+
+from hadas_jax.data import folder, prepared
+from hadas_jax.data.folder import open_folder
+from hadas_jax.data.prepared import open_prepared
+from hadas_jax.data.sources import array_fingerprints
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of 2 classes with 4 different images each."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 256, (6, 6)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    return tmp_path / "images"
+
+
+def of(folder):
+    return open_folder(folder).train.fingerprints()
+
+
+def test_fingerprints_of_files_are_of_their_contents_wherever_they_are(images):
+    before = of(images)
+    assert (before.dtype, len(set(before))) == (np.uint64, 8)
+    assert open_folder(images).train.fingerprint_of == "contents"
+    moved = images.rename(images.parent / "moved")
+    (moved / "cat" / "3.png").rename(moved / "cat" / "9.png")
+    assert (of(moved) == before).all()
+    (moved / "dog" / "1.png").write_bytes((moved / "cat" / "0.png").read_bytes())
+    changed = before.copy()
+    changed[5] = before[0]
+    assert (of(moved) == changed).all()
+
+
+def test_fingerprints_of_many_bytes_are_of_names_inside_the_folder_and_sizes(images, monkeypatch):
+    monkeypatch.setattr(folder, "CONTENTS_BYTES", 100)
+    before = of(images)
+    assert len(set(before)) == 8
+    assert open_folder(images).train.fingerprint_of == "names and sizes"
+    moved = images.rename(images.parent / "moved")
+    assert (of(moved) == before).all()
+    (moved / "cat" / "3.png").rename(moved / "cat" / "9.png")
+    (moved / "dog" / "1.png").write_bytes((moved / "dog" / "1.png").read_bytes() + b"x")
+    assert np.flatnonzero(of(moved) != before).tolist() == [3, 5]
+
+
+def test_files_that_are_gone_are_named(images):
+    source = open_folder(images).train
+    (images / "dog" / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"cannot read 1: .*dog/1.png"):
+        source.fingerprints()
+
+
+def test_fingerprints_of_prepared_images_are_of_their_records(tmp_path, monkeypatch):
+    for place, seed in (("a", 0), ("b", 0), ("c", 1)):
+        write_fake_set(tmp_path / place, "mnist", counts={"train": 20, "test": 5}, seed=seed)
+    one, same, other = (open_prepared("mnist", tmp_path / place).train for place in "abc")
+    assert one.fingerprint_of == "contents"
+    assert (one.fingerprints() == same.fingerprints()).all()
+    assert not set(one.fingerprints()) & set(other.fingerprints())
+    monkeypatch.setattr(prepared, "CONTENTS_BYTES", 100)
+    assert one.fingerprint_of == "names and sizes"
+    assert (one.fingerprints() == same.fingerprints()).all()
+    assert len(set(one.fingerprints())) == 20
+
+
+def test_fingerprints_of_arrays_are_of_type_shape_and_values():
+    drawn = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 1)).astype(np.uint8)
+    found = array_fingerprints(drawn)
+    assert (found.dtype, len(set(found))) == (np.uint64, 5)
+    assert (array_fingerprints(np.asfortranarray(drawn)[::-1]) == found[::-1]).all()
+    floats = drawn.astype(np.float32)
+    assert (array_fingerprints(floats) == array_fingerprints(floats.astype(">f4"))).all()
+    others = [drawn.view(np.int8), drawn.reshape(5, 6, 4, 1), drawn[..., 0], floats, floats.astype(np.float64)]
+    assert not any(set(array_fingerprints(other)) & set(found) for other in others)
+    assert array_fingerprints(drawn[:0]).shape == (0,)
