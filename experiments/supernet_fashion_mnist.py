@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from hadas_jax.commands import settings_of_run
+from hadas_jax.commands import begin, settings_of_run
 from hadas_jax.methods import TrainSettings
 from hadas_jax.methods.train import execute_training, training_run
 from hadas_jax.methods.training_run import accuracies, settings_name
@@ -96,11 +96,11 @@ def main(experiment: Experiment) -> None:
     console = Console()
     workdir = WorkDir(experiment.workdir, kind="train")
     resumed = workdir.holds_run
-    if not resumed:
-        workdir.start(dataclasses.asdict(experiment.settings), overwrite=False)
-    else:
-        settings_of_run(experiment.settings, TrainSettings, workdir=workdir.path, resume=True, overwrite=False)
-    run = training_run(experiment.settings)
+    settings = settings_of_run(
+        experiment.settings, TrainSettings, workdir=workdir.path, resume=resumed, overwrite=False
+    )
+    run = training_run(settings)
+    begin(workdir, settings, run.splits, resume=resumed, overwrite=False)
     progress = TimedProgress(console)
     result = execute_training(run, workdir, progress)
     progress.close()

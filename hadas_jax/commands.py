@@ -10,17 +10,21 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from hadas_jax.data import SplitRecord, Splits
 from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
+from hadas_jax.descriptions import validated
 from hadas_jax.methods import Progress, Result, Run, Settings, TrainSettings
+from hadas_jax.methods.data_settings import require_same
 from hadas_jax.methods.eh_dnas.settings import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stored_settings import StoredSettings
 from hadas_jax.outputs import say
 from hadas_jax.parallel import is_first
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
-from hadas_jax.workdir import WorkDir
+from hadas_jax.workdir import CONFIG, WorkDir
 
-FREE = ("eval_batch", "group")  # settings that a resumed run may change: how networks are judged, not what is found
+# Settings that a resumed run may change: how networks are judged, and where the same images are, not what is found.
+FREE = ("eval_batch", "group", "dataset", "data_dir")
 # Of work directories.
 KINDS: dict[type, str] = {
     Settings: "search",
@@ -77,10 +81,9 @@ def search(
     run = Run(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, settings.device)
     place = WorkDir(path, tensorboard=tensorboard)
-    if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite, reads=settings.checkpoint)
+    begin(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint)
     console = console or Console(file=sys.stdout, quiet=not is_first())
-    result = followed(run.execute, place, console)
+    result = followed(run.execute, place, console, splits=run.splits)
     if is_first():
         plot_front(result, place.path / "front.png")
     print_result(result, console)
@@ -113,13 +116,13 @@ def settings_of_run(
       ValueError: arguments that contradict each other, or settings other than those of the run to resume.
     """
     if not resume:
-        return settings or kind()
+        return (settings or kind()).absolute()
     if overwrite:
         raise ValueError("--resume and --overwrite: expected one of them, got both")
     if workdir is None:
         raise ValueError("--resume: expected --workdir with the run to continue, got none")
     started = stored_settings(workdir, kind)
-    settings = settings or started
+    settings = (settings or started).absolute()
     fixed = [field.name for field in dataclasses.fields(settings) if field.name not in FREE]
     changed = [name for name in fixed if getattr(settings, name) != getattr(started, name)]
     if changed:
@@ -145,9 +148,45 @@ def stored_settings(workdir: Path | str | None, kind: type[AnySettings]) -> AnyS
     return kind.from_mapping(place.settings(), source=str(place.path / "config.json"))
 
 
-def followed(execute: Callable[[WorkDir, Progress], T], place: WorkDir, console: Console) -> T:
-    """Executes a run with its progress on a console."""
-    console.print(f"Work directory: {place.path}", highlight=False, soft_wrap=True)
+def begin(
+    place: WorkDir, settings: StoredSettings, splits: Splits, *, resume: bool, overwrite: bool, reads: str | None = None
+) -> None:
+    """Begins a run in its work directory, or goes on with it on the images that it began with.
+
+    Args:
+      place: the work directory.
+      settings: of the run.
+      splits: its data.
+      resume: the run is there already.
+      overwrite: replace the run that is there.
+      reads: directory of a supernet that the run starts from.
+
+    Raises:
+      ValueError: as `WorkDir.start`, or data other than those of the run to resume.
+    """
+    if not resume:
+        place.start(dataclasses.asdict(settings), data=splits.record.as_json(), overwrite=overwrite, reads=reads)
+        return
+    before = place.data()
+    if before is None:
+        raise ValueError(
+            f"--resume: expected a run that says which images it began with, got one of an earlier version in "
+            f"{place.path}, which does not; start it anew"
+        )
+    record = validated(SplitRecord, before, path=place.path / CONFIG)
+    hint = "the same images are needed to go on; --dataset names their place if they were moved"
+    require_same(splits, record, dataset=splits.name, owner=f"the run in {place.path}", hint=hint)
+
+
+def data_line(splits: Splits) -> str:
+    """Returns what a command says of the data that it read."""
+    return f"Data: {splits.name}, {splits.summary()}"
+
+
+def followed(execute: Callable[[WorkDir, Progress], T], place: WorkDir, console: Console, *, splits: Splits) -> T:
+    """Executes a run with its progress on a console, which first says what was read."""
+    say(console, f"Work directory: {place.path}")
+    say(console, data_line(splits))
     if console.is_terminal:
         with LiveProgress(console) as live:
             return execute(place, live)

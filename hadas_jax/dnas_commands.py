@@ -1,6 +1,5 @@
 """The command `hadas dnas search` as a library call."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands import default_workdir, followed, settings_of_run
+from hadas_jax.commands import begin, default_workdir, followed, settings_of_run
 from hadas_jax.methods.eh_dnas import DnasResult, DnasRun, DnasSettings
 from hadas_jax.outputs import say
 from hadas_jax.parallel import is_first
@@ -50,10 +49,9 @@ def search(
     run = DnasRun(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, f"dnas-{settings.hardware}")
     place = WorkDir(path, kind="dnas-search", tensorboard=tensorboard)
-    if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite)
+    begin(place, settings, run.splits, resume=resume, overwrite=overwrite)
     console = console or Console(file=sys.stdout, quiet=not is_first())
-    result = followed(run.execute, place, console)
+    result = followed(run.execute, place, console, splits=run.splits)
     if is_first():
         plot_genotype(genotype_of(result.code), place.path / "genotype.png")
     console.print(cost_table(result))

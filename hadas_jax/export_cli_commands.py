@@ -25,13 +25,22 @@ class MaterialiseNetwork:
     """Directory to write; by default network/ beside ARCH.json."""
     fold_batch_norm: FlagCreatePairsOff[bool] = False
     """Fold batch norm into the layers before it; hadas export does so anyway, hadas fine-tune needs it unfolded."""
+    dataset: str | None = None
+    """Where the images of the search are now, if they were moved; as --dataset of hadas search."""
+    data_dir: str | None = None
+    """Likewise, as --data-dir of hadas search."""
     overwrite: FlagCreatePairsOff[bool] = False
     """Replace the network in the directory."""
 
     def run(self) -> None:
         """Executes the command."""
         export_commands.materialise_network(
-            self.network, output=self.output, fold_batch_norm=self.fold_batch_norm, overwrite=self.overwrite
+            self.network,
+            output=self.output,
+            fold_batch_norm=self.fold_batch_norm,
+            dataset=self.dataset,
+            data_dir=self.data_dir,
+            overwrite=self.overwrite,
         )
 
 
@@ -50,13 +59,23 @@ class ExportNetwork:
     """Directory to write; by default export/ beside the network."""
     batch: int | None = None
     """Images at once; by default any number."""
+    dataset: str | None = None
+    """Where the images of the search are now, if they were moved; as --dataset of hadas search."""
+    data_dir: str | None = None
+    """Likewise, as --data-dir of hadas search."""
     overwrite: FlagCreatePairsOff[bool] = False
     """Replace the export in the directory."""
 
     def run(self) -> None:
         """Executes the command."""
         export_commands.export(
-            self.network, format=self.format, output=self.output, batch=self.batch, overwrite=self.overwrite
+            self.network,
+            format=self.format,
+            output=self.output,
+            batch=self.batch,
+            dataset=self.dataset,
+            data_dir=self.data_dir,
+            overwrite=self.overwrite,
         )
 
 

@@ -1,6 +1,5 @@
 """The commands that take a selected network to a device, as library calls: materialise, fine-tune, export."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands import default_workdir, followed, settings_of_run
+from hadas_jax.commands import begin, data_line, default_workdir, followed, settings_of_run
 from hadas_jax.deploy.architecture import architecture_file, read_architecture
 from hadas_jax.deploy.export import Format, export_network
 from hadas_jax.deploy.export_check import ExportCheck, check_export
@@ -33,6 +32,8 @@ def materialise_network(
     *,
     output: Path | str | None = None,
     fold_batch_norm: bool = False,
+    dataset: str | None = None,
+    data_dir: str | None = None,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> StaticNetwork:
@@ -42,6 +43,8 @@ def materialise_network(
       place: of the ARCH.json, or a work directory with one.
       output: directory to write; None: network/ beside the ARCH.json.
       fold_batch_norm: leave no batch norm in it; then it cannot be fine-tuned.
+      dataset: where the images of the search are now; None: where they were.
+      data_dir: likewise.
       overwrite: replace the network in `output`.
       console: None: standard output.
 
@@ -55,11 +58,12 @@ def materialise_network(
     target = Path(output) if output is not None else file.parent / NETWORK
     console = console or Console(file=sys.stdout)
     with waiting(console, "Cutting the network out of its supernet, and comparing the two"):
-        sources = Sources(architecture, file)
+        sources = Sources(architecture, file, dataset=dataset, data_dir=data_dir)
         network = sources.network(target)
         network = network.folded() if fold_batch_norm else network
         save_network(target, network, overwrite=overwrite)
         difference = against_supernet(sources, network)
+    say(console, data_line(sources.run.splits))
     count = sum(leaf.size for own in network.weights.values() for leaf in own.values())
     say(console, f"{len(network.segments)} segments, {count:,} numbers, exits included")
     say(console, f"Largest difference to the supernet's masked logits on the test split: {difference:.1e}, relative")
@@ -110,10 +114,9 @@ def fine_tune(
         raise ValueError(
             f"{settings.network}: expected a network outside the work directory {path}, which a new run replaces"
         )
-    if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite)
+    begin(place, settings, run.splits, resume=resume, overwrite=overwrite)
     console = console or Console(file=sys.stdout)
-    result = followed(run.execute, place, console)
+    result = followed(run.execute, place, console, splits=run.splits)
     console.print(_before_and_after(result))
     say(console, f"Written: {place.path}/network (for hadas show, hadas export), result.json")
     return result
@@ -137,6 +140,8 @@ def export(
     format: Format = "stablehlo",
     output: Path | str | None = None,
     batch: int | None = None,
+    dataset: str | None = None,
+    data_dir: str | None = None,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> ExportCheck:
@@ -147,6 +152,8 @@ def export(
       format: stablehlo, onnx or saved, see `hadas_jax.deploy.export`.
       output: directory to write; None: export/ beside the network or the ARCH.json.
       batch: images at once; None: any number.
+      dataset: where the images of the search are now; None: where they were.
+      data_dir: likewise.
       overwrite: replace the export in `output`.
       console: None: standard output.
 
@@ -156,12 +163,14 @@ def export(
     Raises:
       ValueError: files or arguments do not fit, an extra is missing, or the export does something else than JAX.
     """
-    network = network_at(place)
+    network = network_at(place, dataset=dataset, data_dir=data_dir)
     beside = Path(place) if Path(place).is_dir() and not holds_network(place) else Path(place).absolute().parent
     target = Path(output) if output is not None else beside / EXPORT
     console = console or Console(file=sys.stdout)
     export_network(target, network, format=format, batch=batch, overwrite=overwrite)
-    check = check_export(target, network, data_of(network.architecture).test)
+    splits = data_of(network.architecture, dataset=dataset, data_dir=data_dir)
+    say(console, data_line(splits))
+    check = check_export(target, network, splits.test)
     print_export(
         check,
         read_manifest(target),

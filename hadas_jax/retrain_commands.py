@@ -1,13 +1,12 @@
 """The command `hadas dnas retrain` as a library call."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands import default_workdir, followed, settings_of_run
+from hadas_jax.commands import begin, default_workdir, followed, settings_of_run
 from hadas_jax.methods.retrain import RetrainRun
 from hadas_jax.methods.retrain_result import RetrainResult
 from hadas_jax.methods.retrain_settings import RetrainSettings
@@ -46,10 +45,9 @@ def retrain(
     run = RetrainRun(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "dnas-retrain")
     place = WorkDir(path, kind="dnas-retrain", tensorboard=tensorboard)
-    if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite)
+    begin(place, settings, run.splits, resume=resume, overwrite=overwrite)
     console = console or Console(file=sys.stdout, quiet=not is_first())
-    result = followed(run.execute, place, console)
+    result = followed(run.execute, place, console, splits=run.splits)
     if is_first():
         plot_genotype(run.genotype, place.path / "genotype.png")
     console.print(retrained_table(result))

@@ -1,13 +1,12 @@
 """The commands that train supernets and prepare data, as library calls."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands import default_workdir, followed, settings_of_run
+from hadas_jax.commands import begin, default_workdir, followed, settings_of_run
 from hadas_jax.data import prepare_dataset
 from hadas_jax.methods import TrainSettings
 from hadas_jax.methods.train import TrainResult, execute_training, training_run
@@ -46,10 +45,9 @@ def train(
     run = training_run(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "train")
     place = WorkDir(path, kind="train", tensorboard=tensorboard)
-    if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite, reads=settings.checkpoint)
+    begin(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint)
     console = console or Console(file=sys.stdout, quiet=not is_first())
-    result = followed(lambda place, progress: execute_training(run, place, progress), place, console)
+    result = followed(lambda place, progress: execute_training(run, place, progress), place, console, splits=run.splits)
     if is_first():
         plot_exits(result.accuracies, place.path / "exits.png")
     console.print(accuracy_table(result))

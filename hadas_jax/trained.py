@@ -1,7 +1,9 @@
-"""A trained supernet on disk: `supernet.json`, which says what it is, beside `weights/`.
+"""A trained supernet on disk: `supernet.json`, which says what it is, beside `weights/` and `images.npy`.
 
-The weights' files carry digests, so that damage is found. Batch-norm statistics are not kept: every backbone's own are
-re-estimated from training images where they are needed, see `hadas_jax.supernet.estimate_batch_stats`.
+`images.npy` has fingerprints of all images that the weights may have seen, so that other data can be told from the same
+data changed. The weights' files carry digests, so that damage is found. Batch-norm statistics are not kept: every
+backbone's own are re-estimated from training images where they are needed, see
+`hadas_jax.supernet.estimate_batch_stats`.
 """
 
 import dataclasses
@@ -13,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from hadas_jax.data import SplitRecord
 from hadas_jax.described_weights import WEIGHTS, read_weights, write_described
 from hadas_jax.descriptions import read_described, validated
 from hadas_jax.parallel import is_first
@@ -23,6 +27,7 @@ from hadas_jax.workdir import versions, write_text
 
 FORM = "hadas_jax.supernet/1"
 DESCRIPTION = "supernet.json"
+IMAGES = "images.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,7 @@ class Description:
       normalisation: mean and deviation of every input channel by which images were standardised, in 0 .. 1 for
         images of bytes; None: unknown.
       class_names: one for every class; None: unknown.
+      data: the data set that it was trained on and its division; None: unknown, as of an imported supernet.
       source: where it comes from, in words for people.
       details: anything else worth keeping about its making; what JSON holds.
     """
@@ -48,6 +54,7 @@ class Description:
     has_classifier: bool = True
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     class_names: tuple[str, ...] | None = None
+    data: SplitRecord | None = None
     source: str
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -80,9 +87,11 @@ class TrainedSupernet(Description):
 
     Attributes:
       params: the weights.
+      seen: uint64[n], rising: fingerprints of the images of all data sets that the weights were trained on.
     """
 
     params: Parameters
+    seen: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64), repr=False)
 
 
 def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
@@ -102,7 +111,7 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
     held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
-    own = (DESCRIPTION, WEIGHTS) if DESCRIPTION in held or _is_unfinished(directory, held) else ()
+    own = (DESCRIPTION, WEIGHTS, IMAGES) if DESCRIPTION in held or _is_unfinished(directory, held) else ()
     foreign = [name for name in held if name not in own]
     if foreign:
         raise ValueError(
@@ -113,9 +122,14 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
 
 
 def _is_unfinished(directory: Path, held: list[str]) -> bool:
-    """Whether all that a directory holds are the weights of a supernet whose writing was interrupted."""
+    """Whether all that a directory holds are the images and weights of a supernet whose writing was interrupted."""
     weights = directory / WEIGHTS
-    return held == [WEIGHTS] and weights.is_dir() and all(entry.name.startswith("0") for entry in weights.iterdir())
+    return (
+        WEIGHTS in held
+        and set(held) <= {WEIGHTS, IMAGES}
+        and weights.is_dir()
+        and all(entry.name.startswith("0") for entry in weights.iterdir())
+    )
 
 
 def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: bool = False) -> None:
@@ -132,6 +146,9 @@ def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: 
     directory, text = Path(directory), _as_json(trained)
     if is_first():
         require_free(directory, overwrite=overwrite)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / DESCRIPTION).unlink(missing_ok=True)
+        np.save(directory / IMAGES, trained.seen)
     write_described(directory, DESCRIPTION, text=text, weights=trained.params)
 
 
@@ -147,7 +164,9 @@ def rewrite_description(directory: Path | str, trained: Description) -> None:
 
 def _as_json(trained: Description) -> str:
     described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(Description)}
-    content = {"form": FORM, **described, "space": dataclasses.asdict(trained.space), "versions": versions()}
+    described["space"] = dataclasses.asdict(trained.space)
+    described["data"] = None if trained.data is None else trained.data.as_json()
+    content = {"form": FORM, **described, "versions": versions()}
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -163,7 +182,14 @@ def load_trained(directory: Path | str) -> TrainedSupernet:
     shapes = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
     params = read_weights(directory, DESCRIPTION, shapes=shapes)
     fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
-    return TrainedSupernet(params=params, **fields)
+    return TrainedSupernet(params=params, seen=_read_seen(directory / IMAGES), **fields)
+
+
+def _read_seen(path: Path) -> np.ndarray:
+    try:
+        return np.load(path) if path.is_file() else np.zeros(0, np.uint64)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: expected fingerprints of images, the file is damaged") from error
 
 
 def read_description(directory: Path) -> Description:

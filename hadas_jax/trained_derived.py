@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hadas_jax.data import SplitRecord
 from hadas_jax.described_weights import read_weights, write_described
 from hadas_jax.descriptions import read_described, validated
 from hadas_jax.spaces.darts import parse_code
@@ -36,6 +37,7 @@ class DerivedDescription:
       normalisation: mean and deviation of every input channel by which images were standardised, in 0 .. 1 for
         images of bytes.
       class_names: one for every class; None: unknown.
+      data: the data set that it was trained on and its division; None: unknown.
       source: where it comes from, in words for people.
       details: anything else worth keeping about its making; what JSON holds.
     """
@@ -44,6 +46,7 @@ class DerivedDescription:
     code: str
     normalisation: tuple[tuple[float, ...], tuple[float, ...]]
     class_names: tuple[str, ...] | None = None
+    data: SplitRecord | None = None
     source: str
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -82,7 +85,9 @@ def save_derived(directory: Path | str, trained: TrainedDerived) -> None:
     """
     directory = Path(directory)
     described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(DerivedDescription)}
-    content = {"form": FORM, **described, "network": dataclasses.asdict(trained.network), "versions": versions()}
+    described["network"] = dataclasses.asdict(trained.network)
+    described["data"] = None if trained.data is None else trained.data.as_json()
+    content = {"form": FORM, **described, "versions": versions()}
     text = json.dumps(content, indent=1) + "\n"
     write_described(directory, _DESCRIPTION, text=text, weights=(trained.weights, trained.statistics))
 

@@ -77,12 +77,20 @@ class WorkDir:
         """Whether a run was started here."""
         return (self.path / CONFIG).is_file()
 
-    def start(self, settings: dict[str, Any], *, overwrite: bool, reads: str | None = None) -> None:
+    def start(
+        self,
+        settings: dict[str, Any],
+        *,
+        overwrite: bool,
+        data: dict[str, Any] | None = None,
+        reads: str | None = None,
+    ) -> None:
         """Begins a new run.
 
         Args:
           settings: of the run.
           overwrite: replace the run that is there.
+          data: record of the run's data set and its division.
           reads: directory of a supernet that the run starts from.
 
         Raises:
@@ -111,7 +119,8 @@ class WorkDir:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(
             self.path / CONFIG,
-            json.dumps({"form": self._form, "settings": settings, "versions": versions()}, indent=2) + "\n",
+            json.dumps({"form": self._form, "settings": settings, "data": data, "versions": versions()}, indent=2)
+            + "\n",
         )
 
     def settings(self) -> dict[str, Any]:
@@ -120,18 +129,29 @@ class WorkDir:
         Raises:
           ValueError: there is no run, or its config.json is no such file.
         """
+        return self._config()["settings"]
+
+    def data(self) -> dict[str, Any] | None:
+        """Returns the record of the data set of the run that is here; None: of an earlier version.
+
+        Raises:
+          ValueError: as `settings`.
+        """
+        return self._config().get("data")
+
+    def _config(self) -> dict[str, Any]:
         path = self.path / CONFIG
         if not self.holds_run:
             raise ValueError(f"work directory {self.path}: expected a run to resume, got none (no {CONFIG})")
         try:
             content = json.loads(path.read_text())
-            form, settings = content["form"], content["settings"]
+            form, _ = content["form"], content["settings"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: expected the settings of a run, cannot read them") from error
         if form != self._form:
             other = f", a run of hadas {form[10:-2]}" if str(form).startswith("hadas_jax.") else ""
             raise ValueError(f"{path}: expected form {self._form}, got {form!r}{other}")
-        return settings
+        return content
 
     def drop_metrics(self, stage: str, done: int) -> None:
         """Forgets a stage's metrics past step `done`, which are about to be repeated."""

@@ -6,13 +6,15 @@ x = (images / 255 - mean) / deviation for bytes, (images - mean) / deviation for
 Shapes: N images, B of them, H, W height and width, C channels, K classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+
+from hadas_jax.data.record import SplitRecord
 
 if TYPE_CHECKING:
     from hadas_jax.data.stream import Stream
@@ -73,6 +75,9 @@ class Splits:
       classes: K.
       mean: by which images are standardised, one number for each channel.
       deviation: likewise.
+      name: of the data set.
+      record: what the data set is and how it is divided, whatever part of it is evaluated on.
+      fingerprints: uint64[n], of all different images of the data set, rising.
       class_names: K names, where the data set has them.
     """
 
@@ -83,12 +88,19 @@ class Splits:
     classes: int
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    name: str
+    record: SplitRecord
+    fingerprints: np.ndarray = field(repr=False)
     class_names: tuple[str, ...] | None = None
 
     @property
     def image_size(self) -> int:
         """Height and width in pixels."""
         return self.validation.images.shape[1]
+
+    def summary(self) -> str:
+        """Returns what was read, in one line."""
+        return f"{self.classes} classes"
 
     @property
     def channels(self) -> int:

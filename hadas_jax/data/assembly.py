@@ -11,11 +11,14 @@ from hadas_jax.data.splitting import (
     TEST,
     TRAIN,
     Group,
+    Identity,
     Normalisation,
     Part,
     check_normalisation,
+    evaluated,
     labelled,
     plan_parts,
+    record_of,
     split,
 )
 from hadas_jax.data.stream import Stream, sample_images
@@ -51,6 +54,7 @@ def assemble(
     sources: Sources,
     *,
     seed: int,
+    stream_seed: int,
     image_size: int | None,
     normalisation: Normalisation | None,
     in_memory_bytes: int,
@@ -69,7 +73,14 @@ def assemble(
         )
     train = sources.train
     if len(train) * size**2 * train.channels > in_memory_bytes:
-        return _streamed(sources, size, seed=seed, normalisation=normalisation, evaluation_images=evaluation_images)
+        return _streamed(
+            sources,
+            size,
+            seed=seed,
+            stream_seed=stream_seed,
+            normalisation=normalisation,
+            evaluation_images=evaluation_images,
+        )
 
     def read(source: Source | None) -> tuple[np.ndarray, np.ndarray] | None:
         return None if source is None else _read(source, np.arange(len(source)), size, sources)
@@ -86,6 +97,23 @@ def assemble(
         normalisation=normalisation,
         classes=sources.classes,
         class_names=sources.class_names,
+        identity=_identity(sources),
+    )
+
+
+def _present(sources: Sources) -> dict[int, Source]:
+    given = {TRAIN: sources.train, HELD_OUT: sources.held_out, TEST: sources.test}
+    return {group: source for group, source in given.items() if source is not None}
+
+
+def _identity(sources: Sources) -> Identity:
+    """What tells the images apart, whatever size they are brought to."""
+    present, size = _present(sources), sources.image_size
+    form = f"{'several sizes' if size is None else f'{size}x{size}'} in {sources.train.channels} channels"
+    return Identity(
+        form,
+        {group: source.fingerprint_of for group, source in present.items()},
+        {group: source.fingerprints() for group, source in present.items()},
     )
 
 
@@ -100,22 +128,23 @@ def _streamed(
     size: int,
     *,
     seed: int,
+    stream_seed: int,
     normalisation: Normalisation | None,
     evaluation_images: int | None,
 ) -> Splits:
-    train = sources.train
-    given = {TRAIN: train, HELD_OUT: sources.held_out, TEST: sources.test}
-    present = {group: source for group, source in given.items() if source is not None}
+    train, present = sources.train, _present(sources)
     groups = {group: Group(len(source), source.labels) for group, source in present.items()}
-    parts = plan_parts(
+    whole = plan_parts(
         groups[TRAIN],
         held_out=groups.get(HELD_OUT),
         test=groups.get(TEST),
         seed=seed,
         source=sources.name,
-        evaluation_images=evaluation_images,
-        test_images=_STREAM_TEST,
+        class_names=sources.class_names,
     )
+    identity = _identity(sources)
+    record = record_of(whole, groups, identity, seed=seed, classes=sources.classes, class_names=sources.class_names)
+    parts = evaluated(whole, groups, seed=seed, source=sources.name, images=evaluation_images, test_images=_STREAM_TEST)
     rows = parts.train.rows
     if normalisation is None:
         sampled, _ = sample_images(train, rows, _STATISTICS, seed=seed, size=size, name=sources.name)
@@ -128,7 +157,13 @@ def _streamed(
 
     return Splits(
         train=Stream(
-            source=train, rows=rows, image_size=size, seed=seed, name=sources.name, mean=used[0], deviation=used[1]
+            source=train,
+            rows=rows,
+            image_size=size,
+            seed=stream_seed,
+            name=sources.name,
+            mean=used[0],
+            deviation=used[1],
         ),
         validation=take(parts.validation),
         calibration=take(parts.calibration),
@@ -136,5 +171,8 @@ def _streamed(
         classes=sources.classes,
         mean=used[0],
         deviation=used[1],
+        name=sources.name,
+        record=record,
+        fingerprints=identity.all,
         class_names=sources.class_names,
     )

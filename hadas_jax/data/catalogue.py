@@ -28,6 +28,7 @@ def load_dataset(
     name: str,
     *,
     seed: int,
+    stream_seed: int | None = None,
     data_dir: Path | str | None = None,
     image_size: int | None = None,
     normalisation: Normalisation | None = None,
@@ -38,8 +39,9 @@ def load_dataset(
 
     A test set of the data set's own is the test part, and validation images of its own are halved into validation and
     calibration. Parts that it lacks are cut off the training images, by class: 15 % for each, of validation and
-    calibration at most 5,000. Files and prepared sets whose training images need more than `in_memory_bytes` become a
-    stream; then a test set has at most 10,000 images.
+    calibration at most 5,000, of test at most 10,000. The parts follow from the images and the seed alone, and the
+    splits carry a record of both (`SplitRecord`). Files and prepared sets whose training images need more than
+    `in_memory_bytes` become a stream; then at most 10,000 test images are used.
 
     Args:
       name: one of
@@ -49,12 +51,14 @@ def load_dataset(
         `folder:DIR`: image files in one folder for each class, or in such folders inside `train`, `val` and `test`;
         `cifar10`, `cifar100`, `fashion_mnist`, `mnist`, `imagenet2012`, `tfds:NAME`: sets that tensorflow-datasets
         has prepared (`prepare_dataset`).
-      seed: of the split, and of a stream.
+      seed: of the split.
+      stream_seed: of the order and the samples of a stream; that of the split where None.
       data_dir: where the prepared copy is; tensorflow-datasets' own place where None.
       image_size: height and width that images are brought to, by resizing the short side and cropping the middle.
       normalisation: mean and deviation of every channel in 0 .. 1; those of the training images where None.
       in_memory_bytes: the most bytes of training images that are held in memory.
-      evaluation_images: the most images of validation, calibration and test.
+      evaluation_images: the most images of validation, calibration and test each, chosen of these parts; training
+        images stay the same.
 
     Raises:
       ValueError: an unknown name, or data that is not there or not as it is expected.
@@ -87,6 +91,7 @@ def load_dataset(
     return assemble(
         sources,
         seed=seed,
+        stream_seed=seed if stream_seed is None else stream_seed,
         image_size=image_size,
         normalisation=normalisation,
         in_memory_bytes=in_memory_bytes,

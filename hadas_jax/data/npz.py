@@ -6,7 +6,7 @@ import numpy as np
 
 from hadas_jax.data.arrays import Splits, check_arrays
 from hadas_jax.data.images import fit
-from hadas_jax.data.splitting import Normalisation, split
+from hadas_jax.data.splitting import TEST, TRAIN, Normalisation, identity_of_arrays, split
 
 _KEYS = ("images", "labels", "test_images", "test_labels", "class_names")
 
@@ -37,6 +37,8 @@ def load_npz(
                 f"got {test[0].dtype} {test[0].shape[1:]}"
             )
     names = _class_names(found.get("class_names"), classes, source)
+    stored = {TRAIN: images} | ({} if test is None else {TEST: test[0]})
+    identity = identity_of_arrays(stored)
     if image_size is not None and image_size != images.shape[1]:
         images = _resized(images, image_size, source)
         test = test and (_resized(test[0], image_size, source), test[1])
@@ -49,6 +51,7 @@ def load_npz(
         evaluation_images=evaluation_images,
         normalisation=normalisation,
         class_names=names,
+        identity=identity,
     )
 
 

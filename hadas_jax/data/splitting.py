@@ -1,9 +1,11 @@
 """Which images are for training, search, calibration and test.
 
 A data set comes in up to three groups: its training images, held-out images (a validation set of its own) and test
-images of its own. A part is taken from the group that is meant for it, and cut off the training images otherwise.
+images of its own. A part is taken from the group that is meant for it, and cut off the training images otherwise. The
+division follows from the data and a seed alone; fewer images to evaluate on are a part of these parts.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,11 +13,15 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from hadas_jax.data.arrays import LabelledImages, Splits, channel_statistics
+from hadas_jax.data.record import AT_RANDOM, BY_CLASS, SplitRecord, digest_group
+from hadas_jax.data.sources import array_fingerprints
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 TRAIN, HELD_OUT, TEST = range(3)
+GROUP_NAMES = ("training", "validation", "test")
 _SHARE = 0.15
 _MOST = 5000  # of validation and of calibration
+_MOST_TEST = 10_000  # of a test part that is cut off the training images
 
 
 class Part(NamedTuple):
@@ -41,6 +47,25 @@ class Group(NamedTuple):
     labels: np.ndarray | None
 
 
+class Identity(NamedTuple):
+    """By what the stored images of a data set are told apart.
+
+    Attributes:
+      form: of an image, in words.
+      fingerprint_of: by group, what fingerprints are of: contents, or names and sizes.
+      fingerprints: by group, uint64[N].
+    """
+
+    form: str
+    fingerprint_of: Mapping[int, str]
+    fingerprints: Mapping[int, np.ndarray]
+
+    @property
+    def all(self) -> np.ndarray:
+        """uint64[n]: the different fingerprints of all groups, rising."""
+        return np.unique(np.concatenate(list(self.fingerprints.values())))
+
+
 def plan_parts(
     whole: Group,
     *,
@@ -49,8 +74,7 @@ def plan_parts(
     seed: int,
     source: str,
     share: float = _SHARE,
-    evaluation_images: int | None = None,
-    test_images: int | None = None,
+    class_names: tuple[str, ...] | None = None,
 ) -> Parts:
     """Divides a data set, by class where labels are known.
 
@@ -60,60 +84,139 @@ def plan_parts(
       test: images for test alone.
       seed: of the split.
       source: named in errors.
-      share: of the training images, for each part that is cut off.
-      evaluation_images: the most images of validation, of calibration (5,000 where None) and of test.
-      test_images: the most images of the test part where `evaluation_images` is None; all where this is None too.
+      share: of the training images, for each part that is cut off; at most 5,000 for validation and for calibration,
+        and 10,000 for test.
+      class_names: for errors.
 
     Raises:
-      ValueError: a class is too small to be in all parts, fewer evaluation images than classes, or one held-out image.
+      ValueError: a class is too small to be in all parts, or one held-out image.
     """
-    most = _MOST if evaluation_images is None else evaluation_images
-    test_most = test_images if evaluation_images is None else evaluation_images
     if held_out is not None and held_out.size < 2:
         raise ValueError(
             f"{source}: expected at least 2 images in its validation set, half of them to calibrate, got "
             f"{held_out.size}"
         )
-    cuts = (0 if test else 1) + (0 if held_out else 2)
-    _check_sizes(whole, cuts=cuts, share=share, most=most, source=source)
+    if held_out is None or test is None:
+        _check_sizes(whole, share=share, source=source, class_names=class_names)
     size = max(round(share * whole.size), 1)
     rest = np.arange(whole.size)
 
-    def cut(rest: np.ndarray, most: int | None, number: int) -> tuple[np.ndarray, Part]:
+    def cut(rest: np.ndarray, most: int, number: int) -> tuple[np.ndarray, Part]:
         labels = None if whole.labels is None else whole.labels[rest]
-        cut_size = size if most is None else min(size, most)
         left, chosen = train_test_split(
-            rest, test_size=cut_size, random_state=seed + number, stratify=labels, shuffle=True
+            rest, test_size=min(size, most), random_state=seed + number, stratify=labels, shuffle=True
         )
         return left, Part(TRAIN, np.sort(chosen))
 
     if test is None:
-        rest, test_part = cut(rest, test_most, 0)
+        rest, test_part = cut(rest, _MOST_TEST, 0)
     else:
-        test_part = Part(TEST, _subset(test, np.arange(test.size), test_most, seed))
+        test_part = Part(TEST, np.arange(test.size))
     if held_out is None:
-        rest, calibration = cut(rest, most, 1)
-        rest, validation = cut(rest, most, 2)
+        rest, calibration = cut(rest, _MOST, 1)
+        rest, validation = cut(rest, _MOST, 2)
     else:
         everything = np.arange(held_out.size)
         half = _subset(held_out, everything, held_out.size // 2, seed + 1)
         other = np.setdiff1d(everything, half)
-        calibration = Part(HELD_OUT, _subset(held_out, half, most, seed + 1))
-        validation = Part(HELD_OUT, _subset(held_out, other, most, seed + 2))
+        calibration = Part(HELD_OUT, _subset(held_out, half, _MOST, seed + 1))
+        validation = Part(HELD_OUT, _subset(held_out, other, _MOST, seed + 2))
     return Parts(Part(TRAIN, np.sort(rest)), validation, calibration, test_part)
 
 
-def _check_sizes(whole: Group, *, cuts: int, share: float, most: int, source: str) -> None:
-    if whole.labels is None or not cuts:
+def evaluated(
+    parts: Parts,
+    groups: Mapping[int, Group],
+    *,
+    seed: int,
+    source: str,
+    images: int | None,
+    test_images: int | None = None,
+) -> Parts:
+    """Returns the parts with fewer images to evaluate on, by class where labels are known; training keeps its own.
+
+    Args:
+      parts: of the data set.
+      groups: that they are taken from.
+      seed: of the choice.
+      source: named in errors.
+      images: the most of validation, of calibration and of test; None: all.
+      test_images: the most of test where `images` is None; all where this is None too.
+
+    Raises:
+      ValueError: fewer images than classes.
+    """
+
+    def some(part: Part, most: int | None, number: int) -> Part:
+        group = groups[part.group]
+        if images is not None and group.labels is not None and images < len(np.unique(group.labels)):
+            classes = len(np.unique(group.labels))
+            raise ValueError(f"{source}: evaluation images: expected at least {classes}, the classes, got {images}")
+        return Part(part.group, _subset(group, part.rows, most, seed + number))
+
+    return parts._replace(
+        test=some(parts.test, test_images if images is None else images, 0),
+        calibration=some(parts.calibration, images, 1),
+        validation=some(parts.validation, images, 2),
+    )
+
+
+def record_of(
+    parts: Parts,
+    groups: Mapping[int, Group],
+    identity: Identity,
+    *,
+    seed: int,
+    classes: int,
+    class_names: tuple[str, ...] | None,
+) -> SplitRecord:
+    """Returns the record of a divided data set.
+
+    Args:
+      parts: all of them, before fewer are chosen to evaluate on.
+      groups: of the data set.
+      identity: of its images.
+      seed: of the division.
+      classes: K.
+      class_names: K names.
+    """
+    return SplitRecord(
+        rule=AT_RANDOM if groups[TRAIN].labels is None else BY_CLASS,
+        seed=seed,
+        parts={name: len(part.rows) for name, part in parts._asdict().items()},
+        form=identity.form,
+        classes=classes,
+        class_names=class_names,
+        groups={
+            GROUP_NAMES[group]: digest_group(found, groups[group].labels, fingerprint_of=identity.fingerprint_of[group])
+            for group, found in identity.fingerprints.items()
+        },
+    )
+
+
+def identity_of_arrays(groups: Mapping[int, np.ndarray]) -> Identity:
+    """Returns what tells images [N, H, W, C] in memory apart, by group."""
+    images = groups[TRAIN]
+    form = f"{'x'.join(map(str, images.shape[1:]))} {images.dtype}"
+    return Identity(
+        form, dict.fromkeys(groups, "contents"), {group: array_fingerprints(found) for group, found in groups.items()}
+    )
+
+
+def _check_sizes(whole: Group, *, share: float, source: str, class_names: tuple[str, ...] | None) -> None:
+    if whole.labels is None:
         return
     counts = np.bincount(whole.labels)
-    counts = counts[counts > 0]
-    smallest = int(counts.min())
     needed = max(4, int(np.ceil(1 / share)))
-    if smallest * share < 1 or smallest < 4:
-        raise ValueError(f"{source}: expected at least {needed} images of every class to split, got {smallest}")
-    if most < len(counts):
-        raise ValueError(f"{source}: evaluation images: expected at least {len(counts)}, the classes, got {most}")
+    few = [label for label in np.flatnonzero(counts).tolist() if counts[label] * share < 1 or counts[label] < 4]
+    if few:
+        smallest = min(few, key=lambda label: counts[label])
+        name = f"class {smallest}" if class_names is None else class_names[smallest]
+        others = f" and too few of {len(few) - 1} more" if len(few) > 1 else ""
+        raise ValueError(
+            f"{source}: expected at least {needed} images of every class to split, got {counts[smallest]} of "
+            f"{name}{others}"
+        )
 
 
 def _subset(group: Group, rows: np.ndarray, most: int | None, seed: int) -> np.ndarray:
@@ -165,6 +268,7 @@ def split(
     normalisation: Normalisation | None = None,
     classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
+    identity: Identity | None = None,
 ) -> Splits:
     """Splits arrays by class into train, validation, calibration and test.
 
@@ -173,13 +277,14 @@ def split(
       labels: int32[N].
       seed: of the split.
       source: named in errors.
-      share: of each part that is cut off; validation and calibration have at most 5,000 images.
+      share: of each part that is cut off, see `plan_parts`.
       held_out: images and labels of the data set's own for validation and calibration, half each.
       test: images and labels of the data set's own test set.
-      evaluation_images: the most images of validation, calibration and test.
+      evaluation_images: the most images of validation, calibration and test, a part of these parts.
       normalisation: mean and deviation of every channel; those of the training images where None.
       classes: K; one more than the largest label where None.
       class_names: K names.
+      identity: of the images as they are stored; of the arrays where None.
 
     Raises:
       ValueError: a class is too small to be in all parts, images that are constant, or a wrong normalisation.
@@ -187,15 +292,19 @@ def split(
     given = {TRAIN: (images, labels), HELD_OUT: held_out, TEST: test}
     arrays = {group: found for group, found in given.items() if found is not None}
     groups = {group: Group(len(found[1]), found[1]) for group, found in arrays.items()}
-    parts = plan_parts(
+    classes = int(labels.max()) + 1 if classes is None else classes
+    whole = plan_parts(
         groups[TRAIN],
         held_out=groups.get(HELD_OUT),
         test=groups.get(TEST),
         seed=seed,
         source=source,
         share=share,
-        evaluation_images=evaluation_images,
+        class_names=class_names,
     )
+    identity = identity or identity_of_arrays({group: found[0] for group, found in arrays.items()})
+    record = record_of(whole, groups, identity, seed=seed, classes=classes, class_names=class_names)
+    parts = evaluated(whole, groups, seed=seed, source=source, images=evaluation_images)
     own = channel_statistics(images[parts.train.rows], source=source)
     used = (
         own if normalisation is None else check_normalisation(normalisation, channels=images.shape[-1], source=source)
@@ -210,8 +319,11 @@ def split(
         validation=take(parts.validation),
         calibration=take(parts.calibration),
         test=take(parts.test),
-        classes=int(labels.max()) + 1 if classes is None else classes,
+        classes=classes,
         mean=used[0],
         deviation=used[1],
         class_names=class_names,
+        name=source,
+        record=record,
+        fingerprints=identity.all,
     )

@@ -13,6 +13,7 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
+from hadas_jax.data import SplitRecord
 from hadas_jax.descriptions import read_described, validated
 from hadas_jax.methods.device_choice import device_of
 from hadas_jax.methods.limits import Limits
@@ -136,6 +137,7 @@ class Architecture(Strict):
       weights: number of the backbone's weights with batch norm folded in, exit heads aside.
       class_names: None: unknown.
       normalisation: of the images; None: unknown.
+      data: the data set that the network was found on and its division; None: of an earlier version.
       supernet: where the weights are.
       selection: on the samples that it was chosen on.
       test: on the test split.
@@ -155,6 +157,7 @@ class Architecture(Strict):
     weights: Annotated[int, Field(gt=0)]
     class_names: tuple[str, ...] | None
     normalisation: Normalisation | None
+    data: SplitRecord | None = None
     supernet: SupernetPlace
     selection: OnSplit
     test: OnSplit

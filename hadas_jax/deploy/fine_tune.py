@@ -53,7 +53,7 @@ class FineTuneRun:
         if not settings.network:
             raise ValueError("NETWORK: expected a directory of hadas materialise or an ARCH.json, got none")
         self.settings = settings
-        self.network = network_at(settings.network)
+        self.network = network_at(settings.network, dataset=settings.dataset, data_dir=settings.data_dir)
         if is_folded(self.network.segments):
             raise ValueError(
                 f"{settings.network}: expected a network with batch norm, got a folded one; hadas materialise without "
@@ -66,7 +66,7 @@ class FineTuneRun:
                 f"--exit-weights: expected {exits}, one for each exit of {settings.network}, got "
                 f"{len(self._exit_weights)}"
             )
-        self.splits = data_of(self.network.architecture)
+        self.splits = data_of(self.network.architecture, dataset=settings.dataset, data_dir=settings.data_dir)
         self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed))
         self._pace = pace_of(self.splits.train.count, batch=settings.batch)
         self._steps = settings.epochs * self._pace.steps_per_epoch

@@ -1,6 +1,7 @@
 """Settings of fine-tuning a network: what the command line, a config file and a notebook share."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tyro.conf import Positional
 
@@ -13,8 +14,14 @@ from hadas_jax.training import AUGMENTATIONS
 class FineTuneSettings(StoredSettings):
     """Settings of training a selected network further, its exits and classifier together."""
 
+    PATHS: ClassVar[tuple[str, ...]] = ("network", "data_dir")
+
     network: Positional[str] = ""
     """Directory of hadas materialise, an ARCH.json, or a work directory with one."""
+    dataset: str | None = None
+    """Where the images of the search are now, if they were moved; as --dataset of hadas search."""
+    data_dir: str | None = None
+    """Likewise, as --data-dir of hadas search."""
     epochs: int = 20
     """Epochs of training."""
     batch: int = 64
@@ -34,6 +41,7 @@ class FineTuneSettings(StoredSettings):
 
     def __post_init__(self) -> None:
         check_fields(self, ("network",), str, "text")
+        check_fields(self, ("dataset", "data_dir"), str, "text", optional=True)
         for name in ("epochs", "batch"):
             check_number(name, getattr(self, name), int, lowest=1)
         check_number("seed", self.seed, int, lowest=0)

@@ -77,6 +77,7 @@ def architecture_of(
         weights=weights,
         class_names=described.class_names,
         normalisation=normalisation and Normalisation(mean=normalisation[0], deviation=normalisation[1]),
+        data=search.data,
         supernet=place_from(folder, supernet.path),
         selection=OnSplit(**design.selection, static=design.static_selection, shares=design.selection_shares),
         test=OnSplit(**design.test, static=design.static_test, shares=design.test_shares),

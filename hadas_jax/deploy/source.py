@@ -1,17 +1,19 @@
 """Where a selected network comes from: the data and the supernet of its search."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.data import LabelledImages, Splits, load_dataset
+from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.deploy.architecture import Architecture, Normalisation, architecture_file, read_architecture
 from hadas_jax.deploy.materialise import materialise
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, load_network
 from hadas_jax.deploy.weights import place_from, supernet_directory
+from hadas_jax.methods.data_settings import load_splits, require_same
 from hadas_jax.methods.settings import Settings
 from hadas_jax.methods.training_inputs import standardised_by
 from hadas_jax.methods.training_run import TrainingRun
@@ -20,20 +22,22 @@ from hadas_jax.supernet import BatchStats, Parameters, apply, estimate_batch_sta
 _BATCH = 128
 
 
-def data_of(architecture: Architecture) -> Splits:
-    """Returns the data that a network was searched on, standardised as it takes it.
+def data_of(architecture: Architecture, *, dataset: str | None = None, data_dir: str | None = None) -> Splits:
+    """Returns the data that a network was searched on, divided as then, and standardised as the network takes it.
+
+    Args:
+      architecture: the network.
+      dataset: where the images are now; None: where they were.
+      data_dir: likewise.
 
     Raises:
       ValueError: the data set is not there any more, or another one.
     """
-    settings, space = _settings(architecture), architecture.space
-    splits = load_dataset(
-        settings.dataset,
-        seed=settings.seed,
-        data_dir=settings.data_dir,
-        image_size=settings.image_size,
-        evaluation_images=settings.evaluation_images,
+    settings, space = _settings(architecture, dataset, data_dir), architecture.space
+    splits = load_splits(
+        settings, seed=settings.seed, record=architecture.data, evaluation_images=settings.evaluation_images
     )
+    _require_data(architecture, splits, settings.dataset)
     if splits.channels != space.in_channels or splits.classes > space.classes:
         raise ValueError(
             f"--dataset {settings.dataset}: expected images of {space.in_channels} channels in at most {space.classes} "
@@ -43,8 +47,22 @@ def data_of(architecture: Architecture) -> Splits:
     return splits if by is None else standardised_by(splits, by.mean, by.deviation)
 
 
-def _settings(architecture: Architecture) -> Settings:
-    return Settings.from_mapping(architecture.origin.settings, source="origin.settings")
+def _settings(architecture: Architecture, dataset: str | None, data_dir: str | None) -> Settings:
+    """The settings of the search, its data where they are now."""
+    settings = Settings.from_mapping(architecture.origin.settings, source="origin.settings")
+    return dataclasses.replace(
+        settings, dataset=dataset or settings.dataset, data_dir=data_dir or settings.data_dir
+    ).absolute()
+
+
+def _require_data(architecture: Architecture, splits: Splits, dataset: str) -> None:
+    if architecture.data is None:
+        raise ValueError(
+            "expected a network that says on which images it was found, got one of an earlier version, which does not; "
+            "search and select it anew"
+        )
+    hint = "--dataset names the place of the images of the search"
+    require_same(splits, architecture.data, dataset=dataset, owner="the network", hint=hint)
 
 
 class Sources:
@@ -53,6 +71,8 @@ class Sources:
     Args:
       architecture: the network.
       file: its ARCH.json.
+      dataset: where the images are now; None: where they were.
+      data_dir: likewise.
 
     Attributes:
       run: the data, and the supernet as `loaded`.
@@ -61,11 +81,21 @@ class Sources:
       ValueError: the data set or the supernet is not there any more, or they are others.
     """
 
-    def __init__(self, architecture: Architecture, file: Path | str) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        file: Path | str,
+        *,
+        dataset: str | None = None,
+        data_dir: str | None = None,
+    ) -> None:
         self._directory = supernet_directory(architecture, file)
-        # The supernet has its space, whose file need not be there any more.
-        settings = dataclasses.replace(_settings(architecture), checkpoint=str(self._directory), space=None)
-        self.run = TrainingRun(settings, fine_tune=False)
+        settings = _settings(architecture, dataset, data_dir)
+        # The supernet has its space, whose file need not be there any more, and the division of its images.
+        supernet = dataclasses.replace(settings, checkpoint=str(self._directory), space=None, split_seed=None)
+        self.run = TrainingRun(supernet, fine_tune=False)
+        _require_data(architecture, self.run.splits, settings.dataset)
+        self._settings = settings
         self._architecture, self._backbone = architecture, architecture.decoded
         self._resolution = int(self._backbone.resolution)
         self._space = dataclasses.replace(self.run.space, resolution=(self._resolution,))
@@ -96,7 +126,8 @@ class Sources:
         splits, given = self.run.splits, self._architecture
         normalisation = Normalisation(mean=splits.mean, deviation=splits.deviation)
         supernet = place_from(folder, self._directory)
-        architecture = given.model_copy(update={"normalisation": normalisation, "supernet": supernet})
+        origin = given.origin.model_copy(update={"settings": json.loads(json.dumps(vars(self._settings)))})
+        architecture = given.model_copy(update={"normalisation": normalisation, "supernet": supernet, "origin": origin})
         segments, weights = materialise(
             self._space,
             self._params,
@@ -131,12 +162,18 @@ class Sources:
         return logits[np.append(mask, True)], confidence[mask]
 
 
-def network_at(place: Path | str) -> StaticNetwork:
+def network_at(place: Path | str, *, dataset: str | None = None, data_dir: str | None = None) -> StaticNetwork:
     """Reads a materialised network, or cuts out the one of an ARCH.json or of a work directory with one.
+
+    Args:
+      place: of the network.
+      dataset: where the images of its search are now; None: where they were.
+      data_dir: likewise.
 
     Raises:
       ValueError: there is neither, or it does not fit.
     """
     if holds_network(place):
         return load_network(place)
-    return Sources(read_architecture(place), architecture_file(place)).network(Path(place))
+    sources = Sources(read_architecture(place), architecture_file(place), dataset=dataset, data_dir=data_dir)
+    return sources.network(Path(place))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hadas_jax.data import SplitRecord
 from hadas_jax.descriptions import read_described, validated
 from hadas_jax.methods.results import FORM, Result
 from hadas_jax.methods.settings import Settings
@@ -20,12 +21,14 @@ class FinishedSearch:
       settings: of the search.
       versions: of the packages that it ran with.
       result: what it found.
+      data: the data set that it was found on and its division; None: a search of an earlier version.
     """
 
     path: Path
     settings: Settings
     versions: dict[str, str]
     result: Result
+    data: SplitRecord | None
 
 
 def read_search(workdir: Path | str) -> FinishedSearch:
@@ -49,4 +52,5 @@ def read_search(workdir: Path | str) -> FinishedSearch:
         settings=Settings.from_mapping(content.get("settings"), source=str(path)),
         versions=content.get("versions", {}),
         result=validated(Result, content, path=path, hint=hint),
+        data=validated(SplitRecord | None, content.get("data"), path=path, hint=hint),  # type: ignore[arg-type]
     )

@@ -6,13 +6,17 @@ norm's statistics are estimated on training images when it has ended.
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import jax
 
-from hadas_jax.data import Splits, load_dataset
+from hadas_jax.data import SplitRecord, Splits
 from hadas_jax.evaluation.derived_accuracy import derived_accuracy
 from hadas_jax.loop import Guard
 from hadas_jax.memory import memory_named
+from hadas_jax.methods.data_settings import load_splits
+from hadas_jax.methods.eh_dnas.result import FORM as GENOTYPE_FORM
+from hadas_jax.methods.eh_dnas.result import read_genotype
 from hadas_jax.methods.retrain_result import RetrainResult, network_macs, write_result
 from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stages import Progress, run_stage
@@ -44,13 +48,15 @@ class RetrainRun:
     def __init__(self, settings: RetrainSettings) -> None:
         self.settings = settings
         self.genotype: Genotype = _genotype(settings.genotype)
-        self.splits: Splits = load_dataset(
-            settings.dataset,
-            seed=settings.seed,
-            data_dir=settings.data_dir,
-            image_size=settings.image_size,
-            evaluation_images=settings.evaluation_images,
+        found_on = _data_of(settings.genotype)
+        self.splits: Splits = load_splits(
+            settings, seed=settings.seed, record=found_on, evaluation_images=settings.evaluation_images
         )
+        if found_on is not None and settings.split_seed not in (None, found_on.seed):
+            raise ValueError(
+                f"--split-seed {settings.split_seed}: expected none beside --genotype {settings.genotype}, which was "
+                f"chosen on images divided with seed {found_on.seed}; retraining divides them alike"
+            )
         size = self.splits.image_size
         self.network = DartsNetwork(
             channels=settings.channels,
@@ -150,11 +156,20 @@ class RetrainRun:
             code=format_code(code_of(self.genotype)),
             normalisation=(self.splits.mean, self.splits.deviation),
             class_names=self.splits.class_names,
+            data=self.splits.record,
             source=f"hadas dnas retrain on {settings_name(self.settings.dataset)}",
             details={"settings": dataclasses.asdict(self.settings), **shares},
             weights=weights,
             statistics=statistics,
         )
+
+
+def _data_of(source: str) -> SplitRecord | None:
+    """The data that a genotype was chosen on, where it comes from a search."""
+    path = Path(source)
+    if path.suffix != ".json" or not path.is_file():
+        return None
+    return read_genotype(path).data if f'"{GENOTYPE_FORM}"' in path.read_text(encoding="utf-8") else None
 
 
 def _genotype(source: str) -> Genotype:

@@ -1,30 +1,27 @@
 """Settings of retraining: what the command line, a config file and a notebook share."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hadas_jax.methods.checks import check_choice, check_fields, check_number
-from hadas_jax.methods.stored_settings import StoredSettings
+from hadas_jax.methods.data_settings import DataSettings
 from hadas_jax.training import AUGMENTATIONS, DTYPES
 
 STYLES = ("cifar", "imagenet")
 
 
 @dataclass(frozen=True)
-class RetrainSettings(StoredSettings):
+class RetrainSettings(DataSettings):
     """Settings of the training of a genotype's network from scratch."""
+
+    NAMES_OR_PATHS: ClassVar[tuple[str, ...]] = ("genotype",)
 
     genotype: str = "DARTS_V2"
     """DARTS_V1, DARTS_V2, OURS_ACC or OURS_PIP; a code of 28 digits; the text Genotype(...); or a file with one of
     them, such as genotype.json of hadas dnas search."""
-    dataset: str = "digits"
-    """digits, npz:FILE, folder:DIR, or one that tensorflow-datasets prepared: cifar10, cifar100, fashion_mnist, mnist,
-    imagenet2012, tfds:NAME."""
-    data_dir: str | None = None
-    """Where the prepared copy of a tensorflow-datasets set is."""
-    image_size: int | None = None
-    """Height and width that images are brought to when they are read; by default their own."""
     evaluation_images: int | None = None
-    """Most images of validation, calibration and test each; by default all, of streams 10,000 for the test."""
+    """Most images of validation, calibration and test each, chosen of these parts; by default all, of streams 10,000
+    for the test."""
     style: str = "cifar"
     """Stem: cifar, one convolution, or imagenet, three of stride 2."""
     channels: int = 16
@@ -61,12 +58,13 @@ class RetrainSettings(StoredSettings):
     """Of everything random."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("cells", "epochs", "batch", "stats_batches"):
             check_number(name, getattr(self, name), int, lowest=1)
         check_number("channels", self.channels, int, lowest=2)
         if self.channels % 2:
             raise ValueError(f"--channels: expected an even number, got {self.channels}")
-        for name in ("image_size", "evaluation_images", "eval_batch"):
+        for name in ("evaluation_images", "eval_batch"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), int, lowest=1)
         if self.cutout is not None:
@@ -77,8 +75,7 @@ class RetrainSettings(StoredSettings):
             check_number(name, getattr(self, name), float, lowest=0)
         for name in ("drop_path", "label_smoothing"):
             check_number(name, getattr(self, name), float, lowest=0, below=1)
-        check_fields(self, ("dataset", "genotype"), str, "text")
-        check_fields(self, ("data_dir",), str, "text", optional=True)
+        check_fields(self, ("genotype",), str, "text")
         check_fields(self, ("remat",), bool, "true or false")
         for name, choices in (("style", STYLES), ("augmentation", AUGMENTATIONS), ("dtype", DTYPES)):
             check_choice(self, name, choices)

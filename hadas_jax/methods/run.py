@@ -57,7 +57,7 @@ class Run:
                 f"{self.space.num_exits} of {self.space.name}; use --inner auto"
             )
         self._check_strategy()
-        self._warm_start = load_backbones(settings.warm_start, self.space)
+        self._warm_start = load_backbones(settings.warm_start, self.space, record=self.splits.record)
         require_reachable(settings.limits, self.space, self.device)
         self._search_key = self.training.search_key
 
@@ -85,7 +85,11 @@ class Run:
         self._keep_supernet(params, workdir)
         archive = self.search(params, workdir, progress)
         result = self.deploy(params, archive, progress)
-        context = {"settings": dataclasses.asdict(self.settings), "versions": versions()}
+        context = {
+            "settings": dataclasses.asdict(self.settings),
+            "data": self.splits.record.as_json(),
+            "versions": versions(),
+        }
         write_result(result, workdir.path, context=context)
         return result
 

@@ -1,6 +1,7 @@
 """Settings of a HADAS run: what the command line, a config file and a notebook share."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hadas_jax.evaluation import POLICIES
 from hadas_jax.methods.checks import check_choice, check_fields, check_number, check_numbers
@@ -14,6 +15,9 @@ from hadas_jax.search import is_strategy, strategy_names
 @dataclass(frozen=True)
 class Settings(TrainingSettings):
     """Settings of a HADAS run."""
+
+    PATHS: ClassVar[tuple[str, ...]] = (*TrainingSettings.PATHS, "outcomes")
+    NAMES_OR_PATHS: ClassVar[tuple[str, ...]] = (*TrainingSettings.NAMES_OR_PATHS, "device", "warm_start")
 
     device: str = "agx-xavier-gpu"
     """A device that comes with the package, or the path of a device file."""

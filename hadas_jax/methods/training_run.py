@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hadas_jax.data import LabelledImages, Splits, Stream, load_dataset
+from hadas_jax.data import LabelledImages, Splits, Stream
 from hadas_jax.evaluation import Judge, Judgement
 from hadas_jax.loop import Guard, Step
 from hadas_jax.memory import memory_named
+from hadas_jax.methods.data_settings import load_splits, require_same
 from hadas_jax.methods.stages import Progress, run_stage
 from hadas_jax.methods.training_inputs import (
     has_shared_exits,
@@ -64,13 +65,7 @@ class TrainingRun:
         self.loaded: TrainedSupernet | None = None if settings.checkpoint is None else load_trained(settings.checkpoint)
         self._trains_supernet = self.loaded is None or (fine_tune and settings.epochs > 0)
         self._trains_exits = fine_tune
-        self.splits: Splits = load_dataset(
-            settings.dataset,
-            seed=settings.seed,
-            data_dir=settings.data_dir,
-            image_size=settings.image_size,
-            evaluation_images=settings.evaluation_images,
-        )
+        self.splits: Splits = self._load_splits()
         self.space = space_of_run(settings, self.splits, self.loaded, is_trained=self._trains_supernet)
         if self.loaded is not None and self.loaded.normalisation is not None:
             self.splits = standardised_by(self.splits, *self.loaded.normalisation)
@@ -88,6 +83,26 @@ class TrainingRun:
                 f"--data-parallel: expected a batch that the {self._mesh.size} devices divide, got {self._pace.batch}; "
                 "change --batch"
             )
+
+    def _load_splits(self) -> Splits:
+        """The data, divided as those of the checkpoint are where they are the same."""
+        settings, loaded = self.settings, self.loaded
+        known = None if loaded is None else loaded.data
+        splits = load_splits(settings, seed=settings.seed, record=known, evaluation_images=settings.evaluation_images)
+        if loaded is None:
+            return splits
+        if known is None and "settings" in loaded.details:
+            raise ValueError(
+                f"--checkpoint {settings.checkpoint}: expected a supernet that says which images trained it, got one "
+                "of an earlier version, which does not; train it anew"
+            )
+        others = self._trains_supernet and not np.isin(splits.fingerprints, loaded.seen).any()
+        if known is not None and not others:
+            hint = "use those images, or train on these without --checkpoint"
+            require_same(
+                splits, known, dataset=settings.dataset, owner=f"--checkpoint {settings.checkpoint}", hint=hint
+            )
+        return splits
 
     def initial_parameters(self) -> Parameters:
         """Returns the supernet before this run's training: fresh, or loaded with whatever is fresh in it.
@@ -254,6 +269,8 @@ class TrainingRun:
             exits_of=self.exits_for,
             normalisation=(splits.mean, splits.deviation),
             class_names=splits.class_names if self._trains_supernet or before is None else before.class_names,
+            data=splits.record,
+            seen=splits.fingerprints if before is None else np.union1d(splits.fingerprints, before.seen),
             source=f"{command} on {settings_name(self.settings.dataset)}"
             + (f", from: {before.source}" if before else ""),
             details=details,

@@ -2,26 +2,23 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hadas_jax.methods.checks import check_choice, check_fields, check_number, check_numbers
-from hadas_jax.methods.stored_settings import StoredSettings
+from hadas_jax.methods.data_settings import DataSettings
 from hadas_jax.training import AUGMENTATIONS, DISTILLATIONS, DTYPES, SAMPLINGS, SandwichOptions
 
 
 @dataclass(frozen=True)
-class TrainingSettings(StoredSettings):
+class TrainingSettings(DataSettings):
     """Settings of data, supernet and training."""
 
-    dataset: str = "digits"
-    """digits, npz:FILE, folder:DIR, or one that tensorflow-datasets prepared: cifar10, cifar100, fashion_mnist, mnist,
-    imagenet2012, tfds:NAME."""
-    data_dir: str | None = None
-    """Where the prepared copy of a tensorflow-datasets set is."""
-    image_size: int | None = None
-    """Height and width that images are brought to when they are read; by default their own."""
+    PATHS: ClassVar[tuple[str, ...]] = (*DataSettings.PATHS, "checkpoint")
+    NAMES_OR_PATHS: ClassVar[tuple[str, ...]] = ("space",)
+
     evaluation_images: int | None = None
-    """Most images of validation, calibration and test each; by default all, of streams 10,000 for the test."""
+    """Most images of validation, calibration and test each, chosen of these parts; by default all, of streams 10,000
+    for the test."""
     space: str | None = None
     """The space of backbones by name, or the path of a space file; by default the one of --checkpoint, or digits for
     images below 20 pixels and small-images for others."""
@@ -76,9 +73,10 @@ class TrainingSettings(StoredSettings):
     """Of everything random."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("exit_epochs", "batch", "stats_batches"):
             check_number(name, getattr(self, name), int, lowest=1)
-        for name in ("image_size", "evaluation_images", "eval_batch", "group"):
+        for name in ("evaluation_images", "eval_batch", "group"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), int, lowest=1)
         for name in ("seed", "sampled"):
@@ -88,10 +86,14 @@ class TrainingSettings(StoredSettings):
         check_number("weight_decay", self.weight_decay, float, lowest=0)
         for name in ("label_smoothing", "dropout", "drop_connect"):
             check_number(name, getattr(self, name), float, lowest=0, below=1)
-        check_fields(self, ("dataset",), str, "text")
-        check_fields(self, ("data_dir", "space", "checkpoint"), str, "text", optional=True)
+        check_fields(self, ("space", "checkpoint"), str, "text", optional=True)
         check_fields(self, ("remat", "cut", "data_parallel"), bool, "true or false")
         check_number("epochs", self.epochs, int, lowest=1 if self.checkpoint is None else 0)
+        if self.checkpoint is not None and self.split_seed is not None:
+            raise ValueError(
+                "--split-seed and --checkpoint: expected one of them, got both; the division of the images that a "
+                "checkpoint was made of stays with it"
+            )
         if self.cut and not self.remat:
             raise ValueError("--cut: expected with --remat, which keeps its memory in bounds, got it alone")
         check_numbers(self, "resolutions", int, "pixels")

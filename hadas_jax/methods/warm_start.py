@@ -6,22 +6,26 @@ from pathlib import Path
 
 import numpy as np
 
+from hadas_jax.data import SplitRecord
+from hadas_jax.descriptions import validated
 from hadas_jax.spaces import MBConvSpace, published_in, published_names
 
 
-def load_backbones(sources: Sequence[str], space: MBConvSpace) -> np.ndarray | None:
+def load_backbones(sources: Sequence[str], space: MBConvSpace, *, record: SplitRecord) -> np.ndarray | None:
     """Returns the genomes int32[N, G] of some backbones, each once; None for no sources.
 
     Args:
       sources: published names (see `spaces.published_names`), or paths of front.json files.
       space: that the backbones must belong to.
+      record: of the data that the search is about.
 
     Raises:
-      ValueError: an unknown name, a file that is no front, or backbones of another space.
+      ValueError: an unknown name, a file that is no front, backbones of another space, or ones that were chosen on
+        the same images divided in another way.
     """
     found: list[np.ndarray] = []
     for source in sources:
-        found += _from_file(source, space) if source.endswith(".json") else [_from_name(source, space)]
+        found += _from_file(source, space, record) if source.endswith(".json") else [_from_name(source, space)]
     return np.array(list(dict.fromkeys(map(tuple, found))), np.int32) if found else None
 
 
@@ -35,10 +39,10 @@ def _from_name(name: str, space: MBConvSpace) -> np.ndarray:
         raise ValueError(f"--warm-start {error}") from error
 
 
-def _from_file(source: str, space: MBConvSpace) -> list[np.ndarray]:
+def _from_file(source: str, space: MBConvSpace, record: SplitRecord) -> list[np.ndarray]:
     try:
-        designs = json.loads(Path(source).read_text())["designs"]
-        genomes = [np.array(design["genome"], np.int32) for design in designs]
+        content = json.loads(Path(source).read_text(encoding="utf-8"))
+        genomes = [np.array(design["genome"], np.int32) for design in content["designs"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"--warm-start {source}: expected the front.json of a run, cannot read it") from error
     top = space.codec.cardinalities
@@ -46,5 +50,12 @@ def _from_file(source: str, space: MBConvSpace) -> list[np.ndarray]:
         if genome.shape != top.shape or (genome < 0).any() or (genome >= top).any():
             raise ValueError(
                 f"--warm-start {source}: expected backbones of the space {space.name} ({len(top)} genes), got others"
+            )
+    if content.get("data") is not None:
+        chosen_on = validated(SplitRecord, content["data"], path=Path(source))
+        if chosen_on.difference(record) is None and chosen_on.seed != record.seed:
+            raise ValueError(
+                f"--warm-start {source}: expected backbones chosen on images divided with seed {record.seed} as here, "
+                f"got seed {chosen_on.seed}: test images of this search took part in their choice"
             )
     return genomes

@@ -182,7 +182,10 @@ def test_folders_beside_train_that_are_no_parts_are_refused(tmp_path):
 
 def test_classes_that_are_too_small_are_refused(tmp_path):
     fill(tmp_path, 3)
-    assert refused(tmp_path) == "DIR: expected at least 7 images of every class to split, got 3"
+    assert (
+        refused(tmp_path)
+        == "DIR: expected at least 7 images of every class to split, got 3 of cat and too few of 2 more"
+    )
 
 
 def test_a_large_folder_becomes_a_stream(tmp_path):

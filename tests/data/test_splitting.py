@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hadas_jax.data import split
-from hadas_jax.data.splitting import HELD_OUT, TEST, TRAIN, Group, plan_parts
+from hadas_jax.data.splitting import HELD_OUT, TEST, TRAIN, Group, evaluated, plan_parts
 
 
 def numbered(labels):
@@ -32,6 +32,12 @@ def plan(train, *, held_out=None, test=None, **arguments):
     """The parts of groups that are given by their labels."""
     whole, *own = (None if labels is None else Group(len(labels), labels) for labels in (train, held_out, test))
     return plan_parts(whole, held_out=own[0], test=own[1], seed=0, source="x", **arguments)
+
+
+def some(parts, images, *groups, **arguments):
+    """Parts of groups that are given by their labels, with fewer images to evaluate on."""
+    given = {number: Group(len(labels), labels) for number, labels in enumerate(groups) if labels is not None}
+    return evaluated(parts, given, seed=0, source="x", images=images, **arguments)
 
 
 def assert_shares(labels, chosen, slack):
@@ -121,6 +127,7 @@ def test_validation_and_calibration_have_at_most_five_thousand_images():
     parts = plan(labels)
     assert [len(part.rows) for part in parts] == [50_000 - 7_500 - 10_000, 5000, 5000, 7500]
     assert_shares(labels, parts.validation.rows, 2)
+    assert len(plan(make_labels([40_000, 40_000])).test.rows) == 10_000
 
 
 def test_a_test_set_of_its_own_is_the_test_part():
@@ -148,21 +155,33 @@ def test_held_out_images_are_validation_and_calibration_by_halves():
 def test_evaluation_parts_are_no_larger_than_asked_and_keep_the_shares(most, own_held_out, own_test):
     labels = make_labels([90, 60, 50])
     own = {"held_out": labels if own_held_out else None, "test": labels if own_test else None}
-    parts = plan(labels, **own, evaluation_images=most)
-    for part in parts[1:]:
-        assert len(part.rows) == most
+    whole = plan(labels, **own)
+    parts = some(whole, most, labels, own["held_out"], own["test"])
+    assert (parts.train.rows == whole.train.rows).all()
+    for part, all_of_it in zip(parts[1:], whole[1:], strict=True):
+        assert part.group == all_of_it.group
+        assert set(part.rows.tolist()) <= set(all_of_it.rows.tolist())
+        assert len(part.rows) == min(most, len(all_of_it.rows))
         assert_shares(labels, part.rows, 2)
-    cut = sum(part.group == TRAIN for part in parts[1:])
-    assert len(parts.train.rows) == 200 - cut * most
 
 
 def test_fewer_evaluation_images_than_classes_are_refused():
+    labels = make_labels([20, 20, 20])
     with pytest.raises(ValueError, match="x: evaluation images: expected at least 3, the classes, got 2"):
-        plan(make_labels([20, 20, 20]), evaluation_images=2)
+        some(plan(labels), 2, labels)
+
+
+def test_the_smallest_class_is_named_where_it_is_too_small():
+    with pytest.raises(ValueError, match="got 1 of owl and too few of 1 more"):
+        plan(make_labels([9, 1, 3]), class_names=("cat", "owl", "dog"))
+    with pytest.raises(ValueError, match=r"got 1 of class 1$"):
+        plan(make_labels([9, 1, 9]))
 
 
 def test_without_labels_parts_are_drawn_from_all_images():
-    parts = plan_parts(Group(1000, None), test=Group(300, None), seed=0, source="x", test_images=100)
+    groups = {TRAIN: Group(1000, None), TEST: Group(300, None)}
+    parts = plan_parts(groups[TRAIN], test=groups[TEST], seed=0, source="x")
+    parts = evaluated(parts, groups, seed=0, source="x", images=None, test_images=100)
     assert [len(part.rows) for part in parts] == [700, 150, 150, 100]
     assert len(np.unique(np.concatenate([part.rows for part in parts[:3]]))) == 1000
     assert parts.test.rows.tolist() == sorted(set(parts.test.rows.tolist()))

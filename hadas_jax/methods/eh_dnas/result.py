@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hadas_jax.data import SplitRecord
 from hadas_jax.descriptions import read_described, validated
 from hadas_jax.methods.eh_dnas.hardware import Costs
 from hadas_jax.methods.eh_dnas.objective import Budget
@@ -56,6 +57,7 @@ class FoundNetwork:
       within_budgets: whether the network keeps those of the search.
       code_without_budgets: what alpha stands for without budgets.
       alpha: 28 edges of 8 operations.
+      data: the data set that it was found on and its division; None: unknown.
     """
 
     code: str
@@ -66,6 +68,7 @@ class FoundNetwork:
     within_budgets: bool
     code_without_budgets: str
     alpha: tuple[tuple[float, ...], ...]
+    data: SplitRecord | None = None
 
     def __post_init__(self) -> None:
         parse_code(self.code)
@@ -73,13 +76,14 @@ class FoundNetwork:
             raise ValueError(f"alpha: expected 28 edges of 8 operations, got {len(self.alpha)} edges")
 
 
-def write_genotype(result: DnasResult, directory: Path, *, settings: dict[str, Any]) -> None:
+def write_genotype(result: DnasResult, directory: Path, *, settings: dict[str, Any], data: SplitRecord) -> None:
     """Writes genotype.json: the network, its costs, alpha, settings and versions.
 
     Args:
       result: of the search.
       directory: where to.
       settings: of the run.
+      data: of the run.
     """
     costs = result.costs
     found = FoundNetwork(
@@ -91,6 +95,7 @@ def write_genotype(result: DnasResult, directory: Path, *, settings: dict[str, A
         within_budgets=result.is_within,
         code_without_budgets=format_code(result.plain_code),
         alpha=tuple(map(tuple, np.round(result.alpha.astype(float), 6).tolist())),
+        data=data,
     )
     genotype = str(genotype_of(result.code))
     content = {"form": FORM, "genotype": genotype, **asdict(found), "settings": settings, "versions": versions()}

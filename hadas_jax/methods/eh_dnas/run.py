@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hadas_jax.data import LabelledImages, Stream, load_dataset
+from hadas_jax.data import LabelledImages, Splits, Stream
 from hadas_jax.loop import Guard, scanned
 from hadas_jax.memory import memory_named
+from hadas_jax.methods.data_settings import load_splits
 from hadas_jax.methods.device_choice import chosen_device
 from hadas_jax.methods.eh_dnas.derivation import derive_within
 from hadas_jax.methods.eh_dnas.hardware import Hardware, accelerator_hardware, at_point, device_hardware, metric
@@ -56,9 +57,8 @@ class DnasRun:
 
     def __init__(self, settings: DnasSettings) -> None:
         self.settings = settings
-        splits = load_dataset(
-            settings.dataset, seed=settings.seed, data_dir=settings.data_dir, image_size=settings.image_size
-        )
+        self.splits: Splits = load_splits(settings, seed=settings.seed)
+        splits = self.splits
         if isinstance(splits.train, Stream):
             raise ValueError(
                 f"--dataset {settings.dataset}: expected training images that fit into memory, got a stream; "
@@ -113,7 +113,7 @@ class DnasRun:
                 guard=Guard(lower=lower_weights_rate),
             )
         result = self.result(search, state)
-        write_genotype(result, workdir.path, settings=dataclasses.asdict(self.settings))
+        write_genotype(result, workdir.path, settings=dataclasses.asdict(self.settings), data=self.splits.record)
         return result
 
     @property

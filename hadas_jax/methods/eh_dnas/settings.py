@@ -1,12 +1,13 @@
 """Settings of an EH-DNAS search: what the command line, a config file and a notebook share."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hadas_jax.methods.checks import check_choice, check_fields, check_number, check_numbers
+from hadas_jax.methods.data_settings import DataSettings
 from hadas_jax.methods.eh_dnas.hardware import METRICS
 from hadas_jax.methods.eh_dnas.objective import FORMS, Budget
 from hadas_jax.methods.eh_dnas.search import RELAXATIONS
-from hadas_jax.methods.stored_settings import StoredSettings
 from hadas_jax.spaces.throughput_tables import PARADIGMS
 from hadas_jax.training import AUGMENTATIONS, DTYPES
 from hw_models.predictors import KINDS
@@ -16,16 +17,12 @@ PRICED = ("data", "e2e-perf")
 
 
 @dataclass(frozen=True)
-class DnasSettings(StoredSettings):
-    """Settings of an EH-DNAS search."""
+class DnasSettings(DataSettings):
+    """Settings of an EH-DNAS search; half of the training images is for the weights, half for the architecture."""
 
-    dataset: str = "digits"
-    """digits, npz:FILE, folder:DIR, or one that tensorflow-datasets prepared: cifar10, cifar100, fashion_mnist, mnist,
-    tfds:NAME. Half of its training images is for the weights, half for the architecture."""
-    data_dir: str | None = None
-    """Where the prepared copy of a tensorflow-datasets set is."""
-    image_size: int | None = None
-    """Height and width that images are brought to when they are read; by default their own."""
+    PATHS: ClassVar[tuple[str, ...]] = (*DataSettings.PATHS, "predictor")
+    NAMES_OR_PATHS: ClassVar[tuple[str, ...]] = ("hardware", "fpga")
+
     hardware: str = "generic"
     """What the network is for: generic or pipeline, the accelerators of E2E-Perf, or a device (hadas devices list)."""
     fpga: str = "ku115"
@@ -98,16 +95,15 @@ class DnasSettings(StoredSettings):
 
     def __post_init__(self) -> None:
         """Raises `ValueError` where a setting does not fit, by its flag."""
-        check_fields(self, ("dataset", "hardware", "fpga"), str, "text")
-        check_fields(self, ("data_dir", "predictor", "power_mode", "number_format"), str, "text", optional=True)
+        super().__post_init__()
+        check_fields(self, ("hardware", "fpga"), str, "text")
+        check_fields(self, ("predictor", "power_mode", "number_format"), str, "text", optional=True)
         check_fields(self, ("search_clocks", "remat"), bool, "true or false")
         for name in ("epochs", "batch", "predictor_samples"):
             check_number(name, getattr(self, name), int, lowest=1)
         check_number("channels", self.channels, int, lowest=2)
         check_number("cells", self.cells, int, lowest=3)  # normal cells besides the two reduce cells
         check_number("seed", self.seed, int, lowest=0)
-        if self.image_size is not None:
-            check_number("image_size", self.image_size, int, lowest=1)
         for name in ("learning_rate", "alpha_learning_rate", "budget_ascent"):
             check_number(name, getattr(self, name), float, above=0)
         for name in ("weight", "weight_decay", "alpha_weight_decay"):

@@ -1,0 +1,135 @@
+"""What a data set is and how it is divided, kept with whatever was made of it.
+
+Weights, thresholds and choices have seen some images of a data set. Whoever uses them later needs the same division, or
+judges on images that they were made from. So the division belongs to the data: a `SplitRecord` stands in every trained
+supernet, run and selected network, its seed is taken from there, and data that changed since is refused.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+BY_CLASS, AT_RANDOM = "by class/1", "at random/1"  # rules of `splitting.plan_parts`; the number counts their versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupDigest:
+    """One group of images that a data set comes with, as short texts.
+
+    Attributes:
+      count: of images.
+      fingerprint_of: what images are told apart by: their contents, or their names and sizes.
+      images: which images these are, in whatever order.
+      labelled: which images with which labels, in whatever order; as `images` where labels are inside the images.
+      ordered: the same in their order.
+    """
+
+    count: int
+    fingerprint_of: str
+    images: str
+    labelled: str
+    ordered: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRecord:
+    """A data set and its division.
+
+    Attributes:
+      rule: of the division.
+      seed: of the division.
+      parts: how many images each part has: train, validation, calibration, test.
+      form: of the images as they are stored, such as `28x28x1 uint8`.
+      classes: K.
+      class_names: K names, where the data set has them.
+      groups: the groups that the data set comes with, by name.
+    """
+
+    rule: str
+    seed: int
+    parts: dict[str, int]
+    form: str
+    classes: int
+    class_names: tuple[str, ...] | None
+    groups: dict[str, GroupDigest]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the record as JSON holds it."""
+        return dataclasses.asdict(self)
+
+    def difference(self, other: "SplitRecord") -> str | None:
+        """Says what another data set has instead of this one, the first that differs, or None where they are equal.
+
+        Seeds may differ: they are of the division, not of the data.
+
+        Args:
+          other: of the data at hand.
+
+        Returns:
+          A clause such as `301 training images instead of 300`.
+        """
+        if set(self.groups) != set(other.groups):
+            return f"{_listed(sorted(other.groups))} instead of {_listed(sorted(self.groups))}"
+        for name, before in self.groups.items():
+            count = other.groups[name].count
+            if count != before.count:
+                return f"{count:,} {name} images instead of {before.count:,}"
+        if self.form != other.form:
+            return f"images of {other.form} instead of {self.form}"
+        if self.classes != other.classes:
+            return f"{other.classes} classes instead of {self.classes}"
+        if self.class_names != other.class_names:
+            return _renamed(self.class_names, other.class_names)
+        for what, clause in (
+            ("fingerprint_of", "{name} images of another size in bytes"),
+            ("images", "as many {name} images, but other ones"),
+            ("labelled", "the same {name} images with other labels"),
+            ("ordered", "the same {name} images in another order"),
+        ):
+            for name, before in self.groups.items():
+                if getattr(before, what) != getattr(other.groups[name], what):
+                    return clause.format(name=name)
+        if (self.rule, self.parts) != (other.rule, other.parts):
+            return f"images divided {other.rule} into {_sizes(other.parts)} instead of {self.rule} {_sizes(self.parts)}"
+        return None
+
+
+def digest_group(fingerprints: np.ndarray, labels: np.ndarray | None, *, fingerprint_of: str) -> GroupDigest:
+    """Returns the digest of a group of images.
+
+    Args:
+      fingerprints: uint64[N], of each image.
+      fingerprint_of: what they are of.
+      labels: int[N]; None where they are inside what fingerprints are of.
+    """
+    pairs = fingerprints if labels is None else np.column_stack([fingerprints, labels.astype(np.uint64)])
+    return GroupDigest(
+        count=len(fingerprints),
+        fingerprint_of=fingerprint_of,
+        images=_digest(np.sort(fingerprints)),
+        labelled=_digest(pairs[np.lexsort(np.atleast_2d(pairs.T))]),
+        ordered=_digest(pairs),
+    )
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(values, "<u8").tobytes(), digest_size=12).hexdigest()
+
+
+def _renamed(before: tuple[str, ...] | None, now: tuple[str, ...] | None) -> str:
+    if before is None or now is None:
+        return f"classes {'without' if now is None else 'with'} names"
+    number = next(number for number, (a, b) in enumerate(zip(before, now, strict=True)) if a != b)
+    return f"class {number} called {now[number]!r} instead of {before[number]!r}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(f"{name} images" for name in names)
+
+
+def _sizes(parts: dict[str, int]) -> str:
+    return " / ".join(f"{count:,}" for count in parts.values())
