@@ -52,7 +52,7 @@ class Experiment:
     search: DnasSettings
     """Of all searches; data set, seed, hardware, weight and predictor are replaced."""
     retrain: RetrainSettings
-    """Of all retraining; data set, seed and genotype are replaced."""
+    """Of all retraining; data set, seed, its split and genotype are replaced."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One search of each kind for each."""
     hardware: tuple[str, ...] = (*PARADIGMS, *DEVICES)
@@ -113,7 +113,7 @@ def compare(experiment: Experiment, console: Console) -> list[Found]:
                 jobs.append(("roofline", name, on_hardware))
         for guide, hardware, settings in jobs:
             folder = experiment.out / "-".join(filter(None, (guide, hardware, f"seed{seed}")))
-            code = _searched(dataclasses.replace(settings, seed=seed), folder / "search", console)
+            code = _searched(dataclasses.replace(settings, seed=seed, split_seed=seed), folder / "search", console)
             accuracy = _retrained(experiment, code, seed, console)
             seconds = folder / SECONDS
             taken = float(seconds.read_text()) if seconds.is_file() else None
@@ -167,7 +167,7 @@ def _retrained(experiment: Experiment, code: str, seed: int, console: Console) -
     """Returns the test accuracy of a network, which is trained unless it is there; equal networks are trained once."""
     workdir = experiment.out / "retrained" / f"{''.join(code.split())}-seed{seed}"
     if not (workdir / "result.json").is_file():
-        settings = dataclasses.replace(experiment.retrain, genotype=code, seed=seed)
+        settings = dataclasses.replace(experiment.retrain, genotype=code, seed=seed, split_seed=seed)
         retrain(settings, workdir=workdir, resume=WorkDir(workdir).holds_run, console=console)
     return json.loads((workdir / "result.json").read_text())["test_accuracy"]
 

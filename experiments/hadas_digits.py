@@ -34,7 +34,7 @@ class Experiment:
     out: Path = Path("runs/hadas_digits")
     """Work directories are made in this folder; runs that are there already are continued."""
     settings: tyro.conf.OmitArgPrefixes[Settings] = field(default_factory=Settings)
-    """Of the runs; the seed is replaced."""
+    """Of the runs; the seed and that of the split are replaced."""
 
 
 def best_static(result: Result, accuracy: float) -> Performance:
@@ -66,7 +66,7 @@ def main(experiment: Experiment) -> None:
         table.add_column(name, justify="right")
     for seed in experiment.seeds:
         workdir = experiment.out / f"seed{seed}"
-        settings = dataclasses.replace(experiment.settings, seed=seed)
+        settings = dataclasses.replace(experiment.settings, seed=seed, split_seed=seed)
         result = search(settings, workdir=workdir, resume=WorkDir(workdir).holds_run)
         for level in result.levels:
             found = level.exits_and_clocks["deployable"].test["deployable"]

@@ -13,7 +13,7 @@ from tiny_hadas import TINY
 
 from hadas_jax.data import Stream, load_dataset
 from hadas_jax.loop import DivergenceError, scanned
-from hadas_jax.methods import TrainingRun, TrainSettings, training_run
+from hadas_jax.methods import TrainingRun, TrainSettings, data_settings
 from hadas_jax.methods.training_run import accuracies
 from hadas_jax.supernet import initialise
 from hadas_jax.trained import TrainedSupernet, save_trained
@@ -107,7 +107,7 @@ def streamed_images(tmp_path, monkeypatch):
         for number in range(30):
             pixels = class_image(label, rng, height=8, width=8, channels=3)
             Image.fromarray(pixels).save(tmp_path / "images" / str(label) / f"{number}.png")
-    monkeypatch.setattr(training_run, "load_dataset", partial(load_dataset, in_memory_bytes=1))
+    monkeypatch.setattr(data_settings, "load_dataset", partial(load_dataset, in_memory_bytes=1))
     return f"folder:{tmp_path / 'images'}"
 
 

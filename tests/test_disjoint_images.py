@@ -1,0 +1,323 @@
+"""No image is judged on that a weight, a statistic, a threshold or a choice has seen, whichever commands follow."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_hadas import TINY
+from tiny_search import SETTINGS, listed
+
+from hadas_jax.commands import search
+from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
+from hadas_jax.deploy.source import data_of
+from hadas_jax.export_commands import fine_tune, materialise_network
+from hadas_jax.methods import TrainingRun, TrainSettings
+from hadas_jax.methods.eh_dnas import DnasRun, DnasSettings
+from hadas_jax.methods.retrain import RetrainRun
+from hadas_jax.methods.retrain_settings import RetrainSettings
+from hadas_jax.methods.training_run import accuracies
+from hadas_jax.methods.warm_start import load_backbones
+from hadas_jax.select_commands import select_network
+from hadas_jax.spaces.architecture_text import read_architecture
+from hadas_jax.spaces.darts import format_code
+from hadas_jax.supernet import initialise
+from hadas_jax.train_commands import train
+from hadas_jax.trained import load_trained, save_trained
+
+DARTS_V2 = format_code(read_architecture("DARTS_V2"))
+PARTS = ("train", "validation", "calibration", "test")
+
+
+def seen_in(splits):
+    """The images of every part, as sets of bytes."""
+    return {name: {image.tobytes() for image in np.asarray(getattr(splits, name).images)} for name in PARTS}
+
+
+def assert_disjoint(stages):
+    """Test images are none of the others, and validation and calibration none of training, over all stages."""
+    found = [seen_in(splits) for splits in stages]
+    trained, chosen, tested = (
+        set().union(*(parts[name] for parts in found for name in names))
+        for names in (("train",), ("validation", "calibration"), ("test",))
+    )
+    assert not tested & (trained | chosen)
+    assert not chosen & trained
+    assert all((trained, chosen, tested))
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    """(own validation, own test) -> name of a set of different images in three classes."""
+    place = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+
+    def images(count):
+        return {"images": rng.integers(0, 256, (count, 8, 8, 1), np.uint8), "labels": np.arange(count) % 3}
+
+    found = {}
+    for own_test in (False, True):
+        path = place / f"{own_test}.npz"
+        test = {f"test_{name}": array for name, array in images(30).items()} if own_test else {}
+        np.savez(path, **images(90), **test)
+        found[own_test] = f"npz:{path}"
+    return found
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """Parameters of the tiny space that nobody trained, by its number of classes."""
+    shapes = jax.eval_shape(lambda: initialise(TINY.adapt(in_channels=1, classes=3, image_size=8), jax.random.key(0)))
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def command(settings, *, fine_tune=True):
+    """What hadas train (or else hadas search) reads, without any training."""
+    with listed():
+        return TrainingRun(settings, fine_tune=fine_tune)
+
+
+SEEDS, EVALUATED = st.integers(0, 3), st.sampled_from([None, 3, 7, 50])
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    own_test=st.booleans(),
+    split_seed=st.none() | SEEDS,
+    first=st.tuples(SEEDS, EVALUATED),
+    then=st.lists(st.tuples(st.sampled_from(["train", "exits", "search"]), SEEDS, EVALUATED), min_size=1, max_size=3),
+)
+def test_commands_that_follow_another_take_its_division(
+    own_test, split_seed, first, then, datasets, untrained, tmp_path_factory
+):
+    place = tmp_path_factory.mktemp("checkpoints")
+    base = TrainSettings(
+        dataset=datasets[own_test], space="tiny", split_seed=split_seed, seed=first[0], evaluation_images=first[1]
+    )
+    run = command(base)
+    stages = [run.splits]
+    for number, (kind, seed, images) in enumerate(then):
+        checkpoint = place / str(number)
+        save_trained(checkpoint, run.described(untrained, {}))
+        changed = dataclasses.replace(
+            base,
+            checkpoint=str(checkpoint),
+            split_seed=None,
+            seed=seed,
+            evaluation_images=images,
+            epochs=1 if kind == "train" else 0,
+        )
+        run = command(changed, fine_tune=kind != "search")
+        stages.append(run.splits)
+    assert_disjoint(stages)
+    assert all(splits.record == stages[0].record for splits in stages)
+
+
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(split_seed=SEEDS, seed=SEEDS, images=EVALUATED, own_test=st.booleans())
+def test_a_genotype_is_retrained_on_the_division_that_it_was_found_on(
+    split_seed, seed, images, own_test, datasets, tmp_path_factory
+):
+    found = DnasRun(DnasSettings(dataset=datasets[own_test], split_seed=split_seed, weight=0.0, channels=2, cells=3))
+    path = tmp_path_factory.mktemp("search") / "genotype.json"
+    content = {
+        "form": "hadas_jax.genotype/1",
+        "genotype": DARTS_V2,
+        "code": DARTS_V2,
+        "hardware": "generic",
+        "images_per_s": 1.0,
+        "energy_mj": None,
+        "clocks_mhz": None,
+        "within_budgets": True,
+        "code_without_budgets": DARTS_V2,
+        "alpha": np.zeros((28, 8)).tolist(),
+        "data": found.splits.record.as_json(),
+    }
+    path.write_text(json.dumps(content))
+    settings = RetrainSettings(
+        dataset=datasets[own_test], genotype=str(path), seed=seed, evaluation_images=images, channels=2, cells=3
+    )
+    assert_disjoint([found.splits, RetrainRun(settings).splits])
+    with pytest.raises(ValueError, match=f"--split-seed {split_seed + 1}: expected none beside --genotype"):
+        RetrainRun(dataclasses.replace(settings, split_seed=split_seed + 1))
+
+
+def changed_sets(path):
+    """Names of data sets that are those of a file, changed."""
+    with np.load(path) as file:
+        images, labels = file["images"], file["labels"]
+    variants = {
+        "91 training images instead of 90": (np.append(images, images[:1] ^ 1, 0), np.append(labels, 0)),
+        "the same training images with other labels": (images, np.roll(labels, 1)),
+        "the same training images in another order": (images[::-1], labels[::-1]),
+        "class 1 called 'b' instead of 'x'": (images, labels),
+    }
+    for difference, (pixels, classes) in variants.items():
+        names = {"class_names": np.array(["a", "b", "c"])} if "called" in difference else {}
+        np.savez(path.with_name("changed.npz"), images=pixels, labels=classes, **names)
+        yield difference, f"npz:{path.with_name('changed.npz')}"
+
+
+@pytest.mark.parametrize("kind", ["train", "exits", "search"])
+def test_data_that_changed_since_are_refused(kind, untrained, tmp_path):
+    rng = np.random.default_rng(1)
+    path = tmp_path / "data.npz"
+    names = np.array(["a", "x", "c"])
+    arrays = {"images": rng.integers(0, 256, (90, 8, 8, 1), np.uint8), "labels": np.arange(90) % 3}
+    np.savez(path, **arrays, class_names=names)
+    base = TrainSettings(dataset=f"npz:{path}", space="tiny")
+    save_trained(tmp_path / "net", command(base).described(untrained, {}))
+    again = dataclasses.replace(base, checkpoint=str(tmp_path / "net"), epochs=1 if kind == "train" else 0)
+    for difference, dataset in changed_sets(path):
+        wanted = difference if "called" in difference else None
+        with pytest.raises(ValueError, match=r"expected the images that --checkpoint .* was made of, got") as error:
+            command(dataclasses.replace(again, dataset=dataset), fine_tune=kind != "search")
+        assert (wanted or difference) in str(error.value) or "classes without names" in str(error.value)
+
+
+def test_a_supernet_may_be_trained_further_on_images_that_it_never_saw(untrained, datasets, tmp_path):
+    first = command(TrainSettings(dataset=datasets[False], space="tiny"))
+    save_trained(tmp_path / "net", first.described(untrained, {}))
+    other = TrainSettings(dataset=datasets[True], space="tiny", checkpoint=str(tmp_path / "net"), epochs=1)
+    second = command(other)
+    save_trained(tmp_path / "further", second.described(untrained, {}))
+    seen = load_trained(tmp_path / "further").seen
+    assert set(seen.tolist()) == set(first.splits.fingerprints.tolist()) | set(second.splits.fingerprints.tolist())
+    # What was seen first is still known: going back to it in another division is refused.
+    with pytest.raises(ValueError, match="expected the images that --checkpoint"):
+        command(dataclasses.replace(other, dataset=datasets[False], checkpoint=str(tmp_path / "further")))
+    with pytest.raises(ValueError, match="expected the images that --checkpoint"):
+        command(dataclasses.replace(other, epochs=0), fine_tune=False)
+
+
+def test_a_division_of_ones_own_is_refused_beside_a_checkpoint():
+    with pytest.raises(ValueError, match="--split-seed and --checkpoint: expected one of them, got both"):
+        TrainSettings(checkpoint="runs/x/supernet", split_seed=1)
+
+
+def test_a_supernet_of_an_earlier_version_is_refused(untrained, datasets, tmp_path):
+    run = command(TrainSettings(dataset=datasets[False], space="tiny"))
+    without = dataclasses.replace(run.described(untrained, {"settings": {"seed": 0}}), data=None)
+    save_trained(tmp_path / "old", without)
+    with pytest.raises(ValueError, match="expected a supernet that says which images trained it"):
+        command(TrainSettings(dataset=datasets[False], checkpoint=str(tmp_path / "old"), epochs=0), fine_tune=False)
+    save_trained(tmp_path / "imported", dataclasses.replace(without, details={}))
+    imported = TrainSettings(dataset=datasets[False], checkpoint=str(tmp_path / "imported"), epochs=0)
+    assert command(imported, fine_tune=False).splits.record == run.splits.record
+
+
+def test_backbones_that_were_chosen_on_another_division_are_no_warm_start(datasets, tmp_path):
+    run = command(TrainSettings(dataset=datasets[False], space="tiny"))
+    other = command(TrainSettings(dataset=datasets[False], space="tiny", split_seed=1))
+    genome = run.space.smallest_genome.tolist()
+    path = tmp_path / "front.json"
+    path.write_text(json.dumps({"designs": [{"genome": genome}], "data": other.splits.record.as_json()}))
+    with pytest.raises(ValueError, match="expected backbones chosen on images divided with seed 0 as here, got seed 1"):
+        load_backbones([str(path)], run.space, record=run.splits.record)
+    assert load_backbones([str(path)], run.space, record=other.splits.record).tolist() == [genome]
+
+
+def without_test_columns(path):
+    """The rows of front.csv but for what is measured on the test split."""
+    rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    kept = [number for number, name in enumerate(rows[0]) if "test" not in name]
+    return [[row[number] for number in kept] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    """Everything from the data to a fine-tuned network, on images that differ in the test set alone."""
+    rng = np.random.default_rng(2)
+    base = rng.integers(0, 256, (3, 8, 8, 1))
+
+    def images(count, strength, seed):
+        labels = np.arange(count) % 3
+        noise = np.random.default_rng(seed).integers(-strength, strength + 1, (count, 8, 8, 1))
+        return np.clip(base[labels] + noise, 0, 255).astype(np.uint8), labels
+
+    runs = []
+    for number in range(2):
+        place = tmp_path_factory.mktemp(f"run{number}")
+        (train, labels), (test, test_labels) = images(240, 150, 3), images(60, 60 + 150 * number, 4 + number)
+        np.savez(place / "data.npz", images=train, labels=labels, test_images=test, test_labels=test_labels)
+        with listed():
+            settings = dataclasses.replace(SETTINGS, dataset=f"npz:{place / 'data.npz'}", batch=64)
+            result = search(settings, workdir=place / "search")
+            architecture = select_network(place / "search")
+            materialise_network(place / "search")
+            tuned = fine_tune(
+                FineTuneSettings(network=str(place / "search" / "network"), epochs=1), workdir=place / "tuned"
+            )
+            splits = data_of(architecture)
+        runs.append(SimpleNamespace(place=place, result=result, tuned=tuned, splits=splits))
+    return runs
+
+
+@pytest.mark.slow
+def test_test_images_change_nothing_but_what_is_measured_on_them(two_runs):
+    one, other = two_runs
+    assert not seen_in(one.splits)["test"] & seen_in(other.splits)["test"]
+    fronts = [without_test_columns(run.place / "search" / "front.csv") for run in two_runs]
+    assert fronts[0] == fronts[1]
+    weights = [load_trained(run.place / "search" / "supernet").params for run in two_runs]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *weights))
+    assert one.result.largest_test_accuracy != other.result.largest_test_accuracy
+    for name in ("thresholds", "selection", "genome", "exits", "clocks_mhz"):
+        assert getattr(one.tuned.network.architecture, name) == getattr(other.tuned.network.architecture, name)
+    assert jax.tree.all(jax.tree.map(np.array_equal, one.tuned.network.weights, other.tuned.network.weights))
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """A supernet that knows random labels of 600 random images by heart: the place, and its accuracy on them."""
+    place, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    np.savez(
+        place / "noise.npz",
+        images=rng.integers(0, 256, (600, 8, 8, 1), np.uint8),
+        labels=rng.permutation(np.arange(600) % 3),
+    )
+    settings = TrainSettings(
+        dataset=f"npz:{place / 'noise.npz'}",
+        space="tiny",
+        epochs=150,
+        exit_epochs=10,
+        batch=64,
+        augmentation="none",
+        label_smoothing=0.0,
+        learning_rate=0.2,
+    )
+    with listed():
+        trained = train(settings, workdir=place / "trained").trained
+        run = TrainingRun(settings)
+        known = accuracies(run.judge(trained.params), run.space.largest_genome[None], run.splits.train)[0, -1]
+    return place, float(known)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [None, 60, 30])
+@pytest.mark.parametrize("seed", range(5))
+def test_random_labels_are_guessed_by_chance_whatever_the_seed(seed, images, noise):
+    place, known = noise
+    assert known > 0.6  # so that an image which was trained on would show
+    settings = dataclasses.replace(
+        SETTINGS,
+        dataset=f"npz:{place / 'noise.npz'}",
+        space=None,
+        checkpoint=str(place / "trained" / "supernet"),
+        seed=seed,
+        evaluation_images=images,
+        batch=64,
+    )
+    with listed():
+        result = search(settings, workdir=place / f"search-{seed}-{images}")
+    count = 90 if images is None else images
+    error = np.sqrt(1 / 3 * 2 / 3 / count)
+    found = [result.largest_test_accuracy, result.smallest_test_accuracy]
+    found += [design.test["deployable"].accuracy for design in result.designs]
+    assert np.abs(np.array(found[:2]) - 1 / 3).max() < 3 * error
+    assert np.abs(np.mean(found) - 1 / 3) < 3 * error
