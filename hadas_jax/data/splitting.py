@@ -165,6 +165,7 @@ def split(
     normalisation: Normalisation | None = None,
     classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Splits:
     """Splits arrays by class into train, validation, calibration and test.
 
@@ -180,6 +181,7 @@ def split(
       normalisation: mean and deviation of every channel; those of the training images where None.
       classes: K; one more than the largest label where None.
       class_names: K names.
+      notes: on what was left out of the data set.
 
     Raises:
       ValueError: a class is too small to be in all parts, images that are constant, or a wrong normalisation.
@@ -214,4 +216,5 @@ def split(
         mean=used[0],
         deviation=used[1],
         class_names=class_names,
+        notes=notes,
     )

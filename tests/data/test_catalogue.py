@@ -138,7 +138,10 @@ def test_missing_arrays_are_refused_with_those_found(save):
 BAD = {
     "other lengths": ({"labels": LABELS[:-1]}, "labels: expected one for each of 60 images, got shape (59,)"),
     "labels of another rank": ({"labels": LABELS[:, None]}, "got shape (60, 1)"),
-    "a label too large": ({"labels": with_value(LABELS, 7, 4)}, "4 classes and label 4 at index 7"),
+    "a label too large": (
+        {"labels": with_value(LABELS, 7, 4)},
+        "got 0, 1, 2, 4 (label 4 at index 7)",
+    ),
     "a negative label": ({"labels": with_value(LABELS, 9, -1)}, "label -1 at index 9"),
     "a gap in the labels": ({"labels": LABELS * 2}, "label 4 at index 2"),
     "labels in floating point": ({"labels": LABELS * 1.0}, "labels: expected integers, got float64"),
@@ -149,7 +152,7 @@ BAD = {
     "no images": ({"images": IMAGES[:0], "labels": LABELS[:0]}, "got shape (0, 6, 6, 2)"),
     "images of whole numbers": ({"images": IMAGES.astype(np.int32)}, "uint8 or floating values, got int32"),
     "images of text": ({"images": IMAGES.astype(str)}, "uint8 or floating values, got <U"),
-    "one class": ({"labels": LABELS * 0}, "1 classes and one class alone"),
+    "one class": ({"labels": LABELS * 0}, "labels: expected at least two classes, got 0 alone"),
     "a class too small": (
         {"labels": np.where(np.arange(COUNT) < 6, 1, 0)},
         "expected at least 7 images of every class to split, got 6",
@@ -168,7 +171,10 @@ BAD |= {
         {"test_images": IMAGES[:9]},
         "expected both test_images and test_labels, got images, labels, test_images",
     ),
-    "a test label too large": (TEST | {"test_labels": LABELS[:9] + 1}, "expected 0 .. 2; got 3 classes and label 3"),
+    "a test label too large": (
+        TEST | {"test_labels": LABELS[:9] + 1},
+        "expected 0 .. 2 as among the training",
+    ),
     "test images of another size": (TEST | {"test_images": IMAGES[:9, :5, :5]}, "got uint8 (5, 5, 2)"),
     "test images of another type": (TEST | {"test_images": IMAGES[:9] / 255}, "got float32 (6, 6, 2)"),
     "too few names": ({"class_names": np.array(["a", "b"])}, "class_names: expected 3 strings, one for each class"),

@@ -7,6 +7,7 @@ from PIL import Image
 from hadas_jax.data import Stream, load_dataset
 
 CLASSES = ("cat", "dog", "eel")
+SKIP = "--skip-unreadable leaves them out"
 
 
 def save(path, *, size=(6, 6), channels=3, seed=0):
@@ -104,7 +105,7 @@ def test_annotations_of_unknown_classes_are_refused_with_their_line(tmp_path):
     (tmp_path / "val" / "val_annotations.txt").write_text("")
     assert "expected a line for each image, got none" in refused(tmp_path)
     (tmp_path / "val" / "val_annotations.txt").write_text("gone.png\tcat\n")
-    assert refused(tmp_path) == "DIR: expected images of 8 bits, cannot read 1: DIR/val/images/gone.png"
+    assert refused(tmp_path) == f"DIR: expected images of 8 bits, cannot read 1: DIR/val/images/gone.png; {SKIP}"
 
 
 def test_grey_images_have_one_channel_and_mixed_ones_three(tmp_path):
@@ -138,15 +139,15 @@ def test_unreadable_images_are_named(tmp_path):
     fill(tmp_path, 10)
     for number in (3, 5, 7, 8):
         (tmp_path / "dog" / f"{number}.png").write_bytes(b"broken")
-    expected = "DIR: expected images of 8 bits, cannot read 4: DIR/dog/3.png, DIR/dog/5.png, DIR/dog/7.png and 1 more"
-    assert refused(tmp_path) == expected
+    named = "DIR/dog/3.png, DIR/dog/5.png, DIR/dog/7.png and 1 more"
+    assert refused(tmp_path) == f"DIR: expected images of 8 bits, cannot read 4: {named}; {SKIP}"
 
 
 def test_truncated_images_are_named(tmp_path):
     fill(tmp_path, 10, size=(30, 30))
     path = tmp_path / "dog" / "3.png"
     path.write_bytes(path.read_bytes()[:1000])
-    assert refused(tmp_path) == "DIR: expected images of 8 bits, cannot read 1: DIR/dog/3.png"
+    assert refused(tmp_path) == f"DIR: expected images of 8 bits, cannot read 1: DIR/dog/3.png; {SKIP}"
 
 
 def test_folders_without_enough_classes_are_refused(tmp_path):
@@ -167,17 +168,23 @@ def test_classes_without_images_are_refused(tmp_path):
 def test_classes_that_training_lacks_are_refused(tmp_path):
     fill(tmp_path / "train", 10)
     fill(tmp_path / "test", 2, classes=("cat", "yak"))
-    assert refused(tmp_path) == "DIR/test: expected the classes of the training images, got yak beside them"
+    assert (
+        refused(tmp_path)
+        == "DIR/test: expected the classes of the training images, got yak beside them; rename or remove them"
+    )
 
 
 def test_folders_beside_train_that_are_no_parts_are_refused(tmp_path):
     fill(tmp_path / "train", 10)
     fill(tmp_path / "tset", 2)
-    assert refused(tmp_path) == "DIR: expected train, val and test alone beside each other, got tset"
+    message = (
+        "DIR: expected train, val and test alone beside each other, got tset; name folders so or move them elsewhere"
+    )
+    assert refused(tmp_path) == message
     shutil.rmtree(tmp_path / "tset")
     for name in ("val", "valid"):
         fill(tmp_path / name, 2)
-    assert refused(tmp_path) == "DIR: expected one validation folder, got val, valid"
+    assert refused(tmp_path) == "DIR: expected one val folder, got val, valid; move all but one elsewhere"
 
 
 def test_classes_that_are_too_small_are_refused(tmp_path):
