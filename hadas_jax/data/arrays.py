@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hadas_jax.data.notes import counted, some
 from hadas_jax.data.record import SplitRecord
 
 if TYPE_CHECKING:
     from hadas_jax.data.stream import Stream
 
+_NAMED_CLASSES = 10
 _CHUNK = 1024  # images whose values are counted at once
 
 
@@ -79,6 +81,7 @@ class Splits:
       record: what the data set is and how it is divided, whatever part of it is evaluated on.
       fingerprints: uint64[n], of all different images of the data set, rising.
       class_names: K names, where the data set has them.
+      notes: what was left out of the data set and why, and what was taken for what, in a clause each.
     """
 
     train: "LabelledImages | Stream"
@@ -92,20 +95,26 @@ class Splits:
     record: SplitRecord
     fingerprints: np.ndarray = field(repr=False)
     class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int:
         """Height and width in pixels."""
         return self.validation.images.shape[1]
 
-    def summary(self) -> str:
-        """Returns what was read, in one line."""
-        return f"{self.classes} classes"
-
     @property
     def channels(self) -> int:
         """C."""
         return self.validation.images.shape[3]
+
+    def summary(self) -> str:
+        """Returns one line about the data set: classes, images, parts and what was left out."""
+        named = "" if self.class_names is None else f" ({some(self.class_names, most=_NAMED_CLASSES)})"
+        kind = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels")
+        images = f"{self.classes} classes{named}, {self.image_size}x{self.image_size} pixels, {kind}"
+        evaluated = {"validation": self.validation, "calibration": self.calibration, "test": self.test}
+        counts = ", ".join(f"{part.count:,} {name}" for name, part in evaluated.items())
+        return "; ".join([images, f"{counted(self.train.count, 'image')} to train on, {counts}", *self.notes])
 
 
 def check_arrays(
@@ -153,13 +162,18 @@ def check_labels(labels: np.ndarray, *, source: str, classes: int | None = None)
     Raises:
       ValueError: a label out of range, a class without images, or one class alone.
     """
-    found = len(np.unique(labels))
-    known = found if classes is None else classes
+    found = np.unique(labels)
+    known = len(found) if classes is None else classes
+    if known < 2:
+        raise ValueError(f"{source}: labels: expected at least two classes, got {some(found) or 'none'} alone")
     wrong = np.flatnonzero((labels < 0) | (labels >= known))
-    if wrong.size or known < 2:
-        where = f"label {labels[wrong[0]]} at index {wrong[0]}" if wrong.size else "one class alone"
-        wanted = "every class of 0 .. K - 1, at least two" if classes is None else f"0 .. {classes - 1}"
-        raise ValueError(f"{source}: labels: expected {wanted}; got {found} classes and {where}")
+    if wrong.size and classes is None:
+        got = f"{some(found, most=_NAMED_CLASSES)} (label {labels[wrong[0]]} at index {wrong[0]})"
+        advice = "renumber them: np.unique(labels, return_inverse=True)[1]"
+        raise ValueError(f"{source}: labels: expected 0 .. K - 1 without gaps, got {got}; {advice}")
+    if wrong.size:
+        got = f"label {labels[wrong[0]]} at index {wrong[0]}"
+        raise ValueError(f"{source}: labels: expected 0 .. {known - 1} as among the training images, got {got}")
     return known
 
 

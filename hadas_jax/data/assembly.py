@@ -1,11 +1,12 @@
 """From sources of images to splits: in memory where the training images fit, as a stream where they do not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hadas_jax.data.arrays import LabelledImages, Splits, channel_statistics, check_labels
-from hadas_jax.data.sources import Source, read_images
+from hadas_jax.data.notes import some
+from hadas_jax.data.sources import SKIPPING, Source, read_images, readable, unreadable_note
 from hadas_jax.data.splitting import (
     HELD_OUT,
     TEST,
@@ -39,6 +40,8 @@ class Sources:
       image_size: height and width of all images, where they are square and of one size.
       classes: K.
       class_names: K names or None.
+      notes: on what was left out and why, in a clause each.
+      unreadable: names of images that were left out because they cannot be read.
     """
 
     name: str
@@ -48,6 +51,13 @@ class Sources:
     image_size: int | None
     classes: int
     class_names: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """Notes, with one on what cannot be read."""
+        return (*self.notes, *unreadable_note(self.unreadable))
 
 
 def assemble(
@@ -59,6 +69,7 @@ def assemble(
     normalisation: Normalisation | None,
     in_memory_bytes: int,
     evaluation_images: int | None,
+    skip_unreadable: bool = False,
 ) -> Splits:
     """Returns the splits of a data set; arguments as those of `load_dataset`.
 
@@ -82,22 +93,26 @@ def assemble(
             evaluation_images=evaluation_images,
         )
 
-    def read(source: Source | None) -> tuple[np.ndarray, np.ndarray] | None:
-        return None if source is None else _read(source, np.arange(len(source)), size, sources)
+    if skip_unreadable:
+        sources = _without_unreadable(sources)
 
-    images, labels = _read(train, np.arange(len(train)), size, sources)
+    def read(source: Source) -> tuple[np.ndarray, np.ndarray]:
+        return _read(source, np.arange(len(source)), size, sources, advice=SKIPPING)
+
+    images, labels = read(sources.train)
     return split(
         images,
         labels,
         seed=seed,
         source=sources.name,
-        held_out=read(sources.held_out),
-        test=read(sources.test),
+        held_out=None if sources.held_out is None else read(sources.held_out),
+        test=None if sources.test is None else read(sources.test),
         evaluation_images=evaluation_images,
         normalisation=normalisation,
         classes=sources.classes,
         class_names=sources.class_names,
         identity=_identity(sources),
+        notes=sources.all_notes,
     )
 
 
@@ -117,8 +132,31 @@ def _identity(sources: Sources) -> Identity:
     )
 
 
-def _read(source: Source, rows: np.ndarray, size: int, sources: Sources) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = read_images(source, rows, size=size, name=sources.name)
+def _without_unreadable(sources: Sources) -> Sources:
+    failed = list(sources.unreadable)
+
+    def keep(source: Source, part: str) -> Source:
+        kept, failures = readable(source)
+        failed.extend(failures)
+        if not len(kept) or (part == "training" and _classes_of(kept) != _classes_of(source)):
+            lost = "none of them" if not len(kept) else "none of a class"
+            raise ValueError(f"{sources.name}: expected {part} images that can be read, got {lost}: {some(failures)}")
+        return kept
+
+    train = keep(sources.train, "training")
+    held_out = None if sources.held_out is None else keep(sources.held_out, "validation")
+    test = None if sources.test is None else keep(sources.test, "test")
+    return replace(sources, train=train, held_out=held_out, test=test, unreadable=tuple(failed))
+
+
+def _classes_of(source: Source) -> set[int]:
+    return set() if source.labels is None else set(source.labels.tolist())
+
+
+def _read(
+    source: Source, rows: np.ndarray, size: int, sources: Sources, *, advice: str = "remove them"
+) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = read_images(source, rows, size=size, name=sources.name, advice=advice)
     check_labels(labels, source=sources.name, classes=sources.classes)
     return images, labels
 
@@ -175,4 +213,5 @@ def _streamed(
         record=record,
         fingerprints=identity.all,
         class_names=sources.class_names,
+        notes=sources.all_notes,
     )

@@ -34,6 +34,7 @@ def load_dataset(
     normalisation: Normalisation | None = None,
     in_memory_bytes: int = 2**31,
     evaluation_images: int | None = None,
+    skip_unreadable: bool = False,
 ) -> Splits:
     """Loads and splits a data set. Nothing is downloaded.
 
@@ -59,6 +60,8 @@ def load_dataset(
       in_memory_bytes: the most bytes of training images that are held in memory.
       evaluation_images: the most images of validation, calibration and test each, chosen of these parts; training
         images stay the same.
+      skip_unreadable: whether files and records that cannot be read as images are left out before the data set is cut
+        into parts, instead of refused. Of a stream's images, files whose headers cannot be read are left out.
 
     Raises:
       ValueError: an unknown name, or data that is not there or not as it is expected.
@@ -83,7 +86,7 @@ def load_dataset(
             evaluation_images=evaluation_images,
         )
     if name.startswith(_FOLDER):
-        sources = open_folder(Path(name.removeprefix(_FOLDER)))
+        sources = open_folder(Path(name.removeprefix(_FOLDER)), skip_unreadable=skip_unreadable)
     elif name.startswith(PREFIX) or name in SHORT_NAMES:
         sources = open_prepared(name.removeprefix(PREFIX), None if data_dir is None else Path(data_dir))
     else:
@@ -96,4 +99,5 @@ def load_dataset(
         normalisation=normalisation,
         in_memory_bytes=in_memory_bytes,
         evaluation_images=evaluation_images,
+        skip_unreadable=skip_unreadable,
     )

@@ -3,17 +3,30 @@
 Shapes: H, W height and width, C channels (1 or 3), all uint8.
 """
 
+import functools
 import io
-import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
-FILE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from hadas_jax.data.notes import shown
+
+_OTHER_FORMATS = frozenset(  # documents, drawings, videos and fields of numbers, and what Pillow writes alone
+    ("BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF")
+)
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+_TURNS = {  # EXIF's orientations, from 2: how the stored pixels become what viewers show
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)  # orientations that exchange height and width
 _AREA = (0.08, 1.0)  # of a random crop, as shares of the image
 _ASPECT = (3 / 4, 4 / 3)
 _TRIES = 10
@@ -27,26 +40,35 @@ class ImageError(ValueError):
     """
 
     def __init__(self, image: str) -> None:
-        super().__init__(f"expected an image of 8 bits, cannot read {image}")
+        super().__init__(f"expected an image of 8 bits, cannot read {shown(image)}")
         self.image = image
 
 
+@functools.cache
+def file_endings() -> frozenset[str]:
+    """Returns the endings, in lower case, of files that may be images of 8 bits, as many as this Pillow reads."""
+    Image.init()
+    return frozenset(ending for ending, form in Image.registered_extensions().items() if form not in _OTHER_FORMATS)
+
+
 def read_header(path: Path) -> tuple[int, int, int]:
-    """Returns height, width and channels of an image file without reading its pixels.
+    """Returns height and width as viewers show them, and channels of an image file without reading its pixels.
 
     Raises:
       ImageError: the file cannot be read as an image of 8 bits.
     """
     try:
         with Image.open(path) as image:
+            channels = _channels(image)
             width, height = image.size
-            return height, width, _channels(image)
-    except _UNREADABLE as error:
+            is_lying = image.format != "TIFF" and _orientation(image) in _LYING  # Pillow gives TIFF's size as shown
+    except Exception as error:  # Pillow's many readers raise whatever the damage causes
         raise ImageError(str(path)) from error
+    return (width, height, channels) if is_lying else (height, width, channels)
 
 
 def decode(content: Path | bytes, *, channels: int, name: str) -> np.ndarray:
-    """Returns uint8[H, W, C].
+    """Returns uint8[H, W, C], turned as viewers show it where EXIF says that the camera was held otherwise.
 
     Args:
       content: a file's path, or its bytes.
@@ -59,13 +81,28 @@ def decode(content: Path | bytes, *, channels: int, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
             found = _channels(image)
-            whole = image.convert("RGBA") if image.mode in ("P", "PA") else image
+            upright = _upright(image)
+            whole = upright.convert("RGBA") if upright.mode in ("P", "PA") else upright
             pixels = np.asarray(whole.convert("RGB" if channels == 3 else "L"))
-    except _UNREADABLE as error:
+    except Exception as error:  # Pillow's many readers raise whatever the damage causes
         raise ImageError(name) from error
     if found > channels:
         raise ImageError(f"{name} (in colour, where others are grey)")
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 where there is none that can be read; what a PNG file says behind its pixels, once they are loaded."""
+    try:
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF, which viewers pass over too
+        return 1
 
 
 def _channels(image: Image.Image) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hadas_jax.data.assembly import Sources
 from hadas_jax.data.images import ImageError, decode
+from hadas_jax.data.notes import counted
 from hadas_jax.data.sources import CONTENTS_BYTES, FingerprintOf, Source, source_fingerprints
 
 SHORT_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist", "imagenet2012")
@@ -60,10 +61,20 @@ class PreparedSource:
         """The images as they are stored, or where they are too much to read, the part, its size and their numbers."""
         return "contents" if self.stored_bytes <= CONTENTS_BYTES else "names and sizes"
 
-    def fingerprints(self) -> np.ndarray:
-        """Returns uint64[N] of the images."""
+    def fingerprints(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Returns uint64[n] of the images at these rows, of all where None."""
         read = self._content if self.fingerprint_of == "contents" else self._name_and_size
-        return source_fingerprints(read, len(self), name=self.name)
+        return source_fingerprints(read, np.arange(len(self)) if rows is None else rows, name=self.name)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the first image that can be read has a label."""
+        for row in range(len(self)):
+            try:
+                return int(self._record(row)[self.label_key]) >= 0
+            except ImageError:
+                continue
+        return True
 
     def _named(self, row: int) -> str:
         return f"{self.name} image {row}"
@@ -124,14 +135,16 @@ def open_prepared(name: str, data_dir: Path | None) -> Sources:
     if "train" not in found:
         raise ValueError(f"dataset {name}: expected training images, got {', '.join(info.splits)} alone")
     held_out: Source | None = next((found[part] for part in _HELD_OUT if part in found), None)
-    test: Source | None = found.get("test")
-    if test is not None and test[0][1] < 0:
+    notes: tuple[str, ...] = ()
+    test = found.get("test")
+    if test is not None and not test.is_labelled:
+        notes = (f"left out: {counted(len(test), 'image')} of test, which have no labels",)
         test = None
     if test is None:
         held_out, test = None, held_out
     size = shape[0] if shape[0] is not None and shape[0] == shape[1] else None
     names = tuple(label.names) if label.names else None
-    return Sources(name, found["train"], held_out, test, size, label.num_classes, names)
+    return Sources(name, found["train"], held_out, test, size, label.num_classes, names, notes=notes)
 
 
 def make_builder(name: str, data_dir: Path | None, **arguments: Any) -> Any:

@@ -1,13 +1,15 @@
 """Images that are read one by one from where they are stored, in any order."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
 from hadas_jax.data.images import ImageError, fit
+from hadas_jax.data.notes import counted, shown, some
 
 THREADS = 8
 CONTENTS_BYTES = 2**31
@@ -15,7 +17,8 @@ CONTENTS_BYTES = 2**31
 FingerprintOf = Literal["contents", "names and sizes"]
 Item = TypeVar("Item")
 Found = TypeVar("Found")
-_NAMED = 3  # unreadable images that an error names
+SKIPPING = "--skip-unreadable leaves them out"
+"""The advice where unreadable images can be left out before the data set is cut into parts."""
 _BATCH = 1024  # images whose readings wait at the same time
 
 
@@ -49,8 +52,11 @@ class Source(Protocol):
         """
         ...
 
-    def fingerprints(self) -> np.ndarray:
-        """Returns uint64[N], by which images are told apart: of what is stored, whatever size it is brought to.
+    def fingerprints(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Returns uint64[n], by which images are told apart: of what is stored, whatever size it is brought to.
+
+        Args:
+          rows: int[n], of which images; of all where None.
 
         Raises:
           ValueError: images that cannot be read.
@@ -73,7 +79,60 @@ def array_fingerprints(images: np.ndarray) -> np.ndarray:
     return np.array([fingerprint(prefix + image.astype(kind, copy=False).tobytes()) for image in images], np.uint64)
 
 
-def read_images(source: Source, rows: np.ndarray, *, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """Some images of a source, at the ascending rows int[N]."""
+
+    whole: Source
+    rows: np.ndarray
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.whole.channels
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int32[N] where they are known."""
+        return None if self.whole.labels is None else self.whole.labels[self.rows]
+
+    @property
+    def fingerprint_of(self) -> FingerprintOf:
+        """What fingerprints are taken of."""
+        return self.whole.fingerprint_of
+
+    def __len__(self) -> int:
+        """Returns N."""
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
+        """Returns an image uint8[H, W, C] and its label."""
+        return self.whole[int(self.rows[row])]
+
+    def fingerprints(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Returns uint64[n] of the images at these rows, of all where None."""
+        return self.whole.fingerprints(self.rows if rows is None else self.rows[rows])
+
+
+def readable(source: Source) -> tuple[Source, list[str]]:
+    """Returns the images of a source that can be read, all of which are tried, and the names of the others."""
+
+    def read(row: int) -> str | None:
+        try:
+            source[row]
+        except ImageError as error:
+            return error.image
+        return None
+
+    failures = in_threads(read, range(len(source)))
+    failed = [failure for failure in failures if failure is not None]
+    rows = np.flatnonzero([failure is None for failure in failures])
+    return (Selected(source, rows) if failed else source), failed
+
+
+def read_images(
+    source: Source, rows: np.ndarray, *, size: int, name: str, advice: str = "remove them"
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns images uint8[n, size, size, C] and labels int32[n].
 
     Args:
@@ -81,6 +140,7 @@ def read_images(source: Source, rows: np.ndarray, *, size: int, name: str) -> tu
       rows: int[n], which of them.
       size: of the result, in pixels.
       name: of the data set, for errors.
+      advice: what to do with images that cannot be read.
 
     Raises:
       ValueError: images cannot be read; the first few are named.
@@ -96,7 +156,7 @@ def read_images(source: Source, rows: np.ndarray, *, size: int, name: str) -> tu
         images[place] = fit(pixels, size)
         return None
 
-    check_readable(in_threads(read, range(len(rows))), name=name)
+    check_readable(in_threads(read, range(len(rows))), name=name, advice=advice)
     return images, labels
 
 
@@ -107,42 +167,47 @@ def in_threads(function: Callable[[Item], Found], items: Sequence[Item]) -> list
         return [found for part in parts for found in threads.map(function, part)]
 
 
-def source_fingerprints(read: Callable[[int], bytes], count: int, *, name: str) -> np.ndarray:
-    """Returns uint64[count] of what is read for every row, in threads.
+def source_fingerprints(read: Callable[[int], bytes], rows: np.ndarray, *, name: str) -> np.ndarray:
+    """Returns uint64[n] of what is read for every row, in threads.
 
     Args:
       read: gives the bytes that stand for the image at a row, or raises ImageError.
-      count: how many rows there are.
+      rows: int[n].
       name: of the data set, for errors.
 
     Raises:
       ValueError: images that cannot be read; the first few are named.
     """
-    found = np.zeros(count, np.uint64)
 
-    def take(row: int) -> str | None:
+    def take(row: int) -> int | str:
         try:
-            found[row] = fingerprint(read(row))
+            return fingerprint(read(row))
         except ImageError as error:
             return error.image
-        return None
 
-    check_readable(in_threads(take, range(count)), name=name)
-    return found
+    found = in_threads(take, rows.tolist())
+    check_readable((failure for failure in found if isinstance(failure, str)), name=name)
+    return np.array(found, np.uint64)
 
 
-def check_readable(failures: Sequence[str | None], *, name: str) -> None:
+def check_readable(failures: Iterable[str | None], *, name: str, advice: str = "remove them") -> None:
     """Passes where no image failed.
 
     Args:
       failures: of every image its name and what is wrong with it, or None.
       name: of the data set, for errors.
+      advice: what to do with them.
 
     Raises:
       ValueError: images failed; the first few are named.
     """
     failed = [failure for failure in failures if failure is not None]
     if failed:
-        others = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
-        listed = ", ".join(failed[:_NAMED])
-        raise ValueError(f"{name}: expected images of 8 bits, cannot read {len(failed)}: {listed}{others}")
+        raise ValueError(
+            f"{shown(name)}: expected images of 8 bits, cannot read {len(failed):,}: {some(failed)}; {advice}"
+        )
+
+
+def unreadable_note(failed: Sequence[str]) -> tuple[str, ...]:
+    """Returns what is said of images that were left out because they cannot be read; nothing where there are none."""
+    return (f"left out: {counted(len(failed), 'image')} that cannot be read ({some(failed)})",) if failed else ()

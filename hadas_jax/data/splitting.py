@@ -269,6 +269,7 @@ def split(
     classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
     identity: Identity | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Splits:
     """Splits arrays by class into train, validation, calibration and test.
 
@@ -285,6 +286,7 @@ def split(
       classes: K; one more than the largest label where None.
       class_names: K names.
       identity: of the images as they are stored; of the arrays where None.
+      notes: on what was left out of the data set.
 
     Raises:
       ValueError: a class is too small to be in all parts, images that are constant, or a wrong normalisation.
@@ -326,4 +328,5 @@ def split(
         name=source,
         record=record,
         fingerprints=identity.all,
+        notes=notes,
     )

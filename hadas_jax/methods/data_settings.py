@@ -59,6 +59,7 @@ def load_splits(
         data_dir=settings.data_dir,
         image_size=settings.image_size,
         evaluation_images=evaluation_images,
+        skip_unreadable=settings.skip_unreadable,
     )
 
 

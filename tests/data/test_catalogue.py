@@ -128,28 +128,35 @@ def test_damaged_compressed_data_is_refused(save):
 
 def test_pickled_objects_are_refused(save):
     name = save(images=np.array([IMAGES, None], object), labels=LABELS)
-    assert "expected an npz file of plain arrays, cannot read it" in refused(name)
+    assert "images: expected plain values, got Python objects, which are not read" in refused(name)
 
 
 def test_missing_arrays_are_refused_with_those_found(save):
-    assert "expected the arrays images and labels, got x, labels" in refused(save(x=IMAGES, labels=LABELS))
+    name = save(pictures=IMAGES, labels=LABELS)
+    assert "expected the arrays images and labels, got pictures, labels; rename them so" in refused(name)
 
 
 BAD = {
     "other lengths": ({"labels": LABELS[:-1]}, "labels: expected one for each of 60 images, got shape (59,)"),
-    "labels of another rank": ({"labels": LABELS[:, None]}, "got shape (60, 1)"),
-    "a label too large": ({"labels": with_value(LABELS, 7, 4)}, "4 classes and label 4 at index 7"),
+    "labels of another rank": ({"labels": LABELS[:, None, None]}, "got shape (60, 1, 1)"),
+    "a label too large": (
+        {"labels": with_value(LABELS, 7, 4)},
+        "got 0, 1, 2, 4 (label 4 at index 7)",
+    ),
     "a negative label": ({"labels": with_value(LABELS, 9, -1)}, "label -1 at index 9"),
     "a gap in the labels": ({"labels": LABELS * 2}, "label 4 at index 2"),
-    "labels in floating point": ({"labels": LABELS * 1.0}, "labels: expected integers, got float64"),
+    "labels in floating point": ({"labels": LABELS * 0.5}, "labels: expected whole numbers or names, got 0.5"),
     "NaN": ({"images": with_value(IMAGES, 11, np.nan)}, "got NaN or infinity in image 11"),
     "infinity": ({"images": with_value(IMAGES, (13, 0, 0), -np.inf)}, "got NaN or infinity in image 13"),
     "images that are not square": ({"images": IMAGES[:, :5]}, "got shape (60, 5, 6, 2)"),
     "flat images": ({"images": IMAGES.reshape(COUNT, -1)}, "got shape (60, 72)"),
     "no images": ({"images": IMAGES[:0], "labels": LABELS[:0]}, "got shape (0, 6, 6, 2)"),
-    "images of whole numbers": ({"images": IMAGES.astype(np.int32)}, "uint8 or floating values, got int32"),
+    "images of whole numbers": (
+        {"images": IMAGES.astype(np.int32) - 1},
+        "or floating values, got int32 from -1",
+    ),
     "images of text": ({"images": IMAGES.astype(str)}, "uint8 or floating values, got <U"),
-    "one class": ({"labels": LABELS * 0}, "1 classes and one class alone"),
+    "one class": ({"labels": LABELS * 0}, "labels: expected at least two classes, got 0 alone"),
     "a class too small": (
         {"labels": np.where(np.arange(COUNT) < 6, 1, 0)},
         "expected at least 7 images of every class to split, got 6",
@@ -166,12 +173,15 @@ TEST = {"images": IMAGES, "labels": LABELS, "test_images": IMAGES[:9], "test_lab
 BAD |= {
     "a test set without labels": (
         {"test_images": IMAGES[:9]},
-        "expected both test_images and test_labels, got images, labels, test_images",
+        "expected the arrays test_images and test_labels, got images, labels, test_images",
     ),
-    "a test label too large": (TEST | {"test_labels": LABELS[:9] + 1}, "expected 0 .. 2; got 3 classes and label 3"),
+    "a test label too large": (
+        TEST | {"test_labels": LABELS[:9] + 1},
+        "expected 0 .. 2 as among the training",
+    ),
     "test images of another size": (TEST | {"test_images": IMAGES[:9, :5, :5]}, "got uint8 (5, 5, 2)"),
     "test images of another type": (TEST | {"test_images": IMAGES[:9] / 255}, "got float32 (6, 6, 2)"),
-    "too few names": ({"class_names": np.array(["a", "b"])}, "class_names: expected 3 strings, one for each class"),
+    "too few names": ({"class_names": np.array(["a", "b"])}, "class_names: expected 3 names, one for each class"),
     "names that are numbers": ({"class_names": np.arange(3)}, "got shape (3,) of int64"),
 }
 

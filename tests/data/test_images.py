@@ -1,10 +1,11 @@
 import io
+import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from hadas_jax.data.images import ImageError, decode, fit, random_fit, read_header
+from hadas_jax.data.images import ImageError, decode, file_endings, fit, random_fit, read_header
 
 
 def saved(image, ending="png", **options):
@@ -108,3 +109,70 @@ def test_random_parts_keep_colours_and_depend_on_the_generator_alone():
 
 def test_a_random_part_of_a_very_long_image_is_taken_all_the_same():
     assert random_fit(drawn(2, 200, 1), 8, np.random.default_rng(0)).shape == (8, 8, 1)
+
+
+def oriented(image, ending, orientation, **options):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return saved(image, ending, exif=exif, **options)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpeg", "png", "webp", "tiff", "avif"])
+def test_images_are_turned_as_viewers_show_them(tmp_path, ending, orientation):
+    image = Image.fromarray(np.repeat(np.repeat(drawn(2, 3), 8, axis=0), 8, axis=1))
+    content = oriented(image.convert("RGB"), ending, orientation)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB"))
+    plain = np.asarray(Image.open(io.BytesIO(saved(image.convert("RGB"), ending))).convert("RGB"))
+    assert expected.shape == ((24, 16, 3) if orientation > 4 else (16, 24, 3))
+    assert (np.abs(expected[:4, :4].astype(int) - plain[:4, :4]).mean() > 9) == (orientation > 1 and orientation != 5)
+    assert (decode(content, channels=3, name="x") == expected).all()
+    path = tmp_path / f"x.{ending}"
+    path.write_bytes(content)
+    assert read_header(path) == (*expected.shape[:2], 3)
+
+
+def test_the_orientation_behind_the_pixels_of_a_png_file_counts():
+    content = oriented(Image.fromarray(drawn(2, 3)), "png", 6)
+    start = content.index(b"eXIf") - 4
+    length = 12 + int.from_bytes(content[start : start + 4], "big")
+    late = content[:start] + content[start + length : -12] + content[start : start + length] + content[-12:]
+    assert decode(late, channels=1, name="x").shape == (3, 2, 1)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0rubbish", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"\0"])
+def test_damaged_exif_is_passed_over(tmp_path, exif):
+    image = Image.fromarray(drawn(2, 3))
+    (tmp_path / "x.png").write_bytes(saved(image, exif=exif))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own
+        assert read_header(tmp_path / "x.png") == (2, 3, 1)
+        assert (decode(tmp_path / "x.png", channels=1, name="x")[..., 0] == np.asarray(image)).all()
+
+
+def test_a_turned_photo_with_odd_other_tags_is_read():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.MakerNote] = b"\xff" * 9
+    exif[ExifTags.Base.XResolution] = float("nan")
+    content = saved(Image.fromarray(drawn(16, 24)), "jpeg", exif=exif)
+    assert decode(content, channels=1, name="x").shape == (24, 16, 1)
+
+
+def test_all_endings_of_still_images_of_pillow_are_known():
+    known = file_endings()
+    assert {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"} < known
+    assert {".tga", ".avif", ".jp2", ".j2k", ".qoi", ".pcx", ".mpo", ".apng", ".dib", ".pnm"} < known
+    assert not known & {".pdf", ".eps", ".ps", ".mpg", ".mpeg", ".wmf", ".emf", ".h5", ".hdf", ".grib", ".fli", ".txt"}
+
+
+@pytest.mark.parametrize(
+    "ending", ["jpe", "jfif", "tga", "jp2", "qoi", "pcx", "dib", "pgm", "ico", "im", "sgi", "avif"]
+)
+def test_every_kind_of_file_that_pillow_writes_is_read(tmp_path, ending):
+    image = Image.fromarray(drawn(16, 16))
+    path = tmp_path / f"x.{ending}"
+    image.convert("L" if ending not in ("qoi", "jp2", "avif") else "RGB").save(path)
+    expected = np.asarray(Image.open(path).convert("RGB"))
+    assert read_header(path)[:2] == (16, 16)
+    assert (decode(path, channels=3, name="x") == expected).all()

@@ -13,7 +13,7 @@ from tiny_hadas import TINY
 
 from hadas_jax.data import Stream, load_dataset
 from hadas_jax.loop import DivergenceError, scanned
-from hadas_jax.methods import TrainingRun, TrainSettings, data_settings
+from hadas_jax.methods import TrainingRun, TrainSettings, data_settings, training_run
 from hadas_jax.methods.training_run import accuracies
 from hadas_jax.supernet import initialise
 from hadas_jax.trained import TrainedSupernet, save_trained

@@ -1,0 +1,211 @@
+"""Which folders are parts of a data set, which are classes, and which images belong to them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hadas_jax.data.notes import counted, file_counts, shown, some
+from hadas_jax.data.part_names import part_of
+from hadas_jax.data.tree import Folder, read_tree
+
+_ANNOTATIONS = "val_annotations.txt"
+
+Listing = tuple[tuple[Path, int], ...]
+"""Image files with their labels."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The labelled images of a folder.
+
+    Attributes:
+      folder: of the data set.
+      parts: images of train, and of val and test where there are some.
+      classes: names in the order of their labels.
+      notes: on what was left out.
+    """
+
+    folder: Path
+    parts: Mapping[str, Listing]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def without(self, paths: set[Path]) -> "Layout":
+        """Returns the layout without some images.
+
+        Raises:
+          ValueError: a part, or a class of the training images, has no others.
+        """
+        parts = {part: tuple(item for item in listing if item[0] not in paths) for part, listing in self.parts.items()}
+        left = {label for _, label in parts["train"]}
+        lost = [part for part, listing in parts.items() if not listing]
+        lost += [name for label, name in enumerate(self.classes) if label not in left]
+        if lost:
+            where = shown(self.folder)
+            raise ValueError(f"{where}: expected readable images in every part and class, got none in {some(lost)}")
+        return replace(self, parts=parts)
+
+
+def read_layout(folder: Path) -> Layout:
+    """Finds the images of a folder.
+
+    Raises:
+      ValueError: fewer than two classes, classes without images, classes that training does not have, or folders that
+        may be parts as well as classes.
+    """
+    tree = read_tree(folder)
+    parts = _parts(tree)
+    classes = _classes(parts["train"])
+    listings = {part: _listing(inner, part, classes) for part, inner in parts.items()}
+    labelled = {part: listing for part, listing in listings.items() if listing}
+    return Layout(folder, labelled, tuple(classes), tuple(_notes(tree, parts, listings)))
+
+
+def _parts(tree: Folder) -> dict[str, Folder]:
+    """The folder of each part; without such folders all is for training."""
+    found: dict[str, list[Folder]] = {}
+    others = []
+    for inner in tree.folders:
+        part = part_of(inner.name)
+        if part is None:
+            others.append(inner.name)
+        else:
+            found.setdefault(part, []).append(inner)
+    where = shown(tree.path)
+    if not any(inner.folders for inner in found.get("train", ())) and (others or len(found) < 2):
+        _refuse_unnamed_parts(tree)
+        return {"train": tree}
+    if others:
+        raise ValueError(
+            f"{where}: expected train, val and test alone beside each other, got {some(others)}; name folders so or "
+            "move them elsewhere"
+        )
+    for part, inners in found.items():
+        if len(inners) > 1:
+            names = some(inner.name for inner in inners)
+            raise ValueError(f"{where}: expected one {part} folder, got {names}; move all but one elsewhere")
+    if "train" not in found:
+        names = some(inner.name for inner in tree.folders)
+        raise ValueError(f"{where}: expected a folder train of training images beside {names}, got none")
+    return {part: inners[0] for part, inners in found.items()}
+
+
+def _refuse_unnamed_parts(tree: Folder) -> None:
+    """Refuses folders that hold the same folders, as parts do whatever their names."""
+    inside: dict[str, set[str]] = {}
+    for top in tree.folders:
+        folder, inner = top, _with_images(top)
+        while not folder.images and len(inner) == 1:
+            folder, inner = inner[0], _with_images(inner[0])
+        if not folder.images and inner:
+            inside[top.name] = {found.name.casefold() for found in inner}
+    for name, inner_names in inside.items():
+        if len({part_of(inner_name) for inner_name in inner_names} - {None}) > 1:
+            raise ValueError(
+                f"{shown(tree.path / name)}: expected images of one class, got the parts {some(sorted(inner_names))}; "
+                "put a folder for each part above the classes, as in train/CLASS"
+            )
+    most = max(inside.values(), key=len, default=set())
+    if len(inside) > 1 and all(2 * len(names & most) >= len(names) for names in inside.values()):
+        raise ValueError(
+            f"{shown(tree.path)}: expected a folder for each class, but {some(sorted(inside))} hold the same folders "
+            f"({some(sorted(most))}) as parts do: name them train, val and test; if they are classes, move the images "
+            "of each into one folder"
+        )
+
+
+def _with_images(folder: Folder) -> list[Folder]:
+    return [inner for inner in folder.folders if inner.has_images]
+
+
+def _classes(train: Folder) -> dict[str, int]:
+    names = [inner.name for inner in train.folders]
+    where = f"{shown(train.path)}: expected a folder for each of at least two classes"
+    if not names:
+        beside = f", and {counted(len(train.images), 'image')} in no folder" if train.images else ""
+        raise ValueError(f"{where}, got none{beside}")
+    if len(names) == 1:
+        one = train.folders[0]
+        way_out = f"; if the data set is in there, give {shown(one.path)}" if len(one.folders) > 1 else ""
+        raise ValueError(f"{where}, got one, {shown(one.name)}{way_out}")
+    for name in names:
+        if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
+            raise ValueError(f"{shown(train.path)}: expected names of classes in UTF-8, got {shown(name)}; rename it")
+    return {name: label for label, name in enumerate(names)}
+
+
+def _listing(folder: Folder, part: str, classes: Mapping[str, int]) -> Listing:
+    """The images of class folders with their labels; nothing of test images without labels."""
+    where = shown(folder.path)
+    if part == "val" and (folder.path / _ANNOTATIONS).is_file():
+        return _annotated(folder.path, classes)
+    known = [inner for inner in folder.folders if inner.name in classes]
+    unknown = [inner for inner in folder.folders if inner.name not in classes]
+    images = list(folder.all_images())
+    if images and not known and len(unknown) + bool(folder.images) == 1:
+        if part == "test":
+            return ()
+        raise ValueError(
+            f"{where}: expected a folder for each class, got {counted(len(images), 'image')} without; sort them into "
+            "folders of the classes, or move them elsewhere"
+        )
+    if unknown:
+        names = some(inner.name for inner in unknown)
+        raise ValueError(
+            f"{where}: expected the classes of the training images, got {names} beside them; rename or remove them"
+        )
+    found = tuple((path, classes[inner.name]) for inner in known for path in sorted(inner.all_images()))
+    empty = [inner.name for inner in known if not inner.has_images]
+    if not found or (part == "train" and empty):
+        others = folder.all_others()
+        unread = f"; there are {file_counts(others)}" if others else ""
+        where_none = some(empty) if found else "any folder"
+        raise ValueError(f"{where}: expected images of every class, got none in {where_none}{unread}")
+    return found
+
+
+def _annotated(folder: Path, classes: Mapping[str, int]) -> Listing:
+    """The images that a file lists with their classes, separated by tabs."""
+    path = folder / _ANNOTATIONS
+    found: dict[Path, int] = {}
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        fields = line.split("\t")
+        where = f"{shown(path)}: line {number}"
+        if len(fields) < 2 or fields[1] not in classes:
+            raise ValueError(f"{where}: expected a file and a class of the training images, got {line!r}")
+        image = folder / "images" / fields[0]
+        if image in found:
+            raise ValueError(f"{where}: expected every file once, got {shown(fields[0])} again")
+        found[image] = classes[fields[1]]
+    if not found:
+        raise ValueError(f"{shown(path)}: expected a line for each image, got none")
+    return tuple(found.items())
+
+
+def _notes(tree: Folder, parts: Mapping[str, Folder], listings: Mapping[str, Listing]) -> list[str]:
+    others = tree.all_others()
+    beside = 0 if tree in parts.values() else len(tree.images)
+    notes = []
+    for part, folder in parts.items():
+        listed = {path for path, _ in listings[part]}
+        unlisted = sum(path not in listed for path in folder.all_images())
+        if not listed:
+            notes.append(f"left out: {counted(unlisted, 'image')} of {shown(folder.name)}, which has no class folders")
+        elif part == "val" and (folder.path / _ANNOTATIONS).is_file():
+            others -= Counter({".txt": 1})
+            if unlisted:
+                notes.append(f"left out: {counted(unlisted, 'image')} that {_ANNOTATIONS} does not list")
+        else:
+            beside += unlisted
+    if beside:
+        notes.append(f"left out: {counted(beside, 'image')} beside the class folders")
+    if others:
+        notes.append(f"left out: {file_counts(others)}")
+    hidden = sum(folder.hidden for folder in tree.below())
+    if hidden:
+        notes.append(f"left out: {counted(hidden, 'hidden or system file')}")
+    return notes
