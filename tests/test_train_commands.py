@@ -110,6 +110,23 @@ def test_a_finished_training_is_only_judged_again(trained, tmp_path, capsys):
     assert "exits: 6 of 6 steps done before" in printed
 
 
+def test_a_run_goes_on_on_the_same_images_wherever_they_are_and_on_no_others(
+    trained, images, tmp_path, monkeypatch, capsys
+):
+    copy, moved = tmp_path / "copy", tmp_path / "moved here" / "animals"
+    shutil.copytree(trained, copy)
+    shutil.copytree(images, moved)
+    monkeypatch.chdir(moved.parent)
+    main(["train", "--resume", "--workdir", str(copy), "--dataset", "folder:animals"])
+    assert (copy / "exits.csv").read_bytes() == (trained / "exits.csv").read_bytes()
+    wanted = f"Data: {moved}, 3 classes (ape, bat, cow), 8x8 pixels, colour; 99 images to train on, 27 validation"
+    assert wanted in capsys.readouterr().out
+    shutil.copyfile(moved / "ape" / "0.png", moved / "ape" / "again.png")
+    message = fails(["train", "--resume", "--workdir", str(copy), "--dataset", "folder:animals"], capsys)
+    assert "expected the images that the run in" in message
+    assert "got 181 training images instead of 180; the same images are needed to go on" in message
+
+
 def test_a_search_takes_the_supernet_as_it_is_and_gives_a_front(trained, images, tmp_path):
     workdir = tmp_path / "search"
     main(f"search --dataset folder:{images} --checkpoint {trained}/supernet {SEARCH} --workdir {workdir}".split())

@@ -65,8 +65,14 @@ class TrainingRun:
         self.loaded: TrainedSupernet | None = None if settings.checkpoint is None else load_trained(settings.checkpoint)
         self._trains_supernet = self.loaded is None or (fine_tune and settings.epochs > 0)
         self._trains_exits = fine_tune
-        self.splits: Splits = self._load_splits()
+        self.splits: Splits = load_splits(
+            settings,
+            seed=settings.seed,
+            record=None if self.loaded is None else self.loaded.data,
+            evaluation_images=settings.evaluation_images,
+        )
         self.space = space_of_run(settings, self.splits, self.loaded, is_trained=self._trains_supernet)
+        self._require_known_data()
         if self.loaded is not None and self.loaded.normalisation is not None:
             self.splits = standardised_by(self.splits, *self.loaded.normalisation)
         self.exits_backbone = None if exits_for is None else named_backbone(exits_for, self.space)
@@ -84,25 +90,20 @@ class TrainingRun:
                 "change --batch"
             )
 
-    def _load_splits(self) -> Splits:
-        """The data, divided as those of the checkpoint are where they are the same."""
+    def _require_known_data(self) -> None:
+        """Refuses a checkpoint whose weights have seen these images in another division or before they changed."""
         settings, loaded = self.settings, self.loaded
-        known = None if loaded is None else loaded.data
-        splits = load_splits(settings, seed=settings.seed, record=known, evaluation_images=settings.evaluation_images)
         if loaded is None:
-            return splits
-        if known is None and "settings" in loaded.details:
+            return
+        if loaded.data is None and "settings" in loaded.details:
             raise ValueError(
                 f"--checkpoint {settings.checkpoint}: expected a supernet that says which images trained it, got one "
                 "of an earlier version, which does not; train it anew"
             )
-        others = self._trains_supernet and not np.isin(splits.fingerprints, loaded.seen).any()
-        if known is not None and not others:
-            hint = "use those images, or train on these without --checkpoint"
-            require_same(
-                splits, known, dataset=settings.dataset, owner=f"--checkpoint {settings.checkpoint}", hint=hint
-            )
-        return splits
+        are_others = self._trains_supernet and not np.isin(self.splits.fingerprints, loaded.seen).any()
+        if loaded.data is not None and not are_others:
+            owner, hint = f"--checkpoint {settings.checkpoint}", "use those, or train on these without --checkpoint"
+            require_same(self.splits, loaded.data, dataset=settings.dataset, owner=owner, hint=hint)
 
     def initial_parameters(self) -> Parameters:
         """Returns the supernet before this run's training: fresh, or loaded with whatever is fresh in it.

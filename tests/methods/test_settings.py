@@ -76,3 +76,25 @@ def test_clocks_come_back_from_a_file_as_they_went():
     assert Settings.from_mapping(stored, source="a file") == settings
     with pytest.raises(ValueError, match="--core-mhz: expected a number above 0, got -1"):
         Settings(core_mhz=(-1,))
+
+
+def test_paths_are_made_absolute_and_names_are_left(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("my.yaml", "front.json"):
+        (tmp_path / name).write_text("")
+    settings = Settings(
+        dataset="folder:images",
+        data_dir="~/data",
+        checkpoint="runs/x/supernet",
+        device="my.yaml",
+        space="digits",
+        warm_start=("a0", "front.json"),
+    ).absolute()
+    assert settings.dataset == f"folder:{tmp_path}/images"
+    assert settings.data_dir == f"{tmp_path}/home/data"
+    assert settings.checkpoint == f"{tmp_path}/runs/x/supernet"
+    assert (settings.device, settings.space) == (f"{tmp_path}/my.yaml", "digits")
+    assert settings.warm_start == ("a0", f"{tmp_path}/front.json")
+    assert settings.absolute() == settings
+    assert Settings().absolute() == Settings()
