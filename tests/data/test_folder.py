@@ -281,6 +281,16 @@ def test_a_folder_around_the_data_set_is_named(tmp_path):
     assert message in refused(tmp_path)
 
 
+def test_a_folder_around_parts_is_passed(tmp_path):
+    fill(tmp_path / "images" / "train", 10)
+    fill(tmp_path / "images" / "test", 2)
+    save(tmp_path / "logo.png")
+    save(tmp_path / "images" / "logo.png")
+    splits = load(tmp_path)
+    assert counts(splits) == [22, 4, 4, 6]
+    assert splits.notes == ("left out: 2 images beside the class folders",)
+
+
 LITTER = ["._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints/0.png", ".thumbnails/a/0.png"]
 LITTER += ["__MACOSX/._x.png", "__MACOSX/train/cat/._0.png", "@eaDir/0.png", ".hidden.jpg"]
 

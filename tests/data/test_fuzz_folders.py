@@ -286,7 +286,9 @@ FILES = ["0.png", "1.PNG", "2.bmp", "._3.png", "n.txt", "Thumbs.db", "val_annota
 @st.composite
 def trees(draw):
     """Paths of files below two classes, and of a few in any folders."""
-    roots = draw(st.sampled_from([[""], ["train/"], ["train/", "Test/"], ["train/", "val/", "test/"]]))
+    roots = draw(
+        st.sampled_from([[""], ["train/"], ["train/", "Test/"], ["train/", "val/", "test/"], ["in/train/", "in/Test/"]])
+    )
     deeper = st.lists(st.sampled_from(NAMES), max_size=2)
     files = st.sampled_from(FILES)
     known = st.builds(
