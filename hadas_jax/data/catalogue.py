@@ -48,7 +48,7 @@ def load_dataset(
       name: one of
         `digits`: 1,797 handwritten digits of 8x8 pixels, from scikit-learn;
         `npz:FILE`: arrays `images` [N, H, W] or [N, H, W, channels], uint8 or floating, and `labels` [N]; maybe
-        `test_images`, `test_labels` and `class_names`;
+        `val_images`, `val_labels`, `test_images`, `test_labels` and `class_names`, all in other usual forms too;
         `folder:DIR`: image files in one folder for each class, or in such folders inside `train`, `val` and `test`;
         `cifar10`, `cifar100`, `fashion_mnist`, `mnist`, `imagenet2012`, `tfds:NAME`: sets that tensorflow-datasets
         has prepared (`prepare_dataset`).

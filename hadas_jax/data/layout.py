@@ -55,11 +55,18 @@ def read_layout(folder: Path) -> Layout:
         may be parts as well as classes.
     """
     tree = read_tree(folder)
-    parts = _parts(tree)
+    parts = _parts(_inside(tree))
     classes = _classes(parts["train"])
     listings = {part: _listing(inner, part, classes) for part, inner in parts.items()}
     labelled = {part: listing for part, listing in listings.items() if listing}
     return Layout(folder, labelled, tuple(classes), tuple(_notes(tree, parts, listings)))
+
+
+def _inside(tree: Folder) -> Folder:
+    """The folder of the data set where there is one around it, as in images/train/CLASS."""
+    while len(tree.folders) == 1 and any(part_of(inner.name) == "train" for inner in tree.folders[0].folders):
+        tree = tree.folders[0]
+    return tree
 
 
 def _parts(tree: Folder) -> dict[str, Folder]:
@@ -94,7 +101,7 @@ def _parts(tree: Folder) -> dict[str, Folder]:
 def _refuse_unnamed_parts(tree: Folder) -> None:
     """Refuses folders that hold the same folders, as parts do whatever their names."""
     inside: dict[str, set[str]] = {}
-    for top in tree.folders:
+    for top in tree.folders if len(tree.folders) > 1 else ():
         folder, inner = top, _with_images(top)
         while not folder.images and len(inner) == 1:
             folder, inner = inner[0], _with_images(inner[0])
@@ -159,9 +166,10 @@ def _listing(folder: Folder, part: str, classes: Mapping[str, int]) -> Listing:
     empty = [inner.name for inner in known if not inner.has_images]
     if not found or (part == "train" and empty):
         others = folder.all_others()
-        unread = f"; there are {file_counts(others)}" if others else ""
+        unread = f" ({file_counts(others)} there)" if others else ""
         where_none = some(empty) if found else "any folder"
-        raise ValueError(f"{where}: expected images of every class, got none in {where_none}{unread}")
+        way_out = "" if part == "train" else "; fill this folder or remove it"
+        raise ValueError(f"{where}: expected images of every class, got none in {where_none}{unread}{way_out}")
     return found
 
 
@@ -188,11 +196,13 @@ def _annotated(folder: Path, classes: Mapping[str, int]) -> Listing:
 
 def _notes(tree: Folder, parts: Mapping[str, Folder], listings: Mapping[str, Listing]) -> list[str]:
     others = tree.all_others()
-    beside = 0 if tree in parts.values() else len(tree.images)
+    beside = sum(1 for _ in tree.all_images())
     notes = []
     for part, folder in parts.items():
         listed = {path for path, _ in listings[part]}
-        unlisted = sum(path not in listed for path in folder.all_images())
+        images = list(folder.all_images())
+        unlisted = sum(path not in listed for path in images)
+        beside -= len(images)
         if not listed:
             notes.append(f"left out: {counted(unlisted, 'image')} of {shown(folder.name)}, which has no class folders")
         elif part == "val" and (folder.path / _ANNOTATIONS).is_file():

@@ -28,7 +28,7 @@ def letters(name: str) -> str:
 def part_of(folder: str) -> str | None:
     """Returns the part that a folder's name stands for, in any of its usual spellings: train, val, test or None.
 
-    >>> [part_of(name) for name in ("Training", "test_set", "images-Valid", "train2017", "cat")]
+    >>> [part_of(name) for name in ("Training", "test_set", "images-Valid", "1_train2017", "cat")]
     ['train', 'test', 'val', 'train', None]
     """
-    return _PARTS.get(letters(folder).rstrip("0123456789"))
+    return _PARTS.get(letters(folder).strip("0123456789"))

@@ -16,6 +16,7 @@ _SYSTEM = frozenset(
     (
         "__macosx",
         "__pycache__",
+        "#recycle",
         "$recycle.bin",
         "@eadir",
         "desktop.ini",

@@ -284,6 +284,16 @@ def test_a_folder_around_the_data_set_is_named(tmp_path):
     assert message in refused(tmp_path)
 
 
+def test_a_folder_around_parts_is_passed(tmp_path):
+    fill(tmp_path / "images" / "train", 10)
+    fill(tmp_path / "images" / "test", 2)
+    save(tmp_path / "logo.png")
+    save(tmp_path / "images" / "logo.png")
+    splits = load(tmp_path)
+    assert counts(splits) == [22, 4, 4, 6]
+    assert splits.notes == ("left out: 2 images beside the class folders",)
+
+
 LITTER = ["._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints/0.png", ".thumbnails/a/0.png"]
 LITTER += ["__MACOSX/._x.png", "__MACOSX/train/cat/._0.png", "@eaDir/0.png", ".hidden.jpg"]
 
@@ -319,7 +329,7 @@ def test_images_are_read_as_viewers_show_them(tmp_path):
 
 def test_files_of_every_ending_are_read_or_named(tmp_path):
     for ending in ("png", "JPG", "jfif", "jpe", "TGA", "Bmp"):
-        fill(tmp_path, 2, ending=ending, inner=ending)
+        fill(tmp_path, 2, ending=ending)
     for name in ("readme.md", "cat/list.csv", "cat/a.txt", "dog/b.TXT", "dog/LICENSE", "eel/x.heic"):
         (tmp_path / name).write_text("x")
     splits = load(tmp_path)
@@ -348,9 +358,7 @@ def test_test_images_without_classes_are_left_out(tmp_path, inner):
 def test_validation_images_without_classes_are_refused(tmp_path):
     fill(tmp_path / "train", 10)
     save(tmp_path / "val" / "0.png")
-    message = (
-        "DIR/val: expected a folder for each class, got 1 image without; sort them into folders of the classes, or"
-    )
+    message = "DIR/val: expected a folder for each class, got 1 image without; sort them into folders of the classes,"
     assert message in refused(tmp_path)
 
 
@@ -403,10 +411,8 @@ def test_classes_and_parts_of_which_no_image_can_be_read_are_refused(tmp_path, l
     fill(tmp_path / "test", 2, size=(30, 30))
     for path in [*(tmp_path / "test").rglob("*.png"), *(tmp_path / "train" / "dog").glob("*.png")]:
         path.write_bytes(path.read_bytes()[:length])
-    message = refused(tmp_path, skip_unreadable=True)
-    assert (
-        "got none in test, dog" if not length else "training images that can be read, got none of a class"
-    ) in message
+    expected = "training images that can be read, got none of a class" if length else "got none in test, dog"
+    assert expected in refused(tmp_path, skip_unreadable=True)
 
 
 ODD = ["with space", "[x]", "it's", 'say "a"', "日本", "käse", "a\nb", "100%", "{x}", "$HOME", "-n", "a,b", "#1"]

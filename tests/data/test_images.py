@@ -154,7 +154,7 @@ def test_a_turned_photo_with_odd_other_tags_is_read():
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     exif[ExifTags.Base.MakerNote] = b"\xff" * 9
-    exif[ExifTags.Base.XResolution] = float("nan")
+    exif[0xC4A5] = b"PrintIM"
     content = saved(Image.fromarray(drawn(16, 24)), "jpeg", exif=exif)
     assert decode(content, channels=1, name="x").shape == (24, 16, 1)
 
@@ -166,13 +166,11 @@ def test_all_endings_of_still_images_of_pillow_are_known():
     assert not known & {".pdf", ".eps", ".ps", ".mpg", ".mpeg", ".wmf", ".emf", ".h5", ".hdf", ".grib", ".fli", ".txt"}
 
 
-@pytest.mark.parametrize(
-    "ending", ["jpe", "jfif", "tga", "jp2", "qoi", "pcx", "dib", "pgm", "ico", "im", "sgi", "avif"]
-)
+@pytest.mark.parametrize("ending", ["jpe", "jfif", "tga", "jp2", "qoi", "pcx", "dib", "pgm", "ico", "sgi", "avif"])
 def test_every_kind_of_file_that_pillow_writes_is_read(tmp_path, ending):
     image = Image.fromarray(drawn(16, 16))
     path = tmp_path / f"x.{ending}"
     image.convert("L" if ending not in ("qoi", "jp2", "avif") else "RGB").save(path)
-    expected = np.asarray(Image.open(path).convert("RGB"))
+    expected = np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
     assert read_header(path)[:2] == (16, 16)
     assert (decode(path, channels=3, name="x") == expected).all()

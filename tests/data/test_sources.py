@@ -4,9 +4,11 @@ from fake_tfds import write_fake_set
 from PIL import Image
 
 from hadas_jax.data import folder, prepared
+from hadas_jax.data.assembly import Sources, assemble
 from hadas_jax.data.folder import open_folder
+from hadas_jax.data.images import ImageError
 from hadas_jax.data.prepared import open_prepared
-from hadas_jax.data.sources import array_fingerprints
+from hadas_jax.data.sources import array_fingerprints, readable, source_fingerprints
 
 
 @pytest.fixture
@@ -80,3 +82,56 @@ def test_fingerprints_of_arrays_are_of_type_shape_and_values():
     others = [drawn.view(np.int8), drawn.reshape(5, 6, 4, 1), drawn[..., 0], floats, floats.astype(np.float64)]
     assert not any(set(array_fingerprints(other)) & set(found) for other in others)
     assert array_fingerprints(drawn[:0]).shape == (0,)
+
+
+class Records:
+    """Images with labels inside, as prepared sets have them; some cannot be read."""
+
+    channels, labels, fingerprint_of = 1, None, "contents"
+
+    def __init__(self, broken):
+        self.broken = broken
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, row):
+        if row in self.broken:
+            raise ImageError(f"image {row}")
+        return np.full((4, 4, 1), row, np.uint8), row % 3
+
+    def fingerprints(self, rows=None):
+        rows = np.arange(len(self)) if rows is None else rows
+        return source_fingerprints(lambda row: self[row][0].tobytes(), rows, name="x")
+
+
+def read(source, **options):
+    sources = Sources("x", source, None, None, image_size=4, classes=3, class_names=None)
+    common = {"seed": 0, "image_size": None, "normalisation": None, "evaluation_images": None}
+    return assemble(sources, in_memory_bytes=2**20, **common, **options)
+
+
+def test_records_that_cannot_be_read_are_left_out_where_it_is_asked_for():
+    with pytest.raises(ValueError, match="cannot read 2: image 7, image 50; --skip-unreadable leaves them out"):
+        read(Records({7, 50}))
+    splits = read(Records({7, 50}), skip_unreadable=True)
+    parts = (splits.train, splits.validation, splits.calibration, splits.test)
+    values = np.concatenate([np.asarray(part.images)[:, 0, 0, 0] for part in parts])
+    assert sorted(values.tolist()) == [row for row in range(60) if row not in (7, 50)]
+    assert splits.notes == ("left out: 2 images that cannot be read (image 7, image 50)",)
+    with pytest.raises(
+        ValueError, match="training images that can be read, got none of them: image 0, image 1, image 2"
+    ):
+        read(Records(set(range(60))), skip_unreadable=True)
+
+
+def test_what_is_left_of_a_source_has_the_fingerprints_that_it_had():
+    whole = Records(set()).fingerprints()
+    left, failed = readable(Records({0, 9}))
+    assert failed == ["image 0", "image 9"]
+    rows = np.setdiff1d(np.arange(60), [0, 9])
+    assert (left.fingerprints() == whole[rows]).all()
+    assert (left.fingerprints(np.array([3, 57])) == whole[rows[[3, 57]]]).all()
+    assert (len(left), left.labels, left.channels, left[0][1]) == (58, None, 1, 1)
+    every = Records(set())
+    assert readable(every) == (every, [])
