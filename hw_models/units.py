@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 _PREFIXES = {"G": 9, "M": 6, "k": 3, "": 0, "m": -3, "u": -6, "n": -9}
-_DIMENSIONS = {"s": ("", "m", "u", "n"), "Hz": ("G", "M", "k", ""), "W": ("k", "", "m", "u"), "J": ("", "m", "u", "n")}
+_DIMENSIONS = {
+    "s": ("", "m", "u", "n"),
+    "Hz": ("G", "M", "k", ""),
+    "W": ("k", "", "m", "u"),
+    "J": ("", "m", "u", "n"),
+    "b/s": ("G", "M", "k", ""),
+    "B/s": ("G", "M", "k", ""),
+}
 _EXPONENTS = {base: {prefix + base: _PREFIXES[prefix] for prefix in prefixes} for base, prefixes in _DIMENSIONS.items()}
 
 
@@ -66,7 +73,7 @@ class Range:
     def expected(self, value: float) -> str:
         """Says what is expected in place of a number, and the unit that it was likely meant in."""
         likely = in_other_units(value, self.unit, self.contains)
-        return f"{self.name} in {self.unit}, {self.lowest:,g} to {self.highest:,g}{f' ({likely})' if likely else ''}"
+        return f"{self.name} in {self.unit}, {self.lowest:,g} to {self.highest:,.10g}{f' ({likely})' if likely else ''}"
 
 
 CLOCK = Range("a clock", "MHz", 10, 20_000)
@@ -75,3 +82,8 @@ CLOCK = Range("a clock", "MHz", 10, 20_000)
 LATENCY = Range("a latency", "ms", 1e-6, 1e6)
 POWER = Range("a power", "W", 1e-4, 2_000)
 """From a sleeping microcontroller to the largest accelerator board."""
+PART_OF_POWER = Range("a power", "W", 0, 2_000)
+
+PORT_BANDWIDTH = Range("a bandwidth", "Gb/s", 0.1, 50_000)
+MEMORY_BANDWIDTH = Range("a bandwidth at the highest memory clock", "GB/s", 1e-3, 1e6)
+"""As the models understand it: caches may serve far more than a memory does."""

@@ -80,6 +80,40 @@ CASES = [
         "power.core_voltage.value.0: expected a number of at least 1, got 0.5",
     ),
     (5, 1, "5: expected text as the name of a field, got 5"),
+    (
+        "clocks.core.value",
+        [114750, 1377000],
+        "clocks.core.value.0: expected a clock in MHz, 10 to 20,000 (114.75 MHz if it was in kHz), got 114750 (and",
+    ),
+    ("clocks.host.value", [0.1152, 2.2656], "clocks.host.value.0: expected a clock in MHz, 10 to 20,000 (115.2 MHz if"),
+    (
+        "modes.10w.core.value",
+        520e6,
+        "modes.10w.core.value: expected a clock in MHz, 10 to 20,000 (520 MHz if it was in",
+    ),
+    ("power.core_voltage.clock", [0.1, 0.2, 0.3], "power.core_voltage.clock.0: expected a clock in MHz"),
+    ("power.board.value", 2500, "power.board.value: expected a power in W, 0 to 2,000 (2.5 W if it was in mW"),
+    ("power.host.value", [246, 2870], "power.host.value.1: expected a power in W, 0 to 2,000 (2.87 W if it was in mW"),
+    (
+        "power.core_load.value",
+        11690,
+        "expected power.core_load.value to give at most 2,000 W at the highest clocks (11.69 mW/MHz if it",
+    ),
+    (
+        "power.memory_clock.value",
+        1780,
+        "expected power.memory_clock.value to give at most 2,000 W at the highest clocks",
+    ),
+    (
+        "power.byte_energy.value",
+        89000,
+        "expected power.byte_energy.value to give at most 2,000 W at the highest clocks",
+    ),
+    (
+        "latency.activation_bytes_per_cycle.value",
+        34.3e9,
+        "expected latency.activation_bytes_per_cycle.value to give 0.001 to 1,000,000 GB/s at the highest memory clock",
+    ),
 ]
 
 
