@@ -85,8 +85,7 @@ def _table(text: str, columns: Sequence[str], numbers: Sequence[str], required: 
     if not lines:
         raise ValueError(f"expected a CSV file with the columns {', '.join(required or columns)}, got an empty file")
     header = _header(lines[0][1], columns, required)
-    rows = [(line, _of_columns(line, values, header)) for line, values in lines[1:]]
-    rows = [(line, values) for line, values in rows if any(values.values())]
+    rows = [(line, _of_columns(line, values, header, width=len(lines[1][1]))) for line, values in lines[1:]]
     names = [name for name, _ in header if name in numbers]
     mark = _decimal_mark([(line, values[name]) for line, values in rows for name in names], separator)
     for name, factor in header:
@@ -163,16 +162,15 @@ def _unit_asked_for(names: Sequence[str], columns: Sequence[str]) -> str:
     return f": name the unit too, as in {lacking[0]}" if lacking else ""
 
 
-def _of_columns(line: int, values: list[str], header: Sequence[tuple[str, Decimal]]) -> dict[str, str]:
-    """Cells of a line by column; empty ones beyond the named columns are nothing."""
-    named = max(i for i, (name, _) in enumerate(header) if name) + 1
-    while len(values) > named and not values[-1]:
-        values = values[:-1]
-    if len(values) != named:
+def _of_columns(line: int, values: list[str], header: Sequence[tuple[str, Decimal]], *, width: int) -> dict[str, str]:
+    """Cells of a line by column. All lines are as wide as the first, in cells; those beyond the header are empty."""
+    if len(values) < len(header) or any(values[len(header) :]):
         raise ValueError(
-            f"line {line}: expected as many values as columns, {named}, got {len(values)}: quote what holds the "
+            f"line {line}: expected as many values as columns, {len(header)}, got {len(values)}: quote what holds the "
             "separator, and write decimals with a point where commas separate"
         )
+    if len(values) != width:
+        raise ValueError(f"line {line}: expected as many values as in the lines before, {width}, got {len(values)}")
     cells = list(zip((name for name, _ in header), values, strict=False))
     if any(value and not name for name, value in cells):
         raise ValueError(f"line {line}: expected values in columns that have a name, got one in another")

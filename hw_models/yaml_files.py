@@ -13,6 +13,7 @@ import pydantic
 import yaml
 
 from hw_models.messages import explain, show
+from hw_models.text_files import decoded
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
@@ -102,13 +103,11 @@ def read_checked(source: Traversable, model: type[Model], *, shown: str, version
         ValueError: One line: the file cannot be read, is no YAML, or as `checked`.
     """
     try:
-        text = source.read_text(encoding="utf-8")
+        content = source.read_bytes()
     except OSError as error:
         raise ValueError(f"{shown}: expected a readable file, got: {error.strerror or type(error).__name__}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{shown}: expected YAML, got: {_one_line(error)}") from None
     try:
-        return checked(load_yaml(text), model, version=version)
+        return checked(load_yaml(decoded(content)), model, version=version)
     except ValueError as error:
         raise ValueError(f"{shown}: {error}") from None
 

@@ -140,7 +140,7 @@ class Clock:
     def _settings(self, folder: Path) -> tuple[float, ...]:
         words = (_text(folder / self.available) or "").split()
         found = {float(word) / self.available_per_mhz for word in words if re.fullmatch(r"[0-9]+", word)}
-        return tuple(sorted(found - {0.0}))
+        return tuple(sorted(mhz for mhz in found if CLOCK.contains(mhz)))
 
     def _at_or_below(self, folder: Path, mhz: float) -> float:
         """The nearest setting of a folder that is no faster, or its slowest one."""
@@ -159,7 +159,9 @@ class Clock:
     def _common(self, clocks: Iterable[float | None]) -> float | None:
         """The clock that all agree on."""
         first, *others = clocks
-        same = first is not None and all(one is not None and abs(one - first) <= SAME_CLOCK * first for one in others)
+        if first is None or not CLOCK.contains(first):  # files that count in something else tell nothing
+            return None
+        same = all(one is not None and abs(one - first) <= SAME_CLOCK * first for one in others)
         return first if same else None
 
     def _read(self, folder: Path, name: str) -> float | None:
