@@ -7,7 +7,7 @@ JSON take them for: 0.00001, ten and text; a date is text too.
 import re
 from collections.abc import Hashable, Mapping
 from importlib.resources.abc import Traversable
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
@@ -145,13 +145,24 @@ def _explain(error: Any, model: type[pydantic.BaseModel]) -> str:
     return explain(error)
 
 
-def _fields(model: Any, path: tuple[str | int, ...]) -> list[str]:
+def _fields(annotation: Any, path: tuple[str | int, ...]) -> list[str]:
+    """Names of the fields of the model at a path within another one."""
     for part in path:
-        if isinstance(part, int):  # of a list, whose members are models of one kind
-            continue
-        model = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[1]
-        model = next((option for option in get_args(model) if hasattr(option, "model_fields")), model)
-    return list(model.model_fields)
+        annotation = _model_or_container(annotation)
+        if hasattr(annotation, "model_fields"):
+            annotation = annotation.model_fields[part].annotation
+        else:
+            annotation = get_args(annotation)[get_origin(annotation) is dict]  # of values, or of members
+    return list(_model_or_container(annotation).model_fields)
+
+
+def _model_or_container(annotation: Any) -> Any:
+    """What of an annotation may have parts: of an optional model, the model."""
+
+    def has_parts(option: Any) -> bool:
+        return hasattr(option, "model_fields") or get_origin(option) in (dict, list, tuple)
+
+    return annotation if has_parts(annotation) else next(filter(has_parts, get_args(annotation)))
 
 
 def _one_line(error: Exception) -> str:
