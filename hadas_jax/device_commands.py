@@ -159,8 +159,8 @@ def profile_machine(
     console = _console(console)
     machine = profiling.this_machine()
     meter = machine.meter()
-    rail = f"power of the {meter.rail} rail" if meter else "no power, as nothing that may be read was found"
-    say(console, f"Measuring on {machine.name}; {rail}")
+    say(console, f"Measuring on {machine.name}; {machine.power_in_words()}")
+    say(console, f"Clocks: {machine.clocks_in_words()}")
     clocks = itertools.product(*(tuple(table) or (None,) for table in (core_mhz, memory_mhz, host_mhz)))
     with StepProgress(console) as progress:
         rows = profiling.profile_machine(

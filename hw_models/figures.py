@@ -12,6 +12,8 @@ import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from hw_models.units import CLOCK, LATENCY, PART_OF_POWER, PORT_BANDWIDTH, POWER, Range
+
 # Figures stay finite and above zero as float32 in SI units.
 _SMALLEST, _LARGEST = 1e-12, 1e12
 
@@ -33,6 +35,15 @@ def _fits_float32(value: float) -> float:
     return value
 
 
+def _within(sensible: Range) -> AfterValidator:
+    def check(value: float) -> float:
+        if not sensible.contains(value):
+            raise PydanticCustomError("range", "{wanted}", {"wanted": sensible.expected(value)})
+        return value
+
+    return AfterValidator(check)
+
+
 def _ascending(values: list[float]) -> list[float]:
     if any(low >= high for low, high in itertools.pairwise(values)):
         raise PydanticCustomError("order", "strictly ascending numbers")
@@ -49,11 +60,16 @@ def _not_falling(values: list[float]) -> list[float]:
 _Number = Annotated[float, BeforeValidator(_plain_number), Field(allow_inf_nan=False)]
 Positive = Annotated[_Number, Field(gt=0), AfterValidator(_fits_float32)]
 NonNegative = Annotated[_Number, Field(ge=0), AfterValidator(_fits_float32)]
+PartOfPowerW = Annotated[NonNegative, _within(PART_OF_POWER)]
 Share = Annotated[_Number, Field(ge=0, le=1), AfterValidator(_fits_float32)]
 AtLeastOne = Annotated[_Number, Field(ge=1), AfterValidator(_fits_float32)]
-ClockTable = Annotated[list[Positive], Field(min_length=1), AfterValidator(_ascending)]
+ClockMHz = Annotated[Positive, _within(CLOCK)]
+PortGbS = Annotated[Positive, _within(PORT_BANDWIDTH)]
+LatencyMs = Annotated[Positive, _within(LATENCY)]
+PowerW = Annotated[Positive, _within(POWER)]
+ClockTable = Annotated[list[ClockMHz], Field(min_length=1), AfterValidator(_ascending)]
 VoltageRatios = Annotated[list[AtLeastOne], Field(min_length=1), AfterValidator(_not_falling)]
-Powers = Annotated[list[NonNegative], Field(min_length=1), AfterValidator(_not_falling)]
+Powers = Annotated[list[PartOfPowerW], Field(min_length=1), AfterValidator(_not_falling)]
 Text = Annotated[str, Field(min_length=1)]
 
 

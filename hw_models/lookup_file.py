@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hw_models.csv_files import read_table
 from hw_models.lookup import LookupTable, lookup_table
 
 _HEADER = ["position", "choice", "latency_ms", "energy_mj"]
@@ -54,28 +55,21 @@ def read_lookup(path: str | Path) -> LookupTable:
     Raises:
         ValueError: The file is missing or wrong; the message names file, line and what was expected.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "other bytes"
-        raise ValueError(f"{path}: expected a readable text file, got: {reason}") from None
-    if not lines or lines[0].strip().split(",") != _HEADER:
-        raise ValueError(f"{path}, line 1: expected {','.join(_HEADER)}, got {lines[0][:60] if lines else 'nothing'!r}")
+    table = read_table(path, columns=_HEADER, numbers=_HEADER[2:], required=_HEADER)
     entries: dict[tuple[int, int], tuple[float, float]] = {}
     base: tuple[float, float] | None = None
-    for number, cells in enumerate(csv.reader(lines[1:]), start=2):
+    for number, cells in table.rows:
         where = f"{path}, line {number}"
-        if not cells:
-            continue
-        if len(cells) != len(_HEADER):
-            raise ValueError(f"{where}: expected {len(_HEADER)} values, got {len(cells)}")
-        costs = _cost(cells[2], where, "latency_ms"), _cost(cells[3], where, "energy_mj", may_be_empty=True)
-        if cells[0].strip() == _BASE:
+        costs = (
+            _cost(cells["latency_ms"], where, "latency_ms"),
+            _cost(cells["energy_mj"], where, "energy_mj", may_be_empty=True),
+        )
+        if cells["position"].casefold() == _BASE:
             if base is not None:
                 raise ValueError(f"{where}: expected one line of the base, got another")
             base = costs
             continue
-        key = _index(cells[0], where, "position"), _index(cells[1], where, "choice")
+        key = _index(cells["position"], where, "position"), _index(cells["choice"], where, "choice")
         if key in entries:
             raise ValueError(f"{where}: expected each entry once, got position {key[0]}, choice {key[1]} again")
         entries[key] = costs

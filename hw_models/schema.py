@@ -8,10 +8,12 @@ from pydantic_core import PydanticCustomError
 
 from hw_models.figures import (
     AtLeastOne,
+    ClockMHz,
     ClockTable,
     Curve,
     Figure,
     NonNegative,
+    PartOfPowerW,
     Positive,
     Powers,
     Share,
@@ -19,6 +21,7 @@ from hw_models.figures import (
     Text,
     VoltageRatios,
 )
+from hw_models.units import MEMORY_BANDWIDTH, POWER
 from hw_models.yaml_files import checked
 
 SCHEMA_VERSION = 1
@@ -65,9 +68,9 @@ class FormatSpeedup(Strict):
 class PowerMode(Strict):
     """A named power mode: the highest setting of each clock that it allows; an absent clock has no cap."""
 
-    core: Figure[Literal["MHz"], Positive] | None = None
-    memory: Figure[Literal["MHz"], Positive] | None = None
-    host: Figure[Literal["MHz"], Positive] | None = None
+    core: Figure[Literal["MHz"], ClockMHz] | None = None
+    memory: Figure[Literal["MHz"], ClockMHz] | None = None
+    host: Figure[Literal["MHz"], ClockMHz] | None = None
 
 
 class Latency(Strict):
@@ -87,8 +90,8 @@ class Latency(Strict):
 class Power(Strict):
     """Parameters of `hw_models.power`, all at the board's input."""
 
-    board: Figure[Literal["W"], NonNegative]
-    core_idle: Figure[Literal["W"], NonNegative]
+    board: Figure[Literal["W"], PartOfPowerW]
+    core_idle: Figure[Literal["W"], PartOfPowerW]
     core_load: Figure[Literal["mW/MHz"], NonNegative]
     core_stalled_share: Figure[Literal["1"], Share]
     core_voltage: Curve[Literal["1"], VoltageRatios]
@@ -118,6 +121,31 @@ class DeviceFile(Strict):
                     where = f"modes.{name}.{clock}.value"
                     wanted = f"{where} of at least {lowest:g} MHz, the lowest setting"
                     raise PydanticCustomError("empty_mode", "{wanted}", {"wanted": wanted, "got": cap.value})
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _highest_clocks_give_sensible_rates_and_powers(self) -> "DeviceFile":
+        """Figures per cycle, per clock and per byte tell their unit by what they come to at the highest clocks."""
+        core_mhz, memory_mhz = self.clocks.core.value[-1], self.clocks.memory.value[-1]
+        latency, power = self.latency, self.power
+        rates = {
+            name: getattr(latency, name).value for name in ("weight_bytes_per_cycle", "activation_bytes_per_cycle")
+        }
+        for name, rate in rates.items():
+            if not MEMORY_BANDWIDTH.contains(rate * memory_mhz * 1e-3):
+                lowest, highest = MEMORY_BANDWIDTH.lowest, MEMORY_BANDWIDTH.highest
+                wanted = f"latency.{name}.value to give {lowest:g} to {highest:,.10g} GB/s at the highest memory clock"
+                raise PydanticCustomError("range", "{wanted}", {"wanted": wanted, "got": rate})
+        for name, (unit, other), watts in (
+            ("core_load", ("mW/MHz", "uW/MHz"), core_mhz * 1e-3 * max(power.core_voltage.value) ** 2),
+            ("memory_clock", ("W/GHz", "mW/GHz"), memory_mhz * 1e-3),
+            ("byte_energy", ("pJ/B", "fJ/B"), max(rates.values()) * memory_mhz * 1e-6),
+        ):
+            value = getattr(power, name).value
+            if value * watts > POWER.highest:
+                likely = f"{value * 1e-3:,.6g} {unit} if it was in {other}"
+                wanted = f"power.{name}.value to give at most {POWER.highest:,} W at the highest clocks ({likely})"
+                raise PydanticCustomError("range", "{wanted}", {"wanted": wanted, "got": value})
         return self
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from hw_models.figures import Figure, NonNegative, Positive, Share, Strict, Text
+from hw_models.figures import ClockMHz, Figure, NonNegative, PortGbS, Share, Strict, Text
 
 SCHEMA_VERSION = 1
 
@@ -26,13 +26,13 @@ class Resources(Strict):
 
     dsp: Figure[Literal["1"], Count]
     bram18: Figure[Literal["1"], Count]
-    ddr_bandwidth: Figure[Literal["Gb/s"], Positive]
+    ddr_bandwidth: Figure[Literal["Gb/s"], PortGbS]
 
 
 class Design(Strict):
     """What every design on it has in common."""
 
-    clock: Figure[Literal["MHz"], Positive]
+    clock: Figure[Literal["MHz"], ClockMHz]
     word: Figure[Literal["bit"], Bits]
     usable_dsp_share: Figure[Literal["1"], Share]
     usable_bram18_share: Figure[Literal["1"], Share]

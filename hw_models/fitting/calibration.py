@@ -15,12 +15,12 @@ from hw_models.device import Device
 from hw_models.fitting.device_parameters import Measured, distance, fit_all, held_out, predict, scale_of
 from hw_models.fitting.fitted_file import fitted_file
 from hw_models.fitting.measured_clocks import check_clock_columns, with_measured_clocks
+from hw_models.fitting.units_of_rows import doubts_of_units
 from hw_models.measuring.measurements import Measurement, clocks, layer_tables, number_formats
 
 FEW_ROWS = 30
 """Below so many measurements a fit stays near its base, unless told otherwise."""
 
-_FAR = 20.0
 _SIGMA, _SIGMA_OF_FEW = 1.0, 0.3
 
 
@@ -141,7 +141,8 @@ def calibrate(
         The calibration.
 
     Raises:
-        ValueError: Too few measurements, clocks or formats that the base lacks, or a clock in some rows only.
+        ValueError: Too few measurements, clocks or formats that the base lacks, a clock in some rows only, or powers
+            beyond what a board of the base's kind takes.
     """
     rows = tuple(rows)
     check_clock_columns(rows)
@@ -154,12 +155,7 @@ def calibrate(
             f"measurements: expected at least two networks or two clocks to fit and to validate, got {len(rows)} "
             f"row{'s' * (len(rows) > 1)} of one network at one setting"
         )
-    scale = float(scale_of(measured, device))
-    if not 1 / _FAR < scale < _FAR:
-        warnings.append(
-            f"measured latencies are {scale:.3g} times those of {base.name}: check that latency_ms is in ms "
-            "and that layers, batch and base device fit"
-        )
+    warnings += doubts_of_units(rows, measured, device)
     if prior_sigma is None:
         prior_sigma = _SIGMA if len(rows) >= FEW_ROWS else _SIGMA_OF_FEW
     how: dict[str, Any] = {"prior_sigma": prior_sigma, "starts": starts, "steps": steps}
@@ -187,7 +183,7 @@ def calibrate(
         rows=rows,
         held_out=tests,
         latency_error=_error(np.asarray(predict(measured, found)[0]), np.asarray(measured.latency_s)),
-        scale=scale,
+        scale=float(scale_of(measured, device)),
         warnings=tuple(warnings),
     )
 

@@ -13,6 +13,7 @@ from hw_models import schema
 from hw_models.catalogue import to_device
 from hw_models.device import SAME_CLOCK, match_settings
 from hw_models.figures import Figure
+from hw_models.fitting.units_of_rows import FAR
 from hw_models.measuring.measurements import Measurement, clocks
 
 
@@ -53,6 +54,7 @@ def with_measured_clocks(
                 f"{clock} clock unknown in all rows: the device gets one setting, {figure.value[-1]:g} MHz, the "
                 f"highest of {base.name}; give {clock}_mhz to search over it"
             )
+        warnings += _doubts(clock, mhz, base)
     is_whole = all(table.value == getattr(base.clocks, clock).value for clock, table in tables.items())
     changed = {"clocks": schema.Clocks(**tables), "modes": base.modes if is_whole else {}}
     file = base.model_copy(update=changed)
@@ -61,6 +63,15 @@ def with_measured_clocks(
     except ValueError as error:
         raise ValueError(f"{error}; take a base whose clocks are assumed, or edit the table in a copy of it") from None
     return file, warnings
+
+
+def _doubts(clock: str, mhz: np.ndarray, base: schema.DeviceFile) -> list[str]:
+    """A warning if clocks are far from all of a base's."""
+    table = getattr(base.clocks, clock).value
+    if not mhz.size or table[0] / FAR < np.median(mhz) < table[-1] * FAR:
+        return []
+    times = np.median(mhz) / table[-1]
+    return [f"{clock} clocks are {times:.3g} times those of {base.name}: check that {clock}_mhz is in MHz"]
 
 
 def _clock_table(figure: Figure, mhz: np.ndarray, source: str) -> Figure:

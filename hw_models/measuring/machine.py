@@ -25,9 +25,13 @@ from hw_models.measuring.sysfs import (
     memory_clock,
     rails,
 )
-from hw_models.measuring.timing import Meter, Reading
+from hw_models.measuring.timing import Reading
 
-_BOARD_RAILS = ("VDD_IN", "POM_5V_IN")  # rails of Jetson modules that feed everything else
+# Rails that feed everything else: of TX1, TX2, Xavier NX and Orin NX and Nano, of the Nano, and of Thor.
+_BOARD_RAILS = ("VDD_IN", "POM_5V_IN", "VIN")
+# Rails that together feed all: of AGX Orin, whose VDDQ_VDD2_1V8AO is fed by VIN_SYS_5V0, and of AGX Xavier.
+_BOARD_SUMS = (("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"))
+_PARTS = {"CPU", "GPU", "SOC", "CV", "MSS", "DDR", "DDRQ"}
 _SAMPLE_S = 0.02
 
 
@@ -92,13 +96,15 @@ class Machine:
                 stack.enter_context(clocks[name].held(mhz))
             yield ClockSetting(**{name: clock.fixed_mhz() for name, clock in clocks.items()})
 
-    def meter(self) -> Meter | None:
+    def meter(self) -> "RailMeter | CounterMeter | None":
         """What reads power here, the board's rather than the processor's; None where nothing can be read."""
-        found = rails(self.root)
-        board = [rail for rail in found if rail.label in _BOARD_RAILS]
-        core = [rail for rail in found if _parts_of(rail) == {self.processor.upper()}]
-        if board or core:
-            return RailMeter("board" if board else "core", tuple(board[:1] or core[:1]))
+        found = {rail.label.upper(): rail for rail in rails(self.root)}
+        for labels in (*((label,) for label in _BOARD_RAILS), *_BOARD_SUMS):
+            if all(label in found for label in labels):
+                return RailMeter("board", tuple(found[label] for label in labels))
+        core = tuple(rail for rail in found.values() if _parts_of(rail) == {self.processor.upper()})
+        if core:
+            return RailMeter("core", core)
         counters = energy_counters(self.root)
         platform = [counter for counter in counters if counter.label == "psys"]
         packages = [counter for counter in counters if counter.label.startswith("package")]
@@ -106,13 +112,39 @@ class Machine:
             return CounterMeter("board", tuple(platform))
         return CounterMeter("core", tuple(packages)) if packages and self.processor == "cpu" else None
 
+    def power_in_words(self) -> str:
+        """What power is read from, or why none is."""
+        meter = self.meter()
+        if meter is not None:
+            what = "board" if meter.rail == "board" else f"{self.processor.upper()} alone"
+            return f"power of the {what}, read from {meter.sources}"
+        shared = ", ".join(rail.label for rail in rails(self.root))
+        if shared:
+            return f"no power, as its rails ({shared}) are neither all that feed the board nor the processor's alone"
+        return "no power, as nothing that may be read was found"
+
+    def clocks_in_words(self) -> str:
+        """The clocks that it has with what they can be set to, and those that it does not show."""
+        clocks = self.clocks()
+        shown = []
+        for name, clock in clocks.items():
+            table = clock.available_mhz()
+            settings = f"{table[0]:g} to {table[-1]:g} MHz" if table else "settings not shown"
+            fastest = " for its fastest cores" if clock.has_clusters else ""
+            shown.append(f"{name} ({settings}{fastest})")
+        missing = [name for name in ("core_mhz", "memory_mhz", "host_mhz") if name not in clocks]
+        if self.processor == "cpu":
+            missing.remove("host_mhz")
+        parts = [", ".join(shown) or "none that can be read"]
+        return "; ".join([*parts, *([f"left empty: {', '.join(missing)}"] if missing else [])])
+
 
 def _model(root: Path) -> str:
     """Model of a board or, where there is none, of the CPU."""
     board, cpu = root / "proc/device-tree/model", root / "proc/cpuinfo"
     if board.is_file():
-        return board.read_text().strip(" \0\n")
-    lines = cpu.read_text().splitlines() if cpu.is_file() else []
+        return board.read_text(encoding="utf-8", errors="replace").strip(" \0\n")
+    lines = cpu.read_text(encoding="utf-8", errors="replace").splitlines() if cpu.is_file() else []
     for name, _, value in (line.partition(":") for line in lines):
         if name.strip() == "model name":
             return value.strip()
@@ -121,7 +153,7 @@ def _model(root: Path) -> str:
 
 def _parts_of(rail: Rail) -> set[str]:
     """Parts of the chip that a rail feeds, by its label: some feed two, and tell nothing of one alone."""
-    return {"CPU", "GPU", "SOC", "CV"} & set(re.split(r"[^A-Z]+", rail.label.upper()))
+    return _PARTS & set(re.split(r"[^A-Z]+", rail.label.upper()))
 
 
 @dataclass
@@ -140,6 +172,11 @@ class RailMeter:
 
     rail: Literal["board", "core"]
     rails: tuple[Rail, ...]
+
+    @property
+    def sources(self) -> str:
+        """What is read, in words."""
+        return " + ".join(rail.label for rail in self.rails)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Reading]:
@@ -180,6 +217,11 @@ class CounterMeter:
     rail: Literal["board", "core"]
     counters: tuple[EnergyCounter, ...]
     timer: Callable[[], float] = time.perf_counter
+
+    @property
+    def sources(self) -> str:
+        """What is read, in words."""
+        return " + ".join(counter.label for counter in self.counters)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Reading]:

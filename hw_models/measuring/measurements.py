@@ -15,7 +15,8 @@ Each row is one network at one operating point. Columns, the first two and laten
     runs          number of timed runs
     machine       what they ran on, in words
 
-A network that is known by its totals alone is one row with all its MACs, elements and kernels.
+A network that is known by its totals alone is one row with all its MACs, elements and kernels. Files of spreadsheets
+are read too, see `hw_models.csv_files`; a column in another unit (`latency_us`, `power (mW)`) is converted.
 """
 
 import csv
@@ -31,14 +32,16 @@ import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
+from hw_models.csv_files import read_table
 from hw_models.device import Device, OperatingPoint, match_settings
-from hw_models.figures import NonNegative, Positive, Strict, Text
+from hw_models.figures import ClockMHz, LatencyMs, NonNegative, PowerW, Strict, Text
 from hw_models.formats import NumberFormat
 from hw_models.layers import LayerKind, LayerTable
-from hw_models.messages import explain
+from hw_models.messages import explain, show
 
 _COLUMNS = ("macs", "weight_elements", "input_elements", "output_elements", "kernels")
 _REQUIRED = ("network", "layers", "latency_ms")
+_NUMBERS = ("batch", "core_mhz", "memory_mhz", "host_mhz", "latency_ms", "spread_ms", "power_w", "runs")
 
 
 class Measurement(Strict):
@@ -49,12 +52,12 @@ class Measurement(Strict):
     family: str | None = None
     batch: Annotated[int, Field(ge=1)] = 1
     format: Literal["fp32", "fp16", "int8"] | None = None
-    core_mhz: Positive | None = None
-    memory_mhz: Positive | None = None
-    host_mhz: Positive | None = None
-    latency_ms: Positive
+    core_mhz: ClockMHz | None = None
+    memory_mhz: ClockMHz | None = None
+    host_mhz: ClockMHz | None = None
+    latency_ms: LatencyMs
     spread_ms: NonNegative | None = None
-    power_w: Positive | None = None
+    power_w: PowerW | None = None
     power_rail: Literal["board", "core"] | None = None
     runs: Annotated[int, Field(ge=1)] | None = None
     machine: str | None = None
@@ -87,19 +90,10 @@ def read_measurements(path: str | Path) -> list[Measurement]:
     Raises:
         ValueError: One line: file, line, column, what was expected and what came.
     """
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            header = [name or "" for name in reader.fieldnames or []]
-            _check_header(path, header)
-            rows = [_row(path, reader.line_num, values) for values in reader]
-    except OSError as error:
-        raise ValueError(f"{path}: expected a readable CSV file, got: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: expected a CSV file in UTF-8, got: {error}") from None
-    if not rows:
+    table = read_table(path, columns=list(Measurement.model_fields), numbers=_NUMBERS, required=_REQUIRED)
+    if not table.rows:
         raise ValueError(f"{path}: expected measurements, got a header and no rows")
-    return rows
+    return [_row(path, line, values) for line, values in table.rows]
 
 
 def write_measurements(path: str | Path, rows: Iterable[Measurement], *, append: bool = False) -> None:
@@ -128,7 +122,10 @@ def write_measurements(path: str | Path, rows: Iterable[Measurement], *, append:
 def _columns_of(path: Path) -> list[str]:
     """The columns of a file, which an earlier version or other means may have begun."""
     with path.open(newline="", encoding="utf-8-sig") as file:
-        return next(csv.reader(file))
+        columns = next(csv.reader(file))
+    if not set(columns) <= set(Measurement.model_fields):
+        raise ValueError(f"{path}: expected a header as this project writes it, to append to, got {show(columns)}")
+    return columns
 
 
 def _check_columns(path: Path, columns: list[str], row: Measurement) -> None:
@@ -207,24 +204,9 @@ def _clock(rows: list[Measurement], device: Device, clock: str) -> jax.Array:
     return jnp.asarray(table[nearest], jnp.float32)
 
 
-def _check_header(path: str | Path, header: list[str]) -> None:
-    if not header:
-        raise ValueError(f"{path}: expected a CSV file with the columns {', '.join(_REQUIRED)}, got an empty file")
-    known = list(Measurement.model_fields)
-    missing = [name for name in _REQUIRED if name not in header]
-    if missing:
-        raise ValueError(f"{path}: expected the column {missing[0]}, got {', '.join(header)}")
-    unknown = [name for name in header if name not in known]
-    if unknown:
-        raise ValueError(f"{path}: expected columns among {', '.join(known)}, got {unknown[0]!r}")
-
-
-def _row(path: str | Path, line: int, values: dict) -> Measurement:
-    if None in values or None in values.values():
-        raise ValueError(f"{path}, line {line}: expected as many values as columns, got another number")
-    given = {name: text.strip() for name, text in values.items() if text.strip()}
+def _row(path: str | Path, line: int, values: dict[str, str]) -> Measurement:
     try:
-        return Measurement.model_validate(given)
+        return Measurement.model_validate({name: text for name, text in values.items() if text})
     except pydantic.ValidationError as error:
         raise ValueError(f"{path}, line {line}: {explain(error.errors()[0])}") from None
 

@@ -21,6 +21,7 @@ from hw_models.layers import LayerTable
 from hw_models.measuring.machine import ClockSetting, Machine
 from hw_models.measuring.measurements import Measurement, format_layers, read_measurements, write_measurements
 from hw_models.measuring.timing import Meter, Reference, Timing, measure
+from hw_models.units import POWER
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _order(cases: Sequence[Case], number: int, reference: str | None) -> list[Ca
 
 def _row(case: Case, clocks: ClockSetting, timing: Timing, meter: Meter | None, machine: str) -> Measurement:
     power: dict[str, object] = {}
-    if meter is not None and timing.power_w is not None and timing.power_w > 0:
+    if meter is not None and timing.power_w is not None and POWER.contains(timing.power_w):
         power = {"power_w": _rounded(timing.power_w), "power_rail": meter.rail}
     return Measurement.model_validate(
         {

@@ -5,24 +5,31 @@ the file system starts. Units: MHz, W, J.
 """
 
 import contextlib
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hw_models.device import SAME_CLOCK
+from hw_models.units import CLOCK, in_other_units
 
 _ROOT = Path("/")
-_GPU_NAMES = ("gv11b", "gp10b", "ga10b", "gm20b", "gpu")  # of Jetson GPUs in devfreq, behind the address
+# Kinds in devfreq, behind the address: of NVIDIA (gv11b, ga10b, ...; gpu-gpc-0 of Thor), Arm and Qualcomm.
+_GPUS = re.compile(r"g[a-z][0-9]{2}[a-z]|gpu|gpu-gpc-[0-9]+|mali[0-9]*|panfrost|panthor|(qcom,)?kgsl-3d[0-9]")
+_MEMORIES = re.compile(r"bwmgr|emc|dmc|actmon|(external-)?memory-controller")
 
 
 @dataclass(frozen=True)
 class Clock:
-    """A clock and the files that show and set it; every folder has the same files, and the first one is read.
+    """A clock and the files that show and set it; every folder has the same files.
+
+    Folders may have different settings, as the clusters of a big.LITTLE processor do. The clock is then that of the
+    fastest ones, which compute most, and the others follow it at the nearest setting that they have at or below.
 
     Attributes:
         name: for messages.
-        folders: one for every part of the machine that is set alike.
+        folders: one for every part of the machine that is set together.
         current: file of the clock at this moment.
         held_by: the two files that hold it at a setting: the lowest and the highest clock that may be chosen, or
             with `has_lock` one that holds 1 while the clock stays where it is put, and one that puts it there.
@@ -30,6 +37,7 @@ class Clock:
         per_mhz: what the files count in one MHz.
         available_per_mhz: the same for `available`.
         has_lock: see `held_by`.
+        bounds: the two files of the lowest and the highest clock that the hardware has; None: it shows no such files.
     """
 
     name: str
@@ -40,23 +48,24 @@ class Clock:
     per_mhz: float
     available_per_mhz: float
     has_lock: bool = False
+    bounds: tuple[str, str] | None = None
+
+    @property
+    def has_clusters(self) -> bool:
+        """Whether some of its folders are slower than others."""
+        return len(self._fastest()) < len(self.folders)
 
     def available_mhz(self) -> tuple[float, ...] | None:
-        """Settings, ascending."""
-        words = (_text(self.folders[0] / self.available) or "").split()
-        found = [float(word) / self.available_per_mhz for word in words if re.fullmatch(r"[0-9]+", word)]
-        return tuple(sorted(found)) or None
+        """Settings, ascending; of the fastest folders."""
+        return self._settings(self._fastest()[0]) or None
 
     def current_mhz(self) -> float | None:
-        """The clock at this moment."""
-        return self._read(self.folders[0], self.current)
+        """The clock at this moment; None where the fastest folders differ."""
+        return self._common(self._read(folder, self.current) for folder in self._fastest())
 
     def fixed_mhz(self) -> float | None:
-        """The clock if it is held at one setting, None while a governor chooses."""
-        if self.has_lock:
-            return self.current_mhz() if _text(self.folders[0] / self.held_by[0]) == "1" else None
-        low, high = (self._read(self.folders[0], limit) for limit in self.held_by)
-        return low if low == high else None
+        """The clock if it is held at one setting, None while a governor chooses or the fastest folders differ."""
+        return self._common(self._fixed(folder) for folder in self._fastest())
 
     @contextlib.contextmanager
     def held(self, mhz: float) -> Iterator[None]:
@@ -65,16 +74,12 @@ class Clock:
         Raises:
             ValueError: the machine has no such setting, or does not let the clock be set.
         """
-        known = self.available_mhz()
-        nearest = min(known, key=lambda setting: abs(setting - mhz)) if known else mhz
-        if abs(nearest - mhz) > SAME_CLOCK * mhz:
-            settings = " ".join(f"{setting:g}" for setting in known or ())
-            raise ValueError(f"{self.name} clock: expected one of {settings} MHz, got {mhz:g}")
-        value = f"{nearest * self.per_mhz:.0f}"
+        nearest = self._setting(mhz)
         with contextlib.ExitStack() as stack:
             for folder in self.folders:
                 before = self._before(folder)
                 stack.callback(self._restore, folder, before)
+                value = f"{self._at_or_below(folder, nearest) * self.per_mhz:.0f}"
                 self._set(folder, ("1" if self.has_lock else value, value))
             fixed = self.fixed_mhz()
             if fixed is None or abs(fixed - nearest) > SAME_CLOCK * nearest:
@@ -84,6 +89,80 @@ class Clock:
                     "a power mode may cap it; choose a setting within its limits"
                 )
             yield
+
+    def _setting(self, mhz: float) -> float:
+        """The setting that a clock is, or itself where the machine names no settings."""
+        known = self.available_mhz()
+        if known is None:
+            low, high = self._bounds(self._fastest()[0])
+            if not CLOCK.contains(mhz) or not low * (1 - SAME_CLOCK) <= mhz <= high * (1 + SAME_CLOCK):
+                likely = in_other_units(mhz, CLOCK.unit, lambda meant: low <= meant <= high and CLOCK.contains(meant))
+                raise ValueError(
+                    f"{self.name} clock: expected {max(low, CLOCK.lowest):g} to {min(high, CLOCK.highest):g} MHz, got "
+                    f"{mhz:.10g}" + (f": {likely}" if likely else "")
+                )
+            return min(max(mhz, low), high)
+
+        def nearest(mhz: float) -> float | None:
+            setting = min(known, key=lambda setting: abs(setting - mhz))
+            return setting if abs(setting - mhz) <= SAME_CLOCK * setting else None
+
+        found = nearest(mhz)
+        if found is None:
+            likely = in_other_units(mhz, CLOCK.unit, lambda meant: nearest(meant) is not None)
+            settings = " ".join(f"{setting:g}" for setting in known)
+            raise ValueError(
+                f"{self.name} clock: expected one of {settings} MHz, got {mhz:.10g}" + (f": {likely}" if likely else "")
+            )
+        return found
+
+    def _fastest(self) -> tuple[Path, ...]:
+        """Folders whose highest clock is the highest of all."""
+        highest = [self._highest(folder) for folder in self.folders]
+        return tuple(
+            folder for folder, mhz in zip(self.folders, highest, strict=True) if mhz >= max(highest) * (1 - SAME_CLOCK)
+        )
+
+    def _highest(self, folder: Path) -> float:
+        bound = self._bounds(folder)[1]
+        settings = self._settings(folder)
+        if settings:
+            return settings[-1]
+        return bound if math.isfinite(bound) else self._read(folder, self.held_by[1]) or 0.0
+
+    def _bounds(self, folder: Path) -> tuple[float, float]:
+        """Lowest and highest clock that the hardware has; 0 and infinity where it does not show them."""
+        if self.bounds is None:
+            return 0.0, math.inf
+        low, high = (self._read(folder, name) for name in self.bounds)
+        return low or 0.0, high or math.inf
+
+    def _settings(self, folder: Path) -> tuple[float, ...]:
+        words = (_text(folder / self.available) or "").split()
+        found = {float(word) / self.available_per_mhz for word in words if re.fullmatch(r"[0-9]+", word)}
+        return tuple(sorted(mhz for mhz in found if CLOCK.contains(mhz)))
+
+    def _at_or_below(self, folder: Path, mhz: float) -> float:
+        """The nearest setting of a folder that is no faster, or its slowest one."""
+        settings = self._settings(folder)
+        if not settings:
+            low, high = self._bounds(folder)
+            return min(max(mhz, low), high)
+        return max((setting for setting in settings if setting <= mhz * (1 + SAME_CLOCK)), default=settings[0])
+
+    def _fixed(self, folder: Path) -> float | None:
+        if self.has_lock:
+            return self._read(folder, self.current) if _text(folder / self.held_by[0]) == "1" else None
+        low, high = (self._read(folder, limit) for limit in self.held_by)
+        return low if low == high else None
+
+    def _common(self, clocks: Iterable[float | None]) -> float | None:
+        """The clock that all agree on."""
+        first, *others = clocks
+        if first is None or not CLOCK.contains(first):  # files that count in something else tell nothing
+            return None
+        same = all(one is not None and abs(one - first) <= SAME_CLOCK * first for one in others)
+        return first if same else None
 
     def _read(self, folder: Path, name: str) -> float | None:
         value = _number(folder / name)
@@ -119,7 +198,7 @@ class Clock:
         if _text(path) == value:
             return
         try:
-            path.write_text(value)
+            path.write_text(value, encoding="utf-8")
         except OSError as error:
             raise ValueError(self._refusal(path, error.strerror or "an error")) from None
 
@@ -131,22 +210,34 @@ class Clock:
 
 
 def cpu_clock(root: Path = _ROOT) -> Clock | None:
-    """Clock of all CPU cores (cpufreq)."""
-    folders = _folders(root, "sys/devices/system/cpu/cpufreq/policy*")
-    limits = ("scaling_min_freq", "scaling_max_freq")
-    clock = Clock("CPU", folders, "scaling_cur_freq", limits, "scaling_available_frequencies", 1e3, 1e3)
-    return clock if folders else None
+    """Clock of the CPU cores (cpufreq), whose policies are set together; those that are offline are left out."""
+    policies = _folders(root, "sys/devices/system/cpu/cpufreq/policy*")
+    limits, bounds = ("scaling_min_freq", "scaling_max_freq"), ("cpuinfo_min_freq", "cpuinfo_max_freq")
+    folders = tuple(folder for folder in policies if _text(folder / "affected_cpus") != "")
+    if not folders:
+        return None
+    return Clock("CPU", folders, "scaling_cur_freq", limits, "scaling_available_frequencies", 1e3, 1e3, bounds=bounds)
 
 
 def gpu_clock(root: Path = _ROOT) -> Clock | None:
-    """Clock of a Jetson's GPU (devfreq)."""
-    folders = tuple(f for f in _folders(root, "sys/class/devfreq/*") if f.name.rpartition(".")[2] in _GPU_NAMES)
-    clock = Clock("GPU", folders[:1], "cur_freq", ("min_freq", "max_freq"), "available_frequencies", 1e6, 1e6)
+    """Clock of the GPU that computes (devfreq): not of the video decoders beside it."""
+    folders = _of_kind(root, _GPUS)
+    parts = tuple(folder for folder in folders if "-gpc-" in folder.name)
+    return _devfreq("GPU", parts or folders[:1])
+
+
+def _of_kind(root: Path, kind: re.Pattern[str]) -> tuple[Path, ...]:
+    folders = _folders(root, "sys/class/devfreq/*")
+    return tuple(folder for folder in folders if kind.fullmatch(folder.name.rpartition(".")[2]))
+
+
+def _devfreq(name: str, folders: tuple[Path, ...]) -> Clock | None:
+    clock = Clock(name, folders, "cur_freq", ("min_freq", "max_freq"), "available_frequencies", 1e6, 1e6)
     return clock if folders else None
 
 
 def memory_clock(root: Path = _ROOT) -> Clock | None:
-    """Clock of a Jetson's memory, in the debugfs of its boot processor or of the Nano; root alone may read them."""
+    """Clock of the memory: in a Jetson's debugfs, which root alone may read, or in devfreq."""
     debug = root / "sys/kernel/debug"
     boot, nano = debug / "bpmp/debug/clk/emc", debug / "clk/override.emc"
     if _text(boot / "rate") is not None:
@@ -155,45 +246,55 @@ def memory_clock(root: Path = _ROOT) -> Clock | None:
     if _text(nano / "clk_update_rate") is not None:
         files = ("clk_state", "clk_update_rate")
         return Clock("memory", (nano,), "clk_update_rate", files, "clk_possible_rates", 1e6, 1e6, has_lock=True)
-    return None
+    return _devfreq("memory", _of_kind(root, _MEMORIES)[:1])
 
 
 @dataclass(frozen=True)
 class Rail:
-    """A supply rail with a sensor (INA3221).
+    """A supply rail with a sensor (INA3221 or another of its family).
 
     Attributes:
         label: name of the rail as the machine gives it.
-        volt_ampere: files of mV and mA, or one file of mW.
+        files: whose product is its power: of the power, or of voltage and current.
+        per_watt: what the product is at one watt.
     """
 
     label: str
-    volt_ampere: tuple[Path, ...]
+    files: tuple[Path, ...]
+    per_watt: float
 
     def watts(self) -> float | None:
         """Power at this moment."""
-        values = [_number(path) for path in self.volt_ampere]
-        if len(values) == 1 and values[0] is not None:
-            return values[0] * 1e-3
-        if len(values) == 2 and values[0] is not None and values[1] is not None:
-            return values[0] * values[1] * 1e-6
-        return None
+        values = [_number(path) for path in self.files]
+        known = [value for value in values if value is not None]
+        return math.prod(known) / self.per_watt if len(known) == len(values) else None
 
 
 def rails(root: Path = _ROOT) -> tuple[Rail, ...]:
     """Rails that can be read now: of hwmon, or of the driver of older Jetson kernels."""
     found = []
     for folder in _folders(root, "sys/class/hwmon/hwmon*"):
-        for i in (1, 2, 3):  # further inputs of the chip are shunt voltages and sums
-            label = _text(folder / f"in{i}_label")
-            if _text(folder / "name") == "ina3221" and label:
-                found.append(Rail(label, (folder / f"in{i}_input", folder / f"curr{i}_input")))
+        chip = _text(folder / "name") or ""
+        for i in (1, 2, 3) if chip == "ina3221" else (1,) if chip.startswith("ina") else ():
+            # Further inputs of the chips are shunt voltages and sums.
+            names = (f"in{i}_label", f"power{i}_label", f"curr{i}_label", *(("label",) if chip != "ina3221" else ()))
+            label = next(filter(None, (_text(folder / name) for name in names)), None)
+            if label:
+                found.append(_hwmon_rail(label, folder, i))
     for folder in _folders(root, "sys/bus/i2c/drivers/ina3221x/*/iio*device*"):
         for i in (0, 1, 2):
             label = _text(folder / f"rail_name_{i}")
             if label:
-                found.append(Rail(label, (folder / f"in_power{i}_input",)))
+                found.append(Rail(label, (folder / f"in_power{i}_input",), 1e3))
     return tuple(rail for rail in found if rail.watts() is not None)
+
+
+def _hwmon_rail(label: str, folder: Path, channel: int) -> Rail:
+    """A rail whose power is shown in uW, or else as mV and mA."""
+    power = Rail(label, (folder / f"power{channel}_input",), 1e6)
+    if power.watts() is not None:
+        return power
+    return Rail(label, (folder / f"in{channel}_input", folder / f"curr{channel}_input"), 1e6)
 
 
 @dataclass(frozen=True)
@@ -237,7 +338,7 @@ def _folders(root: Path, pattern: str) -> tuple[Path, ...]:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
 

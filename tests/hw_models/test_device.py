@@ -69,6 +69,8 @@ def test_caps_include_their_own_setting_and_infinity_is_no_cap(device):
     ("asked", "message"),
     [
         ({"core_hz": [1e9]}, r"core_hz: expected settings of agx-xavier-gpu \(114.75 .* MHz\), got 1000 MHz"),
+        ({"core_hz": [1377e9]}, r"core_hz: expected settings .*, got 1377000 MHz: 1,377 MHz if it was in kHz"),
+        ({"core_hz": [1.377e6]}, r"core_hz: expected settings .*, got 1.377 MHz: 1,377 MHz if it was in GHz"),
         ({"memory_hz": [np.nan]}, "memory_hz: expected settings .*, got nan MHz"),
         ({"host_hz": []}, "host_hz: expected at least one setting of agx-xavier-gpu, got none"),
     ],

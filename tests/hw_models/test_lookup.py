@@ -147,10 +147,10 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 1: expected position,choice,latency_ms,energy_mj, got 'nothing'"),
-        ("a,b\n", "line 1: expected position"),
+        ("", "with the columns position, choice, latency_ms, energy_mj, got an empty file"),
+        ("a,b\n", "expected the column position, got a, b"),
         (HEADER, "expected at least one entry, got none"),
-        (HEADER + "0,0,1\n", "line 2: expected 4 values, got 3"),
+        (HEADER + "0,0,1\n", "line 2: expected as many values as columns, 4, got 3"),
         (HEADER + "0,0,1,\n0,x,1,\n", "line 3: choice: expected a whole number from 0 to 10000, got 'x'"),
         (HEADER + "-1,0,1,\n", "line 2: position: expected a whole number"),
         (HEADER + "0,0,-1,\n", "line 2: latency_ms: expected a number of at least 0, got '-1'"),
@@ -170,5 +170,5 @@ def test_a_wrong_file_is_explained_in_one_line(tmp_path, text, message):
 
 
 def test_a_missing_file_is_explained(tmp_path):
-    with pytest.raises(ValueError, match="expected a readable text file, got: No such file"):
+    with pytest.raises(ValueError, match="expected a readable CSV file, got: No such file"):
         read_lookup(tmp_path / "none.csv")

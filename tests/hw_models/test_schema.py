@@ -66,11 +66,14 @@ CASES = [
         "power.core_load.error.x: expected no field of this name (known here: value,",
     ),
     ("power.core_load.error", REMOVE, "power.core_load: expected an 'error' beside a fitted figure, got {"),
+    ("modes.10w.gpu", 1, "modes.10w.gpu: expected no field of this name (known here: core, memory, host)"),
+    ("modes.10w.core.x", 1, "modes.10w.core.x: expected no field of this name (known here: provenance,"),
+    ("latency.format_speedup.fp16.x", 1, "latency.format_speedup.fp16.x: expected no field of this name"),
     ("clocks.core.value", [], "clocks.core.value: expected at least 1 value, got []"),
     ("clocks.core.value", 5, "clocks.core.value: expected a list, got 5"),
-    ("clocks.core.value", [2, 1], "clocks.core.value: expected strictly ascending numbers, got [2, 1]"),
-    ("clocks.host.value", [1, 1], "clocks.host.value: expected strictly ascending numbers, got [1, 1]"),
-    ("clocks.memory.value", [1, "x"], "clocks.memory.value.1: expected a number, got 'x'"),
+    ("clocks.core.value", [20, 10], "clocks.core.value: expected strictly ascending numbers, got [20, 10]"),
+    ("clocks.host.value", [10, 10], "clocks.host.value: expected strictly ascending numbers, got [10, 10]"),
+    ("clocks.memory.value", [10, "x"], "clocks.memory.value.1: expected a number, got 'x'"),
     ("clocks.memory.value", [-2, 1], "clocks.memory.value.0: expected a number above 0, got -2"),
     ("power.host.value", [1], "power.host: expected as many values as clocks, got {"),
     ("power.host.value", [3, 1], "power.host.value: expected numbers that do not fall, got [3, 1]"),
@@ -80,6 +83,40 @@ CASES = [
         "power.core_voltage.value.0: expected a number of at least 1, got 0.5",
     ),
     (5, 1, "5: expected text as the name of a field, got 5"),
+    (
+        "clocks.core.value",
+        [114750, 1377000],
+        "clocks.core.value.0: expected a clock in MHz, 10 to 20,000 (114.75 MHz if it was in kHz), got 114750 (and",
+    ),
+    ("clocks.host.value", [0.1152, 2.2656], "clocks.host.value.0: expected a clock in MHz, 10 to 20,000 (115.2 MHz if"),
+    (
+        "modes.10w.core.value",
+        520e6,
+        "modes.10w.core.value: expected a clock in MHz, 10 to 20,000 (520 MHz if it was in",
+    ),
+    ("power.core_voltage.clock", [0.1, 0.2, 0.3], "power.core_voltage.clock.0: expected a clock in MHz"),
+    ("power.board.value", 2500, "power.board.value: expected a power in W, 0 to 2,000 (2.5 W if it was in mW"),
+    ("power.host.value", [246, 2870], "power.host.value.1: expected a power in W, 0 to 2,000 (2.87 W if it was in mW"),
+    (
+        "power.core_load.value",
+        11690,
+        "expected power.core_load.value to give at most 2,000 W at the highest clocks (11.69 mW/MHz if it",
+    ),
+    (
+        "power.memory_clock.value",
+        1780,
+        "expected power.memory_clock.value to give at most 2,000 W at the highest clocks",
+    ),
+    (
+        "power.byte_energy.value",
+        89000,
+        "expected power.byte_energy.value to give at most 2,000 W at the highest clocks",
+    ),
+    (
+        "latency.activation_bytes_per_cycle.value",
+        34.3e9,
+        "expected latency.activation_bytes_per_cycle.value to give 0.001 to 1,000,000 GB/s at the highest memory clock",
+    ),
 ]
 
 

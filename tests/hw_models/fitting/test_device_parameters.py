@@ -316,6 +316,48 @@ def test_latencies_in_the_wrong_unit_are_warned_of(without_fitting):
     assert "0.001 times those of agx-xavier-gpu: check that latency_ms is in ms" in found.warnings[0]
 
 
+@pytest.mark.parametrize(("factor", "unit"), [(1e3, "us"), (1e6, "ns"), (1e-3, "s")])
+def test_latencies_far_from_the_base_come_with_the_unit_that_they_were_likely_in(factor, unit, without_fitting):
+    rows = measure(hw.load_device("raspberry-pi-4"), count=6, with_power=False)
+    wrong = [row.model_copy(update={"latency_ms": row.latency_ms * factor}) for row in rows]
+    (warning,) = calibrate(wrong, hw.read_device_file("raspberry-pi-4"), name="mine", source="a test").warnings
+    assert f"ms if it was in {unit})" in warning
+
+
+@pytest.mark.parametrize("rail", ["board", "core"])
+def test_powers_beyond_what_a_board_like_the_base_takes_are_refused(rail):
+    rows = measure(hw.load_device("tx2-gpu"), count=6)
+    update = {"power_rail": rail}
+    wrong = [row.model_copy(update={**update, "power_w": 100 * row.power_w}) for row in rows]
+    with pytest.raises(ValueError, match=r"measured powers are .* times those of tx2-gpu: check that power_w is in W"):
+        calibrate(wrong, hw.read_device_file("tx2-gpu"), name="mine", source="a test")
+    milliwatts = [row.model_copy(update={**update, "power_w": 1000 * row.power_w}) for row in rows]
+    with pytest.raises(ValueError, match=r"check that power_w is in W \(the median, .*, is .* W if it was in mW\)"):
+        calibrate(milliwatts, hw.read_device_file("tx2-gpu"), name="mine", source="a test")
+
+
+def test_a_power_far_from_the_base_is_warned_of(without_fitting):
+    rows = measure(hw.load_device("tx2-gpu"), count=6)
+    wrong = [row.model_copy(update={"power_w": 30 * row.power_w}) for row in rows]
+    (warning,) = calibrate(wrong, hw.read_device_file("tx2-gpu"), name="mine", source="a test").warnings
+    assert warning.startswith("measured powers are 30")
+
+
+def test_rows_in_another_unit_than_the_others_are_warned_of(without_fitting):
+    rows = measure(hw.load_device("tx2-gpu"), count=6, with_power=False)
+    rows[4] = rows[4].model_copy(update={"latency_ms": 1000 * rows[4].latency_ms})
+    (warning,) = calibrate(rows, hw.read_device_file("tx2-gpu"), name="mine", source="a test").warnings
+    assert warning.startswith("1 of 6 rows, the first of n4, have a latency_ms")
+
+
+def test_clocks_far_from_an_assumed_table_are_warned_of(without_fitting):
+    rows = named("core=16000 memory=14 host=", measure(hw.load_device("x86-cpu"), count=4, with_power=False))
+    found = calibrate(rows, hw.read_device_file("x86-cpu"), name="mine", source="a test")
+    assert [warning for warning in found.warnings if "clocks are" in warning] == [
+        "memory clocks are 0.0117 times those of x86-cpu: check that memory_mhz is in MHz"
+    ]
+
+
 @pytest.mark.parametrize(("count", "sigma"), [(calibration.FEW_ROWS - 1, 0.3), (calibration.FEW_ROWS, 1.0)])
 def test_few_rows_stay_near_the_base(count, sigma, monkeypatch):
     def stop(*_, prior_sigma, **__):

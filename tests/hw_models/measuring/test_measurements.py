@@ -100,7 +100,18 @@ def test_empty_clocks_and_formats_are_the_devices_own(device):
             {"layers": "dense 1 2 -3 4 5"},
             "line 2: layers: expected numbers from 0 to 1e15 behind the kind of a layer, got 'dense 1",
         ),
-        ({"core_ghz": "1"}, "m.csv: expected columns among network, .*, got 'core_ghz'"),
+        ({"core_gb": "1"}, "m.csv: expected columns among network, .*, got 'core_gb'"),
+        (
+            {"core_mhz": "1300500"},
+            r"line 2: core_mhz: expected a clock in MHz, 10 to 20,000 \(1,300.5 MHz if it was in kHz\), got '1300500'",
+        ),
+        (
+            {"core_mhz": "1.3005e+09"},
+            r"core_mhz: expected a clock .* \(1,300.5 MHz if it was in Hz\), got '1.3005e\+09'",
+        ),
+        ({"memory_mhz": "1.866"}, r"memory_mhz: expected a clock .* \(1,866 MHz if it was in GHz\), got '1.866'"),
+        ({"power_w": "5250"}, r"power_w: expected a power in W, .* to 2,000 \(5.25 W if it was in mW .*\), got '5250'"),
+        ({"latency_ms": "2.5e6"}, r"latency_ms: expected a latency in ms, .* \(2,500 ms if it was in us or 2.5 ms if"),
     ],
 )
 def test_every_wrong_cell_is_named_in_one_line(tmp_path, change, message):
@@ -108,6 +119,21 @@ def test_every_wrong_cell_is_named_in_one_line(tmp_path, change, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_measurements(path)
     assert "\n" not in str(caught.value)
+
+
+def test_other_units_are_converted_exactly(tmp_path):
+    names = ["Network", "layers", "Latency (µs)", "Power [mW]", "core_kHz", "memory (GHz)"]
+    (tmp_path / "m.csv").write_text(f"{','.join(names)}\na,{LAYERS},1234.5,5250,1300500,1.866\n", encoding="utf-8")
+    wanted = {"latency_ms": 1.2345, "power_w": 5.25, "core_mhz": 1300.5, "memory_mhz": 1866.0}
+    assert read_measurements(tmp_path / "m.csv") == [Measurement(network="a", layers=LAYERS, **wanted)]
+
+
+def test_rows_are_appended_to_a_file_of_this_project_alone(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("network;layers;latency_ms\n")
+    with pytest.raises(ValueError, match="expected a header as this project writes it, to append to, got"):
+        write_measurements(path, [Measurement(network="a", layers=LAYERS, latency_ms=1)], append=True)
+    assert path.read_text() == "network;layers;latency_ms\n"
 
 
 def test_wrong_files_are_named(tmp_path):
@@ -119,7 +145,7 @@ def test_wrong_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="expected measurements, got a header and no rows"):
         read_measurements(write(tmp_path / "head.csv", header=list(GOOD)))
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="expected a CSV file in UTF-8"):
+    with pytest.raises(ValueError, match="expected text in UTF-16-LE, got other bytes in line 1"):
         read_measurements(tmp_path / "bytes.csv")
     no_latency = {name: GOOD[name] for name in ("network", "layers")}
     with pytest.raises(ValueError, match="expected the column latency_ms, got network, layers"):

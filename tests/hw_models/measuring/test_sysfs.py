@@ -118,8 +118,8 @@ def test_limits_never_cross_on_the_way_there_and_back(start, goal, tmp_path, mon
     (folder / "scaling_available_frequencies").write_text(settings)
     write = sysfs.Path.write_text
 
-    def checked(path, text):
-        write(path, text)
+    def checked(path, text, **how):
+        write(path, text, **how)
         found = contents(folder)
         assert int(found["scaling_min_freq"]) <= int(found["scaling_max_freq"])
 
@@ -136,9 +136,9 @@ def test_the_memory_clock_is_locked_before_it_is_set_and_given_back_last(tmp_pat
     folder = fill_memory(tmp_path)
     written, write = [], sysfs.Path.write_text
 
-    def recorded(path, text):
+    def recorded(path, text, **how):
         written.append((path.name, text))
-        write(path, text)
+        write(path, text, **how)
 
     monkeypatch.setattr(sysfs.Path, "write_text", recorded)
     clock = sysfs.memory_clock(tmp_path)
@@ -171,7 +171,7 @@ def test_a_clock_that_may_not_be_set_says_what_to_do(tmp_path, monkeypatch):
     folder = fill_gpu(tmp_path)
     before = contents(folder)
 
-    def refuse(path, text):
+    def refuse(path, text, **how):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(sysfs.Path, "write_text", refuse)
@@ -186,7 +186,7 @@ def test_a_clock_that_may_not_be_set_says_what_to_do(tmp_path, monkeypatch):
 def test_a_clock_that_the_machine_caps_is_refused_and_restored(tmp_path, monkeypatch):
     folder = fill_gpu(tmp_path)
     before, write = contents(folder), sysfs.Path.write_text
-    monkeypatch.setattr(sysfs.Path, "write_text", lambda path, text: write(path, str(min(int(text), 200000000))))
+    monkeypatch.setattr(sysfs.Path, "write_text", lambda path, text, **how: write(path, str(min(int(text), 200000000))))
     with (
         pytest.raises(ValueError, match=r"expected the machine to hold 318.75 MHz, got 200 MHz"),
         sysfs.gpu_clock(tmp_path).held(318.75),
@@ -217,6 +217,61 @@ def test_rails_of_older_kernels_are_milliwatts(tmp_path):
     fill(tmp_path, "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0", rail_name_0="POM_5V_IN", in_power0_input=2350)
     (rail,) = sysfs.rails(tmp_path)
     assert (rail.label, rail.watts()) == ("POM_5V_IN", 2.35)
+
+
+def test_rails_whose_kernel_counts_microwatts_are_read_as_such(tmp_path):
+    chip = {"name": "ina3221", "in1_label": "VIN", "in1_input": 19000, "curr1_input": 1}
+    fill(tmp_path, HWMON.format(0), **chip, power1_input=38500000)
+    fill(tmp_path, HWMON.format(1), name="ina238", label="VIN_2", in0_input=1, in1_input=19000, curr1_input=2000)
+    assert [(rail.label, rail.watts()) for rail in sysfs.rails(tmp_path)] == [("VIN", 38.5), ("VIN_2", 38.0)]
+
+
+@pytest.mark.parametrize(
+    "name", ["57000000.gpu", "17000000.gp10b", "17000000.gv11b", "17000000.ga10b", "gpu-gpc-0", "5000000.qcom,kgsl-3d0"]
+)
+def test_a_gpu_is_found_by_its_kind(name, tmp_path):
+    for other in ("15340000.vic", "gpu-nvd-0", "15480000.nvdec", "soc:qcom,gpubw"):
+        fill(tmp_path, f"sys/class/devfreq/{other}", cur_freq=1, min_freq=1, max_freq=1)
+    assert sysfs.gpu_clock(tmp_path) is None
+    fill(tmp_path, f"sys/class/devfreq/{name}", cur_freq=306000000, min_freq=306000000, max_freq=306000000)
+    assert sysfs.gpu_clock(tmp_path).fixed_mhz() == 306.0
+
+
+@pytest.mark.parametrize("name", ["bwmgr", "dmc", "6000c800.actmon", "31b0000.external-memory-controller"])
+def test_a_memory_clock_of_devfreq_is_found_by_its_kind(name, tmp_path):
+    files = {
+        "cur_freq": 204000000,
+        "min_freq": 1,
+        "max_freq": 3199000000,
+        "available_frequencies": "204000000 3199000000",
+    }
+    fill(tmp_path, f"sys/class/devfreq/{name}", **files)
+    assert sysfs.memory_clock(tmp_path).available_mhz() == (204.0, 3199.0)
+
+
+def test_cores_that_are_offline_do_not_count(tmp_path):
+    fill_cpu(tmp_path, 0)
+    fill(tmp_path, CPU.format(4), affected_cpus="", related_cpus="4 5", scaling_available_frequencies="2400000")
+    assert sysfs.cpu_clock(tmp_path).available_mhz() == (115.2, 1190.4, 2265.6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (5200, r"CPU clock: expected 550 to 4900 MHz, got 5200$"),
+        (3000000, r"CPU clock: expected 550 to 4900 MHz, got 3000000: 3,000 MHz if it was in kHz"),
+    ],
+)
+def test_without_a_table_a_clock_is_set_within_the_bounds_of_each_core(asked, message, tmp_path):
+    for policy, highest in ((0, 4900000), (8, 3600000)):
+        bounds = {"cpuinfo_min_freq": 550000, "cpuinfo_max_freq": highest}
+        fill(tmp_path, CPU.format(policy), scaling_min_freq=550000, scaling_max_freq=highest, **bounds)
+    clock = sysfs.cpu_clock(tmp_path)
+    with clock.held(4500):
+        assert clock.fixed_mhz() == 4500
+        assert contents(tmp_path / CPU.format(8))["scaling_max_freq"] == "3600000"
+    with pytest.raises(ValueError, match=message), clock.held(asked):
+        pass
 
 
 def test_a_rail_that_vanishes_reads_none(tmp_path):
