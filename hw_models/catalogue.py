@@ -5,13 +5,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import jax.numpy as jnp
-import yaml
 
 from hw_models import schema
 from hw_models.device import Device, OperatingPoint, with_caps
 from hw_models.formats import NumberFormat
 from hw_models.layers import LayerKind
-from hw_models.yaml_files import read_checked
+from hw_models.yaml_files import dump_yaml, read_checked
 
 _SUFFIXES = (".yaml", ".yml")
 _HZ_PER_MHZ = 1e6
@@ -96,7 +95,7 @@ def write_device_file(path: str | Path, file: schema.DeviceFile, *, overwrite: b
         raise DeviceFileError(f"{path}: expected a path that ends in .yaml, got {target.suffix or 'no ending'!r}")
     if target.exists() and not overwrite:
         raise DeviceFileError(f"{path}: expected a new file, got one that exists; nothing was written")
-    content = yaml.safe_dump(file.model_dump(exclude_none=True), sort_keys=False, width=110, allow_unicode=True)
+    content = dump_yaml(file.model_dump(exclude_none=True))
     # Through a second file: whatever happens, a device file that was there stays whole.
     beside = target.with_name(target.name + ".new")
     try:

@@ -1,8 +1,13 @@
-"""Versioned YAML files that a pydantic model describes, with one-line messages for what is wrong in them."""
+"""YAML files: read as YAML 1.2 understands numbers, and checked against a pydantic model, with one-line messages.
 
-from collections.abc import Mapping
+PyYAML follows YAML 1.1, where `1e-5` is text, `010` is eight and `1:30` is ninety. Here they are what YAML 1.2 and
+JSON take them for: 0.00001, ten and text; a date is text too.
+"""
+
+import re
+from collections.abc import Hashable, Mapping
 from importlib.resources.abc import Traversable
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -10,6 +15,75 @@ import yaml
 from hw_models.messages import explain, show
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+_INT, _FLOAT, _TIMESTAMP, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp", "merge"))
+_OF_JSON = (None, *(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")))
+_NUMBERS = {
+    _INT: re.compile(r"[-+]?[0-9][0-9_]*$|0o[0-7]+$|0x[0-9a-fA-F]+$"),
+    _FLOAT: re.compile(
+        r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?$"
+        r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader for the values of JSON, which refuses a key that stands twice in a mapping."""
+
+    yaml_constructors: ClassVar = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in _OF_JSON}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        for key in (key for key in keys if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE):
+            name = self.construct_object(key)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {show(name)} a second time", key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep=deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = str(self.construct_scalar(node)).replace("_", "")
+        return int(text, 0 if text[:2] in ("0o", "0x") else 10)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes text that either version of YAML takes for a number."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag not in (_INT, _FLOAT, _TIMESTAMP)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_constructor(_INT, _Loader.construct_yaml_int)
+for _tag, _form in _NUMBERS.items():
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
+
+
+def load_yaml(text: str) -> object:
+    """Reads one YAML document, of which every JSON document is one.
+
+    Args:
+        text: The document.
+
+    Returns:
+        Mappings, lists, texts, numbers, booleans and None; numbers as YAML 1.2 takes them: `1e-5` is one.
+
+    Raises:
+        ValueError: One line: it is no YAML, or a key stands twice in a mapping; with line and column.
+    """
+    try:
+        return yaml.load(text, _Loader)  # of a subclass of the safe loader
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
+        raise ValueError(f"expected YAML, got: {_one_line(error)}") from None
+
+
+def dump_yaml(content: object) -> str:
+    """Writes what `load_yaml` reads back, fields in the order that they have."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
 
 
 def read_checked(source: Traversable, model: type[Model], *, shown: str, version: int) -> Model:
@@ -28,13 +102,13 @@ def read_checked(source: Traversable, model: type[Model], *, shown: str, version
         ValueError: One line: the file cannot be read, is no YAML, or as `checked`.
     """
     try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
+        text = source.read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{shown}: expected a readable file, got: {error.strerror or type(error).__name__}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{shown}: expected YAML, got: {_one_line(error)}") from None
     try:
-        return checked(content, model, version=version)
+        return checked(load_yaml(text), model, version=version)
     except ValueError as error:
         raise ValueError(f"{shown}: {error}") from None
 
@@ -84,5 +158,5 @@ def _fields(model: Any, path: tuple[str | int, ...]) -> list[str]:
 def _one_line(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
-        return f"{getattr(error, 'problem', None) or 'an error'} at line {mark.line + 1}"
+        return f"{getattr(error, 'problem', None) or 'an error'} at line {mark.line + 1}, column {mark.column + 1}"
     return " ".join(str(error).split()) or type(error).__name__

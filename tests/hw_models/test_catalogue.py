@@ -92,7 +92,7 @@ def test_an_unknown_name_lists_the_known_ones():
         (b"a: b: c", "expected YAML, got: mapping values are not allowed here at line 1"),
         (b"\xff\xfe\x00", "expected YAML, got: "),
         (b"\x00", "expected YAML, got: "),
-        (b"when: 2020-99-99", "expected YAML, got: "),
+        (b"when: 1\nwhen: 2", "expected YAML, got: "),
         (b"? [a, b]\n: 1", "expected YAML, got: "),
         (b"", "expected a mapping of fields, got nothing"),
         (b"- 1\n- 2", "expected a mapping of fields, got [1, 2]"),
