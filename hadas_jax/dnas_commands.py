@@ -1,7 +1,6 @@
 """The command `hadas dnas search` as a library call."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from hadas_jax.commands import default_workdir, followed, settings_of_run
 from hadas_jax.methods.eh_dnas import DnasResult, DnasRun, DnasSettings
-from hadas_jax.outputs import say
+from hadas_jax.outputs import new_console, say
 from hadas_jax.parallel import is_first
 from hadas_jax.report import plot_genotype
 from hadas_jax.spaces.darts import format_code
@@ -52,7 +51,7 @@ def search(
     place = WorkDir(path, kind="dnas-search", tensorboard=tensorboard)
     if not resume:
         place.start(dataclasses.asdict(settings), overwrite=overwrite)
-    console = console or Console(file=sys.stdout, quiet=not is_first())
+    console = console or new_console(quiet=not is_first())
     result = followed(run.execute, place, console)
     if is_first():
         plot_genotype(genotype_of(result.code), place.path / "genotype.png")

@@ -1,7 +1,6 @@
 """The commands that take a selected network to a device, as library calls: materialise, fine-tune, export."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from hadas_jax.deploy.runtime import read_manifest
 from hadas_jax.deploy.source import Sources, data_of, network_at
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, save_network
 from hadas_jax.deploy.static_outcomes import predict
-from hadas_jax.outputs import say
+from hadas_jax.outputs import new_console, say
 from hadas_jax.profiling import this_machine
 from hadas_jax.report.export_table import print_export
 from hadas_jax.report.waiting import waiting
@@ -53,7 +52,7 @@ def materialise_network(
     """
     architecture, file = read_architecture(place), architecture_file(place)
     target = Path(output) if output is not None else file.parent / NETWORK
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     with waiting(console, "Cutting the network out of its supernet, and comparing the two"):
         sources = Sources(architecture, file)
         network = sources.network(target)
@@ -112,7 +111,7 @@ def fine_tune(
         )
     if not resume:
         place.start(dataclasses.asdict(settings), overwrite=overwrite)
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     result = followed(run.execute, place, console)
     console.print(_before_and_after(result))
     say(console, f"Written: {place.path}/network (for hadas show, hadas export), result.json")
@@ -159,7 +158,7 @@ def export(
     network = network_at(place)
     beside = Path(place) if Path(place).is_dir() and not holds_network(place) else Path(place).absolute().parent
     target = Path(output) if output is not None else beside / EXPORT
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     export_network(target, network, format=format, batch=batch, overwrite=overwrite)
     check = check_export(target, network, data_of(network.architecture).test)
     print_export(

@@ -1,7 +1,6 @@
 """The command that imports PyTorch checkpoints, as a library call."""
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from hadas_jax.data import IMAGENET_NORMALISATION
-from hadas_jax.outputs import say
+from hadas_jax.outputs import new_console, say
 from hadas_jax.spaces import Backbone, MBConvSpace, load_space
 from hadas_jax.supernet.pytorch import Imported, from_pytorch, read_tensors
 from hadas_jax.trained import TrainedSupernet, require_free, save_trained
@@ -59,7 +58,7 @@ def import_checkpoint(
     Raises:
       ValueError: files, directory or settings do not fit; nothing is written then.
     """
-    file, output, console = Path(file), Path(output), console or Console(file=sys.stdout)
+    file, output, console = Path(file), Path(output), console or new_console()
     if normalisation not in NORMALISATIONS:
         raise ValueError(f"--normalisation: expected {' or '.join(NORMALISATIONS)}, got {normalisation!r}")
     if exits is not None and exits_of is None:

@@ -1,7 +1,6 @@
 """The commands that train supernets and prepare data, as library calls."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from hadas_jax.commands import default_workdir, followed, settings_of_run
 from hadas_jax.data import prepare_dataset
 from hadas_jax.methods import TrainSettings
 from hadas_jax.methods.train import TrainResult, execute_training, training_run
+from hadas_jax.outputs import new_console, say
 from hadas_jax.parallel import is_first
 from hadas_jax.report import plot_exits
 from hadas_jax.workdir import WorkDir
@@ -48,14 +48,12 @@ def train(
     place = WorkDir(path, kind="train", tensorboard=tensorboard)
     if not resume:
         place.start(dataclasses.asdict(settings), overwrite=overwrite, reads=settings.checkpoint)
-    console = console or Console(file=sys.stdout, quiet=not is_first())
+    console = console or new_console(quiet=not is_first())
     result = followed(lambda place, progress: execute_training(run, place, progress), place, console)
     if is_first():
         plot_exits(result.accuracies, place.path / "exits.png")
     console.print(accuracy_table(result))
-    console.print(
-        f"Written: {place.path}/supernet (for --checkpoint), exits.csv, exits.png", highlight=False, soft_wrap=True
-    )
+    say(console, f"Written: {place.path}/supernet (for --checkpoint), exits.csv, exits.png")
     return result
 
 
@@ -87,5 +85,5 @@ def prepare(name: str, *, data_dir: Path | str | None = None, console: Console |
       ValueError: as `hadas_jax.data.prepare_dataset`.
     """
     found = prepare_dataset(name, data_dir)
-    (console or Console(file=sys.stdout)).print(f"Prepared: {found}", highlight=False, soft_wrap=True)
+    say(console or new_console(), f"Prepared: {found}")
     return found

@@ -123,7 +123,7 @@ def _annotated(folder: Path, classes: dict[str, int]) -> Listing:
     """The images that a file lists with their classes, separated by tabs."""
     path = folder / _ANNOTATIONS
     found: Listing = []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         fields = line.split("\t")
         if len(fields) < 2 or fields[1] not in classes:
             raise ValueError(f"{path}: line {number}: expected a file and a class of the training images, got {line!r}")

@@ -164,7 +164,7 @@ def read_manifest(directory: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{directory}: expected an export as hadas export writes, got none (no {MANIFEST})")
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         form, files = manifest["form"], manifest["files"]
         if form == FORM:
             missing = {"format", "batch", "input", "segments"} - set(manifest)

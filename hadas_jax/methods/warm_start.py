@@ -37,7 +37,7 @@ def _from_name(name: str, space: MBConvSpace) -> np.ndarray:
 
 def _from_file(source: str, space: MBConvSpace) -> list[np.ndarray]:
     try:
-        designs = json.loads(Path(source).read_text())["designs"]
+        designs = json.loads(Path(source).read_text(encoding="utf-8"))["designs"]
         genomes = [np.array(design["genome"], np.int32) for design in designs]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"--warm-start {source}: expected the front.json of a run, cannot read it") from error

@@ -119,7 +119,7 @@ class Clock:
         if _text(path) == value:
             return
         try:
-            path.write_text(value)
+            path.write_text(value, encoding="utf-8")
         except OSError as error:
             raise ValueError(self._refusal(path, error.strerror or "an error")) from None
 
@@ -237,7 +237,7 @@ def _folders(root: Path, pattern: str) -> tuple[Path, ...]:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
 
