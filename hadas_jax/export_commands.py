@@ -14,6 +14,7 @@ from hadas_jax.deploy.export_check import ExportCheck, check_export
 from hadas_jax.deploy.fine_tune import FineTuneRun
 from hadas_jax.deploy.fine_tune_result import FineTuneResult
 from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
+from hadas_jax.deploy.manifest import image_values
 from hadas_jax.deploy.runtime import read_manifest
 from hadas_jax.deploy.source import Sources, data_of, network_at
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, save_network
@@ -159,8 +160,10 @@ def export(
     beside = Path(place) if Path(place).is_dir() and not holds_network(place) else Path(place).absolute().parent
     target = Path(output) if output is not None else beside / EXPORT
     console = console or new_console()
-    export_network(target, network, format=format, batch=batch, overwrite=overwrite)
-    check = check_export(target, network, data_of(network.architecture).test)
+    data = data_of(network.architecture)
+    values = image_values(data.train)
+    export_network(target, network, format=format, batch=batch, values=values, overwrite=overwrite)
+    check = check_export(target, network, data.test)
     print_export(
         check,
         read_manifest(target),
