@@ -162,7 +162,7 @@ def measure_apart(how: Benchmark, kind: str, order: str, cache: str) -> dict[str
     call = json.dumps([{**asdict(how), "output": None}, kind, order])
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
     found = subprocess.run(
-        [sys.executable, __file__, call], env=environment, check=True, capture_output=True, text=True
+        [sys.executable, __file__, call], env=environment, check=True, capture_output=True, encoding="utf-8"
     )
     return json.loads(found.stdout.splitlines()[-1])
 

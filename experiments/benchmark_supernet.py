@@ -229,7 +229,7 @@ def first_calls() -> dict[str, float]:
         }
         for name in ("nothing compiled before", "compiled by another process"):
             command = [sys.executable, __file__, "first-call"]
-            printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+            printed = subprocess.run(command, env=environment, check=True, capture_output=True, encoding="utf-8").stdout
             found[name] = float(printed.split()[-1])
     return found
 

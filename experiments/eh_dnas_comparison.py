@@ -26,6 +26,7 @@ from hadas_jax.dnas_commands import search
 from hadas_jax.methods.eh_dnas import GENOTYPE, DnasSettings
 from hadas_jax.methods.eh_dnas.hardware import accelerator_hardware, device_hardware
 from hadas_jax.methods.retrain_settings import RetrainSettings
+from hadas_jax.outputs import say
 from hadas_jax.retrain_commands import retrain
 from hadas_jax.spaces.darts import parse_code, sample_codes
 from hadas_jax.spaces.throughput_tables import PARADIGMS, throughput_table
@@ -116,7 +117,7 @@ def compare(experiment: Experiment, console: Console) -> list[Found]:
             code = _searched(dataclasses.replace(settings, seed=seed, split_seed=seed), folder / "search", console)
             accuracy = _retrained(experiment, code, seed, console)
             seconds = folder / SECONDS
-            taken = float(seconds.read_text()) if seconds.is_file() else None
+            taken = float(seconds.read_text(encoding="utf-8")) if seconds.is_file() else None
             found.append(Found(guide, hardware, seed, code, price(code), accuracy, taken))
     return found
 
@@ -160,7 +161,7 @@ def _searched(settings: DnasSettings, workdir: Path, console: Console) -> str:
         search(settings, workdir=workdir, resume=resumed, console=console)
         if not resumed:
             write_text(workdir.parent / SECONDS, f"{time.monotonic() - start:.1f}\n")
-    return json.loads((workdir / GENOTYPE).read_text())["code"]
+    return json.loads((workdir / GENOTYPE).read_text(encoding="utf-8"))["code"]
 
 
 def _retrained(experiment: Experiment, code: str, seed: int, console: Console) -> float:
@@ -169,7 +170,7 @@ def _retrained(experiment: Experiment, code: str, seed: int, console: Console) -
     if not (workdir / "result.json").is_file():
         settings = dataclasses.replace(experiment.retrain, genotype=code, seed=seed, split_seed=seed)
         retrain(settings, workdir=workdir, resume=WorkDir(workdir).holds_run, console=console)
-    return json.loads((workdir / "result.json").read_text())["test_accuracy"]
+    return json.loads((workdir / "result.json").read_text(encoding="utf-8"))["test_accuracy"]
 
 
 def summary(experiment: Experiment, found: list[Found]) -> list[dict[str, Any]]:
@@ -250,7 +251,7 @@ def main(default: Experiment, arguments: Sequence[str] | None = None) -> None:
             "versions": versions(),
         }
         write_text(experiment.output, json.dumps(content, indent=1) + "\n")
-        console.print(f"Written: {experiment.output}", highlight=False)
+        say(console, f"Written: {experiment.output}")
 
 
 def smallest(experiment: Experiment) -> Experiment:

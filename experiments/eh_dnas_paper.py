@@ -32,6 +32,7 @@ from eh_dnas_comparison import FPGA, compare, smallest, summary, table
 from rich.console import Console
 from rich.table import Table
 
+from hadas_jax.outputs import say
 from hadas_jax.spaces.darts import sample_codes
 from hadas_jax.spaces.throughput_tables import PARADIGMS, throughput_table
 from hadas_jax.workdir import versions, write_text
@@ -138,8 +139,8 @@ def predictors(experiment: Experiment, console: Console) -> dict[str, Any]:
                 if not path.is_file():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_text(path, json.dumps(_fitted(paradigm, kind, networks, left_out)) + "\n")
-                    console.print(path.read_text().strip(), highlight=False, soft_wrap=True)
-                rows.append(json.loads(path.read_text()))
+                    console.print(path.read_text(encoding="utf-8").strip(), highlight=False, soft_wrap=True)
+                rows.append(json.loads(path.read_text(encoding="utf-8")))
     console.print(error_table(rows))
     return {"left_out": left_out, "rows": rows}
 
@@ -221,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw(results["predictors"]["rows"], experiment.picture)
     if experiment.output is not None:
         write_text(experiment.output, json.dumps(results | {"versions": versions()}, indent=1) + "\n")
-        console.print(f"Written: {experiment.output}", highlight=False)
+        say(console, f"Written: {experiment.output}")
     return 0
 
 

@@ -146,7 +146,7 @@ class Times(NamedTuple):
 
 def read_profile(path: Path, board: Board) -> Profile:
     """Reads the networks of a board that have a latency."""
-    with path.open(newline="") as lines:
+    with path.open(encoding="utf-8", newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row["device"] == board.column and row["latency_ms"]]
 
     def column(name: str) -> np.ndarray:

@@ -145,7 +145,7 @@ class Combination(NamedTuple):
 
 def read_sweep(path: Path) -> Sweep:
     """Reads the table."""
-    with path.open(newline="") as lines:
+    with path.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
 
     def column(name: str) -> np.ndarray:

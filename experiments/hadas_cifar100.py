@@ -37,6 +37,7 @@ from hadas_jax.commands import search, settings_of_run
 from hadas_jax.methods import Settings, TrainingSettings, TrainSettings
 from hadas_jax.methods.device_choice import chosen_device
 from hadas_jax.methods.train import along_depth, training_run
+from hadas_jax.outputs import say
 from hadas_jax.train_commands import train
 from hadas_jax.workdir import WorkDir, versions, write_text
 
@@ -171,7 +172,7 @@ def own_exits(experiment: Experiment) -> dict[str, Any]:
         assert run.exits_backbone is not None
         (found,) = along_depth(run, run.loaded.params, {name: run.space.encode(run.exits_backbone)})
         write_text(kept, json.dumps(dataclasses.asdict(found)) + "\n")
-    shared = json.loads(kept.read_text())
+    shared = json.loads(kept.read_text(encoding="utf-8"))
     own = exit_accuracies(experiment.out / f"exits_{name}")[name]
     return {
         "backbone": name,
@@ -185,7 +186,7 @@ def own_exits(experiment: Experiment) -> dict[str, Any]:
 def exit_accuracies(workdir: Path) -> dict[str, dict[str, float]]:
     """Returns the test accuracies of a training: by backbone and block, `final` being the classifier."""
     found: dict[str, dict[str, float]] = {}
-    with (workdir / "exits.csv").open() as file:
+    with (workdir / "exits.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             found.setdefault(row["backbone"], {})[row["block"]] = float(row["test_accuracy"])
     return found
@@ -193,8 +194,8 @@ def exit_accuracies(workdir: Path) -> dict[str, dict[str, float]]:
 
 def search_results(workdir: Path) -> dict[str, Any]:
     """Returns the figures of a search and its accuracy levels."""
-    front = json.loads((workdir / "front.json").read_text())
-    with (workdir / "levels.csv").open() as file:
+    front = json.loads((workdir / "front.json").read_text(encoding="utf-8"))
+    with (workdir / "levels.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     words = ("network", "policy")
     return {
@@ -268,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"hadas_cifar100: error: {error}", file=sys.stderr)
         return 2
-    console.print(f"Written: {experiment.out}/results.json", highlight=False, soft_wrap=True)
+    say(console, f"Written: {experiment.out}/results.json")
     return 0
 
 

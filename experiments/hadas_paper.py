@@ -39,6 +39,7 @@ from hadas_paper_settings import Experiment
 from hadas_paper_tables import picture, tables
 from rich.console import Console
 
+from hadas_jax.outputs import say
 from hadas_jax.workdir import versions, write_text
 from hw_models import load_device
 
@@ -75,7 +76,7 @@ def _same_as_before(path: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(plain, indent=1) + "\n")
-    before = json.loads(path.read_text())
+    before = json.loads(path.read_text(encoding="utf-8"))
     changed = [name for name in plain if plain[name] != before.get(name)]
     if changed:
         raise ValueError(
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(table)
     if experiment.output is not None:
         write_text(experiment.output, json.dumps(results, indent=1) + "\n")
-        console.print(f"Written: {experiment.output}", highlight=False)
+        say(console, f"Written: {experiment.output}")
     if experiment.picture is not None:
         picture(results, experiment.picture)
     return 0

@@ -71,7 +71,7 @@ class Laboratory:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(found | {"seconds": seconds}, indent=1) + "\n")
             self.console.print(f"{name}: {seconds}", highlight=False)
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def searched(self, device: str, seed: int, kind: str = "joint", **engines: Any) -> Searched:
         """Returns what a search evaluated; it is run unless it was before."""
@@ -190,5 +190,5 @@ class Laboratory:
         """Returns how long the supernet trained here, and the exits of one backbone; nothing of what was resumed."""
         found = {}
         for path in self.experiment.out.glob("*_s.json"):
-            found[path.name.removesuffix("_s.json")] = json.loads(path.read_text())
+            found[path.name.removesuffix("_s.json")] = json.loads(path.read_text(encoding="utf-8"))
         return found

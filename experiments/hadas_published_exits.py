@@ -43,6 +43,7 @@ from hadas_jax.methods.limits import NO_LIMITS
 from hadas_jax.methods.plan_fronts import subset_front
 from hadas_jax.methods.plans import Anatomy, anatomy, expected, judge, listed_plans, thresholds_of
 from hadas_jax.methods.results import POLICY_NAMES, Performance
+from hadas_jax.outputs import say
 from hadas_jax.spaces import MBConvSpace, available_exits, load_space, published_in
 from hadas_jax.workdir import versions, write_text
 from hw_models import load_device
@@ -75,7 +76,7 @@ class Experiment:
 
 def published_accuracies() -> dict[str, np.ndarray]:
     """Returns the CIFAR-100 accuracy of every exit and, last, the classifier, as shares, by backbone."""
-    table = json.loads(TABLE.read_text())["cifar-100"]
+    table = json.loads(TABLE.read_text(encoding="utf-8"))["cifar-100"]
     return {name: np.asarray(shares) / 100 for name, shares in table.items()}
 
 
@@ -271,7 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
     results = run(experiment, console)
     if experiment.output is not None:
         write_text(experiment.output, json.dumps(results, indent=1) + "\n")
-        console.print(f"Written: {experiment.output}", highlight=False)
+        say(console, f"Written: {experiment.output}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from hadas_jax.commands import begin, settings_of_run
 from hadas_jax.methods import TrainSettings
 from hadas_jax.methods.train import execute_training, training_run
 from hadas_jax.methods.training_run import accuracies, settings_name
+from hadas_jax.outputs import say
 from hadas_jax.report import LineProgress, plot_exits
 from hadas_jax.train_commands import accuracy_table
 from hadas_jax.workdir import METRICS, WorkDir, versions, write_text
@@ -85,7 +86,7 @@ class TimedProgress(LineProgress):
 def curves(workdir: Path) -> dict[str, list[dict[str, float]]]:
     """Returns the metrics of every epoch, by stage."""
     found: dict[str, list[dict[str, float]]] = {}
-    for line in (workdir / METRICS).read_text().splitlines():
+    for line in (workdir / METRICS).read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         found.setdefault(entry.pop("stage"), []).append(entry)
     return found
@@ -130,7 +131,7 @@ def main(experiment: Experiment) -> None:
             "epochs": curves(experiment.workdir),
         }
         write_text(experiment.output, json.dumps(content, indent=1) + "\n")
-        console.print(f"Written: {experiment.output}")
+        say(console, f"Written: {experiment.output}")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 from rich.console import Console
 
+from hadas_jax.outputs import new_console, say
 from hadas_jax.profiling.peers import pymoo_version
 from hadas_jax.profiling.throughput import Throughput, measure_throughput
 from hadas_jax.report.throughput import plot_throughput, throughput_table
@@ -46,18 +46,14 @@ def bench(
     Raises:
       ValueError: files that exist, an unknown device, or numbers that are too small.
     """
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     target = None if output is None else _target(Path(output), overwrite=overwrite)
     rows = []
     for row in measure_throughput(
         device=device, populations=populations, rounds=rounds, peer_limit=peer_limit, seed=seed
     ):
         rows.append(row)
-        console.print(
-            f"{row.work}, population {row.population:,}: {row.per_second:,.0f} candidates per second",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(console, f"{row.work}, population {row.population:,}: {row.per_second:,.0f} candidates per second")
     title = f"Search throughput: {jax.device_count()} {jax.devices()[0].device_kind}, {device}"
     console.print(throughput_table(rows, title=title))
     if target is not None:
@@ -72,7 +68,7 @@ def bench(
         }
         write_text(target, json.dumps(content, indent=1) + "\n")
         plot_throughput(rows, target.with_suffix(".png"), title=title)
-        console.print(f"Written: {target}, {target.with_suffix('.png')}", highlight=False, soft_wrap=True)
+        say(console, f"Written: {target}, {target.with_suffix('.png')}")
     return rows
 
 

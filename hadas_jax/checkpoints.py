@@ -74,7 +74,7 @@ class Checkpoints:
         try:
             # Damage is looked for before Orbax reads: its readers would go on, and print, after one has failed.
             digests = where / _DIGESTS
-            if digests.is_file() and json.loads(digests.read_text()) != _digests(where):
+            if digests.is_file() and json.loads(digests.read_text(encoding="utf-8")) != _digests(where):
                 raise ValueError("digests differ")
             found = self._manager.item_metadata(step).tree
             fits = {n: (tuple(a.shape), a.dtype) for n, a in found.items()} == {

@@ -12,12 +12,12 @@ from typing import NoReturn, TypeVar
 
 import jax
 import tyro
-import yaml
 
 from hadas_jax import commands
 from hadas_jax.cli_commands import COMMANDS, RUNS, Command
 from hadas_jax.methods.stored_settings import StoredSettings
 from hadas_jax.parallel import LostProcessError, connect
+from hadas_jax.paths import expand_home
 
 GROUPS = ("devices", "data", "dnas")  # commands of two words
 AnySettings = TypeVar("AnySettings", bound=StoredSettings)
@@ -56,7 +56,10 @@ hadas_jax.commands, select_commands, train_commands, import_commands and device_
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command; exits with 2 after a user's mistake and one line on standard error."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        _use_utf8()
+    _print_whatever_the_locale()
+    arguments = [expand_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP, end="")
         sys.exit(0 if arguments else 2)
@@ -140,11 +143,7 @@ def _default_settings(flags: list[str], kind: type[AnySettings]) -> AnySettings:
         return commands.stored_settings(workdir, kind)
     if config is None:
         return kind()
-    try:
-        content = yaml.safe_load(Path(config).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"--config {config}: expected a YAML or JSON file of settings, cannot read it") from error
-    return kind.from_mapping(content, source=f"--config {config}")
+    return commands.settings_file(config, kind)
 
 
 def _value_of(flag: str, flags: list[str]) -> str | None:
@@ -166,7 +165,7 @@ def _first_sentence(box: str) -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    print("hadas: error: " + " ".join(message.split()), file=sys.stderr)
+    print("hadas: error: " + re.sub(r"\s*\n\s*", " ", message.strip()), file=sys.stderr)
     _leave(2)
 
 
@@ -177,6 +176,25 @@ def _leave(code: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _use_utf8() -> None:
+    """Starts the process again in Python's UTF-8 mode where the locale has another encoding.
+
+    Paths, names of folders and whole arguments are then what they are on disk, whatever the locale; what is printed
+    stays in the locale's encoding.
+    """
+    if sys.flags.utf8_mode or sys.getfilesystemencoding().lower() == "utf-8":
+        return
+    os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:replace")
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def _print_whatever_the_locale() -> None:
+    """Prints a question mark for what the locale's encoding does not have, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _quieten() -> None:

@@ -242,6 +242,9 @@ class ImportCheckpoint:
     """Backbone that the exit heads belong to, a0 to a6; by default exit heads are not imported."""
     exit_blocks: tuple[int, ...] = ()
     """The backbone's own blocks that the exits follow, from 0; by default every block that may have one."""
+    entry: str | None = None
+    """Which of several state dicts in FILE the weights come from, e.g. model_ema; by default the only one that fits,
+    averaged ones aside."""
     normalisation: Literal["imagenet", "none"] = "imagenet"
     """How the images of its training were standardised; none: unknown."""
     seed: int = 0
@@ -259,6 +262,7 @@ class ImportCheckpoint:
             exits=self.exits,
             exits_of=self.exits_of,
             exit_blocks=self.exit_blocks or None,
+            entry=self.entry,
             normalisation=self.normalisation,
             seed=self.seed,
             overwrite=self.overwrite,

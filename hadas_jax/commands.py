@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-import sys
+import shlex
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +18,11 @@ from hadas_jax.methods.data_settings import require_same
 from hadas_jax.methods.eh_dnas.settings import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
 from hadas_jax.methods.stored_settings import StoredSettings
-from hadas_jax.outputs import say
+from hadas_jax.outputs import new_console, say
 from hadas_jax.parallel import is_first
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
-from hadas_jax.workdir import CONFIG, WorkDir
+from hadas_jax.workdir import CONFIG, WorkDir, settings_within
+from hw_models.yaml_files import load_yaml
 
 # Settings that a resumed run may change: how networks are judged, and where the same images are, not what is found.
 FREE = ("eval_batch", "group", "dataset", "data_dir")
@@ -82,14 +83,15 @@ def search(
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, settings.device)
     place = WorkDir(path, tensorboard=tensorboard)
     begin(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint)
-    console = console or Console(file=sys.stdout, quiet=not is_first())
+    console = console or new_console(quiet=not is_first())
     result = followed(run.execute, place, console, splits=run.splits)
     if is_first():
         plot_front(result, place.path / "front.png")
     print_result(result, console)
     for line in (
         f"Written: {place.path}/front.csv, front.json, levels.csv, front.png",
-        f"A page to look at: hadas report {place.path}; one network of the front: hadas select {place.path}",
+        f"A page to look at: {shlex.join(['hadas', 'report', str(place.path)])}; one network of the front: "
+        f"{shlex.join(['hadas', 'select', str(place.path)])}",
     ):
         say(console, line)
     return result
@@ -146,6 +148,31 @@ def stored_settings(workdir: Path | str | None, kind: type[AnySettings]) -> AnyS
     """
     place = WorkDir(Path(workdir or "."), kind=KINDS[kind])
     return kind.from_mapping(place.settings(), source=str(place.path / "config.json"))
+
+
+def settings_file(path: Path | str, kind: type[AnySettings]) -> AnySettings:
+    """Returns the settings in a file: of a YAML or JSON mapping, or the config.json of a run.
+
+    Args:
+      path: of the file.
+      kind: of the settings.
+
+    Raises:
+      ValueError: it cannot be read, is of another kind of run, or a setting does not fit.
+    """
+    source = f"--config {path}"
+    try:
+        content = load_yaml(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(f"{source}: expected a YAML or JSON file of settings, got: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: expected a YAML or JSON file in UTF-8, got another encoding") from error
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    if isinstance(content, dict) and {"form", "settings"} <= set(content):
+        content = settings_within(content, kind=KINDS[kind], source=source)
+    return kind.from_mapping(content, source=source)
 
 
 def begin(

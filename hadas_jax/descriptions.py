@@ -27,7 +27,7 @@ def read_described(path: Path, form: str, *, what: str, hint: str = "") -> dict[
       ValueError: one line: the file cannot be read, or is of another form or version.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         found = content["form"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected {what}, cannot read it{hint}") from error

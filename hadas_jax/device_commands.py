@@ -3,14 +3,14 @@
 import itertools
 import platform
 import re
-import sys
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from hadas_jax import profiling
-from hadas_jax.outputs import say
+from hadas_jax.outputs import new_console, say
 from hadas_jax.report import (
     StepProgress,
     plot_calibration,
@@ -110,7 +110,7 @@ def fit_device(
     plot_calibration(calibration, picture)
     print_calibration(calibration, console)
     say(console, f"Written: {target}, {picture}")
-    say(console, f"To search for it: hadas search --device {target}")
+    say(console, f"To search for it: hadas search --device {shlex.quote(str(target))}")
     return calibration
 
 
@@ -182,7 +182,7 @@ def profile_machine(
     say(console, f"Written: {output}, {len(rows)} rows")
     is_x86 = machine.processor == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     base = " --base x86-cpu" if is_x86 else ""
-    say(console, f"To fit a device to it: hadas devices fit {output}{base} -o my_device.yaml")
+    say(console, f"To fit a device to it: hadas devices fit {shlex.quote(str(output))}{base} -o my_device.yaml")
     return rows
 
 
@@ -198,4 +198,4 @@ def _new_file(path: Path | str, suffix: str, *, what: str, overwrite: bool = Fal
 
 
 def _console(console: Console | None) -> Console:
-    return console or Console(file=sys.stdout)
+    return console or new_console()

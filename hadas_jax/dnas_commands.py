@@ -1,6 +1,5 @@
 """The command `hadas dnas search` as a library call."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from rich.table import Table
 
 from hadas_jax.commands import begin, default_workdir, followed, settings_of_run
 from hadas_jax.methods.eh_dnas import DnasResult, DnasRun, DnasSettings
-from hadas_jax.outputs import say
+from hadas_jax.outputs import new_console, say
 from hadas_jax.parallel import is_first
 from hadas_jax.report import plot_genotype
 from hadas_jax.spaces.darts import format_code
@@ -50,7 +49,7 @@ def search(
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, f"dnas-{settings.hardware}")
     place = WorkDir(path, kind="dnas-search", tensorboard=tensorboard)
     begin(place, settings, run.splits, resume=resume, overwrite=overwrite)
-    console = console or Console(file=sys.stdout, quiet=not is_first())
+    console = console or new_console(quiet=not is_first())
     result = followed(run.execute, place, console, splits=run.splits)
     if is_first():
         plot_genotype(genotype_of(result.code), place.path / "genotype.png")

@@ -1,6 +1,6 @@
 """The commands about data sets and predictors of the DARTS space as library calls."""
 
-import sys
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.outputs import new_file, say
+from hadas_jax.outputs import new_console, new_file, say
 from hadas_jax.report import StepProgress
 from hadas_jax.spaces.darts import OPERATIONS, sample_codes
 from hadas_jax.spaces.priced_networks import PricedNetworks, write_priced_networks
@@ -56,7 +56,7 @@ def sample(
     Raises:
         ValueError: A setting is none of these, or the file exists.
     """
-    console, network, chip = console or Console(file=sys.stdout), network or DartsNetwork(), load_fpga(fpga)
+    console, network, chip = console or new_console(), network or DartsNetwork(), load_fpga(fpga)
     target = new_file(output, ".npz", overwrite=overwrite)
     if count < 1:
         raise ValueError(f"--count: expected at least 1, got {count}")
@@ -90,7 +90,8 @@ def sample(
     write_priced_networks(priced, target)
     console.print(_summary(priced))
     say(console, f"Written: {target}, {count:,} networks")
-    say(console, f"To fit a predictor: hadas dnas fit-predictor {target} --paradigm {names[-1]} -o predictor.npz")
+    fitting = ["hadas", "dnas", "fit-predictor", str(target), "--paradigm", names[-1], "-o", "predictor.npz"]
+    say(console, f"To fit a predictor: {shlex.join(fitting)}")
     return priced
 
 

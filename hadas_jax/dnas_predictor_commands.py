@@ -1,7 +1,7 @@
 """The commands that fit and import predictors of the DARTS space as library calls."""
 
 import dataclasses
-import sys
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from hadas_jax.outputs import new_file, say
+from hadas_jax.outputs import new_console, new_file, say
 from hadas_jax.report import StepProgress
 from hadas_jax.report.predictor_plot import held_out_table, plot_held_out
 from hadas_jax.spaces.priced_networks import PricedNetworks, read_priced_networks
@@ -69,7 +69,7 @@ def fit(
     Raises:
         ValueError: The data, a setting or a file does not fit, or the fit diverged.
     """
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     target = new_file(output, ".npz", overwrite=overwrite)
     picture = new_file(target.with_suffix(".png"), ".png", overwrite=overwrite)
     asked: dict[str, Any] = {
@@ -111,7 +111,7 @@ def fit(
     plot_held_out(fitted, picture)
     console.print(held_out_table(fitted))
     say(console, f"Written: {target}, {picture}")
-    say(console, f"To ask it: hadas dnas price DARTS_V2 --predictor {target}")
+    say(console, f"To ask it: hadas dnas price DARTS_V2 --predictor {shlex.quote(str(target))}")
     return fitted
 
 
@@ -142,7 +142,7 @@ def import_published(
     Raises:
         ValueError: A file or a setting does not fit.
     """
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     target = new_file(output, ".npz", overwrite=overwrite)
     predictor = import_predictor(read_pytorch(file), paradigm=paradigm, mean=mean, deviation=deviation)
     write_predictor(predictor, target)

@@ -1,7 +1,6 @@
 """The command that prices one network of the DARTS space, as a library call: accelerators, predictors, devices."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.outputs import new_file, say
+from hadas_jax.outputs import new_console, new_file, say
 from hadas_jax.report import plot_genotype
 from hadas_jax.spaces.architecture_text import read_architecture
 from hadas_jax.spaces.darts import format_code
@@ -92,7 +91,7 @@ def price(
         FpgaTooSmallError: The only paradigm asked for does not fit the FPGA.
         ValueError: The architecture or a setting is none of these, or a predictor is of other networks.
     """
-    console, network, chip = console or Console(file=sys.stdout), network or DartsNetwork(), load_fpga(fpga)
+    console, network, chip = console or new_console(), network or DartsNetwork(), load_fpga(fpga)
     code = read_architecture(architecture if isinstance(architecture, str) else " ".join(map(str, architecture)))
     if paradigm not in (*PARADIGMS, "both"):
         raise ValueError(f"--paradigm: expected generic, pipeline or both, got {paradigm!r}")

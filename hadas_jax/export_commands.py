@@ -1,6 +1,5 @@
 """The commands that take a selected network to a device, as library calls: materialise, fine-tune, export."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,12 @@ from hadas_jax.deploy.export_check import ExportCheck, check_export
 from hadas_jax.deploy.fine_tune import FineTuneRun
 from hadas_jax.deploy.fine_tune_result import FineTuneResult
 from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
+from hadas_jax.deploy.manifest import image_values
 from hadas_jax.deploy.runtime import read_manifest
 from hadas_jax.deploy.source import Sources, data_of, network_at
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, save_network
 from hadas_jax.deploy.static_outcomes import predict
-from hadas_jax.outputs import say
+from hadas_jax.outputs import new_console, say
 from hadas_jax.profiling import this_machine
 from hadas_jax.report.export_table import print_export
 from hadas_jax.report.waiting import waiting
@@ -56,7 +56,7 @@ def materialise_network(
     """
     architecture, file = read_architecture(place), architecture_file(place)
     target = Path(output) if output is not None else file.parent / NETWORK
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     with waiting(console, "Cutting the network out of its supernet, and comparing the two"):
         sources = Sources(architecture, file, dataset=dataset, data_dir=data_dir)
         network = sources.network(target)
@@ -115,7 +115,7 @@ def fine_tune(
             f"{settings.network}: expected a network outside the work directory {path}, which a new run replaces"
         )
     begin(place, settings, run.splits, resume=resume, overwrite=overwrite)
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     result = followed(run.execute, place, console, splits=run.splits)
     console.print(_before_and_after(result))
     say(console, f"Written: {place.path}/network (for hadas show, hadas export), result.json")
@@ -166,10 +166,11 @@ def export(
     network = network_at(place, dataset=dataset, data_dir=data_dir)
     beside = Path(place) if Path(place).is_dir() and not holds_network(place) else Path(place).absolute().parent
     target = Path(output) if output is not None else beside / EXPORT
-    console = console or Console(file=sys.stdout)
-    export_network(target, network, format=format, batch=batch, overwrite=overwrite)
+    console = console or new_console()
     splits = data_of(network.architecture, dataset=dataset, data_dir=data_dir)
     say(console, data_line(splits))
+    values = image_values(splits.train)
+    export_network(target, network, format=format, batch=batch, values=values, overwrite=overwrite)
     check = check_export(target, network, splits.test)
     print_export(
         check,

@@ -1,7 +1,6 @@
 """The command that imports PyTorch checkpoints, as a library call."""
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,16 +9,14 @@ import numpy as np
 from rich.console import Console
 
 from hadas_jax.data import IMAGENET_NORMALISATION
-from hadas_jax.outputs import say
+from hadas_jax.outputs import new_console, say
 from hadas_jax.spaces import Backbone, MBConvSpace, load_space
-from hadas_jax.supernet.pytorch import FINAL_CONFIDENCE, Imported, from_pytorch, read_pytorch
-from hadas_jax.supernet.pytorch_exits import count_exits
+from hadas_jax.supernet.pytorch import Imported, from_pytorch, read_tensors
 from hadas_jax.trained import TrainedSupernet, require_free, save_trained
 
 # Means and deviations of ImageNet's training images, red, green, blue, by which the original standardises.
 NORMALISATIONS = {"imagenet": IMAGENET_NORMALISATION, "none": None}
 _SHOWN = 10  # surplus names that are printed
-_OF_EXITS = ("exits.", *FINAL_CONFIDENCE)
 
 
 def import_checkpoint(
@@ -31,6 +28,7 @@ def import_checkpoint(
     exits: Path | str | None = None,
     exits_of: str | Backbone | np.ndarray | jax.Array | None = None,
     exit_blocks: Sequence[int] | None = None,
+    entry: str | None = None,
     normalisation: str = "imagenet",
     seed: int = 0,
     overwrite: bool = False,
@@ -39,7 +37,7 @@ def import_checkpoint(
     """Imports a supernet of AttentiveNAS, AlphaNet or HADAS from PyTorch and writes it for `--checkpoint`.
 
     Args:
-      file: checkpoint, see `hadas_jax.supernet.pytorch.read_pytorch`; an npz file of its arrays will do.
+      file: checkpoint, see `hadas_jax.supernet.pytorch.read_tensors`; an npz file of its arrays will do.
       output: directory to write, see `hadas_jax.trained`.
       classes: another number than the checkpoint's gives a fresh classifier; None: the checkpoint's.
       space: of the supernet, a name or a space.
@@ -48,6 +46,7 @@ def import_checkpoint(
         int32[G]; None: exit heads are not imported.
       exit_blocks: the backbone's own blocks that the exits follow, counted from 0; None: every block that may have
         one.
+      entry: which of several state dicts in `file` the weights come from, e.g. `model_ema`.
       normalisation: how the images of its training were standardised: `imagenet`, or `none` where that is unknown.
       seed: of what is drawn anew.
       overwrite: replace the supernet in `output`.
@@ -59,19 +58,25 @@ def import_checkpoint(
     Raises:
       ValueError: files, directory or settings do not fit; nothing is written then.
     """
-    file, output, console = Path(file), Path(output), console or Console(file=sys.stdout)
+    file, output, console = Path(file), Path(output), console or new_console()
     if normalisation not in NORMALISATIONS:
         raise ValueError(f"--normalisation: expected {' or '.join(NORMALISATIONS)}, got {normalisation!r}")
     if exits is not None and exits_of is None:
         raise ValueError("--exits: expected --exits-of with the backbone that they belong to, got none")
     require_free(output, overwrite=overwrite)
     space = load_space(space) if isinstance(space, str) else space
-    arrays = read_pytorch(file)
     sources = {"checkpoint": file} | ({} if exits is None else {"exits": Path(exits)})
-    if exits is not None:
-        arrays = _with_exits(arrays, Path(exits))
-    key = jax.random.key(seed)
-    imported = from_pytorch(space, arrays, key=key, classes=classes, exits_of=exits_of, exit_blocks=exit_blocks)
+    arrays, others = read_tensors(file), None if exits is None else read_tensors(exits)
+    imported = from_pytorch(
+        space,
+        arrays,
+        key=jax.random.key(seed),
+        classes=classes,
+        exits=others,
+        exits_of=exits_of,
+        exit_blocks=exit_blocks,
+        entry=entry,
+    )
     trained = TrainedSupernet(
         space=imported.space,
         params=imported.params,
@@ -88,21 +93,14 @@ def import_checkpoint(
         },
     )
     save_trained(output, trained, overwrite=overwrite)
-    for line in _report(imported, file=file, entries=len(arrays), output=output):
+    for line in _report(imported, file=file, output=output):
         say(console, line)
     return trained
 
 
-def _with_exits(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
-    """Returns a state dict with the exit heads of another checkpoint instead of its own."""
-    heads = {name: array for name, array in read_pytorch(file).items() if name.startswith(_OF_EXITS)}
-    if not count_exits(heads):
-        raise ValueError(f"--exits: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got {file}")
-    return {name: array for name, array in arrays.items() if not name.startswith(_OF_EXITS)} | heads
-
-
-def _report(imported: Imported, *, file: Path, entries: int, output: Path) -> list[str]:
+def _report(imported: Imported, *, file: Path, output: Path) -> list[str]:
     space, surplus, exits = imported.space, imported.surplus, imported.trained_exits
+    entries = imported.used + imported.unused + len(surplus)
     lines = [
         f"Read: {file}, {entries:,} entries; {imported.used:,} used, {imported.unused:,} known to have no use",
         f"Supernet: space {space.name}, {space.classes:,} classes, {space.count:.3g} backbones",

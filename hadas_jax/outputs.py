@@ -1,5 +1,6 @@
-"""Files that a command writes, and lines that it prints."""
+"""Files that a command writes, and what it prints."""
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +22,11 @@ def new_file(path: Path | str, suffix: str, *, overwrite: bool = False) -> Path:
     return target
 
 
+def new_console(*, quiet: bool = False) -> Console:
+    """Returns a console on standard output that prints text as it is: `[x]` and `:x:` in a path are no markup."""
+    return Console(file=sys.stdout, markup=False, emoji=False, quiet=quiet)
+
+
 def say(console: Console, text: str) -> None:
     """Prints a line as it is."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -1,13 +1,12 @@
 """The report of finished runs as a library call."""
 
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from hadas_jax.outputs import say
+from hadas_jax.outputs import new_console, say
 from hadas_jax.report.html import draw_pictures, figure_tables, read_record, render_page, report_content, write_tables
 from hadas_jax.report.waiting import waiting
 from hadas_jax.workdir import write_text
@@ -47,7 +46,7 @@ def report(
         _check_new(path, overwrite=overwrite)
     if figures is not None:
         _check_figures(Path(figures))
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     with waiting(console, f"Drawing the report of {', '.join(map(str, workdirs))}"):
         content = report_content([read_record(workdir) for workdir in workdirs], made=datetime.now())
         write_text(path, render_page(content))

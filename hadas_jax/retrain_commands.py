@@ -1,6 +1,5 @@
 """The command `hadas dnas retrain` as a library call."""
 
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from hadas_jax.commands import begin, default_workdir, followed, settings_of_run
 from hadas_jax.methods.retrain import RetrainRun
 from hadas_jax.methods.retrain_result import RetrainResult
 from hadas_jax.methods.retrain_settings import RetrainSettings
+from hadas_jax.outputs import new_console, say
 from hadas_jax.parallel import is_first
 from hadas_jax.report import plot_genotype
 from hadas_jax.workdir import WorkDir
@@ -46,12 +46,12 @@ def retrain(
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "dnas-retrain")
     place = WorkDir(path, kind="dnas-retrain", tensorboard=tensorboard)
     begin(place, settings, run.splits, resume=resume, overwrite=overwrite)
-    console = console or Console(file=sys.stdout, quiet=not is_first())
+    console = console or new_console(quiet=not is_first())
     result = followed(run.execute, place, console, splits=run.splits)
     if is_first():
         plot_genotype(run.genotype, place.path / "genotype.png")
     console.print(retrained_table(result))
-    console.print(f"Written: {place.path}/derived, result.json, genotype.png", highlight=False, soft_wrap=True)
+    say(console, f"Written: {place.path}/derived, result.json, genotype.png")
     return result
 
 

@@ -86,7 +86,7 @@ def _ending(place: object) -> str:
 def _steps(path: Path) -> dict[str, int]:
     """The last step of each stage in metrics.jsonl."""
     found: dict[str, int] = {}
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             entry = json.loads(line)
             found[str(entry["stage"])] = int(entry["step"])
@@ -136,12 +136,12 @@ def _of_fine_tuning(path: Path) -> str:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}

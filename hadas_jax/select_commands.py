@@ -1,6 +1,5 @@
 """The commands that follow a search, as library calls: choose a design, show it, tabulate its operating points."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from hadas_jax.methods.device_choice import chosen_device
 from hadas_jax.methods.limits import NO_LIMITS, Limits
 from hadas_jax.methods.result_file import read_search
 from hadas_jax.methods.results import POLICY_NAMES
-from hadas_jax.outputs import new_file, say
+from hadas_jax.outputs import new_console, new_file, say
 from hadas_jax.report.architecture_plot import plot_architecture
 from hadas_jax.report.architecture_table import print_architecture
 from hadas_jax.report.operating_points_table import print_operating_points
@@ -65,7 +64,7 @@ def select_network(
     designs = candidates(search.result, policy)
     weights = weights_of(designs, supernet.space, chosen_device(search.settings))
     selection = select(objectives(designs, policy), limits, weights=weights, prefer=prefer)
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     print_selection(designs, selection, limits=limits, policy=policy, console=console)
     if selection.excess > 0:
         asked = ", ".join(limit_text(name, limits) for name in selection.without)
@@ -117,7 +116,7 @@ def show_network(
     architecture = read_architecture(place)
     picture = None if plot is None else new_file(plot, ".png", overwrite=overwrite)
     usage = exit_usage(architecture)
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     print_architecture(architecture, usage, console)
     if picture is not None:
         plot_architecture(architecture, usage, picture)
@@ -159,7 +158,7 @@ def operating_points(
     target = None if output is None else new_file(output, ".json", overwrite=overwrite)
     table = operating_table(architecture, of=deadline_of)
     deadlines_s = [most * 1e-3 for most in deadlines_ms]
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     say(console, f"{architecture_file(place)} on {architecture.device.file.name}")
     print_operating_points(table, deadlines_s=deadlines_s, power_caps_w=power_caps_w, console=console)
     if target is not None:
@@ -181,7 +180,7 @@ def list_runs(folders: Sequence[Path | str] = (), *, console: Console | None = N
     Raises:
       ValueError: a folder does not exist.
     """
-    console = console or Console(file=sys.stdout)
+    console = console or new_console()
     runs = find_runs(folders or ([RUNS] if RUNS.is_dir() else []))
     if runs:
         console.print(runs_table(runs))

@@ -1,6 +1,5 @@
 """The commands that train supernets and prepare data, as library calls."""
 
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from hadas_jax.commands import begin, default_workdir, followed, settings_of_run
 from hadas_jax.data import prepare_dataset
 from hadas_jax.methods import TrainSettings
 from hadas_jax.methods.train import TrainResult, execute_training, training_run
+from hadas_jax.outputs import new_console, say
 from hadas_jax.parallel import is_first
 from hadas_jax.report import plot_exits
 from hadas_jax.workdir import WorkDir
@@ -46,14 +46,12 @@ def train(
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "train")
     place = WorkDir(path, kind="train", tensorboard=tensorboard)
     begin(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint)
-    console = console or Console(file=sys.stdout, quiet=not is_first())
+    console = console or new_console(quiet=not is_first())
     result = followed(lambda place, progress: execute_training(run, place, progress), place, console, splits=run.splits)
     if is_first():
         plot_exits(result.accuracies, place.path / "exits.png")
     console.print(accuracy_table(result))
-    console.print(
-        f"Written: {place.path}/supernet (for --checkpoint), exits.csv, exits.png", highlight=False, soft_wrap=True
-    )
+    say(console, f"Written: {place.path}/supernet (for --checkpoint), exits.csv, exits.png")
     return result
 
 
@@ -85,5 +83,5 @@ def prepare(name: str, *, data_dir: Path | str | None = None, console: Console |
       ValueError: as `hadas_jax.data.prepare_dataset`.
     """
     found = prepare_dataset(name, data_dir)
-    (console or Console(file=sys.stdout)).print(f"Prepared: {found}", highlight=False, soft_wrap=True)
+    say(console or new_console(), f"Prepared: {found}")
     return found

@@ -69,7 +69,7 @@ class WorkDir:
     """
 
     def __init__(self, path: Path, *, kind: str = "search", tensorboard: bool = False) -> None:
-        self.path, self._form = path, f"hadas_jax.{kind}/1"
+        self.path, self._kind, self._form = path, kind, _form(kind)
         self._scalars = Scalars(path) if tensorboard else None
 
     @property
@@ -144,13 +144,10 @@ class WorkDir:
         if not self.holds_run:
             raise ValueError(f"work directory {self.path}: expected a run to resume, got none (no {CONFIG})")
         try:
-            content = json.loads(path.read_text())
-            form, _ = content["form"], content["settings"]
-        except (ValueError, KeyError, TypeError) as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise ValueError(f"{path}: expected the settings of a run, cannot read them") from error
-        if form != self._form:
-            other = f", a run of hadas {form[10:-2]}" if str(form).startswith("hadas_jax.") else ""
-            raise ValueError(f"{path}: expected form {self._form}, got {form!r}{other}")
+        settings_within(content, kind=self._kind, source=str(path))
         return content
 
     def drop_metrics(self, stage: str, done: int) -> None:
@@ -159,7 +156,7 @@ class WorkDir:
         if not is_first():
             return
         kept, own = [], []
-        for line in path.read_text().splitlines() if path.is_file() else ():
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
             try:
                 entry = json.loads(line)
             except ValueError:  # the last line of a killed run
@@ -176,10 +173,34 @@ class WorkDir:
         """Appends one line of metrics."""
         if not is_first():
             return
-        with (self.path / METRICS).open("a") as file:
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"stage": stage, "step": step, **metrics}) + "\n")
         if self._scalars is not None:
             self._scalars.add(stage, step, metrics)
+
+
+def settings_within(content: object, *, kind: str, source: str) -> dict[str, Any]:
+    """Returns the settings in the content of a config.json.
+
+    Args:
+      content: of the file.
+      kind: of the run.
+      source: the file's name in messages.
+
+    Raises:
+      ValueError: it is none, or that of another kind of run.
+    """
+    if not isinstance(content, dict) or not {"form", "settings"} <= set(content):
+        raise ValueError(f"{source}: expected the settings of a run, cannot read them")
+    form = content["form"]
+    if form != _form(kind):
+        other = f", a run of hadas {form[10:-2]}" if str(form).startswith("hadas_jax.") else ""
+        raise ValueError(f"{source}: expected form {_form(kind)}, got {form!r}{other}")
+    return content["settings"]
+
+
+def _form(kind: str) -> str:
+    return f"hadas_jax.{kind}/1"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -187,5 +208,5 @@ def write_text(path: Path, text: str) -> None:
     if not is_first():
         return
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)

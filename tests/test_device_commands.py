@@ -73,7 +73,7 @@ def test_a_picture_is_not_overwritten(capsys, tmp_path):
 def test_a_fitted_device_loads_and_predicts_what_was_measured(measured, tmp_path):
     text = written(device_commands.fit_device, measurements=measured, output="My Board.yaml", base="raspberry-pi-4")
     assert "families" in text
-    assert "hadas search --device My Board.yaml" in text
+    assert "hadas search --device 'My Board.yaml'" in text
     device = hw.load_device("My Board.yaml")
     assert device.name == "my-board"
     before = hw.load_device("raspberry-pi-4")

@@ -98,6 +98,21 @@ def test_exits_come_from_the_checkpoint_or_from_another(arrays, small_space, bac
     assert "Note: the learned confidence after the final classifier is left" in printed
 
 
+def test_what_lies_beside_the_weights_is_told_and_can_be_chosen(arrays, small_space, small_network):
+    averaged = {
+        f"model_ema.{name}": array + 1 if array.dtype == np.float32 else array for name, array in arrays.items()
+    }
+    plain = {f"model.module.{name}": array for name, array in arrays.items()}
+    np.savez("net.npz", **averaged, **plain)
+    printed, found = text_of("net.npz", "net", space=small_space)
+    assert f"Read: net.npz, {len(arrays)} entries" in printed
+    assert "Note: taken: the entries under model.module" in printed
+    assert f"Note: not taken: model_ema ({len(arrays)} entries)" in printed
+    assert same(found.params.backbone, small_network[0].backbone)
+    _, found = text_of("net.npz", "ema", space=small_space, entry="model_ema")
+    assert same(found.params.backbone["stem"]["bn"]["bias"], small_network[0].backbone["stem"]["bn"]["bias"] + 1)
+
+
 def test_a_supernet_is_replaced_only_when_asked(arrays, small_space):
     write("net.npz", arrays)
     text_of("net.npz", "net", space=small_space)
@@ -127,7 +142,8 @@ def test_fresh_parts_depend_on_the_seed_alone(arrays, small_space):
         ("net.npz -o full", "full: expected none, an empty one or a supernet's directory, got one with mine.txt"),
         ("net.npz -o full --overwrite", "got one with mine.txt"),
         ("net.npz", "--output"),
-        ("text.npz -o out", "checkpoint text.npz: expected an npz file of arrays, cannot read it"),
+        ("text.npz -o out", "got a text file of 9 bytes beginning with 'no arrays'"),
+        ("net.npz -o out --space small --entry ema", "entry: expected one of module, got 'ema'"),
         ("net.npz -o out --space outer", "unknown space 'outer': expected one of"),
         ("net.npz -o out --space digits", "space digits: expected one with resolutions of its own"),
         ("net.npz -o out --space attentivenas", "first_conv.conv.conv.weight: expected shape (24, 3, 3, 3), got (16"),
@@ -141,7 +157,7 @@ def test_fresh_parts_depend_on_the_seed_alone(arrays, small_space):
         ("net.npz -o out --space small --exits net.npz", "--exits: expected --exits-of with the backbone"),
         (
             "net.npz -o out --space small --exits net.npz --exits-of a0",
-            "--exits: expected a checkpoint with exit heads",
+            "exits: expected a checkpoint with exit heads",
         ),
     ],
 )
@@ -156,7 +172,7 @@ def test_each_mistake_is_one_line_and_nothing_is_written(arguments, message, arr
 
 
 def test_without_pytorch_a_line_says_what_to_install(tmp_path, monkeypatch, capsys):
-    (tmp_path / "net.pth.tar").write_bytes(b"anything")
+    (tmp_path / "net.pth.tar").write_bytes(b"\x80\x02any")
     monkeypatch.setitem(sys.modules, "torch", None)
     assert "pip install 'hadas-jax[torch]'" in fails("import-checkpoint net.pth.tar -o out", capsys)
     assert not (tmp_path / "out").exists()

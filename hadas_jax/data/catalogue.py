@@ -11,6 +11,7 @@ from hadas_jax.data.folder import open_folder
 from hadas_jax.data.npz import load_npz
 from hadas_jax.data.prepared import PREFIX, SHORT_NAMES, open_prepared
 from hadas_jax.data.splitting import Normalisation, split
+from hadas_jax.paths import expand_home
 
 IMAGENET_NORMALISATION: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of ImageNet's red, green and blue, by which most published weights standardise images."""
@@ -69,6 +70,7 @@ def load_dataset(
     for what, given in (("image size", image_size), ("evaluation images", evaluation_images)):
         if given is not None and given < 1:
             raise ValueError(f"{what}: expected at least 1, got {given}")
+    name = expand_home(name)
     if name == "digits":
         digits = load_digits()
         images, labels = check_arrays(np.asarray(digits.images, np.float32) / 16, digits.target, source=name)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from hadas_jax.deploy import runtime
-from hadas_jax.deploy.manifest import write_manifest
+from hadas_jax.deploy.manifest import ImageValues, write_manifest
 from hadas_jax.deploy.onnx_file import require_onnx, segment_as_onnx
 from hadas_jax.deploy.runtime import MANIFEST
 from hadas_jax.deploy.static_apply import output_shapes, run_segment
@@ -33,6 +33,7 @@ def export_network(
     *,
     format: Format = "stablehlo",
     batch: int | None = None,
+    values: ImageValues | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes an export; the manifest comes last, so that what it describes is whole.
@@ -42,6 +43,7 @@ def export_network(
       network: to export.
       format: of the segments.
       batch: images at once; None: any number.
+      values: of the images that it was trained on, which the runtime checks; None: unknown.
       overwrite: replace the export that is there.
 
     Raises:
@@ -57,7 +59,9 @@ def export_network(
     network = network.folded()
     if format == "saved":
         save_network(directory, network)
-        write_manifest(directory, network, format=format, batch=batch, files=[NETWORK, WEIGHTS, ARCHITECTURE])
+        write_manifest(
+            directory, network, format=format, batch=batch, files=[NETWORK, WEIGHTS, ARCHITECTURE], values=values
+        )
         return
     suffix = "onnx" if format == "onnx" else "jax_export"
     files = [f"segment{number}.{suffix}" for number in range(len(network.segments))]
@@ -66,7 +70,7 @@ def export_network(
         (directory / name).write_bytes(blob)
     if format == "onnx":
         shutil.copyfile(runtime.__file__, directory / "runtime.py")
-    write_manifest(directory, network, format=format, batch=batch, files=files)
+    write_manifest(directory, network, format=format, batch=batch, files=files, values=values)
 
 
 def _as_onnx(network: StaticNetwork, batch: int | None) -> list[bytes]:

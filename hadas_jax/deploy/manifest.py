@@ -7,14 +7,40 @@ import dataclasses
 import hashlib
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hadas_jax.data import LabelledImages, Stream
 from hadas_jax.deploy.exit_costs import exit_costs
 from hadas_jax.deploy.operating_points import operating_table
 from hadas_jax.deploy.runtime import FORM, MANIFEST
 from hadas_jax.deploy.static_network import StaticNetwork
 from hadas_jax.workdir import versions, write_text
+
+
+@dataclass(frozen=True)
+class ImageValues:
+    """Of the images that a network was trained on.
+
+    Attributes:
+      dtype: uint8 or float32.
+      least: value; 0 of bytes.
+      largest: value; 255 of bytes.
+    """
+
+    dtype: str
+    least: float
+    largest: float
+
+
+def image_values(train: LabelledImages | Stream) -> ImageValues:
+    """Returns the type and range of training images."""
+    if isinstance(train, Stream) or train.images.dtype == np.uint8:
+        return ImageValues("uint8", 0, 255)
+    return ImageValues("float32", float(train.images.min()), float(train.images.max()))
 
 
 def write_manifest(
@@ -24,6 +50,7 @@ def write_manifest(
     format: str,
     batch: int | None,
     files: list[str],
+    values: ImageValues | None,
 ) -> None:
     """Writes the manifest of an export whose other files are there.
 
@@ -33,6 +60,7 @@ def write_manifest(
       format: of the segments.
       batch: images at once; None: any number.
       files: of the segments in their order, and others behind them.
+      values: of the images that it was trained on; None: unknown.
     """
     architecture, by = network.architecture, network.architecture.normalisation
     channels = architecture.space.in_channels
@@ -42,6 +70,8 @@ def write_manifest(
         "batch": batch,
         "input": {
             "shape": [network.image_size, network.image_size, channels],
+            "dtype": values and values.dtype,
+            "range": values and [values.least, values.largest],
             "bytes_are_divided_by": 255,
             "mean": by.mean if by else [0.0] * channels,
             "deviation": by.deviation if by else [1.0] * channels,

@@ -9,8 +9,10 @@ Shapes: N images, B batch, H, W height and width, C channels, K classes, e exits
 
 import argparse
 import hashlib
+import io
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +20,9 @@ import numpy as np
 
 FORM = "hadas_jax.export/1"
 MANIFEST = "manifest.json"
+_BEYOND_UNIT, _ROUNDING = 0.5, 0.01  # resizing goes a little beyond 0 .. 1
+# In widths of the range of the training images, where that is none of bytes:
+_REFUSED_BEYOND, _NARROW = 3, 0.01
 
 
 class Predictions(NamedTuple):
@@ -73,17 +78,19 @@ class Runtime:
         """Predicts.
 
         Args:
-          images: uint8 or floating [N, H, W, C] as the data set has them, not standardised.
+          images: uint8 or floating [N, H, W, C] as the data set has them, not standardised; floats in 0 .. 1 are
+            bytes over 255.
           batch: images at once; an export of a fixed batch takes that one.
 
         Raises:
-          ValueError: images of another shape or type, or a batch below 1.
+          ValueError: images of another shape, type or range than the network was trained on, or a batch below 1.
         """
         if batch < 1:
             raise ValueError(f"batch: expected at least 1, got {batch}")
         fixed = self.manifest["batch"]
+        images = fitting(images, self.manifest["input"])
         parts = [
-            self._some(self.standardise(images[start : start + (fixed or batch)]))
+            self._some(standardised(images[start : start + (fixed or batch)], self.manifest["input"]))
             for start in range(0, len(images), fixed or batch)
         ]
         if not parts:
@@ -91,20 +98,12 @@ class Runtime:
         return Predictions(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
     def standardise(self, images: np.ndarray) -> np.ndarray:
-        """Returns images [B, H, W, C] as the first segment takes them, float32[B, C, H, W]."""
-        described = self.manifest["input"]
-        if images.ndim == 3 and described["shape"][2] == 1:
-            images = images[..., None]
-        if list(images.shape[1:]) != described["shape"]:
-            wanted = ", ".join(map(str, described["shape"]))
-            raise ValueError(f"images: expected shape [N, {wanted}], got {list(images.shape)}")
-        if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-            raise ValueError(f"images: expected uint8 or floating values, got {images.dtype}")
-        values = images.astype(np.float32)
-        if images.dtype == np.uint8:
-            values = values / np.float32(255)
-        mean, deviation = (np.asarray(described[name], np.float32) for name in ("mean", "deviation"))
-        return np.ascontiguousarray(((values - mean) / deviation).transpose(0, 3, 1, 2))
+        """Returns images [B, H, W, C] as the first segment takes them, float32[B, C, H, W].
+
+        Raises:
+          ValueError: images of another shape, type or range than the network was trained on.
+        """
+        return standardised(fitting(images, self.manifest["input"]), self.manifest["input"])
 
     def run_segment(self, number: int, x: np.ndarray) -> dict[str, np.ndarray]:
         """Runs one segment on what it takes; returns `features`, `logits` and `confidence`, those that there are."""
@@ -136,6 +135,79 @@ class Runtime:
         return Predictions(labels, exits, sure)
 
 
+def fitting(images: np.ndarray, described: dict[str, Any]) -> np.ndarray:
+    """Returns images as [N, H, W, C] where they are of the kind that a network was trained on.
+
+    Args:
+      images: [N, H, W, C], or [N, H, W] of one channel.
+      described: `input` of the manifest. Exports of older versions do not say which values their images have.
+
+    Raises:
+      ValueError: one line: another shape or type, values that are not finite, or of another range.
+    """
+    images = np.asarray(images)
+    if images.ndim == 3 and described["shape"][2] == 1:
+        images = images[..., None]
+    if list(images.shape[1:]) != described["shape"]:
+        wanted = ", ".join(map(str, described["shape"]))
+        raise ValueError(f"images: expected shape [N, {wanted}], got {list(images.shape)}")
+    is_bytes = images.dtype == np.uint8
+    if not is_bytes and not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(
+            f"images: expected uint8 or floating values, got {images.dtype}; images.astype(numpy.uint8) makes bytes of "
+            "whole numbers in 0 .. 255"
+        )
+    if not is_bytes and images.size:
+        _require_finite(images)
+    if described.get("dtype") is not None and images.size:
+        _require_range(images, described["dtype"], *described["range"])
+    return images
+
+
+def _require_finite(images: np.ndarray) -> None:
+    if not (np.isfinite(images.min()) and np.isfinite(images.max())):
+        bad = int(np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))[0])
+        raise ValueError(f"images: expected finite values, got NaN or infinity in image {bad}")
+
+
+def _require_range(images: np.ndarray, trained: str, low: float, high: float) -> None:
+    """Refuses values far from those that a network was trained on, `low` to `high`; warns of what is less clear."""
+    # Bytes over 255 are in 0 .. 1 too.
+    is_unit = trained == "uint8" or (low >= -_ROUNDING and 0.5 < high <= 1 + _ROUNDING)
+    what = "bytes" if trained == "uint8" else f"floating values in {low:g} .. {high:g}"
+    if images.dtype == np.uint8:
+        if not is_unit:
+            raise ValueError(
+                f"images: expected {what} as the network was trained on, got bytes, which are divided by 255; "
+                "pass floating values in that range"
+            )
+        return
+    least, largest = float(images.min()), float(images.max())
+    got = f"floating values in {least:g} .. {largest:g}"
+    if is_unit:
+        if least < -_BEYOND_UNIT or largest > 1 + _BEYOND_UNIT:
+            hint = "pass uint8, or divide by 255" if largest <= 255 + _BEYOND_UNIT else "scale them to 0 .. 1"
+            if least < -_BEYOND_UNIT:
+                hint = "pass them as they were before standardising"
+            wanted = f"{what}, or floating values in 0 .. 1," if trained == "uint8" else what
+            raise ValueError(f"images: expected {wanted} as the network was trained on, got {got}; {hint}")
+        return
+    width = high - low
+    if least < low - _REFUSED_BEYOND * width or largest > high + _REFUSED_BEYOND * width:
+        raise ValueError(f"images: expected {what} as the network was trained on, got {got}")
+    if least < low - width or largest > high + width or largest - least < _NARROW * width:
+        warnings.warn(f"images: {got}, but the network was trained on {what}", stacklevel=4)
+
+
+def standardised(images: np.ndarray, described: dict[str, Any]) -> np.ndarray:
+    """Returns images [B, H, W, C] as float32[B, C, H, W] with the mean removed, in units of the deviation."""
+    values = images.astype(np.float32)
+    if images.dtype == np.uint8:
+        values = values / np.float32(255)
+    mean, deviation = (np.asarray(described[name], np.float32) for name in ("mean", "deviation"))
+    return np.ascontiguousarray(((values - mean) / deviation).transpose(0, 3, 1, 2))
+
+
 def exit_score(logits: np.ndarray, confidence: np.ndarray | None, policy: str) -> np.ndarray:
     """Returns float32[B]: how sure an exit is, higher is surer.
 
@@ -164,7 +236,7 @@ def read_manifest(directory: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{directory}: expected an export as hadas export writes, got none (no {MANIFEST})")
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         form, files = manifest["form"], manifest["files"]
         if form == FORM:
             missing = {"format", "batch", "input", "segments"} - set(manifest)
@@ -190,6 +262,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=256, help="images at once")
     parser.add_argument("--threads", type=int, default=1, help="of onnxruntime")
     parsed = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what the locale's encoding does not have
     try:
         network = Runtime(parsed.directory, threads=parsed.threads)
         images, labels = _read_images(parsed.images)

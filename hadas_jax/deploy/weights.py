@@ -1,6 +1,7 @@
 """Where the weights of a selected network are: in the supernet that its search trained or was given."""
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +37,8 @@ def supernet_of_search(search: FinishedSearch) -> SearchedSupernet:
     own, given = search.path / SUPERNET, search.settings.checkpoint
     if not (own / DESCRIPTION).is_file() and given is None:
         raise ValueError(
-            f"{search.path}: expected the supernet of the search in {SUPERNET}/, got none; hadas search --resume "
-            f"--workdir {search.path} writes it"
+            f"{search.path}: expected the supernet of the search in {SUPERNET}/, got none; "
+            f"{shlex.join(['hadas', 'search', '--resume', '--workdir', str(search.path)])} writes it"
         )
     path = own if given is None or (own / DESCRIPTION).is_file() else Path(given)
     description = read_description(path)

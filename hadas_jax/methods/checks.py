@@ -48,7 +48,19 @@ def check_number(
             and (below is None or value < below)
         )
     if not right:
-        raise ValueError(f"{flag(name)}: expected {wanted} {' and '.join(bounds)}, got {value!r}")
+        text = ", which is text: leave out its quotes" if _is_numeral(value) else ""
+        raise ValueError(f"{flag(name)}: expected {wanted} {' and '.join(bounds)}, got {value!r}{text}")
+
+
+def _is_numeral(value: object) -> bool:
+    """Whether a value is text that reads as a number."""
+    if not isinstance(value, str):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def check_fields(settings: Any, names: Iterable[str], kind: type, wanted: str, *, optional: bool = False) -> None:

@@ -1,5 +1,6 @@
 """The front.json of a finished search, read back."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def read_search(workdir: Path | str) -> FinishedSearch:
         raise ValueError(f"{workdir}: expected the work directory of a search, got none (no config.json)")
     place.settings()  # refuses the work directories of other commands
     path = place.path / FRONT
-    again = f"hadas search --resume --workdir {workdir}"
+    again = shlex.join(["hadas", "search", "--resume", "--workdir", str(workdir)])
     if not path.is_file():
         raise ValueError(f"{workdir}: expected a finished search, got one without {FRONT}; {again} finishes it")
     hint = f"; {again} writes it anew"

@@ -1,9 +1,12 @@
 """Settings that a config file or a work directory holds."""
 
 import dataclasses
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
+
+from hadas_jax.paths import expand_home
 
 _OF_FILES = ("npz", "folder")  # kinds of data sets whose names end in a path
 
@@ -43,15 +46,21 @@ class StoredSettings:
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = [str(name) for name in values if name not in known]
         if unknown:
-            raise ValueError(f"{source}: unknown setting {unknown[0]!r}: expected some of {', '.join(known)}")
-        # YAML and JSON know lists only.
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
+            near = difflib.get_close_matches(unknown[0].replace("-", "_").lower(), known, n=1)
+            nearest = f"{near[0]}, or one of the others: " if near else "some of "
+            raise ValueError(f"{source}: unknown setting {unknown[0]!r}: expected {nearest}{', '.join(known)}")
+        plain = {name: _as_setting(value) for name, value in values.items()}
         try:
             return cls(**plain)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
+
+
+def _as_setting(value: object) -> Any:
+    """Returns a value of a file as settings have it: tuples for lists, and the home folder for `~`."""
+    if isinstance(value, list):
+        return tuple(_as_setting(each) for each in value)
+    return expand_home(value) if isinstance(value, str) else value
 
 
 def _absolute(path: str) -> str:

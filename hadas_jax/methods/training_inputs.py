@@ -1,6 +1,7 @@
 """What a training run starts from, brought together: space, data, and the supernet of --checkpoint."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,18 +50,23 @@ def space_of_run(
             space = dataclasses.replace(space, classes=splits.classes)
         elif not loaded.has_classifier:
             raise ValueError(
-                f"--checkpoint {settings.checkpoint}: expected a trained classifier, got a fresh one; hadas train "
-                f"--checkpoint {settings.checkpoint} --dataset {settings.dataset} trains it"
+                f"--checkpoint {settings.checkpoint}: expected a trained classifier, got a fresh one; "
+                f"{_training(settings)} trains it"
             )
         elif splits.classes > space.classes:
             raise ValueError(
                 f"--dataset {settings.dataset}: expected at most {space.classes} classes as --checkpoint "
-                f"{settings.checkpoint} has, got {splits.classes}; hadas train --checkpoint "
-                f"{settings.checkpoint} --dataset {settings.dataset} trains it for them"
+                f"{settings.checkpoint} has, got {splits.classes}; {_training(settings)} trains it for them"
             )
         elif None not in (splits.class_names, loaded.class_names):
             _check_names(settings, splits, loaded)
     return at_resolutions(space, settings)
+
+
+def _training(settings: TrainingSettings) -> str:
+    """Returns the command that trains a run's checkpoint on its data."""
+    given = {"--checkpoint": settings.checkpoint, "--dataset": settings.dataset}
+    return shlex.join(["hadas", "train", *(word for pair in given.items() for word in map(str, pair))])
 
 
 def at_resolutions(space: MBConvSpace, settings: TrainingSettings) -> MBConvSpace:

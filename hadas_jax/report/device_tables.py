@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pydantic
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from hw_models import device_names, read_device_file
 from hw_models.catalogue import mode_caps, to_device
@@ -54,7 +54,7 @@ def print_devices(console: Console) -> None:
 
 def print_device(file: DeviceFile, console: Console) -> None:
     """Prints every figure of a device with its origin, and what MobileNetV2 costs in each power mode."""
-    console.print(f"[bold]{file.name}[/bold]: {escape(file.description)}", highlight=False)
+    console.print(Text.assemble((file.name, "bold"), f": {file.description}"))
     table = Table(title="Figures", title_style="bold")
     table.add_column("figure", overflow="fold")
     table.add_column("value", justify="right", max_width=30)
@@ -67,11 +67,11 @@ def print_device(file: DeviceFile, console: Console) -> None:
         for name, figure in _figures(getattr(file, part)):
             error = f"{figure.error.value:.1%}" if figure.error else ""
             source = sources.setdefault(" ".join(figure.source.split()), len(sources) + 1)
-            table.add_row(name, _value(figure), figure.unit, figure.provenance, error, escape(f"[{source}]"))
+            table.add_row(name, _value(figure), figure.unit, figure.provenance, error, Text(f"[{source}]"))
         table.add_section()
     console.print(table)
     for text, number in sources.items():
-        console.print(Padding(escape(f"[{number}] {text}"), (0, 0, 0, 2)), highlight=False)
+        console.print(Padding(Text(f"[{number}] {text}"), (0, 0, 0, 2)), highlight=False)
     console.print(_modes_table(file))
 
 

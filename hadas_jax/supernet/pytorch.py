@@ -17,14 +17,22 @@ import numpy as np
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
 from hadas_jax.supernet.network import BatchStats, Parameters, initialise
 from hadas_jax.supernet.pytorch_backbone import CLASSIFIER, read_backbone
-from hadas_jax.supernet.pytorch_entries import Entries
-from hadas_jax.supernet.pytorch_exits import count_exits, exit_positions, place_exits, resolve_backbone
-from hadas_jax.supernet.pytorch_files import read_pytorch, strip_module
+from hadas_jax.supernet.pytorch_entries import Entries, listed
+from hadas_jax.supernet.pytorch_exits import (
+    FINAL_CONFIDENCE,
+    OF_EXITS,
+    count_exits,
+    exit_positions,
+    locate_exits,
+    place_exits,
+    resolve_backbone,
+)
+from hadas_jax.supernet.pytorch_files import read_pytorch, read_tensors
+from hadas_jax.supernet.pytorch_places import Located, locate
 from hadas_jax.supernet.tree import Tree
 
-__all__ = ["FINAL_CONFIDENCE", "Imported", "from_pytorch", "read_pytorch"]
+__all__ = ["Imported", "from_pytorch", "read_pytorch", "read_tensors"]
 
-FINAL_CONFIDENCE = ("final_confidence.", "confidence.")  # HADAS's, after the final classifier
 _NEVER_USED = re.compile(r"\.num_batches_tracked$|\.bn_tracking\.")  # counters, and statistics kept during training
 
 
@@ -65,34 +73,41 @@ def from_pytorch(
     *,
     key: jax.Array,
     classes: int | None = None,
+    exits: Mapping[str, np.ndarray] | None = None,
     exits_of: str | Backbone | np.ndarray | jax.Array | None = None,
     exit_blocks: Sequence[int] | None = None,
+    entry: str | None = None,
 ) -> Imported:
     """Turns a state dict of the original's supernet into parameters.
 
     Args:
       space: of the supernet, e.g. `ATTENTIVENAS`; its number of classes does not matter.
-      arrays: the state dict by name, with or without the prefix `module.`; see `read_pytorch`.
+      arrays: the state dict by name, whatever stands before all of its names; or all tensors of a file that holds it,
+        see `read_tensors`.
       key: for what is drawn anew.
       classes: another number than the checkpoint's gives a fresh classifier; None: the checkpoint's.
+      exits: entries of another checkpoint that the exit heads come from; None: `arrays`.
       exits_of: the backbone that the checkpoint's exit heads belong to, a published name (a0 .. a6), a backbone or
         a genome int32[G]; None: they are not imported.
       exit_blocks: the backbone's own blocks that they follow, see `pytorch_exits.exit_positions`.
+      entry: the place of the weights, e.g. `model_ema`, where `arrays` has several; see `pytorch_places.locate`.
 
     Returns:
       The parameters, and what was and was not imported.
 
     Raises:
-      ValueError: entries are missing or of another shape (named), or the exits do not fit the backbone.
+      ValueError: entries are missing or of another shape (named), several places hold such weights, or the exits do
+        not fit the backbone.
     """
-    arrays = strip_module(arrays)
+    if not space.resolution:
+        raise ValueError(f"space {space.name}: expected one with resolutions of its own, got none")
+    located = locate(arrays, _names(space), entry=entry)
+    arrays = located.arrays if exits is None else _with_exits(located.arrays, exits)
     bias = arrays.get(f"{CLASSIFIER}.bias")
     stored = len(bias) if bias is not None and np.ndim(bias) == 1 else None
     classes = stored if classes is None else classes
     if classes is not None and classes < 2:
         raise ValueError(f"classes: expected at least 2, got {classes}")
-    if not space.resolution:
-        raise ValueError(f"space {space.name}: expected one with resolutions of its own, got none")
     space = dataclasses.replace(space, classes=classes or space.classes)
     entries = Entries(arrays)
     weights, stats = read_backbone(space, entries, classified=classes in (None, stored))
@@ -121,8 +136,21 @@ def from_pytorch(
         surplus=surplus,
         fresh=_fresh_parts(space, stored=stored, trained=len(positions)),
         has_classifier=classes in (None, stored),
-        notes=_notes(arrays, exits=count_exits(arrays), placed=bool(positions)),
+        notes=(*_places(located), *_notes(entries, arrays, placed=bool(positions))),
     )
+
+
+def _names(space: MBConvSpace) -> frozenset[str]:
+    """Returns the names of all entries that a space's supernet has."""
+    none = Entries({})
+    read_backbone(space, none, classified=True)
+    return frozenset(none.used)
+
+
+def _with_exits(arrays: Mapping[str, np.ndarray], exits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns a state dict with the exit heads of another checkpoint instead of its own."""
+    heads = {name: array for name, array in locate_exits(exits).items() if name.startswith(OF_EXITS)}
+    return {name: array for name, array in arrays.items() if not name.startswith(OF_EXITS)} | heads
 
 
 def _initial_stats(heads: Tree) -> Tree:
@@ -168,10 +196,23 @@ def _fresh_parts(space: MBConvSpace, *, stored: int | None, trained: int) -> tup
     return tuple(parts)
 
 
-def _notes(arrays: Mapping[str, np.ndarray], *, exits: int, placed: bool) -> tuple[str, ...]:
-    notes = []
+def _places(located: Located) -> list[str]:
+    notes = [f"taken: the entries under {located.place}"] if located.place else []
+    if located.left:
+        left = [f"{place} ({count:,} {'entry' if count == 1 else 'entries'})" for place, count in located.left.items()]
+        notes.append(f"not taken: {listed(left)}; entry takes weights from another place")
+    return notes
+
+
+def _notes(entries: Entries, arrays: Mapping[str, np.ndarray], *, placed: bool) -> list[str]:
+    notes, exits = [], count_exits(arrays)
     if exits and not placed:
         notes.append(f"the {exits} exit heads of the checkpoint belong to one backbone: exits_of imports them")
     if any(name.startswith(FINAL_CONFIDENCE) for name in arrays):
         notes.append("the learned confidence after the final classifier is left: no exit policy here reads one")
-    return tuple(notes)
+    if entries.unknown_statistics:
+        notes.append(
+            f"{len(entries.unknown_statistics)} running statistics of batch norms are absent or not finite, which does "
+            "not matter: each backbone's own are estimated from training images"
+        )
+    return notes

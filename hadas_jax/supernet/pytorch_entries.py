@@ -27,6 +27,7 @@ class Entries:
         self._arrays = arrays
         self._missing: list[str] = []
         self._wrong: list[str] = []
+        self.unknown_statistics: list[str] = []
         self.used: set[str] = set()
 
     def take(self, name: str, *shape: int) -> np.ndarray:
@@ -38,11 +39,22 @@ class Entries:
         found = np.asarray(self._arrays[name])
         if found.shape != shape:
             self._wrong.append(f"{name}: expected shape {shape}, got {found.shape}")
-        elif not jnp.issubdtype(found.dtype, np.number) or not np.isfinite(found.astype(np.float32)).all():
+        elif not jnp.issubdtype(found.dtype, np.floating):
+            self._wrong.append(f"{name}: expected floating numbers, got {found.dtype}")
+        elif not _is_finite(found):
             self._wrong.append(f"{name}: expected finite numbers, got others")
         else:
             return found.astype(np.float32)
         return np.zeros(shape, np.float32)
+
+    def statistic(self, name: str, channels: int, *, unknown: float) -> np.ndarray:
+        """Returns a batch norm's running statistic [C]; `unknown` where it is absent or not finite, and notes that."""
+        found = self._arrays.get(name)
+        if found is not None and (np.shape(found) != (channels,) or _is_finite(np.asarray(found))):
+            return self.take(name, channels)
+        self.unknown_statistics.append(name)
+        self.used.update([name] if found is not None else [])
+        return np.full(channels, unknown, np.float32)
 
     def convolution(self, name: str, *, outs: int, ins: int, size: int) -> np.ndarray:
         """Returns a dense kernel [k, k, C, O]."""
@@ -65,7 +77,8 @@ class Entries:
     def norm(self, name: str, channels: int) -> tuple[Tree, Tree]:
         """Returns a batch norm's scale and bias, and its running mean and variance, all [C]."""
         weights = {"scale": self.take(f"{name}.weight", channels), "bias": self.take(f"{name}.bias", channels)}
-        mean, var = (self.take(f"{name}.running_{part}", channels) for part in ("mean", "var"))
+        mean = self.statistic(f"{name}.running_mean", channels, unknown=0.0)
+        var = self.statistic(f"{name}.running_var", channels, unknown=1.0)
         return weights, {"mean": mean, "var": var}
 
     def check(self, what: str) -> None:
@@ -84,6 +97,12 @@ class Entries:
             problems.append(f"{len(self._wrong)} do not fit: {listed(self._wrong, '; ')}")
         if problems:
             raise ValueError(f"checkpoint: expected the entries of {what}, but {'; '.join(problems)}")
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Whether all values are numbers that float32 holds."""
+    with np.errstate(over="ignore"):
+        return bool(jnp.issubdtype(values.dtype, np.floating) and np.isfinite(values.astype(np.float32)).all())
 
 
 def listed(names: list[str] | tuple[str, ...], separator: str = ", ") -> str:

@@ -7,7 +7,7 @@ Shapes: K classes, N block positions.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,28 @@ import numpy as np
 
 from hadas_jax.spaces import Backbone, MBConvSpace, block_active, published
 from hadas_jax.supernet.pytorch_entries import Entries
+from hadas_jax.supernet.pytorch_places import locate
 from hadas_jax.supernet.tree import Tree
+
+FINAL_CONFIDENCE = ("final_confidence.", "confidence.")  # HADAS's, after the final classifier
+OF_EXITS = ("exits.", *FINAL_CONFIDENCE)
+_FIRST = ("exits.0.conv.weight", "exits.0.bn_norm.weight", "exits.0.classifier.0.weight")
 
 
 def count_exits(names: Iterable[str]) -> int:
     """Returns how many exits a state dict holds, from the highest number among its names."""
     return max((int(found[1]) + 1 for name in names if (found := re.match(r"exits\.(\d+)\.", name))), default=0)
+
+
+def locate_exits(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the entries of the place where exit heads are, see `pytorch_places.locate`.
+
+    Raises:
+      ValueError: there are none, or several places have them.
+    """
+    if not any(name.endswith(_FIRST) for name in arrays):
+        raise ValueError("exits: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
+    return locate(arrays, _FIRST).arrays
 
 
 def resolve_backbone(space: MBConvSpace, exits_of: str | Backbone | np.ndarray | jax.Array) -> Backbone:

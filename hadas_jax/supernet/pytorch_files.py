@@ -7,15 +7,17 @@ import importlib
 import pickle
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-# Where training scripts keep the state dict within what they save.
-_NESTED = ("state_dict", "model_state_dict", "model")
+from hadas_jax.file_kinds import what_it_is
+from hadas_jax.supernet.pytorch_places import choose, plain_name
+
 # AttentiveNAS and its descendants save their settings beside the weights: objects of these classes, which are
 # dictionaries, and are read as such, so that nothing of the original is imported or called.
 _SETTINGS = ("utils.config.Config", "utils.config.AttrDict")
@@ -24,8 +26,9 @@ _SETTINGS = ("utils.config.Config", "utils.config.AttrDict")
 def read_pytorch(path: Path | str) -> dict[str, np.ndarray]:
     """Reads the state dict of a checkpoint: a file of `torch.save`, or an npz file of its arrays.
 
-    The state dict may be the whole of the file or lie under `state_dict`, `model_state_dict` or `model`; the prefix
-    `module.` of its names is taken off. Only tensors and plain containers are read (`weights_only`).
+    It is the whole of the file or the mapping in it that has most tensors, averaged weights (EMA) aside; prefixes that
+    PyTorch's wrappers put before names (`module.`, `_orig_mod.`) are taken off. Only tensors and plain containers are
+    read (`weights_only`).
 
     Args:
       path: of the file.
@@ -34,18 +37,70 @@ def read_pytorch(path: Path | str) -> dict[str, np.ndarray]:
       The entries by name, floating ones as float32.
 
     Raises:
-      ValueError: there is no such file, it is damaged, no checkpoint, asks to run code, or PyTorch is not installed.
+      ValueError: there is no such file, it is damaged, no checkpoint, asks to run code, holds several state dicts of
+        about one size, or PyTorch is not installed.
     """
-    path = Path(path)
+    mappings = _read(Path(path))
+    named = {place: own for place, own in mappings.items() if not place.rpartition(".")[2].isdecimal()}
+    try:  # what has a number is one parameter's state of an optimiser, unless there is nothing else
+        chosen = mappings[choose({place: len(own) for place, own in (named or mappings).items()})]
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path}: {error}") from error
+    return {plain_name(name): array for name, array in chosen.items()}
+
+
+def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
+    """Reads all tensors of a checkpoint, by dotted paths through its containers: `state_dict.conv.weight`.
+
+    Args:
+      path: of the file, see `read_pytorch`.
+
+    Raises:
+      ValueError: as of `read_pytorch`.
+    """
+    return {
+        f"{place}.{name}" if place else name: array
+        for place, entries in _read(Path(path)).items()
+        for name, array in entries.items()
+    }
+
+
+def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the arrays of each container that holds some, by the container's place."""
     if not path.is_file():
         raise ValueError(f"checkpoint {path}: expected a file, got {'a directory' if path.is_dir() else 'none'}")
-    arrays = _read_npz(path) if path.suffix == ".npz" else _state_dict(path, _load(path))
-    return strip_module(arrays)
+    members = _members(path)
+    kind = _other_archive(members) if members else what_it_is(path)
+    if kind is not None:
+        raise ValueError(f"checkpoint {path}: expected a PyTorch checkpoint or an npz file, got {kind}")
+    if any(name.endswith(".npy") for name in members):
+        return {"": _read_npz(path)}
+    content = _load(path)
+    found = _mappings(content)
+    if not found:
+        entries = list(content) if isinstance(content, Mapping) else []
+        holds = ", ".join(map(str, entries[:5])) or f"a {type(content).__name__}"
+        raise ValueError(f"checkpoint {path}: expected a state dict of tensors, got {holds}")
+    return {place: {name: _array(name, tensor) for name, tensor in own.items()} for place, own in found.items()}
 
 
-def strip_module(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns entries without the prefix `module.` that PyTorch's data parallelism puts before their names."""
-    return {re.sub(r"^(module\.)+", "", name): array for name, array in arrays.items()}
+def _members(path: Path) -> list[str]:
+    """Returns the names in a zip archive; none of another file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return []
+
+
+def _other_archive(members: list[str]) -> str | None:
+    """Says what a zip archive is that holds no state dict; None where it may hold one."""
+    inner = [name.partition("/")[2] for name in members]
+    if "constants.pkl" in inner:
+        return "a TorchScript archive, which is a program: load it with torch.jit.load and save its state_dict()"
+    if "data.pkl" in inner or any(name.endswith(".npy") for name in members):
+        return None
+    return f"a zip archive with {', '.join(members[:3])}{', ...' if len(members) > 3 else ''}: unpack it first"
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -66,13 +121,22 @@ def _load(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:Unsupported (?:global|class): (?:GLOBAL )?|class )([\w.]+)", str(error))
         if found is None:
-            raise ValueError(f"checkpoint {path}: expected a PyTorch checkpoint, cannot read it") from error
+            raise ValueError(_unreadable(path)) from error
         raise ValueError(
             f"checkpoint {path}: expected tensors and plain containers alone, got {found[1]}, which could run code; "
             "if you trust the file, save its state_dict alone with PyTorch and import that"
         ) from error
     except Exception as error:  # PyTorch raises whatever the damage causes
-        raise ValueError(f"checkpoint {path}: expected a PyTorch checkpoint, cannot read it") from error
+        raise ValueError(_unreadable(path)) from error
+
+
+def _unreadable(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    return (
+        f"checkpoint {path}: expected a PyTorch checkpoint, cannot read it: {path.stat().st_size:,} bytes beginning "
+        f"with {start.hex(' ')}; it is damaged, cut off or another kind of file"
+    )
 
 
 def _torch() -> Any:
@@ -82,20 +146,32 @@ def _torch() -> Any:
         raise ValueError("reading a PyTorch checkpoint needs PyTorch: pip install 'hadas-jax[torch]'") from error
 
 
-def _state_dict(path: Path, content: Any) -> dict[str, np.ndarray]:
-    torch = _torch()
-    for name in _NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    entries = dict(content) if isinstance(content, Mapping) else {}
-    tensors = {str(name): value for name, value in entries.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        holds = ", ".join(map(str, list(entries)[:5])) if entries else f"a {type(content).__name__}"
-        raise ValueError(f"checkpoint {path}: expected a state dict of tensors, got {holds or 'nothing'}")
-    return {name: _array(torch, tensor) for name, tensor in tensors.items()}
+def _mappings(content: Any) -> dict[str, dict[str, Any]]:
+    """Returns the tensors that each container of a file holds itself, by the container's dotted path."""
+    tensor = _torch().Tensor
+    found: dict[str, dict[str, Any]] = {}
+    seen: set[int] = set()
+    waiting = [("", content)]
+    while waiting:
+        place, container = waiting.pop(0)
+        if id(container) in seen:  # one object under two names, or within itself
+            continue
+        seen.add(id(container))
+        for name, value in container.items() if isinstance(container, Mapping) else enumerate(_sequence(container)):
+            if isinstance(value, tensor):
+                found.setdefault(place, {})[str(name)] = value
+            elif isinstance(value, Mapping | list | tuple):
+                waiting.append((f"{place}.{name}" if place else str(name), value))
+    return found
 
 
-def _array(torch: Any, tensor: Any) -> np.ndarray:
-    tensor = tensor.detach()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _array(name: str, tensor: Any) -> np.ndarray:
+    try:
+        tensor = tensor.detach()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantised or without values
+        raise ValueError(f"checkpoint: {name}: expected a dense tensor of numbers, got {tensor.type()}") from error

@@ -10,6 +10,7 @@ from static_networks import at_median_scores, static_network
 from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.export import export_network
 from hadas_jax.deploy.export_check import check_export
+from hadas_jax.deploy.manifest import ImageValues
 from hadas_jax.deploy.runtime import read_manifest
 from hadas_jax.deploy.static_network import load_network, save_network
 from hadas_jax.deploy.static_outcomes import exits_taken, outcomes_at_exits, predict
@@ -56,11 +57,18 @@ def test_a_network_with_other_weights_is_noticed(network, data, tmp_path):
 
 
 def test_the_manifest_says_what_a_device_needs(network, tmp_path):
-    export_network(tmp_path / "export", network, format="saved")
+    export_network(tmp_path / "export", network, format="saved", values=ImageValues("uint8", 0, 255))
     manifest = read_manifest(tmp_path / "export")
     assert manifest["form"] == "hadas_jax.export/1"
     assert manifest["class_names"] == ["a", "b", "c"]
-    assert manifest["input"] == {"shape": [9, 9, 1], "bytes_are_divided_by": 255, "mean": [0.25], "deviation": [0.5]}
+    assert manifest["input"] == {
+        "shape": [9, 9, 1],
+        "dtype": "uint8",
+        "range": [0, 255],
+        "bytes_are_divided_by": 255,
+        "mean": [0.25],
+        "deviation": [0.5],
+    }
     segments = manifest["segments"]
     assert [segment["name"] for segment in segments] == ["exit after block 1", "exit after block 3", "classifier"]
     assert [segment["threshold"] for segment in segments[:2]] == list(network.architecture.thresholds)

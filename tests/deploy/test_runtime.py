@@ -10,6 +10,7 @@ from static_networks import at_median_scores, static_network
 
 from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.export import export_network
+from hadas_jax.deploy.manifest import ImageValues, image_values
 from hadas_jax.deploy.runtime import Runtime, exit_score, main, read_manifest
 
 pytest.importorskip("onnxruntime")
@@ -120,6 +121,91 @@ def test_integers_that_are_no_bytes_are_refused_instead_of_misread(exported, ima
         Runtime(exported)(images.astype(np.int64))
 
 
+def trained_on(exported, dtype, low, high):
+    """The runtime of an export whose images were of a type and range."""
+    runtime = Runtime(exported)
+    runtime.manifest["input"] |= {"dtype": dtype, "range": [low, high]}
+    return runtime
+
+
+def test_floats_in_the_range_of_bytes_are_refused_by_a_network_of_bytes(exported, images):
+    network = trained_on(exported, "uint8", 0, 255)
+    floats = images.astype(np.float32)
+    np.testing.assert_array_equal(network(floats / 255).labels, network(images).labels)
+    message = (
+        r"expected bytes, or floating values in 0 .. 1, .* got floating values in \d+ .. 25\d; pass uint8, or divide"
+    )
+    for given in (floats, floats.astype(np.float64), floats[:1]):
+        with pytest.raises(ValueError, match=message) as raised:
+            network(given)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="before standardising"):
+        network((floats / 255 - 0.45) / 0.22)
+    with pytest.raises(ValueError, match="scale them to 0"):
+        network.standardise(floats * 257)
+    network(floats / 255 * 1.1 - 0.05)  # as resizing leaves them
+    network(floats[:0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_images_that_are_not_finite_are_refused_also_by_older_exports(exported, images, value):
+    floats = images.astype(np.float32) / 255
+    floats[3, 2, 2, 0] = value
+    for network in (Runtime(exported), trained_on(exported, "uint8", 0, 255), trained_on(exported, "float32", 0, 1)):
+        with pytest.raises(ValueError, match="images: expected finite values, got NaN or infinity in image 3"):
+            network(floats)
+
+
+def test_older_exports_take_what_they_took(exported, images):
+    network = Runtime(exported)
+    del network.manifest["input"]["dtype"], network.manifest["input"]["range"]
+    floats = images.astype(np.float32)
+    assert len(network(floats).labels) == len(network(images).labels) == 23
+
+
+def test_a_network_of_floats_in_0_to_1_takes_bytes_over_255(exported, images):
+    network = trained_on(exported, "float32", 0, 1)
+    np.testing.assert_array_equal(network(images).labels, network(images.astype(np.float32) / 255).labels)
+    with pytest.raises(ValueError, match=r"expected floating values in 0 .. 1 as .*; pass uint8, or divide by 255"):
+        network(images.astype(np.float32))
+
+
+def test_a_network_of_other_floats_refuses_bytes_and_values_far_away(exported, images):
+    floats = images.astype(np.float32)
+    network = trained_on(exported, "float32", 0, 255)
+    network(floats)
+    with pytest.raises(
+        ValueError, match=r"expected floating values in 0 .. 255 .* got bytes, which are divided by 255"
+    ):
+        network(images)
+    with pytest.warns(UserWarning, match=r"floating values in 0 .. 1, but the network was trained on .* 0 .. 255"):
+        network(floats / 255)
+    with pytest.warns(UserWarning, match="but the network was trained on floating values in -1 .. 1"):
+        trained_on(exported, "float32", -1, 1)(floats / 64)
+    with pytest.raises(ValueError, match=r"expected floating values in -1 .. 1 as the network was trained on, got"):
+        trained_on(exported, "float32", -1, 1)(floats)
+
+
+def test_the_manifest_says_which_values_images_had(exported, network, images, tmp_path):
+    assert read_manifest(exported)["input"]["dtype"] is None
+    data = LabelledImages(jnp.asarray(images), jnp.zeros(23, jnp.int32))
+    floats = LabelledImages(jnp.asarray(images, jnp.float32) / 16 - 1, jnp.zeros(23, jnp.int32))
+    assert image_values(data) == ImageValues("uint8", 0, 255)
+    found = image_values(floats)
+    assert (found.dtype, found.least, found.largest) == ("float32", images.min() / 16 - 1, images.max() / 16 - 1)
+    export_network(tmp_path / "e", network, format="saved", values=image_values(data))
+    described = read_manifest(tmp_path / "e")["input"]
+    assert (described["dtype"], described["range"]) == ("uint8", [0, 255])
+
+
+def test_lists_of_images_are_taken_and_what_is_no_array_is_refused(exported, images):
+    network = Runtime(exported)
+    np.testing.assert_array_equal(network(list(images[:4])).labels, network(images[:4]).labels)
+    for kind in (bool, np.int16, np.uint16):
+        with pytest.raises(ValueError, match=r"got .*; images\.astype\(numpy\.uint8\) makes bytes"):
+            network(images.astype(kind))
+
+
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
@@ -128,6 +214,11 @@ def test_integers_that_are_no_bytes_are_refused_instead_of_misread(exported, ima
         (np.zeros(3), [], "images.npz: expected an npz file with images, cannot read it"),
         ({"images": np.float32(3)}, [], "images: expected [N, H, W, C], got shape []"),
         ({"images": np.zeros((3, 9, 9, 1)), "labels": np.zeros(2)}, [], "labels: expected one for each of 3 images"),
+        (
+            {"images": np.full((3, 9, 9, 1), np.nan)},
+            [],
+            "images: expected finite values, got NaN or infinity in image 0",
+        ),
         ({"images": np.zeros((3, 9, 9, 1))}, ["--batch", "-1"], "batch: expected at least 1, got -1"),
     ],
 )

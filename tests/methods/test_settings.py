@@ -38,7 +38,10 @@ def test_a_mapping_gives_settings_and_the_rest_by_default():
     [
         ([1], "x: expected settings by name, got list"),
         (None, "x: expected settings by name, got NoneType"),
-        ({"sed": 3}, "x: unknown setting 'sed': expected some of dataset, data_dir"),
+        ({"sed": 3}, "x: unknown setting 'sed': expected seed, or one of the others: dataset, data_dir"),
+        ({"learning-rate": 0.1}, "x: unknown setting 'learning-rate': expected learning_rate, or one"),
+        ({"qqq": 0.1}, "x: unknown setting 'qqq': expected some of dataset, data_dir"),
+        ({"seed": "3"}, "x: --seed: expected a whole number of at least 0, got '3', which is text: leave out"),
         ({"seed": "three"}, "x: --seed: expected a whole number of at least 0, got 'three'"),
     ],
 )

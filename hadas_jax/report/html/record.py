@@ -97,7 +97,7 @@ def _outcome(kind: str, place: Path) -> Outcome | None:
 def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
     """Reads metrics; the last line of a run that was killed may be half a line."""
     found = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             entry = json.loads(line)
         except ValueError:
@@ -110,7 +110,7 @@ def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
 def _exits(path: Path) -> tuple[dict[str, str], ...]:
     if not path.is_file():
         return ()
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         rows = tuple(csv.DictReader(file))
     if rows and set(rows[0]) != {"backbone", "block", "test_accuracy"}:
         raise ValueError(f"{path}: expected columns backbone, block, test_accuracy, got {', '.join(rows[0])}")
@@ -119,7 +119,7 @@ def _exits(path: Path) -> tuple[dict[str, str], ...]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: expected a JSON file, cannot read it") from error
     if not isinstance(content, dict):
