@@ -11,6 +11,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
+from hadas_jax.lock import require_unused
 from hadas_jax.methods import Progress, Result, Run, Settings, TrainSettings
 from hadas_jax.methods.eh_dnas.settings import DnasSettings
 from hadas_jax.methods.retrain_settings import RetrainSettings
@@ -77,12 +78,12 @@ def search(
     run = Run(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, settings.device)
     place = WorkDir(path, tensorboard=tensorboard)
-    if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite, reads=settings.checkpoint)
     console = console or Console(file=sys.stdout, quiet=not is_first())
-    result = followed(run.execute, place, console)
-    if is_first():
-        plot_front(result, place.path / "front.png")
+    kept = dataclasses.asdict(settings)
+    with place.run(kept, resume=resume, overwrite=overwrite, reads=settings.checkpoint):
+        result = followed(run.execute, place, console)
+        if is_first():
+            plot_front(result, place.path / "front.png")
     print_result(result, console)
     for line in (
         f"Written: {place.path}/front.csv, front.json, levels.csv, front.png",
@@ -110,8 +111,11 @@ def settings_of_run(
       overwrite: what is there is replaced.
 
     Raises:
+      InUseError: another process writes into `workdir`.
       ValueError: arguments that contradict each other, or settings other than those of the run to resume.
     """
+    if workdir is not None:
+        require_unused(Path(workdir))
     if not resume:
         return settings or kind()
     if overwrite:

@@ -1,6 +1,5 @@
 """A directory with a description, NAME.json, beside `weights/`, whose files carry digests, so that damage is found."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,14 @@ import numpy as np
 
 from hadas_jax.checkpoints import CheckpointError, Checkpoints
 from hadas_jax.parallel import is_first
+from hadas_jax.whole_folders import whole_folder
 from hadas_jax.workdir import write_text
 
 WEIGHTS = "weights"
 
 
 def write_described(directory: Path, name: str, *, text: str, weights: Any) -> None:
-    """Writes both, in place of what is there; the description comes last, so that what it describes is whole.
+    """Writes both, in place of what is there, whole or not at all; the first of several processes alone does.
 
     Args:
       directory: created if need be.
@@ -24,13 +24,11 @@ def write_described(directory: Path, name: str, *, text: str, weights: Any) -> N
       text: of the description.
       weights: a tree of arrays.
     """
-    if is_first():
-        (directory / name).unlink(missing_ok=True)
-        if (directory / WEIGHTS).is_dir():
-            shutil.rmtree(directory / WEIGHTS)
-        directory.mkdir(parents=True, exist_ok=True)
-    Checkpoints(directory / WEIGHTS).save(0, weights)
-    write_text(directory / name, text)
+    if not is_first():
+        return
+    with whole_folder(directory, mark=name) as folder:
+        Checkpoints(folder / WEIGHTS).save(0, weights)
+        write_text(folder / name, text)
 
 
 def read_weights(directory: Path, name: str, *, shapes: Any) -> Any:

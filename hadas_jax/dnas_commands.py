@@ -50,12 +50,11 @@ def search(
     run = DnasRun(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, f"dnas-{settings.hardware}")
     place = WorkDir(path, kind="dnas-search", tensorboard=tensorboard)
-    if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite)
     console = console or Console(file=sys.stdout, quiet=not is_first())
-    result = followed(run.execute, place, console)
-    if is_first():
-        plot_genotype(genotype_of(result.code), place.path / "genotype.png")
+    with place.run(dataclasses.asdict(settings), resume=resume, overwrite=overwrite):
+        result = followed(run.execute, place, console)
+        if is_first():
+            plot_genotype(genotype_of(result.code), place.path / "genotype.png")
     console.print(cost_table(result))
     for line in _closing_lines(result, place.path):
         say(console, line)

@@ -23,7 +23,7 @@ from hadas_jax.outputs import say
 from hadas_jax.profiling import this_machine
 from hadas_jax.report.export_table import print_export
 from hadas_jax.report.waiting import waiting
-from hadas_jax.workdir import WorkDir
+from hadas_jax.workdir import WorkDir, writing
 
 NETWORK, EXPORT = "network", "export"  # folders beside ARCH.json
 
@@ -54,7 +54,7 @@ def materialise_network(
     architecture, file = read_architecture(place), architecture_file(place)
     target = Path(output) if output is not None else file.parent / NETWORK
     console = console or Console(file=sys.stdout)
-    with waiting(console, "Cutting the network out of its supernet, and comparing the two"):
+    with writing(target), waiting(console, "Cutting the network out of its supernet, and comparing the two"):
         sources = Sources(architecture, file)
         network = sources.network(target)
         network = network.folded() if fold_batch_norm else network
@@ -110,10 +110,9 @@ def fine_tune(
         raise ValueError(
             f"{settings.network}: expected a network outside the work directory {path}, which a new run replaces"
         )
-    if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite)
     console = console or Console(file=sys.stdout)
-    result = followed(run.execute, place, console)
+    with place.run(dataclasses.asdict(settings), resume=resume, overwrite=overwrite):
+        result = followed(run.execute, place, console)
     console.print(_before_and_after(result))
     say(console, f"Written: {place.path}/network (for hadas show, hadas export), result.json")
     return result
@@ -160,8 +159,9 @@ def export(
     beside = Path(place) if Path(place).is_dir() and not holds_network(place) else Path(place).absolute().parent
     target = Path(output) if output is not None else beside / EXPORT
     console = console or Console(file=sys.stdout)
-    export_network(target, network, format=format, batch=batch, overwrite=overwrite)
-    check = check_export(target, network, data_of(network.architecture).test)
+    with writing(target):
+        export_network(target, network, format=format, batch=batch, overwrite=overwrite)
+        check = check_export(target, network, data_of(network.architecture).test)
     print_export(
         check,
         read_manifest(target),

@@ -46,12 +46,11 @@ def retrain(
     run = RetrainRun(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "dnas-retrain")
     place = WorkDir(path, kind="dnas-retrain", tensorboard=tensorboard)
-    if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite)
     console = console or Console(file=sys.stdout, quiet=not is_first())
-    result = followed(run.execute, place, console)
-    if is_first():
-        plot_genotype(run.genotype, place.path / "genotype.png")
+    with place.run(dataclasses.asdict(settings), resume=resume, overwrite=overwrite):
+        result = followed(run.execute, place, console)
+        if is_first():
+            plot_genotype(run.genotype, place.path / "genotype.png")
     console.print(retrained_table(result))
     console.print(f"Written: {place.path}/derived, result.json, genotype.png", highlight=False, soft_wrap=True)
     return result

@@ -46,12 +46,12 @@ def train(
     run = training_run(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "train")
     place = WorkDir(path, kind="train", tensorboard=tensorboard)
-    if not resume:
-        place.start(dataclasses.asdict(settings), overwrite=overwrite, reads=settings.checkpoint)
     console = console or Console(file=sys.stdout, quiet=not is_first())
-    result = followed(lambda place, progress: execute_training(run, place, progress), place, console)
-    if is_first():
-        plot_exits(result.accuracies, place.path / "exits.png")
+    kept = dataclasses.asdict(settings)
+    with place.run(kept, resume=resume, overwrite=overwrite, reads=settings.checkpoint):
+        result = followed(lambda place, progress: execute_training(run, place, progress), place, console)
+        if is_first():
+            plot_exits(result.accuracies, place.path / "exits.png")
     console.print(accuracy_table(result))
     console.print(
         f"Written: {place.path}/supernet (for --checkpoint), exits.csv, exits.png", highlight=False, soft_wrap=True

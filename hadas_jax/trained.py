@@ -19,6 +19,7 @@ from hadas_jax.descriptions import read_described, validated
 from hadas_jax.parallel import is_first
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters, initialise
+from hadas_jax.whole_folders import STAGED
 from hadas_jax.workdir import versions, write_text
 
 FORM = "hadas_jax.supernet/1"
@@ -101,7 +102,7 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     above = next(place for place in (directory.absolute(), *directory.absolute().parents) if place.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
-    held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+    held = sorted(entry.name for entry in directory.iterdir() if entry.name != STAGED) if directory.is_dir() else []
     own = (DESCRIPTION, WEIGHTS) if DESCRIPTION in held or _is_unfinished(directory, held) else ()
     foreign = [name for name in held if name not in own]
     if foreign:
