@@ -42,5 +42,5 @@ def unwritable(path: Path | str, error: OSError) -> ValueError:
 def as_npz(arrays: Mapping[str, Any], *, compressed: bool = False) -> bytes:
     """Returns arrays by name as the content of an .npz file."""
     content, save = io.BytesIO(), np.savez_compressed if compressed else np.savez
-    save(content, **{name: np.asarray(array) for name, array in arrays.items()})
+    save(content, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
     return content.getvalue()
