@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from hadas_jax.commands import begin, settings_of_run
+from hadas_jax.commands import running, settings_of_run
 from hadas_jax.methods import TrainSettings
 from hadas_jax.methods.train import execute_training, training_run
 from hadas_jax.methods.training_run import accuracies, settings_name
@@ -101,11 +101,11 @@ def main(experiment: Experiment) -> None:
         experiment.settings, TrainSettings, workdir=workdir.path, resume=resumed, overwrite=False
     )
     run = training_run(settings)
-    begin(workdir, settings, run.splits, resume=resumed, overwrite=False)
     progress = TimedProgress(console)
-    result = execute_training(run, workdir, progress)
+    with running(workdir, settings, run.splits, resume=resumed, overwrite=False):
+        result = execute_training(run, workdir, progress)
+        plot_exits(result.accuracies, experiment.workdir / "exits.png")
     progress.close()
-    plot_exits(result.accuracies, experiment.workdir / "exits.png")
     console.print(accuracy_table(result))
 
     rng = np.random.default_rng(0)

@@ -1,7 +1,10 @@
 """Checkpoints of one loop: Orbax, with errors that a user can act on."""
 
+import errno
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,11 @@ import orbax.checkpoint as ocp
 
 from hadas_jax.parallel import is_first, share
 from hadas_jax.workdir import write_text
+from hw_models.whole_files import unwritable
 
 _DIGESTS = "digests.json"
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)
+_DEEPEST = 10  # errors that were raised of one another
 
 
 class CheckpointError(ValueError):
@@ -34,7 +40,10 @@ class Checkpoints:
         if not is_first():
             return
         alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
-        self._directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self._directory, error) from error
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -53,11 +62,20 @@ class Checkpoints:
         return None if step < 0 else step
 
     def save(self, step: int, state: Any) -> None:
-        """Writes a state; it appears whole or, if the process dies, not at all."""
+        """Writes a state; it appears whole or, if the process dies, not at all.
+
+        Raises:
+          ValueError: the directory cannot be written to; the checkpoint before is the newest then.
+        """
         if not is_first():
             return
-        self._manager.save(step, args=ocp.args.StandardSave(_flatten(state)))
         where = self._directory / str(step)
+        try:
+            self._manager.save(step, args=ocp.args.StandardSave(_flatten(state)))
+        except Exception as error:  # Orbax and TensorStore raise what they like, also of a disk that is full
+            for unfinished in self._directory.glob(f"{step}.*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise ValueError(f"checkpoint {where}: expected to be written, got: {_reason(error)}") from error
         write_text(where / _DIGESTS, json.dumps(_digests(where)))
 
     def restore(self, step: int, like: Any) -> Any:
@@ -92,6 +110,16 @@ class Checkpoints:
                 "use the settings that it was made with, or another --workdir"
             )
         return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said, from whatever was made of it, or the first line of the error."""
+    chain = [error]
+    while (below := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < _DEEPEST:
+        chain.append(below)
+    said = [each.strerror for each in chain if isinstance(each, OSError) and each.strerror]
+    known = [os.strerror(code) for code in _OF_DISKS if os.strerror(code) in " ".join(map(str, chain))]
+    return next(iter(said + known), str(error).partition("\n")[0] or type(error).__name__)
 
 
 def _digests(folder: Path) -> dict[str, str]:

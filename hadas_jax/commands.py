@@ -1,9 +1,10 @@
 """The commands as library calls, for notebooks and scripts; the command line adds only its flags."""
 
+import contextlib
 import dataclasses
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,7 @@ from rich.console import Console
 from hadas_jax.data import SplitRecord, Splits
 from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
 from hadas_jax.descriptions import validated
+from hadas_jax.lock import require_unused
 from hadas_jax.methods import Progress, Result, Run, Settings, TrainSettings
 from hadas_jax.methods.data_settings import require_same
 from hadas_jax.methods.eh_dnas.settings import DnasSettings
@@ -82,11 +84,11 @@ def search(
     run = Run(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, settings.device)
     place = WorkDir(path, tensorboard=tensorboard)
-    begin(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint)
     console = console or new_console(quiet=not is_first())
-    result = followed(run.execute, place, console, splits=run.splits)
-    if is_first():
-        plot_front(result, place.path / "front.png")
+    with running(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint):
+        result = followed(run.execute, place, console, splits=run.splits)
+        if is_first():
+            plot_front(result, place.path / "front.png")
     print_result(result, console)
     for line in (
         f"Written: {place.path}/front.csv, front.json, levels.csv, front.png",
@@ -115,8 +117,11 @@ def settings_of_run(
       overwrite: what is there is replaced.
 
     Raises:
+      InUseError: another process writes into `workdir`.
       ValueError: arguments that contradict each other, or settings other than those of the run to resume.
     """
+    if workdir is not None:
+        require_unused(Path(workdir))
     if not resume:
         return (settings or kind()).absolute()
     if overwrite:
@@ -175,10 +180,11 @@ def settings_file(path: Path | str, kind: type[AnySettings]) -> AnySettings:
     return kind.from_mapping(content, source=source)
 
 
-def begin(
+@contextlib.contextmanager
+def running(
     place: WorkDir, settings: StoredSettings, splits: Splits, *, resume: bool, overwrite: bool, reads: str | None = None
-) -> None:
-    """Begins a run in its work directory, or goes on with it on the images that it began with.
+) -> Iterator[None]:
+    """Holds a work directory for a run, which is begun anew, or goes on on the images that it began with.
 
     Args:
       place: the work directory.
@@ -189,11 +195,17 @@ def begin(
       reads: directory of a supernet that the run starts from.
 
     Raises:
-      ValueError: as `WorkDir.start`, or data other than those of the run to resume.
+      ValueError: as `WorkDir.run`, or data other than those of the run to resume.
     """
-    if not resume:
-        place.start(dataclasses.asdict(settings), data=splits.record.as_json(), overwrite=overwrite, reads=reads)
-        return
+    kept = dataclasses.asdict(settings)
+    data = splits.record.as_json()
+    with place.run(kept, resume=resume, overwrite=overwrite, data=data, reads=reads):
+        if resume:
+            _require_same_data(place, splits)
+        yield
+
+
+def _require_same_data(place: WorkDir, splits: Splits) -> None:
     before = place.data()
     if before is None:
         raise ValueError(

@@ -1,6 +1,6 @@
 """A directory with a description, NAME.json, beside `weights/`, whose files carry digests, so that damage is found."""
 
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +10,32 @@ import numpy as np
 
 from hadas_jax.checkpoints import CheckpointError, Checkpoints
 from hadas_jax.parallel import is_first
+from hadas_jax.whole_folders import whole_folder
 from hadas_jax.workdir import write_text
+from hw_models.whole_files import write_whole
 
 WEIGHTS = "weights"
 
 
-def write_described(directory: Path, name: str, *, text: str, weights: Any) -> None:
-    """Writes both, in place of what is there; the description comes last, so that what it describes is whole.
+def write_described(
+    directory: Path, name: str, *, text: str, weights: Any, files: Mapping[str, bytes] | None = None
+) -> None:
+    """Writes all of it, in place of what is there, whole or not at all; the first of several processes alone does.
 
     Args:
       directory: created if need be.
       name: of the description.
       text: of the description.
       weights: a tree of arrays.
+      files: others by name.
     """
-    if is_first():
-        (directory / name).unlink(missing_ok=True)
-        if (directory / WEIGHTS).is_dir():
-            shutil.rmtree(directory / WEIGHTS)
-        directory.mkdir(parents=True, exist_ok=True)
-    Checkpoints(directory / WEIGHTS).save(0, weights)
-    write_text(directory / name, text)
+    if not is_first():
+        return
+    with whole_folder(directory, mark=name) as folder:
+        Checkpoints(folder / WEIGHTS).save(0, weights)
+        for other, content in (files or {}).items():
+            write_whole(folder / other, content)
+        write_text(folder / name, text)
 
 
 def read_weights(directory: Path, name: str, *, shapes: Any) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands import begin, default_workdir, followed, settings_of_run
+from hadas_jax.commands import default_workdir, followed, running, settings_of_run
 from hadas_jax.methods.eh_dnas import DnasResult, DnasRun, DnasSettings
 from hadas_jax.outputs import new_console, say
 from hadas_jax.parallel import is_first
@@ -48,11 +48,11 @@ def search(
     run = DnasRun(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, f"dnas-{settings.hardware}")
     place = WorkDir(path, kind="dnas-search", tensorboard=tensorboard)
-    begin(place, settings, run.splits, resume=resume, overwrite=overwrite)
     console = console or new_console(quiet=not is_first())
-    result = followed(run.execute, place, console, splits=run.splits)
-    if is_first():
-        plot_genotype(genotype_of(result.code), place.path / "genotype.png")
+    with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
+        result = followed(run.execute, place, console, splits=run.splits)
+        if is_first():
+            plot_genotype(genotype_of(result.code), place.path / "genotype.png")
     console.print(cost_table(result))
     for line in _closing_lines(result, place.path):
         say(console, line)

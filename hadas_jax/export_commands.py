@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands import begin, data_line, default_workdir, followed, settings_of_run
+from hadas_jax.commands import data_line, default_workdir, followed, running, settings_of_run
 from hadas_jax.deploy.architecture import architecture_file, read_architecture
 from hadas_jax.deploy.export import Format, export_network
 from hadas_jax.deploy.export_check import ExportCheck, check_export
@@ -22,7 +22,7 @@ from hadas_jax.outputs import new_console, say
 from hadas_jax.profiling import this_machine
 from hadas_jax.report.export_table import print_export
 from hadas_jax.report.waiting import waiting
-from hadas_jax.workdir import WorkDir
+from hadas_jax.workdir import WorkDir, writing
 
 NETWORK, EXPORT = "network", "export"  # folders beside ARCH.json
 
@@ -57,7 +57,7 @@ def materialise_network(
     architecture, file = read_architecture(place), architecture_file(place)
     target = Path(output) if output is not None else file.parent / NETWORK
     console = console or new_console()
-    with waiting(console, "Cutting the network out of its supernet, and comparing the two"):
+    with writing(target), waiting(console, "Cutting the network out of its supernet, and comparing the two"):
         sources = Sources(architecture, file, dataset=dataset, data_dir=data_dir)
         network = sources.network(target)
         network = network.folded() if fold_batch_norm else network
@@ -114,9 +114,9 @@ def fine_tune(
         raise ValueError(
             f"{settings.network}: expected a network outside the work directory {path}, which a new run replaces"
         )
-    begin(place, settings, run.splits, resume=resume, overwrite=overwrite)
     console = console or new_console()
-    result = followed(run.execute, place, console, splits=run.splits)
+    with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
+        result = followed(run.execute, place, console, splits=run.splits)
     console.print(_before_and_after(result))
     say(console, f"Written: {place.path}/network (for hadas show, hadas export), result.json")
     return result
@@ -170,8 +170,9 @@ def export(
     splits = data_of(network.architecture, dataset=dataset, data_dir=data_dir)
     say(console, data_line(splits))
     values = image_values(splits.train)
-    export_network(target, network, format=format, batch=batch, values=values, overwrite=overwrite)
-    check = check_export(target, network, splits.test)
+    with writing(target):
+        export_network(target, network, format=format, batch=batch, values=values, overwrite=overwrite)
+        check = check_export(target, network, splits.test)
     print_export(
         check,
         read_manifest(target),

@@ -9,7 +9,8 @@ from rich.console import Console
 from hadas_jax.outputs import new_console, say
 from hadas_jax.report.html import draw_pictures, figure_tables, read_record, render_page, report_content, write_tables
 from hadas_jax.report.waiting import waiting
-from hadas_jax.workdir import write_text
+from hadas_jax.workdir import reading, write_text
+from hw_models.whole_files import unwritable
 
 
 def report(
@@ -47,13 +48,16 @@ def report(
     if figures is not None:
         _check_figures(Path(figures))
     console = console or new_console()
-    with waiting(console, f"Drawing the report of {', '.join(map(str, workdirs))}"):
+    with reading(path), waiting(console, f"Drawing the report of {', '.join(map(str, workdirs))}"):
         content = report_content([read_record(workdir) for workdir in workdirs], made=datetime.now())
         write_text(path, render_page(content))
         written = [str(path)]
         if figures is not None:
             directory = Path(figures)
-            directory.mkdir(parents=True, exist_ok=True)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unwritable(directory, error) from error
             tables = figure_tables(content)
             write_tables(tables, directory)
             written += [str(each) for each in draw_pictures(tables, directory)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands import begin, default_workdir, followed, settings_of_run
+from hadas_jax.commands import default_workdir, followed, running, settings_of_run
 from hadas_jax.methods.retrain import RetrainRun
 from hadas_jax.methods.retrain_result import RetrainResult
 from hadas_jax.methods.retrain_settings import RetrainSettings
@@ -45,11 +45,11 @@ def retrain(
     run = RetrainRun(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "dnas-retrain")
     place = WorkDir(path, kind="dnas-retrain", tensorboard=tensorboard)
-    begin(place, settings, run.splits, resume=resume, overwrite=overwrite)
     console = console or new_console(quiet=not is_first())
-    result = followed(run.execute, place, console, splits=run.splits)
-    if is_first():
-        plot_genotype(run.genotype, place.path / "genotype.png")
+    with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
+        result = followed(run.execute, place, console, splits=run.splits)
+        if is_first():
+            plot_genotype(run.genotype, place.path / "genotype.png")
     console.print(retrained_table(result))
     say(console, f"Written: {place.path}/derived, result.json, genotype.png")
     return result

@@ -23,7 +23,7 @@ from hadas_jax.report.operating_points_table import print_operating_points
 from hadas_jax.report.runs_table import runs_table
 from hadas_jax.report.selection_table import limit_text, print_selection
 from hadas_jax.runs import RunState, find_runs
-from hadas_jax.workdir import ARCHITECTURE
+from hadas_jax.workdir import ARCHITECTURE, reading
 
 RUNS = Path("runs")
 
@@ -58,30 +58,31 @@ def select_network(
     _check_limits(limits)
     if policy not in POLICY_NAMES:
         raise ValueError(f"--policy: expected one of {', '.join(POLICY_NAMES)}, got {policy!r}")
-    search = read_search(workdir)
-    target = new_file(output or search.path / ARCHITECTURE, ".json", overwrite=overwrite)
-    supernet = supernet_of_search(search)
-    designs = candidates(search.result, policy)
-    weights = weights_of(designs, supernet.space, chosen_device(search.settings))
-    selection = select(objectives(designs, policy), limits, weights=weights, prefer=prefer)
-    console = console or new_console()
-    print_selection(designs, selection, limits=limits, policy=policy, console=console)
-    if selection.excess > 0:
-        asked = ", ".join(limit_text(name, limits) for name in selection.without)
-        raise ValueError(
-            f"{workdir}: expected a {policy} design with {asked}, got none; the nearest is {selection.excess:.1%} "
-            "beyond, relatively; hadas search with these limits looks for more of them"
+    with reading(output or Path(workdir) / ARCHITECTURE):
+        search = read_search(workdir)
+        target = new_file(output or search.path / ARCHITECTURE, ".json", overwrite=overwrite)
+        supernet = supernet_of_search(search)
+        designs = candidates(search.result, policy)
+        weights = weights_of(designs, supernet.space, chosen_device(search.settings))
+        selection = select(objectives(designs, policy), limits, weights=weights, prefer=prefer)
+        console = console or new_console()
+        print_selection(designs, selection, limits=limits, policy=policy, console=console)
+        if selection.excess > 0:
+            asked = ", ".join(limit_text(name, limits) for name in selection.without)
+            raise ValueError(
+                f"{workdir}: expected a {policy} design with {asked}, got none; the nearest is {selection.excess:.1%} "
+                "beyond, relatively; hadas search with these limits looks for more of them"
+            )
+        architecture = architecture_of(
+            search,
+            designs[selection.chosen],
+            supernet=supernet,
+            weights=int(weights[selection.chosen]),
+            folder=target.parent,
+            limits=limits,
+            prefer=prefer,
         )
-    architecture = architecture_of(
-        search,
-        designs[selection.chosen],
-        supernet=supernet,
-        weights=int(weights[selection.chosen]),
-        folder=target.parent,
-        limits=limits,
-        prefer=prefer,
-    )
-    write_architecture(target, architecture, overwrite=overwrite)
+        write_architecture(target, architecture, overwrite=overwrite)
     say(console, f"Written: {target} (for hadas show, hadas operating-points)")
     return architecture
 

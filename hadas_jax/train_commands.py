@@ -1,11 +1,12 @@
 """The commands that train supernets and prepare data, as library calls."""
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands import begin, default_workdir, followed, settings_of_run
+from hadas_jax.commands import default_workdir, followed, running, settings_of_run
 from hadas_jax.data import prepare_dataset
 from hadas_jax.methods import TrainSettings
 from hadas_jax.methods.train import TrainResult, execute_training, training_run
@@ -45,11 +46,11 @@ def train(
     run = training_run(settings)
     path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "train")
     place = WorkDir(path, kind="train", tensorboard=tensorboard)
-    begin(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint)
     console = console or new_console(quiet=not is_first())
-    result = followed(lambda place, progress: execute_training(run, place, progress), place, console, splits=run.splits)
-    if is_first():
-        plot_exits(result.accuracies, place.path / "exits.png")
+    with running(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint):
+        result = followed(partial(execute_training, run), place, console, splits=run.splits)
+        if is_first():
+            plot_exits(result.accuracies, place.path / "exits.png")
     console.print(accuracy_table(result))
     say(console, f"Written: {place.path}/supernet (for --checkpoint), exits.csv, exits.png")
     return result

@@ -1,6 +1,6 @@
-"""A trained supernet on disk: `supernet.json`, which says what it is, beside `weights/` and `images.npy`.
+"""A trained supernet on disk: `supernet.json`, which says what it is, beside `weights/` and `images.npz`.
 
-`images.npy` has fingerprints of all images that the weights may have seen, so that other data can be told from the same
+`images.npz` has fingerprints of all images that the weights may have seen, so that other data can be told from the same
 data changed. The weights' files carry digests, so that damage is found. Batch-norm statistics are not kept: every
 backbone's own are re-estimated from training images where they are needed, see
 `hadas_jax.supernet.estimate_batch_stats`.
@@ -23,11 +23,13 @@ from hadas_jax.descriptions import read_described, validated
 from hadas_jax.parallel import is_first
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters, initialise
+from hadas_jax.whole_folders import STAGED
 from hadas_jax.workdir import versions, write_text
+from hw_models.whole_files import as_npz
 
 FORM = "hadas_jax.supernet/1"
 DESCRIPTION = "supernet.json"
-IMAGES = "images.npy"
+IMAGES = "images.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,7 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     above = next(place for place in (directory.absolute(), *directory.absolute().parents) if place.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
-    held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+    held = sorted(entry.name for entry in directory.iterdir() if entry.name != STAGED) if directory.is_dir() else []
     own = (DESCRIPTION, WEIGHTS, IMAGES) if DESCRIPTION in held or _is_unfinished(directory, held) else ()
     foreign = [name for name in held if name not in own]
     if foreign:
@@ -146,10 +148,8 @@ def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: 
     directory, text = Path(directory), _as_json(trained)
     if is_first():
         require_free(directory, overwrite=overwrite)
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / DESCRIPTION).unlink(missing_ok=True)
-        np.save(directory / IMAGES, trained.seen)
-    write_described(directory, DESCRIPTION, text=text, weights=trained.params)
+    files = {IMAGES: as_npz({"seen": trained.seen}, compressed=True)}
+    write_described(directory, DESCRIPTION, text=text, weights=trained.params, files=files)
 
 
 def rewrite_description(directory: Path | str, trained: Description) -> None:
@@ -182,14 +182,16 @@ def load_trained(directory: Path | str) -> TrainedSupernet:
     shapes = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
     params = read_weights(directory, DESCRIPTION, shapes=shapes)
     fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
-    return TrainedSupernet(params=params, seen=_read_seen(directory / IMAGES), **fields)
+    seen = np.zeros(0, np.uint64) if described.data is None else _read_seen(directory / IMAGES)
+    return TrainedSupernet(params=params, seen=seen, **fields)
 
 
 def _read_seen(path: Path) -> np.ndarray:
     try:
-        return np.load(path) if path.is_file() else np.zeros(0, np.uint64)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: expected fingerprints of images, the file is damaged") from error
+        with path.open("rb") as file, np.load(file) as arrays:
+            return arrays["seen"]
+    except Exception as error:  # numpy and zipfile raise whatever the damage causes
+        raise ValueError(f"{path}: expected fingerprints of the images that the weights saw, cannot read it") from error
 
 
 def read_description(directory: Path) -> Description:

@@ -1,22 +1,26 @@
 """The work directory of a run: its settings, metrics and checkpoints, and nothing else is ever touched."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hadas_jax.lock import HOLDER, LOCK, InUseError, locked
 from hadas_jax.parallel import is_first
 from hadas_jax.tensorboard import FOLDER, Scalars
+from hadas_jax.whole_folders import remove
+from hw_models.whole_files import unwritable, write_whole
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
 REPORT = "report.html"
 DERIVED, RESULT = "derived", "result.json"
 SUPERNET, ARCHITECTURE = "supernet", "architecture.json"
-_OWN = (
-    CONFIG,
+_OWN = (  # besides CONFIG, which is replaced last: until then the directory is known as a run's
     METRICS,
     CHECKPOINTS,
     "front.csv",
@@ -35,6 +39,7 @@ _OWN = (
     REPORT,
     FOLDER,
 )
+_HIDDEN = (LOCK, HOLDER)
 _PACKAGES = (
     "hadas-jax",
     "jax",
@@ -77,6 +82,40 @@ class WorkDir:
         """Whether a run was started here."""
         return (self.path / CONFIG).is_file()
 
+    @contextlib.contextmanager
+    def run(
+        self,
+        settings: dict[str, Any],
+        *,
+        resume: bool,
+        overwrite: bool,
+        data: dict[str, Any] | None = None,
+        reads: str | None = None,
+    ) -> Iterator[None]:
+        """Holds the directory for a run, which is begun anew or resumed; touches nothing that another process holds.
+
+        Args:
+          settings: of the run.
+          resume: the run is there and goes on.
+          overwrite: replace the run that is there.
+          data: record of the run's data set and its division.
+          reads: directory of a supernet that the run starts from.
+
+        Raises:
+          InUseError: another process holds the directory.
+          ValueError: as `start`, of a run that is not resumed.
+        """
+        if is_first() and not resume:
+            self._require_fit(reads)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unwritable(self.path, error) from error
+        with locked(self.path):
+            if not resume:
+                self.start(settings, overwrite=overwrite, data=data, reads=reads)
+            yield
+
     def start(
         self,
         settings: dict[str, Any],
@@ -85,7 +124,7 @@ class WorkDir:
         data: dict[str, Any] | None = None,
         reads: str | None = None,
     ) -> None:
-        """Begins a new run.
+        """Begins a new run; `run` holds the directory, too.
 
         Args:
           settings: of the run.
@@ -99,29 +138,38 @@ class WorkDir:
         """
         if not is_first():
             return
+        self._require_fit(reads)
+        if self.holds_run and not overwrite:
+            raise ValueError(f"work directory {self.path} holds a run: --resume continues it, --overwrite replaces it")
+        try:
+            for name in _OWN if self.holds_run else ():
+                remove(self.path / name)
+            for entry in self.path.glob("*.partial") if self.path.is_dir() else ():
+                if _is_partial(entry.name):
+                    entry.unlink()
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(error.filename or self.path, error) from error
+        write_text(
+            self.path / CONFIG,
+            json.dumps({"form": self._form, "settings": settings, "data": data, "versions": versions()}, indent=2)
+            + "\n",
+        )
+
+    def _require_fit(self, reads: str | None) -> None:
+        """Raises where the directory holds something else than a run, or what the run starts from."""
         if reads is not None and Path(reads).resolve().is_relative_to(self.path.resolve()):
             raise ValueError(
                 f"--checkpoint {reads}: expected one outside the work directory {self.path}, which a new run replaces"
             )
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"work directory {self.path}: expected a directory, got a file")
-        if self.holds_run and not overwrite:
-            raise ValueError(f"work directory {self.path} holds a run: --resume continues it, --overwrite replaces it")
-        foreign = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        held = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        foreign = [name for name in held if name not in _HIDDEN and not _is_partial(name)]
         if foreign and not self.holds_run:
             raise ValueError(
                 f"work directory {self.path}: expected none, an empty one or a run's, got one with {foreign[0]}"
             )
-        if self.holds_run:
-            for name in _OWN:
-                target = self.path / name
-                shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text(
-            self.path / CONFIG,
-            json.dumps({"form": self._form, "settings": settings, "data": data, "versions": versions()}, indent=2)
-            + "\n",
-        )
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings of the run that is here.
@@ -173,8 +221,7 @@ class WorkDir:
         """Appends one line of metrics."""
         if not is_first():
             return
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": stage, "step": step, **metrics}) + "\n")
+        append_line(self.path / METRICS, json.dumps({"stage": stage, "step": step, **metrics}))
         if self._scalars is not None:
             self._scalars.add(stage, step, metrics)
 
@@ -203,10 +250,66 @@ def _form(kind: str) -> str:
     return f"hadas_jax.{kind}/1"
 
 
+def _is_partial(name: str) -> bool:
+    """Whether a file is what a killed run had not written to the end."""
+    return any(re.fullmatch(rf"{re.escape(whole)}\.\d+\.partial", name) for whole in (CONFIG, HOLDER, *_OWN))
+
+
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all; does nothing in all processes of a run but the first."""
-    if not is_first():
-        return
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    """Writes a file in UTF-8, whole or not at all; does nothing in all processes of a run but the first.
+
+    Raises:
+      ValueError: the file cannot be written.
+    """
+    if is_first():
+        write_whole(path, text.encode("utf-8"))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends a line to a file, whole or not at all.
+
+    Raises:
+      ValueError: the file cannot be written.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write(line.encode("utf-8") + b"\n")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.truncate(path, size)
+        raise unwritable(path, error) from error
+
+
+@contextlib.contextmanager
+def writing(target: Path | str) -> Iterator[None]:
+    """Holds the work directory that a file or folder lies in, if it lies in one, while something is written there.
+
+    Raises:
+      InUseError: a run or another command holds it.
+    """
+    around = _around(Path(target))
+    with contextlib.nullcontext() if around is None else locked(around):
+        yield
+
+
+@contextlib.contextmanager
+def reading(target: Path | str) -> Iterator[None]:
+    """As `writing`, for what reads a run and writes one file whole: goes on where a run holds the directory."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(InUseError):
+            stack.enter_context(writing(target))
+        yield
+
+
+def _around(path: Path) -> Path | None:
+    """The work directory that a path lies in, or is."""
+    path = path.resolve()
+    for place in (path, *path.parents):
+        try:
+            form = json.loads((place / CONFIG).read_text(encoding="utf-8"))["form"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if str(form).startswith("hadas_jax."):
+            return place
+    return None

@@ -1,12 +1,13 @@
 """Files of arrays that say what they are: an npz with a JSON text, `metadata`, that names its form."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from hw_models.whole_files import as_npz, write_whole
 
 _METADATA = "metadata"
 
@@ -24,13 +25,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], *, form: str, metadata: 
         ValueError: The file cannot be written.
     """
     text = np.array(json.dumps({"form": form, **metadata}))
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **{_METADATA: text}, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
-        os.replace(partial, path)
-    except OSError as error:
-        raise ValueError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
+    write_whole(path, as_npz({_METADATA: text, **arrays}))
 
 
 def read_arrays(path: Path, *, form: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

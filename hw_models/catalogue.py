@@ -10,6 +10,7 @@ from hw_models import schema
 from hw_models.device import Device, OperatingPoint, with_caps
 from hw_models.formats import NumberFormat
 from hw_models.layers import LayerKind
+from hw_models.whole_files import write_whole
 from hw_models.yaml_files import dump_yaml, read_checked
 
 _SUFFIXES = (".yaml", ".yml")
@@ -96,13 +97,10 @@ def write_device_file(path: str | Path, file: schema.DeviceFile, *, overwrite: b
     if target.exists() and not overwrite:
         raise DeviceFileError(f"{path}: expected a new file, got one that exists; nothing was written")
     content = dump_yaml(file.model_dump(exclude_none=True))
-    # Through a second file: whatever happens, a device file that was there stays whole.
-    beside = target.with_name(target.name + ".new")
     try:
-        beside.write_text(content, encoding="utf-8")
-        beside.replace(target)
-    except OSError as error:
-        raise DeviceFileError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
+        write_whole(target, content.encode("utf-8"))
+    except ValueError as error:
+        raise DeviceFileError(str(error)) from None
 
 
 def to_device(file: schema.DeviceFile) -> Device:

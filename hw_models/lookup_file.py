@@ -5,6 +5,7 @@ without a line is missing. Positions and choices count from 0.
 """
 
 import csv
+import io
 import math
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from hw_models.csv_files import read_table
 from hw_models.lookup import LookupTable, lookup_table
+from hw_models.whole_files import write_whole
 
 _HEADER = ["position", "choice", "latency_ms", "energy_mj"]
 _BASE = "base"
@@ -34,13 +36,11 @@ def write_lookup(table: LookupTable, path: str | Path) -> None:
         lines.append(
             [str(position), str(choice), _milli(latency_s[position, choice]), _milli(energy_j[position, choice])]
         )
-    try:
-        with Path(path).open("x", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([_HEADER, *lines])
-    except FileExistsError:
-        raise ValueError(f"{path}: expected a new file, got one that exists") from None
-    except OSError as error:
-        raise ValueError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
+    if Path(path).exists():
+        raise ValueError(f"{path}: expected a new file, got one that exists")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_HEADER, *lines])
+    write_whole(path, text.getvalue().encode("utf-8"))
 
 
 def read_lookup(path: str | Path) -> LookupTable:

@@ -1,11 +1,16 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as drawn
+from hypothesis import strategies as st
 
 from hadas_jax import loop
 from hadas_jax.checkpoints import CheckpointError, Checkpoints
-from hadas_jax.loop import DivergenceError, Guard
+from hadas_jax.loop import DivergenceError, Guard, new_record, recorded, risen, rolled_back
 
 KEY = jax.random.key(5)
 START = {"x": jnp.zeros(4, jnp.float32), "step": jnp.int32(0)}
@@ -142,15 +147,16 @@ def test_a_diverged_chunk_is_done_again_at_a_lower_rate_and_reported():
     assert int(state["step"]) == 12
 
 
-def test_the_repeated_chunk_starts_from_the_last_good_state_and_draws_the_same():
+def test_the_repeated_chunk_starts_from_the_last_good_state_and_draws_others():
     state = guarded(fragile({4: 0.5}), chunks=2)
-    steps = [1.0 + float(jax.random.uniform(jax.random.fold_in(KEY, i))) for i in range(6)]
+    keys = [KEY] * 3 + [loop.retry_key(KEY, 1)] * 3
+    steps = [1.0 + float(jax.random.uniform(jax.random.fold_in(key, i))) for i, key in enumerate(keys)]
     assert float(state["x"]) == pytest.approx(1 + sum(steps[:3]) + 0.5 * sum(steps[3:]), rel=1e-6)
 
 
 def test_a_loss_far_above_the_lowest_is_divergence_too():
-    guard = Guard(lower, rollbacks=1, ratio=2.0)
-    assert float(guarded(fragile({4: 0.5}, 3.0), guard=guard)["rate"]) == 1.0  # the chunk's mean is below 2
+    guard = Guard(lower, rollbacks=1, ratio=2.0, window=3)
+    assert float(guarded(fragile({4: 0.5}, 3.0), guard=guard)["rate"]) == 1.0  # the window's mean is below 2
     assert float(guarded(fragile({4: 0.5}, 9.0), guard=guard)["rate"]) == 0.5
     message = r"^net: loss rose to 3\.6\d+ in steps 4 to 6, above \d\.\d+ with none of 1 rollbacks left;"
     with pytest.raises(DivergenceError, match=message):
@@ -185,3 +191,136 @@ def test_a_guarded_run_resumes_exactly_also_around_a_rollback(tmp_path, interrup
     found = guarded(step, guard=guard, checkpoints=Checkpoints(tmp_path), report=note(resumed))
     assert_same(found, expected)
     assert resumed == whole
+
+
+def replayed(losses, *, chunk, guard=None, kept=None, upto=None):
+    """Goes over losses [retries + 1, steps] in place of a training; returns what was reported, or the message."""
+    tries, reports = np.atleast_2d(losses), []
+
+    def advance(state, done, retry):
+        row = tries[min(retry, len(tries) - 1)]
+        return {"rate": state["rate"]}, {"loss": row[done : done + chunk]}
+
+    try:
+        loop.run(
+            advance,
+            {"rate": np.float32(1)},
+            chunks=(upto or tries.shape[1]) // chunk,
+            chunk=chunk,
+            guard=guard or Guard(lower),
+            checkpoints=kept,
+            report=lambda done, metrics: reports.append((done, *metrics["loss"].tolist(), *metrics["rollbacks"])),
+        )
+    except DivergenceError as error:
+        return str(error)
+    return reports
+
+
+class Kept:
+    """Checkpoints in memory."""
+
+    def __init__(self):
+        self.states = {}
+
+    def newest(self):
+        return max(self.states, default=None)
+
+    def save(self, step, state):
+        self.states = {step: jax.tree.map(np.copy, state)}
+
+    def restore(self, step, like):
+        assert jax.tree.structure(like) == jax.tree.structure(self.states[step])
+        return self.states[step]
+
+
+def noisy(seed, steps, level, spread=0.3):
+    return level * np.random.default_rng(seed).uniform(1 - spread, 1 + spread, steps)
+
+
+seeds, chunks_of, levels = st.integers(0, 2**32 - 1), st.integers(1, 5), st.floats(0.15, 8)
+factors = st.floats(1, 1e6)
+
+
+def spike_is_no_divergence(seed, chunk, level, at, height):
+    losses = noisy(seed, 120, level)
+    losses[at] *= height
+    assert len(replayed(losses, chunk=chunk, guard=Guard(lower, rollbacks=0))) == 120 // chunk
+
+
+def rise_is_divergence(seed, chunk, level, at, height):
+    losses = noisy(seed, 400, level, spread=0.1)
+    losses[at:] *= height
+    message = replayed(losses, chunk=chunk)
+    assert "with none of 3 rollbacks left; the last good checkpoint is kept: lower the learning rate" in message
+    assert at < int(re.search(r"in steps \d+ to (\d+)", message)[1]) <= at + 150
+
+
+def resumes_alike(seed, chunk, stop, bad):
+    """A run with rollbacks, ended after any chunk or right after a rollback, and resumed."""
+    losses = np.stack([noisy(seed + row, 60, 1.0) for row in range(4)])
+    for row, at in enumerate(bad):
+        losses[row, at] = np.nan
+    expected = replayed(losses, chunk=chunk)
+    kept = Kept()
+    first = replayed(losses, chunk=chunk, kept=kept, upto=max(chunk, stop // chunk * chunk))
+    second = replayed(losses, chunk=chunk, kept=kept)
+    if isinstance(expected, str):
+        assert second == expected
+    else:
+        assert first + second == expected
+
+
+def window_is_a_mean(seed, chunk, level, steps):
+    """Of at most 50 steps; the record of chunks is that of their steps one by one."""
+    losses = noisy(seed, steps * chunk, level).astype(np.float32)
+    guard = Guard(lower)
+    record = new_record(guard.window)
+    for start in range(0, len(losses), chunk):
+        record = recorded(guard, record, losses[start : start + chunk])
+        seen = losses[: start + chunk]
+        np.testing.assert_array_equal(record.recent, seen[-50:])
+    ends = [end for end in range(chunk, len(losses) + 1, chunk) if end >= 10]
+    means = [np.float32(np.mean(losses[max(0, end - 50) : end], dtype=np.float64)) for end in ends]
+    assert record.lowest == min(means, default=np.inf)
+    assert risen(guard, record, np.full(chunk, record.lowest)) is None
+    assert rolled_back(record).recent.size == 0
+    assert rolled_back(record).lowest == record.lowest
+
+
+SUITES = {
+    spike_is_no_divergence: (seeds, chunks_of, levels, st.integers(0, 119), factors),
+    rise_is_divergence: (seeds, chunks_of, levels, st.integers(15, 150), st.floats(5, 1e6)),
+    resumes_alike: (seeds, chunks_of, st.integers(1, 59), st.lists(st.integers(0, 59), min_size=1, max_size=4)),
+    window_is_a_mean: (seeds, chunks_of, levels, st.integers(1, 40)),
+}
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.__name__)
+def test_the_guard_keeps_its_laws_over_tiny_epochs(suite):
+    drawn(max_examples=30)(given(*SUITES[suite])(suite))()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.__name__)
+def test_the_guard_keeps_its_laws_over_many_tiny_epochs(suite):
+    drawn(max_examples=2000)(given(*SUITES[suite])(suite))()
+
+
+def test_hard_batches_of_a_tiny_epoch_do_not_end_a_training():
+    """Two steps an epoch, label smoothing that keeps losses at 0.2 and above, and batches three times as hard."""
+    losses = np.tile([0.2188, 0.23], 200)
+    losses[54:56] = 0.67, 0.67
+    losses[100:400:25] = 0.7
+    assert len(replayed(losses, chunk=2, guard=Guard(lower, rollbacks=0))) == 200
+
+
+def test_a_try_that_settles_after_a_rollback_goes_on_at_half_the_rate():
+    risen_once = np.stack([np.r_[np.ones(40), np.full(160, 9.0)], np.ones(200)])
+    reports = replayed(risen_once, chunk=2)
+    assert [rollbacks for *_, rollbacks in reports] == [0] * 26 + [1] * 74
+
+
+def test_the_line_says_which_steps_rose_to_what():
+    losses = np.r_[np.ones(60), np.full(60, 20.0)]
+    message = replayed(losses, chunk=5, guard=Guard(lower, rollbacks=0))
+    assert message.startswith("loop: loss rose to 4.8 in steps 21 to 70, above 3 with none of 0 rollbacks left;")

@@ -43,16 +43,19 @@ class Stream:
         """N."""
         return len(self.rows)
 
-    def batches(self, start_step: int, batch: int, *, augment: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(
+        self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Returns batches without end: images uint8[B, S, S, C] and labels int32[B].
 
-        A batch depends on the seed, its number and B alone, so that training may go on at any step. Images are not
-        standardised: `hadas_jax.data.standardise` does so on the device.
+        A batch depends on the seed, its number, B and `retry` alone, so that training may go on at any step. Images are
+        not standardised: `hadas_jax.data.standardise` does so on the device.
 
         Args:
           start_step: number of the first batch.
           batch: B; the last batch of an epoch is filled from the next one.
           augment: whether images are random crops, mirrored one time in two, instead of their middle.
+          retry: another number gives other orders and crops.
 
         Raises:
           ImageError: an image cannot be read, as soon as its batch is asked for.
@@ -60,7 +63,7 @@ class Stream:
         import grain  # slow to import, and most runs do not need it
 
         size = self.image_size
-        order = grain.MapDataset.source(_Rows(self.source, self.rows)).seed(self.seed % 2**32).shuffle().repeat()
+        order = grain.MapDataset.source(_Rows(self.source, self.rows)).seed(self._order_seed(retry)).shuffle().repeat()
         if augment:
             sized = order.random_map(lambda item, rng: (random_fit(item[0], size, rng), np.int32(item[1])))
         else:
@@ -68,6 +71,10 @@ class Stream:
         steps = sized.batch(batch, drop_remainder=True).slice(slice(start_step, None))
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=_AHEAD)
         return iter(steps.to_iter_dataset(options))
+
+    def _order_seed(self, retry: int) -> int:
+        seed = self.seed % 2**32
+        return seed if retry == 0 else int(np.random.SeedSequence([seed, retry]).generate_state(1)[0])
 
     def sample(self, count: int) -> LabelledImages:
         """Returns different training images in memory, not augmented, always the same for a seed.

@@ -6,7 +6,6 @@ Batch norm is folded into the layers before it. Formats:
 - `saved`: layers and weights as data, for `hadas_jax.deploy.static_network.load_network`.
 """
 
-import shutil
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,8 +17,10 @@ from hadas_jax.deploy.manifest import ImageValues, write_manifest
 from hadas_jax.deploy.onnx_file import require_onnx, segment_as_onnx
 from hadas_jax.deploy.runtime import MANIFEST
 from hadas_jax.deploy.static_apply import output_shapes, run_segment
-from hadas_jax.deploy.static_network import NETWORK, WEIGHTS, StaticNetwork, require_place, save_network
+from hadas_jax.deploy.static_network import NETWORK, WEIGHTS, StaticNetwork, require_place, write_network
+from hadas_jax.whole_folders import whole_folder
 from hadas_jax.workdir import ARCHITECTURE
+from hw_models.whole_files import write_whole
 
 Format = Literal["stablehlo", "onnx", "saved"]
 FORMATS = get_args(Format)
@@ -36,7 +37,7 @@ def export_network(
     values: ImageValues | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Writes an export; the manifest comes last, so that what it describes is whole.
+    """Writes an export, whole or not at all.
 
     Args:
       directory: created if need be.
@@ -57,20 +58,25 @@ def export_network(
         require_onnx()
     directory = require_place(directory, _OWN, mark=MANIFEST, overwrite=overwrite)
     network = network.folded()
-    if format == "saved":
-        save_network(directory, network)
-        write_manifest(
-            directory, network, format=format, batch=batch, files=[NETWORK, WEIGHTS, ARCHITECTURE], values=values
-        )
-        return
+    with whole_folder(directory, mark=MANIFEST) as folder:
+        files = _write_saved(folder, network) if format == "saved" else _write_segments(folder, network, format, batch)
+        write_manifest(folder, network, format=format, batch=batch, files=files, values=values)
+
+
+def _write_saved(folder: Path, network: StaticNetwork) -> list[str]:
+    write_network(folder, network)
+    return [NETWORK, WEIGHTS, ARCHITECTURE]
+
+
+def _write_segments(folder: Path, network: StaticNetwork, format: Format, batch: int | None) -> list[str]:
     suffix = "onnx" if format == "onnx" else "jax_export"
-    files = [f"segment{number}.{suffix}" for number in range(len(network.segments))]
     blobs = _as_onnx(network, batch) if format == "onnx" else _as_stablehlo(network, batch)
+    files = [f"segment{number}.{suffix}" for number in range(len(network.segments))]
     for name, blob in zip(files, blobs, strict=True):
-        (directory / name).write_bytes(blob)
+        write_whole(folder / name, blob)
     if format == "onnx":
-        shutil.copyfile(runtime.__file__, directory / "runtime.py")
-    write_manifest(directory, network, format=format, batch=batch, files=files, values=values)
+        write_whole(folder / "runtime.py", Path(runtime.__file__).read_bytes())
+    return files
 
 
 def _as_onnx(network: StaticNetwork, batch: int | None) -> list[bytes]:

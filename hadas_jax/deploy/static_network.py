@@ -16,7 +16,9 @@ from hadas_jax.deploy.architecture import Architecture, read_architecture, write
 from hadas_jax.deploy.fold import fold_batch_norm
 from hadas_jax.deploy.layers import Segment, Weights, segments_as_json
 from hadas_jax.descriptions import read_described, validated
+from hadas_jax.whole_folders import STAGED, whole_folder
 from hadas_jax.workdir import ARCHITECTURE, versions, write_text
+from hw_models.whole_files import as_npz, write_whole
 
 FORM = "hadas_jax.network/1"
 NETWORK, WEIGHTS = "network.json", "weights.npz"
@@ -59,10 +61,11 @@ def holds_network(place: Path | str) -> bool:
 
 
 def require_place(directory: Path | str, own: tuple[str, ...], *, mark: str, overwrite: bool = False) -> Path:
-    """Checks that files may be written to a directory, and creates it.
+    """Checks that files may be written to a directory, for `whole_folder`.
 
     Args:
-      directory: none, an empty one, or with `overwrite` one that such files were written to.
+      directory: none, an empty one, one that was not written to the end, or with `overwrite` one that such files were
+        written to.
       own: patterns of the files' names.
       mark: the file among them that says what they are.
       overwrite: replace them.
@@ -73,51 +76,47 @@ def require_place(directory: Path | str, own: tuple[str, ...], *, mark: str, ove
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory}: expected a directory, got a file")
-    held = sorted(entry for entry in directory.iterdir()) if directory.is_dir() else []
+    held = sorted(entry for entry in directory.iterdir() if entry.name != STAGED) if directory.is_dir() else []
+    is_unfinished = (directory / STAGED).is_dir()
     foreign = [entry.name for entry in held if not any(entry.match(pattern) for pattern in own)]
-    if foreign or (held and not (directory / mark).is_file()):
+    is_marked = (directory / mark).is_file()
+    if foreign or (held and not is_marked and not is_unfinished):
         other = foreign[0] if foreign else held[0].name
         raise ValueError(f"{directory}: expected none, an empty directory or one with {mark}, got one with {other}")
-    if held and not overwrite:
+    if held and is_marked and not overwrite:
         raise ValueError(f"{directory} holds {mark}: --overwrite replaces it")
     if not directory.absolute().parent.is_dir():
         raise ValueError(f"{directory}: expected a directory in an existing folder")
-    for entry in held:
-        entry.unlink()
-    directory.mkdir(exist_ok=True)
     return directory
 
 
 def save_network(directory: Path | str, network: StaticNetwork, *, overwrite: bool = False) -> None:
-    """Writes a network; `network.json` comes last, so that what it describes is whole.
+    """Writes a network, whole or not at all.
 
     Raises:
-      ValueError: the directory holds something else, or a network that may not be replaced.
+      ValueError: the directory holds something else, or a network that may not be replaced, or cannot be written to.
     """
-    if overwrite:
-        _remove_unfinished(Path(directory))
     directory = require_place(directory, _OWN, mark=NETWORK, overwrite=overwrite)
+    with whole_folder(directory, mark=NETWORK) as folder:
+        write_network(folder, network)
+
+
+def write_network(directory: Path, network: StaticNetwork) -> None:
+    """Writes the files of a network into a folder that has none of them."""
     arrays: dict[str, Any] = {
         f"{layer}/{name}": np.asarray(leaf) for layer, own in network.weights.items() for name, leaf in own.items()
     }
-    np.savez(directory / WEIGHTS, **arrays)
-    write_architecture(directory / ARCHITECTURE, network.architecture, overwrite=True)
+    weights = as_npz(arrays)
+    write_whole(directory / WEIGHTS, weights)
+    write_architecture(directory / ARCHITECTURE, network.architecture)
     content = {
         "form": FORM,
         "image_size": network.image_size,
-        "weights": {"file": WEIGHTS, "sha256": _digest((directory / WEIGHTS).read_bytes())},
+        "weights": {"file": WEIGHTS, "sha256": _digest(weights)},
         "segments": segments_as_json(network.segments),
         "versions": versions(),
     }
     write_text(directory / NETWORK, json.dumps(content, indent=1) + "\n")
-
-
-def _remove_unfinished(directory: Path) -> None:
-    """Removes what a killed `save_network` left: weights first, and no network.json yet."""
-    held = {entry.name.removesuffix(".partial"): entry for entry in directory.iterdir()} if directory.is_dir() else {}
-    if WEIGHTS in held and set(held) <= set(_OWN) and not holds_network(directory):
-        for entry in held.values():
-            entry.unlink()
 
 
 def load_network(directory: Path | str) -> StaticNetwork:

@@ -5,7 +5,6 @@ told apart by what answers follow from: FOLDER/<supernet>/<images>/<genes>.npz, 
 Shapes: P backbones, G genes, E exits, N images.
 """
 
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +17,7 @@ from hadas_jax.data import LabelledImages
 from hadas_jax.evaluation.accuracy import Outcomes, of_each
 from hadas_jax.evaluation.fingerprint import fingerprint
 from hadas_jax.parallel import is_first, share_json
+from hw_models.whole_files import as_npz, write_whole
 
 _SCORES = ("confidence", "entropy", "learned")
 
@@ -90,11 +90,8 @@ class KeptJudge:
 def _write(outcomes: Outcomes, path: Path) -> None:
     """Writes the outcomes of one backbone, so that whoever reads finds a whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    with unfinished.open("wb") as file:
-        scores = {name: getattr(outcomes, name) for name in _SCORES}
-        np.savez(file, correct=np.packbits(outcomes.correct, axis=-1), **scores)
-    unfinished.replace(path)
+    scores = {name: getattr(outcomes, name) for name in _SCORES}
+    write_whole(path, as_npz({"correct": np.packbits(outcomes.correct, axis=-1), **scores}))
 
 
 def _read(path: Path, images: int) -> Outcomes:

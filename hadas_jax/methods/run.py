@@ -104,7 +104,7 @@ class Run:
         """Runs the nested search."""
         engines = self.engines(params)
 
-        def advance(state: HadasState, done: int) -> tuple[HadasState, dict[str, Any]]:
+        def advance(state: HadasState, done: int, retry: int = 0) -> tuple[HadasState, dict[str, Any]]:
             return engines.generation(state, jax.random.fold_in(self._search_key, done))
 
         state = run_stage(

@@ -55,11 +55,9 @@ def run_stage(
     progress.stage(name, chunks * chunk)
     progress.update(done, {})
 
-    def report(done: int, metrics: dict[str, np.ndarray]) -> None:
+    def means(metrics: dict[str, np.ndarray]) -> dict[str, float]:
         # Losses and accuracies are means over the chunk, a search's figures stand alone.
-        found = {metric: float(np.mean(values)) for metric, values in metrics.items()}
-        workdir.add_metrics(name, done, found)
-        progress.update(done, found)
+        return {metric: float(np.mean(values)) for metric, values in metrics.items()}
 
     return run_loop(
         advance,
@@ -68,6 +66,7 @@ def run_stage(
         chunk=chunk,
         name=name,
         checkpoints=checkpoints,
-        report=report,
+        report=lambda done, metrics: progress.update(done, means(metrics)),
+        write=lambda done, metrics: workdir.add_metrics(name, done, means(metrics)),
         guard=guard,
     )

@@ -11,6 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 from hadas_jax.deploy.architecture import Architecture
 from hadas_jax.deploy.exit_usage import ExitUsage
 from hadas_jax.deploy.outline import Part, outline
+from hadas_jax.report.picture_file import save_picture
 
 _ENDS = "#d9d9d9"
 _STAGES = ("#c6dbef", "#c7e9c0", "#fdd0a2", "#dadaeb", "#fcbba1", "#d4b9da", "#ccece6")
@@ -35,10 +36,7 @@ def plot_architecture(architecture: Architecture, usage: ExitUsage, path: Path) 
     _draw_chain(chain, parts, architecture, usage)
     _draw_bars(bars, architecture, usage)
     figure.suptitle(_title(architecture), fontsize=10)
-    try:
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise ValueError(f"{path}: expected a picture that can be written, got: {error.strerror}") from None
+    save_picture(figure, path)
 
 
 def _title(architecture: Architecture) -> str:

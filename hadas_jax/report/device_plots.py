@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hadas_jax.report.device_tables import modes
+from hadas_jax.report.picture_file import save_picture
 from hw_models.catalogue import to_device
 from hw_models.clock_grid import clock_grid, cost_everywhere, sum_layers
 from hw_models.device import operating_points
@@ -65,7 +66,7 @@ def plot_device(file: DeviceFile, path: Path) -> None:
     form = device.formats[0].name.lower()
     host = f"host {float(device.host_hz[-1]) / 1e6:g} MHz"
     figure.suptitle(f"{file.name}: MobileNetV2, 224 pixels, {form}, one image; {host}; triangles: least energy")
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def plot_calibration(calibration: Calibration, path: Path) -> None:
@@ -90,7 +91,7 @@ def plot_calibration(calibration: Calibration, path: Path) -> None:
         axis.set_ylabel(f"predicted {label}")
         axis.set_title(f"mean error {error:.1%}", fontsize=10)
     figure.suptitle(f"{calibration.file.name}: predicted with the {found.left_out} left out of the fit")
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def _scatter(axis: Axes, actual: np.ndarray, predicted: np.ndarray, families: list[str]) -> None:
@@ -117,10 +118,3 @@ def _scatter(axis: Axes, actual: np.ndarray, predicted: np.ndarray, families: li
     axis.tick_params(which="both", labelsize=7)
     if is_named:
         axis.legend(fontsize=7)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    try:
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise ValueError(f"{path}: expected a picture that can be written, got: {error.strerror}") from None

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hadas_jax.methods.train import ExitAccuracies
+from hadas_jax.report.picture_file import save_picture
 
 
 def plot_exits(accuracies: Sequence[ExitAccuracies], path: Path) -> None:
@@ -28,4 +29,4 @@ def plot_exits(accuracies: Sequence[ExitAccuracies], path: Path) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(visible=True, alpha=0.25)
     axis.legend(loc="lower right")
-    figure.savefig(path, dpi=150, format="png")
+    save_picture(figure, path)

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hadas_jax.report.cell_layout import LEFT, RIGHT, TOP, arrows, node_places
+from hadas_jax.report.picture_file import save_picture
 from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph
 
 _COLOURS = {"max": "#8c6bb1", "avg": "#9ebcda", "skip": "#969696", "sep": "#d95f0e", "dil": "#31a354"}
@@ -25,10 +26,7 @@ def plot_genotype(genotype: Genotype, path: Path) -> None:
     for axis, cell in zip(figure.subplots(2, 1), ("normal", "reduce"), strict=True):
         draw_cell(axis, cell_graph(genotype, cell))
         axis.set_title(f"{cell} cell", loc="left", fontsize=11)
-    try:
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise ValueError(f"{path}: expected a picture that can be written, got: {error.strerror}") from None
+    save_picture(figure, path)
 
 
 def draw_cell(axis: Axes, graph: CellGraph) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from hadas_jax.methods.results import Design, Result
+from hadas_jax.report.picture_file import save_picture
 
 _STYLES = {"ideal": ("tab:blue", "o"), "deployable": ("tab:orange", "s")}
 _LIMIT: dict[str, Any] = {"color": "tab:red", "linewidth": 0.8, "linestyle": "--"}
@@ -59,7 +60,7 @@ def plot_front(result: Result, path: Path) -> None:
     axes[0].set_ylabel("test accuracy (%)")
     axes[0].legend(loc="lower right", fontsize=8)
     figure.suptitle("Dynamic networks found: exits and clocks against static networks")
-    figure.savefig(path, dpi=150, format="png")
+    save_picture(figure, path)
 
 
 def _static(result: Result) -> list[Design]:

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from rich.table import Table
 
+from hadas_jax.report.picture_file import save_picture
 from hw_models.predictors import FittedPredictor
 
 
@@ -51,7 +52,4 @@ def plot_held_out(fitted: FittedPredictor, path: Path) -> None:
     title = f"{fitted.predictor.kind}, {notes.paradigm} on {notes.fpga}: {errors.mean:.2%} mean error"
     axis.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axis, label="networks", shrink=0.8)
-    try:
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise ValueError(f"{path}: expected a picture that can be written, got: {error.strerror}") from None
+    save_picture(figure, path)

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from hadas_jax.profiling.throughput import WORK, Throughput
+from hadas_jax.report.picture_file import save_picture
 
 
 def throughput_table(rows: Sequence[Throughput], *, title: str) -> Table:
@@ -50,7 +51,7 @@ def plot_throughput(rows: Sequence[Throughput], path: Path, *, title: str) -> No
     axis.grid(visible=True, alpha=0.3)
     figure.legend(loc="outside lower center", fontsize=8, ncols=4)
     axis.set_title(title, fontsize=10)
-    figure.savefig(path, dpi=150, format="png")
+    save_picture(figure, path)
 
 
 def _short(value: float) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hadas_jax.data.arrays import LabelledImages, standardise
-from hadas_jax.loop import Advance, Metrics, State, Step
+from hadas_jax.loop import Advance, Metrics, State, Step, retry_key
 from hadas_jax.training.augment import Augment
 from hadas_jax.training.data_parallel import batch_sharding, whole_sharding
 from hadas_jax.training.order import batch_indices
@@ -33,7 +33,9 @@ class Stream(Protocol):
     def deviation(self) -> Any:
         """Of each channel, or one for all."""
 
-    def batches(self, start_step: int, batch: int, *, augment: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(
+        self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields images [B, H, W, channels] (uint8, or floating in their own units) and labels int32[B], for ever."""
 
 
@@ -95,7 +97,9 @@ def streamed(
     """
 
     @jax.jit
-    def one(state: State, i: jax.Array, images: jax.Array, labels: jax.Array, shared: tuple) -> tuple[State, Metrics]:
+    def one(
+        state: State, key: jax.Array, i: jax.Array, images: jax.Array, labels: jax.Array, shared: tuple
+    ) -> tuple[State, Metrics]:
         step_key, augment_key = jax.random.split(jax.random.fold_in(key, i))
         prepared = prepare(augment_key, images, mean=stream.mean, deviation=stream.deviation, augment=augment)
         taken = (prepared, labels)
@@ -105,22 +109,22 @@ def streamed(
     if mesh is not None:
         shared = jax.device_put(shared, whole_sharding(mesh))
     reader: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
-    position = -1
+    position = (-1, 0)
 
-    def advance(state: State, done: int) -> tuple[State, dict[str, Any]]:
+    def advance(state: State, done: int, retry: int = 0) -> tuple[State, dict[str, Any]]:
         nonlocal reader, position
-        if position != done:
-            reader = stream.batches(done, batch, augment=crops)
+        if position != (done, retry):
+            reader = stream.batches(done, batch, augment=crops, retry=retry)
         if mesh is not None:
             state = jax.device_put(state, whole_sharding(mesh))
         found: list[Metrics] = []
         for i in range(done, done + chunk):
             images, labels = jax.device_put(next(reader), place)
-            state, metrics = one(state, jnp.int32(i), images, labels, shared)
+            state, metrics = one(state, retry_key(key, retry), jnp.int32(i), images, labels, shared)
             found.append(metrics)
             if len(found) > _AHEAD:
                 jax.block_until_ready(found[-1 - _AHEAD])
-        position = done + chunk
+        position = (done + chunk, retry)
         return state, jax.tree.map(lambda *values: np.stack([np.asarray(value) for value in values]), *found)
 
     return advance

@@ -36,6 +36,7 @@ from hw_models.fitting.totals import (
     power_features,
     total_times,
 )
+from hw_models.whole_files import as_npz, write_whole
 
 _PARTS = ("latency_base", "latency_correction", "power_base", "power_correction")
 _NOTES = "notes"
@@ -173,12 +174,15 @@ def read_board_notes(name_or_path: str | Path) -> dict[str, object]:
 
 
 def save_board_predictor(path: str | Path, board: BoardPredictor, notes: Mapping[str, object]) -> None:
-    """Writes a board to an npz file of about 100 KB; `notes` must convert to JSON."""
+    """Writes a board to an npz file of about 100 KB; `notes` must convert to JSON.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
     arrays = {
         f"{part}.{name}": np.asarray(leaf) for part in _PARTS for name, leaf in vars(getattr(board, part)).items()
     }
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays, **{_NOTES: np.array(json.dumps(notes))})
+    write_whole(path, as_npz({**arrays, _NOTES: np.array(json.dumps(notes))}, compressed=True))
 
 
 def _latency(base: LatencyBase, correction: Predictor, totals: NetworkTotals) -> tuple[jax.Array, Prediction]:

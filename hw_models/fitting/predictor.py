@@ -26,6 +26,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from hw_models.fitting.descent import minimise
+from hw_models.whole_files import as_npz, write_whole
 
 _LEAST_SCALE = 1e-6
 """A feature that varies less than this is constant and stays at zero."""
@@ -153,9 +154,12 @@ def predict_target(predictor: Predictor, features: ArrayLike, log_base: ArrayLik
 
 
 def save_predictor(path: str | Path, predictor: Predictor) -> None:
-    """Writes a predictor to an npz file of some 10 to 100 KB."""
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **to_arrays(predictor))
+    """Writes a predictor to an npz file of some 10 to 100 KB.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
+    write_whole(path, as_npz(to_arrays(predictor), compressed=True))
 
 
 def load_predictor(path: str | Path) -> Predictor:

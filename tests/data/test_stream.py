@@ -75,6 +75,12 @@ def test_the_seed_decides_the_order():
     assert len(set(orders.values())) == 3
 
 
+def test_a_retry_has_another_order():
+    orders = [tuple(numbers(islice(stream().batches(0, 5, retry=retry), 3))) for retry in (0, 0, 1, 2)]
+    assert orders[0] == orders[1]
+    assert len(set(orders)) == 3
+
+
 def test_samples_are_different_images_and_always_the_same():
     sample = stream().sample(9)
     drawn = np.asarray(sample.images)[:, 0, 0, 0]

@@ -132,8 +132,8 @@ def poisoned(down_to):
     def poisoned(step, *, data, key, chunk, place=None):
         advance = scanned(step, data=data, key=key, chunk=chunk, place=place)
 
-        def diverging(state, done):
-            following, metrics = advance(state, done)
+        def diverging(state, done, retry):
+            following, metrics = advance(state, done, retry)
             bad = {"loss": np.full(chunk, np.inf)} if done and float(state.rate) > down_to else {}
             return following, metrics | bad
 

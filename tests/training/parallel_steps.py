@@ -50,7 +50,9 @@ class Repeated:
 
     mean, deviation = 0.0, 1.0
 
-    def batches(self, start_step: int, batch: int, *, augment: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(
+        self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the same batch for ever."""
         rng = np.random.default_rng(1)
         pair = rng.integers(0, 256, (batch, 9, 9, 1), dtype=np.uint8), np.arange(batch, dtype=np.int32) % 3

@@ -52,8 +52,8 @@ class Record:
     def __init__(self, images):
         self.images, self.starts = images, []
 
-    def batches(self, start_step, batch, *, augment=False):
-        self.starts.append(start_step)
+    def batches(self, start_step, batch, *, augment=False, retry=0):
+        self.starts.append((start_step, retry))
         for step in itertools.count(start_step):
             index = np.asarray(batch_indices(ORDER, jnp.int32(step), size=len(self.images), batch=batch))
             yield self.images[index], index.astype(np.int32)
@@ -141,22 +141,22 @@ def test_streamed_steps_are_those_on_arrays(bytes_, labelled, start):
 def test_a_stream_is_opened_once_and_where_a_resumed_run_goes_on(bytes_, start, tmp_path):
     stream = Record(bytes_)
     whole = loop.run(stream_of(bytes_, 2, stream), start, chunks=4, chunk=2)
-    assert stream.starts == [0]
+    assert stream.starts == [(0, 0)]
     loop.run(stream_of(bytes_, 2, stream), start, chunks=1, chunk=2, checkpoints=Checkpoints(tmp_path))
     resumed = loop.run(stream_of(bytes_, 2, stream), start, chunks=4, chunk=2, checkpoints=Checkpoints(tmp_path))
-    assert stream.starts == [0, 0, 2]
+    assert stream.starts == [(0, 0), (0, 0), (2, 0)]
     assert jax.tree.all(jax.tree.map(lambda a, b: (np.asarray(a) == np.asarray(b)).all(), resumed, whole))
 
 
-def test_a_rolled_back_stream_gives_the_same_batches_again(bytes_, start):
+def test_a_rolled_back_stream_is_asked_for_other_batches(bytes_, start):
     stream, calls = Record(bytes_), []
     advance = stream_of(bytes_, 2, stream)
 
-    def once_bad(state, done):
-        state, metrics = advance(state, done)
+    def once_bad(state, done, retry):
+        state, metrics = advance(state, done, retry)
         calls.append((done, float(state.rate)))
         return state, metrics | ({"loss": np.full(2, np.nan)} if len(calls) == 2 else {})
 
     loop.run(once_bad, start, chunks=3, chunk=2, guard=Guard(lower_rate))
     assert calls == [(0, 1.0), (2, 1.0), (2, 0.5), (4, 0.5)]
-    assert stream.starts == [0, 2]
+    assert stream.starts == [(0, 0), (2, 1)]

@@ -22,7 +22,7 @@ class Notes:
     def __init__(self):
         self.crops = []
 
-    def batches(self, start_step, batch, *, augment=False):
+    def batches(self, start_step, batch, *, augment=False, retry=0):
         self.crops.append(augment)
         step = start_step
         while True:
@@ -58,6 +58,14 @@ def test_images_on_the_device_come_in_the_order_of_their_key(labelled):
         wanted = [batch_indices(jax.random.key(seed), jnp.int32(k), size=COUNT, batch=4) for k in range(3)]
         np.testing.assert_array_equal(found["labels"], wanted)
         np.testing.assert_array_equal(found["images"][..., 0, 0, 0], found["labels"])
+
+
+def test_a_retry_takes_other_batches_and_draws_other_numbers(labelled):
+    _, first = advance(labelled)(start(), 0)
+    _, again = advance(labelled)(start(), 0, 0)
+    tries = [first, *(advance(labelled)(start(), 0, retry)[1] for retry in (1, 2, 3))]
+    np.testing.assert_array_equal(first["labels"], again["labels"])
+    assert len({found["labels"].tobytes() for found in map(dict, jax.tree.map(np.asarray, tries))}) == 4
 
 
 def test_what_is_shared_comes_behind_the_batch(labelled):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from hadas_jax.report.html.darts_pictures import draw_alpha, draw_cells
 from hadas_jax.report.html.tables import Rows
+from hadas_jax.report.picture_file import save_picture
 
 _RUN_COLOURS = ("#0b62b8", "#c2470b", "#561051", "#199b83", "#d0658a", "#8f6a00", "#6b7280", "#17212e")
 _KIND_COLOURS = {"ideal": "#0b62b8", "deployable": "#c2470b", "exits": "#561051", "static": "#6b7280"}
@@ -46,7 +47,7 @@ def draw_pictures(tables: dict[str, Rows], directory: Path) -> list[Path]:
     for name, (table, drawing) in drawings.items():
         if table in tables:
             paths.append(directory / f"{name}.png")
-            drawing(tables[table]).savefig(paths[-1], dpi=150, format="png")
+            save_picture(drawing(tables[table]), paths[-1])
     return paths
 
 
