@@ -20,7 +20,8 @@ from hadas_jax.parallel import is_first
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
 from hadas_jax.workdir import WorkDir
 
-FREE = ("eval_batch", "group")  # settings that a resumed run may change: how networks are judged, not what is found
+# Settings that a resumed run may change: how networks are judged, not what is found.
+FREE = ("eval_batch", "group", "accuracy_tolerance")
 # Of work directories.
 KINDS: dict[type, str] = {
     Settings: "search",
