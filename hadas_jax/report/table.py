@@ -4,7 +4,7 @@ from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.evaluation import Difference, least_images
+from hadas_jax.evaluation import NO_DIFFERENCE, Difference, least_images
 from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.results import NOT_SHOWN, POLICY_NAMES, SHOWN, Level, LevelRow, Performance, Result
 
@@ -26,18 +26,16 @@ def levels_table(result: Result) -> Table:
     title = "Per sample on the test split; networks chosen on other samples"
     table = Table(title=title, title_style="bold", box=HORIZONTALS, padding=(0, 1, 0, 0))
     table.add_column("chosen at\naccuracy")
-    headings = ("test\naccuracy", "latency\nms", "energy\nmJ", "saved\nagainst\nstatic", "saved\nagainst\n+ DVFS")
+    headings = ("right\non\ntest", "latency\nms", "energy\nmJ", "saved\nagainst\nstatic", "saved\nagainst\n+ DVFS")
     for name in headings:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("accuracy against static,\npoints [95% interval]", justify="right")
+    table.add_column("against static,\nin points\n[95% interval]", justify="right", min_width=19)
     for level in result.levels:
         table.add_row(f"≥ {level.accuracy:.1%}", style="bold")
         for row in level.rows():
             table.add_row(*_cells(result, level, row))
         if level.as_accurate is None:
-            table.add_row(
-                SHOWN, *[""] * len(headings), "none is shown" if result.can_tell else "too few images to tell"
-            )
+            table.add_row(SHOWN, *[""] * len(headings), "none is shown" if result.can_tell else "too few to tell")
         table.add_section()
     return table
 
@@ -45,10 +43,11 @@ def levels_table(result: Result) -> Table:
 def legend(result: Result) -> list[str]:
     """Returns what the marks of `levels_table` mean, a sentence or two each."""
     points = f"{100 * result.accuracy_tolerance:g} points"
+    within = " within the limits" if result.limits.any else ""
     lines = [
         f"{_NOT}: {NOT_SHOWN}: the interval reaches more than {points} below zero.",
         "ideal: samples stop at the first exit that is right, an upper bound that needs labels; otherwise thresholds "
-        "decide. + DVFS: at the best clocks within the limits instead of the highest.",
+        f"decide. + DVFS: at the best clocks{within} instead of the highest.",
         f"{SHOWN}: the cheapest network with exits and DVFS, of this level or a higher one, that is less accurate than "
         f"both static networks by at most {points} with 95% confidence.",
     ]
@@ -76,8 +75,31 @@ def _cells(result: Result, level: Level, row: LevelRow) -> tuple[str, ...]:
 
 
 def difference_text(found: Difference) -> str:
-    """Returns a difference in accuracy and its interval, in points."""
+    """Returns a difference in test accuracy and its interval, in points; `the same` for a network against itself."""
+    if found == NO_DIFFERENCE:
+        return "the same"
     return f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def saving_text(
+    found: Performance, static: Performance, static_dvfs: Performance | None, *, difference: Difference | None
+) -> str:
+    """Returns what a network saves on the test split against its backbone without exits, in one sentence.
+
+    Args:
+      found: of the network.
+      static: of its backbone without exits at the highest clocks.
+      static_dvfs: likewise at its best clocks; None: unknown.
+      difference: in accuracy from its backbone without exits; None: unknown.
+    """
+    by_clocks = "" if static_dvfs is None else f", {found.saving(static_dvfs):.0%} at its best clocks"
+    beside = (
+        "" if difference is None else f"; accuracy against it, in points [95% interval]: {difference_text(difference)}"
+    )
+    return (
+        f"On the test split the network saves {found.saving(static):.0%} of the energy of its backbone without exits "
+        f"at the highest clocks{by_clocks}{beside}."
+    )
 
 
 def limits_text(result: Result) -> list[str]:
