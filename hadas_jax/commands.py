@@ -27,7 +27,7 @@ from hadas_jax.workdir import CONFIG, WorkDir, settings_within
 from hw_models.yaml_files import load_yaml
 
 # Settings that a resumed run may change: how networks are judged, and where the same images are, not what is found.
-FREE = ("eval_batch", "group", "dataset", "data_dir")
+FREE = ("eval_batch", "group", "dataset", "data_dir", "accuracy_tolerance")
 # Of work directories.
 KINDS: dict[type, str] = {
     Settings: "search",

@@ -21,6 +21,7 @@ from hadas_jax.deploy.static_outcomes import predict
 from hadas_jax.outputs import new_console, say
 from hadas_jax.profiling import this_machine
 from hadas_jax.report.export_table import print_export
+from hadas_jax.report.table import saving_text
 from hadas_jax.report.waiting import waiting
 from hadas_jax.workdir import WorkDir, writing
 
@@ -118,6 +119,8 @@ def fine_tune(
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
         result = followed(run.execute, place, console, splits=run.splits)
     console.print(_before_and_after(result))
+    after = result.after
+    say(console, saving_text(after.deployable, after.static, after.static_dvfs, difference=after.difference))
     say(console, f"Written: {place.path}/network (for hadas show, hadas export), result.json")
     return result
 

@@ -111,7 +111,12 @@ def _of_search(path: Path) -> str:
     rows = [row for row in _rows(path) if row["network"] == "exits + clocks" and row["policy"] == "deployable"]
     best = rows[0]
     accuracy, latency, energy = (float(best[name]) for name in ("test_accuracy", "latency_ms", "energy_mj"))
-    return f"{accuracy:.1%} at {latency:.3g} ms, {energy:.3g} mJ ({float(best['energy_saving']):.0%} saved)"
+    found, saved = f"{accuracy:.1%} at {latency:.3g} ms, {energy:.3g} mJ", f"{float(best['energy_saving']):.0%} saved"
+    if "verdict" not in best:  # of a version that compared with the default clocks alone
+        return f"{found} ({saved})"
+    points = 100 * float(best["accuracy_difference"])
+    by_clocks = f"{float(best['energy_saving_dvfs']):.0%} of static + DVFS"
+    return f"{found} ({saved}, {by_clocks}; {points:+.1f} points, {best['verdict']})"
 
 
 def _of_training(path: Path) -> str:

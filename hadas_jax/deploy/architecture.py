@@ -15,6 +15,7 @@ from pydantic import Field
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.descriptions import read_described, validated
+from hadas_jax.evaluation import Difference
 from hadas_jax.methods.device_choice import device_of
 from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.results import Performance, Threshold
@@ -93,12 +94,18 @@ class OnSplit(Strict):
       ideal: every sample stops at the first exit that is right; needs labels.
       deployable: every sample stops at the first exit that is sure enough.
       static: the backbone without exits, at the highest clocks.
+      static_dvfs: the backbone without exits, at its best clocks within the limits of the search; None in files of
+        versions that did not tell.
+      difference: in accuracy of the deployable network from the backbone without exits, with its 95 % interval; None
+        in files of versions that did not tell, and where a search chose the network on these samples.
       shares: of samples that stop at each exit, and last at the classifier, when deployed.
     """
 
     ideal: Performance
     deployable: Performance
     static: Performance
+    static_dvfs: Performance | None = None
+    difference: Difference | None = None
     shares: tuple[Fraction, ...]
 
 

@@ -163,6 +163,7 @@ class FineTuneRun:
             costs=costs,
             point=costs.point((clocks.core, clocks.memory, clocks.host)),
             static=architecture.test.static,
+            static_dvfs=architecture.test.static_dvfs,
         )
 
     @cached_property

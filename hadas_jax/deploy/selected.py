@@ -79,8 +79,21 @@ def architecture_of(
         normalisation=normalisation and Normalisation(mean=normalisation[0], deviation=normalisation[1]),
         data=search.data,
         supernet=place_from(folder, supernet.path),
-        selection=OnSplit(**design.selection, static=design.static_selection, shares=design.selection_shares),
-        test=OnSplit(**design.test, static=design.static_test, shares=design.test_shares),
+        selection=OnSplit(
+            ideal=design.selection["ideal"],
+            deployable=design.selection["deployable"],
+            static=design.static_selection,
+            static_dvfs=design.static_dvfs_selection,
+            shares=design.selection_shares,
+        ),
+        test=OnSplit(
+            ideal=design.test["ideal"],
+            deployable=design.test["deployable"],
+            static=design.static_test,
+            static_dvfs=design.static_dvfs_test,
+            difference=design.differences["deployable"],
+            shares=design.test_shares,
+        ),
         origin=Origin(
             workdir=search.path.resolve().name,
             prefer=prefer,

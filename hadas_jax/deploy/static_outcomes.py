@@ -3,6 +3,7 @@
 Shapes: e exits of the network, N samples, K classes.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
@@ -15,7 +16,7 @@ from hadas_jax.deploy.architecture import OnSplit
 from hadas_jax.deploy.exit_costs import ExitCosts
 from hadas_jax.deploy.layers import Segment, Weights
 from hadas_jax.deploy.static_apply import run_network
-from hadas_jax.evaluation import Outcomes, ideal_stops, scores, threshold_stops
+from hadas_jax.evaluation import Outcomes, accuracy_difference, ideal_stops, scores, threshold_stops
 from hadas_jax.evaluation.accuracy import outcomes_of_logits
 from hadas_jax.methods.results import Performance
 
@@ -70,6 +71,7 @@ def on_split(
     costs: ExitCosts,
     point: int,
     static: Performance,
+    static_dvfs: Performance | None,
 ) -> OnSplit:
     """Judges a network on a split.
 
@@ -80,6 +82,7 @@ def on_split(
       costs: by exit.
       point: the operating point.
       static: of the network without exits, whose costs stay.
+      static_dvfs: likewise, at its best clocks; None: unknown.
     """
     correct = np.asarray(outcomes.correct)
     samples = np.arange(correct.shape[1])
@@ -89,11 +92,16 @@ def on_split(
         return Performance(1.0 - float(correct[taken, samples].mean()), float(latency), float(energy))
 
     deployed = exits_taken(outcomes, thresholds, policy)
+    right, without, error = correct[deployed, samples], correct[-1], 1.0 - float(correct[-1].mean())
     shares = np.bincount(deployed, minlength=len(correct)) / len(samples)
     return OnSplit(
         ideal=performance(_first(ideal_stops(outcomes))),
         deployable=performance(deployed),
-        static=Performance(1.0 - float(correct[-1].mean()), static.latency_s, static.energy_j),
+        static=dataclasses.replace(static, error=error),
+        static_dvfs=static_dvfs and dataclasses.replace(static_dvfs, error=error),
+        difference=accuracy_difference(
+            int((right & ~without).sum()), int((without & ~right).sum()), images=len(samples)
+        ),
         shares=tuple(shares.tolist()),
     )
 

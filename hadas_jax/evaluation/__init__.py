@@ -17,6 +17,13 @@ from hadas_jax.evaluation.dynamic import (
     useful_points,
 )
 from hadas_jax.evaluation.kept_outcomes import KeptJudge
+from hadas_jax.evaluation.paired import (
+    NO_DIFFERENCE,
+    Difference,
+    accuracy_difference,
+    accuracy_interval,
+    least_images,
+)
 from hadas_jax.evaluation.policies import (
     POLICIES,
     calibrate_thresholds,
@@ -27,7 +34,9 @@ from hadas_jax.evaluation.policies import (
 from hadas_jax.evaluation.surrogate import Surrogate, SurrogateState
 
 __all__ = [
+    "NO_DIFFERENCE",
     "POLICIES",
+    "Difference",
     "Judge",
     "Judgement",
     "KeptJudge",
@@ -36,10 +45,13 @@ __all__ = [
     "SubsetStats",
     "Surrogate",
     "SurrogateState",
+    "accuracy_difference",
+    "accuracy_interval",
     "calibrate_thresholds",
     "count_bits",
     "dissimilarity",
     "ideal_stops",
+    "least_images",
     "mean_dissimilarity",
     "outcomes",
     "outcomes_given",

@@ -4,6 +4,11 @@ Thresholds are set on the calibration split alone. Designs are then chosen by wh
 calibration splits together, the selection samples: the cheapest of millions of designs is easily one that was
 lucky on few samples, so as many as can be had take part.
 
+Which networks are shown to be as accurate as static ones is tested on the test split in an order that the selection
+samples fix: for each level from the network of the highest level down to its own, until one is not shown. Such a fixed
+sequence needs no correction for the number of tests (Maurer, Hothorn and Lehmacher 1995): wherever the first network
+stands that is not as accurate, it has to pass its own test for anything false to be said.
+
 Shapes: P backbones of the pool, G genes, E exits, R risk levels, F operating points.
 """
 
@@ -15,18 +20,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.evaluation import Outcomes, mean_dissimilarity, segment_costs
-from hadas_jax.methods.designs import Candidates, Choice, Choices, merge, spread
+from hadas_jax.evaluation import (
+    NO_DIFFERENCE,
+    Difference,
+    Outcomes,
+    accuracy_difference,
+    mean_dissimilarity,
+    segment_costs,
+)
+from hadas_jax.methods.designs import Candidates, Choice, Choices, join, merge, spread
 from hadas_jax.methods.inner import MAX_EXACT_EXITS
 from hadas_jax.methods.limits import NO_LIMITS, Limits
-from hadas_jax.methods.plans import RISK_LEVELS, Judged, anatomy, expected, judge, listed_plans, thresholds_of
+from hadas_jax.methods.plans import (
+    RISK_LEVELS,
+    Judged,
+    anatomy,
+    expected,
+    judge,
+    listed_plans,
+    right_samples,
+    thresholds_of,
+)
 from hadas_jax.methods.pool import PoolFronts
-from hadas_jax.methods.results import POLICY_NAMES, Design, Level, Performance
+from hadas_jax.methods.results import POLICY_NAMES, AsAccurate, Design, Level, Performance, Versus
 from hadas_jax.spaces import Backbone, MBConvSpace, block_active
 from hw_models import Cost, Device, operating_points
 
 TOLERANCE = 0.005  # of accuracy that the thresholds of an ideal design may cost on the selection samples
 LEVELS = 4
+CLOCKS = ("core", "memory", "host")
 EXACT_PLANS = 2**MAX_EXACT_EXITS  # of 13 exits at six risk levels; more take half a minute on two CPU cores
 NEAREST = 5  # designs to report where none keeps the limits
 
@@ -47,6 +69,7 @@ class Deployment:
       limits: of the search.
       per_exit_thresholds: search the risk level of each exit by itself.
       exact_plans: all exit subsets, each at all shared risk levels, are tried where there are at most so many.
+      accuracy_tolerance: share of test images by which a network may be less accurate and still be as accurate.
     """
 
     def __init__(
@@ -62,10 +85,11 @@ class Deployment:
         limits: Limits = NO_LIMITS,
         per_exit_thresholds: bool = False,
         exact_plans: int = EXACT_PLANS,
+        accuracy_tolerance: float = 0.005,
     ) -> None:
         self.space, self.device, self.genomes = space, device, genomes
         self._splits, self._policy, self._evaluate = splits, policy, evaluate
-        self._limits, self._per_exit = limits, per_exit_thresholds
+        self._limits, self._per_exit, self._tolerance = limits, per_exit_thresholds, accuracy_tolerance
         self._clocks = operating_points(device)
         self._decoded = [jax.tree.map(np.asarray, _decoded(space, jnp.asarray(g))) for g in genomes]
         slots = min(space.num_exits, MAX_EXACT_EXITS)
@@ -103,9 +127,12 @@ class Deployment:
             rows, within[policy] = self._reported(front, front_size)
             chosen += [self._choice(policy, front, row) for row in rows]
         levels = []
-        static = self._static()
+        static, static_dvfs = self._static(), join([self._clocked(b) for b in range(len(self.backbones))])
         for error in _level_errors(static):
-            picks = {"static": self._cheapest("ideal", static, error)}
+            picks = {
+                "static": self._cheapest("ideal", static, error),
+                "static_dvfs": self._cheapest("ideal", static_dvfs, error),
+            }
             for policy in POLICY_NAMES:
                 picks[f"{policy} exits"] = self._cheapest(policy, at_default[policy], error)
                 picks[f"{policy} exits_and_clocks"] = self._cheapest(policy, fronts[policy], error)
@@ -127,6 +154,17 @@ class Deployment:
         objectives = [self._performance("ideal", b, levels[b], self.default_point) for b in range(pool)]
         found = np.array([(p.error, p.latency_s, p.energy_j) for p in objectives], np.float32)
         return merge([Candidates(np.arange(pool), levels, point, found)])
+
+    def _clocked(self, backbone: int) -> Candidates:
+        """Returns a backbone without exits at all operating points that it may need."""
+        anatomy, exits = self.backbones[backbone], self.space.num_exits
+        points = anatomy.points[anatomy.points >= 0]
+        levels = np.zeros((len(points), exits), np.int32)
+        error = self._performance("ideal", backbone, levels[0], self.default_point).error
+        costs = (anatomy.costs.latency_s, anatomy.costs.energy_j)
+        latency, energy = (np.asarray(cost[: exits + 1, points], np.float64).sum(axis=0) for cost in costs)
+        found = np.stack([np.full(len(points), error), latency, energy], axis=1).astype(np.float32)
+        return Candidates(np.full(len(points), backbone), levels, points, found)
 
     def _cheapest(self, policy: str, found: Candidates, max_error: float) -> Choice:
         row = found.cheapest(max_error, limits=self._limits)
@@ -164,18 +202,36 @@ class Deployment:
         outcomes = self._evaluate(self.genomes[used], self._splits.test)
         test = {b: self._judge(b, found) for b, found in zip(used, outcomes, strict=True)}
         designs = tuple(self._design(choice, test[choice.backbone]) for choice in choices.designs)
-        built = []
-        for accuracy, picks in choices.levels:
-            found = {name: self._design(choice, test[choice.backbone]) for name, choice in picks.items()}
-            built.append(
-                Level(
-                    accuracy=accuracy,
-                    static=found["static"],
-                    exits={p: found[f"{p} exits"] for p in POLICY_NAMES},
-                    exits_and_clocks={p: found[f"{p} exits_and_clocks"] for p in POLICY_NAMES},
-                )
-            )
+        built = [self._level(choices.levels[: index + 1], test) for index in range(len(choices.levels))]
         return designs, tuple(built)
+
+    def _level(self, levels: list[tuple[float, dict[str, Choice]]], test: dict[int, Judged]) -> Level:
+        """The last of some levels, from the highest accuracy down."""
+        accuracy, picks = levels[-1]
+        found = {name: self._design(choice, test[choice.backbone]) for name, choice in picks.items()}
+
+        def versus(choice: Choice, policy: str) -> Versus:
+            return Versus(
+                *(_difference(test, (choice, policy), (picks[name], "ideal")) for name in ("static", "static_dvfs"))
+            )
+
+        shown = None
+        for higher, others in levels:
+            choice = others["deployable exits_and_clocks"]
+            against = versus(choice, "deployable")
+            if not against.is_shown(self._tolerance):
+                break
+            shown = AsAccurate(higher, self._design(choice, test[choice.backbone]), against)
+        policies = {name: "ideal" if name.startswith("static") else name.partition(" ")[0] for name in picks}
+        return Level(
+            accuracy=accuracy,
+            static=found["static"],
+            static_dvfs=found["static_dvfs"],
+            exits={p: found[f"{p} exits"] for p in POLICY_NAMES},
+            exits_and_clocks={p: found[f"{p} exits_and_clocks"] for p in POLICY_NAMES},
+            versus={name: versus(picks[name], policy) for name, policy in policies.items()},
+            as_accurate=shown,
+        )
 
     def _design(self, choice: Choice, test: Judged) -> Design:
         space, index = self.space, choice.backbone
@@ -183,7 +239,9 @@ class Deployment:
         members = choice.levels > 0
         block = np.cumsum(active)[space.first_exit :] - 1
         thresholds = self.thresholds[index][np.maximum(choice.levels - 1, 0), np.arange(space.num_exits)]
-        clocks = jax.tree.map(lambda hz: float(hz[choice.point]) / 1e6, self._clocks)
+        by_clocks = self._clocked(index)
+        best = int(by_clocks.point[by_clocks.cheapest(1.0, limits=self._limits)])
+        without = Choice("ideal", index, np.zeros_like(choice.levels), self.default_point, 0.0)
 
         def shares(judged: Judged) -> tuple[float, ...]:
             going_on = np.asarray(listed_plans(judged.deployable, jnp.asarray(choice.levels[None])).weights[0])
@@ -194,8 +252,8 @@ class Deployment:
         def performances(judged: Judged) -> dict[str, Performance]:
             return {p: self._performance(p, index, choice.levels, choice.point, judged) for p in POLICY_NAMES}
 
-        def static(judged: Judged) -> Performance:
-            return self._performance("ideal", index, np.zeros_like(choice.levels), self.default_point, judged)
+        def static(judged: Judged, point: int) -> Performance:
+            return self._performance("ideal", index, without.levels, point, judged)
 
         selection = self.selection[index]
         return Design(
@@ -204,20 +262,40 @@ class Deployment:
             backbone={name: value.tolist() for name, value in vars(backbone).items()},
             exits=tuple(int(i) for i in block[members]),
             thresholds=tuple(float(t) for t in thresholds[members]),
-            clocks_mhz={
-                "core": round(clocks.core_hz, 3),
-                "memory": round(clocks.memory_hz, 3),
-                "host": round(clocks.host_hz, 3),
-            },
+            clocks_mhz=self._clocks_mhz(choice.point),
             dissimilarity=float(mean_dissimilarity(jnp.asarray(self._correct[index]), jnp.asarray(members))),
             selection=performances(selection),
             test=performances(test),
-            static_selection=static(selection),
-            static_test=static(test),
+            static_selection=static(selection, self.default_point),
+            static_test=static(test, self.default_point),
+            static_dvfs_selection=static(selection, best),
+            static_dvfs_test=static(test, best),
+            static_dvfs_clocks_mhz=self._clocks_mhz(best),
+            differences={p: _difference({index: test}, (choice, p), (without, "ideal")) for p in POLICY_NAMES},
             selection_shares=shares(selection),
             test_shares=shares(test),
             excess=choice.excess,
         )
+
+    def _clocks_mhz(self, point: int) -> dict[str, float]:
+        return {name: round(float(getattr(self._clocks, f"{name}_hz")[point]) / 1e6, 3) for name in CLOCKS}
+
+
+def _difference(test: dict[int, Judged], first: tuple[Choice, str], second: tuple[Choice, str]) -> Difference:
+    """Compares two designs, each under a policy, on the test split; clocks make no difference."""
+    (a, policy), (b, other) = first, second
+    if a.backbone == b.backbone and np.array_equal(a.levels, b.levels) and (policy == other or not a.levels.any()):
+        return NO_DIFFERENCE
+    right, samples = _right(test[a.backbone], a.levels, policy)
+    others, _ = _right(test[b.backbone], b.levels, other)
+    gained, lost = (int(np.bitwise_count(words).sum()) for words in (right & ~others, others & ~right))
+    return accuracy_difference(gained, lost, images=samples)
+
+
+def _right(judged: Judged, levels: np.ndarray, policy: str) -> tuple[np.ndarray, int]:
+    """The samples that a plan gets right, uint32[W], and how many samples there are."""
+    plan, stops = np.minimum(levels, 1) if policy == "ideal" else levels, getattr(judged, policy)
+    return np.asarray(right_samples(stops, jnp.asarray(plan[None], jnp.int32)))[0], stops.samples
 
 
 @partial(jax.jit, static_argnames="space")

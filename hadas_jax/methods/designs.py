@@ -88,9 +88,14 @@ class Choices:
 
 def merge(parts: Sequence[Candidates]) -> Candidates:
     """Returns the candidates of all parts that no other one dominates, in the order of the parts."""
-    fields = ("backbone", "levels", "point", "objectives")
-    every = Candidates(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
+    every = join(parts)
     return every.take(non_dominated(every.objectives))
+
+
+def join(parts: Sequence[Candidates]) -> Candidates:
+    """Returns the candidates of all parts, in their order."""
+    fields = ("backbone", "levels", "point", "objectives")
+    return Candidates(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
 
 def excess_of(objectives: np.ndarray, limits: Limits) -> np.ndarray:

@@ -157,6 +157,23 @@ def listed_plans(stops: Stops, levels: jax.Array) -> SubsetStats:
     Returns:
       Stats of the M plans.
     """
+    right, stopped, going_on = _walked(stops, levels)
+    trunk = jnp.concatenate([going_on, (stops.samples - count_bits(stopped))[None]]).T.astype(jnp.float32)
+    trunk = trunk / stops.samples
+    return SubsetStats(
+        error=(stops.samples - count_bits(right)).astype(jnp.float32) / stops.samples,
+        weights=jnp.concatenate([trunk, trunk[:, :-1] * (levels > 0).astype(jnp.float32)], axis=1),
+    )
+
+
+@jax.jit
+def right_samples(stops: Stops, levels: jax.Array) -> jax.Array:
+    """Returns uint32[M, W]: bit sets of the samples that plans int32[M, E] get right, see `listed_plans`."""
+    return _walked(stops, levels)[0]
+
+
+def _walked(stops: Stops, levels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Who is right, uint32[M, W], who stops at an exit, uint32[M, W], and how many reach each exit, int32[E, M]."""
     nobody = jnp.zeros((len(levels), stops.correct.shape[1]), jnp.uint32)
 
     def step(carry: _Carry, exit: tuple[jax.Array, ...]) -> tuple[_Carry, jax.Array]:
@@ -167,13 +184,7 @@ def listed_plans(stops: Stops, levels: jax.Array) -> SubsetStats:
 
     exits: tuple[jax.Array, ...] = (levels.T, jnp.moveaxis(stops.stops, 1, 0), stops.correct[:-1])
     (stopped, won), going_on = jax.lax.scan(step, (nobody, nobody), exits)
-    right = count_bits(won | (stops.correct[-1][None] & ~stopped))
-    trunk = jnp.concatenate([going_on, (stops.samples - count_bits(stopped))[None]]).T.astype(jnp.float32)
-    trunk = trunk / stops.samples
-    return SubsetStats(
-        error=(stops.samples - right).astype(jnp.float32) / stops.samples,
-        weights=jnp.concatenate([trunk, trunk[:, :-1] * (levels > 0).astype(jnp.float32)], axis=1),
-    )
+    return won | (stops.correct[-1][None] & ~stopped), stopped, going_on
 
 
 def expected(stats: SubsetStats, cost: Cost, plan: int, point: int) -> tuple[float, float, float]:

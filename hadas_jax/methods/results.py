@@ -1,6 +1,8 @@
 """What a run finds, in plain Python values: designs, accuracy levels, and the files that hold them.
 
-Units: errors are shares of samples; latency in s, energy in J inside, ms and mJ in the files.
+A saving is told against the static network at the default clocks and against the static network at its best clocks,
+each beside the difference in accuracy from it on the test images.
+Units: errors and differences are shares of samples; latency in s, energy in J inside, ms and mJ in the files.
 """
 
 import csv
@@ -14,11 +16,13 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from hadas_jax.evaluation import Difference, least_images
 from hadas_jax.methods.limits import NO_LIMITS, Limits
 from hadas_jax.workdir import write_text
 
 POLICY_NAMES = ("ideal", "deployable")
-FORM = "hadas_jax.front/1"
+FORM = "hadas_jax.front/2"
+SHOWN, NOT_SHOWN = "as accurate", "not shown to be as accurate"
 
 # JSON has no infinity: null stands for it in files.
 Threshold = Annotated[
@@ -62,6 +66,10 @@ class Design:
       test: by policy.
       static_selection: without exits, at the default clocks.
       static_test: likewise.
+      static_dvfs_selection: without exits, at the best clocks: of those within the limits the ones of least energy.
+      static_dvfs_test: likewise.
+      static_dvfs_clocks_mhz: those clocks.
+      differences: by policy, in test accuracy from the network without exits.
       selection_shares: share of the selection samples that stop at each exit, and last at the classifier, when
         deployed.
       test_shares: likewise of the test samples.
@@ -80,9 +88,45 @@ class Design:
     test: dict[str, Performance]
     static_selection: Performance
     static_test: Performance
+    static_dvfs_selection: Performance
+    static_dvfs_test: Performance
+    static_dvfs_clocks_mhz: dict[str, float]
+    differences: dict[str, Difference]
     selection_shares: tuple[float, ...]
     test_shares: tuple[float, ...]
     excess: float = 0.0
+
+
+@dataclass(frozen=True)
+class Versus:
+    """Differences in test accuracy of a network from the static ones of its level.
+
+    Attributes:
+      static: from the one at the default clocks.
+      static_dvfs: from the one at the best clocks, which may have another backbone.
+    """
+
+    static: Difference
+    static_dvfs: Difference
+
+    def is_shown(self, tolerance: float) -> bool:
+        """Whether the network is shown to be as accurate as both."""
+        return self.static.is_shown(tolerance) and self.static_dvfs.is_shown(tolerance)
+
+
+@dataclass(frozen=True)
+class AsAccurate:
+    """A dynamic network that is shown to be as accurate as the static ones of a level.
+
+    Attributes:
+      accuracy: the level whose cheapest deployable network with exits and clocks it is.
+      design: the network.
+      versus: the static networks of the level that it is shown for.
+    """
+
+    accuracy: float
+    design: Design
+    versus: Versus
 
 
 @dataclass(frozen=True)
@@ -92,14 +136,60 @@ class Level:
     Attributes:
       accuracy: the level, on the selection samples.
       static: the best static network, at the default clocks.
+      static_dvfs: the best static network with clocks.
       exits: by policy, the best with exits at the default clocks.
       exits_and_clocks: by policy, the best with exits and clocks.
+      versus: by name ("static", "static_dvfs", "ideal exits", "deployable exits_and_clocks", ...), how networks differ
+        from the static ones.
+      as_accurate: the cheapest deployable network of this level or a higher one that is shown to be as accurate as the
+        static ones, see `hadas_jax.methods.deploy`; None: none is.
     """
 
     accuracy: float
     static: Design
+    static_dvfs: Design
     exits: dict[str, Design]
     exits_and_clocks: dict[str, Design]
+    versus: dict[str, Versus]
+    as_accurate: AsAccurate | None
+
+    def rows(self) -> list["LevelRow"]:
+        """Returns the networks in the order of tables."""
+        rows = [
+            LevelRow("static", "", self.static, self.static.static_test, self.versus["static"]),
+            LevelRow("static + DVFS", "", self.static_dvfs, self.static_dvfs.test["ideal"], self.versus["static_dvfs"]),
+        ]
+        for policy in POLICY_NAMES:
+            for variant, name, designs in (
+                ("exits", "exits", self.exits),
+                ("exits + clocks", "exits_and_clocks", self.exits_and_clocks),
+            ):
+                design = designs[policy]
+                rows.append(LevelRow(variant, policy, design, design.test[policy], self.versus[f"{policy} {name}"]))
+        if self.as_accurate is not None:
+            design = self.as_accurate.design
+            found = design.test["deployable"]
+            rows.append(LevelRow(SHOWN, "deployable", design, found, self.as_accurate.versus))
+        return rows
+
+
+@dataclass(frozen=True)
+class LevelRow:
+    """One network of a level.
+
+    Attributes:
+      network: `static`, `static + DVFS`, `exits`, `exits + clocks` or `as accurate`.
+      policy: empty without exits.
+      design: the network.
+      test: what it does on the test split.
+      versus: the static networks.
+    """
+
+    network: str
+    policy: str
+    design: Design
+    test: Performance
+    versus: Versus
 
 
 @dataclass(frozen=True)
@@ -115,6 +205,8 @@ class Result:
       candidates: backbone, exits and clocks together, judged in the search.
       limits: of the search.
       within_limits: by policy, whether the designs of its front keep the limits on the selection samples.
+      test_images: in the test split.
+      accuracy_tolerance: share of images by which a network may be less accurate and still count as as accurate.
     """
 
     designs: tuple[Design, ...]
@@ -123,12 +215,24 @@ class Result:
     smallest_test_accuracy: float
     backbones: int
     candidates: int
+    test_images: int
+    accuracy_tolerance: float
     limits: Limits = NO_LIMITS
     within_limits: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(POLICY_NAMES, True))
 
     def front(self, policy: str) -> list[Design]:
         """Returns the designs of one policy's front."""
         return [design for design in self.designs if design.found_by == policy]
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether the test split is large enough to show two networks that never differ as equally accurate."""
+        least = least_images(self.accuracy_tolerance)
+        return least is not None and self.test_images >= least
+
+    def verdict(self, difference: Difference) -> str:
+        """Returns in words whether a network is shown to be as accurate as another one."""
+        return SHOWN if difference.is_shown(self.accuracy_tolerance) else NOT_SHOWN
 
 
 def write_result(result: Result, directory: Path, *, context: dict[str, Any]) -> None:
@@ -139,36 +243,40 @@ def write_result(result: Result, directory: Path, *, context: dict[str, Any]) ->
       directory: the work directory.
       context: settings and versions, stored in front.json.
     """
-    rows = [_row(design) for design in result.designs]
+    rows = [_row(result, design) for design in result.designs]
     write_text(directory / "front.csv", _csv(rows))
-    write_text(directory / "levels.csv", _csv([row for level in result.levels for row in level_rows(level)]))
+    write_text(directory / "levels.csv", _csv(level_rows(result)))
     content = {"form": FORM, **context, **asdict(result)}
     write_text(directory / "front.json", json.dumps(_plain(content), indent=1) + "\n")
 
 
-def level_rows(level: Level) -> list[dict[str, Any]]:
-    """Returns one row for each variant and policy of a level, on the test split."""
-    static = level.static.static_test
-    rows = [_level_row(level.accuracy, "static", "", static, static)]
-    for policy in POLICY_NAMES:
-        for variant, designs in (("exits", level.exits), ("exits + clocks", level.exits_and_clocks)):
-            rows.append(_level_row(level.accuracy, variant, policy, designs[policy].test[policy], static))
-    return rows
+def level_rows(result: Result) -> list[dict[str, Any]]:
+    """Returns one row for each network of each level, on the test split."""
+    return [_level_row(result, level, row) for level in result.levels for row in level.rows()]
 
 
-def _level_row(accuracy: float, variant: str, policy: str, found: Performance, static: Performance) -> dict[str, Any]:
+def _level_row(result: Result, level: Level, row: LevelRow) -> dict[str, Any]:
+    found, by_clocks = row.test, level.static_dvfs.test["ideal"]
     return {
-        "selection_accuracy_level": accuracy,
-        "network": variant,
-        "policy": policy,
+        "selection_accuracy_level": level.accuracy,
+        "network": row.network,
+        "policy": row.policy,
         "test_accuracy": found.accuracy,
         "latency_ms": found.latency_s * 1e3,
         "energy_mj": found.energy_j * 1e3,
-        "energy_saving": found.saving(static),
+        "energy_saving": found.saving(level.static.static_test),
+        "energy_saving_dvfs": found.saving(by_clocks),
+        **_difference("accuracy_difference", row.versus.static),
+        **_difference("accuracy_difference_dvfs", row.versus.static_dvfs),
+        "verdict": "" if row.network == "static" else result.verdict(row.versus.static),
     }
 
 
-def _row(design: Design) -> dict[str, Any]:
+def _difference(name: str, found: Difference) -> dict[str, float]:
+    return {name: found.difference, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _row(result: Result, design: Design) -> dict[str, Any]:
     row: dict[str, Any] = {"found_by": design.found_by, "genome": _words(design.genome)}
     row |= {name: _words(value) for name, value in design.backbone.items()}
     row |= {"exits": _words(design.exits), "thresholds": _words(design.thresholds)}
@@ -184,6 +292,16 @@ def _row(design: Design) -> dict[str, Any]:
     row["selection_shares"] = _words(design.selection_shares)
     row["test_shares"] = _words(design.test_shares)
     row["excess"] = design.excess
+    for name, found in (("selection", design.static_dvfs_selection), ("test", design.static_dvfs_test)):
+        row[f"static_dvfs_{name}_latency_ms"] = found.latency_s * 1e3
+        row[f"static_dvfs_{name}_energy_mj"] = found.energy_j * 1e3
+    row |= {f"static_dvfs_{name}_mhz": value for name, value in design.static_dvfs_clocks_mhz.items()}
+    for policy in POLICY_NAMES:
+        test, difference = design.test[policy], design.differences[policy]
+        row[f"{policy}_energy_saving"] = test.saving(design.static_test)
+        row[f"{policy}_energy_saving_dvfs"] = test.saving(design.static_dvfs_test)
+        row |= _difference(f"{policy}_accuracy_difference", difference)
+        row[f"{policy}_verdict"] = result.verdict(difference)
     return row
 
 

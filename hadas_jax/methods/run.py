@@ -187,6 +187,7 @@ class Run:
             key=jax.random.fold_in(self._search_key, settings.generations),
             limits=settings.limits,
             per_exit_thresholds=settings.per_exit_thresholds,
+            accuracy_tolerance=settings.accuracy_tolerance,
         )
         choices = deployment.choices(settings.front_size)
         progress.update(1, {"backbones": float(len(genomes)), "designs": float(len(choices.designs))})
@@ -202,6 +203,8 @@ class Run:
             smallest_test_accuracy=smallest,
             backbones=int(archive.size),
             candidates=int(np.sum(archive.versions, dtype=np.int64)),
+            test_images=self.splits.test.count,
+            accuracy_tolerance=settings.accuracy_tolerance,
             limits=settings.limits,
             within_limits=choices.within,
         )

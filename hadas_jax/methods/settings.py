@@ -68,6 +68,9 @@ class Settings(TrainingSettings):
     whatever device, judge only what is not there yet."""
     front_size: int = 64
     """Designs to report of each front."""
+    accuracy_tolerance: float = 0.005
+    """Share of test images by which a network may be less accurate than the static one and still count as as accurate:
+    the 95 % interval of the difference has to stay above its negative."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +87,7 @@ class Settings(TrainingSettings):
         if not is_strategy(self.strategy):
             raise ValueError(f"--strategy: expected one of {', '.join(strategy_names())}, got {self.strategy!r}")
         check_number("gamma", self.gamma, float, lowest=0)
+        check_number("accuracy_tolerance", self.accuracy_tolerance, float, lowest=0, highest=1)
         check_number("gradient_seeds", self.gradient_seeds, int, lowest=0, highest=SurrogateProposer.population)
         if not isinstance(self.warm_start, tuple) or not all(isinstance(name, str) for name in self.warm_start):
             raise ValueError(f"--warm-start: expected names or files, got {self.warm_start!r}")

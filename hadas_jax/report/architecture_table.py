@@ -1,6 +1,7 @@
 """A selected network as tables: its blocks with the exits between them, and what happens at each exit."""
 
 import numpy as np
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 
@@ -8,6 +9,7 @@ from hadas_jax.deploy.architecture import Architecture, OnSplit
 from hadas_jax.deploy.exit_usage import ExitUsage
 from hadas_jax.deploy.outline import outline
 from hadas_jax.methods.results import Performance
+from hadas_jax.report.table import saving_text
 
 
 def print_architecture(architecture: Architecture, usage: ExitUsage, console: Console) -> None:
@@ -30,6 +32,9 @@ def print_architecture(architecture: Architecture, usage: ExitUsage, console: Co
     console.print(_blocks_table(architecture))
     console.print(exits_table(architecture, usage))
     console.print(_performance_table(architecture))
+    test = architecture.test
+    text = saving_text(test.deployable, test.static, test.static_dvfs, difference=test.difference)
+    console.print(text, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _blocks_table(architecture: Architecture) -> Table:
@@ -79,17 +84,22 @@ def exits_table(architecture: Architecture, usage: ExitUsage) -> Table:
 
 
 def _performance_table(architecture: Architecture) -> Table:
-    table = Table(title="Per sample", title_style="bold")
+    table = Table(title="Per sample", title_style="bold", box=HORIZONTALS, padding=(0, 1, 0, 0))
     table.add_column("samples")
-    table.add_column("network")
-    for heading in ("accuracy", "latency\nms", "energy\nmJ", "energy\nsaved"):
+    table.add_column("network", no_wrap=True)
+    for heading in ("accuracy", "latency\nms", "energy\nmJ", "saved\nagainst\nstatic", "saved\nagainst\n+ DVFS"):
         table.add_column(heading, justify="right")
     for name in ("selection", "test"):
         split: OnSplit = getattr(architecture, name)
-        for kind in ("deployable", "ideal", "static"):
-            found: Performance = getattr(split, kind)
+        for kind in ("deployable", "ideal", "static", "static_dvfs"):
+            found: Performance | None = getattr(split, kind)
+            if found is None:
+                continue
             saved = "" if kind == "static" else f"{found.saving(split.static):.0%}"
+            dynamic = kind in ("deployable", "ideal")
+            by_clocks = f"{found.saving(split.static_dvfs):.0%}" if split.static_dvfs and dynamic else ""
             shown = (f"{found.accuracy:.2%}", f"{found.latency_s * 1e3:.3g}", f"{found.energy_j * 1e3:.3g}")
-            table.add_row(name if kind == "deployable" else "", kind, *shown, saved)
+            row = (name if kind == "deployable" else "", kind.replace("_dvfs", " + DVFS"))
+            table.add_row(*row, *shown, saved, by_clocks)
         table.add_section()
     return table

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.deploy.select import Selection
 from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.results import Design, Performance
+from hadas_jax.report.table import saving_text
 
 _LIMITS = {
     "max_latency_ms": "latency ≤ {:g} ms",
@@ -30,6 +32,11 @@ def print_selection(
       console: to print on.
     """
     console.print(_designs_table(designs, selection, policy))
+    chosen = designs[selection.chosen]
+    text = saving_text(
+        chosen.test[policy], chosen.static_test, chosen.static_dvfs_test, difference=chosen.differences[policy]
+    )
+    console.print(text, highlight=False, soft_wrap=not console.is_terminal)
     if selection.without:
         console.print(_limits_table(designs, selection, limits, policy))
 
@@ -41,7 +48,8 @@ def limit_text(name: str, limits: Limits) -> str:
 
 
 def _designs_table(designs: Sequence[Design], selection: Selection, policy: str) -> Table:
-    table = Table(title=f"Per sample, {policy} policy; chosen on the selection samples", title_style="bold")
+    title = f"Per sample, {policy} policy; chosen on the selection samples"
+    table = Table(title=title, title_style="bold", box=HORIZONTALS, padding=(0, 1, 0, 0))
     table.add_column("design", min_width=len("backbone"))
     for name in ("accuracy", "latency\nms", "energy\nmJ", "test\naccuracy", "test\nenergy\nmJ", "exits\nafter"):
         table.add_column(name, justify="right", no_wrap=name != "exits\nafter")
@@ -56,10 +64,14 @@ def _designs_table(designs: Sequence[Design], selection: Selection, policy: str)
         shown = (*_cells(design.selection[policy]), f"{test.accuracy:.2%}", f"{test.energy_j * 1e3:.3g}", exits, clocks)
         table.add_row(name, *shown, style="bold" if row == selection.chosen else None)
     chosen = designs[selection.chosen]
-    static = chosen.static_test
     table.add_section()
-    cells = (*_cells(chosen.static_selection), f"{static.accuracy:.2%}", f"{static.energy_j * 1e3:.3g}")
-    table.add_row("its static backbone", *cells, "none", "highest")
+    by_clocks = " ".join(f"{clock:.5g}" for clock in chosen.static_dvfs_clocks_mhz.values())
+    for name, selection_of, test, clocks in (
+        ("its static backbone", chosen.static_selection, chosen.static_test, "highest"),
+        ("static + DVFS", chosen.static_dvfs_selection, chosen.static_dvfs_test, by_clocks),
+    ):
+        cells = (*_cells(selection_of), f"{test.accuracy:.2%}", f"{test.energy_j * 1e3:.3g}")
+        table.add_row(name, *cells, "none", clocks)
     return table
 
 

@@ -1,51 +1,105 @@
 """The end of a run in words: what exits and clocks save at a few accuracy levels, and whether limits are kept."""
 
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 
+from hadas_jax.evaluation import NO_DIFFERENCE, Difference, least_images
 from hadas_jax.methods.limits import Limits
-from hadas_jax.methods.results import POLICY_NAMES, Design, Level, Performance, Result
+from hadas_jax.methods.results import NOT_SHOWN, POLICY_NAMES, SHOWN, Level, LevelRow, Performance, Result
+
+_NOT = "?"  # behind the difference of a network that is not shown to be as accurate
+
+_NAMES = {
+    ("exits", "ideal"): "exits, ideal",
+    ("exits + clocks", "ideal"): "+ DVFS, ideal",
+    ("exits", "deployable"): "exits",
+    ("exits + clocks", "deployable"): "exits + DVFS",
+}
 
 
 def levels_table(result: Result) -> Table:
-    """Returns a table of the levels, measured on the test split.
+    """Returns a table of the levels, measured on the test split, that fits 80 columns; `legend` explains it.
 
-    The ideal mapping stops every sample at the first exit that is right: an upper bound that needs labels. The
-    deployable policy compares a score with thresholds. Where the search had limits, the last column tells by how much
-    a network exceeds them on the samples that it was chosen on.
+    Where the search had limits, a network that exceeds them on the samples that it was chosen on says by how much.
     """
-    table = Table(title="Per sample on the test split; networks chosen on other samples", title_style="bold")
-    table.add_column("chosen\nat ≥", justify="right")
-    table.add_column("network")
-    table.add_column("policy", no_wrap=True)
-    for name in ("test\naccuracy", "latency\nms", "energy\nmJ", "energy\nsaved"):
+    title = "Per sample on the test split; networks chosen on other samples"
+    table = Table(title=title, title_style="bold", box=HORIZONTALS, padding=(0, 1, 0, 0))
+    table.add_column("chosen at\naccuracy")
+    headings = ("right\non\ntest", "latency\nms", "energy\nmJ", "saved\nagainst\nstatic", "saved\nagainst\n+ DVFS")
+    for name in headings:
         table.add_column(name, justify="right", no_wrap=True)
-    if result.limits.any:
-        table.add_column("over\nlimit", justify="right")
+    table.add_column("against static,\nin points\n[95% interval]", justify="right", min_width=19)
     for level in result.levels:
-        for index, row in enumerate(_rows(level)):
-            shown = row if result.limits.any else row[:-1]
-            table.add_row(f"{level.accuracy:.1%}" if index == 0 else "", *shown)
+        table.add_row(f"≥ {level.accuracy:.1%}", style="bold")
+        for row in level.rows():
+            table.add_row(*_cells(result, level, row))
+        if level.as_accurate is None:
+            table.add_row(SHOWN, *[""] * len(headings), "none is shown" if result.can_tell else "too few to tell")
         table.add_section()
     return table
 
 
-def _rows(level: Level) -> list[tuple[str, ...]]:
-    static = level.static.static_test
-    rows: list[tuple[str, ...]] = [("static", "", *_cells(static), "", _excess(level.static))]
-    for name, designs in (("+ exits", level.exits), ("+ exits + DVFS", level.exits_and_clocks)):
-        for policy in POLICY_NAMES:
-            found = designs[policy].test[policy]
-            rows.append((name, policy, *_cells(found), f"{found.saving(static):.0%}", _excess(designs[policy])))
-    return rows
+def legend(result: Result) -> list[str]:
+    """Returns what the marks of `levels_table` mean, a sentence or two each."""
+    points = f"{100 * result.accuracy_tolerance:g} points"
+    within = " within the limits" if result.limits.any else ""
+    lines = [
+        f"{_NOT}: {NOT_SHOWN}: the interval reaches more than {points} below zero.",
+        "ideal: samples stop at the first exit that is right, an upper bound that needs labels; otherwise thresholds "
+        f"decide. + DVFS: at the best clocks{within} instead of the highest.",
+        f"{SHOWN}: the cheapest network with exits and DVFS, of this level or a higher one, that is less accurate than "
+        f"both static networks by at most {points} with 95% confidence.",
+    ]
+    if not result.can_tell:
+        least = least_images(result.accuracy_tolerance)
+        needed = "no number of images shows that" if least is None else f"it takes {least:,}"
+        lines.append(
+            f"{result.test_images:,} test images are too few to tell whether networks are as accurate: even for two "
+            f"that never differ {needed}."
+        )
+    return lines
 
 
-def _excess(design: Design) -> str:
-    return f"{design.excess:.1%}" if design.excess > 0 else ""
+def _cells(result: Result, level: Level, row: LevelRow) -> tuple[str, ...]:
+    found, difference = row.test, row.versus.static
+    name = _NAMES.get((row.network, row.policy), row.network)
+    over = f"\n{row.design.excess:.1%} over" if row.design.excess > 0 else ""
+    shown = (f"{found.accuracy:.1%}", f"{found.latency_s * 1e3:.3f}", f"{found.energy_j * 1e3:.2f}")
+    if row.network == "static":
+        return (name + over, *shown)
+    mark = "" if difference.is_shown(result.accuracy_tolerance) else f" {_NOT}"
+    by_clocks = "" if row.network == "static + DVFS" else f"{found.saving(level.static_dvfs.test['ideal']):.0%}"
+    saved = (f"{found.saving(level.static.static_test):.0%}", by_clocks)
+    return (name + over, *shown, *saved, difference_text(difference) + mark)
 
 
-def _cells(found: Performance) -> tuple[str, str, str]:
-    return f"{found.accuracy:.1%}", f"{found.latency_s * 1e3:.3f}", f"{found.energy_j * 1e3:.2f}"
+def difference_text(found: Difference) -> str:
+    """Returns a difference in test accuracy and its interval, in points; `the same` for a network against itself."""
+    if found == NO_DIFFERENCE:
+        return "the same"
+    return f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def saving_text(
+    found: Performance, static: Performance, static_dvfs: Performance | None, *, difference: Difference | None
+) -> str:
+    """Returns what a network saves on the test split against its backbone without exits, in one sentence.
+
+    Args:
+      found: of the network.
+      static: of its backbone without exits at the highest clocks.
+      static_dvfs: likewise at its best clocks; None: unknown.
+      difference: in accuracy from its backbone without exits; None: unknown.
+    """
+    by_clocks = "" if static_dvfs is None else f", {found.saving(static_dvfs):.0%} at its best clocks"
+    beside = (
+        "" if difference is None else f"; accuracy against it, in points [95% interval]: {difference_text(difference)}"
+    )
+    return (
+        f"On the test split the network saves {found.saving(static):.0%} of the energy of its backbone without exits "
+        f"at the highest clocks{by_clocks}{beside}."
+    )
 
 
 def limits_text(result: Result) -> list[str]:
@@ -88,9 +142,9 @@ def _beyond(found: Performance, limits: Limits) -> str:
 
 
 def print_result(result: Result, console: Console) -> None:
-    """Prints the table, whether the limits are kept, and what was searched."""
+    """Prints the table with its legend, whether the limits are kept, and what was searched."""
     console.print(levels_table(result))
-    for line in limits_text(result):
+    for line in (*legend(result), *limits_text(result)):
         console.print(line, highlight=False, soft_wrap=not console.is_terminal)
     fronts = ", ".join(f"{len(result.front(policy))} {policy}" for policy in POLICY_NAMES)
     console.print(

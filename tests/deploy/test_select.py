@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from levels import level
 
 from hadas_jax.deploy.select import NEIGHBOURS, PREFERENCES, candidates, excess, merit, objectives, select
-from hadas_jax.methods import Design, Level, Limits, Performance, Result
+from hadas_jax.evaluation import NO_DIFFERENCE
+from hadas_jax.methods import Design, Limits, Performance, Result
 
 LIMITS = tuple(field.name for field in dataclasses.fields(Limits))
 
@@ -130,6 +132,10 @@ def design(found_by, error, latency_ms, energy_mj):
         test={"ideal": found, "deployable": found},
         static_selection=found,
         static_test=found,
+        static_dvfs_selection=found,
+        static_dvfs_test=found,
+        static_dvfs_clocks_mhz={"core": 1.0, "memory": 1.0, "host": 1.0},
+        differences=dict.fromkeys(("ideal", "deployable"), NO_DIFFERENCE),
         selection_shares=(1.0,),
         test_shares=(1.0,),
     )
@@ -142,11 +148,13 @@ def test_candidates_are_the_front_and_the_best_of_each_level_without_equals_and_
     picks = {"ideal": ideal, "deployable": of_level}
     result = Result(
         designs=(ideal, cheap, equal, dominated, good),
-        levels=(Level(accuracy=0.8, static=good, exits=picks, exits_and_clocks=picks),),
+        levels=(level(0.8, good, exits=picks, clocks=picks),),
         largest_test_accuracy=0.9,
         smallest_test_accuracy=0.8,
         backbones=1,
         candidates=1,
+        test_images=10,
+        accuracy_tolerance=0.005,
     )
     assert candidates(result, "deployable") == (cheap, good, of_level)
     assert candidates(result, "ideal") == (ideal,)

@@ -88,7 +88,7 @@ def test_where_nothing_keeps_the_limits_the_nearest_is_shown(workdir, capsys):
         ("select run --prefer luck", "--prefer"),
         ("select run -o none/a.json", "expected a folder that exists"),
         ("show run", "run/architecture.json: expected an ARCH.json as hadas select writes, got none; hadas select"),
-        ("show run/front.json", "expected form hadas_jax.architecture/1, got 'hadas_jax.front/1'"),
+        ("show run/front.json", "expected form hadas_jax.architecture/1, got 'hadas_jax.front/2'"),
         ("operating-points run --deadlines-ms 0", "--deadlines-ms: expected a number above 0, got 0"),
         ("operating-points run --power-caps-w -1", "--power-caps-w"),
         ("runs none", "none: expected a work directory or a folder of them, got none"),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.evaluation import Outcomes
-from hadas_jax.methods import Limits, plan_fronts
+from hadas_jax.evaluation import NO_DIFFERENCE, Difference, Outcomes, accuracy_difference
+from hadas_jax.methods import Limits, deploy, plan_fronts
 from hadas_jax.methods.archive import empty_archive
 from hadas_jax.methods.deploy import EXACT_PLANS, Deployment
 from hadas_jax.methods.designs import Candidates, spread
@@ -60,6 +60,11 @@ def make(device):
 def genomes(space):
     drawn = np.random.default_rng(0).integers(0, space.codec.cardinalities, (3, len(space.codec.cardinalities)))
     return np.unique(np.concatenate([drawn, space.largest_genome[None]]).astype(np.int32), axis=0)
+
+
+@pytest.fixture(scope="module")
+def every_genome(space):
+    return np.array(list(itertools.product(*map(range, space.codec.cardinalities))), np.int32)
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +207,116 @@ def test_levels_take_the_cheapest_network_that_is_good_enough(deployment):
             assert found.error <= 1 - accuracy + 1e-6
             assert found.energy_j == pytest.approx(candidates[enough, 2].min(), rel=1e-5)
         assert picks["deployable exits"].point == deployment.default_point
+
+
+@pytest.mark.parametrize("share", [None, 1.0, 1e-3])
+def test_static_networks_run_at_the_cheapest_clocks_of_all_within_the_limits(make, space, genomes, deployment, share):
+    """A limit that all points of the slowest backbones keep at the highest clocks, one that none keeps, and none."""
+    exits, backbones = space.num_exits, deployment.backbones
+    latency, energy = (
+        np.stack([np.asarray(getattr(b.costs, name)[: exits + 1], np.float64).sum(axis=0) for b in backbones])
+        for name in ("latency_s", "energy_j")
+    )
+    limits = NO_LIMITS if share is None else Limits(max_latency_ms=1e3 * share * float(latency[:, -1].max()))
+    found = make(space, genomes, limits=limits)
+    excess = np.maximum(latency / limits.objectives[1] - 1, 0) if limits.any else np.zeros_like(latency)
+    none = np.zeros(exits, np.int32)
+    errors = np.array([found._performance("ideal", b, none, 0).error for b in range(len(backbones))])
+    choices = found.choices(4)
+    for accuracy, picks in choices.levels:
+        enough = np.flatnonzero(errors <= 1 - accuracy + 1e-6)
+        assert picks["static_dvfs"].excess == pytest.approx(excess[enough].min(), rel=1e-4, abs=1e-6)
+        least = energy[enough][excess[enough] <= excess[enough].min() + 1e-6].min()
+        chosen = picks["static_dvfs"]
+        assert not chosen.levels.any()
+        assert energy[chosen.backbone, chosen.point] == pytest.approx(least, rel=1e-6)
+    designs, levels = found.measure(choices)
+    rows = {tuple(genome.tolist()): row for row, genome in enumerate(found.genomes)}
+    for design in designs:
+        row = rows[design.genome]
+        within = excess[row] <= excess[row].min() + 1e-6
+        assert design.static_dvfs_test.energy_j == pytest.approx(energy[row][within].min(), rel=1e-6)
+        assert design.static_dvfs_test.error == design.static_test.error
+    for level in levels:
+        by_clocks = level.static_dvfs
+        assert by_clocks.test["ideal"] == by_clocks.test["deployable"] == by_clocks.static_dvfs_test
+        assert by_clocks.clocks_mhz == by_clocks.static_dvfs_clocks_mhz
+
+
+def test_differences_in_accuracy_count_the_test_samples_that_only_one_network_gets_right(make, space, genomes):
+    found = make(space, genomes)
+    choices = found.choices(8)
+    designs, levels = found.measure(choices)
+    every = choices.designs + [choice for _, picks in choices.levels for choice in picks.values()]
+    used = sorted({choice.backbone for choice in every})
+    test = {b: _outcomes(space.num_exits, 2 * len(genomes) + k) for k, b in enumerate(used)}
+
+    def right(choice, policy):
+        outcomes, correct = test[choice.backbone], test[choice.backbone].correct[-1].copy()
+        stopped = np.zeros(SAMPLES, bool)
+        for exit in np.flatnonzero(choice.levels):
+            threshold = found.thresholds[choice.backbone][choice.levels[exit] - 1, exit]
+            stops = outcomes.correct[exit] if policy == "ideal" else outcomes.confidence[exit] >= threshold
+            correct = np.where(stops & ~stopped, outcomes.correct[exit], correct)
+            stopped |= stops
+        return correct
+
+    def difference(a, b):
+        return accuracy_difference(int((a & ~b).sum()), int((b & ~a).sum()), images=SAMPLES)
+
+    for choice, design in zip(choices.designs, designs, strict=True):
+        static = test[choice.backbone].correct[-1]
+        for policy in ("ideal", "deployable"):
+            if choice.levels.any():
+                assert design.differences[policy] == difference(right(choice, policy), static)
+    for (_, picks), level in zip(choices.levels, levels, strict=True):
+        assert level.versus["static"].static == NO_DIFFERENCE
+        for policy in ("ideal", "deployable"):
+            choice = picks[f"{policy} exits_and_clocks"]
+            wanted = [
+                difference(right(choice, policy), right(picks[name], "ideal"))
+                if choice.levels.any() or choice.backbone != picks[name].backbone
+                else NO_DIFFERENCE
+                for name in ("static", "static_dvfs")
+            ]
+            versus = level.versus[f"{policy} exits_and_clocks"]
+            assert [versus.static, versus.static_dvfs] == wanted
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.03, 0.06, 1.0])
+def test_what_is_shown_to_be_as_accurate_is_the_last_of_an_unbroken_row_from_the_highest_level_down(
+    make, space, every_genome, tolerance
+):
+    found = make(space, every_genome, accuracy_tolerance=tolerance)
+    _, levels = found.measure(found.choices(4))
+    assert len(levels) > 1
+    for index, level in enumerate(levels):
+        own = level.versus["deployable exits_and_clocks"]
+        if level.as_accurate is None:
+            assert index or not own.is_shown(tolerance)
+            continue
+        assert level.as_accurate.versus.is_shown(tolerance)
+        assert level.as_accurate.accuracy >= level.accuracy
+        higher = {each.accuracy: each.exits_and_clocks["deployable"] for each in levels[: index + 1]}
+        assert level.as_accurate.design == higher[level.as_accurate.accuracy]
+    if tolerance == 1.0:
+        assert [level.as_accurate.accuracy for level in levels] == [level.accuracy for level in levels]
+
+
+def test_a_network_that_passes_below_one_that_fails_is_not_said_to_be_as_accurate(
+    monkeypatch, make, space, every_genome
+):
+    found, fails = make(space, every_genome, accuracy_tolerance=0.01), Difference(-0.5, -0.6, -0.4)
+    choices = found.choices(4)
+    highest = choices.levels[0][1]["deployable exits_and_clocks"]
+    passes = Difference(0.0, -0.001, 0.001)
+
+    def difference(test, first, second):
+        same = (first[0].backbone, first[0].point) == (highest.backbone, highest.point)
+        return fails if same and first[1] == "deployable" else passes
+
+    monkeypatch.setattr(deploy, "_difference", difference)
+    assert [level.as_accurate for level in found.measure(choices)[1]] == [None] * len(choices.levels)
 
 
 def test_measured_designs_name_their_exits_thresholds_and_shares(deployment, space):

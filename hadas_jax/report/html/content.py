@@ -18,6 +18,7 @@ from hadas_jax.report.html.clock_curves import clock_curves, clock_grid_mhz
 from hadas_jax.report.html.darts_networks import darts_network
 from hadas_jax.report.html.designs import level_rows, network_rows
 from hadas_jax.report.html.record import RunRecord
+from hadas_jax.report.table import legend
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.trained import read_description
 from hadas_jax.workdir import SUPERNET
@@ -36,8 +37,9 @@ def report_content(records: Sequence[RunRecord], *, made: datetime) -> dict[str,
 
     Returns:
       `made` and `runs`, each with its name, kind, settings and versions, `networks` (see `network_rows`, each with its
-      `clock_curves` where the device model can give them), `levels`, `clock_grid`, `curves` (steps and values by stage
-      and metric), `exits`, `darts` (a `darts_network` or None), `facts` in words, and `notes` on what is missing.
+      `clock_curves` where the device model can give them), `levels` with their `legend` in words, `clock_grid`,
+      `curves` (steps and values by stage and metric), `exits`, `darts` (a `darts_network` or None), `facts` in words,
+      and `notes` on what is missing.
 
     Raises:
       ValueError: there are none, more than `MOST_RUNS`, or one twice.
@@ -93,10 +95,12 @@ def _run(record: RunRecord, name: str) -> dict[str, Any]:
         "exits": _exit_curves(record.exits),
         "darts": _darts(record),
         "facts": _facts(record),
+        "legend": [],
         "notes": [],
     }
     if record.result is not None:
         run["networks"], run["levels"] = network_rows(record.result), level_rows(record.result)
+        run["legend"] = legend(record.result)
         try:
             _add_clock_curves(run, record)
         except (ValueError, OSError) as error:

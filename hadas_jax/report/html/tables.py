@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hadas_jax.report.html.darts_networks import NETWORK_VALUES
-from hadas_jax.report.html.designs import FIGURES
+from hadas_jax.report.html.designs import COSTS, FIGURES
 from hadas_jax.workdir import write_text
 
 Rows = list[dict[str, Any]]
@@ -71,10 +71,12 @@ def _networks(run: dict[str, Any]) -> Rows:
     rows = []
     for network in run["networks"]:
         row = {"run": run["name"], "kind": network["kind"], "policy": network["policy"]}
-        row |= {name: network[name] for name in FIGURES}
+        row |= {name: network[name] for name in (*FIGURES, "accuracy_low", "accuracy_high")}
         row |= network["backbone"] | {"blocks": sum(network["backbone"]["depth"])}
         row |= {name: network[name] for name in ("exits", "thresholds", "shares", "dissimilarity", "excess", "genome")}
-        rows.append(row | {f"{name}_mhz": mhz for name, mhz in network["clocks"].items()})
+        row |= {f"{name}_mhz": mhz for name, mhz in network["clocks"].items()}
+        row |= {f"{part}_{cost}": network[part][cost] for part in ("joined", "holds") for cost in COSTS}
+        rows.append(row | network["against"])
     return rows
 
 

@@ -4,8 +4,10 @@ from datetime import datetime
 
 import numpy as np
 import pytest
+from levels import level
 
-from hadas_jax.methods import Design, Level, Performance, Result
+from hadas_jax.evaluation import accuracy_difference
+from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.eh_dnas.result import FoundNetwork
 from hadas_jax.methods.retrain_result import RetrainedNetwork
 from hadas_jax.report.html import RunRecord, report_content
@@ -39,6 +41,13 @@ def design(found_by, energy, *, exits=(2, 3), accuracy=0.9):
         },
         static_selection=performance(0.08, 5.0, 8.0),
         static_test=performance(0.09, 5.0, 8.0),
+        static_dvfs_selection=performance(0.08, 6.0, 6.0),
+        static_dvfs_test=performance(0.09, 6.0, 6.0),
+        static_dvfs_clocks_mhz={"core": 500.0, "memory": 800.0, "host": 2000.0},
+        differences={
+            "ideal": accuracy_difference(4, 0, images=100),
+            "deployable": accuracy_difference(1, 2, images=100),
+        },
         selection_shares=(0.5, 0.0, 0.5) if exits else (1.0,),
         test_shares=(0.6, 0.0, 0.4) if exits else (1.0,),
     )
@@ -50,14 +59,20 @@ def make_result():
     designs += [design("ideal", 4.0), design("deployable", 4.0, accuracy=0.85)]
     picks = {"ideal": designs[1], "deployable": designs[3]}
     static = dataclasses.replace(design("ideal", 3.0, exits=()), genome=(0, 0, 0))
+    at_best = performance(0.09, 6.0, 6.0)
+    by_clocks = dataclasses.replace(static, test=dict.fromkeys(("ideal", "deployable"), at_best))
     exits = {policy: dataclasses.replace(pick, genome=(0, 0, 1)) for policy, pick in picks.items()}
+    difference = accuracy_difference(1, 2, images=100)
+    found = level(0.92, static, static_dvfs=by_clocks, exits=exits, clocks=picks, difference=difference)
     return Result(
         designs=tuple(designs),
-        levels=(Level(accuracy=0.92, static=static, exits=exits, exits_and_clocks=picks),),
+        levels=(found,),
         largest_test_accuracy=0.93,
         smallest_test_accuracy=0.88,
         backbones=24,
         candidates=123456,
+        test_images=100,
+        accuracy_tolerance=0.005,
     )
 
 

@@ -64,8 +64,8 @@ def open_page(browser, tmp_path):
 
 def test_every_network_is_a_point_and_a_click_opens_it(open_page, content):
     page = open_page(content)
-    assert page.locator(POINTS).count() == 9
-    assert page.locator("#count").inner_text() == "9 of 9 networks"
+    assert page.locator(POINTS).count() == 10
+    assert page.locator("#count").inner_text() == "10 of 10 networks"
     before = page.locator("#details").inner_text()
     assert "52.8" not in before
     point = page.locator("#front-energy .scatterlayer .trace").first.locator(".point").first.bounding_box()
@@ -83,6 +83,20 @@ def test_every_network_is_a_point_and_a_click_opens_it(open_page, content):
     assert page.locator("#clocks-energy .scatterlayer .trace").count() == 3
 
 
+def test_savings_say_whether_networks_are_shown_to_be_as_accurate_and_against_which_clocks(open_page, content):
+    page = open_page(content)
+    assert "not shown to be as accurate" in page.locator("#details").inner_text()
+    bars = page.locator("#gains .barlayer .trace")
+    assert bars.count() == 5
+    page.locator("#saved-against").select_option("_dvfs")
+    assert bars.count() == 4
+    page.locator("summary", has_text="Savings").click()
+    row = page.locator(".savings tbody tr", has_text="deployable").last.inner_text()
+    assert "50 %" in row
+    assert "-1.0 [-6." in row
+    assert "not shown to be as accurate" in row
+
+
 def test_ticks_of_latency_and_energy_are_written_in_full(open_page, content):
     page = open_page(content)
     for name, place in (("energy", "#front-energy"), ("latency", "#clocks-latency")):
@@ -97,17 +111,17 @@ def test_ticks_of_latency_and_energy_are_written_in_full(open_page, content):
 def test_filters_take_points_away_and_give_them_back(open_page, content):
     page = open_page(content)
     page.get_by_label("ideal").uncheck()
-    assert page.locator(POINTS).count() == 6
-    assert page.locator("#count").inner_text() == "6 of 9 networks"
+    assert page.locator(POINTS).count() == 7
+    assert page.locator("#count").inner_text() == "7 of 10 networks"
     page.locator("#energy-most").evaluate(
         "(slider) => { slider.value = 500; slider.dispatchEvent(new Event('input')) }"
     )
     most = 1.0 * (8.0 / 1.0) ** 0.5
     kept = sum(n["energy"] <= most and n["kind"] != "ideal" for n in content["runs"][0]["networks"])
-    assert 0 < kept < 6
+    assert 0 < kept < 7
     assert page.locator(POINTS).count() == kept
     page.get_by_role("button", name="Show all").click()
-    assert page.locator(POINTS).count() == 9
+    assert page.locator(POINTS).count() == 10
 
 
 def test_the_theme_follows_the_system_until_it_is_switched(open_page, content):
@@ -123,9 +137,9 @@ def test_the_theme_follows_the_system_until_it_is_switched(open_page, content):
 
 def test_runs_lie_over_each_other_and_can_be_left_out(open_page, overlay):
     page = open_page(overlay)
-    assert page.locator("#count").inner_text() == "18 of 18 networks"
+    assert page.locator("#count").inner_text() == "20 of 20 networks"
     page.locator("#runs").get_by_label("b").uncheck()
-    assert page.locator("#count").inner_text() == "9 of 18 networks"
+    assert page.locator("#count").inner_text() == "10 of 20 networks"
     assert page.locator("#progress .scatterlayer .trace").count() == 2
     page.locator("#progress-of").select_option("supernet")
     assert page.locator("#progress .chart:visible").count() == 1
@@ -160,4 +174,4 @@ def test_searches_by_gradient_show_networks_cells_alpha_and_curves(open_page, ar
     page.locator("#progress-of").select_option("architecture")
     assert page.locator("#progress .chart:visible").count() == 2
     assert page.locator("#progress-0 .scatterlayer .trace").count() == 2
-    assert page.locator(POINTS).count() == 9
+    assert page.locator(POINTS).count() == 10

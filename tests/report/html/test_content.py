@@ -10,18 +10,36 @@ from hadas_jax.report.html import MOST_RUNS, report_content
 def test_every_network_is_there_once_with_the_figures_of_its_policy(content):
     rows = content["runs"][0]["networks"]
     kinds = [row["kind"] for row in rows]
-    assert {kind: kinds.count(kind) for kind in kinds} == {"ideal": 3, "deployable": 3, "exits": 2, "static": 1}
+    counts = {"ideal": 3, "deployable": 3, "exits": 2, "static": 1, "static + DVFS": 1}
+    assert {kind: kinds.count(kind) for kind in kinds} == counts
     ideal, deployable = rows[0], rows[2]
     assert [ideal[name] for name in ("accuracy", "latency", "energy")] == pytest.approx([95.0, 1.0, 1.0])
     assert [deployable[name] for name in ("accuracy", "latency", "energy")] == pytest.approx([90.0, 2.0, 1.5])
     static = next(row for row in rows if row["kind"] == "static")
     assert [static[name] for name in ("accuracy", "latency", "energy")] == pytest.approx([91.0, 5.0, 8.0])
+    by_clocks = next(row for row in rows if row["kind"] == "static + DVFS")
+    assert [by_clocks[name] for name in ("accuracy", "latency", "energy")] == pytest.approx([91.0, 6.0, 6.0])
+    for row in rows:
+        assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
 
 
-def test_savings_are_against_the_static_network_of_their_level(content):
+def test_members_of_the_front_of_the_selection_samples_are_joined_and_those_behind_on_test_are_pale(content):
+    rows = [row for row in content["runs"][0]["networks"] if row["kind"] == "deployable"]
+    assert [row["energy"] for row in rows] == pytest.approx([1.5, 3.0, 6.0])
+    # All have the same error on the selection samples: the cheapest alone is on that front.
+    assert [row["joined"]["energy"] for row in rows] == [0, None, None]
+    assert [row["holds"]["energy"] for row in rows] == [True, False, False]
+
+
+def test_savings_are_against_the_static_networks_of_their_level(content):
     rows = {(row["network"], row["policy"]): row for row in content["runs"][0]["levels"]}
     assert rows["static", ""]["energy_saved"] == 0
     assert rows["exits + clocks", "deployable"]["energy_saved"] == pytest.approx(100 * (1 - 3.0 / 8.0))
+    assert rows["exits + clocks", "deployable"]["energy_saved_dvfs"] == pytest.approx(100 * (1 - 3.0 / 6.0))
+    assert rows["static + DVFS", ""]["energy_saved"] == pytest.approx(100 * (1 - 6.0 / 8.0))
+    assert rows["exits", "deployable"]["accuracy_difference"] == pytest.approx(-1.0)
+    assert rows["exits", "deployable"]["verdict"] == "not shown to be as accurate"
+    assert "100 test images are too few to tell" in content["runs"][0]["legend"][-1]
     assert rows["exits + clocks", "ideal"]["latency_saved"] == pytest.approx(100 * (1 - 2.0 / 5.0))
 
 

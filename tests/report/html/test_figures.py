@@ -26,9 +26,10 @@ def test_every_figure_is_a_table_and_a_picture(overlay, tmp_path):
 def test_the_table_of_the_front_holds_figures_and_lists_as_words(content, tmp_path):
     write_tables(figure_tables(content), tmp_path)
     rows = rows_of(tmp_path / "front.csv")
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert rows[2]["kind"] == "deployable"
     assert float(rows[2]["energy"]) == pytest.approx(1.5)
+    assert float(rows[2]["energy_saved_dvfs"]) == pytest.approx(75.0)
     assert (rows[2]["exits"], rows[2]["thresholds"]) == ("2 3", "0.75 inf")
 
 

@@ -68,7 +68,7 @@ def test_fine_tuning_gives_what_the_network_does_before_and_after(workdir):
         ({"config.json": '{"form": "hadas_jax.train/1", "settings": {}}'}, "one of kind train that has none yet"),
         (
             {"config.json": '{"form": "hadas_jax.search/1", "settings": {}}', "front.json": '{"form": "x/1"}'},
-            "front.json: expected form hadas_jax.front/1",
+            "front.json: expected form hadas_jax.front/2",
         ),
         (
             {

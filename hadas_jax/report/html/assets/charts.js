@@ -62,6 +62,20 @@ function groups(shown) {
 
 const hover = (network) => `<b>${network.runName.replaceAll("<", "&lt;")}</b><br>${describe(network).replaceAll(" · ", "<br>")}<br>${network.exits.length} exits`;
 
+// Accuracies with the ends of their 95 % intervals, as thin bars.
+const intervals = (members, paint) => ({
+  type: "data", symmetric: false, thickness: 0.8, width: 0, color: paint,
+  array: members.map((network) => network.accuracy_high - network.accuracy), arrayminus: members.map((network) => network.accuracy - network.accuracy_low),
+});
+
+// The members of a front by the samples that chose them, in their order.
+function frontLines(shown, cost) {
+  return groups(shown).map((members) => members.filter((network) => network.joined[cost] !== null).sort((a, b) => a.joined[cost] - b.joined[cost]))
+    .filter((members) => members.length).map((members) => ({
+      type: "scatter", mode: "lines", hoverinfo: "skip", x: members.map((network) => network[cost]), y: members.map((network) => network.accuracy),
+      opacity: 0.6, line: { width: 1.2, color: colour(`series-${seriesOf(members[0])}`) } }));
+}
+
 function symbolOf(network) {
   const shape = KINDS[network.kind].symbol;
   return network.kind === "exits" && network.policy === "ideal" ? `${shape}-open` : shape;
@@ -70,14 +84,18 @@ function symbolOf(network) {
 function frontTraces(shown, axes, type) {
   const traces = groups(shown).map((members) => {
     const [first, paint] = [members[0], colour(`series-${seriesOf(members[0])}`)];
-    const isBaseline = first.kind === "static" || first.kind === "exits";
+    const isBaseline = first.kind.startsWith("static") || first.kind === "exits";
+    const holding = members.filter((network) => type === "scatter3d" || network.holds[axes.x]);
+    const bars = members.map((network) => (holding.includes(network) ? network : { accuracy: 0, accuracy_low: 0, accuracy_high: 0 }));
     return {
     type, mode: "markers", customdata: members.map((network) => network.id), text: members.map(hover), hoverinfo: "text",
     ...Object.fromEntries(Object.entries(axes).map(([axis, name]) => [axis, members.map((network) => network[name])])),
-    marker: { color: paint, symbol: type === "scatter3d" && first.kind === "static" ? "square" : symbolOf(first),
-      size: (isBaseline ? 11 : 8) / (type === "scatter3d" ? 2 : 1), opacity: 0.85, line: { width: symbolOf(first).endsWith("open") ? 1.6 : 0, color: paint } },
+    ...(type === "scatter" ? { error_y: intervals(bars, paint) } : {}),
+    marker: { color: paint, symbol: type === "scatter3d" ? symbolOf(first).replace("triangle-up", "square") : symbolOf(first),
+      size: (isBaseline ? 11 : 8) / (type === "scatter3d" ? 2 : 1), opacity: type === "scatter3d" ? 0.85 : members.map((network) => (network.holds[axes.x] ? 0.9 : 0.25)), line: { width: symbolOf(first).endsWith("open") ? 1.6 : 0, color: paint } },
     };
   });
+  if (type === "scatter") traces.push(...frontLines(shown, axes.x));
   traces.push({ type, mode: "markers", hoverinfo: "skip", ...Object.fromEntries(Object.entries(axes).map(([axis, name]) => [axis, [chosen[name]]])),
     marker: { symbol: "circle-open", size: type === "scatter3d" ? 12 : 18, color: colour("text"), line: { width: 2.5 } } });
   return traces;
@@ -124,17 +142,24 @@ function drawParallel(shown) {
     yaxis: { visible: false, range: [-0.09, 1.09] } }));
 }
 
+const VARIANTS = [["static + DVFS", "", 7], ["exits", "deployable", 3], ["exits + clocks", "deployable", 2], ["as accurate", "deployable", 6], ["exits", "ideal", 4], ["exits + clocks", "ideal", 1]];
+
 function drawGains() {
   const of = document.getElementById("saved-of").value;
-  const variants = [["exits", "deployable", 3], ["exits + clocks", "deployable", 2], ["exits", "ideal", 4], ["exits + clocks", "ideal", 1]];
+  const against = document.getElementById("saved-against").value;
+  const saved = (row) => row[`${of}_saved${against}`];
   const runs = content.runs.filter((run, r) => filters.runs.has(r));
-  const traces = variants.map(([network, policy, series]) => {
+  const traces = VARIANTS.map(([network, policy, series]) => {
     const rows = runs.flatMap((run) => run.levels.filter((row) => row.network === network && row.policy === policy).map((row) => ({ ...row, run: run.name })));
+    const name = policy ? `${network}, ${policy}` : network;
+    const difference = (row) => `${signed(row.accuracy_difference)} points [${signed(row.accuracy_difference_low)}, ${signed(row.accuracy_difference_high)}] of accuracy against static`;
     return {
-      type: "bar", name: `${network}, ${policy}`, x: [rows.map((row) => row.run), rows.map((row) => `≥ ${number(row.level, 4)} %`)], y: rows.map((row) => row[`${of}_saved`]),
-      marker: { color: colour(`series-${series}`) }, hoverinfo: "text",
-      text: rows.map((row) => `${network}, ${policy}<br>${number(row[`${of}_saved`])} % of ${of} saved<br>${number(row.accuracy, 4)} % · ${number(row.latency)} ms · ${number(row.energy)} mJ`), textposition: "none" };
-  });
+      type: "bar", name, x: [rows.map((row) => row.run), rows.map((row) => `≥ ${number(row.level, 4)} %`)], y: rows.map(saved),
+      marker: { color: colour(`series-${series}`), pattern: { shape: rows.map((row) => (row.verdict.startsWith("not") ? "/" : "")), solidity: 0.35, fgcolor: colour("card"), fillmode: "overlay" } },
+      hoverinfo: "text", textposition: "none",
+      text: rows.map((row) => `${name}<br>${number(saved(row))} % of ${of} saved<br>${number(row.accuracy, 4)} % · ${number(row.latency)} ms · ${number(row.energy)} mJ<br>${difference(row)}<br>${row.verdict}`),
+    };
+  }).filter((trace) => trace.y.length && (against === "" || trace.name !== "static + DVFS"));
   draw("gains", traces, baseLayout({ showlegend: true, barmode: "group", yaxis: { title: { text: `${of} saved, %` } } }));
 }
 

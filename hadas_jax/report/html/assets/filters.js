@@ -5,6 +5,7 @@ const SHAPES = {
   "circle-open": (paint) => `<circle cx="7" cy="7" r="4.5" fill="none" stroke="${paint}" stroke-width="2"/>`,
   diamond: (paint) => `<path d="M7 1l6 6-6 6-6-6z" fill="${paint}"/>`,
   "triangle-up": (paint) => `<path d="M7 1.5l6 11H1z" fill="${paint}"/>`,
+  "triangle-up-open": (paint) => `<path d="M7 3l4.6 8.5H2.4z" fill="none" stroke="${paint}" stroke-width="1.6"/>`,
 };
 
 function symbol(shape, paint) {

@@ -51,7 +51,7 @@ async function start() {
     buildFilters();
     chosen = startingChoice();
     document.getElementById("choice").addEventListener("change", (event) => choose(event.target.value));
-    document.getElementById("saved-of").addEventListener("change", drawGains);
+    for (const id of ["saved-of", "saved-against"]) document.getElementById(id).addEventListener("change", drawGains);
   }
   if (relaxed.length) listAlpha();
   if (document.getElementById("progress-of")) listProgress();

@@ -16,6 +16,16 @@ function figuresTable(network) {
   return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
 }
 
+const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
+
+// What the chosen network saves when deployed, beside what that does to its accuracy.
+function savingWords({ against }) {
+  const [low, high] = ["low", "high"].map((end) => signed(against[`accuracy_difference_${end}`]));
+  return element("p", { class: "quiet" }, `Deployed, it saves ${number(against.energy_saved, 2)} % of the energy of its backbone without exits at the `
+    + `default clocks, ${number(against.energy_saved_dvfs, 2)} % at its best clocks, at a test accuracy that differs by ${signed(against.accuracy_difference)} points `
+    + `(95 % interval ${low} to ${high}): ${against.verdict}.`);
+}
+
 function backboneDrawing(network) {
   const { width, depth, kernel, expand } = network.backbone;
   const widest = Math.max(...width);
@@ -60,7 +70,7 @@ function showDetails() {
   const chips = element("div", { class: "chips" }, ...[chosen.runName, KINDS[chosen.kind].label, `${chosen.backbone.resolution} pixels`,
     `${chosen.backbone.depth.reduce((a, b) => a + b, 0)} blocks`, `${chosen.exits.length} exits`].map((text) => element("span", {}, text)));
   details.replaceChildren(
-    chips, figuresTable(chosen),
+    chips, figuresTable(chosen), ...(chosen.exits.length ? [savingWords(chosen)] : []),
     heading("Backbone: kernel, expansion, width; an exit follows dark blocks"), backboneDrawing(chosen),
     heading("Test samples that stop, when deployed"), ...exitBars(chosen),
     ...(chosen.exits.length ? [heading("Thresholds"), ...thresholdBars(chosen)] : []),

@@ -9,7 +9,8 @@ const KINDS = {
   deployable: { label: "deployable", symbol: "circle", series: 2 },
   ideal: { label: "ideal", symbol: "circle-open", series: 1 },
   exits: { label: "exits only", symbol: "diamond", series: 3 },
-  static: { label: "static", symbol: "triangle-up", series: 7 },
+  static: { label: "static", symbol: "triangle-up", series: 8 },
+  "static + DVFS": { label: "static + DVFS", symbol: "triangle-up-open", series: 8 },
 };
 const QUANTITIES = {
   accuracy: { label: "accuracy, %", digits: 4, log: false },
