@@ -89,7 +89,8 @@ class TrainedSupernet(Description):
 
     Attributes:
       params: the weights.
-      seen: uint64[n], rising: fingerprints of the images of all data sets that the weights were trained on.
+      seen: uint64[n], rising: fingerprints of the images of all data sets that the weights were trained on; none where
+        `data` is unknown.
     """
 
     params: Parameters
@@ -148,7 +149,7 @@ def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: 
     directory, text = Path(directory), _as_json(trained)
     if is_first():
         require_free(directory, overwrite=overwrite)
-    files = {IMAGES: as_npz({"seen": trained.seen}, compressed=True)}
+    files = {} if trained.data is None else {IMAGES: as_npz({"seen": trained.seen}, compressed=True)}
     write_described(directory, DESCRIPTION, text=text, weights=trained.params, files=files)
 
 

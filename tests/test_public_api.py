@@ -8,6 +8,7 @@ API = {
         "IMAGENET_NORMALISATION",
         "LabelledImages",
         "Normalisation",
+        "SplitRecord",
         "Splits",
         "Stream",
         "check_arrays",

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from hadas_jax.data import split
 from hadas_jax.spaces import DIGITS
 from hadas_jax.trained import TrainedSupernet, load_trained, save_trained
 
@@ -31,8 +32,9 @@ def saved(trained, tmp_path):
 
 def assert_same(found, expected):
     for field in dataclasses.fields(expected):
-        if field.name != "params":
+        if field.name not in ("params", "seen"):
             assert getattr(found, field.name) == getattr(expected, field.name)
+    np.testing.assert_array_equal(found.seen, expected.seen)
     assert jax.tree.structure(found.params) == jax.tree.structure(expected.params)
     for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(expected.params), strict=True):
         assert isinstance(a, jax.Array)
@@ -172,3 +174,18 @@ def test_a_supernet_whose_writing_was_interrupted_is_replaced_if_asked(trained, 
     (saved / "weights" / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="got one with weights"):
         save_trained(saved, trained, overwrite=True)
+
+
+def test_the_images_that_it_saw_come_back_with_it_or_their_loss_is_said(trained, tmp_path):
+    labels = np.repeat(np.arange(3), 10)
+    images = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 1), np.uint8)
+    splits = split(images, labels, seed=3, source="x")
+    known = dataclasses.replace(trained, data=splits.record, seen=splits.fingerprints)
+    save_trained(tmp_path / "net", known)
+    assert_same(load_trained(tmp_path / "net"), known)
+    (tmp_path / "net" / "images.npz").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="expected fingerprints of the images that the weights saw, cannot read it"):
+        load_trained(tmp_path / "net")
+    (tmp_path / "net" / "images.npz").unlink()
+    with pytest.raises(ValueError, match=r"images\.npz: expected fingerprints"):
+        load_trained(tmp_path / "net")

@@ -107,7 +107,7 @@ class Records:
 
 def read(source, **options):
     sources = Sources("x", source, None, None, image_size=4, classes=3, class_names=None)
-    common = {"seed": 0, "image_size": None, "normalisation": None, "evaluation_images": None}
+    common = {"seed": 0, "stream_seed": 0, "image_size": None, "normalisation": None, "evaluation_images": None}
     return assemble(sources, in_memory_bytes=2**20, **common, **options)
 
 
