@@ -84,7 +84,7 @@ def test_a_mistake_ends_with_one_line_and_exit_code_2(arguments, message, capsys
     ("images", "labels", "message"),
     [
         (np.zeros((8, 4, 4, 1), np.uint8), np.zeros(7, int), "labels: expected one for each of 8 images"),
-        (np.zeros((8, 4, 4, 1), np.uint8), np.full(8, -1), "labels: expected every class of 0 .. K - 1"),
+        (np.zeros((8, 4, 4, 1), np.uint8), np.arange(8) % 2 - 1, "labels: expected 0 .. K - 1 without gaps"),
         (np.full((8, 4, 4, 1), np.nan, np.float32), np.arange(8) % 2, "images: expected finite values"),
     ],
 )
