@@ -165,6 +165,8 @@ def folders(draw):
         return pixels.reshape(side, side, -1).tobytes()
 
     counted = {"train": 7 if len(set(parts) - {"train"}) < 2 or fault == "unlabelled test" else 1, "val": 1, "test": 1}
+    if fault == "same folders in all":
+        counted["test"] = 7
     for part in parts or ("train",):
         if fault == "no training images" and part == "train":
             continue
