@@ -14,6 +14,10 @@ from hadas_jax.evaluation import count_bits, segment_costs
 from hadas_jax.methods.limits import Limits, relative_excess
 from hadas_jax.spaces import MBConvSpace, available_exits, segments, workload
 from hw_models import Cost, Device, LayerTable, default_point, network_cost
+from hw_models.units import Range, in_other_units
+
+_ROOM = 100.0
+"""What the largest backbone takes, over what the smallest one does, generously."""
 
 
 def trunk(space: MBConvSpace, genome: jax.Array) -> LayerTable:
@@ -104,9 +108,12 @@ def require_reachable(limits: Limits, space: MBConvSpace, device: Device) -> Non
         ("--max-energy-mj", energy_mj, limits.max_energy_mj, "mJ"),
     ):
         if limit is not None and least.min() > limit:
+            sensible = Range(flag, unit, float(least.min()), _ROOM * float(least.max()))
+            likely = in_other_units(limit, unit, sensible.contains)
             raise ValueError(
                 f"{flag}: expected more than {least.min():.3g} {unit}, which the smallest backbone of the space "
                 f"{space.name} takes on {device.name} up to its first exit, got {limit:g}"
+                + (f": {likely}" if likely else "")
             )
     if limits.max_latency_ms is not None and limits.max_energy_mj is not None:
         within = latency_ms <= limits.max_latency_ms

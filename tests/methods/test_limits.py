@@ -47,6 +47,8 @@ def test_an_accuracy_that_is_just_reached_is_accepted():
         ({"max_params": 10}, r"--max-params: expected at least [\d,]+, the weights of the smallest backbone .* tiny"),
         ({"max_latency_ms": 1e-6}, r"--max-latency-ms: expected more than .* ms, which the smallest backbone"),
         ({"max_energy_mj": 1e-6}, r"--max-energy-mj: expected more than .* mJ, which the smallest backbone"),
+        ({"max_latency_ms": 1e-3}, r"--max-latency-ms: .*, got 0.001: 1 ms if it was in s$"),
+        ({"max_energy_mj": 0.02}, r"--max-energy-mj: .*, got 0.02: 20 mJ if it was in J$"),
     ],
 )
 def test_limits_that_no_network_can_keep_are_refused_before_any_work(settings, limits, message):
