@@ -176,7 +176,9 @@ def test_weights_that_are_wrong_are_named_in_one_line(data):
     arrays = {f"file.{names[old]}": array for old, array in entries.items()}
     with pytest.raises(ValueError, match="expected") as raised:
         imported(arrays)
-    assert name in str(raised.value)
+    # The classifier's bias says how many classes there are.
+    told = "classifier.linear.linear.weight" if name.startswith("classifier") and fault == "shape" else name
+    assert told in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -219,6 +221,6 @@ def test_averaged_weights_are_taken_where_they_are_alone_or_asked_for(data):
     found, told = imported(order[0] | order[1])
     assert equal(found, EXPECTED)
     assert f"not taken: {averaged}" in " ".join(told.notes)
-    for arguments, arrays in (({"entry": averaged}, order[0] | order[1]), ({}, others)):
-        found = imported(arrays, **arguments)[0]
-        assert all(np.array_equal(a, b) for a, b in zip(found, shifted, strict=True))
+    asked = data.draw(st.booleans())
+    found = imported(order[0] | order[1], entry=averaged)[0] if asked else imported(others)[0]
+    assert all(np.array_equal(a, b) for a, b in zip(found, shifted, strict=True))
