@@ -49,6 +49,10 @@ class _Loader(yaml.SafeLoader):
         text = str(self.construct_scalar(node)).replace("_", "")
         return int(text, 0 if text[:2] in ("0o", "0x") else 10)
 
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
+        """Joins the two halves by which JSON writes a character beyond 16 bits."""
+        return str(self.construct_scalar(node)).encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+
 
 class _Dumper(yaml.SafeDumper):
     """PyYAML's safe dumper, which quotes text that either version of YAML takes for a number."""
@@ -59,6 +63,7 @@ _Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_constructor(_INT, _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_yaml_str)
 for _tag, _form in _NUMBERS.items():
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(_tag, _form, list("-+.0123456789"))

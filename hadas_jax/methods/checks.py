@@ -1,5 +1,6 @@
 """Checks of settings: whatever does not fit is named by its flag."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,7 +43,8 @@ def check_number(
     if right:
         assert isinstance(value, int | float)
         right = (
-            (lowest is None or value >= lowest)
+            math.isfinite(value)
+            and (lowest is None or value >= lowest)
             and (above is None or value > above)
             and (highest is None or value <= highest)
             and (below is None or value < below)

@@ -15,7 +15,7 @@ import numpy as np
 
 from hadas_jax.spaces import Backbone, MBConvSpace, block_active, published
 from hadas_jax.supernet.pytorch_entries import Entries
-from hadas_jax.supernet.pytorch_places import locate
+from hadas_jax.supernet.pytorch_places import locate, plain_name
 from hadas_jax.supernet.tree import Tree
 
 FINAL_CONFIDENCE = ("final_confidence.", "confidence.")  # HADAS's, after the final classifier
@@ -34,7 +34,7 @@ def locate_exits(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Raises:
       ValueError: there are none, or several places have them.
     """
-    if not any(name.endswith(_FIRST) for name in arrays):
+    if not any(plain_name(name).endswith(_FIRST) for name in arrays):
         raise ValueError("exits: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
     return locate(arrays, _FIRST).arrays
 

@@ -8,6 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from hadas_jax.supernet.pytorch_places import choose, plain_name
 # AttentiveNAS and its descendants save their settings beside the weights: objects of these classes, which are
 # dictionaries, and are read as such, so that nothing of the original is imported or called.
 _SETTINGS = ("utils.config.Config", "utils.config.AttrDict")
+_CHUNK = 2**20  # bytes that are read at once
 
 
 def read_pytorch(path: Path | str) -> dict[str, np.ndarray]:
@@ -70,7 +72,7 @@ def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
     if not path.is_file():
         raise ValueError(f"checkpoint {path}: expected a file, got {'a directory' if path.is_dir() else 'none'}")
     members = _members(path)
-    kind = _other_archive(members) if members else what_it_is(path)
+    kind = _other_archive(members) or _damage(path) if members else what_it_is(path)
     if kind is not None:
         raise ValueError(f"checkpoint {path}: expected a PyTorch checkpoint or an npz file, got {kind}")
     if any(name.endswith(".npy") for name in members):
@@ -101,6 +103,19 @@ def _other_archive(members: list[str]) -> str | None:
     if "data.pkl" in inner or any(name.endswith(".npy") for name in members):
         return None
     return f"a zip archive with {', '.join(members[:3])}{', ...' if len(members) > 3 else ''}: unpack it first"
+
+
+def _damage(path: Path) -> str | None:
+    """Says where a zip archive is damaged; PyTorch does not look. A checksum of 0 is one that was not written."""
+    with zipfile.ZipFile(path) as archive:
+        for member in (info for info in archive.infolist() if info.CRC):
+            try:
+                with archive.open(member) as file:
+                    while file.read(_CHUNK):
+                        pass
+            except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError):
+                return f"one that is damaged at {member.filename!r}: copy or download it again"
+    return None
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -70,3 +70,10 @@ def test_what_is_no_yaml_gives_one_line(text, message):
 def test_what_is_written_is_read_back():
     content = {"a": "1e-5", "b": "010", "c": 1e-5, "d": 1e22, "e": "1:30", "f": "yes", "g": 100.0, "h": [5, None, "é"]}
     assert load_yaml(dump_yaml(content)) == content
+
+
+def test_characters_beyond_16_bits_are_read_as_json_writes_them():
+    found = load_yaml('{"\\ud83d\\ude00": "a\\ud834\\udd1e", "b": "\U0001d11e"}')
+    assert found == {"\U0001f600": "a\U0001d11e", "b": "\U0001d11e"}
+    with pytest.raises(ValueError, match="expected YAML, got"):
+        load_yaml('"\\ud83d"')

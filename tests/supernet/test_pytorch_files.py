@@ -84,6 +84,25 @@ def test_damaged_files_are_refused_with_size_and_beginning(tmp_path, torch, zipp
     assert f"{len(whole) // 2:,} bytes" in str(raised.value)
 
 
+def test_a_changed_bit_is_found_by_the_checksum_that_pytorch_does_not_look_at(tmp_path, torch):
+    torch.save(tensors(torch), tmp_path / "x.pt")
+    whole = bytearray((tmp_path / "x.pt").read_bytes())
+    at = whole.index(TENSORS["b.weight"].tobytes())
+    whole[at + 2] ^= 1
+    (tmp_path / "x.pt").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"x\.pt: .* got one that is damaged at 'x/data/1'"):
+        read_pytorch(tmp_path / "x.pt")
+
+
+def test_checksums_that_were_not_written_are_not_missed(tmp_path, torch):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(tensors(torch), tmp_path / "x.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert equal(read_pytorch(tmp_path / "x.pt"))
+
+
 def test_tensors_that_are_not_dense_are_named(tmp_path, torch):
     torch.save({"a.weight": torch.eye(3).to_sparse()}, tmp_path / "x.pt")
     with pytest.raises(ValueError, match=r"a\.weight: expected a dense tensor of numbers, got torch\.sparse"):
