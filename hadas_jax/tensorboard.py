@@ -1,9 +1,13 @@
 """Scalars of a run for TensorBoard, one event file for each stage; needs the extra `tensorboard`."""
 
+import contextlib
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from hw_models.whole_files import unwritable
 
 FOLDER = "tensorboard"
 
@@ -45,12 +49,13 @@ class Scalars:
         """
         place = self._place / stage
         is_new = not place.is_dir()
-        place.mkdir(parents=True, exist_ok=True)
-        if stage in self._stages:
-            self._stages.pop(stage).close()
-        # Names have whole seconds only.
-        count = len(list(place.iterdir()))
-        self._stages[stage] = self._open(str(place / "events"), f".{count}")
+        with _named(place):
+            place.mkdir(parents=True, exist_ok=True)
+            if stage in self._stages:
+                self._stages.pop(stage).close()
+            # Names have whole seconds only.
+            count = len(list(place.iterdir()))
+            self._stages[stage] = self._open(str(place / "events"), f".{count}")
         self._write(stage, step=done + 1, session_log=self._start)
         for entry in kept if is_new else ():
             self.add(stage, entry["step"], {name: entry[name] for name in entry if name not in ("stage", "step")})
@@ -63,10 +68,21 @@ class Scalars:
             self._write(stage, step=step, summary=self._scalar(name, value))
 
     def _write(self, stage: str, **content: Any) -> None:
-        self._stages[stage].write_event(self._event(wall_time=time.time(), **content))
-        self._stages[stage].flush()
+        with _named(self._place / stage):
+            self._stages[stage].write_event(self._event(wall_time=time.time(), **content))
+            self._stages[stage].flush()
+
+
+@contextlib.contextmanager
+def _named(place: Path) -> Iterator[None]:
+    """Gives an error of the disk the name of what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(place, error) from error
 
 
 def _close(stages: dict[str, Any]) -> None:
     for stage in stages.values():
-        stage.close()
+        with contextlib.suppress(OSError):  # whatever was not written yet does not fit
+            stage.close()

@@ -255,16 +255,12 @@ def test_half_a_line_of_metrics_is_taken_back(tmp_path):
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 3]
 
 
+SEARCH = "--space tiny --population 4 --generations 2 --epochs 2 --exit-epochs 2 --front-size 6 --group 2"
+
+
 def hadas(workdir, *arguments):
     return subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).with_name("tiny_hadas.py")),
-            "search",
-            "--workdir",
-            str(workdir),
-            *arguments,
-        ],
+        [sys.executable, Path(__file__).with_name("tiny_hadas.py"), "search", "--workdir", workdir, *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
@@ -290,44 +286,25 @@ def small_disk(tmp_path):
 def test_a_search_on_a_small_disk_that_grows_again_and_again_ends_as_on_a_large_one(small_disk, tmp_path_factory):
     """And then on one that is read-only."""
     place, remount = small_disk
-    flags = [
-        "--space",
-        "tiny",
-        "--population",
-        "4",
-        "--generations",
-        "2",
-        "--epochs",
-        "2",
-        "--exit-epochs",
-        "2",
-        "--front-size",
-        "6",
-        "--group",
-        "2",
-    ]
     expected = tmp_path_factory.mktemp("large") / "run"
-    done = hadas(expected, *flags)
+    done = hadas(expected, *SEARCH.split())
     assert done.returncode == 0, done.stderr
-    size, room, broke = sum(map(len, contents(expected).values())), 4096, 0
-    while True:
-        done = hadas(place / "run", *(["--resume"] if (place / "run" / "config.json").exists() else flags))
-        if done.returncode == 0:
-            break
-        broke += 1
-        line = done.stderr.splitlines()[-1]
+    size = sum(4096 + len(content) for content in contents(expected).values())
+    for share in (0.0, 0.2, 0.4, 0.6, 0.8):
+        assert remount(f"size={4096 + int(share * size)}")
+        done = hadas(place / "run", *(["--resume"] if (place / "run" / "config.json").exists() else SEARCH.split()))
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert line.startswith("hadas: error: ")
-        assert str(place / "run") in line
-        assert line.endswith("No space left on device")
-        room += size // 6
-        assert remount(f"size={room}")
-    assert broke > 3
+        assert done.stderr.startswith("hadas: error: ")
+        assert str(place / "run") in done.stderr
+        assert done.stderr.endswith("No space left on device\n")
+    assert remount(f"size={4 * size}")
+    done = hadas(place / "run", "--resume")
+    assert done.returncode == 0, done.stderr
     for name in ("front.csv", "front.json", "levels.csv", "metrics.jsonl"):
         assert (place / "run" / name).read_bytes() == (expected / name).read_bytes()
     before = contents(place / "run")
     assert remount("ro")
-    for arguments in (["--resume"], [*flags, "--overwrite"]):
+    for arguments in (["--resume"], [*SEARCH.split(), "--overwrite"]):
         done = hadas(place / "run", *arguments)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert done.stderr.endswith("run/.lock: expected a file that can be written, got: Read-only file system\n")

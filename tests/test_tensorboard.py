@@ -1,3 +1,5 @@
+import errno
+import os
 import struct
 import sys
 
@@ -7,6 +9,7 @@ from hadas_jax.cli import main
 from hadas_jax.workdir import WorkDir
 
 pytest.importorskip("tensorboardX")
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 
@@ -32,6 +35,20 @@ def scalars(folder):
 
 def place_at(path):
     return WorkDir(path / "run", tensorboard=True)
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    place = place_at(tmp_path)
+    place.add_metrics("supernet", 1, {"loss": 1.0})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EventsWriter, "flush", full)
+        with pytest.raises(ValueError, match=r"tensorboard/supernet: .* got: No space left on device$"):
+            place.add_metrics("supernet", 2, {"loss": 1.0})
+    place.add_metrics("supernet", 2, {"loss": 1.0})
 
 
 def test_metrics_are_scalars_of_their_stage_at_once(tmp_path):

@@ -22,6 +22,7 @@ from hw_models.measuring.machine import ClockSetting, Machine
 from hw_models.measuring.measurements import Measurement, format_layers, read_measurements, write_measurements
 from hw_models.measuring.timing import Meter, Reference, Timing, measure
 from hw_models.units import POWER
+from hw_models.whole_files import write_whole
 
 
 @dataclass(frozen=True)
@@ -277,7 +278,7 @@ def _stored(path: Path) -> list[Measurement]:
         text = path.read_bytes()
         _check_header(text, path)
         if text and not text.endswith(b"\n"):
-            path.write_bytes(text[: text.rfind(b"\n") + 1])
+            write_whole(path, text[: text.rfind(b"\n") + 1])
     except OSError as error:
         raise ValueError(f"{path}: expected a file that can be read and written, got: {error.strerror}") from None
     return read_measurements(path) if text.count(b"\n") > 1 else []

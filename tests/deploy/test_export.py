@@ -1,10 +1,14 @@
 import dataclasses
+import errno
 import json
+import os
 import sys
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from full_disk import disk
 from static_networks import at_median_scores, static_network
 
 from hadas_jax.data import LabelledImages
@@ -114,6 +118,41 @@ def test_damaged_and_foreign_networks_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match=r"got one with thesis\.txt"):
         save_network(tmp_path / "mine", network, overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "unsaved"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize(
+    ("write", "breaks"), [(save_network, range(8)), (partial(export_network, format="saved"), (2, 10))]
+)
+def test_a_disk_that_breaks_leaves_the_network_that_was_there(network, tmp_path, write, breaks, code):
+    """And none that is half there where there was none."""
+    place = tmp_path / "place" / "network"
+    place.parent.mkdir()
+    write(place, network)
+    before = {file.name: file.read_bytes() for file in place.iterdir() if file.is_file()}
+    for most in breaks:
+        for target, overwrite in ((place, True), (place.with_name("new"), False)):
+            with (
+                disk(place.parent, most=most, code=code),
+                pytest.raises(ValueError, match=rf"{target}.*got: {os.strerror(code)}$"),
+            ):
+                write(target, network, overwrite=overwrite)
+        assert {file.name: file.read_bytes() for file in place.iterdir() if file.is_file()} == before
+        assert not (place.with_name("new") / "network.json").exists()
+        assert code == errno.EROFS or not place.with_name("new").exists()
+
+
+@pytest.mark.parametrize("is_swapped", [0, 1, 2])
+def test_a_process_that_died_while_it_replaced_a_network_does_not_keep_it_out(network, tmp_path, is_swapped):
+    save_network(tmp_path / "network", network)
+    staged = tmp_path / "network" / ".partial"
+    staged.mkdir()
+    for name in ("network.json", "weights.npz", "architecture.json")[: 3 - is_swapped]:
+        (tmp_path / "network" / name).rename(staged / name)
+    with pytest.raises(ValueError, match="got none"):
+        load_network(tmp_path / "network")
+    save_network(tmp_path / "network", network)
+    assert load_network(tmp_path / "network").segments == network.segments
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def test_a_resumed_run_ends_with_the_same_network(tuned):
 
 def test_a_run_that_was_killed_while_it_wrote_its_network_can_be_resumed(tuned):
     place, result = tuned
-    (place / "network" / "network.json").rename(place / "network" / "network.json.partial")
+    (place / "network" / ".partial").mkdir()
+    (place / "network" / "network.json").rename(place / "network" / ".partial" / "network.json")
     again = fine_tune(workdir=place, resume=True, console=Console(file=io.StringIO()))
     assert again.after == result.after
     assert load_network(place / "network").architecture.test == result.after
