@@ -34,10 +34,12 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.commands import search, settings_of_run
+from hadas_jax.evaluation import Difference
 from hadas_jax.methods import Settings, TrainingSettings, TrainSettings
 from hadas_jax.methods.device_choice import chosen_device
 from hadas_jax.methods.train import along_depth, training_run
 from hadas_jax.outputs import say
+from hadas_jax.report.table import difference_text
 from hadas_jax.train_commands import train
 from hadas_jax.workdir import WorkDir, versions, write_text
 
@@ -197,7 +199,7 @@ def search_results(workdir: Path) -> dict[str, Any]:
     front = json.loads((workdir / "front.json").read_text(encoding="utf-8"))
     with (workdir / "levels.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    words = ("network", "policy")
+    words = ("network", "policy", "verdict")
     return {
         "backbones": front["backbones"],
         "dynamic_versions": front["candidates"],
@@ -215,12 +217,13 @@ def tables(results: dict[str, Any]) -> list[Table]:
         exits.add_row(str(block), *(f"{100 * share:.2f}" for share in shares))
     exits.add_row("classifier", *[f"{100 * results['exits']['classifier']:.2f}"] * 2)
     saved = Table(title="Exits and clocks; accuracy and energy per sample on the test split, chosen on other samples")
-    for heading in ("device", "chosen at", "static", "mJ", *("ideal", "mJ", "saved"), *("deployable", "mJ", "saved")):
-        saved.add_column(heading, justify="left" if heading == "device" else "right", no_wrap=True)
+    dynamic = ("mJ", "saved", "of + DVFS", "points [95 %]")
+    for heading in ("device", "chosen at", "static", "mJ", "+ DVFS: mJ", "ideal", *dynamic, "deployable", *dynamic):
+        saved.add_column(heading, justify="left" if heading == "device" else "right")
     for device, found in results["search"].items():
         for level in sorted({row["selection_accuracy_level"] for row in found["levels"]}, reverse=True):
             rows = [row for row in found["levels"] if row["selection_accuracy_level"] == level]
-            shown = [row for row in rows if row["network"] != "exits"]
+            shown = [row for row in rows if row["network"] in ("static", "static + DVFS", "exits + clocks")]
             saved.add_row(device, f"{level:.1%}", *(cell for row in shown for cell in _cells(row)))
         saved.add_section()
     return [exits, saved]
@@ -228,7 +231,10 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     cells = [f"{row['test_accuracy']:.2%}", f"{row['energy_mj']:.1f}"]
-    return cells if row["network"] == "static" else [*cells, f"{row['energy_saving']:.0%}"]
+    if not row["policy"]:
+        return cells if row["network"] == "static" else cells[1:]
+    found = Difference(*(row[f"accuracy_difference{end}"] for end in ("", "_low", "_high")))
+    return [*cells, f"{row['energy_saving']:.0%}", f"{row['energy_saving_dvfs']:.0%}", difference_text(found)]
 
 
 def execute(experiment: Experiment, console: Console) -> dict[str, Any]:

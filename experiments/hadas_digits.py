@@ -20,6 +20,7 @@ from rich.table import Table
 
 from hadas_jax.commands import search
 from hadas_jax.methods import Performance, Result, Settings
+from hadas_jax.report.table import difference_text
 from hadas_jax.workdir import WorkDir
 
 HALF_A_POINT = 0.005
@@ -49,7 +50,7 @@ def best_static(result: Result, accuracy: float) -> Performance:
 
 def main(experiment: Experiment) -> None:
     """Runs all seeds and prints what exits and clocks save at every accuracy level."""
-    table = Table(title="Exits and clocks, deployable policy, against static networks at default clocks; test split")
+    table = Table(title="Exits and clocks, deployable policy, against static networks; test split")
     for name in (
         "seed",
         "largest",
@@ -59,6 +60,10 @@ def main(experiment: Experiment) -> None:
         "static",
         "mJ",
         "saved",
+        "+ DVFS",
+        "mJ",
+        "saved",
+        "points [95 %]",
         "best static",
         "mJ",
         "saved",
@@ -71,11 +76,13 @@ def main(experiment: Experiment) -> None:
         for level in result.levels:
             found = level.exits_and_clocks["deployable"].test["deployable"]
             cells = [str(seed), f"{result.largest_test_accuracy:.1%}", f"{level.accuracy:.1%}", *_cells(found)]
-            for static in (level.static.static_test, best_static(result, found.accuracy)):
+            for static in (level.static.static_test, level.static_dvfs.test["ideal"]):
                 cells += [*_cells(static), f"{found.saving(static):.0%}"]
-            table.add_row(*cells)
+            difference = level.versus["deployable exits_and_clocks"].static
+            best = best_static(result, found.accuracy)
+            table.add_row(*cells, difference_text(difference), *_cells(best), f"{found.saving(best):.0%}")
         table.add_section()
-    Console(width=120).print(table)
+    Console(width=140).print(table)
 
 
 def _cells(found: Performance) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from hadas_jax.methods import Archive, Engines, Hadas, TrainingRun
 from hadas_jax.methods.deploy import Deployment
 from hadas_jax.methods.designs import Candidates
 from hadas_jax.methods.limits import NO_LIMITS
-from hadas_jax.methods.plans import Judged, judge, listed_plans
+from hadas_jax.methods.plans import Judged, judge, listed_plans, right_samples
 from hadas_jax.methods.pool import PoolFronts
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters
@@ -172,6 +172,16 @@ class Pool:
         judged = self._judged["test"][index].ideal
         right = np.bitwise_count(np.asarray(judged.correct)).sum(axis=-1) / judged.samples
         return right[np.append(np.asarray(self._bodies[index].available), True)].tolist()
+
+    def right_on_test(self, policy: str, candidate: Candidates) -> np.ndarray:
+        """Returns uint32[W]: a bit set of the test samples that one candidate gets right."""
+        stops = getattr(self._judged["test"][int(candidate.backbone[0])], policy)
+        return np.asarray(right_samples(stops, jnp.asarray(candidate.levels, jnp.int32)))[0]
+
+    @property
+    def test_images(self) -> int:
+        """Images of the test split."""
+        return self._judged["test"][0].ideal.samples
 
     def measured(self, policy: str, candidates: Candidates, *, split: str = "test") -> np.ndarray:
         """Returns objectives float32[M, 3] of candidates on a split, `selection` or `test`."""

@@ -5,6 +5,7 @@ networks of the same dynamic accuracy. Designs are always chosen on the selectio
 Shapes: M, N designs; objectives are error, latency_s and energy_j.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from hadas_paper_lab import Pool
 
+from hadas_jax.evaluation import accuracy_difference
 from hadas_jax.methods.designs import Candidates, non_dominated
 from hadas_jax.methods.limits import NO_LIMITS
 from hadas_jax.search import hypervolume, ratio_of_dominance
@@ -81,21 +83,45 @@ def equal_accuracy(
         if None not in rows:
             shown["saving"] = 1 - shown["ours_energy_mj"] / shown["baseline_energy_mj"]
         found[split] = shown
+    if None not in rows:
+        picked = [(pool, front.take(np.array([row]))) for row, (pool, front) in zip(rows, (ours, theirs), strict=True)]
+        found["test"] |= difference((policy, *picked[0]), (policy, *picked[1]))
     return found
 
 
+def difference(first: tuple[str, Pool, Candidates], second: tuple[str, Pool, Candidates]) -> dict[str, float]:
+    """Returns by how much the first of two designs, each with policy and pool, is more accurate on the test images.
+
+    Returns:
+      `accuracy_difference` and the ends of its 95 % interval, `_low` and `_high`.
+    """
+    right, other = (pool.right_on_test(policy, candidate) for policy, pool, candidate in (first, second))
+    gained, lost = (int(np.bitwise_count(words).sum()) for words in (right & ~other, other & ~right))
+    found = accuracy_difference(gained, lost, images=first[1].test_images)
+    values = (found.difference, found.low, found.high)
+    return dict(
+        zip(("accuracy_difference", "accuracy_difference_low", "accuracy_difference_high"), values, strict=True)
+    )
+
+
 def performance(pool: Pool, policy: str, front: Candidates, error: float) -> dict[str, Any]:
-    """Returns the cheapest design of a front of at most one error on the selection samples, as measured on the test."""
+    """Returns the cheapest design of a front of at most one error on the selection samples, as measured on the test.
+
+    The difference in accuracy is from the same backbone without exits.
+    """
     row = front.cheapest(error, limits=NO_LIMITS)
     if row is None:
         raise ValueError(f"expected a design of at most {error:.2%} error, got none")
     test = pool.measured(policy, front.take(np.array([row])))[0].tolist()
+    static = front.take(np.array([row]))
+    static = dataclasses.replace(static, levels=np.zeros_like(static.levels))
     return {
         "selection_accuracy": 1 - float(front.objectives[row, 0]),
         "test_accuracy": 1 - test[0],
         "latency_ms": 1e3 * test[1],
         "energy_mj": 1e3 * test[2],
         "exits": int((front.levels[row] > 0).sum()),
+        **difference((policy, pool, front.take(np.array([row]))), ("ideal", pool, static)),
     }
 
 

@@ -91,7 +91,7 @@ def static_objectives(pool: Pool, *, split: str = "selection") -> np.ndarray:
 
 
 def network(pool: Pool, index: int, name: str) -> dict[str, Any]:
-    """Returns one backbone static, with exits, and with exits and clocks.
+    """Returns one backbone static, static at its best clocks, with exits, and with exits and clocks.
 
     Under the ideal mapping each is the cheapest version of the highest accuracy that its front has, under the
     deployable policy the cheapest that is as accurate as the static network, where there is one.
@@ -102,6 +102,8 @@ def network(pool: Pool, index: int, name: str) -> dict[str, Any]:
         "genome": pool.genomes[index].tolist(),
         "static": {"test_accuracy": 1 - on_test[0], "latency_ms": 1e3 * on_test[1], "energy_mj": 1e3 * on_test[2]},
     }
+    every = pool.without_exits(points=pool.every_point)
+    found["static + DVFS"] = performance(pool, "ideal", every.take(np.flatnonzero(every.backbone == index)), 1.0)
     for policy in POLICY_NAMES:
         for variant, point in (("exits", pool.default), ("exits + clocks", None)):
             front = pool.front(policy, point=point, only=index)

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hadas_paper_metrics import SPLITS, spread
 from rich.table import Table
 
 from hadas_jax.methods.results import POLICY_NAMES
 
 VARIANTS = ("exits", "exits + clocks")
+DIFFERENCES = ("accuracy_difference", "accuracy_difference_low", "accuracy_difference_high")
 COMPARISONS = (
     ("at_the_baselines_highest_accuracy", "saved at the baselines' best"),
     ("at_the_largest_baselines_highest_accuracy", "at the largest's best"),
@@ -27,17 +29,26 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
 
 def _networks(stage: str, by_device: dict[str, Any]) -> Table:
-    table = Table(title=f"{stage}: mJ per sample (test accuracy, %)")
-    columns = ["device", "network", "static", *(f"{p}: {v}" for p in POLICY_NAMES for v in VARIANTS)]
+    table = Table(title=f"{stage}: mJ per sample (test accuracy, %; its difference from static in points [95 %])")
+    named = ["static", "static + DVFS", *(f"{p}: {v}" for p in POLICY_NAMES for v in VARIANTS)]
+    columns = ["device", "network", *named]
     for heading in columns:
         table.add_column(heading, justify="left" if heading in columns[:2] else "right")
     for device, found in by_device.items():
         for row in found["networks"]:
-            shown = [row["static"], *(row[f"{p}: {v}"] for p in POLICY_NAMES for v in VARIANTS)]
-            cells = (f"{each['energy_mj']:.3f} ({100 * each['test_accuracy']:.2f})" for each in shown)
-            table.add_row(device, row["network"], *cells)
+            table.add_row(device, row["network"], *(_network_text(row.get(name)) for name in named))
         table.add_section()
     return table
+
+
+def _network_text(found: dict[str, Any] | None) -> str:
+    """One network's energy, accuracy and difference; results of earlier versions lack some."""
+    if found is None:
+        return "-"
+    beside = ""
+    if found.get("exits"):
+        beside = "; {:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * found.get(name, np.nan) for name in DIFFERENCES))
+    return f"{found['energy_mj']:.3f} ({100 * found['test_accuracy']:.2f}{beside})"
 
 
 def summary(seeds: dict[str, Any], policy: str) -> dict[str, dict[str, float]]:
@@ -52,6 +63,8 @@ def summary(seeds: dict[str, Any], policy: str) -> dict[str, dict[str, float]]:
         savings = [row[key]["test"].get("saving") for row in rows]
         if None not in savings:
             found[key] = spread(savings)
+            differences = [row[key]["test"].get(DIFFERENCES[0], np.nan) for row in rows]
+            found[f"{key}, accuracy"] = spread(differences)
     return found
 
 
@@ -68,9 +81,16 @@ def _hadas(by_device: dict[str, Any]) -> Table:
                 " / ".join(_text(figures[f"{name}, {split}"]) for split in SPLITS)
                 for name in ("hypervolume", "baseline_hypervolume", "dominates", "dominated")
             ]
-            saved = [_text(figures[key], percent=True) if key in figures else "not reached" for key, _ in COMPARISONS]
+            saved = [_saved_text(figures, key) for key, _ in COMPARISONS]
             table.add_row(device, policy, *cells, *saved)
     return table
+
+
+def _saved_text(figures: dict[str, dict[str, float]], key: str) -> str:
+    """A saving beside the mean difference in test accuracy from the baseline that it is against."""
+    if key not in figures:
+        return "not reached"
+    return f"{_text(figures[key], percent=True)} at {100 * figures[f'{key}, accuracy']['mean']:+.2f} points"
 
 
 def _text(figure: dict[str, float], *, percent: bool = False) -> str:

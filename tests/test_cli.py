@@ -179,3 +179,43 @@ def test_the_package_runs_as_the_command(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         runpy.run_module("hadas_jax", run_name="__main__")
     assert "hadas: error: unknown command 'serch'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["learning_rate: 1e-1\nweight_decay: 1e-5\nepochs: 1\n",
+     '{"learning_rate": 0.1, "weight_decay": 1E-5, "epochs": 1}',
+     "\ufefflearning_rate: 1.0e-1\nweight_decay: .1e-4\nepochs: +1\n"],
+)  # fmt: skip
+def test_numbers_of_a_config_file_may_be_written_as_anywhere_else(content, calls, tmp_path):
+    (tmp_path / "mine.yaml").write_text(content, encoding="utf-8")
+    main(["search", "--config", "mine.yaml"])
+    assert calls[0][0] == Settings(learning_rate=0.1, weight_decay=1e-5, epochs=1)
+
+
+def test_the_config_file_of_a_run_is_one_of_settings(calls, tmp_path):
+    (tmp_path / "run").mkdir()
+    content = {"form": "hadas_jax.search/1", "settings": {"population": 8, "resolutions": [8]}, "versions": {}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    main(["search", "--config", "run/config.json", "--seed", "6"])
+    assert calls[0][0] == Settings(population=8, resolutions=(8,), seed=6)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"form": "hadas_jax.train/1", "settings": {}}', "got 'hadas_jax.train/1', a run of hadas train"),
+        (b'{"form": "hadas_jax.search/1", "settings": []}', "expected settings by name, got list"),
+        (b'population: "8"', "--population: expected a whole number of at least 1, got '8', which is text"),
+        (b"learning-rate: 0.1", "unknown setting 'learning-rate': expected learning_rate, or one of the others"),
+        (b"seed: 1\nseed: 2", "a second time"),
+        (b"seed: [1", "expected YAML, got"),
+        ("seed: 1".encode("utf-16"), "expected a YAML or JSON file in UTF-8, got another encoding"),
+        (b"", "expected settings by name, got NoneType"),
+    ],
+)  # fmt: skip
+def test_a_config_file_that_does_not_fit_is_named(content, message, capsys, tmp_path):
+    (tmp_path / "c.yaml").write_bytes(content)
+    error = fails(["search", "--config", "c.yaml"], capsys)
+    assert error.startswith("hadas: error: --config c.yaml: ")
+    assert message in error
