@@ -154,7 +154,7 @@ def measure(experiment: Experiment) -> dict[str, Any]:
         anew = np.asarray(thresholds_of(lab.of(backbone, fresh), policy=POLICY))
         on_test, on_selection = (lab.of(backbone, rows) for rows in (test, np.concatenate([validation, calibration])))
         level = np.append(0, LEVELS)[plan]
-        row = {"promised": float(level.sum()), "exits": int((plan > 0).sum())}
+        row: dict[str, Any] = {"promised": float(level.sum()), "exits": int((plan > 0).sum())}
         for name, table in (("as chosen", tables[backbone]), ("set anew", anew)):
             own = thresholds_for(plan, table)
             row[name] = {

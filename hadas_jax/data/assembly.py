@@ -20,6 +20,7 @@ from hadas_jax.data.splitting import (
     labelled,
     plan_parts,
     record_of,
+    repeated_note,
     split,
 )
 from hadas_jax.data.stream import Stream, sample_images
@@ -213,5 +214,5 @@ def _streamed(
         record=record,
         fingerprints=identity.all,
         class_names=sources.class_names,
-        notes=sources.all_notes,
+        notes=(*sources.all_notes, *repeated_note(parts, identity)),
     )

@@ -203,6 +203,20 @@ def identity_of_arrays(groups: Mapping[int, np.ndarray]) -> Identity:
     )
 
 
+def repeated_note(parts: Parts, identity: Identity) -> tuple[str, ...]:
+    """Returns a note on images that stand among the training images and in another part too, if there are any."""
+
+    def of(part: Part) -> np.ndarray:
+        return identity.fingerprints[part.group][part.rows]
+
+    trained = of(parts.train)
+    counts = {name: int(np.isin(of(part), trained).sum()) for name, part in parts._asdict().items() if name != "train"}
+    if not any(counts.values()):
+        return ()
+    listed = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    return (f"equal to training images, so that accuracy is flattered: {listed}",)
+
+
 def _check_sizes(whole: Group, *, share: float, source: str, class_names: tuple[str, ...] | None) -> None:
     if whole.labels is None:
         return
@@ -328,5 +342,5 @@ def split(
         name=source,
         record=record,
         fingerprints=identity.all,
-        notes=notes,
+        notes=(*notes, *repeated_note(parts, identity)),
     )

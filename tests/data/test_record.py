@@ -76,3 +76,16 @@ def test_the_size_that_images_are_brought_to_is_no_part_of_the_data(tmp_path):
     assert as_stored.record == smaller.record
     assert (as_stored.fingerprints == smaller.fingerprints).all()
     assert len(as_stored.fingerprints) == 30
+
+
+def test_images_that_stand_in_training_and_elsewhere_too_are_counted():
+    twice = np.concatenate([IMAGES, IMAGES])
+    splits = split(twice, np.tile(LABELS, 2), seed=0, source="x", class_names=NAMES)
+    trained = {image.tobytes() for image in np.asarray(splits.train.images)}
+    counts = {
+        name: sum(image.tobytes() in trained for image in np.asarray(getattr(splits, name).images))
+        for name in ("validation", "calibration", "test")
+    }
+    listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    assert splits.notes == (f"equal to training images, so that accuracy is flattered: {listed}",)
+    assert split(IMAGES, LABELS, seed=0, source="x").notes == ()

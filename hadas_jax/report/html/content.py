@@ -136,6 +136,9 @@ def _exit_curves(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, list[flo
 def _facts(record: RunRecord) -> list[list[str]]:
     """Pairs of a name and a value in words, the most telling ones first."""
     facts = [[name, str(record.settings[name])] for name in _FACTS[record.result is None] if name in record.settings]
+    if record.data is not None:
+        parts = ", ".join(f"{count:,} {name}" for name, count in record.data.parts.items())
+        facts.append(["images", f"{parts}; divided {record.data.rule.partition('/')[0]}, seed {record.data.seed}"])
     if isinstance(record.outcome, TunedFigures):
         facts += _tuned_facts(record.outcome)
     return facts if record.result is None else facts + _result_facts(record.result)

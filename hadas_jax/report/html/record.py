@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hadas_jax.data import SplitRecord
 from hadas_jax.deploy import fine_tune_result
 from hadas_jax.deploy.fine_tune_result import TunedFigures
+from hadas_jax.descriptions import validated
 from hadas_jax.methods import Result, retrain_result
 from hadas_jax.methods.eh_dnas.result import GENOTYPE, FoundNetwork, read_genotype
 from hadas_jax.methods.result_file import read_search
@@ -34,6 +36,7 @@ class RunRecord:
       path: of the work directory.
       kind: `search`, `train`, or another one that a work directory may hold.
       settings: of the run.
+      data: record of its data set and division; None: of an earlier version.
       versions: of what it ran on.
       result: of a search; None for other kinds.
       metrics: lines of metrics.jsonl, each with its stage and step.
@@ -44,6 +47,7 @@ class RunRecord:
     path: Path
     kind: str
     settings: dict[str, Any]
+    data: SplitRecord | None
     versions: dict[str, str]
     result: Result | None
     metrics: tuple[dict[str, Any], ...]
@@ -79,6 +83,7 @@ def read_record(path: Path | str) -> RunRecord:
         path=place,
         kind=kind,
         settings=config["settings"],
+        data=validated(SplitRecord | None, config.get("data"), path=place / CONFIG),  # type: ignore[arg-type]
         versions=config.get("versions") or {},
         result=result,
         metrics=metrics,

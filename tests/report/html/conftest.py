@@ -81,6 +81,7 @@ def make_record(path, *, device="tx2-gpu"):
         path=path,
         kind="search",
         settings={"device": device, "dataset": "digits", "seed": 0, "strategy": "NSGA2"},
+        data=None,
         versions={"jax": "0.10.2"},
         result=make_result(),
         metrics=METRICS,
