@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from rich.table import Table
+from rich.text import Text
 
 from hadas_jax.runs import RunState
 
@@ -26,7 +27,7 @@ def runs_table(runs: Sequence[RunState]) -> Table:
         changed = datetime.fromtimestamp(run.changed).strftime("%m-%d %H:%M")
         names = "\n".join(name for name in (run.dataset, run.hardware) if name)
         shown = (str(run.path), run.kind or "unreadable", names, changed, _state(run), run.figures or "")
-        table.add_row(*shown)
+        table.add_row(*map(Text, shown))
     return table
 
 
