@@ -39,6 +39,7 @@ def place_at(path):
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     place = place_at(tmp_path)
+    place.start({}, overwrite=False)
     place.add_metrics("supernet", 1, {"loss": 1.0})
 
     def full(*_):

@@ -72,7 +72,7 @@ def test_both_cells_are_drawn(tmp_path):
 
 
 def test_a_picture_that_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="expected a picture that can be written, got: No such file"):
+    with pytest.raises(ValueError, match="expected a file that can be written, got: No such file"):
         plot_genotype(published_genotype("OURS_PIP"), tmp_path / "missing" / "genotype.png")
 
 
