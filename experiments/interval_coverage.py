@@ -2,7 +2,7 @@
 
 Command:   python experiments/interval_coverage.py --out experiments/interval_coverage.json
 Hardware:  1 CPU core, 1 GB
-Time:      2 minutes
+Time:      3 minutes
 Expected:  the interval of `accuracy_difference` covers at least 95 % and misses at either end at most 2.5 %,
            everywhere. The bootstrap alone covers as little as 9.5 % where differences are rare, for it is a point then.
 
