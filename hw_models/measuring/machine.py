@@ -111,8 +111,8 @@ def _model(root: Path) -> str:
     """Model of a board or, where there is none, of the CPU."""
     board, cpu = root / "proc/device-tree/model", root / "proc/cpuinfo"
     if board.is_file():
-        return board.read_text(encoding="utf-8").strip(" \0\n")
-    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.is_file() else []
+        return board.read_text(encoding="utf-8", errors="replace").strip(" \0\n")
+    lines = cpu.read_text(encoding="utf-8", errors="replace").splitlines() if cpu.is_file() else []
     for name, _, value in (line.partition(":") for line in lines):
         if name.strip() == "model name":
             return value.strip()
