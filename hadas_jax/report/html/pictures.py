@@ -33,6 +33,7 @@ def draw_pictures(tables: dict[str, Rows], directory: Path) -> list[Path]:
     Returns:
       The paths of the PNGs.
     """
+    tables = {name: [_without_formulas(row) for row in rows] for name, rows in tables.items()}
     drawings: dict[str, tuple[str, Callable[[Rows], Figure]]] = {
         "front": ("front", _front),
         "front_3d": ("front", _front_3d),
@@ -51,6 +52,11 @@ def draw_pictures(tables: dict[str, Rows], directory: Path) -> list[Path]:
             paths.append(directory / f"{name}.png")
             save_picture(drawing(tables[table]), paths[-1])
     return paths
+
+
+def _without_formulas(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row whose names are drawn as they are: a formula stands between dollars."""
+    return {name: value.replace("$", r"\$") if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _members(rows: Rows, *names: str) -> list[tuple[tuple[Any, ...], Rows]]:

@@ -23,6 +23,11 @@ def test_every_figure_is_a_table_and_a_picture(overlay, tmp_path):
     assert {path.stem for path in tmp_path.glob("*.csv")} == set(tables)
 
 
+def test_a_run_may_have_a_name_that_reads_as_a_formula(overlay, tmp_path):
+    rows = [row | {"run": r"a$\frac$b"} for row in figure_tables(overlay)["progress"]]
+    assert [path.name for path in draw_pictures({"progress": rows}, tmp_path)] == ["progress.png"]
+
+
 def test_the_table_of_the_front_holds_figures_and_lists_as_words(content, tmp_path):
     write_tables(figure_tables(content), tmp_path)
     rows = rows_of(tmp_path / "front.csv")
