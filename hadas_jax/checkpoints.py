@@ -18,6 +18,7 @@ from hw_models.whole_files import unwritable
 
 _DIGESTS = "digests.json"
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)
+_BESIDE = 2**17  # bytes of Orbax's own files, rounded up
 _DEEPEST = 10  # errors that were raised of one another
 
 
@@ -69,9 +70,11 @@ class Checkpoints:
         """
         if not is_first():
             return
-        where = self._directory / str(step)
+        where, arrays = self._directory / str(step), _flatten(state)
         try:
-            self._manager.save(step, args=ocp.args.StandardSave(_flatten(state)))
+            # Room is looked for before Orbax writes: its writers would go on, and print, after one has failed.
+            _require_room(self._directory, sum(array.nbytes for array in arrays.values()))
+            self._manager.save(step, args=ocp.args.StandardSave(arrays))
         except Exception as error:  # Orbax and TensorStore raise what they like, also of a disk that is full
             for unfinished in self._directory.glob(f"{step}.*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -110,6 +113,13 @@ class Checkpoints:
                 "use the settings that it was made with, or another --workdir"
             )
         return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
+
+
+def _require_room(directory: Path, size: int) -> None:
+    """Raises as a full disk does where files of so many bytes do not fit with what Orbax writes beside them."""
+    disk = shutil.disk_usage(directory)
+    if disk.total > 0 and disk.free < size + size // 20 + _BESIDE:  # some file systems tell no size
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _reason(error: BaseException) -> str:
