@@ -3,10 +3,11 @@
 Command:   python experiments/threshold_coverage.py WORKDIR --out experiments/threshold_coverage.json
            WORKDIR: of a finished `hadas search` with default settings (digits).
 Hardware:  2 CPU cores, 4 GB
-Time:      5 minutes
-Expected:  of networks given beforehand the mean risk of every exit is at most its level, and cuts break it no more
-           often than shuffling allows. The best of many breaks the level more often, and with thresholds set anew on
-           images that the choice has not used no more often than networks given beforehand.
+Time:      2 minutes
+Expected:  of networks given beforehand the mean risk of every exit is at most its level within three standard errors,
+           and cuts break it no more often than shuffling allows. Of the best of many, exits are over their level in
+           31 % of the cuts, the same exits in 29 % where nothing is chosen (33 % are allowed), 34 % with thresholds set
+           anew; but it loses 0.5 points of accuracy on test images and none on those that it was chosen on.
 
 The images that no weight has seen (validation, calibration and test) are cut anew at random into calibration,
 validation, fresh and test images. An image is harmed by an exit that is sure enough but wrong where the classifier is
