@@ -48,8 +48,9 @@ def locked(directory: Path) -> Iterator[None]:
         write_whole(directory / HOLDER, json.dumps(holder).encode())
         yield
     finally:
-        with contextlib.suppress(OSError):
-            (directory / HOLDER).unlink()
+        for name in (HOLDER, LOCK):  # while it is held: whoever opened it before finds out that it is gone
+            with contextlib.suppress(OSError):
+                (directory / name).unlink()
         lock.release()
 
 

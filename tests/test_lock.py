@@ -82,7 +82,7 @@ def test_a_run_that_ended_well_or_badly_holds_nothing(place):
     with place.run({"seed": 3}, resume=False, overwrite=True):
         pass
     assert place.settings() == {"seed": 3}
-    assert not (place.path / locks.HOLDER).exists()
+    assert [path.name for path in place.path.iterdir()] == ["config.json"]
 
 
 def test_what_was_never_started_can_be_started(place):
