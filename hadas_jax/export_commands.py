@@ -18,6 +18,7 @@ from hadas_jax.deploy.runtime import read_manifest
 from hadas_jax.deploy.source import Sources, data_of, network_at
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, save_network
 from hadas_jax.deploy.static_outcomes import predict
+from hadas_jax.methods import Settings
 from hadas_jax.outputs import new_console, say
 from hadas_jax.profiling import this_machine
 from hadas_jax.report.export_table import print_export
@@ -120,7 +121,11 @@ def fine_tune(
         result = followed(run.execute, place, console, splits=run.splits)
     console.print(_before_and_after(result))
     after = result.after
-    say(console, saving_text(after.deployable, after.static, after.static_dvfs, difference=after.difference))
+    tolerance = result.network.architecture.origin.settings.get("accuracy_tolerance", Settings.accuracy_tolerance)
+    text = saving_text(
+        after.deployable, after.static, after.static_dvfs, difference=after.difference, tolerance=tolerance
+    )
+    say(console, text)
     say(console, f"Written: {place.path}/network (for hadas show, hadas export), result.json")
     return result
 

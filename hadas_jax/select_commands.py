@@ -66,7 +66,8 @@ def select_network(
         weights = weights_of(designs, supernet.space, chosen_device(search.settings))
         selection = select(objectives(designs, policy), limits, weights=weights, prefer=prefer)
         console = console or new_console()
-        print_selection(designs, selection, limits=limits, policy=policy, console=console)
+        tolerance = search.result.accuracy_tolerance
+        print_selection(designs, selection, limits=limits, policy=policy, console=console, tolerance=tolerance)
         if selection.excess > 0:
             asked = ", ".join(limit_text(name, limits) for name in selection.without)
             raise ValueError(

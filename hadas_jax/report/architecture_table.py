@@ -8,6 +8,7 @@ from rich.table import Table
 from hadas_jax.deploy.architecture import Architecture, OnSplit
 from hadas_jax.deploy.exit_usage import ExitUsage
 from hadas_jax.deploy.outline import outline
+from hadas_jax.methods import Settings
 from hadas_jax.methods.results import Performance
 from hadas_jax.report.table import saving_text
 
@@ -33,7 +34,8 @@ def print_architecture(architecture: Architecture, usage: ExitUsage, console: Co
     console.print(exits_table(architecture, usage))
     console.print(_performance_table(architecture))
     test = architecture.test
-    text = saving_text(test.deployable, test.static, test.static_dvfs, difference=test.difference)
+    tolerance = architecture.origin.settings.get("accuracy_tolerance", Settings.accuracy_tolerance)
+    text = saving_text(test.deployable, test.static, test.static_dvfs, difference=test.difference, tolerance=tolerance)
     console.print(text, highlight=False, soft_wrap=not console.is_terminal)
 
 

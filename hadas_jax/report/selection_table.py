@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.deploy.select import Selection
+from hadas_jax.methods import Settings
 from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.results import Design, Performance
 from hadas_jax.report.table import saving_text
@@ -20,7 +21,13 @@ _LIMITS = {
 
 
 def print_selection(
-    designs: Sequence[Design], selection: Selection, *, limits: Limits, policy: str, console: Console
+    designs: Sequence[Design],
+    selection: Selection,
+    *,
+    limits: Limits,
+    policy: str,
+    console: Console,
+    tolerance: float = Settings.accuracy_tolerance,
 ) -> None:
     """Prints a choice.
 
@@ -30,11 +37,16 @@ def print_selection(
       limits: that it keeps, or is the nearest to.
       policy: that designs were judged under.
       console: to print on.
+      tolerance: see `hadas_jax.report.table.saving_text`.
     """
     console.print(_designs_table(designs, selection, policy))
     chosen = designs[selection.chosen]
     text = saving_text(
-        chosen.test[policy], chosen.static_test, chosen.static_dvfs_test, difference=chosen.differences[policy]
+        chosen.test[policy],
+        chosen.static_test,
+        chosen.static_dvfs_test,
+        difference=chosen.differences[policy],
+        tolerance=tolerance,
     )
     console.print(text, highlight=False, soft_wrap=not console.is_terminal)
     if selection.without:

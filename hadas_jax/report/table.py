@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference, least_images
+from hadas_jax.methods import Settings
 from hadas_jax.methods.limits import Limits
 from hadas_jax.methods.results import NOT_SHOWN, POLICY_NAMES, SHOWN, Level, LevelRow, Performance, Result
 
@@ -82,7 +83,12 @@ def difference_text(found: Difference) -> str:
 
 
 def saving_text(
-    found: Performance, static: Performance, static_dvfs: Performance | None, *, difference: Difference | None
+    found: Performance,
+    static: Performance,
+    static_dvfs: Performance | None,
+    *,
+    difference: Difference | None,
+    tolerance: float = Settings.accuracy_tolerance,
 ) -> str:
     """Returns what a network saves on the test split against its backbone without exits, in one sentence.
 
@@ -91,11 +97,13 @@ def saving_text(
       static: of its backbone without exits at the highest clocks.
       static_dvfs: likewise at its best clocks; None: unknown.
       difference: in accuracy from its backbone without exits; None: unknown.
+      tolerance: share of images by which it may be less accurate and still count as as accurate.
     """
     by_clocks = "" if static_dvfs is None else f", {found.saving(static_dvfs):.0%} at its best clocks"
-    beside = (
-        "" if difference is None else f"; accuracy against it, in points [95% interval]: {difference_text(difference)}"
-    )
+    beside = ""
+    if difference is not None:
+        verdict = SHOWN if difference.is_shown(tolerance) else NOT_SHOWN
+        beside = f"; accuracy against it, in points [95% interval]: {difference_text(difference)}, {verdict}"
     return (
         f"On the test split the network saves {found.saving(static):.0%} of the energy of its backbone without exits "
         f"at the highest clocks{by_clocks}{beside}."
