@@ -22,21 +22,22 @@ class FinishedSearch:
       settings: of the search.
       versions: of the packages that it ran with.
       result: what it found.
-      data: the data set that it was found on and its division; None: a search of an earlier version.
+      data: the data set that it was found on and its division.
     """
 
     path: Path
     settings: Settings
     versions: dict[str, str]
     result: Result
-    data: SplitRecord | None
+    data: SplitRecord
 
 
 def read_search(workdir: Path | str) -> FinishedSearch:
     """Reads what a search found.
 
     Raises:
-      ValueError: one line: the directory holds no search, an unfinished one, or a front of another form.
+      ValueError: one line: the directory holds no search, an unfinished one, one of an earlier version, or a front of
+        another form.
     """
     place = WorkDir(Path(workdir))
     if not place.holds_run:
@@ -46,6 +47,11 @@ def read_search(workdir: Path | str) -> FinishedSearch:
     again = shlex.join(["hadas", "search", "--resume", "--workdir", str(workdir)])
     if not path.is_file():
         raise ValueError(f"{workdir}: expected a finished search, got one without {FRONT}; {again} finishes it")
+    if place.data() is None:
+        raise ValueError(
+            f"{workdir}: expected a search that says which images it used, got one of an earlier version, which does "
+            "not; search anew"
+        )
     hint = f"; {again} writes it anew"
     content = read_described(path, FORM, what="the front of a search", hint=hint)
     return FinishedSearch(
@@ -53,5 +59,5 @@ def read_search(workdir: Path | str) -> FinishedSearch:
         settings=Settings.from_mapping(content.get("settings"), source=str(path)),
         versions=content.get("versions", {}),
         result=validated(Result, content, path=path, hint=hint),
-        data=validated(SplitRecord | None, content.get("data"), path=path, hint=hint),  # type: ignore[arg-type]
+        data=validated(SplitRecord, content.get("data"), path=path, hint=hint),
     )
