@@ -11,13 +11,15 @@ from hadas_jax.descriptions import validated
 from hadas_jax.spaces import MBConvSpace, published_in, published_names
 
 
-def load_backbones(sources: Sequence[str], space: MBConvSpace, *, record: SplitRecord) -> np.ndarray | None:
+def load_backbones(
+    sources: Sequence[str], space: MBConvSpace, *, record: SplitRecord | None = None
+) -> np.ndarray | None:
     """Returns the genomes int32[N, G] of some backbones, each once; None for no sources.
 
     Args:
       sources: published names (see `spaces.published_names`), or paths of front.json files.
       space: that the backbones must belong to.
-      record: of the data that the search is about.
+      record: of the data that the search is about; None: whatever backbones were chosen on.
 
     Raises:
       ValueError: an unknown name, a file that is no front, backbones of another space, or ones that were chosen on
@@ -39,7 +41,7 @@ def _from_name(name: str, space: MBConvSpace) -> np.ndarray:
         raise ValueError(f"--warm-start {error}") from error
 
 
-def _from_file(source: str, space: MBConvSpace, record: SplitRecord) -> list[np.ndarray]:
+def _from_file(source: str, space: MBConvSpace, record: SplitRecord | None) -> list[np.ndarray]:
     try:
         content = json.loads(Path(source).read_text(encoding="utf-8"))
         genomes = [np.array(design["genome"], np.int32) for design in content["designs"]]
@@ -51,7 +53,7 @@ def _from_file(source: str, space: MBConvSpace, record: SplitRecord) -> list[np.
             raise ValueError(
                 f"--warm-start {source}: expected backbones of the space {space.name} ({len(top)} genes), got others"
             )
-    if content.get("data") is not None:
+    if record is not None and content.get("data") is not None:
         chosen_on = validated(SplitRecord, content["data"], path=Path(source))
         if chosen_on.difference(record) is None and chosen_on.seed != record.seed:
             raise ValueError(
