@@ -82,9 +82,11 @@ settings
 result = search(settings, workdir="runs/notebook", overwrite=True)
 
 # %% [markdown]
-# The table holds networks of a few levels of accuracy: the static one, the same with exits, and with exits and clocks.
-# **Ideal** stops every sample at the first exit that is right, which needs the label: an upper bound. **Deployable**
-# compares a confidence with thresholds that were set on other samples than those of the table.
+# The table holds networks of a few levels of accuracy: the static one at the highest and at the best clocks (+ DVFS),
+# networks with exits, and with exits and clocks, with what they save against both static ones and how their accuracy
+# differs, with its 95 % interval. **Ideal** stops every sample at the first exit that is right, which needs the label:
+# an upper bound. The others compare a confidence with thresholds that were set on other samples than those of the
+# table.
 
 # %%
 levels_table(result)
