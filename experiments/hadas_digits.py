@@ -72,7 +72,9 @@ def main(experiment: Experiment) -> None:
         table.add_column(name, justify="right")
     for seed in experiment.seeds:
         workdir = experiment.out / f"seed{seed}"
-        settings = dataclasses.replace(experiment.settings, seed=seed, split_seed=seed)
+        settings = dataclasses.replace(
+            experiment.settings, seed=seed, split_seed=seed if experiment.settings.checkpoint is None else None
+        )
         result = search(settings, workdir=workdir, resume=WorkDir(workdir).holds_run)
         for level in result.levels:
             found = level.exits_and_clocks["deployable"].test["deployable"]

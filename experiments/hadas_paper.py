@@ -26,6 +26,7 @@ How every backbone does on the images is judged once and kept in --outcomes for 
 """
 
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ from hadas_paper_tables import picture, tables
 from rich.console import Console
 
 from hadas_jax.outputs import say
+from hadas_jax.trained import DESCRIPTION
 from hadas_jax.workdir import versions, write_text
 from hw_models import load_device
 
@@ -56,6 +58,9 @@ def run(experiment: Experiment, console: Console) -> dict[str, Any]:
     settings = dataclasses.asdict(experiment.judging) | {"smoke": experiment.smoke}
     _same_as_before(experiment.out / "judging.json", settings)
     laboratory = Laboratory(experiment, console)
+    supernet = (Path(experiment.supernet) / DESCRIPTION).read_bytes()
+    judged = {"data": laboratory.lab.splits.record.as_json(), "supernet": hashlib.sha256(supernet).hexdigest()}
+    _same_as_before(experiment.out / "supernet.json", judged)
     found = {stage: getattr(laboratory, stage)() for stage in experiment.stages}
     return {
         "dataset": experiment.dataset.rpartition("/")[2],

@@ -103,7 +103,7 @@ def main(experiment: Experiment) -> None:
     )
     run = training_run(settings)
     progress = TimedProgress(console)
-    with running(workdir, settings, run.splits, resume=resumed, overwrite=False):
+    with running(workdir, settings, run.splits, resume=resumed, overwrite=False, reads=settings.checkpoint):
         result = execute_training(run, workdir, progress)
         plot_exits(result.accuracies, experiment.workdir / "exits.png")
     progress.close()

@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import hypergeom
 
+from hadas_jax.deploy.weights import supernet_of_search
 from hadas_jax.evaluation import Outcomes, scores, segment_costs, threshold_stops
 from hadas_jax.methods import TrainingRun
 from hadas_jax.methods.device_choice import chosen_device
@@ -67,7 +68,8 @@ class Lab:
 
     def __init__(self, experiment: Experiment) -> None:
         found = read_search(experiment.workdir)
-        settings = dataclasses.replace(found.settings, checkpoint=str(experiment.workdir / "supernet"))
+        supernet = supernet_of_search(found)
+        settings = dataclasses.replace(found.settings, checkpoint=str(supernet.path), space=None, split_seed=None)
         training = TrainingRun(settings, fine_tune=False)
         self.space, splits, device = training.space, training.splits, chosen_device(settings)
         rng = np.random.default_rng(experiment.seed)

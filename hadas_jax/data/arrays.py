@@ -79,7 +79,8 @@ class Splits:
       deviation: likewise.
       name: of the data set.
       record: what the data set is and how it is divided, whatever part of it is evaluated on.
-      fingerprints: uint64[n], of all different images of the data set, rising.
+      fingerprints: uint64[n], by which images of the data set are known again, rising.
+      evaluated_fingerprints: uint64[n], of the images of validation, calibration and test, each as it is stored.
       class_names: K names, where the data set has them.
       notes: what was left out of the data set and why, and what was taken for what, in a clause each.
     """
@@ -94,6 +95,7 @@ class Splits:
     name: str
     record: SplitRecord
     fingerprints: np.ndarray = field(repr=False)
+    evaluated_fingerprints: np.ndarray = field(repr=False)
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 

@@ -84,6 +84,8 @@ def assemble(
             f"{sources.name}: expected square images of one size, or a size to bring them to: give --image-size"
         )
     train = sources.train
+    if skip_unreadable and train.fingerprint_of == "contents":
+        sources = _without_unreadable(sources)
     if len(train) * size**2 * train.channels > in_memory_bytes:
         return _streamed(
             sources,
@@ -93,9 +95,6 @@ def assemble(
             normalisation=normalisation,
             evaluation_images=evaluation_images,
         )
-
-    if skip_unreadable:
-        sources = _without_unreadable(sources)
 
     def read(source: Source) -> tuple[np.ndarray, np.ndarray]:
         return _read(source, np.arange(len(source)), size, sources, advice=SKIPPING)
@@ -124,12 +123,13 @@ def _present(sources: Sources) -> dict[int, Source]:
 
 def _identity(sources: Sources) -> Identity:
     """What tells the images apart, whatever size they are brought to."""
-    present, size = _present(sources), sources.image_size
-    form = f"{'several sizes' if size is None else f'{size}x{size}'} in {sources.train.channels} channels"
+    present = _present(sources)
     return Identity(
-        form,
+        f"{sources.train.channels} channels",
         {group: source.fingerprint_of for group, source in present.items()},
         {group: source.fingerprints() for group, source in present.items()},
+        # So that they are known again where they become too many to be read, or few enough.
+        np.concatenate([source.fingerprints(of="names and sizes") for source in present.values()]),
     )
 
 
@@ -151,7 +151,7 @@ def _without_unreadable(sources: Sources) -> Sources:
 
 
 def _classes_of(source: Source) -> set[int]:
-    return set() if source.labels is None else set(source.labels.tolist())
+    return set() if source.labels is None else set(source.labels[source.labels >= 0].tolist())
 
 
 def _read(
@@ -213,6 +213,7 @@ def _streamed(
         name=sources.name,
         record=record,
         fingerprints=identity.all,
+        evaluated_fingerprints=identity.of_parts(whole[1:]),
         class_names=sources.class_names,
         notes=(*sources.all_notes, *repeated_note(parts, identity)),
     )

@@ -54,9 +54,9 @@ class FolderSource:
         """The files' contents, or where they are too much to read, their paths inside the folder and their sizes."""
         return "contents" if sum(self._file_sizes) <= CONTENTS_BYTES else "names and sizes"
 
-    def fingerprints(self, rows: np.ndarray | None = None) -> np.ndarray:
+    def fingerprints(self, rows: np.ndarray | None = None, *, of: FingerprintOf | None = None) -> np.ndarray:
         """Returns uint64[n] of the files at these rows, of all where None."""
-        read = self._content if self.fingerprint_of == "contents" else self._name_and_size
+        read = self._content if (of or self.fingerprint_of) == "contents" else self._name_and_size
         return source_fingerprints(read, np.arange(len(self)) if rows is None else rows, name=str(self.folder))
 
     @cached_property

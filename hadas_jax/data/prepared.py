@@ -5,6 +5,7 @@ tensorflow-datasets is imported where it is used: it is slow to import, and most
 
 import shlex
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from hadas_jax.data.assembly import Sources
 from hadas_jax.data.images import ImageError, decode
 from hadas_jax.data.notes import counted
-from hadas_jax.data.sources import CONTENTS_BYTES, FingerprintOf, Source, source_fingerprints
+from hadas_jax.data.sources import CONTENTS_BYTES, FingerprintOf, Source, in_threads, source_fingerprints
 
 SHORT_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist", "imagenet2012")
 PREFIX = "tfds:"
@@ -31,6 +32,7 @@ class PreparedSource:
       label_key: of a record's label.
       channels: C.
       name: of the part.
+      full_name: of the set, with configuration and version, and of the part.
       stored_bytes: of all records together.
     """
 
@@ -39,12 +41,22 @@ class PreparedSource:
     label_key: str
     channels: int
     name: str
+    full_name: str
     stored_bytes: int
 
-    @property
-    def labels(self) -> None:
-        """Labels are in the records, beside the images."""
-        return None
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """int32[N], read from the records where they are not too many; -1 where a record cannot be read."""
+        if self.fingerprint_of != "contents":
+            return None
+
+        def label(row: int) -> int:
+            try:
+                return int(self._record(row)[self.label_key])
+            except ImageError:
+                return -1
+
+        return np.array(in_threads(label, range(len(self))), np.int32)
 
     def __len__(self) -> int:
         """Returns N."""
@@ -61,9 +73,9 @@ class PreparedSource:
         """The images as they are stored, or where they are too much to read, the part, its size and their numbers."""
         return "contents" if self.stored_bytes <= CONTENTS_BYTES else "names and sizes"
 
-    def fingerprints(self, rows: np.ndarray | None = None) -> np.ndarray:
+    def fingerprints(self, rows: np.ndarray | None = None, *, of: FingerprintOf | None = None) -> np.ndarray:
         """Returns uint64[n] of the images at these rows, of all where None."""
-        read = self._content if self.fingerprint_of == "contents" else self._name_and_size
+        read = self._content if (of or self.fingerprint_of) == "contents" else self._name_and_size
         return source_fingerprints(read, np.arange(len(self)) if rows is None else rows, name=self.name)
 
     @property
@@ -92,7 +104,7 @@ class PreparedSource:
         return self._record(row)[self.image_key]
 
     def _name_and_size(self, row: int) -> bytes:
-        return f"{self._named(row)} of {len(self)} {self.stored_bytes}".encode()
+        return f"{self.full_name} {row} of {len(self)} {self.stored_bytes}".encode()
 
 
 def open_prepared(name: str, data_dir: Path | None) -> Sources:
@@ -127,6 +139,7 @@ def open_prepared(name: str, data_dir: Path | None) -> Sources:
             label_key,
             channels,
             f"{name} {part}",
+            f"{info.full_name} {part}",
             info.splits[part].num_bytes,
         )
         for part in ("train", "test", *_HELD_OUT)

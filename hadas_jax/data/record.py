@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+_SKETCH = 128  # fingerprints that stand for a data set
+_FEW = 0.05  # share of them that two sets may have in common by chance, such as empty images
 BY_CLASS, AT_RANDOM = "by class/1", "at random/1"  # rules of `splitting.plan_parts`; the number counts their versions
 
 
@@ -43,7 +45,9 @@ class SplitRecord:
       rule: of the division.
       seed: of the division.
       parts: how many images each part has: train, validation, calibration, test.
+      division: which images they are.
       form: of the images as they are stored, such as `28x28x1 uint8`.
+      sketch: the least fingerprints of all images; sets that share many images share many of these.
       classes: K.
       class_names: K names, where the data set has them.
       groups: the groups that the data set comes with, by name.
@@ -52,7 +56,9 @@ class SplitRecord:
     rule: str
     seed: int
     parts: dict[str, int]
+    division: str
     form: str
+    sketch: tuple[int, ...]
     classes: int
     class_names: tuple[str, ...] | None
     groups: dict[str, GroupDigest]
@@ -60,6 +66,11 @@ class SplitRecord:
     def as_json(self) -> dict[str, Any]:
         """Returns the record as JSON holds it."""
         return dataclasses.asdict(self)
+
+    def is_related(self, other: "SplitRecord") -> bool:
+        """Whether another data set is this one or has come of it: more than a few of its images are of this one."""
+        shared = len(set(self.sketch) & set(other.sketch))
+        return shared > _FEW * min(len(self.sketch), len(other.sketch))
 
     def difference(self, other: "SplitRecord") -> str | None:
         """Says what another data set has instead of this one, the first that differs, or None where they are equal.
@@ -84,6 +95,8 @@ class SplitRecord:
             return f"{other.classes} classes instead of {self.classes}"
         if self.class_names != other.class_names:
             return _renamed(self.class_names, other.class_names)
+        if self.rule != other.rule:
+            return f"images that are divided {_rule(other)} instead of {_rule(self)}"
         for what, clause in (
             ("fingerprint_of", "{name} images of another size in bytes"),
             ("images", "as many {name} images, but other ones"),
@@ -93,8 +106,10 @@ class SplitRecord:
             for name, before in self.groups.items():
                 if getattr(before, what) != getattr(other.groups[name], what):
                     return clause.format(name=name)
-        if (self.rule, self.parts) != (other.rule, other.parts):
-            return f"images divided {other.rule} into {_sizes(other.parts)} instead of {self.rule} {_sizes(self.parts)}"
+        if self.parts != other.parts:
+            return f"images divided into {_sizes(other.parts)} instead of {_sizes(self.parts)}"
+        if self.seed == other.seed and self.division != other.division:
+            return "the same images divided otherwise, as another version of scikit-learn may do"
         return None
 
 
@@ -114,6 +129,20 @@ def digest_group(fingerprints: np.ndarray, labels: np.ndarray | None, *, fingerp
         labelled=_digest(pairs[np.lexsort(np.atleast_2d(pairs.T))]),
         ordered=_digest(pairs),
     )
+
+
+def digest_rows(parts: Sequence[np.ndarray]) -> str:
+    """Returns a short text that stands for which rows int[n] each part has."""
+    return _digest(np.concatenate([np.append(rows, -1) for rows in parts]).astype(np.uint64))
+
+
+def sketch_of(fingerprints: np.ndarray) -> tuple[int, ...]:
+    """Returns the least fingerprints of rising uint64[n]."""
+    return tuple(fingerprints[:_SKETCH].tolist())
+
+
+def _rule(record: SplitRecord) -> str:
+    return record.rule.partition("/")[0]
 
 
 def _digest(values: np.ndarray) -> str:

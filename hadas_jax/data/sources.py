@@ -52,11 +52,12 @@ class Source(Protocol):
         """
         ...
 
-    def fingerprints(self, rows: np.ndarray | None = None) -> np.ndarray:
+    def fingerprints(self, rows: np.ndarray | None = None, *, of: FingerprintOf | None = None) -> np.ndarray:
         """Returns uint64[n], by which images are told apart: of what is stored, whatever size it is brought to.
 
         Args:
           rows: int[n], of which images; of all where None.
+          of: what they are taken of; as `fingerprint_of` says where None.
 
         Raises:
           ValueError: images that cannot be read.
@@ -77,6 +78,13 @@ def array_fingerprints(images: np.ndarray) -> np.ndarray:
     kind = images.dtype.newbyteorder("<")
     prefix = f"{kind.str} {images.shape[1:]} ".encode()
     return np.array([fingerprint(prefix + image.astype(kind, copy=False).tobytes()) for image in images], np.uint64)
+
+
+def pixel_fingerprints(images: np.ndarray) -> np.ndarray:
+    """Returns uint64[N] of the pixels of images [N, H, W, C], the same for bytes and for these as numbers in 0 .. 1."""
+    if np.issubdtype(images.dtype, np.floating) and images.size and images.min() >= 0 and images.max() <= 1:
+        images = np.rint(255 * images).astype(np.uint8)
+    return array_fingerprints(images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +117,9 @@ class Selected:
         """Returns an image uint8[H, W, C] and its label."""
         return self.whole[int(self.rows[row])]
 
-    def fingerprints(self, rows: np.ndarray | None = None) -> np.ndarray:
+    def fingerprints(self, rows: np.ndarray | None = None, *, of: FingerprintOf | None = None) -> np.ndarray:
         """Returns uint64[n] of the images at these rows, of all where None."""
-        return self.whole.fingerprints(self.rows if rows is None else self.rows[rows])
+        return self.whole.fingerprints(self.rows if rows is None else self.rows[rows], of=of)
 
 
 def readable(source: Source) -> tuple[Source, list[str]]:

@@ -5,7 +5,7 @@ images of its own. A part is taken from the group that is meant for it, and cut 
 division follows from the data and a seed alone; fewer images to evaluate on are a part of these parts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from hadas_jax.data.arrays import LabelledImages, Splits, channel_statistics
-from hadas_jax.data.record import AT_RANDOM, BY_CLASS, SplitRecord, digest_group
-from hadas_jax.data.sources import array_fingerprints
+from hadas_jax.data.record import AT_RANDOM, BY_CLASS, SplitRecord, digest_group, digest_rows, sketch_of
+from hadas_jax.data.sources import array_fingerprints, pixel_fingerprints
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 TRAIN, HELD_OUT, TEST = range(3)
@@ -54,16 +54,22 @@ class Identity(NamedTuple):
       form: of an image, in words.
       fingerprint_of: by group, what fingerprints are of: contents, or names and sizes.
       fingerprints: by group, uint64[N].
+      others: uint64[n], further ones of the same images, by which they are known again in another form.
     """
 
     form: str
     fingerprint_of: Mapping[int, str]
     fingerprints: Mapping[int, np.ndarray]
+    others: np.ndarray
+
+    def of_parts(self, parts: Sequence[Part]) -> np.ndarray:
+        """Returns uint64[n]: the fingerprints of the images of some parts."""
+        return np.concatenate([self.fingerprints[part.group][part.rows] for part in parts])
 
     @property
     def all(self) -> np.ndarray:
-        """uint64[n]: the different fingerprints of all groups, rising."""
-        return np.unique(np.concatenate(list(self.fingerprints.values())))
+        """uint64[n]: all different fingerprints, rising."""
+        return np.unique(np.concatenate([*self.fingerprints.values(), self.others]))
 
 
 def plan_parts(
@@ -184,7 +190,9 @@ def record_of(
         rule=AT_RANDOM if groups[TRAIN].labels is None else BY_CLASS,
         seed=seed,
         parts={name: len(part.rows) for name, part in parts._asdict().items()},
+        division=digest_rows([part.rows for part in parts]),
         form=identity.form,
+        sketch=sketch_of(identity.all),
         classes=classes,
         class_names=class_names,
         groups={
@@ -199,18 +207,21 @@ def identity_of_arrays(groups: Mapping[int, np.ndarray]) -> Identity:
     images = groups[TRAIN]
     form = f"{'x'.join(map(str, images.shape[1:]))} {images.dtype}"
     return Identity(
-        form, dict.fromkeys(groups, "contents"), {group: array_fingerprints(found) for group, found in groups.items()}
+        form,
+        dict.fromkeys(groups, "contents"),
+        {group: array_fingerprints(found) for group, found in groups.items()},
+        np.zeros(0, np.uint64),
     )
 
 
 def repeated_note(parts: Parts, identity: Identity) -> tuple[str, ...]:
     """Returns a note on images that stand among the training images and in another part too, if there are any."""
-
-    def of(part: Part) -> np.ndarray:
-        return identity.fingerprints[part.group][part.rows]
-
-    trained = of(parts.train)
-    counts = {name: int(np.isin(of(part), trained).sum()) for name, part in parts._asdict().items() if name != "train"}
+    trained = identity.of_parts([parts.train])
+    counts = {
+        name: int(np.isin(identity.of_parts([part]), trained).sum())
+        for name, part in parts._asdict().items()
+        if name != "train"
+    }
     if not any(counts.values()):
         return ()
     listed = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
@@ -319,6 +330,8 @@ def split(
         class_names=class_names,
     )
     identity = identity or identity_of_arrays({group: found[0] for group, found in arrays.items()})
+    pixels = [pixel_fingerprints(found[0]) for found in arrays.values()]
+    identity = identity._replace(others=np.concatenate([identity.others, *pixels]))
     record = record_of(whole, groups, identity, seed=seed, classes=classes, class_names=class_names)
     parts = evaluated(whole, groups, seed=seed, source=source, images=evaluation_images)
     own = channel_statistics(images[parts.train.rows], source=source)
@@ -342,5 +355,6 @@ def split(
         name=source,
         record=record,
         fingerprints=identity.all,
+        evaluated_fingerprints=identity.of_parts(whole[1:]),
         notes=(*notes, *repeated_note(parts, identity)),
     )

@@ -21,7 +21,7 @@ from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
 from hadas_jax.deploy.fold import is_folded
 from hadas_jax.deploy.joint_training import joint_step, trained_part, with_statistics, with_trained
 from hadas_jax.deploy.layers import Weights
-from hadas_jax.deploy.source import data_of, network_at
+from hadas_jax.deploy.source import data_of, moved, network_at
 from hadas_jax.deploy.static_network import StaticNetwork, save_network
 from hadas_jax.deploy.static_outcomes import on_split, outcomes_at_exits, predict
 from hadas_jax.evaluation import Outcomes, calibrate_thresholds, scores
@@ -54,6 +54,10 @@ class FineTuneRun:
             raise ValueError("NETWORK: expected a directory of hadas materialise or an ARCH.json, got none")
         self.settings = settings
         self.network = network_at(settings.network, dataset=settings.dataset, data_dir=settings.data_dir)
+        self.network = dataclasses.replace(
+            self.network,
+            architecture=moved(self.network.architecture, dataset=settings.dataset, data_dir=settings.data_dir),
+        )
         if is_folded(self.network.segments):
             raise ValueError(
                 f"{settings.network}: expected a network with batch norm, got a folded one; hadas materialise without "

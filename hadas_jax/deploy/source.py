@@ -33,18 +33,20 @@ def data_of(architecture: Architecture, *, dataset: str | None = None, data_dir:
     Raises:
       ValueError: the data set is not there any more, or another one.
     """
-    settings, space = _settings(architecture, dataset, data_dir), architecture.space
-    splits = load_splits(
-        settings, seed=settings.seed, record=architecture.data, evaluation_images=settings.evaluation_images
-    )
-    _require_data(architecture, splits, settings.dataset)
+    splits, space = _loaded(architecture, _settings(architecture, dataset, data_dir)), architecture.space
     if splits.channels != space.in_channels or splits.classes > space.classes:
         raise ValueError(
-            f"--dataset {settings.dataset}: expected images of {space.in_channels} channels in at most {space.classes} "
+            f"--dataset {splits.name}: expected images of {space.in_channels} channels in at most {space.classes} "
             f"classes as the network takes, got {splits.channels} channels and {splits.classes} classes"
         )
     by = architecture.normalisation
     return splits if by is None else standardised_by(splits, by.mean, by.deviation)
+
+
+def moved(architecture: Architecture, *, dataset: str | None, data_dir: str | None) -> Architecture:
+    """Returns a network that says where its images are now, if they were moved."""
+    settings = json.loads(json.dumps(vars(_settings(architecture, dataset, data_dir))))
+    return architecture.model_copy(update={"origin": architecture.origin.model_copy(update={"settings": settings})})
 
 
 def _settings(architecture: Architecture, dataset: str | None, data_dir: str | None) -> Settings:
@@ -55,14 +57,19 @@ def _settings(architecture: Architecture, dataset: str | None, data_dir: str | N
     ).absolute()
 
 
-def _require_data(architecture: Architecture, splits: Splits, dataset: str) -> None:
+def _loaded(architecture: Architecture, settings: Settings) -> Splits:
+    """The images of the search, and no others."""
     if architecture.data is None:
         raise ValueError(
-            "expected a network that says on which images it was found, got one of an earlier version, which does not; "
-            "search and select it anew"
+            f"the network of {architecture.origin.workdir}: expected one that says on which images it was found, got "
+            "one of an earlier version, which does not; search and select it anew"
         )
+    splits = load_splits(
+        settings, seed=settings.seed, record=architecture.data, evaluation_images=settings.evaluation_images
+    )
     hint = "--dataset names the place of the images of the search"
-    require_same(splits, architecture.data, dataset=dataset, owner="the network", hint=hint)
+    require_same(splits, architecture.data, dataset=settings.dataset, owner="the network", hint=hint)
+    return splits
 
 
 class Sources:
@@ -93,10 +100,9 @@ class Sources:
         settings = _settings(architecture, dataset, data_dir)
         # The supernet has its space, whose file need not be there any more, and the division of its images.
         supernet = dataclasses.replace(settings, checkpoint=str(self._directory), space=None, split_seed=None)
-        self.run = TrainingRun(supernet, fine_tune=False)
-        _require_data(architecture, self.run.splits, settings.dataset)
-        self._settings = settings
-        self._architecture, self._backbone = architecture, architecture.decoded
+        self.run = TrainingRun(supernet, fine_tune=False, splits=_loaded(architecture, settings))
+        self._architecture = moved(architecture, dataset=dataset, data_dir=data_dir)
+        self._backbone = architecture.decoded
         self._resolution = int(self._backbone.resolution)
         self._space = dataclasses.replace(self.run.space, resolution=(self._resolution,))
         self._stats = self._estimated()
@@ -126,8 +132,7 @@ class Sources:
         splits, given = self.run.splits, self._architecture
         normalisation = Normalisation(mean=splits.mean, deviation=splits.deviation)
         supernet = place_from(folder, self._directory)
-        origin = given.origin.model_copy(update={"settings": json.loads(json.dumps(vars(self._settings)))})
-        architecture = given.model_copy(update={"normalisation": normalisation, "supernet": supernet, "origin": origin})
+        architecture = given.model_copy(update={"normalisation": normalisation, "supernet": supernet})
         segments, weights = materialise(
             self._space,
             self._params,

@@ -16,7 +16,7 @@ from hadas_jax.deploy.architecture import OnSplit
 from hadas_jax.deploy.exit_costs import ExitCosts
 from hadas_jax.deploy.layers import Segment, Weights
 from hadas_jax.deploy.static_apply import run_network
-from hadas_jax.evaluation import Outcomes, accuracy_difference, ideal_stops, scores, threshold_stops
+from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, ideal_stops, scores, threshold_stops
 from hadas_jax.evaluation.accuracy import outcomes_of_logits
 from hadas_jax.methods.results import Performance
 
@@ -101,7 +101,9 @@ def on_split(
         static_dvfs=static_dvfs and dataclasses.replace(static_dvfs, error=error),
         difference=accuracy_difference(
             int((right & ~without).sum()), int((without & ~right).sum()), images=len(samples)
-        ),
+        )
+        if thresholds
+        else NO_DIFFERENCE,
         shares=tuple(shares.tolist()),
     )
 

@@ -7,6 +7,8 @@ from hadas_jax.data import SplitRecord, Splits, load_dataset
 from hadas_jax.methods.checks import check_fields, check_number
 from hadas_jax.methods.stored_settings import StoredSettings
 
+_HIGHEST_SEED = 2**32 - 3  # of scikit-learn's divisions, which take the next two as well
+
 
 @dataclass(frozen=True)
 class DataSettings(StoredSettings):
@@ -35,7 +37,7 @@ class DataSettings(StoredSettings):
         if self.image_size is not None:
             check_number("image_size", self.image_size, int, lowest=1)
         if self.split_seed is not None:
-            check_number("split_seed", self.split_seed, int, lowest=0)
+            check_number("split_seed", self.split_seed, int, lowest=0, highest=_HIGHEST_SEED)
 
 
 def load_splits(
@@ -67,7 +69,7 @@ def require_same(splits: Splits, record: SplitRecord, *, dataset: str, owner: st
     """Refuses data other than those that something was made of.
 
     Args:
-      splits: the data at hand, divided with the record's seed.
+      splits: the data at hand, and their division.
       record: of the data that it was made of.
       dataset: name of the data at hand.
       owner: what was made of them.
@@ -77,5 +79,7 @@ def require_same(splits: Splits, record: SplitRecord, *, dataset: str, owner: st
       ValueError: one line: what differs.
     """
     difference = record.difference(splits.record)
+    if difference is None and splits.record.seed != record.seed:
+        difference = f"the same images divided with seed {splits.record.seed} instead of {record.seed}"
     if difference is not None:
-        raise ValueError(f"--dataset {dataset}: expected the images that {owner} was made of, got {difference}; {hint}")
+        raise ValueError(f"data set {dataset}: expected the images that {owner} was made of, got {difference}; {hint}")

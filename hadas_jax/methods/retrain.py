@@ -5,6 +5,7 @@ norm's statistics are estimated on training images when it has ended.
 """
 
 import dataclasses
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hadas_jax.data import SplitRecord, Splits
 from hadas_jax.evaluation.derived_accuracy import derived_accuracy
 from hadas_jax.loop import Guard
 from hadas_jax.memory import memory_named
-from hadas_jax.methods.data_settings import load_splits
+from hadas_jax.methods.data_settings import load_splits, require_same
 from hadas_jax.methods.eh_dnas.result import FORM as GENOTYPE_FORM
 from hadas_jax.methods.eh_dnas.result import read_genotype
 from hadas_jax.methods.retrain_result import RetrainResult, network_macs, write_result
@@ -52,6 +53,9 @@ class RetrainRun:
         self.splits: Splits = load_splits(
             settings, seed=settings.seed, record=found_on, evaluation_images=settings.evaluation_images
         )
+        if found_on is not None and found_on.is_related(self.splits.record):
+            owner, hint = f"--genotype {settings.genotype}", "use those, or give its code instead of its file"
+            require_same(self.splits, found_on, dataset=settings.dataset, owner=owner, hint=hint)
         if found_on is not None and settings.split_seed not in (None, found_on.seed):
             raise ValueError(
                 f"--split-seed {settings.split_seed}: expected none beside --genotype {settings.genotype}, which was "
@@ -169,7 +173,15 @@ def _data_of(source: str) -> SplitRecord | None:
     path = Path(source)
     if path.suffix != ".json" or not path.is_file():
         return None
-    return read_genotype(path).data if f'"{GENOTYPE_FORM}"' in path.read_text(encoding="utf-8") else None
+    if f'"{GENOTYPE_FORM}"' not in path.read_text(encoding="utf-8"):
+        return None
+    found = read_genotype(path)
+    if found.data is None:
+        raise ValueError(
+            f"--genotype {source}: expected a search that says which images it used, got one of an earlier version, "
+            f"which does not; search anew, or give its code instead: {shlex.quote(found.code)}"
+        )
+    return found.data
 
 
 def _genotype(source: str) -> Genotype:

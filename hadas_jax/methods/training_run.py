@@ -4,6 +4,7 @@ Training keeps checkpoints and resumes exactly; a diverging loss goes back to th
 """
 
 import dataclasses
+import shlex
 from typing import Any
 
 import jax
@@ -55,24 +56,33 @@ class TrainingRun:
       fine_tune: train the supernet of `settings.checkpoint` further, on any number of classes, for
         `settings.epochs`, and its exits in any case, instead of using what is trained in it as it is.
       exits_for: name of the backbone whose exits are trained, as the paper does; None: all backbones share theirs.
+      splits: the data of `settings`, where they are loaded already.
 
     Raises:
       ValueError: an unknown data set or space, or a supernet, resolutions or images that do not fit.
     """
 
-    def __init__(self, settings: TrainingSettings, *, fine_tune: bool = True, exits_for: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        *,
+        fine_tune: bool = True,
+        exits_for: str | None = None,
+        splits: Splits | None = None,
+    ) -> None:
         self.settings = settings
         self.loaded: TrainedSupernet | None = None if settings.checkpoint is None else load_trained(settings.checkpoint)
         self._trains_supernet = self.loaded is None or (fine_tune and settings.epochs > 0)
         self._trains_exits = fine_tune
-        self.splits: Splits = load_splits(
+        self.splits: Splits = splits or load_splits(
             settings,
             seed=settings.seed,
             record=None if self.loaded is None else self.loaded.data,
             evaluation_images=settings.evaluation_images,
         )
-        self.space = space_of_run(settings, self.splits, self.loaded, is_trained=self._trains_supernet)
         self._require_known_data()
+        self.space = space_of_run(settings, self.splits, self.loaded, is_trained=self._trains_supernet)
+        self._require_own_data()
         if self.loaded is not None and self.loaded.normalisation is not None:
             self.splits = standardised_by(self.splits, *self.loaded.normalisation)
         self.exits_backbone = None if exits_for is None else named_backbone(exits_for, self.space)
@@ -91,19 +101,44 @@ class TrainingRun:
             )
 
     def _require_known_data(self) -> None:
-        """Refuses a checkpoint whose weights have seen these images in another division or before they changed."""
+        """Refuses images that the checkpoint's weights have seen in another division, or before they changed."""
         settings, loaded = self.settings, self.loaded
         if loaded is None:
             return
-        if loaded.data is None and "settings" in loaded.details:
+        checkpoint, known = f"--checkpoint {settings.checkpoint}", loaded.data
+        if known is None and "settings" in loaded.details:
             raise ValueError(
-                f"--checkpoint {settings.checkpoint}: expected a supernet that says which images trained it, got one "
-                "of an earlier version, which does not; train it anew"
+                f"{checkpoint}: expected a supernet that says which images trained it, got one of an earlier version, "
+                "which does not; train it anew"
             )
-        are_others = self._trains_supernet and not np.isin(self.splits.fingerprints, loaded.seen).any()
-        if loaded.data is not None and not are_others:
-            owner, hint = f"--checkpoint {settings.checkpoint}", "use those, or train on these without --checkpoint"
-            require_same(self.splits, loaded.data, dataset=settings.dataset, owner=owner, hint=hint)
+        if known is None:
+            self._add_note("which images trained the checkpoint is not known")
+        elif known.is_related(self.splits.record):
+            hint = f"use those as they were, or train on these without {checkpoint}"
+            require_same(self.splits, known, dataset=settings.dataset, owner=checkpoint, hint=hint)
+        elif self._trains_supernet:
+            evaluated = self.splits.evaluated_fingerprints
+            seen = int(np.isin(evaluated, loaded.seen).sum())
+            if seen:
+                raise ValueError(
+                    f"--dataset {settings.dataset}: expected images that {checkpoint} has not seen, but {seen:,} of "
+                    f"its {len(evaluated):,} validation, calibration and test images trained it; leave them out"
+                )
+            self._add_note("other images than the checkpoint's, as far as their bytes tell")
+
+    def _require_own_data(self) -> None:
+        """Refuses other images than the checkpoint's where its weights are taken as they are."""
+        settings, loaded = self.settings, self.loaded
+        if loaded is None or loaded.data is None or self._trains_supernet:
+            return
+        checkpoint = f"--checkpoint {settings.checkpoint}"
+        train = shlex.join(["hadas", "train", "--checkpoint", str(settings.checkpoint), "--dataset", settings.dataset])
+        require_same(
+            self.splits, loaded.data, dataset=settings.dataset, owner=checkpoint, hint=f"{train} trains it for these"
+        )
+
+    def _add_note(self, note: str) -> None:
+        self.splits = dataclasses.replace(self.splits, notes=(*self.splits.notes, note))
 
     def initial_parameters(self) -> Parameters:
         """Returns the supernet before this run's training: fresh, or loaded with whatever is fresh in it.

@@ -53,11 +53,20 @@ def _from_file(source: str, space: MBConvSpace, record: SplitRecord | None) -> l
             raise ValueError(
                 f"--warm-start {source}: expected backbones of the space {space.name} ({len(top)} genes), got others"
             )
-    if record is not None and content.get("data") is not None:
-        chosen_on = validated(SplitRecord, content["data"], path=Path(source))
-        if chosen_on.difference(record) is None and chosen_on.seed != record.seed:
-            raise ValueError(
-                f"--warm-start {source}: expected backbones chosen on images divided with seed {record.seed} as here, "
-                f"got seed {chosen_on.seed}: test images of this search took part in their choice"
-            )
+    if record is None:
+        return genomes
+    if content.get("data") is None:
+        raise ValueError(
+            f"--warm-start {source}: expected a search that says which images it used, got one of an earlier version, "
+            "which does not; search anew"
+        )
+    chosen_on = validated(SplitRecord, content["data"], path=Path(source))
+    difference = chosen_on.difference(record) if chosen_on.is_related(record) else None
+    if difference is None and chosen_on.is_related(record) and chosen_on.seed != record.seed:
+        difference = f"the same images divided with seed {record.seed} instead of {chosen_on.seed}"
+    if difference is not None:
+        raise ValueError(
+            f"--warm-start {source}: expected backbones chosen on the images of this search and in their division, got "
+            f"{difference}: test images of this search may have taken part in their choice"
+        )
     return genomes

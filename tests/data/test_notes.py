@@ -7,7 +7,8 @@ from hadas_jax.data.notes import file_counts, shown, some
 
 def splits(*, channels=1, **options):
     parts = [LabelledImages(np.zeros((n, 8, 8, channels), np.uint8), np.zeros(n, np.int32)) for n in (1140, 30, 29, 1)]
-    return Splits(*parts, 12, (0.0,), (1.0,), "x", record=None, fingerprints=np.zeros(0, np.uint64), **options)
+    known = dict.fromkeys(("fingerprints", "evaluated_fingerprints"), np.zeros(0, np.uint64))
+    return Splits(*parts, 12, (0.0,), (1.0,), "x", record=None, **known, **options)
 
 
 def test_a_data_set_is_summed_up_in_one_line():

@@ -75,8 +75,8 @@ def test_a_large_set_becomes_a_stream(prepared):
 
 
 def test_test_images_of_a_stream_are_as_many_as_asked(prepared):
-    splits = load_dataset("cifar100", seed=0, data_dir=prepared, in_memory_bytes=1, evaluation_images=12)
-    assert counts(splits) == [210 - 2 * 32, 12, 12, 12]
+    splits = load_dataset("cifar100", seed=0, data_dir=prepared, in_memory_bytes=1, evaluation_images=30)
+    assert counts(splits) == [210 - 2 * 32, 30, 30, 30]
 
 
 def test_a_given_normalisation_spares_a_stream_its_statistics(prepared):

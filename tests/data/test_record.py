@@ -46,6 +46,11 @@ def changed(row, value):
         ),
         (record(changed(3, 0)), "as many training images, but other ones"),
         (record(labels=np.roll(LABELS, 1)), "the same training images with other labels"),
+        (
+            dataclasses.replace(record(), division="otherwise"),
+            "the same images divided otherwise, as another version of scikit-learn may do",
+        ),
+        (dataclasses.replace(record(), rule="at random/1"), "images that are divided at random instead of by class"),
         (record(IMAGES[::-1], LABELS[::-1]), "the same training images in another order"),
         (record(names=("cat", "fox", "owl")), "class 1 called 'fox' instead of 'dog'"),
         (record(names=None), "classes without names"),
@@ -73,9 +78,10 @@ def test_any_change_is_noticed(order, row, flipped):
 def test_the_size_that_images_are_brought_to_is_no_part_of_the_data(tmp_path):
     np.savez(tmp_path / "x.npz", images=IMAGES, labels=LABELS)
     as_stored, smaller = (load_dataset(f"npz:{tmp_path / 'x.npz'}", seed=0, image_size=size) for size in (None, 2))
-    assert as_stored.record == smaller.record
-    assert (as_stored.fingerprints == smaller.fingerprints).all()
-    assert len(as_stored.fingerprints) == 30
+    assert as_stored.record.difference(smaller.record) is None
+    assert as_stored.record.division == smaller.record.division
+    assert (as_stored.evaluated_fingerprints == smaller.evaluated_fingerprints).all()
+    assert as_stored.record.is_related(smaller.record)
 
 
 def test_images_that_stand_in_training_and_elsewhere_too_are_counted():
@@ -89,3 +95,15 @@ def test_images_that_stand_in_training_and_elsewhere_too_are_counted():
     listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     assert splits.notes == (f"equal to training images, so that accuracy is flattered: {listed}",)
     assert split(IMAGES, LABELS, seed=0, source="x").notes == ()
+
+
+def test_sets_that_share_many_images_are_related_in_whatever_form():
+    rng = np.random.default_rng(1)
+    others = rng.integers(0, 256, IMAGES.shape, np.uint8)
+    more = record(np.concatenate([IMAGES, others[:9]]), np.append(LABELS, np.arange(9) % 3))
+    floats = record(IMAGES.astype(np.float32) / 255)
+    for related in (record(seed=3), more, floats, record(IMAGES[::-1], LABELS[::-1])):
+        assert record().is_related(related)
+        assert related.is_related(record())
+    assert not record().is_related(record(others))
+    assert not record().is_related(record(np.concatenate([others[:-1], IMAGES[:1]])))

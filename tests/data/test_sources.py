@@ -100,7 +100,7 @@ class Records:
             raise ImageError(f"image {row}")
         return np.full((4, 4, 1), row, np.uint8), row % 3
 
-    def fingerprints(self, rows=None):
+    def fingerprints(self, rows=None, *, of=None):
         rows = np.arange(len(self)) if rows is None else rows
         return source_fingerprints(lambda row: self[row][0].tobytes(), rows, name="x")
 
