@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tiny_hadas import TINY
 from tiny_search import SETTINGS, listed
 
-from hadas_jax.commands import search
+from hadas_jax.commands import running, search
 from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
 from hadas_jax.deploy.source import data_of
 from hadas_jax.export_commands import fine_tune, materialise_network
@@ -29,6 +31,7 @@ from hadas_jax.spaces.darts import format_code
 from hadas_jax.supernet import initialise
 from hadas_jax.train_commands import train
 from hadas_jax.trained import load_trained, save_trained
+from hadas_jax.workdir import WorkDir
 
 DARTS_V2 = format_code(read_architecture("DARTS_V2"))
 PARTS = ("train", "validation", "calibration", "test")
@@ -118,13 +121,8 @@ def test_commands_that_follow_another_take_its_division(
     assert all(splits.record == stages[0].record for splits in stages)
 
 
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(split_seed=SEEDS, seed=SEEDS, images=EVALUATED, own_test=st.booleans())
-def test_a_genotype_is_retrained_on_the_division_that_it_was_found_on(
-    split_seed, seed, images, own_test, datasets, tmp_path_factory
-):
-    found = DnasRun(DnasSettings(dataset=datasets[own_test], split_seed=split_seed, weight=0.0, channels=2, cells=3))
-    path = tmp_path_factory.mktemp("search") / "genotype.json"
+def write_genotype(place, record):
+    """Writes what a search by gradient ends with, and returns its path."""
     content = {
         "form": "hadas_jax.genotype/1",
         "genotype": DARTS_V2,
@@ -136,9 +134,20 @@ def test_a_genotype_is_retrained_on_the_division_that_it_was_found_on(
         "within_budgets": True,
         "code_without_budgets": DARTS_V2,
         "alpha": np.zeros((28, 8)).tolist(),
-        "data": found.splits.record.as_json(),
+        "data": record and record.as_json(),
     }
+    path = place / "genotype.json"
     path.write_text(json.dumps(content))
+    return path
+
+
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(split_seed=SEEDS, seed=SEEDS, images=EVALUATED, own_test=st.booleans())
+def test_a_genotype_is_retrained_on_the_division_that_it_was_found_on(
+    split_seed, seed, images, own_test, datasets, tmp_path_factory
+):
+    found = DnasRun(DnasSettings(dataset=datasets[own_test], split_seed=split_seed, weight=0.0, channels=2, cells=3))
+    path = write_genotype(tmp_path_factory.mktemp("search"), found.splits.record)
     settings = RetrainSettings(
         dataset=datasets[own_test], genotype=str(path), seed=seed, evaluation_images=images, channels=2, cells=3
     )
@@ -147,20 +156,44 @@ def test_a_genotype_is_retrained_on_the_division_that_it_was_found_on(
         RetrainRun(dataclasses.replace(settings, split_seed=split_seed + 1))
 
 
-def changed_sets(path):
-    """Names of data sets that are those of a file, changed."""
+def test_a_genotype_is_not_retrained_on_its_images_changed_or_of_an_earlier_version(datasets, tmp_path):
+    name, other = datasets[False], datasets[True]
+    small = RetrainSettings(dataset=name, channels=2, cells=3)
+    path = write_genotype(tmp_path, RetrainRun(small).splits.record)
+    of_file = dataclasses.replace(small, genotype=str(path))
+    for _, changed in changed_sets(pathlib_of(name), tmp_path):
+        with pytest.raises(ValueError, match=f"data set {changed}: expected the images that --genotype .* was made of"):
+            RetrainRun(dataclasses.replace(of_file, dataset=changed))
+    assert RetrainRun(dataclasses.replace(of_file, dataset=other)).splits.record.seed == 0
+    write_genotype(tmp_path, None)
+    with pytest.raises(ValueError, match="which does not; search anew, or give its code"):
+        RetrainRun(of_file)
+
+
+def pathlib_of(dataset):
+    """The file of a data set."""
+    return Path(dataset.removeprefix("npz:"))
+
+
+def changed_sets(path, place):
+    """What differs, and the name, of data sets in a folder that are those of a file, changed."""
     with np.load(path) as file:
-        images, labels = file["images"], file["labels"]
+        arrays = dict(file)
+        images, labels = arrays["images"], arrays["labels"]
+    named = "class_names" in arrays
     variants = {
         "91 training images instead of 90": (np.append(images, images[:1] ^ 1, 0), np.append(labels, 0)),
         "the same training images with other labels": (images, np.roll(labels, 1)),
         "the same training images in another order": (images[::-1], labels[::-1]),
         "class 1 called 'b' instead of 'x'": (images, labels),
     }
-    for difference, (pixels, classes) in variants.items():
-        names = np.array(["a", "b" if "called" in difference else "x", "c"])
-        np.savez(path.with_name("changed.npz"), images=pixels, labels=classes, class_names=names)
-        yield difference, f"npz:{path.with_name('changed.npz')}"
+    for number, (difference, (pixels, classes)) in enumerate(variants.items()):
+        changed = {"images": pixels, "labels": classes}
+        if named:
+            changed["class_names"] = np.array(["a", "b" if "called" in difference else "x", "c"])
+        if named or "called" not in difference:
+            np.savez(place / f"changed{number}.npz", **arrays | changed)
+            yield difference, f"npz:{place / f'changed{number}.npz'}"
 
 
 @pytest.mark.parametrize("kind", ["train", "exits", "search"])
@@ -173,12 +206,10 @@ def test_data_that_changed_since_are_refused(kind, untrained, tmp_path):
     base = TrainSettings(dataset=f"npz:{path}", space="tiny")
     save_trained(tmp_path / "net", command(base).described(untrained, {}))
     again = dataclasses.replace(base, checkpoint=str(tmp_path / "net"), epochs=1 if kind == "train" else 0)
-    for difference, dataset in changed_sets(path):
-        # Where the supernet is kept, its classes are compared first.
-        wanted = (difference, "class 1 is 'x', got 'b'") if "called" in difference else (difference,)
-        with pytest.raises(ValueError, match=f"--dataset {dataset}: expected the") as error:
+    for difference, dataset in changed_sets(path, tmp_path):
+        with pytest.raises(ValueError, match=f"data set {dataset}: expected the images that --checkpoint") as error:
             command(dataclasses.replace(again, dataset=dataset), fine_tune=kind != "search")
-        assert any(each in str(error.value) for each in wanted)
+        assert difference in str(error.value)
 
 
 def test_a_supernet_may_be_trained_further_on_images_that_it_never_saw(untrained, datasets, tmp_path):
@@ -189,10 +220,11 @@ def test_a_supernet_may_be_trained_further_on_images_that_it_never_saw(untrained
     save_trained(tmp_path / "further", second.described(untrained, {}))
     seen = load_trained(tmp_path / "further").seen
     assert set(seen.tolist()) == set(first.splits.fingerprints.tolist()) | set(second.splits.fingerprints.tolist())
-    # What was seen first is still known: going back to it in another division is refused.
-    with pytest.raises(ValueError, match="expected the images that --checkpoint"):
+    assert "other images than the checkpoint's" in second.splits.summary()
+    # What was seen first is still known.
+    with pytest.raises(ValueError, match=r"has not seen, but 42 of its 42 validation, calibration and test images"):
         command(dataclasses.replace(other, dataset=datasets[False], checkpoint=str(tmp_path / "further")))
-    with pytest.raises(ValueError, match="expected the images that --checkpoint"):
+    with pytest.raises(ValueError, match=r"hadas train --checkpoint .* trains it for these"):
         command(dataclasses.replace(other, epochs=0), fine_tune=False)
 
 
@@ -217,16 +249,95 @@ def test_backbones_that_were_chosen_on_another_division_are_no_warm_start(datase
     other = command(TrainSettings(dataset=datasets[False], space="tiny", split_seed=1))
     genome = run.space.smallest_genome.tolist()
     path = tmp_path / "front.json"
-    path.write_text(json.dumps({"designs": [{"genome": genome}], "data": other.splits.record.as_json()}))
-    with pytest.raises(ValueError, match="expected backbones chosen on images divided with seed 0 as here, got seed 1"):
+
+    def write(record):
+        path.write_text(json.dumps({"designs": [{"genome": genome}], "data": record and record.as_json()}))
+
+    write(other.splits.record)
+    with pytest.raises(ValueError, match="got the same images divided with seed 0 instead of 1: test images of this"):
         load_backbones([str(path)], run.space, record=run.splits.record)
     assert load_backbones([str(path)], run.space, record=other.splits.record).tolist() == [genome]
+    (_, dataset), *_ = changed_sets(pathlib_of(datasets[False]), tmp_path)
+    changed = command(TrainSettings(dataset=dataset, space="tiny"))
+    with pytest.raises(ValueError, match="got 91 training images instead of 90: test images of this search may"):
+        load_backbones([str(path)], run.space, record=changed.splits.record)
+    elsewhere = command(TrainSettings(dataset=datasets[True], space="tiny"))
+    assert load_backbones([str(path)], run.space, record=elsewhere.splits.record).tolist() == [genome]
+    write(None)
+    with pytest.raises(ValueError, match="got one of an earlier version"):
+        load_backbones([str(path)], run.space, record=run.splits.record)
+
+
+def test_a_run_does_not_go_on_from_a_supernet_of_another_division(untrained, datasets, tmp_path):
+    base = TrainSettings(dataset=datasets[False], space="tiny")
+    save_trained(tmp_path / "net", command(base).described(untrained, {}))
+    settings = dataclasses.replace(base, checkpoint=str(tmp_path / "net"), space=None)
+    workdir = WorkDir(tmp_path / "run", kind="train")
+    with running(workdir, settings, command(settings).splits, resume=False, overwrite=False):
+        pass
+    with running(workdir, settings, command(settings).splits, resume=True, overwrite=False):
+        pass
+    replaced = command(dataclasses.replace(base, split_seed=5)).described(untrained, {})
+    save_trained(tmp_path / "net", replaced, overwrite=True)
+    with (
+        pytest.raises(ValueError, match="got the same images divided with seed 5 instead of 0"),
+        running(workdir, settings, command(settings).splits, resume=True, overwrite=False),
+    ):
+        pass
+
+
+def test_a_supernet_of_another_division_than_the_search_had_is_not_selected_from(finished_search, tmp_path):
+    place = tmp_path / "run"
+    shutil.copytree(finished_search[0], place)
+    path = place / "supernet" / "supernet.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | {"data": content["data"] | {"seed": 5}}), encoding="utf-8")
+    with listed(), pytest.raises(ValueError, match="got one of other images or of another division; search anew"):
+        select_network(place)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a data set of different images in three classes, in colour."""
+    rng = np.random.default_rng(3)
+    for number in range(60):
+        place = tmp_path / "images" / "abc"[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(place / f"{number}.png")
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize("form", ["fewer", "npz", "floats"])
+def test_images_are_known_again_in_another_form(form, folder, tmp_path, monkeypatch):
+    shapes = jax.eval_shape(lambda: initialise(TINY.adapt(in_channels=3, classes=3, image_size=8), jax.random.key(0)))
+    weights = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    settings = TrainSettings(dataset=f"folder:{folder}", space="tiny")
+    if form == "fewer":  # so large that names and sizes are looked at, and then no more
+        monkeypatch.setattr("hadas_jax.data.folder.CONTENTS_BYTES", 60 * 200)
+    splits = command(settings).splits
+    save_trained(tmp_path / "net", command(settings).described(weights, {}))
+    if form == "fewer":
+        assert splits.record.groups["training"].fingerprint_of == "names and sizes"
+        monkeypatch.undo()
+        (folder / "a" / "0.png").unlink()
+        dataset = f"folder:{folder}"
+    else:
+        whole = (splits.test, splits.train, splits.validation, splits.calibration)
+        pixels, labels = (
+            np.concatenate([np.asarray(getattr(p, name)) for p in whole]) for name in ("images", "labels")
+        )
+        scaled = pixels if form == "npz" else pixels.astype(np.float32) / 255
+        np.savez(tmp_path / "same.npz", images=scaled, labels=labels)
+        dataset = f"npz:{tmp_path / 'same.npz'}"
+    with pytest.raises(ValueError, match=r"expected the images that --checkpoint .* was made of"):
+        command(dataclasses.replace(settings, dataset=dataset, checkpoint=str(tmp_path / "net"), space=None))
 
 
 def without_test_columns(path):
     """The rows of front.csv but for what is measured on the test split."""
     rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
-    kept = [number for number, name in enumerate(rows[0]) if "test" not in name]
+    measured = ("test", "saving", "difference", "verdict")
+    kept = [number for number, name in enumerate(rows[0]) if not any(word in name for word in measured)]
     return [[row[number] for number in kept] for row in rows]
 
 
@@ -249,7 +360,7 @@ def two_runs(tmp_path_factory):
         with listed():
             settings = dataclasses.replace(SETTINGS, dataset=f"npz:{place / 'data.npz'}", batch=64)
             result = search(settings, workdir=place / "search")
-            architecture = select_network(place / "search")
+            architecture = select_network(place / "search", prefer="energy")
             materialise_network(place / "search")
             tuned = fine_tune(
                 FineTuneSettings(network=str(place / "search" / "network"), epochs=1), workdir=place / "tuned"
@@ -268,6 +379,7 @@ def test_test_images_change_nothing_but_what_is_measured_on_them(two_runs):
     weights = [load_trained(run.place / "search" / "supernet").params for run in two_runs]
     assert jax.tree.all(jax.tree.map(np.array_equal, *weights))
     assert one.result.largest_test_accuracy != other.result.largest_test_accuracy
+    assert one.tuned.network.architecture.exits
     for name in ("thresholds", "selection", "genome", "exits", "clocks_mhz"):
         assert getattr(one.tuned.network.architecture, name) == getattr(other.tuned.network.architecture, name)
     assert jax.tree.all(jax.tree.map(np.array_equal, one.tuned.network.weights, other.tuned.network.weights))

@@ -30,7 +30,7 @@ def test_a_search_by_gradient_gives_its_network_as_it_was_written(workdir):
     result = DnasResult(code, code, alpha, "tx2-gpu", costs, (1300.5, 1866.0, 2035.2), (), True)
     (workdir / "config.json").write_text(json.dumps({"form": "hadas_jax.dnas-search/1", "settings": {}}))
     assert read_record(workdir).outcome is None
-    write_genotype(result, workdir, settings={})
+    write_genotype(result, workdir, settings={}, data=None)
     outcome = read_record(workdir).outcome
     assert (outcome.images_per_s, outcome.energy_mj, outcome.clocks_mhz) == (500.0, 4.0, (1300.5, 1866.0, 2035.2))
     assert (parse_code(outcome.code) == code).all()
@@ -68,6 +68,13 @@ def test_fine_tuning_gives_what_the_network_does_before_and_after(workdir):
         ({"config.json": '{"form": "hadas_jax.train/1", "settings": {}}'}, "one of kind train that has none yet"),
         (
             {"config.json": '{"form": "hadas_jax.search/1", "settings": {}}', "front.json": '{"form": "x/1"}'},
+            "expected a search that says which images it used, got one of an earlier version",
+        ),
+        (
+            {
+                "config.json": '{"form": "hadas_jax.search/1", "settings": {}, "data": {}}',
+                "front.json": '{"form": "x/1"}',
+            },
             "front.json: expected form hadas_jax.front/2",
         ),
         (
