@@ -304,7 +304,10 @@ def reading(target: Path | str) -> Iterator[None]:
 
 def _around(path: Path) -> Path | None:
     """The work directory that a path lies in, or is."""
-    path = path.resolve()
+    try:
+        path = path.resolve()
+    except UnicodeError:  # a name that the locale cannot spell: whoever reads it will say so
+        return None
     for place in (path, *path.parents):
         try:
             form = json.loads((place / CONFIG).read_text(encoding="utf-8"))["form"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -355,12 +356,12 @@ def two_runs(tmp_path_factory):
     runs = []
     for number in range(2):
         place = tmp_path_factory.mktemp(f"run{number}")
-        (train, labels), (test, test_labels) = images(240, 150, 3), images(60, 60 + 150 * number, 4 + number)
+        (train, labels), (test, test_labels) = images(300, 60, 3), images(60, 60 + 140 * number, 4 + number)
         np.savez(place / "data.npz", images=train, labels=labels, test_images=test, test_labels=test_labels)
         with listed():
-            settings = dataclasses.replace(SETTINGS, dataset=f"npz:{place / 'data.npz'}", batch=64)
+            settings = dataclasses.replace(SETTINGS, dataset=f"npz:{place / 'data.npz'}", batch=64, epochs=8)
             result = search(settings, workdir=place / "search")
-            architecture = select_network(place / "search", prefer="energy")
+            architecture = select_network(place / "search", policy="ideal", prefer="energy")
             materialise_network(place / "search")
             tuned = fine_tune(
                 FineTuneSettings(network=str(place / "search" / "network"), epochs=1), workdir=place / "tuned"

@@ -24,7 +24,9 @@ def opens_text(call: ast.Call) -> bool:
         return True
     if name in ("run", "Popen", "check_output") and ("text" in given or "universal_newlines" in given):
         return True
-    if name != "open" or (isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "Image"):
+    if name != "open" or (
+        isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") in ("Image", "archive")
+    ):
         return False
     modes = [given.get("mode"), *call.args[:2]]
     words = [node.value for node in modes if isinstance(node, ast.Constant) and isinstance(node.value, str)]

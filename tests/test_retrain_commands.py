@@ -70,7 +70,20 @@ def found(dataset, tmp_path_factory):
     """The file of a genotype, as a search writes it."""
     code = "".join(map(str, code_of(GENOTYPE)))
     path = tmp_path_factory.mktemp("search") / "genotype.json"
-    path.write_text(json.dumps({"form": "hadas_jax.genotype/1", "code": code, "genotype": str(GENOTYPE)}))
+    content = {
+        "form": "hadas_jax.genotype/1",
+        "genotype": str(GENOTYPE),
+        "code": code,
+        "hardware": "generic",
+        "images_per_s": 1.0,
+        "energy_mj": None,
+        "clocks_mhz": None,
+        "within_budgets": True,
+        "code_without_budgets": code,
+        "alpha": np.zeros((28, 8)).tolist(),
+        "data": load_dataset(dataset, seed=0).record.as_json(),
+    }
+    path.write_text(json.dumps(content))
     return path
 
 
@@ -109,9 +122,10 @@ def test_an_interrupted_run_resumes_to_the_same_bits(retrained, found, dataset, 
     settings = RetrainSettings(genotype=str(found), dataset=dataset, **QUICK)
     workdir = tmp_path / "run"
     place = WorkDir(workdir, kind="dnas-retrain")
-    place.start({**settings.__dict__}, overwrite=False)
+    run = RetrainRun(settings)
+    place.start({**settings.__dict__}, data=run.splits.record.as_json(), overwrite=False)
     with pytest.raises(InterruptionError):
-        RetrainRun(settings).execute(place, Interrupting(2))
+        run.execute(place, Interrupting(2))
     main(f"dnas retrain --workdir {workdir} --resume".split())
     assert "done before" in capsys.readouterr().out
     whole, resumed = (load_derived(path / "derived") for path in (retrained, workdir))

@@ -9,7 +9,7 @@ WRONG = [
     ("dataset", 3, "--dataset: expected text, got 3"),
     ("data_dir", 3, "--data-dir: expected text, got 3"),
     ("image_size", 0, "--image-size: expected a whole number of at least 1, got 0"),
-    ("split_seed", -1, "--split-seed: expected a whole number of at least 0, got -1"),
+    ("split_seed", -1, "--split-seed: expected a whole number of at least 0 and of at most 4294967293, got -1"),
     ("skip_unreadable", 1, "--skip-unreadable: expected true or false, got 1"),
     ("evaluation_images", 0, "--evaluation-images: expected a whole number of at least 1, got 0"),
     ("space", 3, "--space: expected text, got 3"),

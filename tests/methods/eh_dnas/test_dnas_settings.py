@@ -9,7 +9,7 @@ WRONG = [
     ("dataset", 3, "--dataset: expected text, got 3"),
     ("data_dir", 3, "--data-dir: expected text, got 3"),
     ("image_size", 0, "--image-size: expected a whole number of at least 1, got 0"),
-    ("split_seed", -1, "--split-seed: expected a whole number of at least 0, got -1"),
+    ("split_seed", -1, "--split-seed: expected a whole number of at least 0 and of at most 4294967293, got -1"),
     ("skip_unreadable", 1, "--skip-unreadable: expected true or false, got 1"),
     ("hardware", None, "--hardware: expected text, got None"),
     ("fpga", 4, "--fpga: expected text, got 4"),
