@@ -361,7 +361,7 @@ def two_runs(tmp_path_factory):
         with listed():
             settings = dataclasses.replace(SETTINGS, dataset=f"npz:{place / 'data.npz'}", batch=64, epochs=8)
             result = search(settings, workdir=place / "search")
-            architecture = select_network(place / "search", policy="ideal", prefer="energy")
+            architecture = select_network(place / "search", policy="ideal", prefer="accuracy")
             materialise_network(place / "search")
             tuned = fine_tune(
                 FineTuneSettings(network=str(place / "search" / "network"), epochs=1), workdir=place / "tuned"
