@@ -72,6 +72,13 @@ class SplitRecord:
         shared = len(set(self.sketch) & set(other.sketch))
         return shared > _FEW * min(len(self.sketch), len(other.sketch))
 
+    def mismatch(self, other: "SplitRecord") -> str | None:
+        """As `difference`, and says so too where the same images are divided with another seed."""
+        difference = self.difference(other)
+        if difference is None and self.seed != other.seed:
+            return f"the same images divided with seed {other.seed} instead of {self.seed}"
+        return difference
+
     def difference(self, other: "SplitRecord") -> str | None:
         """Says what another data set has instead of this one, the first that differs, or None where they are equal.
 

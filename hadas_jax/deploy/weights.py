@@ -5,7 +5,6 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from hadas_jax.data import SplitRecord
 from hadas_jax.deploy.architecture import Architecture, SupernetPlace
 from hadas_jax.methods.result_file import FinishedSearch
 from hadas_jax.methods.training_inputs import at_resolutions
@@ -43,16 +42,12 @@ def supernet_of_search(search: FinishedSearch) -> SearchedSupernet:
         )
     path = own if given is None or (own / DESCRIPTION).is_file() else Path(given)
     description = read_description(path)
-    if description.data is not None and _differs(description.data, search.data):
+    if description.data is not None and description.data.mismatch(search.data) is not None:
         raise ValueError(
             f"{path}: expected the supernet that {search.path} searched, got one of other images or of another "
             "division; search anew"
         )
     return SearchedSupernet(path, description, at_resolutions(description.space, search.settings))
-
-
-def _differs(trained_on: SplitRecord, searched_on: SplitRecord) -> bool:
-    return trained_on.seed != searched_on.seed or trained_on.difference(searched_on) is not None
 
 
 def place_from(folder: Path, supernet: Path) -> SupernetPlace:

@@ -78,8 +78,6 @@ def require_same(splits: Splits, record: SplitRecord, *, dataset: str, owner: st
     Raises:
       ValueError: one line: what differs.
     """
-    difference = record.difference(splits.record)
-    if difference is None and splits.record.seed != record.seed:
-        difference = f"the same images divided with seed {splits.record.seed} instead of {record.seed}"
-    if difference is not None:
-        raise ValueError(f"data set {dataset}: expected the images that {owner} was made of, got {difference}; {hint}")
+    mismatch = record.mismatch(splits.record)
+    if mismatch is not None:
+        raise ValueError(f"data set {dataset}: expected the images that {owner} was made of, got {mismatch}; {hint}")

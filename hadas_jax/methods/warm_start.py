@@ -61,12 +61,10 @@ def _from_file(source: str, space: MBConvSpace, record: SplitRecord | None) -> l
             "which does not; search anew"
         )
     chosen_on = validated(SplitRecord, content["data"], path=Path(source))
-    difference = chosen_on.difference(record) if chosen_on.is_related(record) else None
-    if difference is None and chosen_on.is_related(record) and chosen_on.seed != record.seed:
-        difference = f"the same images divided with seed {record.seed} instead of {chosen_on.seed}"
-    if difference is not None:
+    mismatch = chosen_on.mismatch(record) if chosen_on.is_related(record) else None
+    if mismatch is not None:
         raise ValueError(
             f"--warm-start {source}: expected backbones chosen on the images of this search and in their division, got "
-            f"{difference}: test images of this search may have taken part in their choice"
+            f"{mismatch}: test images of this search may have taken part in their choice"
         )
     return genomes
