@@ -22,8 +22,8 @@ class DataSettings(StoredSettings):
     image_size: int | None = None
     """Height and width that images are brought to when they are read; by default their own."""
     split_seed: int | None = None
-    """Random seed of the division into training, validation, calibration and test images; by default 0. What is made
-    of the images keeps the division, so it is not for use with what was made before."""
+    """Random seed of the division into training, validation, calibration and test images; by default 0. What was made
+    of images keeps their division, so beside --checkpoint it is refused."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, instead of stopping at them."""
 
