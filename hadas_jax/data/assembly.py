@@ -128,8 +128,8 @@ def _identity(sources: Sources) -> Identity:
         f"{sources.train.channels} channels",
         {group: source.fingerprint_of for group, source in present.items()},
         {group: source.fingerprints() for group, source in present.items()},
-        # So that they are known again where they become too many to be read, or few enough.
         np.concatenate([source.fingerprints(of="names and sizes") for source in present.values()]),
+        np.zeros(0, np.uint64),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 _SKETCH = 128  # fingerprints that stand for a data set
-_FEW = 0.05  # share of them that two sets may have in common by chance, such as empty images
+FEW = 0.05  # share of them that two sets may have in common by chance, such as empty images
 BY_CLASS, AT_RANDOM = "by class/1", "at random/1"  # rules of `splitting.plan_parts`; the number counts their versions
 
 
@@ -70,7 +70,12 @@ class SplitRecord:
     def is_related(self, other: "SplitRecord") -> bool:
         """Whether another data set is this one or has come of it: more than a few of its images are of this one."""
         shared = len(set(self.sketch) & set(other.sketch))
-        return shared > _FEW * min(len(self.sketch), len(other.sketch))
+        return shared > FEW * min(len(self.sketch), len(other.sketch))
+
+    @property
+    def told_by(self) -> set[str]:
+        """What images are told apart by: contents, or names and sizes, or in different groups both."""
+        return {group.fingerprint_of for group in self.groups.values()}
 
     def mismatch(self, other: "SplitRecord") -> str | None:
         """As `difference`, and says so too where the same images are divided with another seed."""

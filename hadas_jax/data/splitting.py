@@ -54,22 +54,30 @@ class Identity(NamedTuple):
       form: of an image, in words.
       fingerprint_of: by group, what fingerprints are of: contents, or names and sizes.
       fingerprints: by group, uint64[N].
-      others: uint64[n], further ones of the same images, by which they are known again in another form.
+      names: uint64[n], of the names and sizes of images in files, by which they are known again where they become too
+        many to be read, or few enough.
+      pixels: uint64[n], of what they look like, by which they are known again in another form.
     """
 
     form: str
     fingerprint_of: Mapping[int, str]
     fingerprints: Mapping[int, np.ndarray]
-    others: np.ndarray
+    names: np.ndarray
+    pixels: np.ndarray
 
     def of_parts(self, parts: Sequence[Part]) -> np.ndarray:
         """Returns uint64[n]: the fingerprints of the images of some parts."""
         return np.concatenate([self.fingerprints[part.group][part.rows] for part in parts])
 
     @property
+    def contents(self) -> np.ndarray:
+        """uint64[n]: all different fingerprints but those of names alone, rising."""
+        return np.unique(np.concatenate([*self.fingerprints.values(), self.pixels]))
+
+    @property
     def all(self) -> np.ndarray:
         """uint64[n]: all different fingerprints, rising."""
-        return np.unique(np.concatenate([*self.fingerprints.values(), self.others]))
+        return np.union1d(self.contents, self.names)
 
 
 def plan_parts(
@@ -192,7 +200,7 @@ def record_of(
         parts={name: len(part.rows) for name, part in parts._asdict().items()},
         division=digest_rows([part.rows for part in parts]),
         form=identity.form,
-        sketch=sketch_of(identity.all),
+        sketch=sketch_of(identity.contents),
         classes=classes,
         class_names=class_names,
         groups={
@@ -210,7 +218,7 @@ def identity_of_arrays(groups: Mapping[int, np.ndarray]) -> Identity:
         form,
         dict.fromkeys(groups, "contents"),
         {group: array_fingerprints(found) for group, found in groups.items()},
-        np.zeros(0, np.uint64),
+        *[np.zeros(0, np.uint64)] * 2,
     )
 
 
@@ -331,7 +339,7 @@ def split(
     )
     identity = identity or identity_of_arrays({group: found[0] for group, found in arrays.items()})
     pixels = [pixel_fingerprints(found[0]) for found in arrays.values()]
-    identity = identity._replace(others=np.concatenate([identity.others, *pixels]))
+    identity = identity._replace(pixels=np.concatenate(pixels))
     record = record_of(whole, groups, identity, seed=seed, classes=classes, class_names=class_names)
     parts = evaluated(whole, groups, seed=seed, source=source, images=evaluation_images)
     own = channel_statistics(images[parts.train.rows], source=source)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hadas_jax.data import LabelledImages, Splits, Stream
+from hadas_jax.data import LabelledImages, SplitRecord, Splits, Stream
+from hadas_jax.data.record import FEW
 from hadas_jax.evaluation import Judge, Judgement
 from hadas_jax.loop import Guard, Step
 from hadas_jax.memory import memory_named
@@ -113,7 +114,7 @@ class TrainingRun:
             )
         if known is None:
             self._add_note("which images trained the checkpoint is not known")
-        elif known.is_related(self.splits.record):
+        elif self._comes_of(known):
             hint = f"use those as they were, or train on these without {checkpoint}"
             require_same(self.splits, known, dataset=settings.dataset, owner=checkpoint, hint=hint)
         elif self._trains_supernet:
@@ -125,6 +126,13 @@ class TrainingRun:
                     f"its {len(evaluated):,} validation, calibration and test images trained it; leave them out"
                 )
             self._add_note("other images than the checkpoint's, as far as their bytes tell")
+
+    def _comes_of(self, known: SplitRecord) -> bool:
+        """Whether the data are those of the checkpoint, or what has become of them."""
+        if known.told_by == self.splits.record.told_by or self.loaded is None:
+            return known.is_related(self.splits.record)
+        # Files that became too many to be read, or few enough, share names and sizes.
+        return bool(np.isin(self.splits.fingerprints, self.loaded.seen).mean() > FEW)
 
     def _require_own_data(self) -> None:
         """Refuses other images than the checkpoint's where its weights are taken as they are."""
