@@ -84,9 +84,10 @@ def assemble(
             f"{sources.name}: expected square images of one size, or a size to bring them to: give --image-size"
         )
     train = sources.train
-    if skip_unreadable and train.fingerprint_of == "contents":
+    is_streamed = len(train) * size**2 * train.channels > in_memory_bytes
+    if skip_unreadable and (not is_streamed or train.fingerprint_of == "contents"):
         sources = _without_unreadable(sources)
-    if len(train) * size**2 * train.channels > in_memory_bytes:
+    if is_streamed:
         return _streamed(
             sources,
             size,

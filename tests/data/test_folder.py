@@ -411,6 +411,15 @@ def test_a_stream_leaves_out_what_has_no_header_and_names_what_breaks_off_later(
     assert refused(tmp_path, skip_unreadable=True, in_memory_bytes=1000) == message
 
 
+def test_what_breaks_off_is_left_out_of_memory_however_large_the_files_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("hadas_jax.data.folder.CONTENTS_BYTES", 1000)
+    fill(tmp_path, 10, size=(30, 30))
+    path = tmp_path / "dog" / "1.png"
+    path.write_bytes(path.read_bytes()[:1000])
+    splits = load(tmp_path, skip_unreadable=True)
+    assert left_out(splits) == (f"left out: 1 image that cannot be read ({path})",)
+
+
 @pytest.mark.parametrize("length", [0, 1000])
 def test_classes_and_parts_of_which_no_image_can_be_read_are_refused(tmp_path, length):
     fill(tmp_path / "train", 10, size=(30, 30))
