@@ -244,9 +244,6 @@ def found(splits, *parts):
 
 FUZZ = settings(
     max_examples=2000,
-    deadline=None,
-    derandomize=True,
-    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 

@@ -209,9 +209,6 @@ def check(splits, pairs):
 
 FUZZ = settings(
     max_examples=2000,
-    deadline=None,
-    derandomize=True,
-    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 
