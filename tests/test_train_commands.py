@@ -228,7 +228,7 @@ def places(trained, images, tmp_path_factory):
     write_images(folder / "one", CLASSES[:1], count=8)
     write_images(folder / "broken", CLASSES[:2], count=8)
     (folder / "broken" / "bat" / "broken.png").write_bytes(b"no image")
-    write_images(folder / "more", "abcd", count=8)
+    write_images(folder / "more", "abcd", count=8, seed=1)
     (folder / "search").mkdir()
     (folder / "search" / "config.json").write_text('{"form": "hadas_jax.search/1", "settings": {}}')
     own = {name: folder / name for name in ("one", "broken", "more", "damaged", "search")}
