@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
 
-from hadas_jax.spaces.darts import EDGE_INPUT, EDGES, OPERATIONS, sample_codes
+from hadas_jax.spaces.darts import sample_codes
 from hadas_jax.spaces.genotypes import code_of, published_genotype, published_genotype_names
 from hw_models.accelerator import (
     DartsNetwork,
@@ -48,7 +48,8 @@ from hw_models.accelerator import (
     published_generic_table,
     report_table,
 )
-from hw_models.accelerator.published import CELLS, CLOCK_HZ, OPERATION_CYCLES
+from hw_models.accelerator.generic import CELLS, CLOCK_HZ, OPERATION_CYCLES
+from hw_models.accelerator.network import EDGE_INPUT, EDGES, OPERATIONS
 
 NETWORK = DartsNetwork()
 # What the published data sets draw from.

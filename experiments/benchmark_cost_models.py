@@ -28,7 +28,7 @@ from rich.table import Table
 
 import hw_models as hw
 from hadas_jax.spaces import load_space, segments, workload
-from hadas_jax.spaces.block_costs import block_costs, block_layers, population_cost
+from hadas_jax.spaces.costs import block_costs, block_layers, population_cost
 
 
 def main() -> None:

@@ -31,11 +31,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.loop import Metrics
+from hadas_jax.methods.eh_dnas.bilevel import Batch, WeightDescent, bilevel_step, init_bilevel
+from hadas_jax.runs.loop import Metrics
+from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts import apply_search, initialise_search
-from hadas_jax.training.bilevel import Batch, WeightDescent, bilevel_step, init_bilevel
-from hadas_jax.workdir import versions, write_text
 from hw_models.accelerator import DartsNetwork
 
 CLASSES = 10

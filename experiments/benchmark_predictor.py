@@ -23,14 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.spaces.darts import sample_codes
-from hadas_jax.spaces.priced_networks import read_priced_networks
-from hw_models.predictors import (
-    KINDS,
-    ThroughputPredictor,
-    fit_predictor,
-    predict_throughputs,
-    recipe_of,
-)
+from hadas_jax.spaces.darts_costs import read_priced_networks
+from hw_models.predictors import KINDS, ThroughputPredictor, fit_predictor, predict_throughputs, recipe_of
 
 BATCH = 128
 

@@ -33,10 +33,9 @@ from rich.table import Table
 
 from hadas_jax.evaluation import pack_bits, segment_costs
 from hadas_jax.methods import Engines, Hadas, exact_front, search_evolved, search_exact
-from hadas_jax.methods.inner import exit_count
-from hadas_jax.methods.limits import NO_LIMITS
-from hadas_jax.methods.static import static_cost
-from hadas_jax.methods.versions import table_hypervolume
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, static_cost
+from hadas_jax.methods.hadas.inner import exit_count
+from hadas_jax.methods.hadas.score import table_hypervolume
 from hadas_jax.spaces import MBConvSpace, load_space, published
 from hw_models import Device, load_device
 

@@ -37,10 +37,10 @@ from rich.table import Table
 
 from hadas_jax.data import LabelledImages
 from hadas_jax.evaluation import Judge, Judgement, outcomes_given
+from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.spaces import ATTENTIVENAS, Backbone, MBConvSpace
 from hadas_jax.supernet import BatchStats, Parameters, estimate_batch_stats, initialise, run_trunk
-from hadas_jax.training.subnetworks import multiply_accumulates
-from hadas_jax.workdir import versions, write_text
+from hadas_jax.training.supernet import multiply_accumulates
 
 CLASSES = 100
 CASES = {32: (16, 2048), 224: (8, 64)}  # resolution: backbones, images

@@ -22,15 +22,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.dnas_commands import search
+from hadas_jax.commands.dnas import retrain, search
 from hadas_jax.methods.eh_dnas import GENOTYPE, DnasSettings
 from hadas_jax.methods.eh_dnas.hardware import accelerator_hardware, device_hardware
-from hadas_jax.methods.retrain_settings import RetrainSettings
-from hadas_jax.outputs import say
-from hadas_jax.retrain_commands import retrain
+from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
+from hadas_jax.report.console import say
+from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.spaces.darts import parse_code, sample_codes
-from hadas_jax.spaces.throughput_tables import PARADIGMS, throughput_table
-from hadas_jax.workdir import WorkDir, versions, write_text
+from hadas_jax.spaces.darts_costs import PARADIGMS, throughput_table
 from hw_models import default_point, load_device, with_clocks
 from hw_models.accelerator import DartsNetwork, load_fpga
 from hw_models.predictors import PredictorNotes, fit_predictor, write_predictor

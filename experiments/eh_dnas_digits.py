@@ -20,7 +20,7 @@ from pathlib import Path
 from eh_dnas_comparison import Experiment, main
 
 from hadas_jax.methods.eh_dnas import DnasSettings
-from hadas_jax.methods.retrain_settings import RetrainSettings
+from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
 
 DEFAULT = Experiment(
     dataset="digits",

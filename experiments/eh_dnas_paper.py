@@ -32,10 +32,10 @@ from eh_dnas_comparison import FPGA, compare, smallest, summary, table
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.outputs import say
+from hadas_jax.report.console import say
+from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.spaces.darts import sample_codes
-from hadas_jax.spaces.throughput_tables import PARADIGMS, throughput_table
-from hadas_jax.workdir import versions, write_text
+from hadas_jax.spaces.darts_costs import PARADIGMS, throughput_table
 from hw_models.accelerator import DartsNetwork, load_fpga
 from hw_models.predictors import KINDS, Recipe, fit_predictor, recipe_of
 

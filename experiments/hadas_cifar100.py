@@ -33,15 +33,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands import search, settings_of_run
+from hadas_jax.commands.hadas import search, settings_of_run
+from hadas_jax.commands.supernets import train
 from hadas_jax.evaluation import Difference
 from hadas_jax.methods import Settings, TrainingSettings, TrainSettings
-from hadas_jax.methods.device_choice import chosen_device
-from hadas_jax.methods.train import along_depth, training_run
-from hadas_jax.outputs import say
-from hadas_jax.report.table import difference_text
-from hadas_jax.train_commands import train
-from hadas_jax.workdir import WorkDir, versions, write_text
+from hadas_jax.report.console import say
+from hadas_jax.report.search import difference_text
+from hadas_jax.runs.workdir import WorkDir, versions, write_text
+from hadas_jax.training.run import along_depth, training_run
+from hw_models.catalogue import chosen_device
 
 PAPER_DEVICES = ("agx-xavier-gpu", "agx-xavier-cpu", "tx2-gpu", "tx2-cpu")
 STATISTICS = 4096  # training images that batch-norm statistics are estimated on: the paper's 64 batches of 64

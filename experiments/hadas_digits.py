@@ -19,10 +19,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands import search
+from hadas_jax.commands.hadas import search
 from hadas_jax.methods import Performance, Result, Settings
-from hadas_jax.report.table import difference_text
-from hadas_jax.workdir import WorkDir
+from hadas_jax.report.search import difference_text
+from hadas_jax.runs.workdir import WorkDir
 
 HALF_A_POINT = 0.005
 

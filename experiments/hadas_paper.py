@@ -39,9 +39,9 @@ from hadas_paper_settings import Experiment
 from hadas_paper_tables import picture, tables
 from rich.console import Console
 
-from hadas_jax.outputs import say
-from hadas_jax.trained import DESCRIPTION
-from hadas_jax.workdir import versions, write_text
+from hadas_jax.report.console import say
+from hadas_jax.runs.workdir import versions, write_text
+from hadas_jax.supernet.checkpoint import DESCRIPTION
 from hw_models import load_device
 
 

@@ -12,8 +12,8 @@ from hadas_paper_lab import Lab, Pool
 from hadas_paper_metrics import SPLITS, compare, equal_accuracy, relative_hypervolume
 from hadas_paper_stages import Baselines, Searched, network, static_objectives
 
-from hadas_jax.methods.designs import merge
-from hadas_jax.methods.results import POLICY_NAMES
+from hadas_jax.methods.hadas.fronts import merge
+from hadas_jax.methods.hadas.results import POLICY_NAMES
 from hw_models import Device
 
 GAMMAS = (0.0, 1.0, 2.0)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.methods.static import trunk
+from hadas_jax.methods.hadas.constraints import trunk
 from hadas_jax.spaces import MBConvSpace, load_space, published
 
 KINDS = ("depth", "expand", "kernel", "width", "resolution")

@@ -18,13 +18,12 @@ import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import KeptJudge, Outcomes, pack_bits
-from hadas_jax.evaluation.accuracy import of_each
+from hadas_jax.evaluation.evaluator import of_each
 from hadas_jax.methods import Archive, Engines, Hadas, TrainingRun
-from hadas_jax.methods.deploy import Deployment
-from hadas_jax.methods.designs import Candidates
-from hadas_jax.methods.limits import NO_LIMITS
-from hadas_jax.methods.plans import Judged, judge, listed_plans, right_samples
-from hadas_jax.methods.pool import PoolFronts
+from hadas_jax.methods.hadas.constraints import NO_LIMITS
+from hadas_jax.methods.hadas.exit_configs import Judged, judge, listed_plans, right_samples
+from hadas_jax.methods.hadas.fronts import Candidates, PoolFronts
+from hadas_jax.methods.hadas.selection import Deployment
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters
 from hw_models import Device

@@ -14,8 +14,8 @@ import numpy as np
 from hadas_paper_lab import Pool
 
 from hadas_jax.evaluation import accuracy_difference
-from hadas_jax.methods.designs import Candidates, non_dominated
-from hadas_jax.methods.limits import NO_LIMITS
+from hadas_jax.methods.hadas.constraints import NO_LIMITS
+from hadas_jax.methods.hadas.fronts import Candidates, non_dominated
 from hadas_jax.search import hypervolume, ratio_of_dominance
 
 SPLITS = ("selection", "test")

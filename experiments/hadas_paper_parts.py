@@ -17,11 +17,11 @@ from hadas_paper_settings import Experiment
 from hadas_paper_stages import Baselines, Searched
 from rich.console import Console
 
-from hadas_jax.commands import settings_of_run
+from hadas_jax.commands.hadas import settings_of_run
+from hadas_jax.commands.supernets import train
 from hadas_jax.methods import TrainingRun, TrainingSettings, TrainSettings
-from hadas_jax.train_commands import train
-from hadas_jax.trained import load_trained
-from hadas_jax.workdir import WorkDir, write_text
+from hadas_jax.runs.workdir import WorkDir, write_text
+from hadas_jax.supernet.checkpoint import load_trained
 from hw_models import load_device
 
 OWN_HEADS = ("smallest", "largest")  # backbones that get exits of their own

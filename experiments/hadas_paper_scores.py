@@ -1,7 +1,7 @@
 """Which exits the score of HADAS's inner engine prefers, by the weight of its dissimilarity; for `hadas_paper.py`.
 
 The score is the mean over exits of what they save, times their dissimilarity to the other exits to the power of gamma
-(`hadas_jax.methods.versions.exit_shares`). An exit that is alone has none to differ from and counts in full, so that
+(`hadas_jax.methods.hadas.score.exit_shares`). An exit that is alone has none to differ from and counts in full, so that
 subsets are compared with those of the same size.
 Shapes: E exits, K slots for those of a backbone, S subsets, F operating points, W words of a bit set.
 """
@@ -17,9 +17,9 @@ from hadas_paper_ablations import GAMMAS
 from hadas_paper_lab import Lab
 
 from hadas_jax.evaluation import pack_bits, segment_costs
-from hadas_jax.evaluation.dynamic import packed_dissimilarity
-from hadas_jax.methods.inner import plan_shares, product_of
-from hadas_jax.methods.versions import exit_gains
+from hadas_jax.evaluation.early_exit import packed_dissimilarity
+from hadas_jax.methods.hadas.inner import plan_shares, product_of
+from hadas_jax.methods.hadas.score import exit_gains
 from hadas_jax.spaces import MBConvSpace
 from hw_models import Cost, Device
 

@@ -21,9 +21,8 @@ from hadas_paper_metrics import (
     relative_hypervolume,
 )
 
-from hadas_jax.methods.limits import NO_LIMITS
-from hadas_jax.methods.results import POLICY_NAMES
-from hadas_jax.methods.static import static_costs
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, static_costs
+from hadas_jax.methods.hadas.results import POLICY_NAMES
 from hadas_jax.search import crowding_distance, non_dominated_ranks, truncate
 from hadas_jax.spaces import published_names
 from hw_models import Device

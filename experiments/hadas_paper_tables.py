@@ -7,7 +7,7 @@ import numpy as np
 from hadas_paper_metrics import SPLITS, spread
 from rich.table import Table
 
-from hadas_jax.methods.results import POLICY_NAMES
+from hadas_jax.methods.hadas.results import POLICY_NAMES
 
 VARIANTS = ("exits", "exits + clocks")
 DIFFERENCES = ("accuracy_difference", "accuracy_difference_low", "accuracy_difference_high")

@@ -38,15 +38,14 @@ from scipy.special import ndtr, ndtri
 
 from hadas_jax.evaluation import Outcomes, SubsetStats, segment_costs
 from hadas_jax.methods import Limits
-from hadas_jax.methods.designs import Candidates
-from hadas_jax.methods.inner import MAX_EXACT_EXITS
-from hadas_jax.methods.limits import NO_LIMITS
-from hadas_jax.methods.plan_fronts import subset_front
-from hadas_jax.methods.plans import Anatomy, anatomy, expected, judge, listed_plans, thresholds_of
-from hadas_jax.methods.results import POLICY_NAMES, Performance
-from hadas_jax.outputs import say
+from hadas_jax.methods.hadas.constraints import NO_LIMITS
+from hadas_jax.methods.hadas.exit_configs import Anatomy, anatomy, expected, judge, listed_plans, thresholds_of
+from hadas_jax.methods.hadas.fronts import Candidates, subset_front
+from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS
+from hadas_jax.methods.hadas.results import POLICY_NAMES, Performance
+from hadas_jax.report.console import say
+from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.spaces import MBConvSpace, available_exits, load_space, published_in
-from hadas_jax.workdir import versions, write_text
 from hw_models import load_device
 
 TABLE = Path(__file__).with_name("hadas_exit_top1.json")

@@ -37,11 +37,11 @@ from rich.table import Table
 
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.methods import Archive, DynamicFront, Engines, Hadas, Run, Settings, exact_front
-from hadas_jax.methods.designs import non_dominated
-from hadas_jax.methods.proposals import SurrogateProposer
+from hadas_jax.methods.hadas.fronts import non_dominated
+from hadas_jax.methods.hadas.surrogate import SurrogateProposer
 from hadas_jax.report import LineProgress
+from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.search import crowding_distance, non_dominated_ranks, ratio_of_dominance, truncate
-from hadas_jax.workdir import WorkDir, versions, write_text
 
 BUDGET = 448
 KINDS: dict[str, dict[str, Any]] = {

@@ -26,14 +26,13 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from hadas_jax.commands import running, settings_of_run
+from hadas_jax.commands.hadas import running, settings_of_run
+from hadas_jax.commands.supernets import accuracy_table
 from hadas_jax.methods import TrainSettings
-from hadas_jax.methods.train import execute_training, training_run
-from hadas_jax.methods.training_run import accuracies, settings_name
-from hadas_jax.outputs import say
 from hadas_jax.report import LineProgress, plot_exits
-from hadas_jax.train_commands import accuracy_table
-from hadas_jax.workdir import METRICS, WorkDir, versions, write_text
+from hadas_jax.report.console import say
+from hadas_jax.runs.workdir import METRICS, WorkDir, versions, write_text
+from hadas_jax.training.run import accuracies, execute_training, settings_name, training_run
 
 SETTINGS = TrainSettings(
     dataset="npz:fashion_mnist.npz",

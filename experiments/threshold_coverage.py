@@ -32,12 +32,12 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import hypergeom
 
-from hadas_jax.deploy.weights import supernet_of_search
+from hadas_jax.deploy.architecture import supernet_of_search
 from hadas_jax.evaluation import Outcomes, scores, segment_costs, threshold_stops
 from hadas_jax.methods import TrainingRun
-from hadas_jax.methods.device_choice import chosen_device
-from hadas_jax.methods.plans import RISK_LEVELS, anatomy, judge, subset_levels, subset_plans, thresholds_of
-from hadas_jax.methods.result_file import read_search
+from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, anatomy, judge, subset_levels, subset_plans, thresholds_of
+from hadas_jax.methods.hadas.results import read_search
+from hw_models.catalogue import chosen_device
 
 POLICY = "confidence"
 LEVELS = np.array(RISK_LEVELS)

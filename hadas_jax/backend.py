@@ -1,8 +1,204 @@
-"""What JAX computes on; some things are computed otherwise on a CPU than on accelerators."""
+"""What JAX computes on; some things are computed otherwise on a CPU than on accelerators.
+
+Too little memory, told with the flag that helps.
+
+Many devices, one host or several: rows of a population are spread over all of them.
+
+Every process runs the same program on the same values. Rows are shared out over all devices, and every process gets
+all the answers, so that whatever follows is the same everywhere. What is computed for a row depends neither on the
+number of devices nor on the number of processes. Files are the first process's business alone.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def on_cpu() -> bool:
     """Whether JAX computes on a CPU."""
     return jax.default_backend() == "cpu"
+
+
+@contextlib.contextmanager
+def memory_named(flag: str, value: int, what: str) -> Iterator[None]:
+    """Turns a failed allocation of JAX into an error that names the flag to lower.
+
+    Args:
+      flag: of the command line, such as `--batch`.
+      value: that it has.
+      what: it counts, for the message.
+
+    Raises:
+      ValueError: the device has too little memory for it.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and not _is_memory(str(error)):
+            raise
+        raise ValueError(
+            f"{flag} {value}: expected a batch that fits into memory, got too little of it for {value} {what} at "
+            f"once; use a smaller {flag}"
+        ) from error
+
+
+def _is_memory(message: str) -> bool:
+    return any(word in message for word in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
+
+
+_AXIS = "population"
+_HEARTBEAT_S = 30
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run is gone."""
+
+
+def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the processes of a run; to be called before JAX is used. Without arguments it does nothing.
+
+    On SLURM, Open MPI and TPU pods, `coordinator="auto"` is enough: JAX finds out the rest.
+
+    Args:
+      coordinator: host:port of the first process, the same for all; or "auto".
+      num_processes: of the run.
+      process_id: of this process, from 0.
+
+    Raises:
+      ValueError: incomplete or impossible arguments, or the processes cannot be reached.
+    """
+    given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
+    if all(value is None for value in given.values()):
+        return
+    details: dict[str, Any] = {}
+    if coordinator != "auto":
+        missing = [name for name, value in given.items() if value is None]
+        if missing:
+            raise ValueError(f"{missing[0]}: expected with the other two of {', '.join(given)}, got none")
+        assert coordinator is not None
+        assert num_processes is not None
+        assert process_id is not None
+        if not coordinator.rpartition(":")[2].isdigit() or coordinator.startswith(":"):
+            raise ValueError(f"--coordinator: expected HOST:PORT or auto, got {coordinator!r}")
+        if num_processes < 1 or not 0 <= process_id < num_processes:
+            raise ValueError(
+                f"--process-id: expected 0 to {num_processes - 1} of --num-processes {num_processes}, got {process_id}"
+            )
+        details = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
+    try:
+        jax.distributed.initialize(**details, heartbeat_timeout_seconds=_HEARTBEAT_S)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"--coordinator {coordinator}: cannot join the run's processes: {reason}") from error
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and reports."""
+    return jax.process_index() == 0
+
+
+def share(value: Any) -> Any:
+    """Returns what the first process passed, to every process; the others' values are ignored.
+
+    Args:
+      value: a pytree of arrays, of the same shapes and types everywhere.
+
+    Raises:
+      LostProcessError: another process is gone.
+    """
+    if jax.process_count() == 1:
+        return value
+    return _guarded(lambda: jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(value)))
+
+
+def share_json(value: Any) -> Any:
+    """Returns what the first process passed, to every process; any value that JSON can hold.
+
+    Raises:
+      LostProcessError: another process is gone.
+    """
+    if jax.process_count() == 1:
+        return value
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    length = int(share(np.int32(len(text))))
+    return json.loads(bytes(share(np.resize(text, length) if is_first() else np.zeros(length, np.uint8))))
+
+
+class RowMap:
+    """A function of a block of rows, mapped over any number of rows, on all devices of all processes.
+
+    Args:
+      function: (rows, shared) -> result; rows and result are pytrees with a leading axis of `block` rows, shared is
+        a pytree of arrays that is the same for all rows.
+      block: rows of one call on one device.
+
+    Examples:
+      >>> import numpy as np
+      >>> from hadas_jax.backend import RowMap
+      >>> RowMap(lambda rows, factor: rows * factor, block=2)(np.arange(5.0, dtype=np.float32), np.float32(3))
+      array([ 0.,  3.,  6.,  9., 12.], dtype=float32)
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any], *, block: int = 1) -> None:
+        devices = np.array(jax.devices())
+        self._round = block * len(devices)
+        mesh = Mesh(devices, (_AXIS,))
+        split, everywhere = PartitionSpec(_AXIS), PartitionSpec()
+        self._split, self._everywhere = NamedSharding(mesh, split), NamedSharding(mesh, everywhere)
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=(split, everywhere), out_specs=split, check_vma=False)
+        self._run = jax.jit(mapped, out_shardings=self._everywhere)
+
+    def place(self, shared: Any) -> Any:
+        """Copies shared arrays to all devices once; calls then take the copy."""
+        return jax.tree.map(lambda leaf: _put(leaf, self._everywhere), shared)
+
+    def __call__(self, rows: Any, shared: Any) -> Any:
+        """Returns the results of all rows as numpy arrays.
+
+        Args:
+          rows: pytree of arrays with the same leading length, at least 1.
+          shared: pytree of arrays, best from `place`.
+
+        Raises:
+          LostProcessError: another process is gone.
+        """
+        rows = jax.tree.map(np.asarray, rows)
+        count = len(jax.tree.leaves(rows)[0])
+        shared = self.place(shared)
+        parts = []
+        for start in range(0, count, self._round):
+            # The last round is filled up, so that one compilation serves all.
+            index = np.minimum(np.arange(start, start + self._round), count - 1)
+            part = jax.tree.map(lambda leaf, index=index: _put(leaf[index], self._split), rows)
+            parts.append(_guarded(partial(self._results, part, shared)))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
+
+    def _results(self, part: Any, shared: Any) -> Any:
+        return jax.tree.map(np.asarray, self._run(part, shared))
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    if jax.process_count() == 1:
+        return jax.device_put(jnp.asarray(leaf), sharding)
+    array = np.asarray(leaf)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def _guarded(call: Callable[[], Any]) -> Any:
+    """Calls, and gives a failure of the connection between processes its name."""
+    try:
+        return call()
+    except Exception as error:  # gloo, NCCL and the coordination service raise what they like
+        if jax.process_count() > 1 and any(word in str(error) for word in ("Gloo", "NCCL", "UNAVAILABLE", "closed")):
+            raise LostProcessError("another process of the run is gone") from error
+        raise

@@ -35,8 +35,10 @@ from hw_models.catalogue import (
     write_device_file,
 )
 from hw_models.clock_grid import ClockGrid, clock_grid, cost_at, cost_everywhere, sum_layers
+from hw_models.cost import Cost, cost, energy, idle_power, latency, network_cost, run_energy, run_latency
 from hw_models.device import (
     Device,
+    NumberFormat,
     OperatingPoint,
     default_point,
     operating_point,
@@ -44,12 +46,14 @@ from hw_models.device import (
     with_caps,
     with_clocks,
 )
-from hw_models.formats import NumberFormat
 from hw_models.layers import (
     LayerKind,
     LayerTable,
     concatenate,
+    drop_dead,
+    fuse,
     layer_table,
+    live_layers,
     total_kernels,
     total_macs,
     total_weights,
@@ -62,11 +66,9 @@ from hw_models.lookup import (
     lookup_cost,
     lookup_table,
     missing_entries,
+    read_lookup,
+    write_lookup,
 )
-from hw_models.lookup_file import read_lookup, write_lookup
-from hw_models.power import Cost, cost, energy, idle_power, network_cost, run_energy
-from hw_models.roofline import latency, run_latency
-from hw_models.runtime import drop_dead, fuse, live_layers
 
 __all__ = [
     "ClockGrid",

@@ -12,11 +12,9 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike
 
-from hw_models.device import Device, OperatingPoint, operating_point
-from hw_models.formats import NumberFormat
+from hw_models.cost import Cost, idle_power, layer_times, load_power
+from hw_models.device import Device, NumberFormat, OperatingPoint, operating_point
 from hw_models.layers import LayerTable
-from hw_models.power import Cost, idle_power, load_power
-from hw_models.roofline import layer_times
 
 
 @struct.dataclass

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from hw_models.messages import show
-from hw_models.text_files import read_text
+from hw_models.files import read_text, show
 from hw_models.units import conversion
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}

@@ -2,9 +2,12 @@
 
 Units: Hz, s, W, J, bytes; `cycles` are of the clock that the field names. Shapes: Nc, Nm, Nh settings of the
 core, memory and host clock; K layer kinds; N number formats; V and H knots of the voltage and host curve.
+
+Number formats that a network can run in.
 """
 
 import dataclasses
+import enum
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +16,24 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hw_models.formats import NumberFormat
 from hw_models.units import in_other_units
+
+
+class NumberFormat(enum.IntEnum):
+    """Format of weights and activations; the value is the position in `Device.format_speedup`."""
+
+    FP32 = 0
+    """Single precision."""
+    FP16 = 1
+    """Half precision."""
+    INT8 = 2
+    """Integers of 8 bit."""
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one element."""
+        return (4, 2, 1)[self]
+
 
 SAME_CLOCK = 0.01
 """Relative difference of two clocks that are one setting: tables are rounded in several ways."""

@@ -1,51 +1,173 @@
-"""Device file, version 1: the pydantic models of a device's YAML."""
+"""Device file, version 1: the pydantic models of a device's YAML.
 
-from typing import Annotated, Literal
+Figures of a device file: numbers with a unit, a provenance, a source and an error.
+
+Each place in a file allows one unit and one range, so that a figure in another unit is refused and never
+misread: `Figure[Literal["W"], NonNegative]`.
+"""
+
+import itertools
+import math
+from typing import Annotated, Generic, Literal, TypeVar
 
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from hw_models.figures import (
-    AtLeastOne,
-    ClockMHz,
-    ClockTable,
-    Curve,
-    Figure,
-    NonNegative,
-    PartOfPowerW,
-    Positive,
-    Powers,
-    Share,
-    Strict,
-    Text,
-    VoltageRatios,
-)
-from hw_models.units import MEMORY_BANDWIDTH, POWER
-from hw_models.yaml_files import checked
+from hw_models.files import checked
+from hw_models.units import CLOCK, LATENCY, MEMORY_BANDWIDTH, PART_OF_POWER, PORT_BANDWIDTH, POWER, Range
+
+# Figures stay finite and above zero as float32 in SI units.
+_SMALLEST, _LARGEST = 1e-12, 1e12
+UnitT = TypeVar("UnitT")
+ValueT = TypeVar("ValueT")
+
+
+def _plain_number(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticCustomError("float_type", "a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "a finite number")
+    return value
+
+
+def _fits_float32(value: float) -> float:
+    if value != 0 and not _SMALLEST <= abs(value) <= _LARGEST:
+        raise PydanticCustomError("magnitude", f"a number of magnitude {_SMALLEST:g} to {_LARGEST:g}")
+    return value
+
+
+def _within(sensible: Range) -> AfterValidator:
+    def check(value: float) -> float:
+        if not sensible.contains(value):
+            raise PydanticCustomError("range", "{wanted}", {"wanted": sensible.expected(value)})
+        return value
+
+    return AfterValidator(check)
+
+
+def _ascending(values: list[float]) -> list[float]:
+    if any(low >= high for low, high in itertools.pairwise(values)):
+        raise PydanticCustomError("order", "strictly ascending numbers")
+    return values
+
+
+def _not_falling(values: list[float]) -> list[float]:
+    if any(low > high for low, high in itertools.pairwise(values)):
+        raise PydanticCustomError("order", "numbers that do not fall")
+    return values
+
+
+# Magnitude is checked last: an error of sign is the clearer message.
+_Number = Annotated[float, BeforeValidator(_plain_number), Field(allow_inf_nan=False)]
+Positive = Annotated[_Number, Field(gt=0), AfterValidator(_fits_float32)]
+NonNegative = Annotated[_Number, Field(ge=0), AfterValidator(_fits_float32)]
+PartOfPowerW = Annotated[NonNegative, _within(PART_OF_POWER)]
+Share = Annotated[_Number, Field(ge=0, le=1), AfterValidator(_fits_float32)]
+AtLeastOne = Annotated[_Number, Field(ge=1), AfterValidator(_fits_float32)]
+ClockMHz = Annotated[Positive, _within(CLOCK)]
+PortGbS = Annotated[Positive, _within(PORT_BANDWIDTH)]
+LatencyMs = Annotated[Positive, _within(LATENCY)]
+PowerW = Annotated[Positive, _within(POWER)]
+ClockTable = Annotated[list[ClockMHz], Field(min_length=1), AfterValidator(_ascending)]
+VoltageRatios = Annotated[list[AtLeastOne], Field(min_length=1), AfterValidator(_not_falling)]
+Powers = Annotated[list[PartOfPowerW], Field(min_length=1), AfterValidator(_not_falling)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """A part of a file that allows no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FitError(Strict):
+    """Error of a fitted figure, or of the model that it is part of.
+
+    Attributes:
+        value: The error, as a fraction (0.1 is 10 %).
+        metric: What is averaged.
+        held_out: What was left out of the fit and predicted.
+    """
+
+    value: NonNegative
+    metric: Text
+    held_out: Text
+
+
+class _Sourced(Strict):
+    provenance: Literal["measured", "fitted", "assumed"]
+    source: Text
+    error: FitError | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _fitted_figures_state_an_error(self) -> "_Sourced":
+        if self.provenance == "fitted" and self.error is None:
+            raise PydanticCustomError("no_error", "an 'error' beside a fitted figure")
+        return self
+
+
+class Quantity(_Sourced, Generic[UnitT, ValueT]):
+    """A number, or a list of numbers, with its unit and origin.
+
+    Attributes:
+        value: The number.
+        unit: The one unit that the schema allows here.
+        provenance: Measured, fitted to measurements, or assumed.
+        source: Where it comes from; for an assumed figure, the arithmetic.
+        error: Error of a fitted figure.
+    """
+
+    value: ValueT
+    unit: UnitT
+
+
+class Curve(_Sourced, Generic[UnitT, ValueT]):
+    """A quantity over a clock: linear between the knots, constant beyond them.
+
+    Attributes:
+        clock: Knots, strictly ascending.
+        clock_unit: Their unit.
+        value: The quantity at the knots.
+        unit: Its unit.
+        provenance: As in `Quantity`.
+        source: As in `Quantity`.
+        error: As in `Quantity`.
+    """
+
+    clock: ClockTable
+    clock_unit: Literal["MHz"]
+    value: ValueT
+    unit: UnitT
+
+    @pydantic.model_validator(mode="after")
+    def _one_value_per_knot(self) -> "Curve[UnitT, ValueT]":
+        if len(self.clock) != len(self.value):  # type: ignore[arg-type]
+            raise PydanticCustomError("lengths", "as many values as clocks")
+        return self
+
 
 SCHEMA_VERSION = 1
-
 ModeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
 class Clocks(Strict):
     """Settings of each clock."""
 
-    core: Figure[Literal["MHz"], ClockTable]
-    memory: Figure[Literal["MHz"], ClockTable]
-    host: Figure[Literal["MHz"], ClockTable]
+    core: Quantity[Literal["MHz"], ClockTable]
+    memory: Quantity[Literal["MHz"], ClockTable]
+    host: Quantity[Literal["MHz"], ClockTable]
 
 
 class MacsPerCycle(Strict):
     """Compute rate by kind of layer, in fp32; the fields follow `hw_models.LayerKind`."""
 
-    dense: Figure[Literal["MAC/cycle"], Positive]
-    pointwise: Figure[Literal["MAC/cycle"], Positive]
-    depthwise: Figure[Literal["MAC/cycle"], Positive]
-    pooling: Figure[Literal["op/cycle"], Positive]
-    elementwise: Figure[Literal["op/cycle"], Positive]
-    linear: Figure[Literal["MAC/cycle"], Positive]
+    dense: Quantity[Literal["MAC/cycle"], Positive]
+    pointwise: Quantity[Literal["MAC/cycle"], Positive]
+    depthwise: Quantity[Literal["MAC/cycle"], Positive]
+    pooling: Quantity[Literal["op/cycle"], Positive]
+    elementwise: Quantity[Literal["op/cycle"], Positive]
+    linear: Quantity[Literal["MAC/cycle"], Positive]
 
 
 class FormatSpeedup(Strict):
@@ -54,9 +176,9 @@ class FormatSpeedup(Strict):
     A format that is absent does not run on the device; the first one present is the device's default.
     """
 
-    fp32: Figure[Literal["1"], Positive] | None = None
-    fp16: Figure[Literal["1"], Positive] | None = None
-    int8: Figure[Literal["1"], Positive] | None = None
+    fp32: Quantity[Literal["1"], Positive] | None = None
+    fp16: Quantity[Literal["1"], Positive] | None = None
+    int8: Quantity[Literal["1"], Positive] | None = None
 
     @pydantic.model_validator(mode="after")
     def _runs_something(self) -> "FormatSpeedup":
@@ -68,35 +190,35 @@ class FormatSpeedup(Strict):
 class PowerMode(Strict):
     """A named power mode: the highest setting of each clock that it allows; an absent clock has no cap."""
 
-    core: Figure[Literal["MHz"], ClockMHz] | None = None
-    memory: Figure[Literal["MHz"], ClockMHz] | None = None
-    host: Figure[Literal["MHz"], ClockMHz] | None = None
+    core: Quantity[Literal["MHz"], ClockMHz] | None = None
+    memory: Quantity[Literal["MHz"], ClockMHz] | None = None
+    host: Quantity[Literal["MHz"], ClockMHz] | None = None
 
 
 class Latency(Strict):
-    """Parameters of `hw_models.roofline`; without `core_weight_bytes_per_cycle`, weights cost the core nothing."""
+    """Parameters of `hw_models.cost`; without `core_weight_bytes_per_cycle`, weights cost the core nothing."""
 
     macs_per_cycle: MacsPerCycle
     format_speedup: FormatSpeedup
-    weight_bytes_per_cycle: Figure[Literal["B/cycle"], Positive]
-    activation_bytes_per_cycle: Figure[Literal["B/cycle"], Positive]
-    core_weight_bytes_per_cycle: Figure[Literal["B/cycle"], Positive] | None = None
-    norm_order: Figure[Literal["1"], AtLeastOne]
-    launch_cycles: Figure[Literal["cycle"], NonNegative]
-    run_cycles: Figure[Literal["cycle"], NonNegative]
-    run_time: Figure[Literal["us"], NonNegative]
+    weight_bytes_per_cycle: Quantity[Literal["B/cycle"], Positive]
+    activation_bytes_per_cycle: Quantity[Literal["B/cycle"], Positive]
+    core_weight_bytes_per_cycle: Quantity[Literal["B/cycle"], Positive] | None = None
+    norm_order: Quantity[Literal["1"], AtLeastOne]
+    launch_cycles: Quantity[Literal["cycle"], NonNegative]
+    run_cycles: Quantity[Literal["cycle"], NonNegative]
+    run_time: Quantity[Literal["us"], NonNegative]
 
 
 class Power(Strict):
-    """Parameters of `hw_models.power`, all at the board's input."""
+    """Parameters of `hw_models.cost`, all at the board's input."""
 
-    board: Figure[Literal["W"], PartOfPowerW]
-    core_idle: Figure[Literal["W"], PartOfPowerW]
-    core_load: Figure[Literal["mW/MHz"], NonNegative]
-    core_stalled_share: Figure[Literal["1"], Share]
+    board: Quantity[Literal["W"], PartOfPowerW]
+    core_idle: Quantity[Literal["W"], PartOfPowerW]
+    core_load: Quantity[Literal["mW/MHz"], NonNegative]
+    core_stalled_share: Quantity[Literal["1"], Share]
     core_voltage: Curve[Literal["1"], VoltageRatios]
-    memory_clock: Figure[Literal["W/GHz"], NonNegative]
-    byte_energy: Figure[Literal["pJ/B"], NonNegative]
+    memory_clock: Quantity[Literal["W/GHz"], NonNegative]
+    byte_energy: Quantity[Literal["pJ/B"], NonNegative]
     host: Curve[Literal["W"], Powers]
 
 

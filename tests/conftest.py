@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tiny_search import SETTINGS, listed
 
-from hadas_jax.commands import search
+from hadas_jax.commands.hadas import search
 from hadas_jax.data import LabelledImages
 from hadas_jax.methods import Result
 from hadas_jax.spaces import MBConvSpace, Stage

@@ -2,7 +2,7 @@
 
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference
 from hadas_jax.methods import Level
-from hadas_jax.methods.results import POLICY_NAMES, Versus
+from hadas_jax.methods.hadas.results import POLICY_NAMES, Versus
 
 
 def level(accuracy, static, *, exits, clocks, static_dvfs=None, difference=NO_DIFFERENCE, as_accurate=None) -> Level:

@@ -16,10 +16,9 @@ from hadas_jax.deploy.architecture import (
     backbone_in_words,
 )
 from hadas_jax.deploy.materialise import materialise
-from hadas_jax.deploy.static_network import StaticNetwork
-from hadas_jax.deploy.static_outcomes import outcomes_at_exits, predict
-from hadas_jax.methods.limits import NO_LIMITS
-from hadas_jax.methods.results import Performance
+from hadas_jax.deploy.static_network import StaticNetwork, outcomes_at_exits, predict
+from hadas_jax.methods.hadas.constraints import NO_LIMITS
+from hadas_jax.methods.hadas.results import Performance
 from hw_models import operating_points, read_device_file
 
 _SPLIT = OnSplit(

@@ -9,8 +9,8 @@ import yaml
 from failing_commands import fails
 
 import hw_models
-from hadas_jax import commands
 from hadas_jax.cli import main
+from hadas_jax.commands import hadas as commands
 from hadas_jax.methods import Settings
 
 

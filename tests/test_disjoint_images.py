@@ -16,29 +16,25 @@ from PIL import Image
 from tiny_hadas import TINY
 from tiny_search import SETTINGS, listed
 
-from hadas_jax.commands import running, search
-from hadas_jax.deploy.architecture import write_architecture
-from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
-from hadas_jax.deploy.selected import architecture_of, weights_of
-from hadas_jax.deploy.source import data_of
-from hadas_jax.deploy.weights import supernet_of_search
-from hadas_jax.export_commands import fine_tune, materialise_network
+from hadas_jax.commands.hadas import running, search
+from hadas_jax.commands.networks import fine_tune, materialise_network, select_network
+from hadas_jax.commands.supernets import train
+from hadas_jax.deploy.architecture import architecture_of, supernet_of_search, weights_of, write_architecture
+from hadas_jax.deploy.fine_tune import FineTuneSettings
+from hadas_jax.deploy.materialise import data_of
 from hadas_jax.methods import TrainingRun, TrainSettings
-from hadas_jax.methods.device_choice import chosen_device
 from hadas_jax.methods.eh_dnas import DnasRun, DnasSettings
-from hadas_jax.methods.limits import NO_LIMITS
-from hadas_jax.methods.result_file import read_search
-from hadas_jax.methods.retrain import RetrainRun
-from hadas_jax.methods.retrain_settings import RetrainSettings
-from hadas_jax.methods.training_run import accuracies
-from hadas_jax.methods.warm_start import load_backbones
-from hadas_jax.select_commands import select_network
-from hadas_jax.spaces.architecture_text import read_architecture
+from hadas_jax.methods.eh_dnas.retrain import RetrainRun, RetrainSettings
+from hadas_jax.methods.hadas.archive import load_backbones
+from hadas_jax.methods.hadas.constraints import NO_LIMITS
+from hadas_jax.methods.hadas.results import read_search
+from hadas_jax.runs.workdir import WorkDir
 from hadas_jax.spaces.darts import format_code
+from hadas_jax.spaces.genotypes import read_architecture
 from hadas_jax.supernet import initialise
-from hadas_jax.train_commands import train
-from hadas_jax.trained import load_trained, save_trained
-from hadas_jax.workdir import WorkDir
+from hadas_jax.supernet.checkpoint import load_trained, save_trained
+from hadas_jax.training.run import accuracies
+from hw_models.catalogue import chosen_device
 
 DARTS_V2 = format_code(read_architecture("DARTS_V2"))
 PARTS = ("train", "validation", "calibration", "test")

@@ -79,7 +79,8 @@ def test_a_table_is_printed_in_a_locale_that_lacks_its_characters(run_folder, tm
 
 
 def test_text_of_the_library_is_utf8_in_any_locale(tmp_path):
-    code = "from pathlib import Path; from hadas_jax.workdir import write_text; write_text(Path('a'), '\\u00b7\\u0451')"
+    imports = "from pathlib import Path; from hadas_jax.runs.workdir import write_text"
+    code = imports + "; write_text(Path('a'), '\\u00b7\\u0451')"
     done = in_plain_locale("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     assert (tmp_path / "a").read_bytes() == "·ё".encode()

@@ -17,18 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from hadas_jax.checkpoints import Checkpoints
-from hadas_jax.described_weights import read_weights, write_described
 from hadas_jax.evaluation import Outcomes
-from hadas_jax.evaluation.kept_outcomes import _read, _write
-from hadas_jax.loop import Guard
-from hadas_jax.methods import stages
-from hadas_jax.methods.stages import run_stage
-from hadas_jax.report.picture_file import save_picture
-from hadas_jax.whole_folders import whole_folder
-from hadas_jax.workdir import WorkDir, write_text
-from hw_models.array_files import read_arrays, write_arrays
-from hw_models.whole_files import unwritable, write_whole
+from hadas_jax.evaluation.evaluator import _read, _write
+from hadas_jax.report.pictures import save_picture
+from hadas_jax.runs import loop as stages
+from hadas_jax.runs.checkpoints import Checkpoints, read_weights, write_described
+from hadas_jax.runs.loop import Guard, run_stage
+from hadas_jax.runs.workdir import WorkDir, write_text
+from hw_models.files import read_arrays, unwritable, whole_folder, write_arrays, write_whole
 
 CODES = (errno.ENOSPC, errno.EROFS)
 

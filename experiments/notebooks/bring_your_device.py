@@ -41,8 +41,8 @@ from pathlib import Path
 import jax
 from IPython.display import Image
 
-from hadas_jax.commands import search
-from hadas_jax.device_commands import fit_device, list_devices, profile_machine, show_device
+from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device
+from hadas_jax.commands.hadas import search
 from hadas_jax.methods import Settings
 
 SMOKE = os.environ.get("HADAS_JAX_SMOKE") == "1"  # the smallest sizes: is everything in order?

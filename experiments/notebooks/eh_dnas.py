@@ -41,12 +41,11 @@ import os
 import jax
 from IPython.display import Image
 
-from hadas_jax.dnas_commands import search
-from hadas_jax.dnas_price_commands import price
+from hadas_jax.commands.dnas import retrain, search
+from hadas_jax.commands.dnas_costs import price
+from hadas_jax.commands.reports import report
 from hadas_jax.methods.eh_dnas import DnasSettings
-from hadas_jax.methods.retrain_settings import RetrainSettings
-from hadas_jax.report_commands import report
-from hadas_jax.retrain_commands import retrain
+from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
 
 SMOKE = os.environ.get("HADAS_JAX_SMOKE") == "1"  # the smallest sizes: is everything in order?
 jax.devices()

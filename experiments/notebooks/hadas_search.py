@@ -43,12 +43,12 @@ import os
 import jax
 from IPython.display import Image, display
 
-from hadas_jax.commands import search
+from hadas_jax.commands.hadas import search
+from hadas_jax.commands.networks import operating_points, select_network, show_network
+from hadas_jax.commands.reports import report
 from hadas_jax.methods import Settings
-from hadas_jax.methods.limits import Limits
+from hadas_jax.methods.hadas.constraints import Limits
 from hadas_jax.report import levels_table
-from hadas_jax.report_commands import report
-from hadas_jax.select_commands import operating_points, select_network, show_network
 
 SMOKE = os.environ.get("HADAS_JAX_SMOKE") == "1"  # the smallest sizes: is everything in order?
 jax.devices()

@@ -6,21 +6,15 @@ x = (images / 255 - mean) / deviation for bytes, (images - mean) / deviation for
 Shapes: N images, B of them, H, W height and width, C channels, K classes.
 """
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hadas_jax.data.notes import counted, some
-from hadas_jax.data.record import SplitRecord
+from hadas_jax.data.notes import some
 
-if TYPE_CHECKING:
-    from hadas_jax.data.stream import Stream
-
-_NAMED_CLASSES = 10
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+NAMED_CLASSES = 10
 _CHUNK = 1024  # images whose values are counted at once
 
 
@@ -63,60 +57,6 @@ class LabelledImages:
     def take(self, index: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the images at int[B] as float32[B, H, W, C], standardised, and their labels int32[B]."""
         return standardise(self.images[index], self.mean, self.deviation), self.labels[index]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """A data set in four parts.
-
-    Attributes:
-      train: for weights and batch-norm statistics; a stream where the images do not fit into memory.
-      validation: for the search.
-      calibration: for exit thresholds.
-      test: for the final report alone.
-      classes: K.
-      mean: by which images are standardised, one number for each channel.
-      deviation: likewise.
-      name: of the data set.
-      record: what the data set is and how it is divided, whatever part of it is evaluated on.
-      fingerprints: uint64[n], by which images of the data set are known again, rising.
-      evaluated_fingerprints: uint64[n], of the images of validation, calibration and test, each as it is stored.
-      class_names: K names, where the data set has them.
-      notes: what was left out of the data set and why, and what was taken for what, in a clause each.
-    """
-
-    train: "LabelledImages | Stream"
-    validation: LabelledImages
-    calibration: LabelledImages
-    test: LabelledImages
-    classes: int
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-    name: str
-    record: SplitRecord
-    fingerprints: np.ndarray = field(repr=False)
-    evaluated_fingerprints: np.ndarray = field(repr=False)
-    class_names: tuple[str, ...] | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def image_size(self) -> int:
-        """Height and width in pixels."""
-        return self.validation.images.shape[1]
-
-    @property
-    def channels(self) -> int:
-        """C."""
-        return self.validation.images.shape[3]
-
-    def summary(self) -> str:
-        """Returns one line about the data set: classes, images, parts and what was left out."""
-        named = "" if self.class_names is None else f" ({some(self.class_names, most=_NAMED_CLASSES)})"
-        kind = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels")
-        images = f"{self.classes} classes{named}, {self.image_size}x{self.image_size} pixels, {kind}"
-        evaluated = {"validation": self.validation, "calibration": self.calibration, "test": self.test}
-        counts = ", ".join(f"{part.count:,} {name}" for name, part in evaluated.items())
-        return "; ".join([images, f"{counted(self.train.count, 'image')} to train on, {counts}", *self.notes])
 
 
 def check_arrays(
@@ -170,7 +110,7 @@ def check_labels(labels: np.ndarray, *, source: str, classes: int | None = None)
         raise ValueError(f"{source}: labels: expected at least two classes, got {some(found) or 'none'} alone")
     wrong = np.flatnonzero((labels < 0) | (labels >= known))
     if wrong.size and classes is None:
-        got = f"{some(found, most=_NAMED_CLASSES)} (label {labels[wrong[0]]} at index {wrong[0]})"
+        got = f"{some(found, most=NAMED_CLASSES)} (label {labels[wrong[0]]} at index {wrong[0]})"
         advice = "renumber them: np.unique(labels, return_inverse=True)[1]"
         raise ValueError(f"{source}: labels: expected 0 .. K - 1 without gaps, got {got}; {advice}")
     if wrong.size:
@@ -208,3 +148,9 @@ def channel_statistics(images: np.ndarray, *, source: str) -> tuple[tuple[float,
     if all(constant):
         raise ValueError(f"{source}: images: expected different values, got {means[0]} everywhere")
     return tuple(means), tuple(1.0 if same else d for same, d in zip(constant, deviations, strict=True))
+
+
+def labelled(images: np.ndarray, labels: np.ndarray, normalisation: Normalisation) -> LabelledImages:
+    """Returns images [N, H, W, C] and labels [N] as arrays on the device, to be standardised on use."""
+    mean, deviation = (jnp.asarray(values, jnp.float32) for values in normalisation)
+    return LabelledImages(jnp.asarray(images), jnp.asarray(labels, jnp.int32), mean, deviation)

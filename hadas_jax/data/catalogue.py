@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from hadas_jax.data.arrays import Splits, check_arrays
-from hadas_jax.data.assembly import assemble
+from hadas_jax.data.arrays import Normalisation, check_arrays
 from hadas_jax.data.folder import open_folder
 from hadas_jax.data.npz import load_npz
-from hadas_jax.data.prepared import PREFIX, SHORT_NAMES, open_prepared
-from hadas_jax.data.splitting import Normalisation, split
-from hadas_jax.paths import expand_home
+from hadas_jax.data.splits import Splits, assemble, split
+from hadas_jax.data.tfds import PREFIX, SHORT_NAMES, open_prepared
+from hadas_jax.runs.settings import expand_home
 
 IMAGENET_NORMALISATION: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of ImageNet's red, green and blue, by which most published weights standardise images."""

@@ -15,18 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from hadas_jax.data.assembly import Sources
-from hadas_jax.data.images import ImageError, decode, read_header
-from hadas_jax.data.layout import Listing, read_layout
-from hadas_jax.data.notes import shown
-from hadas_jax.data.sources import (
+from hadas_jax.data.images import (
     CONTENTS_BYTES,
     SKIPPING,
     FingerprintOf,
+    ImageError,
     check_readable,
+    decode,
     in_threads,
+    read_header,
     source_fingerprints,
 )
+from hadas_jax.data.layout import Listing, read_layout
+from hadas_jax.data.notes import shown
+from hadas_jax.data.splits import Sources
 
 _HEADERS = 200_000  # files whose headers are all looked at; of more, as many evenly spaced ones
 

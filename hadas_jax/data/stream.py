@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hadas_jax.data.arrays import LabelledImages
-from hadas_jax.data.images import fit, random_fit
-from hadas_jax.data.sources import THREADS, Source, read_images
-from hadas_jax.data.splitting import labelled
+from hadas_jax.data.arrays import LabelledImages, labelled
+from hadas_jax.data.images import THREADS, Source, fit, random_fit, read_images
 
 _AHEAD = 16  # batches that are read ahead
 

@@ -2,9 +2,17 @@
 
 Units: latency_s in s, energy_j in J, clocks in MHz; shares and errors are fractions of samples. The file stands by
 itself but for the supernet's weights, which it names by directory and by the digest of their description.
+
+Where the weights of a selected network are: in the supernet that its search trained or was given.
+
+A selected design as an `Architecture`: what its search knows of it, brought together.
 """
 
+import hashlib
 import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,20 +22,20 @@ import pydantic
 from pydantic import Field
 
 from hadas_jax.data import SplitRecord
-from hadas_jax.descriptions import read_described, validated
 from hadas_jax.evaluation import Difference
-from hadas_jax.methods.device_choice import device_of
-from hadas_jax.methods.limits import Limits
-from hadas_jax.methods.results import Performance, Threshold
+from hadas_jax.methods.hadas.constraints import Limits, static_costs
+from hadas_jax.methods.hadas.results import Design, FinishedSearch, Performance, Threshold
+from hadas_jax.runs.checkpoints import read_described, validated
+from hadas_jax.runs.workdir import ARCHITECTURE, SUPERNET, write_text
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_active
-from hadas_jax.workdir import ARCHITECTURE, write_text
-from hw_models import Device
-from hw_models.figures import Positive, Strict, Text
-from hw_models.messages import show
-from hw_models.schema import DeviceFile
+from hadas_jax.supernet.checkpoint import DESCRIPTION, Description, read_description
+from hadas_jax.training.run import at_resolutions
+from hw_models import Device, read_device_file
+from hw_models.catalogue import chosen_device, device_of
+from hw_models.files import show
+from hw_models.schema import DeviceFile, Positive, Strict, Text
 
 FORM = "hadas_jax.architecture/1"
-
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Gene = Annotated[int, Field(ge=0)]
 
@@ -260,3 +268,163 @@ def write_architecture(path: Path | str, architecture: Architecture, *, overwrit
 
 def _refuse(wanted: str, got: object) -> None:
     raise ValueError(f"{wanted}, got {show(got)}")
+
+
+@dataclass(frozen=True)
+class SearchedSupernet:
+    """The supernet that a search judged by.
+
+    Attributes:
+      path: of its directory.
+      description: of it.
+      space: that was searched, at the resolutions asked for.
+    """
+
+    path: Path
+    description: Description
+    space: MBConvSpace
+
+
+def supernet_of_search(search: FinishedSearch) -> SearchedSupernet:
+    """Finds the supernet of a search: in its work directory if it trained any of it, else that of --checkpoint.
+
+    Raises:
+      ValueError: it is not there any more, or it is damaged.
+    """
+    own, given = search.path / SUPERNET, search.settings.checkpoint
+    if not (own / DESCRIPTION).is_file() and given is None:
+        raise ValueError(
+            f"{search.path}: expected the supernet of the search in {SUPERNET}/, got none; "
+            f"{shlex.join(['hadas', 'search', '--resume', '--workdir', str(search.path)])} writes it"
+        )
+    path = own if given is None or (own / DESCRIPTION).is_file() else Path(given)
+    description = read_description(path)
+    if description.data is not None and description.data.mismatch(search.data) is not None:
+        raise ValueError(
+            f"{path}: expected the supernet that {search.path} searched, got one of other images or of another "
+            "division; search anew"
+        )
+    return SearchedSupernet(path, description, at_resolutions(description.space, search.settings))
+
+
+def place_from(folder: Path, supernet: Path) -> SupernetPlace:
+    """Returns how an ARCH.json in a folder names a supernet's directory: by a relative path if it lies below."""
+    folder, supernet = folder.resolve(), supernet.resolve()
+    is_below = supernet.is_relative_to(folder)
+    path = supernet.relative_to(folder).as_posix() if is_below else str(supernet)
+    return SupernetPlace(path=path, sha256=_digest(supernet))
+
+
+def supernet_directory(architecture: Architecture, file: Path | str) -> Path:
+    """Returns the directory of a network's supernet.
+
+    Args:
+      architecture: the network.
+      file: its ARCH.json.
+
+    Raises:
+      ValueError: there is no supernet, or it is not the one that the network was selected from.
+    """
+    directory = Path(file).parent / architecture.supernet.path
+    if not (directory / DESCRIPTION).is_file():
+        raise ValueError(f"{file}: expected the supernet of the network at {directory}, got none (no {DESCRIPTION})")
+    if _digest(directory) != architecture.supernet.sha256:
+        raise ValueError(
+            f"{directory}: expected the supernet that {file} was selected from, got another one; hadas select "
+            "chooses from the new one"
+        )
+    return directory
+
+
+def _digest(directory: Path) -> str:
+    return hashlib.sha256((directory / DESCRIPTION).read_bytes()).hexdigest()
+
+
+def weights_of(designs: Sequence[Design], space: MBConvSpace, device: Device) -> np.ndarray:
+    """Returns int64[M]: weights of the backbones, exit heads aside.
+
+    Raises:
+      ValueError: a design is of another space.
+    """
+    top = space.codec.cardinalities
+    genomes = np.array([design.genome for design in designs if len(design.genome) == len(top)], np.int32)
+    if len(genomes) < len(designs) or (genomes >= top).any() or (genomes < 0).any():
+        raise ValueError(f"expected designs of the space {space.name} ({len(top)} genes), got others")
+    different, rows = np.unique(genomes, axis=0, return_inverse=True)
+    found = np.asarray(static_costs(space, jnp.asarray(different), device)[1], np.float64)
+    return found.round().astype(np.int64)[rows.ravel()]
+
+
+def architecture_of(
+    search: FinishedSearch,
+    design: Design,
+    *,
+    supernet: SearchedSupernet,
+    weights: int,
+    folder: Path,
+    limits: Limits,
+    prefer: str,
+) -> Architecture:
+    """Brings together what an ARCH.json holds.
+
+    Args:
+      search: that found the design.
+      design: chosen.
+      supernet: of the search.
+      weights: of the design's backbone.
+      folder: that the ARCH.json is written to.
+      limits: of the selection.
+      prefer: of the selection.
+    """
+    settings, described = search.settings, supernet.description
+    normalisation = described.normalisation
+    return Architecture(
+        space=supernet.space,
+        genome=design.genome,
+        backbone=backbone_in_words(supernet.space.decode(jnp.asarray(design.genome, jnp.int32))),
+        exits=design.exits,
+        thresholds=design.thresholds,
+        policy=settings.policy,  # type: ignore[arg-type]
+        found_by=design.found_by,  # type: ignore[arg-type]
+        clocks_mhz=Clocks(**design.clocks_mhz),
+        device=_device_of(search),
+        weights=weights,
+        class_names=described.class_names,
+        normalisation=normalisation and Normalisation(mean=normalisation[0], deviation=normalisation[1]),
+        data=search.data,
+        supernet=place_from(folder, supernet.path),
+        selection=OnSplit(
+            ideal=design.selection["ideal"],
+            deployable=design.selection["deployable"],
+            static=design.static_selection,
+            static_dvfs=design.static_dvfs_selection,
+            shares=design.selection_shares,
+        ),
+        test=OnSplit(
+            ideal=design.test["ideal"],
+            deployable=design.test["deployable"],
+            static=design.static_test,
+            static_dvfs=design.static_dvfs_test,
+            difference=design.differences["deployable"],
+            shares=design.test_shares,
+        ),
+        origin=Origin(
+            workdir=search.path.resolve().name,
+            prefer=prefer,
+            limits=limits,
+            settings=json.loads(json.dumps(vars(settings))),
+            versions=search.versions,
+        ),
+    )
+
+
+def _device_of(search: FinishedSearch) -> DeviceOfNetwork:
+    settings = search.settings
+    return DeviceOfNetwork(
+        file=read_device_file(settings.device),
+        number_format=chosen_device(settings).formats[0].name.lower(),  # type: ignore[arg-type]
+        power_mode=settings.power_mode,
+        core_mhz=settings.core_mhz,
+        memory_mhz=settings.memory_mhz,
+        host_mhz=settings.host_mhz,
+    )

@@ -3,37 +3,219 @@
 Training keeps checkpoints and resumes exactly. Thresholds are set on the calibration split alone, as a search sets
 them; of the risk levels that all exits share, that one is taken which costs least energy on validation and calibration
 samples without losing more accuracy than `TOLERANCE` against the classifier alone. The test split is read once.
+
+Settings of fine-tuning a network: what the command line, a config file and a notebook share.
+
+What fine-tuning leaves: a network, what it did on the test split before and after, and the file that says so.
+
+The step that trains a static network's exits and classifier together, and its statistics afterwards.
+
+The loss is the classifier's cross-entropy plus each exit's loss of HADAS (arXiv 2212.03354) times its weight; the
+gradients of all go through the shared layers. Batch norm normalises by the batch, and its statistics for inference
+are estimated at the end, as those of every network here.
+Shapes: e exits, B batch, N batches, H, W image, C channels.
 """
 
 import dataclasses
-from functools import cached_property
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from tyro.conf import Positional
 
+from hadas_jax.backend import memory_named
 from hadas_jax.data import LabelledImages
+from hadas_jax.data.splits import random_batches
 from hadas_jax.deploy.architecture import Architecture, OnSplit
-from hadas_jax.deploy.exit_costs import ExitCosts, exit_costs
-from hadas_jax.deploy.fine_tune_result import FineTuneResult, write_result
-from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
-from hadas_jax.deploy.fold import is_folded
-from hadas_jax.deploy.joint_training import joint_step, trained_part, with_statistics, with_trained
-from hadas_jax.deploy.layers import Weights
-from hadas_jax.deploy.source import data_of, moved, network_at
-from hadas_jax.deploy.static_network import StaticNetwork, save_network
-from hadas_jax.deploy.static_outcomes import on_split, outcomes_at_exits, predict
+from hadas_jax.deploy.layers import Segment, Weights, is_folded, run_network
+from hadas_jax.deploy.materialise import data_of, moved, network_at
+from hadas_jax.deploy.operating_points import ExitCosts, exit_costs
+from hadas_jax.deploy.static_network import StaticNetwork, on_split, outcomes_at_exits, predict, save_network
 from hadas_jax.evaluation import Outcomes, calibrate_thresholds, scores
-from hadas_jax.loop import Guard
-from hadas_jax.memory import memory_named
-from hadas_jax.methods.deploy import TOLERANCE
-from hadas_jax.methods.plans import RISK_LEVELS
-from hadas_jax.methods.stages import Progress, run_stage
-from hadas_jax.methods.training_inputs import random_batches
-from hadas_jax.training import TrainState, augmentation, init_state, lower_rate, sgd
-from hadas_jax.training.feeding import Augmentation, fed, pace_of
-from hadas_jax.workdir import RESULT, WorkDir
+from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS
+from hadas_jax.methods.hadas.selection import TOLERANCE
+from hadas_jax.runs.checkpoints import read_described, validated
+from hadas_jax.runs.loop import Guard, Metrics, Progress, Step, run_stage
+from hadas_jax.runs.settings import StoredSettings, check_choice, check_fields, check_number
+from hadas_jax.runs.workdir import RESULT, WorkDir, write_text
+from hadas_jax.supernet import Tree
+from hadas_jax.training import AUGMENTATIONS, TrainState, augmentation, init_state, lower_rate, sgd
+from hadas_jax.training.batches import Augmentation, fed, pace_of
+from hadas_jax.training.exits import exit_losses
+from hadas_jax.training.optimisers import descend, global_norm
+from hadas_jax.training.supernet import label_loss
+
+
+@dataclass(frozen=True)
+class FineTuneSettings(StoredSettings):
+    """Settings of training a selected network further, its exits and classifier together."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ("network", "data_dir")
+
+    network: Positional[str] = ""
+    """Directory of hadas materialise, an ARCH.json, or a work directory with one."""
+    dataset: str | None = None
+    """Where the images of the search are now, if they were moved; as --dataset of hadas search."""
+    data_dir: str | None = None
+    """Likewise, as --data-dir of hadas search."""
+    epochs: int = 20
+    """Epochs of training."""
+    batch: int = 64
+    """Images per training step."""
+    learning_rate: float = 0.01
+    """At the start; it falls to 0 along a cosine."""
+    weight_decay: float = 1e-5
+    """Of kernels."""
+    exit_weights: tuple[float, ...] = ()
+    """Of the loss of each exit, beside 1 of the classifier's; by default 0.5 each."""
+    label_smoothing: float = 0.0
+    """Of the classifier's targets."""
+    augmentation: str = "affine"
+    """Of training images: none, affine, crop-flip (photos) or randaugment."""
+    seed: int = 0
+    """Of everything random; the data set is split as in the search."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, ("network",), str, "text")
+        check_fields(self, ("dataset", "data_dir"), str, "text", optional=True)
+        for name in ("epochs", "batch"):
+            check_number(name, getattr(self, name), int, lowest=1)
+        check_number("seed", self.seed, int, lowest=0)
+        check_number("learning_rate", self.learning_rate, float, above=0)
+        check_number("weight_decay", self.weight_decay, float, lowest=0)
+        check_number("label_smoothing", self.label_smoothing, float, lowest=0, below=1)
+        for weight in self.exit_weights:
+            check_number("exit_weights", weight, float, lowest=0)
+        check_choice(self, "augmentation", AUGMENTATIONS)
+
+
+FORM = "hadas_jax.fine-tune/1"
+
+
+@dataclass(frozen=True)
+class TunedFigures:
+    """What a network does on the test split.
+
+    Attributes:
+      before: as it was.
+      after: with its new weights and thresholds.
+    """
+
+    before: OnSplit
+    after: OnSplit
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneResult(TunedFigures):
+    """What a fine-tuning run leaves.
+
+    Attributes:
+      network: with its new weights, thresholds and figures.
+    """
+
+    network: StaticNetwork
+
+
+def write_result(path: Path, result: FineTuneResult, settings: FineTuneSettings) -> None:
+    """Writes the figures of both networks, and the settings, as JSON."""
+    figures = {name: getattr(result, name).model_dump(mode="json") for name in ("before", "after")}
+    write_text(path, json.dumps({"form": FORM, **figures, "settings": dataclasses.asdict(settings)}, indent=1) + "\n")
+
+
+def read_result(path: Path) -> TunedFigures:
+    """Reads what `write_result` wrote.
+
+    Raises:
+      ValueError: one line: it cannot be read, or is of another form.
+    """
+    return validated(TunedFigures, read_described(path, FORM, what="the result of hadas fine-tune"), path=path)
+
+
+_NOT_TRAINED = ("mean", "var", "rows")
+
+
+def trained_part(weights: Weights) -> Weights:
+    """Returns the weights that training changes: all but batch-norm statistics and the rows of resizing."""
+    parts = {
+        layer: {name: leaf for name, leaf in own.items() if name not in _NOT_TRAINED} for layer, own in weights.items()
+    }
+    return {layer: own for layer, own in parts.items() if own}
+
+
+def with_trained(weights: Weights, trained: Weights) -> Weights:
+    """Returns weights with what was trained in place of theirs."""
+    return {layer: {**own, **trained.get(layer, {})} for layer, own in weights.items()}
+
+
+def joint_step(
+    segments: tuple[Segment, ...],
+    fixed: Weights,
+    optimiser: optax.GradientTransformation,
+    *,
+    exit_weights: Sequence[float],
+    label_smoothing: float = 0.0,
+) -> Step:
+    """Returns the step.
+
+    Its state is a `TrainState` of `trained_part`; its data a batch, images float32[B, H, W, C] standardised and labels
+    int32[B]. Metrics: loss of everything, accuracy of the classifier, mean accuracy of the exits, gradient's norm.
+
+    Args:
+      segments: of the network, with batch norm.
+      fixed: weights of the network, for what is not trained.
+      optimiser: of what is trained.
+      exit_weights: e factors.
+      label_smoothing: of the classifier's targets.
+    """
+    factors = jnp.asarray(exit_weights, jnp.float32)
+
+    def step(state: TrainState, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Metrics]:
+        images, labels = data
+
+        def loss(trained: Weights) -> tuple[jax.Array, jax.Array]:
+            logits, confidence = run_network(segments, with_trained(fixed, trained), images, statistics={})
+            own = jnp.mean(label_loss(logits[-1], labels, label_smoothing))
+            exits = exit_losses(logits[:-1], confidence, jax.lax.stop_gradient(logits[-1]), labels)
+            return own + jnp.sum(factors * exits), logits
+
+        (total, logits), gradients = jax.value_and_grad(loss, has_aux=True)(state.weights)
+        right = jnp.mean((jnp.argmax(logits, -1) == labels[None]).astype(jnp.float32), axis=1)
+        metrics = {
+            "loss": total,
+            "accuracy": right[-1],
+            "exit_accuracy": jnp.mean(right[:-1]) if len(factors) else right[-1],
+            "gradient_norm": global_norm(gradients),
+        }
+        return descend(state, gradients, optimiser), metrics
+
+    return step
+
+
+@partial(jax.jit, static_argnums=0)
+def with_statistics(segments: tuple[Segment, ...], weights: Weights, batches: jax.Array) -> Weights:
+    """Returns weights with batch-norm statistics estimated anew: the mean over batches of each batch's own.
+
+    Args:
+      segments: of the network.
+      weights: of it.
+      batches: float32[N, B, H, W, C], standardised training images.
+    """
+
+    def one(images: jax.Array) -> dict[str, Tree]:
+        found: dict[str, Tree] = {}
+        run_network(segments, weights, images, statistics=found)
+        return found
+
+    found = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), jax.lax.map(one, batches))
+    return {layer: {**own, **found.get(layer, {})} for layer, own in weights.items()}
+
 
 NETWORK = "network"
 _EXIT_WEIGHT, _STATS_BATCHES = 0.5, 8

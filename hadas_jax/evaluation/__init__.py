@@ -1,37 +1,28 @@
 """Judging networks: accuracy at every exit, stopping policies, expected cost."""
 
-from hadas_jax.evaluation.accuracy import Judge, Judgement, Outcomes, outcomes, outcomes_given
-from hadas_jax.evaluation.dynamic import (
+from hadas_jax.evaluation.early_exit import (
+    POLICIES,
     OwnExits,
     SubsetStats,
+    calibrate_thresholds,
     count_bits,
     dissimilarity,
+    ideal_stops,
     mean_dissimilarity,
     own_costs,
     own_exits,
     own_outcomes,
     pack_bits,
     packed_dissimilarity,
+    scores,
     segment_costs,
     subset_stats,
+    threshold_stops,
     useful_points,
 )
-from hadas_jax.evaluation.kept_outcomes import KeptJudge
-from hadas_jax.evaluation.paired import (
-    NO_DIFFERENCE,
-    Difference,
-    accuracy_difference,
-    accuracy_interval,
-    least_images,
-)
-from hadas_jax.evaluation.policies import (
-    POLICIES,
-    calibrate_thresholds,
-    ideal_stops,
-    scores,
-    threshold_stops,
-)
-from hadas_jax.evaluation.surrogate import Surrogate, SurrogateState
+from hadas_jax.evaluation.evaluator import Judge, Judgement, KeptJudge, Outcomes, outcomes, outcomes_given
+from hadas_jax.evaluation.paired import NO_DIFFERENCE, Difference, accuracy_difference, accuracy_interval, least_images
+from hadas_jax.search.surrogate import Surrogate, SurrogateState
 
 __all__ = [
     "NO_DIFFERENCE",

@@ -1,15 +1,16 @@
 """Published methods, built from the parts of the other packages."""
 
-from hadas_jax.methods.archive import Archive
-from hadas_jax.methods.hadas import Engines, Hadas, HadasState
-from hadas_jax.methods.inner import DynamicFront, Inner, exact_front, search_evolved, search_exact
-from hadas_jax.methods.limits import Limits
-from hadas_jax.methods.results import Design, Level, Performance, Result, level_rows, write_result
-from hadas_jax.methods.run import Run
-from hadas_jax.methods.settings import Settings
-from hadas_jax.methods.stages import Progress
-from hadas_jax.methods.training_run import TrainingRun
-from hadas_jax.methods.training_settings import TrainingSettings, TrainSettings
+from hadas_jax.methods.hadas.archive import Archive
+from hadas_jax.methods.hadas.constraints import Limits
+from hadas_jax.methods.hadas.inner import exact_front, search_evolved, search_exact
+from hadas_jax.methods.hadas.outer import Engines, Hadas, HadasState
+from hadas_jax.methods.hadas.results import Design, Level, Performance, Result, level_rows, write_result
+from hadas_jax.methods.hadas.run import Run
+from hadas_jax.methods.hadas.score import DynamicFront, Inner
+from hadas_jax.methods.hadas.settings import Settings
+from hadas_jax.runs.loop import Progress
+from hadas_jax.training.run import TrainingRun
+from hadas_jax.training.settings import TrainingSettings, TrainSettings
 
 __all__ = [
     "Archive",

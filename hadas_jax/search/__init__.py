@@ -21,20 +21,25 @@ Examples:
     10
 """
 
-from hadas_jax.search.archive import Archive, empty_archive, insert
-from hadas_jax.search.catalogue import is_strategy, load_strategy, strategy_names
-from hadas_jax.search.duplicates import first_occurrences
-from hadas_jax.search.enumerate import Best, best_under, grid_front, grid_hypervolume
-from hadas_jax.search.front import ProductFront, listed_front, product_front, whole_product_front
+from hadas_jax.search.evosax import Scalarised
 from hadas_jax.search.indicators import hypervolume, hypervolume_estimate, igd_plus, ratio_of_dominance
-from hadas_jax.search.nsga2 import NSGA2, Params
+from hadas_jax.search.nsga2 import NSGA2, Params, mutate, sample, tournament, uniform_crossover
 from hadas_jax.search.nsga3 import NSGA3
-from hadas_jax.search.pareto import crowding_distance, non_dominated_mask, non_dominated_ranks, truncate
-from hadas_jax.search.random_search import RandomSearch
+from hadas_jax.search.pareto import (
+    Archive,
+    crowding_distance,
+    empty_archive,
+    first_occurrences,
+    insert,
+    non_dominated_mask,
+    non_dominated_ranks,
+    truncate,
+)
+from hadas_jax.search.product import Best, best_under, grid_front, grid_hypervolume
+from hadas_jax.search.product_front import ProductFront, listed_front, product_front, whole_product_front
 from hadas_jax.search.relaxed import Descents, RelaxedParams, logits_of, relaxed_search
-from hadas_jax.search.scalarised import Scalarised
+from hadas_jax.search.strategies import RandomSearch, is_strategy, load_strategy, strategy_names
 from hadas_jax.search.strategy import Elitist, State
-from hadas_jax.search.variation import mutate, sample, tournament, uniform_crossover
 
 __all__ = [
     "NSGA2",

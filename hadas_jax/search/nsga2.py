@@ -4,6 +4,12 @@ Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002
 https://doi.org/10.1109/4235.996017. Selection is that of `Elitist`; merits (`prefer`) are those of HADAS,
 https://arxiv.org/abs/2212.03354.
 Shapes: P population, G genes.
+
+Variation of integer genomes: sampling, crossover, mutation, tournament.
+
+One key draws for all leading axes, independently for each genome: a population costs one call of the generator,
+which is cheaper to run and several times cheaper to compile than a key for every genome.
+Shapes: G genes; gene g takes the values 0 .. cardinalities[g] - 1; ... any leading axes.
 """
 
 import dataclasses
@@ -13,8 +19,96 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hadas_jax.search._checks import check_shape
 from hadas_jax.search.strategy import Elitist, State
-from hadas_jax.search.variation import mutate, tournament, uniform_crossover
+
+_UNIT = 2.0**-24
+
+
+def sample(key: jax.Array, cardinalities: jax.Array, *, size: int) -> jax.Array:
+    """Draws genomes with every gene uniform over its values.
+
+    Args:
+        key: typed PRNG key.
+        cardinalities: int32[G], each at least 1.
+        size: how many genomes.
+
+    Returns:
+        int32[size, G].
+    """
+    top = jnp.broadcast_to(cardinalities[None, :], (size, cardinalities.shape[0]))
+    return jax.random.randint(key, top.shape, 0, top, jnp.int32)
+
+
+def uniform_crossover(
+    key: jax.Array, a: jax.Array, b: jax.Array, *, probability: jax.Array | float
+) -> tuple[jax.Array, jax.Array]:
+    """Crosses pairs of genomes: with the given probability each gene is swapped or not by the toss of a coin.
+
+    Args:
+        key: typed PRNG key.
+        a: int32[..., G].
+        b: int32[..., G].
+        probability: float32[], that a pair is crossed at all; otherwise both children are copies.
+
+    Returns:
+        int32[..., G], int32[..., G]: two children that together hold the parents' genes.
+
+    Raises:
+        ValueError: if the shapes of a and b differ.
+    """
+    check_shape("b", b, a.shape)
+    draws = jax.random.uniform(key, (*a.shape[:-1], a.shape[-1] + 1))
+    swap = (draws[..., :1] < probability) & (draws[..., 1:] < 0.5)
+    return jnp.where(swap, b, a), jnp.where(swap, a, b)
+
+
+def mutate(key: jax.Array, genome: jax.Array, cardinalities: jax.Array, *, probability: jax.Array | float) -> jax.Array:
+    """Redraws each gene, with the given probability, to another of its values.
+
+    Args:
+        key: typed PRNG key.
+        genome: int32[..., G].
+        cardinalities: int32[G]; genes of cardinality 1 stay.
+        probability: float32[], per gene.
+
+    Returns:
+        int32[..., G]: a gene that was redrawn differs from what it was, all other values being equally likely
+            (to one part in 2^32 / cardinality).
+
+    Raises:
+        ValueError: if the shapes of genome and cardinalities differ.
+    """
+    check_shape("cardinalities", cardinalities, genome.shape[-1:])
+    values = jnp.broadcast_to(cardinalities, genome.shape)
+    whether, where = jax.random.bits(key, (2, *genome.shape))
+    chosen = ((whether >> 8).astype(jnp.float32) * _UNIT < probability) & (values > 1)
+    other = (where % jnp.maximum(values - 1, 1).astype(jnp.uint32)).astype(jnp.int32)
+    return jnp.where(chosen, other + (other >= genome).astype(jnp.int32), genome)
+
+
+def tournament(key: jax.Array, ranks: jax.Array, crowding: jax.Array, *, shape: tuple[int, ...] = ()) -> jax.Array:
+    """Draws two members, with replacement, and keeps the better one, as often as asked.
+
+    Args:
+        key: typed PRNG key.
+        ranks: int32[P], the lower wins.
+        crowding: float32[P], the higher wins between equal ranks; between equals the first drawn wins.
+        shape: of the result, one tournament for each element.
+
+    Returns:
+        int32[*shape]: indices of the winners.
+
+    Raises:
+        ValueError: if the shapes of ranks and crowding differ.
+
+    Source: Deb et al. 2002 (https://doi.org/10.1109/4235.996017), the crowded-comparison operator.
+    """
+    check_shape("crowding", crowding, ranks.shape)
+    first, second = (jax.random.bits(key, (2, *shape)) % jnp.uint32(ranks.shape[0])).astype(jnp.int32)
+    tie = ranks[second] == ranks[first]
+    wins = (ranks[second] < ranks[first]) | (tie & (crowding[second] > crowding[first]))
+    return jnp.where(wins, second, first)
 
 
 @struct.dataclass

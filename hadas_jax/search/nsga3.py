@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from hadas_jax.search.directions import reference_directions, simplex_lattice
-from hadas_jax.search.duplicates import first_occurrences
 from hadas_jax.search.nsga2 import Params, mate
-from hadas_jax.search.pareto import non_dominated_ranks
+from hadas_jax.search.pareto import first_occurrences, non_dominated_ranks
 from hadas_jax.search.strategy import Elitist, State, take
 
 _SMALL = 1e-6

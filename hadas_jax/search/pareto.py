@@ -4,17 +4,231 @@ Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002
 https://doi.org/10.1109/4235.996017.
 Shapes: P points, M objectives. Objectives are minimised. A row that holds a NaN is
 dominated by every row that holds none; +inf is an ordinary, very bad value.
+
+Finding repeated genomes exactly, by sorting them.
+
+Shapes: P genomes, G genes; gene g takes the values 0 .. cardinalities[g] - 1.
+
+Ranks of points in lexicographic order: in small blocks on CPUs, in large ones on accelerators.
+
+What dominates a row stands before it, and the row's rank is one above the highest of those. A block of rows is ranked,
+then hands on its ranks to all later rows. On a CPU small blocks stay in registers; an accelerator waits for every step,
+so that a few large ones are quicker there (an H100 ranked 2,048 points by the small ones in 90 ms).
+Shapes: Q points, B rows of a block. Rows that are the first of equal ones are heads; they alone hand on their rank.
+
+An archive of fixed capacity: the non-dominated genomes of all that were ever inserted.
+
+Where more are non-dominated than fit, the most crowded go, as in Deb et al., "A fast and elitist multiobjective
+genetic algorithm: NSGA-II", 2002, https://doi.org/10.1109/4235.996017.
+Shapes: N capacity, B genomes inserted at once, M objectives (minimised), G genes.
 """
 
+from collections.abc import Sequence
 from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from hadas_jax.backend import on_cpu
 from hadas_jax.search._checks import check_matrix, check_shape
-from hadas_jax.search.duplicates import changes
-from hadas_jax.search.sorted_ranks import LARGE_BLOCK, SMALL_BLOCK, no_worse, padded_length, sorted_ranks
+
+_RANGE = 2**32
+
+
+def pack_genome(genome: jax.Array, cardinalities: Sequence[int]) -> tuple[jax.Array, ...]:
+    """Writes genomes as mixed-radix numbers, as many genes to a 32-bit word as fit.
+
+    Args:
+        genome: int32[..., G], every gene within its cardinality.
+        cardinalities: G values, static.
+
+    Returns:
+        words uint32[...]: two genomes have equal words exactly if they are equal.
+
+    Raises:
+        ValueError: if the last axis has another length than cardinalities.
+    """
+    check_shape("genome", genome, (*genome.shape[:-1], len(cardinalities)))
+    words: list[jax.Array] = []
+    room = 0
+    for gene, cardinality in enumerate(cardinalities):
+        value = genome[..., gene].astype(jnp.uint32)
+        if room * cardinality > _RANGE or not words:
+            words.append(value)
+            room = cardinality
+        else:
+            words[-1] = words[-1] * jnp.uint32(cardinality) + value
+            room *= cardinality
+    return tuple(words)
+
+
+def first_occurrences(genomes: jax.Array, cardinalities: Sequence[int]) -> jax.Array:
+    """Marks every genome that no earlier row equals.
+
+    Args:
+        genomes: int32[P, G], every gene within its cardinality.
+        cardinalities: G values, static.
+
+    Returns:
+        bool[P].
+
+    Raises:
+        ValueError: if G does not fit.
+    """
+    words = pack_genome(genomes, cardinalities)
+    place = jnp.arange(genomes.shape[0], dtype=jnp.int32)
+    *ordered, origin = jax.lax.sort((*words, place), num_keys=len(words), is_stable=True)
+    return jnp.zeros(place.shape, bool).at[origin].set(changes(ordered), unique_indices=True)
+
+
+def first_live(genomes: jax.Array, *, live: jax.Array) -> jax.Array:
+    """Marks every live genome that no earlier live row equals, for genes of any range.
+
+    Rows are sorted by one gene after the other, from the last to the first: G sorts of one key, which compile as
+    one.
+
+    Args:
+        genomes: int32[P, G].
+        live: bool[P], which rows count at all.
+
+    Returns:
+        bool[P].
+
+    Raises:
+        ValueError: if live is not of shape [P].
+    """
+    check_shape("live", live, genomes.shape[:1])
+
+    def by(order: jax.Array, column: jax.Array) -> tuple[jax.Array, None]:
+        return jax.lax.sort((column[order], order), num_keys=1, is_stable=True)[1], None
+
+    place = jnp.arange(genomes.shape[0], dtype=jnp.int32)
+    columns = jnp.concatenate([genomes.T, (~live)[None, :].astype(jnp.int32)])
+    order, _ = jax.lax.scan(by, place, columns, reverse=True)
+    fresh = changes(tuple(genomes[order].T))
+    return live & jnp.zeros(place.shape, bool).at[order].set(fresh, unique_indices=True)
+
+
+def changes(columns: Sequence[jax.Array]) -> jax.Array:
+    """Marks the rows of a sorted table that differ from the row before.
+
+    Args:
+        columns: [P] each.
+
+    Returns:
+        bool[P]: True for the first row.
+    """
+    fresh = reduce(jnp.logical_or, [column != jnp.roll(column, 1) for column in columns])
+    return fresh | (jnp.arange(fresh.shape[0]) == 0)
+
+
+SMALL_BLOCK, LARGE_BLOCK = 16, 1024
+_CHUNK = 1024  # later rows that a small block hands its ranks on to at once
+_SWEEPS = 4  # of a large block before looking whether its ranks are settled
+
+
+def padded_length(points: int) -> int:
+    """Returns the least number Q of rows, at least `points`, that both ways can deal with."""
+    length = points + -points % SMALL_BLOCK
+    return length + -length % min(length, _CHUNK)
+
+
+def no_worse(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
+    """Whether keys a are at most keys b in every objective; one array for each objective."""
+    return reduce(jnp.logical_and, [mine <= theirs for mine, theirs in zip(a, b, strict=True)])
+
+
+def sorted_ranks(columns: Sequence[jax.Array], *, head: jax.Array) -> jax.Array:
+    """Returns the ranks of rows in lexicographic order.
+
+    Args:
+        columns: int32[Q] each, the keys without the first objective, which the order takes care of; Q as from
+            `padded_length`.
+        head: bool[Q], rows that differ from the one before.
+
+    Returns:
+        int32[Q].
+    """
+    best = (ranked_in_small_blocks if on_cpu() else ranked_in_large_blocks)(columns, head=head)
+    return best - (~head).astype(jnp.int32)  # copies received their heads' rank, one too high
+
+
+def ranked_in_small_blocks(columns: Sequence[jax.Array], *, head: jax.Array) -> jax.Array:
+    """Returns int32[Q], one above the highest rank of the heads before a row that are no worse."""
+    length = head.shape[0]
+    chunk = min(length, _CHUNK)
+    place = jnp.arange(length, dtype=jnp.int32)
+
+    def block(index: jax.Array, best: jax.Array) -> jax.Array:
+        start = index * SMALL_BLOCK
+        mine, heads = [_cut(column, start, SMALL_BLOCK) for column in columns], _cut(head, start, SMALL_BLOCK)
+        ranks = _one_by_one(mine, _cut(best, start, SMALL_BLOCK), head=heads)
+        best = jax.lax.dynamic_update_slice(best, ranks, (start,))
+        scores = jnp.where(heads, ranks + 1, 0)
+
+        def push(index: jax.Array, best: jax.Array) -> jax.Array:
+            at = index * chunk
+            rows, old = [_cut(column, at, chunk) for column in columns], _cut(best, at, chunk)
+            hits = [jnp.where(no_worse([key[k] for key in mine], rows), scores[k], 0) for k in range(SMALL_BLOCK)]
+            later = _cut(place, at, chunk) >= start + SMALL_BLOCK
+            new = jnp.where(later, reduce(jnp.maximum, hits, old), old)
+            return jax.lax.dynamic_update_slice(best, new, (at,))
+
+        return jax.lax.fori_loop((start + SMALL_BLOCK) // chunk, length // chunk, push, best)
+
+    return jax.lax.fori_loop(0, length // SMALL_BLOCK, block, jnp.zeros_like(place))
+
+
+def _one_by_one(columns: Sequence[jax.Array], best: jax.Array, *, head: jax.Array) -> jax.Array:
+    """What `best` becomes by the rows of the block itself, one after the other: int32[B] -> int32[B]."""
+    row = jnp.arange(SMALL_BLOCK)
+
+    def pass_on(k: jax.Array, ranks: jax.Array) -> jax.Array:
+        below = head[k] & (row > k) & no_worse([column[k] for column in columns], columns)
+        return jnp.maximum(ranks, jnp.where(below, ranks[k] + 1, 0))
+
+    return jax.lax.fori_loop(0, SMALL_BLOCK, pass_on, best)
+
+
+def ranked_in_large_blocks(columns: Sequence[jax.Array], *, head: jax.Array) -> jax.Array:
+    """Returns int32[Q] as `ranked_in_small_blocks` does, in a step for each block and each of its fronts."""
+    length = head.shape[0]
+    size = min(length, LARGE_BLOCK)
+    place = jnp.arange(length, dtype=jnp.int32)
+
+    def block(best: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
+        mine, heads = [_cut(column, start, size) for column in columns], _cut(head, start, size)
+        ranks = _settled(mine, _cut(best, start, size), head=heads)
+        best = jax.lax.dynamic_update_slice(best, ranks, (start,))
+        hits = heads[:, None] & no_worse([key[:, None] for key in mine], [column[None] for column in columns])
+        handed = jnp.max(jnp.where(hits, ranks[:, None] + 1, 0), axis=0)
+        return jnp.where(place >= start + size, jnp.maximum(best, handed), best), None
+
+    return jax.lax.scan(block, jnp.zeros_like(place), size * jnp.arange(length // size, dtype=jnp.int32))[0]
+
+
+def _settled(columns: Sequence[jax.Array], best: jax.Array, *, head: jax.Array) -> jax.Array:
+    """What `best` becomes by the rows of the block itself, all at once until nothing rises: int32[B] -> int32[B]."""
+    row = jnp.arange(head.shape[0])
+    above = head[:, None] & (row[:, None] < row[None])
+    above = above & no_worse([key[:, None] for key in columns], [key[None] for key in columns])
+
+    def sweep(ranks: jax.Array) -> jax.Array:
+        return jnp.maximum(best, jnp.max(jnp.where(above, ranks[:, None] + 1, 0), axis=0))
+
+    def sweeps(both: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        ranks = both[1]
+        for _ in range(_SWEEPS):
+            ranks = sweep(ranks)
+        return both[1], ranks
+
+    return jax.lax.while_loop(lambda both: jnp.any(both[0] != both[1]), sweeps, (best, sweep(best)))[1]
+
+
+def _cut(values: jax.Array, start: jax.Array, size: int) -> jax.Array:
+    return jax.lax.dynamic_slice(values, (start,), (size,))
+
 
 _WORST = 2**31 - 1
 _INFEASIBLE = 0x7F800001  # the bits of +inf, and one
@@ -201,3 +415,89 @@ def truncate(ranks: jax.Array, crowding: jax.Array, *, size: int) -> jax.Array:
         raise ValueError(f"size: expected 1 .. {P}, got {size}")
     place = jnp.arange(P, dtype=jnp.int32)
     return jax.lax.sort((ranks, -crowding, place), num_keys=2, is_stable=True)[2][:size]
+
+
+@struct.dataclass
+class Archive:
+    """Members come first, the least crowded first.
+
+    Attributes:
+        genomes: int32[N, G]; -1 where not valid.
+        fitness: float32[N, M]; +inf where not valid.
+        violation: float32[N], by how much each member breaks its constraints; +inf where not valid.
+        valid: bool[N].
+    """
+
+    genomes: jax.Array
+    fitness: jax.Array
+    violation: jax.Array
+    valid: jax.Array
+
+
+def empty_archive(capacity: int, genes: int, objectives: int) -> Archive:
+    """An archive without members.
+
+    Args:
+        capacity: N.
+        genes: G.
+        objectives: M.
+
+    Returns:
+        The archive.
+
+    Raises:
+        ValueError: if any of them is below 1.
+    """
+    for name, value in (("capacity", capacity), ("genes", genes), ("objectives", objectives)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    return Archive(
+        genomes=jnp.full((capacity, genes), -1, jnp.int32),
+        fitness=jnp.full((capacity, objectives), jnp.inf, jnp.float32),
+        violation=jnp.full(capacity, jnp.inf, jnp.float32),
+        valid=jnp.zeros(capacity, bool),
+    )
+
+
+@jax.jit
+def insert(archive: Archive, genomes: jax.Array, fitness: jax.Array, *, violation: jax.Array | None = None) -> Archive:
+    """Adds genomes and keeps the non-dominated ones.
+
+    A genome that is a member already, or stands earlier among the new ones, is not looked at again. Rows with a NaN
+    never enter. Until something feasible comes, the members are those that break their constraints least. Where
+    more than N are left, those of the greatest crowding distance stay; that of the ends of each objective is
+    infinite, so that they stay if N is at least 2 M.
+
+    Args:
+        archive: of capacity N.
+        genomes: int32[B, G].
+        fitness: float32[B, M].
+        violation: float32[B], at least 0, by how much each genome breaks its constraints; None: by nothing.
+
+    Returns:
+        The archive after that: the non-dominated ones of its members and the new genomes.
+
+    Raises:
+        ValueError: for a wrong shape or dtype of genomes, fitness or violation.
+    """
+    B = genomes.shape[0]
+    check_matrix("fitness", fitness, columns=archive.fitness.shape[1])
+    check_shape("genomes", genomes, (fitness.shape[0], archive.genomes.shape[1]))
+    if genomes.dtype != jnp.int32:
+        raise ValueError(f"genomes: expected int32, got {genomes.dtype}")
+    broken = jnp.zeros(B, jnp.float32) if violation is None else violation.astype(jnp.float32)
+    check_shape("violation", broken, (B,))
+    values = fitness.astype(jnp.float32)
+    new = Archive(genomes, values, broken, ~(jnp.any(jnp.isnan(values), axis=1) | jnp.isnan(broken)))
+    merged = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), archive, new)
+    unique = first_live(merged.genomes, live=merged.valid)
+    ranks = non_dominated_ranks(merged.fitness, violation=merged.violation, valid=unique)
+    kept = truncate(ranks, crowding_distance(merged.fitness, ranks), size=archive.valid.shape[0])
+    member = ranks[kept] == 0
+    chosen = jax.tree.map(lambda leaf: leaf[kept], merged)
+    return Archive(
+        genomes=jnp.where(member[:, None], chosen.genomes, -1),
+        fitness=jnp.where(member[:, None], chosen.fitness, jnp.inf),
+        violation=jnp.where(member, chosen.violation, jnp.inf),
+        valid=member,
+    )

@@ -17,8 +17,7 @@ import numpy as np
 from flax import struct
 
 from hadas_jax.search._checks import check_matrix, check_shape
-from hadas_jax.search.duplicates import first_occurrences
-from hadas_jax.search.pareto import crowding_distance, non_dominated_ranks, truncate
+from hadas_jax.search.pareto import crowding_distance, first_occurrences, non_dominated_ranks, truncate
 
 Metrics = dict[str, jax.Array]
 

@@ -1,10 +1,19 @@
 """Search spaces: what genomes mean, and what designs ask of the hardware."""
 
-from hadas_jax.spaces.catalogue import ATTENTIVENAS, DIGITS, SMALL_IMAGES, load_space, space_names
-from hadas_jax.spaces.codec import Codec
-from hadas_jax.spaces.darts import OPERATIONS, derive_code, format_code, parse_code, sample_codes
-from hadas_jax.spaces.darts_workload import darts_workload
-from hadas_jax.spaces.exits import available_exits, exit_subsets
+from hadas_jax.spaces.catalogue import (
+    ATTENTIVENAS,
+    DIGITS,
+    SMALL_IMAGES,
+    load_space,
+    published,
+    published_in,
+    published_names,
+    read_space,
+    space_names,
+)
+from hadas_jax.spaces.costs import ClockProbabilities, relaxed_cost, relaxed_cost_over_clocks
+from hadas_jax.spaces.darts import derive_code, format_code, parse_code, sample_codes
+from hadas_jax.spaces.darts_costs import darts_workload
 from hadas_jax.spaces.genotypes import (
     Genotype,
     code_of,
@@ -13,11 +22,18 @@ from hadas_jax.spaces.genotypes import (
     published_genotype,
     published_genotype_names,
 )
-from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage, block_active, make_divisible
-from hadas_jax.spaces.published import published, published_in, published_names
-from hadas_jax.spaces.relaxed_costs import ClockProbabilities, relaxed_cost, relaxed_cost_over_clocks
-from hadas_jax.spaces.space_file import read_space
+from hadas_jax.spaces.mbconv import (
+    Backbone,
+    Codec,
+    MBConvSpace,
+    Stage,
+    available_exits,
+    block_active,
+    exit_subsets,
+    make_divisible,
+)
 from hadas_jax.spaces.workload import segments, workload
+from hw_models.accelerator.network import OPERATIONS
 
 __all__ = [
     "ATTENTIVENAS",

@@ -1,10 +1,104 @@
-"""The spaces that come with the package, by name, and files of the user's own."""
+"""The spaces that come with the package, by name, and files of the user's own.
+
+Spaces as YAML files: the fields of `MBConvSpace`, each checked, so that a space of one's own needs no code.
+
+Widths are channels, resolutions pixels.
+
+Published sub-networks of the AttentiveNAS space.
+
+Wang et al., "AttentiveNAS: Improving Neural Architecture Search via Attentive Sampling", CVPR 2021,
+https://arxiv.org/abs/2011.09011: a0 (203 million multiply-accumulates at 1,000 classes) to a6 (709 million).
+"""
 
 import dataclasses
+import itertools
 from pathlib import Path
+from typing import Annotated, Literal
 
-from hadas_jax.spaces.mbconv import MBConvSpace, Stage
-from hadas_jax.spaces.space_file import is_space_file, read_space
+import jax.numpy as jnp
+import pydantic
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage
+from hw_models.files import read_checked
+from hw_models.schema import Strict, Text
+
+SUFFIXES = (".yaml", ".yml", ".json")
+_VERSION = 1
+
+
+def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
+    if any(low >= high for low, high in itertools.pairwise(values)):
+        raise PydanticCustomError("order", "strictly ascending numbers")
+    return values
+
+
+def _odd(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if any(size % 2 == 0 for size in sizes):
+        raise PydanticCustomError("odd", "odd sizes")
+    return sizes
+
+
+Count = Annotated[int, Field(ge=1)]
+Options = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_rising)]
+
+
+class StageOfFile(Strict):
+    """One stage; the fields are those of `Stage`."""
+
+    width: Options
+    depth: Options
+    kernel: Annotated[Options, AfterValidator(_odd)]
+    expand: Options
+    stride: Literal[1, 2] = 1
+    se: bool = False
+
+
+class SpaceFile(Strict):
+    """A space; the fields are those of `MBConvSpace`, but for what data sets settle."""
+
+    schema_version: Literal[1] = 1
+    name: Text
+    resolution: Annotated[tuple[Count, ...], AfterValidator(_rising)] = ()
+    stem_width: Options
+    stem_stride: Literal[1, 2]
+    stages: Annotated[tuple[StageOfFile, ...], Field(min_length=1)]
+    last_width: Options
+    head_expand: Count = 6
+    first_exit: Annotated[int, Field(ge=0)] = 5
+    exit_width: Count = 224
+
+    @pydantic.model_validator(mode="after")
+    def _has_exits(self) -> "SpaceFile":
+        fewest = sum(min(stage.depth) for stage in self.stages)
+        if self.first_exit >= fewest:
+            raise PydanticCustomError(
+                "exits",
+                "first_exit below {fewest}, the number of blocks of the smallest backbone",
+                {"fewest": fewest, "got": self.first_exit},
+            )
+        return self
+
+
+def is_space_file(name_or_path: str | Path) -> bool:
+    """Whether this is the path of a space file: a `Path`, or a text that ends like one or has a folder in it."""
+    return isinstance(name_or_path, Path) or name_or_path.endswith(SUFFIXES) or "/" in name_or_path
+
+
+def read_space(path: str | Path) -> MBConvSpace:
+    """Reads a space, not adapted to any data yet; docs/bring_your_space.md has an example.
+
+    Args:
+      path: of the file.
+
+    Raises:
+      ValueError: one line: the file cannot be read, or a field does not fit.
+    """
+    read = read_checked(Path(path), SpaceFile, shown=str(path), version=_VERSION)
+    fields = read.model_dump(exclude={"schema_version", "stages"})
+    return MBConvSpace(**fields, stages=tuple(Stage(**stage.model_dump()) for stage in read.stages))
+
 
 DIGITS = MBConvSpace(
     name="digits",
@@ -21,7 +115,6 @@ DIGITS = MBConvSpace(
     first_exit=2,
     exit_width=32,
 )
-
 ATTENTIVENAS = MBConvSpace(
     name="attentivenas",
     resolution=(192, 224, 256, 288),
@@ -38,10 +131,8 @@ ATTENTIVENAS = MBConvSpace(
     ),
     last_width=(1792, 1984),
 )
-
 # The same backbones at the images' own size, such as CIFAR's 32 pixels, instead of enlarging them.
 ATTENTIVENAS_NATIVE = dataclasses.replace(ATTENTIVENAS, name="attentivenas-native", resolution=())
-
 # For images of 28 to 64 pixels, sized to train within the hour on two CPU cores.
 SMALL_IMAGES = MBConvSpace(
     name="small-images",
@@ -59,7 +150,6 @@ SMALL_IMAGES = MBConvSpace(
     first_exit=2,
     exit_width=48,
 )
-
 _SPACES = {space.name: space for space in (DIGITS, SMALL_IMAGES, ATTENTIVENAS, ATTENTIVENAS_NATIVE)}
 
 
@@ -83,3 +173,54 @@ def load_space(name_or_path: str | Path) -> MBConvSpace:
     if name_or_path not in _SPACES:
         raise ValueError(f"unknown space {name_or_path!r}: expected one of {', '.join(_SPACES)}, or a space file")
     return _SPACES[str(name_or_path)]
+
+
+# resolution; width of stem, mb1 .. mb7 and last; depth, kernel and expand ratio of mb1 .. mb7
+_ROWS = {
+    "a0": (192, "16 16 24 32 64 112 192 216 1792", "1 3 3 3 3 3 1", "3 3 3 3 3 3 3", "1 4 4 4 4 6 6"),
+    "a1": (224, "16 16 24 32 64 112 192 216 1984", "1 3 3 3 3 3 1", "3 3 3 5 3 5 3", "1 4 4 4 4 6 6"),
+    "a2": (224, "16 16 24 32 64 112 200 224 1984", "1 3 3 3 3 4 1", "3 3 3 3 3 5 3", "1 4 5 4 4 6 6"),
+    "a3": (224, "16 16 24 32 64 112 208 224 1984", "2 3 3 4 3 5 1", "3 3 3 5 3 3 3", "1 4 4 4 4 6 6"),
+    "a4": (256, "16 16 24 32 64 112 192 216 1984", "1 3 3 4 3 5 1", "3 3 3 5 3 5 3", "1 4 4 5 4 6 6"),
+    "a5": (256, "16 16 24 32 72 112 192 216 1792", "1 3 3 3 4 6 1", "3 3 3 5 3 3 3", "1 4 5 4 4 6 6"),
+    "a6": (288, "16 16 24 32 64 112 216 224 1984", "1 3 3 4 4 6 1", "3 3 3 3 3 5 3", "1 4 6 5 4 6 6"),
+}
+
+
+def published_names() -> tuple[str, ...]:
+    """Returns the names that `published` knows."""
+    return tuple(_ROWS)
+
+
+def published(name: str) -> Backbone:
+    """Returns a published backbone by name.
+
+    Raises:
+      ValueError: no backbone has this name; the valid ones are listed.
+    """
+    if name not in _ROWS:
+        raise ValueError(f"unknown backbone {name!r}: expected one of {', '.join(_ROWS)}")
+    resolution, *fields = _ROWS[name]
+    width, depth, kernel, expand = (jnp.asarray([int(n) for n in field.split()], jnp.int32) for field in fields)
+    return Backbone(resolution=jnp.int32(resolution), width=width, depth=depth, kernel=kernel, expand=expand)
+
+
+def published_in(space: MBConvSpace, name: str) -> Backbone:
+    """Returns a published backbone as one of a space; in a space of one resolution it runs at that.
+
+    Raises:
+      ValueError: no backbone has this name, or the space does not have it.
+    """
+    backbone = published(name)
+    if len(backbone.depth) != len(space.stages):
+        raise ValueError(
+            f"{name}: expected a backbone of the space {space.name}: {', '.join(_ROWS)} are of attentivenas and "
+            "attentivenas-native"
+        )
+    if len(space.resolution) == 1:
+        backbone = dataclasses.replace(backbone, resolution=jnp.int32(space.resolution[0]))
+    try:
+        space.encode(backbone)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected a backbone of the space {space.name}: {error}") from error
+    return backbone

@@ -4,10 +4,20 @@ A space lists, per stage, the widths, depths, kernels and expand ratios to choos
 choice with more than one option, in the order resolution, widths, depths, kernels, expand ratios; for the
 AttentiveNAS space (arXiv 2011.09011) these are HADAS's 28 genes.
 Shapes: G genes, S stages, W = S + 2 widths (stem, stages, last convolution), N block positions.
+
+Integer genomes and the values that they stand for.
+
+A space is a list of genes; gene g takes one of `choices[g]`, and a genome holds the index of each choice.
+Shapes: G genes.
+
+Early exits: which positions may have one, and all their subsets.
+
+Shapes: E exits (positions that some backbone's exit may follow), S = 2^E subsets.
 """
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +28,62 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hadas_jax.spaces.codec import Codec
+
+@dataclass(frozen=True)
+class Codec:
+    """Translates between genomes (indices) and values.
+
+    Attributes:
+      names: one name per gene, e.g. `"width.mb1"`.
+      choices: per gene, the values that it may take, at least one.
+    """
+
+    names: tuple[str, ...]
+    choices: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.choices):
+            raise ValueError(f"expected one name per gene, got {len(self.names)} and {len(self.choices)}")
+        for name, options in zip(self.names, self.choices, strict=True):
+            if not options or len(set(options)) != len(options):
+                raise ValueError(f"gene {name}: expected one or more different choices, got {options}")
+
+    @cached_property
+    def cardinalities(self) -> np.ndarray:
+        """Number of choices of each gene, int32[G]."""
+        return np.array([len(options) for options in self.choices], np.int32)
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """Values padded to the longest gene by repeating the last one, int32[G, max choices]."""
+        longest = max(self.cardinalities, default=1)
+        rows = [options + options[-1:] * (longest - len(options)) for options in self.choices]
+        return np.array(rows, np.int32).reshape(len(rows), longest)
+
+    @property
+    def count(self) -> int:
+        """Number of genomes, exact."""
+        return math.prod(int(c) for c in self.cardinalities)
+
+    def decode(self, genome: jax.Array) -> jax.Array:
+        """Returns the values int32[G] of a genome int32[G]; indices past the end read the last choice."""
+        table = jnp.asarray(self._table)
+        return jnp.take_along_axis(table, genome[:, None], axis=1, mode="clip")[:, 0]
+
+    def encode(self, values: Sequence[int]) -> np.ndarray:
+        """Returns the genome int32[G] of concrete values [G].
+
+        Raises:
+          ValueError: a value is none of its gene's choices, or there are too few or too many values.
+        """
+        if len(values) != len(self.choices):
+            raise ValueError(f"expected {len(self.choices)} values, one per gene, got {len(values)}")
+        genome = np.zeros(len(values), np.int32)
+        for g, (name, options, value) in enumerate(zip(self.names, self.choices, values, strict=True)):
+            if int(value) not in options:
+                raise ValueError(f"gene {name}: expected one of {options}, got {int(value)}")
+            genome[g] = options.index(int(value))
+        return genome
 
 
 @dataclass(frozen=True)
@@ -183,8 +248,12 @@ def _pack(values: Sequence, stages: int, stack: Callable) -> Backbone:
 
 @overload
 def make_divisible(channels: int, divisor: int = 8) -> int: ...
+
+
 @overload
 def make_divisible(channels: jax.Array, divisor: int = 8) -> jax.Array: ...
+
+
 def make_divisible(channels: jax.Array | int, divisor: int = 8) -> jax.Array | int:
     """Rounds channels to a multiple of `divisor`, never below 90 % of the value (AttentiveNAS, MobileNet)."""
     rounded = (channels + divisor // 2) // divisor * divisor
@@ -198,3 +267,33 @@ def make_divisible(channels: jax.Array | int, divisor: int = 8) -> jax.Array | i
 def block_active(space: MBConvSpace, backbone: Backbone) -> jax.Array:
     """Returns bool[N]: which block positions the backbone uses (the first `depth` of every stage)."""
     return jnp.concatenate([jnp.arange(max(stage.depth)) < backbone.depth[s] for s, stage in enumerate(space.stages)])
+
+
+MAX_EXITS = 16  # 2^16 subsets; more call for a search instead of a list
+
+
+def available_exits(space: MBConvSpace, backbone: Backbone) -> jax.Array:
+    """Returns bool[E]: exits whose position the backbone uses, as its block `first_exit` or a later one."""
+    active = block_active(space, backbone)
+    index = jnp.cumsum(active.astype(jnp.int32)) - 1
+    return (active & (index >= space.first_exit))[space.first_exit :]
+
+
+def check_listable(exits: int) -> None:
+    """Raises unless all subsets of so many exits can be listed.
+
+    Raises:
+      ValueError: the list would be too long.
+    """
+    if not 0 <= exits <= MAX_EXITS:
+        raise ValueError(f"expected 0 to {MAX_EXITS} exits to list all subsets of, got {exits}")
+
+
+def exit_subsets(exits: int) -> np.ndarray:
+    """Returns bool[2^E, E]: subset s holds exit e where bit e of s is set.
+
+    Raises:
+      ValueError: the list would be too long.
+    """
+    check_listable(exits)
+    return (np.arange(2**exits)[:, None] >> np.arange(exits)[None] & 1).astype(bool)

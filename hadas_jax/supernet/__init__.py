@@ -1,18 +1,19 @@
 """The weight-sharing supernet and its exit heads, as pure functions."""
 
+from hadas_jax.supernet.blocks import Drops, draw_drops
+from hadas_jax.supernet.layers import Tree, is_kernel, resize
 from hadas_jax.supernet.network import (
     BatchStats,
     Logits,
     Parameters,
+    Skip,
     apply,
     apply_training,
     estimate_batch_stats,
     initialise,
+    run_heads,
+    run_trunk,
 )
-from hadas_jax.supernet.regularisation import Drops, draw_drops
-from hadas_jax.supernet.resize import resize
-from hadas_jax.supernet.tree import Tree, is_kernel
-from hadas_jax.supernet.trunk import Skip, run_heads, run_trunk
 
 __all__ = [
     "BatchStats",

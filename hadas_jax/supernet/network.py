@@ -1,10 +1,18 @@
 """Backbone and exit heads together, as pure functions of (params, stats, backbone, images).
 
 Shapes: E exits, B batch, H, W image, K classes, N batches.
+
+A backbone and its exit heads as pure functions of (weights, backbone, images).
+
+Within a stage, the blocks after the first are equal and are scanned over; blocks that a backbone does not use pass
+their input on. What a backbone does not use is masked, which suits `jax.vmap`, or skipped at run time, which is
+quicker for one backbone after another.
+Shapes: B batch, H, W image, C channels, K classes, D depth of a stage at its largest, N block positions, E exits.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +21,237 @@ from flax import linen as nn
 from flax import struct
 from jax.typing import DTypeLike
 
-from hadas_jax.spaces.exits import available_exits
-from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
-from hadas_jax.supernet.exits import ExitHead
-from hadas_jax.supernet.mbconv import BlockSetting, MBConv, Stem, Tail
-from hadas_jax.supernet.regularisation import Drops
-from hadas_jax.supernet.resize import resize
-from hadas_jax.supernet.tree import Tree, batch_stats_like, is_kernel
-from hadas_jax.supernet.trunk import Skip, convolves_shortcut, run_heads, run_trunk
+from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage, available_exits
+from hadas_jax.supernet.blocks import (
+    BlockSetting,
+    Drops,
+    ExitHead,
+    MBConv,
+    Stem,
+    Tail,
+    cut_block,
+    pad_statistics,
+    variant_index,
+    variants,
+)
+from hadas_jax.supernet.layers import Tree, batch_stats_like, call, is_kernel, resize
+
+# What is skipped: nothing; blocks; or blocks, and of the others the kernel taps and middle channels beyond the
+# backbone's (each block is compiled for every kernel and ratio; gradients keep the residuals of all of them, unless
+# blocks are computed twice).
+Skip = Literal["nothing", "blocks", "all"]
+
+
+class TrunkResult(NamedTuple):
+    """What a backbone computes.
+
+    Attributes:
+      features: per stage the outputs of its block positions [D, B, H', W', C].
+      logits: float32[B, K].
+      stats: the batch's statistics by module, where they are kept.
+    """
+
+    features: tuple[jax.Array, ...]
+    logits: jax.Array
+    stats: Tree
+
+
+class _Mode(NamedTuple):
+    """How modules are applied; see `run_trunk`."""
+
+    given: bool
+    keep_stats: bool
+    skip: Skip
+    unroll: bool
+    remat: bool
+
+
+def convolves_shortcut(space: MBConvSpace, stage: int) -> bool:
+    """Whether the first block of a stage may change the number of channels."""
+    before = space.stages[stage - 1].width if stage else space.stem_width
+    return before != space.stages[stage].width or len(before) > 1
+
+
+def run_trunk(
+    space: MBConvSpace,
+    weights: Tree,
+    backbone: Backbone,
+    images: jax.Array,
+    *,
+    stats: Tree | None = None,
+    keep_stats: bool = False,
+    skip: Skip = "nothing",
+    drops: Drops | None = None,
+    unroll: bool = False,
+    remat: bool = False,
+) -> TrunkResult:
+    """Runs one backbone.
+
+    Args:
+      space: static.
+      weights: of the supernet.
+      backbone: one design of the space.
+      images: [B, H, W, channels] at the backbone's resolution; everything is computed in their type.
+      stats: batch-norm statistics; None: the batch's own normalise.
+      keep_stats: return the batch's own statistics.
+      skip: what is skipped instead of masked.
+      drops: dropout and drop-connect; None: none.
+      unroll: compile every block instead of one scanned over: slower to compile, and as a network that is cut out
+        for deployment runs.
+      remat: for gradients keep the blocks' inputs alone and compute each block twice.
+    """
+    mode = _Mode(stats is not None, keep_stats, skip, unroll, remat)
+    given: dict[str, Tree] = stats or {}
+    found: dict[str, Tree] = {}
+    stem = Stem(space, use_batch_stats=stats is None)
+    x, found["stem"] = call(stem, weights["stem"], given.get("stem"), images, backbone.width[0], keep_stats=keep_stats)
+    features, position = [], 0
+    for s, stage in enumerate(space.stages):
+        first, rest = f"stage{s}_first", f"stage{s}_rest"
+        setting = BlockSetting(backbone.width[s], backbone.width[s + 1], backbone.kernel[s], backbone.expand[s])
+        block = MBConv(stage, stage.stride, convolves_shortcut(space, s), use_batch_stats=stats is None)
+        x, found[first] = _block(block, weights[first], given.get(first), x, setting, None, mode, None)
+        outputs = x[None]
+        if max(stage.depth) > 1:
+            active = jnp.arange(1, max(stage.depth)) < backbone.depth[s]
+            keep = None if drops is None else drops.blocks[position + 1 : position + max(stage.depth)]
+            following = setting._replace(in_width=setting.out_width)
+            x, others, found[rest] = _rest(stage, weights[rest], given.get(rest), x, active, following, keep, mode)
+            outputs = jnp.concatenate([outputs, others])
+        features.append(outputs)
+        position += max(stage.depth)
+    tail = Tail(space, use_batch_stats=stats is None)
+    kept = None if drops is None else drops.last
+    ends = (backbone.width[-2], backbone.width[-1])
+    logits, found["tail"] = call(tail, weights["tail"], given.get("tail"), x, *ends, kept, keep_stats=keep_stats)
+    return TrunkResult(tuple(features), logits, found)
+
+
+def _rest(
+    stage: Stage,
+    weights: Tree,
+    stats: Tree | None,
+    x: jax.Array,
+    active: jax.Array,
+    setting: BlockSetting,
+    keep: jax.Array | None,
+    mode: _Mode,
+) -> tuple[jax.Array, jax.Array, Tree]:
+    """Scans the blocks after the first: the last output, all outputs [D - 1, ...], statistics [D - 1, ...]."""
+    block = MBConv(stage, 1, False, use_batch_stats=not mode.given)
+
+    def step(x: jax.Array, row: tuple) -> tuple[jax.Array, tuple[jax.Array, Tree]]:
+        weights, stats, active, keep = row
+        x, found = _block(block, weights, stats, x, setting, keep, mode, active)
+        return x, (x, found)
+
+    rows = (weights, stats, active, keep)
+    last, (outputs, found) = jax.lax.scan(step, x, rows, unroll=len(active) if mode.unroll else 1)
+    return last, outputs, found
+
+
+def _block(
+    block: MBConv,
+    weights: Tree,
+    stats: Tree | None,
+    x: jax.Array,
+    setting: BlockSetting,
+    keep: jax.Array | None,
+    mode: _Mode,
+    active: jax.Array | None,
+) -> tuple[jax.Array, Tree]:
+    """One block where it is active (bool[], None: always), otherwise its input and statistics of zero."""
+    operands = (weights, stats, x, setting, keep)
+
+    def run(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
+        return call(block, weights, stats, x, *inputs, keep_stats=mode.keep_stats)
+
+    shapes = batch_stats_like(weights) if mode.keep_stats else {}
+    again = jax.checkpoint if mode.remat else lambda function: function
+
+    def cut_run(variant: Stage) -> Callable[..., tuple[jax.Array, Tree]]:
+        small = block.clone(stage=variant, expands=block.stage.expands)
+
+        def branch(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
+            weights, stats = (cut_block(tree, block.stage, variant, x.shape[-1]) for tree in (weights, stats))
+            y, found = call(small, weights, stats, x, *inputs, keep_stats=mode.keep_stats)
+            return y, pad_statistics(found, shapes)
+
+        return branch
+
+    def passed_on(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
+        return x, jax.tree.map(jnp.zeros_like, shapes)
+
+    if mode.skip == "all":
+        branches = [again(cut_run(variant)) for variant in variants(block.stage)]
+        index = variant_index(block.stage, setting)
+        if active is not None:
+            branches, index = [passed_on, *branches], jnp.where(active, index + 1, 0)
+        return jax.lax.switch(index, branches, *operands)
+    if active is None:
+        return again(run)(*operands)
+    if mode.skip == "blocks":
+        return jax.lax.cond(active, again(run), passed_on, *operands)
+    y, found = again(run)(*operands)
+    return jnp.where(active, y, x), found
+
+
+def run_heads(
+    space: MBConvSpace,
+    weights: Tree,
+    features: tuple[jax.Array, ...],
+    available: jax.Array,
+    *,
+    stats: Tree | None = None,
+    keep_stats: bool = False,
+    skip: bool = False,
+) -> tuple[jax.Array, jax.Array, Tree]:
+    """Runs the heads of every exit.
+
+    Args:
+      space: static.
+      weights: of the heads.
+      features: per stage [D, B, H, W, C], from `run_trunk`.
+      available: bool[E], the exits that the backbone has; the others answer zero.
+      stats: batch-norm statistics; None: the batch's own normalise.
+      keep_stats: return the batch's own statistics.
+      skip: do not compute what is not available, see `run_trunk`.
+
+    Returns:
+      Logits float32[E, B, K], confidence logits float32[E, B], and statistics.
+    """
+    head = ExitHead(space.exit_width, space.classes, use_batch_stats=stats is None)
+
+    def run(weights: Tree, stats: Tree | None, x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Tree]:
+        return call(head, weights, stats, x, keep_stats=keep_stats)
+
+    def nothing(*operands: Any) -> tuple[tuple[jax.Array, jax.Array], Tree]:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(run, *operands))
+
+    def step(_: None, row: tuple) -> tuple[None, tuple]:
+        available, *operands = row
+        if skip:
+            return None, jax.lax.cond(available, run, nothing, *operands)
+        answers, found = run(*operands)
+        return None, (jax.tree.map(lambda leaf: jnp.where(available, leaf, 0), answers), found)
+
+    batch = features[0].shape[1]
+    logits = [jnp.zeros((0, batch, space.classes), jnp.float32)]
+    confidences = [jnp.zeros((0, batch), jnp.float32)]
+    found: dict[str, Tree] = {}
+    done, before = 0, space.first_exit
+    for s, stage in enumerate(features):
+        stage, before = stage[min(before, len(stage)) :], max(before - len(stage), 0)
+        if not len(stage):
+            continue
+        name = f"stage{s}"
+        rows = (available[done : done + len(stage)], weights[name], stats and stats[name], stage)
+        _, ((stage_logits, stage_confidences), found[name]) = jax.lax.scan(step, None, rows)
+        logits.append(stage_logits)
+        confidences.append(stage_confidences)
+        done += len(stage)
+    return jnp.concatenate(logits), jnp.concatenate(confidences), found
+
 
 TRUNCATED_DEVIATION = 0.8796  # of a standard normal cut at -2 and 2
 

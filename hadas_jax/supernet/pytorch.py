@@ -3,35 +3,324 @@
 AttentiveNAS: https://arxiv.org/abs/2011.09011, AlphaNet: https://arxiv.org/abs/2102.07954, HADAS:
 https://arxiv.org/abs/2212.03354. Their state dicts hold one weight per layer at its largest: narrower layers are the
 leading channels, smaller kernels the centre crop, as here.
+
+Entries of a PyTorch state dict by name and shape, turned into the layout of this package's weights.
+
+PyTorch keeps convolutions as [O, C, k, k] and linear layers as [O, C]; here they are [k, k, C, O] and [C, O].
+Shapes: C input and O output channels, k kernel.
+
+The backbone's weights and batch-norm statistics out of the original's state dict, by the original's names.
+
+All block positions are numbered through; the first block of a stage may convolve its shortcut.
+
+Exit heads that HADAS's PyTorch code trained for one backbone, placed among the heads that all backbones share.
+
+The original numbers its exits, and says for each after which of the backbone's own blocks it comes; here a head
+belongs to a block position of the supernet. A head takes the channels that its backbone has there; in the shared
+head, which takes the stage's largest number, the others get zero weights.
+Shapes: K classes, N block positions.
 """
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
-from hadas_jax.supernet.network import BatchStats, Parameters, initialise
-from hadas_jax.supernet.pytorch_backbone import CLASSIFIER, read_backbone
-from hadas_jax.supernet.pytorch_entries import Entries, listed
-from hadas_jax.supernet.pytorch_exits import (
-    FINAL_CONFIDENCE,
-    OF_EXITS,
-    count_exits,
-    exit_positions,
-    locate_exits,
-    place_exits,
-    resolve_backbone,
-)
-from hadas_jax.supernet.pytorch_files import read_pytorch, read_tensors
-from hadas_jax.supernet.pytorch_places import Located, locate
-from hadas_jax.supernet.tree import Tree
+from hadas_jax.spaces import Backbone, block_active, published
+from hadas_jax.spaces.mbconv import MBConvSpace, Stage, make_divisible
+from hadas_jax.supernet.layers import Tree
+from hadas_jax.supernet.network import BatchStats, Parameters, convolves_shortcut, initialise
+from hadas_jax.supernet.pytorch_files import Located, locate, plain_name
 
-__all__ = ["Imported", "from_pytorch", "read_pytorch", "read_tensors"]
+SHOWN = 20  # names that a message lists
+
+
+class Entries:
+    """Reads entries one after the other and notes which are missing, of another shape, or left.
+
+    What cannot be read is returned as zeros, so that `check` names all of it at once.
+
+    Args:
+      arrays: the state dict, by name.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self._arrays = arrays
+        self._missing: list[str] = []
+        self._wrong: list[str] = []
+        self.unknown_statistics: list[str] = []
+        self.used: set[str] = set()
+
+    def take(self, name: str, *shape: int) -> np.ndarray:
+        """Returns the entry `name` as float32[shape]."""
+        self.used.add(name)
+        if name not in self._arrays:
+            self._missing.append(name)
+            return np.zeros(shape, np.float32)
+        found = np.asarray(self._arrays[name])
+        if found.shape != shape:
+            self._wrong.append(f"{name}: expected shape {shape}, got {found.shape}")
+        elif not jnp.issubdtype(found.dtype, np.floating):
+            self._wrong.append(f"{name}: expected floating numbers, got {found.dtype}")
+        elif not _is_finite(found):
+            self._wrong.append(f"{name}: expected finite numbers, got others")
+        else:
+            return found.astype(np.float32)
+        return np.zeros(shape, np.float32)
+
+    def statistic(self, name: str, channels: int, *, unknown: float) -> np.ndarray:
+        """Returns a batch norm's running statistic [C]; `unknown` where it is absent or not finite, and notes that."""
+        found = self._arrays.get(name)
+        if found is not None and (np.shape(found) != (channels,) or _is_finite(np.asarray(found))):
+            return self.take(name, channels)
+        self.unknown_statistics.append(name)
+        self.used.update([name] if found is not None else [])
+        return np.full(channels, unknown, np.float32)
+
+    def convolution(self, name: str, *, outs: int, ins: int, size: int) -> np.ndarray:
+        """Returns a dense kernel [k, k, C, O]."""
+        return self.take(f"{name}.weight", outs, ins, size, size).transpose(2, 3, 1, 0)
+
+    def pointwise(self, name: str, *, outs: int, ins: int) -> Tree:
+        """Returns a 1x1 convolution without bias: kernel [C, O]."""
+        return {"kernel": self.convolution(name, outs=outs, ins=ins, size=1)[0, 0]}
+
+    def depthwise(self, name: str, *, channels: int, size: int) -> Tree:
+        """Returns a depthwise convolution: kernel [k, k, C]."""
+        return {"kernel": self.take(f"{name}.weight", channels, 1, size, size)[:, 0].transpose(1, 2, 0)}
+
+    def linear(self, name: str, *, outs: int, ins: int, convolves: bool = False) -> Tree:
+        """Returns a layer with bias: kernel [C, O] and bias [O]; `convolves` where it is stored as 1x1 convolution."""
+        taps = (1, 1) if convolves else ()
+        kernel = self.take(f"{name}.weight", outs, ins, *taps).reshape(outs, ins).T
+        return {"kernel": kernel, "bias": self.take(f"{name}.bias", outs)}
+
+    def norm(self, name: str, channels: int) -> tuple[Tree, Tree]:
+        """Returns a batch norm's scale and bias, and its running mean and variance, all [C]."""
+        weights = {"scale": self.take(f"{name}.weight", channels), "bias": self.take(f"{name}.bias", channels)}
+        mean = self.statistic(f"{name}.running_mean", channels, unknown=0.0)
+        var = self.statistic(f"{name}.running_var", channels, unknown=1.0)
+        return weights, {"mean": mean, "var": var}
+
+    def check(self, what: str) -> None:
+        """Raises unless all entries that were asked for are there as asked for.
+
+        Args:
+          what: they belong to, for the message.
+
+        Raises:
+          ValueError: entries are missing, of another shape, or hold no finite numbers.
+        """
+        problems = []
+        if self._missing:
+            problems.append(f"{len(self._missing)} of {len(self.used)} are missing: {listed(self._missing)}")
+        if self._wrong:
+            problems.append(f"{len(self._wrong)} do not fit: {listed(self._wrong, '; ')}")
+        if problems:
+            raise ValueError(f"checkpoint: expected the entries of {what}, but {'; '.join(problems)}")
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Whether all values are numbers that float32 holds."""
+    with np.errstate(over="ignore"):
+        return bool(jnp.issubdtype(values.dtype, np.floating) and np.isfinite(values.astype(np.float32)).all())
+
+
+def listed(names: list[str] | tuple[str, ...], separator: str = ", ") -> str:
+    """Returns the first few of some names for a message."""
+    return separator.join(names[:SHOWN]) + (f"{separator}..." if len(names) > SHOWN else "")
+
+
+CLASSIFIER = "classifier.linear.linear"
+
+
+def read_backbone(space: MBConvSpace, entries: Entries, *, classified: bool) -> tuple[Tree, Tree]:
+    """Reads a supernet's weights and batch-norm statistics, as trees of arrays.
+
+    Args:
+      space: of the supernet.
+      entries: of the state dict.
+      classified: with the classifier.
+    """
+    widest = max(space.stem_width)
+    kernel = entries.convolution("first_conv.conv.conv", outs=widest, ins=space.in_channels, size=3)
+    norm, norm_stats = entries.norm("first_conv.bn.bn", widest)
+    weights: Tree = {"stem": {"kernel": kernel, "bn": norm}}
+    stats: Tree = {"stem": {"bn": norm_stats}}
+    number, ins = 0, widest
+    for s, stage in enumerate(space.stages):
+        blocks = []
+        for block in range(max(stage.depth)):
+            convolved = block == 0 and convolves_shortcut(space, s)
+            blocks.append(_block(entries, stage, number, ins=ins, convolved=convolved))
+            number, ins = number + 1, max(stage.width)
+        weights[f"stage{s}_first"], stats[f"stage{s}_first"] = blocks[0]
+        if len(blocks) > 1:
+            rest = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks[1:])
+            weights[f"stage{s}_rest"], stats[f"stage{s}_rest"] = rest
+    weights["tail"], stats["tail"] = _tail(space, entries, classified=classified)
+    return weights, stats
+
+
+def _block(entries: Entries, stage: Stage, number: int, *, ins: int, convolved: bool) -> tuple[Tree, Tree]:
+    name, outs = f"blocks.{number}.mobile_inverted_conv", max(stage.width)
+    mid = make_divisible(ins * max(stage.expand)) if stage.expands else ins
+    weights: Tree = {}
+    stats: Tree = {}
+
+    def add_norm(part: str, layer: str, channels: int) -> None:
+        weights[part], norm_stats = entries.norm(f"{name}.{layer}.bn.bn", channels)
+        stats[part] = norm_stats
+
+    if stage.expands:
+        weights["expand"] = entries.pointwise(f"{name}.inverted_bottleneck.conv.conv", outs=mid, ins=ins)
+        add_norm("expand_bn", "inverted_bottleneck", mid)
+    weights["depthwise"] = entries.depthwise(f"{name}.depth_conv.conv.conv", channels=mid, size=max(stage.kernel))
+    add_norm("depthwise_bn", "depth_conv", mid)
+    if stage.se:
+        hidden, gate = make_divisible(mid // 4), f"{name}.depth_conv.se.fc"
+        weights["se"] = {
+            "squeeze": entries.linear(f"{gate}.reduce", outs=hidden, ins=mid, convolves=True),
+            "excite": entries.linear(f"{gate}.expand", outs=mid, ins=hidden, convolves=True),
+        }
+    weights["project"] = entries.pointwise(f"{name}.point_linear.conv.conv", outs=outs, ins=mid)
+    add_norm("project_bn", "point_linear", outs)
+    if convolved:
+        weights["shortcut"] = entries.pointwise(f"blocks.{number}.shortcut.conv.conv", outs=outs, ins=ins)
+    return weights, stats
+
+
+def _tail(space: MBConvSpace, entries: Entries, *, classified: bool) -> tuple[Tree, Tree]:
+    ins, last = max(space.stages[-1].width), max(space.last_width)
+    head = make_divisible(ins * space.head_expand)
+    norm, norm_stats = entries.norm("last_conv.final_expand_layer.bn.bn", head)
+    weights = {
+        "head": entries.pointwise("last_conv.final_expand_layer.conv.conv", outs=head, ins=ins),
+        "head_bn": norm,
+        "last": entries.pointwise("last_conv.feature_mix_layer.conv.conv", outs=last, ins=head),
+    }
+    if classified:
+        weights["classifier"] = entries.linear(CLASSIFIER, outs=space.classes, ins=last)
+    return weights, {"head_bn": norm_stats}
+
+
+FINAL_CONFIDENCE = ("final_confidence.", "confidence.")  # HADAS's, after the final classifier
+OF_EXITS = ("exits.", *FINAL_CONFIDENCE)
+_FIRST = ("exits.0.conv.weight", "exits.0.bn_norm.weight", "exits.0.classifier.0.weight")
+
+
+def count_exits(names: Iterable[str]) -> int:
+    """Returns how many exits a state dict holds, from the highest number among its names."""
+    return max((int(found[1]) + 1 for name in names if (found := re.match(r"exits\.(\d+)\.", name))), default=0)
+
+
+def locate_exits(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the entries of the place where exit heads are, see `pytorch_places.locate`.
+
+    Raises:
+      ValueError: there are none, or several places have them.
+    """
+    if not any(plain_name(name).endswith(_FIRST) for name in arrays):
+        raise ValueError("exits: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
+    return locate(arrays, _FIRST).arrays
+
+
+def resolve_backbone(space: MBConvSpace, exits_of: str | Backbone | np.ndarray | jax.Array) -> Backbone:
+    """Returns the backbone that exits belong to.
+
+    Args:
+      space: of the supernet.
+      exits_of: a published name (a0 .. a6), a backbone, or a genome int32[G].
+
+    Raises:
+      ValueError: no such name, or not a backbone of the space.
+    """
+    if isinstance(exits_of, str):
+        exits_of = published(exits_of)
+    try:
+        if isinstance(exits_of, Backbone):
+            space.encode(exits_of)
+            return exits_of
+        genome, options = np.asarray(exits_of), space.codec.cardinalities
+        if genome.shape != options.shape or (genome < 0).any() or (genome >= options).any():
+            raise ValueError(f"genome {genome.tolist()}")
+    except ValueError as error:
+        raise ValueError(f"exits_of: expected a backbone of the space {space.name}, got another ({error})") from error
+    return jax.tree.map(np.asarray, space.decode(jnp.asarray(genome, np.int32)))
+
+
+def exit_positions(
+    space: MBConvSpace, backbone: Backbone, exits: int, *, exit_blocks: Sequence[int] | None
+) -> tuple[int, ...]:
+    """Returns the block positions of the supernet that the exits of one backbone follow.
+
+    Args:
+      space: of the supernet.
+      backbone: that the exits belong to.
+      exits: how many there are.
+      exit_blocks: which of the backbone's own blocks each follows, counted from 0; None: there is one after every
+        block from `space.first_exit` on.
+
+    Raises:
+      ValueError: the blocks are not those of so many exits of this backbone.
+    """
+    positions = np.flatnonzero(np.asarray(block_active(space, backbone)))
+    every = range(space.first_exit, len(positions))
+    if exit_blocks is None and exits != len(every):
+        raise ValueError(
+            f"exit_blocks: expected the blocks that the checkpoint's {exits} exits follow, got none; this backbone "
+            f"may have exits after {len(every)} blocks"
+        )
+    blocks = list(every if exit_blocks is None else exit_blocks)
+    if len(blocks) != exits or blocks != sorted(set(blocks) & set(every)):
+        raise ValueError(
+            f"exit_blocks: expected {exits} rising numbers of blocks in {every.start} .. {every.stop - 1}, "
+            f"one for every exit of the checkpoint, got {blocks}"
+        )
+    return tuple(int(positions[block]) for block in blocks)
+
+
+def place_exits(
+    space: MBConvSpace, entries: Entries, backbone: Backbone, *, positions: Sequence[int], heads: Tree, stats: Tree
+) -> tuple[Tree, Tree]:
+    """Returns heads and their batch-norm statistics with those of a state dict in their places.
+
+    Args:
+      space: of the supernet.
+      entries: of the state dict.
+      backbone: that the exits belong to.
+      positions: that they follow, in their order.
+      heads: the shared heads' weights; not changed.
+      stats: their statistics; not changed.
+    """
+    heads, stats = (jax.tree.map(np.array, tree) for tree in (heads, stats))
+    starts = np.cumsum([0, *(max(stage.depth) for stage in space.stages)])
+    for number, position in enumerate(positions):
+        s = int(np.searchsorted(starts, position, side="right")) - 1
+        row = position - max(int(starts[s]), space.first_exit)
+        head, norm_stats = _read(space, entries, number, channels=int(backbone.width[s + 1]))
+        widest = heads[f"stage{s}"]["conv"].shape[-2]
+        head["conv"] = np.pad(head["conv"], ((0, 0), (0, 0), (0, widest - head["conv"].shape[-2]), (0, 0)))
+        for target, source in ((heads, head), (stats, norm_stats)):
+            jax.tree.map(lambda into, new, row=row: into.__setitem__(row, new), target[f"stage{s}"], source)
+    return heads, stats
+
+
+def _read(space: MBConvSpace, entries: Entries, number: int, *, channels: int) -> tuple[Tree, Tree]:
+    name, width = f"exits.{number}", space.exit_width
+    norm, norm_stats = entries.norm(f"{name}.bn_norm", width)
+    head = {
+        "conv": entries.convolution(f"{name}.conv", outs=width, ins=channels, size=3),
+        "bn": norm,
+        "classifier": entries.linear(f"{name}.classifier.0", outs=space.classes, ins=width),
+        "confidence": entries.linear(f"{name}.confidence.0", outs=1, ins=width),
+    }
+    return head, {"bn": norm_stats}
+
 
 _NEVER_USED = re.compile(r"\.num_batches_tracked$|\.bn_tracking\.")  # counters, and statistics kept during training
 

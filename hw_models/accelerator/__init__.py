@@ -5,14 +5,7 @@ functions of an architecture, a code of 28 digits; tables of them price millions
 is a YAML file; `load_fpga` takes the name of one that comes with the package (`fpga_names`) or a path.
 """
 
-from hw_models.accelerator.fpga import (
-    Fpga,
-    FpgaFileError,
-    FpgaTooSmallError,
-    fpga_names,
-    load_fpga,
-    read_fpga_file,
-)
+from hw_models.accelerator.fpga import Fpga, FpgaFileError, FpgaTooSmallError, fpga_names, load_fpga, read_fpga_file
 from hw_models.accelerator.generic import (
     GenericCost,
     GenericTable,
@@ -21,6 +14,7 @@ from hw_models.accelerator.generic import (
     generic_table,
     generic_table_cost,
     generic_table_throughputs,
+    published_generic_table,
 )
 from hw_models.accelerator.network import DartsNetwork
 from hw_models.accelerator.pipeline import PipelineCost, check_pipeline_fits, pipeline_cost
@@ -30,14 +24,7 @@ from hw_models.accelerator.pipeline_table import (
     pipeline_table_throughput,
     pipeline_table_throughputs,
 )
-from hw_models.accelerator.published import published_generic_table
-from hw_models.accelerator.report import (
-    AcceleratorReport,
-    StageRow,
-    generic_report,
-    pipeline_report,
-    report_table,
-)
+from hw_models.accelerator.report import AcceleratorReport, StageRow, generic_report, pipeline_report, report_table
 
 __all__ = [
     "AcceleratorReport",

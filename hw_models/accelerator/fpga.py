@@ -1,15 +1,83 @@
-"""FPGAs: resources and parameters of both paradigms, from a file of the package or of the user's own."""
+"""FPGAs: resources and parameters of both paradigms, from a file of the package or of the user's own.
+
+FPGA file, version 1: the pydantic models of an FPGA's YAML.
+"""
 
 import importlib.resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
-from hw_models.accelerator import fpga_schema
-from hw_models.yaml_files import read_checked
+from hw_models.files import read_checked
+from hw_models.schema import ClockMHz, NonNegative, PortGbS, Quantity, Share, Strict, Text
+
+SCHEMA_VERSION = 1
+
+
+def _power_of_two(value: object) -> object:
+    if isinstance(value, int) and value > 0 and value & (value - 1):
+        raise PydanticCustomError("power_of_two", "a power of two")
+    return value
+
+
+Count = Annotated[int, Field(gt=0, le=10**9)]
+PowerOfTwo = Annotated[int, BeforeValidator(_power_of_two), Field(gt=0, le=4096)]
+Bits = Literal[8, 16]
+
+
+class Resources(Strict):
+    """What the chip and its board have."""
+
+    dsp: Quantity[Literal["1"], Count]
+    bram18: Quantity[Literal["1"], Count]
+    ddr_bandwidth: Quantity[Literal["Gb/s"], PortGbS]
+
+
+class Design(Strict):
+    """What every design on it has in common."""
+
+    clock: Quantity[Literal["MHz"], ClockMHz]
+    word: Quantity[Literal["bit"], Bits]
+    usable_dsp_share: Quantity[Literal["1"], Share]
+    usable_bram18_share: Quantity[Literal["1"], Share]
+
+
+class Pipeline(Strict):
+    """Parameters of `hw_models.accelerator.pipeline`."""
+
+    control_dsp_weighted: Quantity[Literal["1"], NonNegative]
+    control_dsp_other: Quantity[Literal["1"], NonNegative]
+    largest_parallelism: Quantity[Literal["1"], PowerOfTwo]
+    pool_parallelism: Quantity[Literal["1"], PowerOfTwo]
+    weight_port: Quantity[Literal["bit"], PowerOfTwo]
+
+
+class Generic(Strict):
+    """Parameters of `hw_models.accelerator.generic`."""
+
+    largest_parallelism: Quantity[Literal["1"], PowerOfTwo]
+    memory_efficiency: Quantity[Literal["1"], Share]
+    layer_overhead: Quantity[Literal["cycle"], NonNegative]
+    pool_overhead: Quantity[Literal["cycle"], NonNegative]
+
+
+class FpgaFile(Strict):
+    """A whole FPGA file."""
+
+    schema_version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    description: Text
+    resources: Resources
+    design: Design
+    pipeline: Pipeline
+    generic: Generic
+
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -101,16 +169,16 @@ def load_fpga(name_or_path: str | Path) -> Fpga:
     return to_fpga(read_fpga_file(name_or_path))
 
 
-def read_fpga_file(name_or_path: str | Path) -> fpga_schema.FpgaFile:
+def read_fpga_file(name_or_path: str | Path) -> FpgaFile:
     """Reads and checks an FPGA file, with units and origins of its figures; arguments and errors as `load_fpga`."""
     source = _find(name_or_path)
     try:
-        return read_checked(source, fpga_schema.FpgaFile, shown=str(name_or_path), version=fpga_schema.SCHEMA_VERSION)
+        return read_checked(source, FpgaFile, shown=str(name_or_path), version=SCHEMA_VERSION)
     except ValueError as error:
         raise FpgaFileError(str(error)) from None
 
 
-def to_fpga(file: fpga_schema.FpgaFile) -> Fpga:
+def to_fpga(file: FpgaFile) -> Fpga:
     """Converts the figures of a file to SI units and float32."""
     resources, design, pipeline, generic = file.resources, file.design, file.pipeline, file.generic
     numbers = {

@@ -15,8 +15,15 @@ from flax import struct
 
 from hw_models.accelerator.fpga import Fpga
 from hw_models.accelerator.network import OPERATIONS, PLACES, DartsNetwork, Rows, network_rows, operation_counts
-from hw_models.accelerator.pipeline import MOST_HALVINGS, Demand, batches, throughput
-from hw_models.accelerator.stages import Stages, parallelism_limits, pipeline_stages
+from hw_models.accelerator.pipeline import (
+    MOST_HALVINGS,
+    Demand,
+    Stages,
+    batches,
+    parallelism_limits,
+    pipeline_stages,
+    throughput,
+)
 
 _GROUPS = len(PLACES) * len(OPERATIONS)
 _CHUNK = 4096

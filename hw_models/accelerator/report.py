@@ -12,8 +12,7 @@ from rich.table import Table
 from hw_models.accelerator.fpga import Fpga
 from hw_models.accelerator.generic import check_generic_fits, engine, layer_cycles
 from hw_models.accelerator.network import OPERATIONS, DartsNetwork, network_rows, row_counts
-from hw_models.accelerator.pipeline import check_pipeline_fits, pipeline_cost
-from hw_models.accelerator.stages import pipeline_stages, weight_traffic
+from hw_models.accelerator.pipeline import check_pipeline_fits, pipeline_cost, pipeline_stages, weight_traffic
 
 
 @dataclasses.dataclass(frozen=True)

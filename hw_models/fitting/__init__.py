@@ -6,28 +6,34 @@
 - `totals` and `board_predictor` predict networks of which only totals are known.
 """
 
-from hw_models.fitting.board_predictor import (
+from hw_models.fitting.calibration import Calibration, HeldOut, calibrate, nearest_device
+from hw_models.fitting.correction import (
     BoardPrediction,
     BoardPredictor,
-    board_names,
-    fit_board,
-    load_board_predictor,
-    predict_board,
-    read_board_notes,
-    save_board_predictor,
-)
-from hw_models.fitting.calibration import Calibration, HeldOut, calibrate, nearest_device
-from hw_models.fitting.few_shot import Adaptation, Nearest, adapt, nearest_donor, predict_adapted
-from hw_models.fitting.predictor import (
+    NetworkTotals,
     Prediction,
     Predictor,
+    board_names,
+    fit_board,
     fit_predictor,
+    load_board_predictor,
     load_predictor,
+    predict_board,
     predict_target,
+    read_board_notes,
+    save_board_predictor,
     save_predictor,
 )
-from hw_models.fitting.ridge import RidgeFit, fit_ridge, predict_ridge
-from hw_models.fitting.totals import NetworkTotals
+from hw_models.fitting.few_shot import (
+    Adaptation,
+    Nearest,
+    RidgeFit,
+    adapt,
+    fit_ridge,
+    nearest_donor,
+    predict_adapted,
+    predict_ridge,
+)
 
 __all__ = [
     "Adaptation",

@@ -6,11 +6,14 @@ thus follow the common factor (`informed` tells them apart), and ten measurement
 device to a new one; many measurements outweigh the prior. Residuals are log ratios under a Huber loss; several
 starts run under vmap.
 Shapes: N measurements, L layers. Units: s, W, Hz.
+
+Full-batch gradient descent of a fit, in one `jax.lax.scan`.
 """
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +22,41 @@ import optax
 from flax import struct
 from jax.flatten_util import ravel_pytree
 
+from hw_models.cost import Cost, core_energy, network_cost
 from hw_models.device import Device, OperatingPoint
-from hw_models.fitting.descent import minimise
 from hw_models.layers import LayerTable
-from hw_models.power import Cost, core_energy, network_cost
 
-Quantity = Literal["latency", "power"]
+TreeT = TypeVar("TreeT")
 
+
+def minimise(
+    loss: Callable[[TreeT], jax.Array], first: TreeT, optimiser: optax.GradientTransformation, *, steps: int
+) -> TreeT:
+    """Follows the gradient of a loss from a first point.
+
+    Args:
+        loss: Maps a pytree of parameters to a scalar.
+        first: The parameters to start from.
+        optimiser: Turns gradients into updates.
+        steps: How many; static.
+
+    Returns:
+        The parameters after the last step.
+    """
+
+    def step(carry: tuple, _: None) -> tuple[tuple, None]:
+        parameters, state = carry
+        gradient = jax.grad(loss)(parameters)
+        # Adam raises its decay, a float, to its count, an int: no strict promotion rule allows that.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimiser.update(gradient, state, parameters)
+        return (optax.apply_updates(parameters, updates), state), None
+
+    (parameters, _), _ = jax.lax.scan(step, (first, optimiser.init(first)), None, length=steps)
+    return parameters
+
+
+Target = Literal["latency", "power"]
 _RATES = ("macs_per_cycle", "weight_bytes_per_cycle", "activation_bytes_per_cycle")
 _COSTS = ("core_cycles_per_weight_byte", "launch_cycles", "run_cycles", "run_s")
 _POWERS = ("board_w", "core_idle_w", "core_w_per_hz", "memory_w_per_hz", "byte_j")
@@ -113,7 +144,7 @@ def fit(
     base: Device,
     *,
     weights: jax.Array,
-    quantity: Quantity,
+    quantity: Target,
     prior_sigma: jax.Array | float = 1.0,
     starts: int = 4,
     steps: int = 500,
@@ -167,7 +198,7 @@ def fit(
 
 
 def informed(
-    measured: Measured, fitted: Device, *, quantity: Quantity, prior_sigma: float = 1.0
+    measured: Measured, fitted: Device, *, quantity: Target, prior_sigma: float = 1.0
 ) -> dict[str, np.ndarray]:
     """Tells which parameters of a fitted device the measurements determine, and which the prior does.
 
@@ -277,7 +308,7 @@ def distance(measured: Measured, base: Device) -> jax.Array:
     return jnp.mean(jnp.abs(ratio - jnp.median(ratio)))
 
 
-def _scaled(base: Device, factors: Factors, quantity: Quantity) -> Device:
+def _scaled(base: Device, factors: Factors, quantity: Target) -> Device:
     """Applies log factors; a common factor of time divides rates and multiplies costs."""
     own, common = factors.own, factors.common
     floored = {name: jnp.maximum(getattr(base, name), _FLOORS.get(name, 0.0)) for name in own}
@@ -306,7 +337,7 @@ def _raveled(factors: Factors) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames="quantity")
-def _slopes(measured: Measured, device: Device, quantity: Quantity) -> jax.Array:
+def _slopes(measured: Measured, device: Device, quantity: Target) -> jax.Array:
     """Derivatives of the log predictions by the raveled log factors on a device, f32[N, P]."""
     centre, shaped = ravel_pytree(_centre(device, quantity))
 
@@ -316,7 +347,7 @@ def _slopes(measured: Measured, device: Device, quantity: Quantity) -> jax.Array
     return jax.jacfwd(log_predicted)(centre)
 
 
-def _centre(base: Device, quantity: Quantity) -> Factors:
+def _centre(base: Device, quantity: Target) -> Factors:
     """Returns the factors of the base itself, all zero."""
     names: tuple[str, ...] = (*_RATES, *_COSTS, "format_speedup", "norm_order")
     if quantity == "power":
@@ -327,7 +358,7 @@ def _centre(base: Device, quantity: Quantity) -> Factors:
     return Factors(common=jnp.float32(0.0), own=own)
 
 
-def _starts(key: jax.Array, base: Device, quantity: Quantity, starts: int) -> Factors:
+def _starts(key: jax.Array, base: Device, quantity: Target, starts: int) -> Factors:
     """Returns the base itself and random neighbours, leaves [starts, ...]."""
     leaves, shape = jax.tree.flatten(_centre(base, quantity))
     keys = jax.random.split(key, len(leaves))

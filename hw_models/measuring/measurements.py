@@ -33,11 +33,10 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from hw_models.csv_files import read_table
-from hw_models.device import Device, OperatingPoint, match_settings
-from hw_models.figures import ClockMHz, LatencyMs, NonNegative, PowerW, Strict, Text
-from hw_models.formats import NumberFormat
+from hw_models.device import Device, NumberFormat, OperatingPoint, match_settings
+from hw_models.files import explain, show
 from hw_models.layers import LayerKind, LayerTable
-from hw_models.messages import explain, show
+from hw_models.schema import ClockMHz, LatencyMs, NonNegative, PowerW, Strict, Text
 
 _COLUMNS = ("macs", "weight_elements", "input_elements", "output_elements", "kernels")
 _REQUIRED = ("network", "layers", "latency_ms")

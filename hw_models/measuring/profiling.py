@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hw_models.device import SAME_CLOCK
-from hw_models.formats import NumberFormat
+from hw_models.device import SAME_CLOCK, NumberFormat
+from hw_models.files import write_whole
 from hw_models.layers import LayerTable
 from hw_models.measuring.machine import ClockSetting, Machine
 from hw_models.measuring.measurements import Measurement, format_layers, read_measurements, write_measurements
 from hw_models.measuring.timing import Meter, Reference, Timing, measure
 from hw_models.units import POWER
-from hw_models.whole_files import write_whole
 
 
 @dataclass(frozen=True)

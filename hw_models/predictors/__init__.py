@@ -4,20 +4,19 @@
 `write_predictor` keeps it in a file.
 """
 
-from hw_models.predictors.files import read_predictor, write_predictor
-from hw_models.predictors.fitting import FittedPredictor, fit_predictor
-from hw_models.predictors.held_out import HeldOutErrors
-from hw_models.predictors.models import KINDS
+from hw_models.predictors.files import PUBLISHED_SCALES, import_predictor, read_predictor, write_predictor
+from hw_models.predictors.fitting import FittedPredictor, HeldOutErrors, fit_predictor
 from hw_models.predictors.predictor import (
+    KINDS,
     LEAST_THROUGHPUT,
     Prediction,
     PredictorNotes,
+    Recipe,
     ThroughputPredictor,
     predict_throughput,
     predict_throughputs,
+    recipe_of,
 )
-from hw_models.predictors.published import PUBLISHED_SCALES, import_predictor
-from hw_models.predictors.recipes import Recipe, recipe_of
 
 __all__ = [
     "KINDS",

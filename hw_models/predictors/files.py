@@ -1,6 +1,14 @@
-"""Predictors as files: an npz of weights and a JSON text of everything else."""
+"""Predictors as files: an npz of weights and a JSON text of everything else.
+
+Published predictors of EH-DNAS, from the state dict of their PyTorch modules.
+
+EH-DNAS (Jiang et al., 2021, https://arxiv.org/abs/2111.12299, github qianjiangcn/eh-dnas, MIT) fits its embedding
+perceptron to standardised throughputs; mean and deviation of its data sets turn what it says into images/s.
+"""
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from hw_models.accelerator.network import DartsNetwork
-from hw_models.array_files import read_arrays, write_arrays
-from hw_models.predictors.models import KINDS, Weights, init_weights
-from hw_models.predictors.predictor import SCALES, PredictorNotes, ThroughputPredictor
+from hw_models.files import read_arrays, write_arrays
+from hw_models.predictors.predictor import (
+    KINDS,
+    SCALES,
+    Layer,
+    PredictorNotes,
+    ThroughputPredictor,
+    Weights,
+    init_weights,
+    recipe_of,
+)
 
 FORM = "hw_models.predictor/1"
 
@@ -91,3 +107,91 @@ def _named(weights: Weights) -> dict[str, Any]:
 
 def _hidden(weights: Weights) -> list[int]:
     return [layer.bias.shape[-1] for layer in weights.layers[:-1]]
+
+
+PUBLISHED_SCALES = {"generic": (799.28, 147.87), "pipeline": (10691.55, 2753.21)}
+"""Mean and standard deviation of the published data sets by paradigm, images/s."""
+
+
+def import_predictor(
+    entries: Mapping[str, np.ndarray],
+    *,
+    paradigm: str,
+    mean: float | None = None,
+    deviation: float | None = None,
+) -> ThroughputPredictor:
+    """Makes a predictor of published weights.
+
+    Entries are told apart by their shapes: embeddings [8, 10] for each of 28 edges, numbered in their names, or one
+    [28, 8, 10] or [224, 10]; kernels [200, 280], [100, 200] and [1, 100] with their biases.
+
+    Args:
+        entries: The state dict as arrays; files of PyTorch are read by `hadas_jax.supernet.pytorch.read_pytorch`,
+            which needs the extra `torch`.
+        paradigm: `generic` or `pipeline`; any other name needs `mean` and `deviation`.
+        mean: Of the throughputs that it was fitted to; None: as published for the paradigm.
+        deviation: Likewise.
+
+    Returns:
+        A predictor of linear scale: mean + deviation * model, cut off at `LEAST_THROUGHPUT`.
+
+    Raises:
+        ValueError: An entry is missing or is left over, or mean and deviation are unknown or not positive.
+    """
+    if paradigm not in PUBLISHED_SCALES and (mean is None or deviation is None):
+        raise ValueError(
+            f"paradigm: expected {' or '.join(PUBLISHED_SCALES)}, or mean and deviation with it, got {paradigm!r}"
+        )
+    published = PUBLISHED_SCALES.get(paradigm, (0.0, 0.0))
+    mean, deviation = (
+        known if given is None else given for given, known in zip((mean, deviation), published, strict=True)
+    )
+    if not (mean > 0 and deviation > 0):
+        raise ValueError(f"mean, deviation: expected numbers above 0, got {mean} and {deviation}")
+    return ThroughputPredictor(
+        weights=jax.tree.map(lambda leaf: leaf[None], _weights(entries)),
+        mean=jnp.float32(mean),
+        deviation=jnp.float32(deviation),
+        kind="embedding",
+        scale="linear",
+        notes=PredictorNotes(paradigm=paradigm, source="imported from PyTorch"),
+    )
+
+
+def _weights(entries: Mapping[str, np.ndarray]) -> Weights:
+    wanted = jax.eval_shape(lambda: init_weights(jax.random.key(0), "embedding", hidden=recipe_of("embedding").hidden))
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for name in sorted(entries, key=_natural):
+        by_shape.setdefault(np.shape(entries[name]), []).append(name)
+    edges, operations, size = wanted.table.shape
+    tables = [by_shape.pop(shape, []) for shape in ((operations, size), (edges * operations, size), wanted.table.shape)]
+    if [len(names) for names in tables] not in ([edges, 0, 0], [0, 1, 0], [0, 0, 1]):
+        raise ValueError(
+            f"embeddings: expected {edges} of {operations} x {size}, or one of all, got "
+            f"{sum(len(names) for names in tables)}"
+        )
+    table = np.stack([entries[name] for names in tables for name in names]).reshape(wanted.table.shape)
+    layers = []
+    for layer in wanted.layers:
+        kernel = _only(entries, by_shape, layer.kernel.shape[::-1])
+        bias = _only(entries, by_shape, layer.bias.shape)
+        layers.append(Layer(jnp.asarray(kernel.T, jnp.float32), jnp.asarray(bias, jnp.float32)))
+    if by_shape:
+        raise ValueError(
+            f"entries: expected embeddings and three layers alone, got {next(iter(by_shape.values()))[0]} too"
+        )
+    return Weights(jnp.asarray(table, jnp.float32), tuple(layers))
+
+
+def _only(
+    entries: Mapping[str, np.ndarray], by_shape: dict[tuple[int, ...], list[str]], shape: tuple[int, ...]
+) -> np.ndarray:
+    names = by_shape.pop(shape, [])
+    if len(names) != 1:
+        raise ValueError(f"entries: expected one of shape {list(shape)}, got {len(names)}")
+    return np.asarray(entries[names[0]])
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts embeddings.10 after embeddings.9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

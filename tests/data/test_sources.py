@@ -3,12 +3,12 @@ import pytest
 from fake_tfds import write_fake_set
 from PIL import Image
 
-from hadas_jax.data import folder, prepared
-from hadas_jax.data.assembly import Sources, assemble
+from hadas_jax.data import folder
+from hadas_jax.data import tfds as prepared
 from hadas_jax.data.folder import open_folder
-from hadas_jax.data.images import ImageError
-from hadas_jax.data.prepared import open_prepared
-from hadas_jax.data.sources import array_fingerprints, readable, source_fingerprints
+from hadas_jax.data.images import ImageError, array_fingerprints, readable, source_fingerprints
+from hadas_jax.data.splits import Sources, assemble
+from hadas_jax.data.tfds import open_prepared
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@ import shutil
 
 import pytest
 
+from hadas_jax.deploy.architecture import architecture_of, supernet_of_search, weights_of
 from hadas_jax.deploy.select import candidates
-from hadas_jax.deploy.selected import architecture_of, weights_of
-from hadas_jax.deploy.weights import supernet_of_search
-from hadas_jax.methods.device_choice import chosen_device
-from hadas_jax.methods.limits import NO_LIMITS
-from hadas_jax.methods.result_file import read_search
+from hadas_jax.methods.hadas.constraints import NO_LIMITS
+from hadas_jax.methods.hadas.results import read_search
+from hw_models.catalogue import chosen_device
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,16 @@ import math
 import numpy as np
 import pytest
 
-from hadas_jax.deploy.architecture import Architecture, architecture_file, read_architecture, write_architecture
-from hadas_jax.deploy.outline import outline
-from hadas_jax.deploy.weights import place_from, supernet_directory
-from hadas_jax.methods.device_choice import chosen_device
+from hadas_jax.deploy.architecture import (
+    Architecture,
+    architecture_file,
+    place_from,
+    read_architecture,
+    supernet_directory,
+    write_architecture,
+)
+from hadas_jax.report.network import outline
+from hw_models.catalogue import chosen_device
 
 
 @pytest.fixture

@@ -12,12 +12,9 @@ from full_disk import disk
 from static_networks import at_median_scores, static_network
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.deploy.export import export_network
-from hadas_jax.deploy.export_check import check_export
-from hadas_jax.deploy.manifest import ImageValues
+from hadas_jax.deploy.export import ImageValues, check_export, export_network
 from hadas_jax.deploy.runtime import read_manifest
-from hadas_jax.deploy.static_network import load_network, save_network
-from hadas_jax.deploy.static_outcomes import exits_taken, outcomes_at_exits, predict
+from hadas_jax.deploy.static_network import exits_taken, load_network, outcomes_at_exits, predict, save_network
 
 
 @pytest.fixture(scope="module")

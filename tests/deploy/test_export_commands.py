@@ -6,11 +6,10 @@ import pytest
 from failing_commands import fails
 from rich.console import Console
 
+from hadas_jax.commands.networks import export, fine_tune, materialise_network, select_network
 from hadas_jax.deploy.architecture import read_architecture
-from hadas_jax.deploy.fine_tune_settings import FineTuneSettings
+from hadas_jax.deploy.fine_tune import FineTuneSettings
 from hadas_jax.deploy.static_network import load_network
-from hadas_jax.export_commands import export, fine_tune, materialise_network
-from hadas_jax.select_commands import select_network
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import optax
 import pytest
 from static_networks import cut
 
-from hadas_jax.deploy.joint_training import joint_step, trained_part, with_statistics, with_trained
+from hadas_jax.deploy.fine_tune import joint_step, trained_part, with_statistics, with_trained
 from hadas_jax.deploy.materialise import materialise
-from hadas_jax.loop import scanned
+from hadas_jax.runs.loop import scanned
 from hadas_jax.supernet import estimate_batch_stats
 from hadas_jax.training import init_state, resident
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from static_networks import cut
 
-from hadas_jax.deploy.fold import fold_batch_norm, is_folded
-from hadas_jax.deploy.static_apply import output_shapes, run_network
+from hadas_jax.deploy.layers import fold_batch_norm, is_folded, output_shapes, run_network
 from hadas_jax.spaces import available_exits, block_active
 from hadas_jax.supernet import apply, resize
 

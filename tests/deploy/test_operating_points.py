@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hw_models
-from hadas_jax.deploy.exit_costs import exit_costs
-from hadas_jax.deploy.exit_usage import exit_usage
-from hadas_jax.deploy.operating_points import operating_table, staircase, write_table
+from hadas_jax.deploy.operating_points import exit_costs, exit_usage, operating_table, staircase, write_table
 from hadas_jax.spaces import segments, workload
 
 columns = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=40)

@@ -9,8 +9,7 @@ import pytest
 from static_networks import at_median_scores, static_network
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.deploy.export import export_network
-from hadas_jax.deploy.manifest import ImageValues, image_values
+from hadas_jax.deploy.export import ImageValues, export_network, image_values
 from hadas_jax.deploy.runtime import Runtime, exit_score, main, read_manifest
 
 pytest.importorskip("onnxruntime")

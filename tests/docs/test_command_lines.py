@@ -5,8 +5,8 @@ import shlex
 import documents
 import pytest
 
-from hadas_jax import commands
 from hadas_jax.cli import parse
+from hadas_jax.commands import hadas as commands
 
 LINES = sorted(
     {(page.name, shlex.join(words)) for page in documents.pages() for words in documents.command_lines(page)}

@@ -13,12 +13,11 @@ import pytest
 from fake_tfds import write_fake_set
 from original_checkpoint import reference_arrays
 
-from hadas_jax.commands import search
-from hadas_jax.export_commands import export, materialise_network
+from hadas_jax.commands.dnas import retrain
+from hadas_jax.commands.hadas import search
+from hadas_jax.commands.networks import export, materialise_network, select_network
 from hadas_jax.methods import Settings
-from hadas_jax.methods.retrain_settings import RetrainSettings
-from hadas_jax.retrain_commands import retrain
-from hadas_jax.select_commands import select_network
+from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
 
 DOCS = documents.TOP / "docs"
 SMALL = Settings(

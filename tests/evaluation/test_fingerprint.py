@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hadas_jax.evaluation.fingerprint import fingerprint
+from hadas_jax.evaluation.evaluator import fingerprint
 
 VALUE = {"a": np.arange(6, dtype=np.int32), "b": np.zeros((2, 3), np.float32)}
 

@@ -2,14 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.evaluation import (
-    POLICIES,
-    Outcomes,
-    calibrate_thresholds,
-    ideal_stops,
-    scores,
-    threshold_stops,
-)
+from hadas_jax.evaluation import POLICIES, Outcomes, calibrate_thresholds, ideal_stops, scores, threshold_stops
 
 LEVELS = np.array([0.0, 0.004, 0.01, 0.05, 0.2, 1.0], np.float32)
 

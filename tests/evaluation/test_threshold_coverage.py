@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import binom, hypergeom
 
 from hadas_jax.evaluation import calibrate_thresholds, pack_bits, threshold_stops
-from hadas_jax.methods.plans import RISK_LEVELS, Stops, listed_plans
+from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, Stops, listed_plans
 
 CUTS, EXITS, SLOPE = 200, 3, 0.4
 LEVELS = np.array(RISK_LEVELS, np.float32)

@@ -7,7 +7,7 @@ from fake_tfds import write_fake_set
 from tiny_hadas import TINY
 
 from hadas_jax.spaces import catalogue
-from hadas_jax.trained import load_trained
+from hadas_jax.supernet.checkpoint import load_trained
 
 CLASSES = 10  # of the hundred, have images
 

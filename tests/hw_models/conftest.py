@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hw_models as hw
-from hw_models.networks.reference import mobilenet_v2
+from hw_models.reference_networks import mobilenet_v2
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hw_models.array_files import read_arrays, write_arrays
+from hw_models.files import read_arrays, write_arrays
 
 FORM = "hw_models.thing/1"
 

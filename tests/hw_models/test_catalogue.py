@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hw_models as hw
-from hw_models.formats import NumberFormat
+from hw_models.device import NumberFormat
 from hw_models.layers import LayerKind
 
 FOLDER = importlib.resources.files("hw_models") / "devices"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import hw_models as hw
-from hw_models.networks.reference import mobilenet_v2, resnet50
+from hw_models.reference_networks import mobilenet_v2, resnet50
 
 NAMES = hw.device_names()
 TABLES = ("core_hz", "memory_hz", "host_hz")

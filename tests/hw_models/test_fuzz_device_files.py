@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hw_models import schema
 from hw_models.catalogue import DeviceFileError, device_names, read_device_file, to_device
-from hw_models.yaml_files import dump_yaml, load_yaml
+from hw_models.files import dump_yaml, load_yaml
 
 fuzz = hypothesis.settings(
     max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

@@ -14,8 +14,9 @@ from hw_models.lookup import (
     lookup_cost,
     lookup_table,
     missing_entries,
+    read_lookup,
+    write_lookup,
 )
-from hw_models.lookup_file import read_lookup, write_lookup
 
 HEADER = "position,choice,latency_ms,energy_mj\n"
 

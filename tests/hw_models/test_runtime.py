@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hw_models as hw
-from hw_models.runtime import drop_dead, fuse, live_layers
+from hw_models.layers import drop_dead, fuse, live_layers
 
 KIND = hw.LayerKind
 few = settings(max_examples=40, deadline=None, derandomize=True)

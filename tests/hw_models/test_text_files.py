@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import hw_models as hw
-from hadas_jax import device_commands, profiling
-from hw_models.text_files import decoded
+from hadas_jax import profiling
+from hadas_jax.commands import devices as device_commands
+from hw_models.files import decoded
 
 SOURCES = [
     *Path(hw.__file__).parent.rglob("*.py"),

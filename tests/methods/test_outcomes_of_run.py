@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from hadas_jax.commands import search
+from hadas_jax.commands.hadas import search
 from hadas_jax.evaluation import Judge
 
 

@@ -2,8 +2,8 @@ from datetime import datetime
 
 import pytest
 
+from hadas_jax.commands.reports import report
 from hadas_jax.report.html import figure_tables, read_record, report_content
-from hadas_jax.report_commands import report
 
 
 @pytest.fixture(scope="module")

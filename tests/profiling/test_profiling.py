@@ -4,16 +4,16 @@ import jax
 import numpy as np
 import pytest
 
+from hadas_jax import profiling as networks
 from hadas_jax.profiling import (
     CutNetwork,
     cut_out,
+    layer_cases,
     network_cases,
-    networks,
     profile_machine,
     space_to_profile,
     spread_genomes,
 )
-from hadas_jax.profiling.single_layers import layer_cases
 from hadas_jax.spaces import ATTENTIVENAS, workload
 from hw_models import LayerKind, total_kernels, total_macs
 from hw_models.measuring.machine import ClockSetting, Machine

@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 
 import hw_models as hw
-from hadas_jax.deploy.export_check import ExportCheck
-from hadas_jax.report.export_table import print_export
+from hadas_jax.deploy.export import ExportCheck
+from hadas_jax.report.network import print_export
 
 CHECK = ExportCheck(
     images=10,

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from hadas_jax.report.waiting import waiting
+from hadas_jax.report.console import waiting
 
 
 def printed(*, terminal, text="Fitting [3] rows"):

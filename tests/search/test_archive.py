@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hadas_jax.search.archive import empty_archive, insert
+from hadas_jax.search.pareto import empty_archive, insert
 
 CAPACITY, ROWS, GENES = 8, 12, 2
 genes = hnp.arrays(np.int32, (2, ROWS, GENES), elements=st.sampled_from([-7, 0, 1, 2, 2**31 - 1]))

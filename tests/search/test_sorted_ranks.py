@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hadas_jax.search import pareto, sorted_ranks
-from hadas_jax.search.duplicates import changes
-from hadas_jax.search.sorted_ranks import padded_length, ranked_in_large_blocks, ranked_in_small_blocks
+from hadas_jax.search import pareto
+from hadas_jax.search import pareto as sorted_ranks
+from hadas_jax.search.pareto import changes, padded_length, ranked_in_large_blocks, ranked_in_small_blocks
 
 
 @pytest.fixture(params=["small", "large", "several large"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.search import hypervolume, non_dominated_mask, sample
-from hadas_jax.search.catalogue import load_strategy, strategy_names
+from hadas_jax.search.strategies import load_strategy, strategy_names
 
 P = 32
 CARDINALITIES = (6, 5, 4, 3, 4, 4, 4)

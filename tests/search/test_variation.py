@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.search import first_occurrences, mutate, sample, tournament, uniform_crossover
-from hadas_jax.search.duplicates import first_live
+from hadas_jax.search.pareto import first_live
 
 CARDINALITIES = jnp.array([1, 2, 3, 29, 14, 1], jnp.int32)
 COUNT = 4000

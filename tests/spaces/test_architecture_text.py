@@ -3,9 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from hadas_jax.spaces.architecture_text import read_architecture
 from hadas_jax.spaces.darts import format_code
-from hadas_jax.spaces.genotypes import code_of, genotype_of, published_genotype
+from hadas_jax.spaces.genotypes import code_of, genotype_of, published_genotype, read_architecture
 
 CODE = code_of(published_genotype("OURS_PIP"))
 

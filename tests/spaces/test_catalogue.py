@@ -4,14 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from hadas_jax.spaces import (
-    MBConvSpace,
-    available_exits,
-    block_active,
-    load_space,
-    segments,
-    space_names,
-)
+from hadas_jax.spaces import MBConvSpace, available_exits, block_active, load_space, segments, space_names
 
 
 @pytest.fixture(params=space_names())

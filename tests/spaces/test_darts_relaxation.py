@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hadas_jax.spaces.darts import EDGE_NODE, NODES, derive_code, is_valid, sample_codes
-from hadas_jax.spaces.darts_relaxation import gumbel_shares, relaxed_code, sampled_codes, softmax_shares
+from hadas_jax.spaces.darts import (
+    derive_code,
+    gumbel_shares,
+    is_valid,
+    relaxed_code,
+    sample_codes,
+    sampled_codes,
+    softmax_shares,
+)
+from hw_models.accelerator.network import EDGE_NODE, NODES
 
 
 def _alpha(seed, scale=1.0):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hadas_jax.report.genotype_plot import plot_genotype
+from hadas_jax.report.darts import plot_genotype
 from hadas_jax.spaces.darts import check_code, is_valid
 from hadas_jax.spaces.genotypes import (
     Genotype,

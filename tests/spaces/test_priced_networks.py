@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.spaces.darts import sample_codes
-from hadas_jax.spaces.priced_networks import PricedNetworks, read_priced_networks, write_priced_networks
+from hadas_jax.spaces.darts_costs import PricedNetworks, read_priced_networks, write_priced_networks
 from hw_models.accelerator import DartsNetwork
 
 

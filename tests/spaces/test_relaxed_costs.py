@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 import hw_models as hw
-from hadas_jax.spaces.block_costs import block_costs, block_layers, population_cost
-from hadas_jax.spaces.relaxed_costs import ClockProbabilities, relaxed_cost, relaxed_cost_over_clocks
+from hadas_jax.spaces.costs import (
+    ClockProbabilities,
+    block_costs,
+    block_layers,
+    population_cost,
+    relaxed_cost,
+    relaxed_cost_over_clocks,
+)
 
 INDICES = jnp.array([1, 0, 20])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.spaces.darts import sample_codes
-from hadas_jax.spaces.throughput_tables import PARADIGMS, generic_table_name, throughput_table
+from hadas_jax.spaces.darts_costs import PARADIGMS, generic_table_name, throughput_table
 from hw_models.accelerator import (
     DartsNetwork,
     FpgaTooSmallError,

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.supernet.convolution import conv
-from hadas_jax.supernet.depthwise import SMALL_MAP, depthwise_conv
+from hadas_jax.supernet.layers import SMALL_MAP, conv, depthwise_conv
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

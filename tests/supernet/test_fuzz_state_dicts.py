@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from original_checkpoint import write_original
 
 from hadas_jax.spaces import MBConvSpace, Stage
-from hadas_jax.supernet.pytorch import from_pytorch, read_tensors
+from hadas_jax.supernet.pytorch import from_pytorch
+from hadas_jax.supernet.pytorch_files import read_tensors
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")]

@@ -8,7 +8,8 @@ from original_checkpoint import draw_exits, recipe, reference_arrays, write_orig
 
 from hadas_jax.spaces import ATTENTIVENAS, DIGITS
 from hadas_jax.supernet import initialise
-from hadas_jax.supernet.pytorch import from_pytorch, read_pytorch
+from hadas_jax.supernet.pytorch import from_pytorch
+from hadas_jax.supernet.pytorch_files import read_pytorch
 
 KEY = jax.random.key(0)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hadas_jax.supernet.pytorch_places import choose, locate, plain_name
+from hadas_jax.supernet.pytorch_files import choose, locate, plain_name
 
 NAMES = ("first.weight", "first.bias", "blocks.0.conv.weight", "blocks.1.conv.weight")
 ENTRIES = {name: np.full(2, number, np.float32) for number, name in enumerate(NAMES)}

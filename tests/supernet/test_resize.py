@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.supernet.resize import bicubic_weights, resize
+from hadas_jax.supernet.layers import bicubic_weights, resize
 
 sizes = [(8, 8, 20), (32, 32, 192), (9, 7, 13), (17, 20, 5), (5, 5, 4), (3, 11, 11), (1, 2, 6)]
 

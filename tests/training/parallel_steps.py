@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.loop import scanned
+from hadas_jax.runs.loop import scanned
 from hadas_jax.spaces import MBConvSpace, Stage
 from hadas_jax.supernet import initialise
 from hadas_jax.training import (
@@ -25,7 +25,7 @@ from hadas_jax.training import (
     streamed,
     whole_sharding,
 )
-from hadas_jax.training.data_parallel import split_batch
+from hadas_jax.training.batches import split_batch
 from hadas_jax.training.optimisers import descend
 
 BATCH, KEY, OPTIMISER = 32, jax.random.key(0), optax.sgd(0.1)

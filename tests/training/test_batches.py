@@ -6,15 +6,14 @@ import numpy as np
 import optax
 import pytest
 
-from hadas_jax import loop
-from hadas_jax.checkpoints import Checkpoints
 from hadas_jax.data import LabelledImages
-from hadas_jax.loop import Guard
+from hadas_jax.runs import loop
+from hadas_jax.runs.checkpoints import Checkpoints
+from hadas_jax.runs.loop import Guard
 from hadas_jax.training import TrainState, augmentation, init_state, lower_rate, resident, streamed
-from hadas_jax.training.batches import prepare
-from hadas_jax.training.geometry import random_flip
+from hadas_jax.training.augmentation import random_flip
+from hadas_jax.training.batches import batch_indices, prepare
 from hadas_jax.training.optimisers import descend
-from hadas_jax.training.order import batch_indices
 
 ORDER, KEY = jax.random.key(1), jax.random.key(2)
 COUNT, BATCH = 14, 4

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.training import batch_mesh
-from hadas_jax.training.data_parallel import everywhere, split_batch
+from hadas_jax.training.batches import everywhere, split_batch
 
 DEVICES = 8
 

@@ -5,10 +5,10 @@ import optax
 import pytest
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.training import TrainState, feeding
-from hadas_jax.training.augment import augmentation
-from hadas_jax.training.feeding import Augmentation, Pace, chunk_of, fed, pace_of
-from hadas_jax.training.order import batch_indices
+from hadas_jax.training import TrainState
+from hadas_jax.training import batches as feeding
+from hadas_jax.training.augmentation import augmentation
+from hadas_jax.training.batches import Augmentation, Pace, batch_indices, chunk_of, fed, pace_of
 
 PLAIN = Augmentation("none", None)
 COUNT, PACE = 14, Pace(batch=4, chunk=3, steps_per_epoch=3)

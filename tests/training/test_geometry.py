@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from hadas_jax.training import geometry
-from hadas_jax.training.geometry import cutout, random_affine, random_crop, random_flip
+from hadas_jax.training import augmentation as geometry
+from hadas_jax.training.augmentation import cutout, random_affine, random_crop, random_flip
 
 COUNT, SIZE, SHIFT = 200, 13, 2.0
 KEY = jax.random.key(0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.training import alpha_divergence
-from hadas_jax.training.losses import label_loss, soft_cross_entropy
+from hadas_jax.training.supernet import label_loss, soft_cross_entropy
 
 B, K = 12, 5
 

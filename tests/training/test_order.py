@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.training.order import batch_indices, permuted
+from hadas_jax.training.batches import batch_indices, permuted
 
 
 def epoch(number):

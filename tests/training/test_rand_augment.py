@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from hadas_jax.training.rand_augment import BLEND, OPERATIONS, apply_operations, rand_augment
+from hadas_jax.training.augmentation import BLEND, OPERATIONS, apply_operations, rand_augment
 
 COUNT, SIZE = 28, 12
 KEY = jax.random.key(1)

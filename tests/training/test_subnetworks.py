@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.spaces import ATTENTIVENAS
-from hadas_jax.training.subnetworks import POOL, at_resolution, bestup_genomes, draw_genomes, multiply_accumulates
+from hadas_jax.training.supernet import POOL, at_resolution, bestup_genomes, draw_genomes, multiply_accumulates
 
 KEY = jax.random.key(0)
 

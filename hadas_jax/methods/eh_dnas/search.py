@@ -17,13 +17,19 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from hadas_jax.loop import Metrics, Step
-from hadas_jax.methods.eh_dnas.hardware import Hardware, at_point
-from hadas_jax.methods.eh_dnas.objective import Objective, ascend, chosen_point, excess, hardware_loss
-from hadas_jax.spaces.darts import derive_code
-from hadas_jax.spaces.darts_relaxation import gumbel_shares, softmax_shares
+from hadas_jax.methods.eh_dnas.bilevel import Batch, BilevelState, Loss, WeightDescent, bilevel_step, init_bilevel
+from hadas_jax.methods.eh_dnas.hardware import (
+    Hardware,
+    Objective,
+    ascend,
+    at_point,
+    chosen_point,
+    excess,
+    hardware_loss,
+)
+from hadas_jax.runs.loop import Metrics, Step
+from hadas_jax.spaces.darts import derive_code, gumbel_shares, softmax_shares
 from hadas_jax.supernet import Tree
-from hadas_jax.training.bilevel import Batch, BilevelState, Loss, WeightDescent, bilevel_step, init_bilevel
 
 RELAXATIONS = ("softmax", "gumbel")
 # (weights, shares float32[28, 8], images) -> logits float32[B, classes]

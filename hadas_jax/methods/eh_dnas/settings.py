@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hadas_jax.methods.checks import check_choice, check_fields, check_number, check_numbers
-from hadas_jax.methods.data_settings import DataSettings
-from hadas_jax.methods.eh_dnas.hardware import METRICS
-from hadas_jax.methods.eh_dnas.objective import FORMS, Budget
+from hadas_jax.data.settings import DataSettings
+from hadas_jax.methods.eh_dnas.hardware import FORMS, METRICS, Budget
 from hadas_jax.methods.eh_dnas.search import RELAXATIONS
-from hadas_jax.spaces.throughput_tables import PARADIGMS
+from hadas_jax.runs.settings import check_choice, check_fields, check_number, check_numbers
+from hadas_jax.spaces.darts_costs import PARADIGMS
 from hadas_jax.training import AUGMENTATIONS, DTYPES
 from hw_models.predictors import KINDS
 

@@ -1,4 +1,19 @@
-"""The content of a report as plain values: what the page, the pictures and the tables are made of."""
+"""The content of a report as plain values: what the page, the pictures and the tables are made of.
+
+Latency and energy of the networks of a front over the clocks, by the device model.
+
+A network's samples stop where its thresholds stopped them on the test split, so at the clocks of the design the model
+gives again what the search reported; where it does not, the device or the space is no longer what it was then.
+Shapes: E exits of the space, D = 2 E + 1 segments, F operating points, Nc and Nm settings of core and memory clock.
+
+Networks of the DARTS space in a report: what a search by gradient found, what a retraining made of it.
+
+Accuracies in percent, latency in ms and energy in mJ of one image, clocks in MHz.
+
+The networks of a front as rows for people: designs found, and the static and exits-only ones beside them.
+
+Accuracies in percent on the test split, their differences in points, latency in ms and energy in mJ of one sample.
+"""
 
 import dataclasses
 import math
@@ -8,20 +23,352 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hadas_jax.deploy.fine_tune_result import TunedFigures
-from hadas_jax.methods import Result, Settings
-from hadas_jax.methods.device_choice import chosen_device
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hadas_jax.deploy.fine_tune import TunedFigures
+from hadas_jax.evaluation import Difference, accuracy_interval, segment_costs
+from hadas_jax.methods import Design, Performance, Result, Settings
 from hadas_jax.methods.eh_dnas.result import FoundNetwork
-from hadas_jax.methods.retrain_result import RetrainedNetwork
-from hadas_jax.methods.training_run import TrainingRun
-from hadas_jax.report.html.clock_curves import clock_curves, clock_grid_mhz
-from hadas_jax.report.html.darts_networks import darts_network
-from hadas_jax.report.html.designs import level_rows, network_rows
+from hadas_jax.methods.eh_dnas.retrain import RetrainedNetwork
+from hadas_jax.methods.hadas.results import POLICY_NAMES
+from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, arrows, node_places
 from hadas_jax.report.html.record import RunRecord
-from hadas_jax.report.table import legend
-from hadas_jax.spaces import MBConvSpace
-from hadas_jax.trained import read_description
-from hadas_jax.workdir import SUPERNET
+from hadas_jax.report.search import drawn, legend
+from hadas_jax.runs.workdir import SUPERNET
+from hadas_jax.spaces import MBConvSpace, block_active
+from hadas_jax.spaces.darts import CELLS, parse_code
+from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph, genotype_of
+from hadas_jax.supernet.checkpoint import read_description
+from hadas_jax.training.run import TrainingRun
+from hw_models import Cost, Device
+from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, OPERATIONS
+from hw_models.catalogue import chosen_device
+
+MOST_LINES = 5
+_TOLERANCE = 1e-3
+
+
+def clock_grid_mhz(device: Device) -> dict[str, list[float]]:
+    """Returns the settings of each clock in MHz, ascending."""
+    return {
+        name: [round(float(hz) / 1e6, 3) for hz in getattr(device, f"{name}_hz")] for name in ("core", "memory", "host")
+    }
+
+
+def clock_curves(space: MBConvSpace, device: Device, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Prices networks at all core clocks and a few memory clocks, the host at the clock of each.
+
+    Args:
+      space: of the backbones.
+      device: with the clocks that were searched.
+      rows: of `network_rows`.
+
+    Returns:
+      For each row: `memory`, indices of up to `MOST_LINES` memory clocks, the network's own among them; `latency` in
+      ms and `energy` in mJ per sample when deployed, one list over the core clocks for each of them; `at`, indices of
+      its own clocks.
+
+    Raises:
+      ValueError: the model does not give what the rows report.
+    """
+    grid = clock_grid_mhz(device)
+    shape = tuple(len(settings) for settings in grid.values())
+
+    @jax.jit
+    def priced(genome: jax.Array) -> tuple[Cost, jax.Array]:
+        backbone = space.decode(genome)
+        return segment_costs(space, backbone, device), block_active(space, backbone)
+
+    known: dict[tuple[int, ...], Any] = {}
+    curves = []
+    for row in rows:
+        genome = tuple(row["genome"])
+        if genome not in known:
+            known[genome] = jax.tree.map(np.asarray, priced(jnp.asarray(genome, jnp.int32)))
+        cost, active = known[genome]
+        weights = segment_weights(space, active, exits=row["exits"], shares=row["shares"])
+        latency, energy = (
+            1e3 * (weights @ np.asarray(leaf, np.float64)).reshape(shape) for leaf in (cost.latency_s, cost.energy_j)
+        )
+        at = tuple(_nearest(settings, row["clocks"][name]) for name, settings in grid.items())
+        _check(row, latency[at], energy[at], device)
+        memory = _lines(shape[1], at[1])
+        curves.append(
+            {
+                "memory": memory,
+                "latency": [_short(latency[:, m, at[2]]) for m in memory],
+                "energy": [_short(energy[:, m, at[2]]) for m in memory],
+                "at": list(at),
+            }
+        )
+    return curves
+
+
+def segment_weights(
+    space: MBConvSpace, active: np.ndarray, *, exits: Sequence[int], shares: Sequence[float]
+) -> np.ndarray:
+    """Returns how often a sample runs each segment, float64[D]: the trunk's, then the heads'.
+
+    Args:
+      space: of the backbone.
+      active: bool[N], block positions that the backbone uses.
+      exits: the backbone's own blocks that an exit follows, ascending.
+      shares: of the samples that stop at each exit, and last at the classifier.
+    """
+    taken = np.flatnonzero(active)[list(exits)] - space.first_exit
+    stopped = np.zeros(space.num_exits + 1)
+    stopped[taken + 1] = shares[:-1]
+    trunk = 1.0 - np.cumsum(stopped)
+    heads = np.zeros(space.num_exits)
+    heads[taken] = trunk[taken]
+    return np.concatenate([trunk, heads])
+
+
+def _check(row: dict[str, Any], latency: float, energy: float, device: Device) -> None:
+    reported = row["figures"]["deployable"]
+    for name, found in (("latency", latency), ("energy", energy)):
+        if abs(found / reported[name] - 1) > _TOLERANCE:
+            raise ValueError(
+                f"{device.name}: expected a device model that gives the {name} of the search, "
+                f"{reported[name]:.4g}, got {found:.4g}"
+            )
+
+
+def _nearest(settings: list[float], mhz: float) -> int:
+    return int(np.argmin(np.abs(np.asarray(settings) - mhz)))
+
+
+def _lines(count: int, own: int) -> list[int]:
+    """Returns a few of the memory clocks, evenly spread, with the network's own in place of its neighbour."""
+    spread = np.unique(np.linspace(0, count - 1, min(count, MOST_LINES)).round().astype(int))
+    spread[np.argmin(np.abs(spread - own))] = own
+    return spread.tolist()
+
+
+def _short(values: np.ndarray) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
+
+
+_SCALE = 64.0  # pixels per unit of the layout
+_RADIUS = 17.0  # of a node
+_BUDGETS = ("min_fps", "max_latency_ms", "max_energy_mj")
+# Columns of the table of networks: heading, and the value in words, where a network has one.
+_COLUMNS = (
+    ("hardware", "hardware", str),
+    ("images/s", "images_per_s", "{:,.1f}".format),
+    ("latency, ms", "latency", "{:.4g}".format),
+    ("energy, mJ", "energy", "{:.4g}".format),
+    ("clocks, MHz", "clocks", lambda clocks: " ".join(f"{mhz:.5g}" for mhz in clocks)),
+    ("budgets", "budgets", str),
+    ("validation", "validation_accuracy", "{:.2f} %".format),
+    ("test", "test_accuracy", "{:.2f} %".format),
+    ("weights", "parameters", "{:,}".format),
+    ("million MACs", "macs", lambda macs: f"{macs / 1e6:,.2f}"),
+)
+# Values of a network that a table of numbers has.
+NETWORK_VALUES = ("code", "genotype", *(name for _, name, _ in _COLUMNS))
+
+
+def darts_network(outcome: FoundNetwork | RetrainedNetwork, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns a network as plain values.
+
+    Args:
+      outcome: of the run.
+      settings: of the run.
+
+    Returns:
+      `code`, `genotype`, `cells` with a `drawing` of each, `alpha`: the `shares` of
+      all operations on each edge and which `kept` in the network, or None without alpha; and those of hardware,
+      images_per_s, latency, energy, clocks, budgets, validation_accuracy, test_accuracy, parameters and macs that are
+      known.
+    """
+    code = parse_code(outcome.code)
+    genotype = genotype_of(code)
+    network = {"code": outcome.code, "genotype": str(genotype), "cells": _cells(genotype), "alpha": None}
+    if isinstance(outcome, RetrainedNetwork):
+        shares = {name: 100 * getattr(outcome, name) for name in ("validation_accuracy", "test_accuracy")}
+        return network | shares | {"parameters": outcome.parameters, "macs": outcome.macs}
+    costs = {
+        "hardware": outcome.hardware,
+        "images_per_s": outcome.images_per_s,
+        "latency": 1e3 / outcome.images_per_s if outcome.images_per_s > 0 else None,
+        "energy": outcome.energy_mj,
+        "clocks": None if outcome.clocks_mhz is None else list(outcome.clocks_mhz),
+        "budgets": None,
+    }
+    if any(settings.get(name) is not None for name in _BUDGETS):
+        costs["budgets"] = "kept" if outcome.within_budgets else "not kept"
+    return network | costs | {"alpha": _alpha(outcome, code)}
+
+
+def network_columns(networks: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Returns the headings and the rows of a table of networks; what none of them has is left out."""
+    known = [column for column in _COLUMNS if any(network.get(column[1]) is not None for network in networks)]
+    rows = [["" if n.get(name) is None else told(n[name]) for _, name, told in known] for n in networks]
+    return [heading for heading, _, _ in known], rows
+
+
+def _alpha(outcome: FoundNetwork, code: np.ndarray) -> dict[str, Any]:
+    shares = np.asarray(jax.nn.softmax(jnp.asarray(outcome.alpha, jnp.float32), axis=-1), np.float64)
+    edges = [_edge(int(start), int(node)) for start, node in zip(EDGE_INPUT, EDGE_NODE, strict=True)]
+    return {
+        "operations": list(OPERATIONS),
+        "edges": edges,
+        "shares": np.round(shares, 6).reshape(len(CELLS), len(edges), len(OPERATIONS)).tolist(),
+        "kept": code.reshape(len(CELLS), len(edges)).tolist(),
+    }
+
+
+def _edge(start: int, node: int) -> str:
+    """An edge in words; inputs 0 and 1 are the two cells before, 2 + i is node i."""
+    return f"{('k-2', 'k-1', *range(4))[start]} to {node}"
+
+
+def _cells(genotype: Genotype) -> dict[str, Any]:
+    return {cell: {"drawing": _drawing(cell_graph(genotype, cell))} for cell in CELLS}
+
+
+def _drawing(graph: CellGraph) -> dict[str, Any]:
+    """A cell in pixels: its size, paths with the kind of their operation, labels and nodes."""
+    paths, labels = [], []
+    for edge in arrows(graph):
+        start, control, end = map(_pixels, (edge.start, edge.control, edge.end))
+        way = end - control
+        end = end - _RADIUS * way / np.linalg.norm(way)  # at the rim of the node
+        points = [round(float(value), 1) for value in (*start, *control, *end)]
+        paths.append({"kind": edge.kind or "joins", "points": points})
+        if edge.operation:
+            labels.append({"kind": edge.kind, "at": _rounded(edge.label), "text": edge.operation.replace("_", " ")})
+    nodes = [{"at": _rounded(place), "name": name.strip("c_{}")} for name, place in node_places(graph).items()]
+    size = _pixels((RIGHT, -TOP))
+    return {"size": size.tolist(), "paths": paths, "labels": labels, "nodes": nodes, "radius": _RADIUS}
+
+
+def _pixels(point: Point) -> np.ndarray:
+    """From the layout, y up, to a drawing, y down."""
+    return _SCALE * np.array([point[0] - LEFT, TOP - point[1]])
+
+
+def _rounded(point: Point) -> list[float]:
+    return [round(float(value), 1) for value in _pixels(point)]
+
+
+FIGURES = ("accuracy", "latency", "energy")
+COSTS = {"energy": "energy_j", "latency": "latency_s"}
+
+
+def network_rows(result: Result) -> list[dict[str, Any]]:
+    """Returns every network of a result once.
+
+    Args:
+      result: of a search.
+
+    Returns:
+      A row for each: `kind` (`ideal` and `deployable` of the fronts, `exits` with exits at the default clocks,
+      `static` without exits, `static + DVFS` at its best clocks), the `policy` that its accuracy, latency and energy
+      are of ("" without exits), the ends of the 95 % interval of its accuracy, backbone, exits, thresholds (None where
+      no sample may stop), clocks in MHz, shares of samples by exit when deployed, and figures of all policies;
+      `against` its own backbone without exits, the savings and the difference when deployed, with the `verdict`.
+      `joined` and `holds` tell by cost how designs of a front are drawn (see `hadas_jax.report.search`): the
+      place in the line, None beside it, and whether it is in full colour.
+    """
+    rows = [_row(result, design, design.found_by, design.found_by) for design in result.designs]
+    for policy in POLICY_NAMES:
+        front = [row for row in rows if row["kind"] == policy]
+        for cost, name in COSTS.items():
+            members, holding = drawn(result.front(policy), policy, name)
+            for index, row in enumerate(front):
+                row["joined"][cost] = members.index(index) if index in members else None
+                row["holds"][cost] = index in holding
+    baselines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for level in result.levels:
+        found = [_row(result, level.static, "static", ""), _row(result, level.static_dvfs, "static + DVFS", "")]
+        found += [_row(result, level.exits[name], "exits", name) for name in POLICY_NAMES if level.exits[name].exits]
+        for row in found:
+            key = (row["kind"], row["policy"], *row["genome"], *row["exits"], *row["thresholds"])
+            baselines.setdefault(key, row)
+    return rows + list(baselines.values())
+
+
+def level_rows(result: Result) -> list[dict[str, Any]]:
+    """Returns what exits and clocks save at each accuracy level, against its static networks.
+
+    Args:
+      result: of a search.
+
+    Returns:
+      Rows with level, network (see `LevelRow`), policy, figures, the savings of energy and latency in percent against
+      the static network at the default and (`_dvfs`) at its best clocks, the difference in accuracy from the former
+      with its interval, and the `verdict` ("" of that network itself).
+    """
+    rows = []
+    for level in result.levels:
+        static, by_clocks = level.static.static_test, level.static_dvfs.test["ideal"]
+        for each in level.rows():
+            row = {"level": 100 * level.accuracy, "network": each.network, "policy": each.policy}
+            row |= _figures(each.test)
+            for suffix, reference in (("", static), ("_dvfs", by_clocks)):
+                row |= {f"{cost}_saved{suffix}": _saved(each.test, reference, name) for cost, name in COSTS.items()}
+            difference = each.versus.static
+            row |= _difference(difference)
+            rows.append(row | {"verdict": "" if each.network == "static" else result.verdict(difference)})
+    return rows
+
+
+def _row(result: Result, design: Design, kind: str, policy: str) -> dict[str, Any]:
+    every = {name: _figures(design.test[name]) for name in POLICY_NAMES}
+    every |= {"static": _figures(design.static_test), "static + DVFS": _figures(design.static_dvfs_test)}
+    own = every[policy or kind]
+    right = round(own["accuracy"] / 100 * result.test_images)
+    low, high = accuracy_interval(right, images=result.test_images)
+    deployed, difference = design.test["deployable"], design.differences["deployable"]
+    return {
+        "kind": kind,
+        "policy": policy,
+        **own,
+        "accuracy_low": 100 * low,
+        "accuracy_high": 100 * high,
+        "figures": every,
+        "backbone": dict(design.backbone),
+        "genome": list(design.genome),
+        "exits": list(design.exits),
+        "thresholds": [None if math.isinf(value) else value for value in design.thresholds],
+        "clocks": dict(design.clocks_mhz),
+        "shares": list(design.test_shares),
+        "dissimilarity": design.dissimilarity,
+        "excess": design.excess,
+        "joined": dict.fromkeys(COSTS),
+        "holds": dict.fromkeys(COSTS, True),
+        "against": {
+            "energy_saved": _saved(deployed, design.static_test, "energy_j"),
+            "energy_saved_dvfs": _saved(deployed, design.static_dvfs_test, "energy_j"),
+            **_difference(difference),
+            "verdict": result.verdict(difference),
+        },
+    }
+
+
+def _figures(performance: Performance) -> dict[str, float]:
+    return {
+        "accuracy": 100 * performance.accuracy,
+        "latency": 1e3 * performance.latency_s,
+        "energy": 1e3 * performance.energy_j,
+    }
+
+
+def _saved(found: Performance, reference: Performance, cost: str) -> float:
+    return 100 * (1 - getattr(found, cost) / getattr(reference, cost))
+
+
+def _difference(found: Difference) -> dict[str, float]:
+    return {
+        "accuracy_difference": 100 * found.difference,
+        "accuracy_difference_low": 100 * found.low,
+        "accuracy_difference_high": 100 * found.high,
+    }
+
 
 MOST_RUNS = 8  # as many colours as can be told apart
 # Settings that are shown beside the name of a run: of a search, and of others.

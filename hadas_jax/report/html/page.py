@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import plotly.offline
 
-from hadas_jax.report.html.darts_networks import network_columns
+from hadas_jax.report.html.content import network_columns
 
 _SCRIPTS = ("state", "filters", "panel", "charts", "darts", "main")
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from hadas_jax.data import SplitRecord
-from hadas_jax.deploy import fine_tune_result
-from hadas_jax.deploy.fine_tune_result import TunedFigures
-from hadas_jax.descriptions import validated
-from hadas_jax.methods import Result, retrain_result
+from hadas_jax.deploy import fine_tune as fine_tune_result
+from hadas_jax.deploy.fine_tune import TunedFigures
+from hadas_jax.methods import Result
+from hadas_jax.methods.eh_dnas import retrain as retrain_result
 from hadas_jax.methods.eh_dnas.result import GENOTYPE, FoundNetwork, read_genotype
-from hadas_jax.methods.result_file import read_search
-from hadas_jax.methods.retrain_result import RetrainedNetwork
-from hadas_jax.workdir import CONFIG, METRICS, RESULT
+from hadas_jax.methods.eh_dnas.retrain import RetrainedNetwork
+from hadas_jax.methods.hadas.results import read_search
+from hadas_jax.runs.checkpoints import validated
+from hadas_jax.runs.workdir import CONFIG, METRICS, RESULT
 
 Outcome = FoundNetwork | RetrainedNetwork | TunedFigures
 

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hadas_jax.report.html.darts_networks import NETWORK_VALUES
-from hadas_jax.report.html.designs import COSTS, FIGURES
-from hadas_jax.workdir import write_text
+from hadas_jax.report.html.content import COSTS, FIGURES, NETWORK_VALUES
+from hadas_jax.runs.workdir import write_text
 
 Rows = list[dict[str, Any]]
 

@@ -11,12 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from hadas_jax.supernet.convolution import conv
-from hadas_jax.supernet.darts.pooling import average_pool, max_pool
-from hadas_jax.supernet.depthwise import depthwise_conv
-from hadas_jax.supernet.elastic import BatchNorm
+from hadas_jax.supernet.darts.ops import average_pool, max_pool
+from hadas_jax.supernet.layers import BatchNorm, conv, depthwise_conv
 
-# Kernels are drawn by `hadas_jax.supernet.darts.skeleton.initialise_derived`, all at once.
+# Kernels are drawn by `hadas_jax.supernet.darts.network.initialise_derived`, all at once.
 undrawn = nn.initializers.zeros
 
 

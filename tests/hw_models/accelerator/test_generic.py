@@ -17,8 +17,7 @@ from hw_models.accelerator import (
     load_fpga,
     published_generic_table,
 )
-from hw_models.accelerator.generic import engine
-from hw_models.accelerator.published import CLOCK_HZ, OPERATION_CYCLES
+from hw_models.accelerator.generic import CLOCK_HZ, OPERATION_CYCLES, engine
 
 # Figures as published, in images/s.
 PUBLISHED = {

@@ -16,7 +16,7 @@ from hw_models.accelerator import (
     pipeline_table_throughput,
     pipeline_table_throughputs,
 )
-from hw_models.accelerator.memory_blocks import memory_blocks
+from hw_models.accelerator.pipeline import memory_blocks
 
 # Published throughputs are batch * 200 MHz / (cycles + 1) with cycles among these: the stem, a 1x1 convolution or a 5x5
 # depthwise one, over a power of two.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hw_models.fitting.predictor import Predictor, fit_predictor, load_predictor, predict_target, save_predictor
+from hw_models.fitting.correction import Predictor, fit_predictor, load_predictor, predict_target, save_predictor
 
 FIT = partial(fit_predictor, members=4, width=16, steps=400, weight_decay=0.1)
 

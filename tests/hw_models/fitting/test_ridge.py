@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw_models.fitting.ridge import fit_ridge, predict_ridge
+from hw_models.fitting.few_shot import fit_ridge, predict_ridge
 
 
 def draw(seed, count=30, features=4):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hw_models.fitting.totals import (
+from hw_models.fitting.correction import (
     LatencyBase,
     NetworkTotals,
     PowerBase,

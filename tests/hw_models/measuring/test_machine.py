@@ -6,8 +6,7 @@ import time
 import pytest
 
 from hw_models.measuring import machine
-from hw_models.measuring.machine import ClockSetting, CounterMeter, Machine, RailMeter
-from hw_models.measuring.sysfs import EnergyCounter, Rail
+from hw_models.measuring.machine import ClockSetting, CounterMeter, EnergyCounter, Machine, Rail, RailMeter
 
 AGX_ORIN = {"VDD_GPU_SOC": 10, "VDD_CPU_CV": 5, "VIN_SYS_5V0": 8, "NC": 0, "VDDQ_VDD2_1V8AO": 3}
 AGX_XAVIER = {"GPU": 1, "CPU": 2, "SOC": 3, "CV": 4, "VDDRQ": 5, "SYS5V": 6}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hw_models.measuring import sysfs
+from hw_models.measuring import machine as sysfs
 
 CPU = "sys/devices/system/cpu/cpufreq/policy{}"
 GPU = "sys/class/devfreq/17000000.gv11b"

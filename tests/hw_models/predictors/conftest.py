@@ -8,7 +8,7 @@ import pytest
 from hw_models.accelerator import DartsNetwork, generic_table_throughputs, published_generic_table
 from hw_models.accelerator.network import EDGE_NODE, EDGE_PLACE
 from hw_models.predictors import KINDS, PredictorNotes, ThroughputPredictor, fit_predictor, recipe_of
-from hw_models.predictors.models import init_weights
+from hw_models.predictors.predictor import init_weights
 
 
 def draw_codes(count: int, seed: int = 0) -> np.ndarray:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from hw_models.accelerator.network import EDGE_PLACE
 from hw_models.predictors import KINDS, recipe_of
-from hw_models.predictors.models import dropout_mask, init_weights
-from hw_models.predictors.models import score as eager_score
+from hw_models.predictors.predictor import dropout_mask, init_weights
+from hw_models.predictors.predictor import score as eager_score
 
 score = jax.jit(eager_score, static_argnames="kind")
 SEEDS = st.integers(0, 2**31)

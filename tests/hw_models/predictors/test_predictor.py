@@ -7,12 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_models.predictors import (
-    KINDS,
-    LEAST_THROUGHPUT,
-    predict_throughput,
-    predict_throughputs,
-)
+from hw_models.predictors import KINDS, LEAST_THROUGHPUT, predict_throughput, predict_throughputs
 
 ask = jax.jit(predict_throughput)
 

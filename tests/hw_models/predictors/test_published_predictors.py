@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.supernet.pytorch import read_pytorch
+from hadas_jax.supernet.pytorch_files import read_pytorch
 from hw_models.predictors import LEAST_THROUGHPUT, PUBLISHED_SCALES, import_predictor, predict_throughput
 
 ask = jax.jit(predict_throughput)

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from hadas_jax.methods.eh_dnas.hardware import accelerator_hardware, device_hardware
-from hadas_jax.spaces.darts import sample_codes
-from hadas_jax.spaces.darts_relaxation import sampled_codes
-from hadas_jax.spaces.darts_workload import darts_workload
-from hadas_jax.spaces.throughput_tables import throughput_table
+from hadas_jax.spaces.darts import sample_codes, sampled_codes
+from hadas_jax.spaces.darts_costs import darts_workload, throughput_table
 from hw_models import default_point, load_device, network_cost, operating_points
 from hw_models.accelerator import DartsNetwork, generic_table_throughputs, load_fpga, published_generic_table
 from hw_models.predictors import fit_predictor, predict_throughput, predict_throughputs, recipe_of

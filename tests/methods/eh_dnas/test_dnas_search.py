@@ -8,17 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from hadas_jax.methods.eh_dnas.hardware import Costs, Hardware
-from hadas_jax.methods.eh_dnas.objective import Budget, Objective
-from hadas_jax.methods.eh_dnas.search import (
-    Search,
-    alpha_optimiser,
-    init_search,
-    lower_weights_rate,
-    search_step,
-)
-from hadas_jax.spaces.darts_relaxation import relaxed_code
-from hadas_jax.training.bilevel import WeightDescent
+from hadas_jax.methods.eh_dnas.bilevel import WeightDescent
+from hadas_jax.methods.eh_dnas.hardware import Budget, Costs, Hardware, Objective
+from hadas_jax.methods.eh_dnas.search import Search, alpha_optimiser, init_search, lower_weights_rate, search_step
+from hadas_jax.spaces.darts import relaxed_code
 
 CONVOLUTION = jnp.arange(8) >= 4
 WEIGHTS = {"kernel": 0.1 * jax.random.normal(jax.random.key(0), (224, 3, 2))}

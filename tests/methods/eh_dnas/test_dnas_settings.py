@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from hadas_jax.methods.eh_dnas import DnasSettings
-from hadas_jax.methods.eh_dnas.objective import Budget
+from hadas_jax.methods.eh_dnas.hardware import Budget
 
 WRONG = [
     ("dataset", 3, "--dataset: expected text, got 3"),

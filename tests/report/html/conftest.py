@@ -9,7 +9,7 @@ from levels import level
 from hadas_jax.evaluation import accuracy_difference
 from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.eh_dnas.result import FoundNetwork
-from hadas_jax.methods.retrain_result import RetrainedNetwork
+from hadas_jax.methods.eh_dnas.retrain import RetrainedNetwork
 from hadas_jax.report.html import RunRecord, report_content
 from hadas_jax.spaces.darts import parse_code
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.evaluation import segment_costs
-from hadas_jax.report.html.clock_curves import MOST_LINES, clock_curves, clock_grid_mhz, segment_weights
+from hadas_jax.report.html.content import MOST_LINES, clock_curves, clock_grid_mhz, segment_weights
 from hadas_jax.spaces import block_active
 from hw_models import load_device, operating_points, with_clocks
 

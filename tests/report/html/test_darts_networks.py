@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from hadas_jax.report.cell_layout import arrows, node_places
+from hadas_jax.report.darts import arrows, node_places
 from hadas_jax.report.html import render_page
-from hadas_jax.report.html.darts_networks import network_columns
+from hadas_jax.report.html.content import network_columns
 from hadas_jax.spaces.genotypes import cell_graph, published_genotype, published_genotype_names
 
 

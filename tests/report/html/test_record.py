@@ -7,7 +7,7 @@ import pytest
 
 from hadas_jax.methods.eh_dnas.hardware import Costs
 from hadas_jax.methods.eh_dnas.result import DnasResult, write_genotype
-from hadas_jax.methods.retrain_result import RetrainedNetwork, RetrainResult, write_result
+from hadas_jax.methods.eh_dnas.retrain import RetrainedNetwork, RetrainResult, write_result
 from hadas_jax.report.html import read_record, report_content
 from hadas_jax.spaces.darts import parse_code
 from hw_models.accelerator.network import DartsNetwork

@@ -5,11 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.spaces.darts import EDGE_INPUT, EDGE_NODE, OPERATIONS
 from hadas_jax.spaces.genotypes import code_of, genotype_of
-from hadas_jax.supernet.darts.derived import apply_derived, apply_derived_training, estimate_statistics
-from hadas_jax.supernet.darts.skeleton import cell_runs, initialise_derived
-from hw_models.accelerator.network import DartsNetwork
+from hadas_jax.supernet.darts.network import (
+    apply_derived,
+    apply_derived_training,
+    cell_runs,
+    estimate_statistics,
+    initialise_derived,
+)
+from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, OPERATIONS, DartsNetwork
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.supernet.darts.norm import norm, product_norm, standardise
+from hadas_jax.supernet.darts.ops import norm, product_norm, standardise
 
 
 def draw(*shape, seed=0):

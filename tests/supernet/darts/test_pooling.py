@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.supernet.darts.pooling import average_pool, max_pool
+from hadas_jax.supernet.darts.ops import average_pool, max_pool
 
 SIZES = pytest.mark.parametrize(("size", "stride"), [(1, 1), (2, 1), (7, 1), (2, 2), (7, 2), (8, 2)])
 

@@ -1,0 +1,423 @@
+"""How many candidates per second each part of a search gets through, by population size, beside pymoo.
+
+A candidate is an AttentiveNAS backbone (28 genes) at an operating point of the device (3 genes); its error is a
+smooth function of its genes that stands for a surrogate, its latency and energy come from the cost model. pymoo, where
+it is installed, does the same work on the same functions in the same process; the two alternate, and medians count.
+Units: seconds of one call on a whole population.
+
+pymoo's NSGA-II on the same work, to compare speeds with; pymoo is optional.
+
+Its settings are its best for this work: uniform crossover and a vectorised integer mutation, binary tournaments, and
+the survival that uses compiled sorting.
+
+Search throughput as a table and as a picture.
+"""
+
+import importlib.metadata
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from hadas_jax.report.pictures import save_picture
+from hadas_jax.search import NSGA2, product_front, sample
+from hadas_jax.spaces import load_space
+from hadas_jax.spaces.costs import block_costs, block_layers, population_cost
+from hw_models import Device, load_device
+
+Evaluate = Callable[[np.ndarray], np.ndarray]
+
+
+def pymoo_version() -> str | None:
+    """Returns the installed version, or None."""
+    try:
+        return importlib.metadata.version("pymoo")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class PymooPeer:
+    """pymoo's NSGA-II over integer genes; each method returns a call that does the work once.
+
+    Attributes:
+      cardinalities: number of values of each gene.
+      population: members and offspring.
+      unique: remove duplicates, pymoo's default, or keep them.
+      seed: of everything random.
+    """
+
+    cardinalities: tuple[int, ...]
+    population: int
+    unique: bool
+    seed: int
+
+    def variation(self, first: np.ndarray, evaluate: Evaluate) -> Callable[[], Any]:
+        """Mating of an evaluated population."""
+        algorithm = self._started(first, evaluate)
+        return lambda: algorithm.infill()
+
+    def generation(self, first: np.ndarray, evaluate: Evaluate) -> Callable[[], Any]:
+        """Mating and survival; evaluation aside."""
+        algorithm = self._started(first, evaluate)
+        values = evaluate(first)
+
+        def run() -> Any:
+            offspring = algorithm.infill()
+            offspring.set("F", values[: len(offspring)])
+            merged = algorithm.pop.__class__.merge(algorithm.pop, offspring)
+            return algorithm.survival.do(
+                algorithm.problem,
+                merged,
+                n_survive=self.population,
+                algorithm=algorithm,
+                random_state=algorithm.random_state,
+            )
+
+        return run
+
+    def search(self, first: np.ndarray, evaluate: Evaluate, *, generations: int = 11) -> Callable[[], Any]:
+        """A whole run, the first population included."""
+
+        def run() -> Any:
+            algorithm = self._algorithm(first, evaluate)
+            for _ in range(generations):
+                algorithm.next()
+            return algorithm
+
+        return run
+
+    def _started(self, first: np.ndarray, evaluate: Evaluate) -> Any:
+        algorithm = self._algorithm(first, evaluate)
+        algorithm.next()
+        return algorithm
+
+    def _algorithm(self, first: np.ndarray, evaluate: Evaluate) -> Any:
+        from pymoo.algorithms.moo.nsga2 import NSGA2
+        from pymoo.core.mutation import Mutation
+        from pymoo.core.problem import Problem
+        from pymoo.operators.crossover.ux import UX
+
+        highest = np.array(self.cardinalities) - 1
+        genes = len(highest)
+
+        class Space(Problem):
+            def __init__(self) -> None:
+                super().__init__(n_var=genes, n_obj=3, xl=np.zeros(genes, int), xu=highest, vtype=int)
+
+            def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+                out["F"] = evaluate(x.astype(np.int32))
+
+        class Redraw(Mutation):
+            def _do(self, problem: Any, X: np.ndarray, *args: Any, random_state: Any, **kwargs: Any) -> np.ndarray:  # noqa: N803
+                chosen = random_state.random(X.shape) < 1 / genes
+                return np.where(chosen, random_state.integers(0, highest + 1, X.shape), X)
+
+        algorithm = NSGA2(
+            pop_size=self.population,
+            sampling=first.astype(int),
+            crossover=UX(prob=0.9),
+            mutation=Redraw(),
+            eliminate_duplicates=self.unique,
+        )
+        algorithm.setup(Space(), termination=("n_gen", 1_000_000), seed=self.seed, verbose=False)
+        return algorithm
+
+
+WORK = ("cost model", "variation", "inner search", "generation", "search")
+GENERATIONS = 10  # of a whole search
+Work = tuple[Callable[[], Any], int]  # a call, and the candidates that it gets through
+_LEAST_S = 0.05  # a measurement repeats until it took as long
+_EXITS = 12
+_FRONT = 8192
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """One part of the search at one population size.
+
+    Attributes:
+      work: one of `WORK`.
+      population: candidates per call; operating points times exit subsets for the inner search.
+      candidates: that one call gets through.
+      first_call_s: with compilation.
+      seconds: median of the later calls.
+      peer_seconds: pymoo's median, duplicates kept; None where it was not measured.
+      peer_unique_seconds: pymoo's median, duplicates removed, its default; None likewise.
+    """
+
+    work: str
+    population: int
+    candidates: int
+    first_call_s: float
+    seconds: float
+    peer_seconds: float | None = None
+    peer_unique_seconds: float | None = None
+
+    @property
+    def per_second(self) -> float:
+        """Candidates per second."""
+        return self.candidates / self.seconds
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """The joint search that is timed.
+
+    Attributes:
+      device: the cost model.
+      population: candidates per generation.
+      seed: of the first population.
+    """
+
+    device: Device
+    population: int
+    seed: int = 0
+
+    @cached_property
+    def cardinalities(self) -> tuple[int, ...]:
+        """Of the 28 genes of a backbone and the three clocks."""
+        clocks = (len(self.device.core_hz), len(self.device.memory_hz), len(self.device.host_hz))
+        return (*(int(c) for c in self._space.codec.cardinalities), *clocks)
+
+    @cached_property
+    def strategy(self) -> NSGA2:
+        """NSGA-II over the joint genome."""
+        return NSGA2(population_size=self.population, cardinalities=self.cardinalities)
+
+    @cached_property
+    def first(self) -> jax.Array:
+        """Random candidates, int32[P, 31]."""
+        return sample(jax.random.key(self.seed), jnp.asarray(self.cardinalities, jnp.int32), size=self.population)
+
+    @cached_property
+    def evaluate(self) -> Callable[[jax.Array], jax.Array]:
+        """Genomes int32[P, 31] -> error, latency_s, energy_j float32[P, 3]; compiled."""
+        space, device = self._space, self.device
+        blocks = block_costs(block_layers(space), device)
+        genes = len(space.codec.choices)
+        highest = jnp.asarray(np.maximum(np.array(self.cardinalities[:genes]) - 1, 1), jnp.float32)
+
+        @jax.jit
+        def evaluate(genomes: jax.Array) -> jax.Array:
+            cost = population_cost(space, blocks, device, genomes=genomes[:, :genes], indices=genomes[:, genes:])
+            size = genomes[:, :genes].astype(jnp.float32) / highest[None]
+            error = 0.2 + 0.15 * jnp.exp(-jnp.sum(size, axis=1) / 8)
+            return jnp.stack([error, cost.latency_s, cost.energy_j], axis=1)
+
+        return evaluate
+
+    @cached_property
+    def _space(self) -> Any:
+        return load_space("attentivenas").adapt(in_channels=3, classes=1000, image_size=224)
+
+
+def measure_throughput(
+    *,
+    device: str = "agx-xavier-gpu",
+    populations: Sequence[int] = (64, 256, 1024, 4096, 16384, 65536),
+    rounds: int = 5,
+    peer_limit: int = 16384,
+    seed: int = 0,
+) -> Iterator[Throughput]:
+    """Measures every part of the search at every population size.
+
+    Args:
+      device: a name or the path of a device file.
+      populations: sizes, each at least 2.
+      rounds: measurements of each, of which the median counts.
+      peer_limit: largest population that pymoo gets, a tenth of it where it removes duplicates; 0: none.
+      seed: of everything random.
+
+    Yields:
+      A `Throughput` as soon as it is measured.
+
+    Raises:
+      ValueError: an unknown device, or numbers that are too small.
+    """
+    if not populations or min(populations) < 2:
+        raise ValueError(f"--populations: expected sizes of at least 2, got {list(populations)}")
+    if rounds < 1:
+        raise ValueError(f"--rounds: expected at least 1, got {rounds}")
+    model = load_device(device)
+    for population in populations:
+        task = Task(model, population, seed)
+        for work in WORK:
+            call, candidates = _WORK[work](task)
+            peers = [] if pymoo_version() is None else _peers(task, work, peer_limit)
+            yield _measured(work, population, call, candidates=candidates, peers=peers, rounds=rounds)
+
+
+def _measured(
+    work: str,
+    population: int,
+    call: Callable[[], Any],
+    *,
+    candidates: int,
+    peers: Sequence[Callable[[], Any]],
+    rounds: int,
+) -> Throughput:
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    first = time.perf_counter() - start
+    for peer in peers:
+        peer()
+    times: list[list[float]] = [[] for _ in (call, *peers)]
+    for _ in range(rounds):
+        for run, found in zip((call, *peers), times, strict=True):
+            found.append(_seconds(run))
+    own, *others = (statistics.median(found) for found in times)
+    kept, unique = (*others, None, None)[:2]
+    return Throughput(work, population, candidates, first, own, kept, unique)
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    """Mean of as many calls as take `_LEAST_S` together."""
+    calls, start = 0, time.perf_counter()
+    while True:
+        jax.block_until_ready(run())
+        calls += 1
+        passed = time.perf_counter() - start
+        if passed >= _LEAST_S:
+            return passed / calls
+
+
+def _started(task: Task) -> Any:
+    params = task.strategy.default_params
+    return task.strategy.init(jax.random.key(1), task.first, task.evaluate(task.first), params)
+
+
+def _cost_model(task: Task) -> Work:
+    return lambda: task.evaluate(task.first), task.population
+
+
+def _variation(task: Task) -> Work:
+    state, params = _started(task), task.strategy.default_params
+    return lambda: task.strategy.ask(jax.random.key(2), state, params)[0], task.population
+
+
+def _generation(task: Task) -> Work:
+    """Variation and selection; evaluation aside."""
+    strategy, params = task.strategy, task.strategy.default_params
+    state, fitness = _started(task), task.evaluate(task.first)
+
+    @jax.jit
+    def run(state: Any, fitness: jax.Array) -> Any:
+        genomes, state = strategy.ask(jax.random.key(2), state, params)
+        return strategy.tell(jax.random.key(3), genomes, fitness, state, params)[0]
+
+    return lambda: run(state, fitness), task.population
+
+
+def _search(task: Task) -> Work:
+    """A first population and `GENERATIONS` more, evaluated by the cost model."""
+    strategy, params = task.strategy, task.strategy.default_params
+
+    @jax.jit
+    def run(first: jax.Array) -> Any:
+        def generation(state: Any, key: jax.Array) -> tuple[Any, None]:
+            ask_key, tell_key = jax.random.split(key)
+            genomes, state = strategy.ask(ask_key, state, params)
+            return strategy.tell(tell_key, genomes, task.evaluate(genomes), state, params)[0], None
+
+        start = strategy.init(jax.random.key(1), first, task.evaluate(first), params)
+        return jax.lax.scan(generation, start, jax.random.split(jax.random.key(2), GENERATIONS))[0]
+
+    return lambda: run(task.first), task.population * (GENERATIONS + 1)
+
+
+def _inner_search(task: Task) -> Work:
+    """The exact front over as many exit subsets as the population has members, at all clocks."""
+    plans = min(task.population, 2**_EXITS)
+    draws = np.random.default_rng(task.seed)
+    points = math.prod(task.cardinalities[-3:])
+    going_on = np.sort(draws.random((plans, _EXITS + 1)), axis=1)[:, ::-1]
+    weights = jnp.asarray(np.concatenate([going_on, going_on[:, :-1]], axis=1), jnp.float32)
+    errors = jnp.asarray(draws.integers(100, 700, plans) / 2000, jnp.float32)
+    clocks = jnp.asarray(np.stack(np.unravel_index(np.arange(points), task.cardinalities[-3:]), axis=1), jnp.int32)
+    genomes = np.concatenate([np.repeat(np.asarray(task.first[:1, :-3]), points, axis=0), clocks], axis=1)
+    cost = task.evaluate(jnp.asarray(genomes, jnp.int32))
+    shares = jnp.asarray(draws.uniform(0.02, 0.2, weights.shape[1]), jnp.float32)
+    latency, energy = (shares[:, None] * cost[None, :, m] for m in (1, 2))
+    run = partial(product_front, errors, weights, latency=latency, energy=energy, capacity=_FRONT)
+    return run, plans * points
+
+
+_WORK = dict(zip(WORK, (_cost_model, _variation, _inner_search, _generation, _search), strict=True))
+
+
+def _peers(task: Task, work: str, limit: int) -> list[Callable[[], Any]]:
+    """Pymoo's calls: duplicates kept, and removed where the population is small enough for that."""
+    calls: list[Callable[[], Any]] = []
+    for unique, most in ((False, limit), (True, limit // 10)):
+        peer = PymooPeer(task.cardinalities, task.population, unique=unique, seed=task.seed)
+        run = {"variation": peer.variation, "generation": peer.generation, "search": peer.search}.get(work)
+        if run is None or task.population > most:
+            break
+        calls.append(run(np.asarray(task.first), lambda genomes: np.asarray(task.evaluate(jnp.asarray(genomes)))))
+    return calls
+
+
+def throughput_table(rows: Sequence[Throughput], *, title: str) -> Table:
+    """Returns candidates per second by work and population, and how many times as fast as pymoo that is."""
+    table = Table(title=title, title_style="bold")
+    table.add_column("work", no_wrap=True)
+    peers = ("times\npymoo", "times\npymoo\nunique") if any(row.peer_seconds for row in rows) else ()
+    for name in ("popu-\nlation", "candidates\nper second", "one call\nms", "first call\ns", *peers):
+        table.add_column(name, justify="right", no_wrap=True)
+    for work in WORK:
+        for row in (row for row in rows if row.work == work):
+            own = (_short(row.per_second), f"{1e3 * row.seconds:.3g}", f"{row.first_call_s:.2f}")
+            ratios = (_times(row.peer_seconds, row.seconds), _times(row.peer_unique_seconds, row.seconds))
+            table.add_row(work, f"{row.population:,}", *own, *(ratios if peers else ()))
+        table.add_section()
+    return table
+
+
+def plot_throughput(rows: Sequence[Throughput], path: Path, *, title: str) -> None:
+    """Draws candidates per second over population size as a PNG; pymoo's dashed.
+
+    Args:
+      rows: of `profiling.throughput.measure_throughput`.
+      path: of the picture.
+      title: above it.
+    """
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    axis = figure.subplots()
+    for number, work in enumerate(WORK):
+        found = [row for row in rows if row.work == work]
+        colour = f"C{number}"
+        axis.plot([r.population for r in found], [r.per_second for r in found], "o-", c=colour, label=work)
+        peers = [(r.population, r.candidates / r.peer_seconds) for r in found if r.peer_seconds]
+        if peers:
+            axis.plot(*zip(*peers, strict=True), "s--", c=colour, alpha=0.6, label=f"{work}, pymoo")
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_xlabel("population (exit subsets for the inner search)")
+    axis.set_ylabel("candidates per second")
+    axis.grid(visible=True, alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize=8, ncols=4)
+    axis.set_title(title, fontsize=10)
+    save_picture(figure, path)
+
+
+def _short(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def _times(peer: float | None, own: float) -> str:
+    return "" if peer is None else f"{peer / own:.1f}"

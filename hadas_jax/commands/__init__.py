@@ -1,0 +1,36 @@
+"""Every command as a library call; `dnas` and `dnas_costs` are those of EH-DNAS."""
+
+from hadas_jax.commands.benchmark import bench
+from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device
+from hadas_jax.commands.hadas import search
+from hadas_jax.commands.networks import (
+    export,
+    fine_tune,
+    list_runs,
+    materialise_network,
+    operating_points,
+    select_network,
+    show_network,
+)
+from hadas_jax.commands.reports import report
+from hadas_jax.commands.supernets import import_checkpoint, prepare, train
+
+__all__ = [
+    "bench",
+    "export",
+    "fine_tune",
+    "fit_device",
+    "import_checkpoint",
+    "list_devices",
+    "list_runs",
+    "materialise_network",
+    "operating_points",
+    "prepare",
+    "profile_machine",
+    "report",
+    "search",
+    "select_network",
+    "show_device",
+    "show_network",
+    "train",
+]

@@ -1,0 +1,124 @@
+"""The report of finished runs as a library call.
+
+Work directories as a table.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hadas_jax.report.console import new_console, say, waiting
+from hadas_jax.report.html import draw_pictures, figure_tables, read_record, render_page, report_content, write_tables
+from hadas_jax.runs.listing import RunState
+from hadas_jax.runs.workdir import reading, write_text
+from hw_models.files import unwritable
+
+_LEAST_WIDTH = 8
+
+
+def runs_table(runs: Sequence[RunState]) -> Table:
+    """Returns a table of runs: what each is of, how far it is, and what it found."""
+    table = Table(title="Work directories", title_style="bold")
+    for heading in (
+        "work directory",
+        "kind",
+        "data,\nhardware",
+        "last change",
+        "state",
+        "on the test split,\nor its costs",
+    ):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("kind", "last change"), min_width=_LEAST_WIDTH)
+    for run in runs:
+        changed = datetime.fromtimestamp(run.changed).strftime("%m-%d %H:%M")
+        names = "\n".join(name for name in (run.dataset, run.hardware) if name)
+        shown = (str(run.path), run.kind or "unreadable", names, changed, _state(run), run.figures or "")
+        table.add_row(*map(Text, shown))
+    return table
+
+
+def _state(run: RunState) -> str:
+    if run.figures is not None:
+        return "finished"
+    return ", ".join(f"{stage} {step:,}" for stage, step in run.steps.items()) or "started"
+
+
+def report(
+    workdirs: Sequence[Path | str],
+    *,
+    output: Path | str | None = None,
+    figures: Path | str | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Writes one HTML page about one or several runs, which works offline; devices, seeds and methods are overlaid.
+
+    Args:
+      workdirs: of the runs, at most `hadas_jax.report.html.MOST_RUNS`.
+      output: of the page; None: report.html in the work directory of the only run.
+      figures: directory for a PNG and a CSV file of every figure; those of an earlier report are replaced;
+        None: none are written.
+      overwrite: replace the page. report.html in a work directory is its own and always replaced.
+      console: for the closing line; None: standard output.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      ValueError: a work directory holds no finished run, or `output` exists or cannot be written, or `figures`
+        holds something else.
+    """
+    if not workdirs:
+        raise ValueError("WORKDIR: expected at least one work directory, got none")
+    if output is None and len(workdirs) != 1:
+        raise ValueError(f"--output: expected a file for a report of {len(workdirs)} runs, got none")
+    path = Path(workdirs[0]) / "report.html" if output is None else Path(output)
+    if output is not None:
+        _check_new(path, overwrite=overwrite)
+    if figures is not None:
+        _check_figures(Path(figures))
+    console = console or new_console()
+    with reading(path), waiting(console, f"Drawing the report of {', '.join(map(str, workdirs))}"):
+        content = report_content([read_record(workdir) for workdir in workdirs], made=datetime.now())
+        write_text(path, render_page(content))
+        written = [str(path)]
+        if figures is not None:
+            directory = Path(figures)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unwritable(directory, error) from error
+            tables = figure_tables(content)
+            write_tables(tables, directory)
+            written += [str(each) for each in draw_pictures(tables, directory)]
+            written += [str(directory / f"{name}.csv") for name in tables]
+    for run in content["runs"]:
+        for note in run["notes"]:
+            say(console, f"{run['name']}: {note}")
+    say(console, f"Written: {', '.join(written)}")
+    return path
+
+
+def _check_new(path: Path, *, overwrite: bool) -> None:
+    if path.suffix not in (".html", ".htm"):
+        raise ValueError(f"--output {path}: expected a file that ends in .html, got {path.suffix or 'no ending'!r}")
+    if not path.parent.is_dir():
+        raise ValueError(f"--output {path}: expected a folder that exists, got {path.parent}")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ValueError(f"--output {path}: expected a new file, got one that exists; --overwrite replaces it")
+
+
+def _check_figures(directory: Path) -> None:
+    """Refuses other files beside figures, which are called as files of runs are: front.csv for one."""
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"--figures {directory}: expected a directory, got a file")
+    held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+    foreign = [name for name in held if not name.startswith(".") and Path(name).suffix not in (".csv", ".png")]
+    if foreign:
+        raise ValueError(
+            f"--figures {directory}: expected none, an empty directory or one of figures alone, got one with "
+            f"{foreign[0]}; give another one"
+        )

@@ -1,0 +1,348 @@
+"""Expected error, latency and energy of dynamic networks: every exit subset at every operating point.
+
+A network with exits runs its trunk segment by segment, and a head at each exit of the subset, until the sample
+stops. Outcomes are bit sets over the samples, so the samples that reach a segment are counted by popcount, and
+expected costs are one matrix product of how often segments run with what they cost.
+A backbone lacks some of the space's exits; its own ones are moved to K slots, so that listing costs 2^K at most.
+Shapes: E exits, K slots, N samples, W = ceil(N / 32) words, S = 2^E subsets, D = 2 E + 1 segments (E + 1 of the
+trunk, then E heads), L layers, F operating points.
+
+When a sample stops: at the first exit that is right, or at the first that is sure enough.
+
+The ideal mapping (HADAS, arXiv 2212.03354) needs the label and is an upper bound. A deployable policy compares
+a score with a threshold per exit. Thresholds are set by conformal risk control (Angelopoulos et al., arXiv
+2208.02814): the expected share of samples that an exit harms, that is, stops wrongly although the final
+classifier is right, stays at or below a level, for samples exchangeable with the calibration ones.
+Shapes: E exits, N samples, R risk levels.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+import hw_models
+from hadas_jax.evaluation.evaluator import Outcomes
+from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, check_listable
+from hadas_jax.spaces.workload import segments, workload
+from hw_models import Cost, Device
+
+_LOW_EXITS = 8  # subsets of so many exits are judged side by side
+_RIVALS = 64
+_MARGIN = 1.0 - 2.0**-16  # above the rounding of sums of a few dozen terms
+
+
+@struct.dataclass
+class SubsetStats:
+    """What each exit subset does, bit e of its index standing for exit e.
+
+    Attributes:
+      error: float32[S], share of samples judged wrongly; +inf for subsets with an exit that is not available.
+      weights: float32[S, D], expected number of times each segment runs.
+    """
+
+    error: jax.Array
+    weights: jax.Array
+
+
+def pack_bits(flags: jax.Array) -> jax.Array:
+    """Packs bool[..., N] into uint32[..., W], sample n as bit n % 32 of word n // 32; spare bits are zero."""
+    spare = -flags.shape[-1] % 32
+    padded = jnp.pad(flags, [(0, 0)] * (flags.ndim - 1) + [(0, spare)])
+    words = padded.reshape(*flags.shape[:-1], -1, 32).astype(jnp.uint32)
+    shifts = jnp.arange(32, dtype=jnp.uint32).reshape((1,) * (words.ndim - 1) + (32,))
+    return jnp.sum(words << shifts, axis=-1, dtype=jnp.uint32)
+
+
+def count_bits(words: jax.Array) -> jax.Array:
+    """Returns int32[...]: the bits set in uint32[..., W]."""
+    return jnp.sum(jax.lax.population_count(words).astype(jnp.int32), axis=-1)
+
+
+@partial(jax.jit, static_argnames="samples")
+def subset_stats(
+    stops: jax.Array, correct: jax.Array, available: jax.Array, *, samples: int, plans: jax.Array | None = None
+) -> SubsetStats:
+    """Judges all exit subsets of one backbone.
+
+    Args:
+      stops: uint32[E, W], bit sets of the samples that would stop at each exit (see `pack_bits`).
+      correct: uint32[E + 1, W], bit sets of the samples that each exit, and last the classifier, gets right.
+      available: bool[E], exits that the backbone has.
+      samples: N, static.
+      plans: int32[], only the first so many subsets are possible at all and judged; None for all.
+
+    Raises:
+      ValueError: there are more than `MAX_EXITS` exits.
+    """
+    exits, words = stops.shape
+    check_listable(exits)
+    low = min(exits, _LOW_EXITS)
+    subset = jnp.arange(2**exits, dtype=jnp.int32)
+    size = 2**low
+
+    # Subsets that differ in the first exits only are judged side by side, from what those exits do.
+    nothing = jnp.zeros((size, words), jnp.uint32)
+    start = _stop_early((nothing, nothing), subset[:size], stops[:low], correct[:low])
+
+    def judge(block: jax.Array, counts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        chosen = jnp.broadcast_to(block, (size,))
+        stopped, won = _stop_early(start, chosen, stops[low:], correct[low:exits])
+        going_on, right = counts
+        write = partial(jax.lax.dynamic_update_slice_in_dim, start_index=block * size, axis=0)
+        won = won | (correct[-1][None] & ~stopped)
+        return write(going_on, samples - count_bits(stopped)), write(right, count_bits(won))
+
+    blocks = 2 ** (exits - low) if plans is None else (jnp.minimum(plans, 2**exits) + size - 1) // size
+    going_on, right = jax.lax.fori_loop(0, blocks, judge, (jnp.zeros_like(subset), jnp.zeros_like(subset)))
+
+    lower = subset[:, None] & (jnp.left_shift(1, jnp.arange(exits + 1, dtype=jnp.int32)) - 1)[None]
+    trunk = (going_on.astype(jnp.float32) / samples)[lower]
+    members = (subset[:, None] >> jnp.arange(exits, dtype=jnp.int32)[None]) & 1
+    possible = jnp.all(available[None] | (members == 0), axis=1)
+    error = (samples - right).astype(jnp.float32) / samples
+    return SubsetStats(
+        error=jnp.where(possible if plans is None else possible & (subset < plans), error, jnp.inf),
+        weights=jnp.concatenate([trunk, trunk[:, :-1] * members.astype(jnp.float32)], axis=1),
+    )
+
+
+def _stop_early(
+    outcome: tuple[jax.Array, jax.Array], chosen: jax.Array, stops: jax.Array, correct: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Runs exits of subsets one after the other.
+
+    Args:
+      outcome: uint32[n, W] twice, samples that stopped before and those of them that are right.
+      chosen: int32[n], bit e for exit e of these.
+      stops: uint32[e, W], samples that would stop at each of these exits.
+      correct: uint32[e, W].
+
+    Returns:
+      uint32[n, W] twice, samples that stopped by now and those of them that are right.
+    """
+    stopped, won = outcome
+    for e in range(len(stops)):
+        takes = jnp.where((chosen >> e) & 1 == 1, jnp.uint32(2**32 - 1), jnp.uint32(0))[:, None]
+        newly = stops[e][None] & ~stopped & takes
+        stopped, won = stopped | newly, won | (newly & correct[e][None])
+    return stopped, won
+
+
+def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cost:
+    """Returns the cost of each segment at each operating point of the device, float32[D, F].
+
+    The constant cost of a run is counted with the first segment, which always runs.
+
+    Args:
+      space: static.
+      backbone: one design of the space.
+      device: the cost model; its operating points are those of `hw_models.operating_points`.
+    """
+    grid = hw_models.clock_grid(workload(space, backbone), device)
+    owner = jnp.asarray(segments(space))
+    by_segment = jax.tree.map(lambda leaf: jax.ops.segment_sum(leaf, owner, 2 * space.num_exits + 1), grid)
+    costs = jax.vmap(hw_models.cost_everywhere, in_axes=(0, None))(by_segment, device)
+    points = hw_models.operating_points(device)
+    return Cost(
+        latency_s=costs.latency_s.at[0].add(hw_models.run_latency(device, points)),
+        energy_j=costs.energy_j.at[0].add(hw_models.run_energy(device, points)),
+    )
+
+
+def useful_points(costs: Cost) -> jax.Array:
+    """Finds operating points that some plan may need; the others never stand on a front, whatever the outcomes.
+
+    A point goes if another one takes less time and less energy for every sample, wherever it stops and whichever
+    heads it has run: then every plan is better off there. The margin lies above rounding, so fronts stay the same
+    bit for bit. Only up to 128 points are tried as the other one, those that are best without heads, so that a few
+    more may be left than have to be.
+
+    Args:
+      costs: float32[2 K + 1, F], trunk segments and heads as from `segment_costs` or `own_costs`.
+
+    Returns:
+      int32[F]: the points that are left, in their order, and -1 behind them.
+    """
+    columns = [_reached(cost) for cost in (costs.latency_s, costs.energy_j)]
+    points = costs.latency_s.shape[1]
+    rivals = [_pair_front(columns[0][0][row], columns[1][0][row], size=min(points, _RIVALS)) for row in (0, -1)]
+
+    def step(beaten: jax.Array, rival: jax.Array) -> tuple[jax.Array, None]:
+        worse = [_always_worse(trunk, heads, rival) for trunk, heads in columns]
+        return beaten | (worse[0] & worse[1] & (rival >= 0)), None
+
+    beaten, _ = jax.lax.scan(step, jnp.zeros(points, bool), jnp.concatenate(rivals))
+    return jnp.flatnonzero(~beaten, size=points, fill_value=-1).astype(jnp.int32)
+
+
+def _reached(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cost of the trunk up to each exit and to the end, and of the heads: float32[K + 1, F], float32[K, F]."""
+    slots = cost.shape[0] // 2
+    return jnp.cumsum(cost[: slots + 1], axis=0), cost[slots + 1 :]
+
+
+def _pair_front(latency: jax.Array, energy: jax.Array, *, size: int) -> jax.Array:
+    """Returns int32[size]: points, spread over the front of two objectives float32[F]; -1 if there are fewer."""
+    order = jnp.lexsort((energy, latency)).astype(jnp.int32)
+    least = jax.lax.cummin(energy[order])
+    member = jnp.concatenate([jnp.ones(1, bool), least[1:] < least[:-1]])
+    count = jnp.cumsum(member.astype(jnp.int32))
+    slot = jnp.arange(size, dtype=jnp.int32)
+    wanted = jnp.where(count[-1] > size, slot * count[-1] // size, slot) + 1
+    return jnp.where(wanted <= count[-1], order[jnp.searchsorted(count, wanted) % len(order)], -1)
+
+
+def _always_worse(trunk: jax.Array, heads: jax.Array, rival: jax.Array) -> jax.Array:
+    """Whether a point costs more than the rival wherever a sample stops: float32[K + 1, F] and [K, F] -> bool[F]."""
+    extra = jnp.zeros(trunk.shape[1], trunk.dtype)  # of the rival's heads, where they are chosen to its harm
+    worse = jnp.ones(trunk.shape[1], bool)
+    for e in range(len(trunk)):
+        if e < len(heads):
+            extra = extra + jnp.maximum(heads[e, rival] - heads[e], 0.0)
+        worse = worse & (trunk[e, rival] + extra < trunk[e] * _MARGIN)
+    return worse
+
+
+@struct.dataclass
+class OwnExits:
+    """The exits that a backbone has, moved to the first slots in their order.
+
+    Attributes:
+      position: int32[K], the exit in each slot; E in empty slots.
+      used: bool[K], whether the slot holds an exit.
+      count: int32[], exits that the backbone has; above K the last ones are left out.
+    """
+
+    position: jax.Array
+    used: jax.Array
+    count: jax.Array
+
+
+def own_exits(available: jax.Array, *, slots: int) -> OwnExits:
+    """Moves the exits that are available, bool[E], to K slots."""
+    position = jnp.flatnonzero(available, size=slots, fill_value=len(available)).astype(jnp.int32)
+    return OwnExits(position, position < len(available), jnp.sum(available, dtype=jnp.int32))
+
+
+def own_outcomes(words: jax.Array, own: OwnExits) -> jax.Array:
+    """Moves bit sets to slots: uint32[E, W] -> uint32[K, W]; empty slots hold nothing."""
+    return jnp.take(words, own.position, axis=0, mode="fill", fill_value=0)
+
+
+def own_costs(costs: Cost, available: jax.Array, own: OwnExits) -> Cost:
+    """Moves segment costs to slots: trunk segments are joined up to the next exit in a slot.
+
+    Args:
+      costs: float32[2 E + 1, F] from `segment_costs`.
+      available: bool[E].
+      own: of these exits.
+
+    Returns:
+      float32[2 K + 1, F]; with k exits in slots, trunk segments from k + 1 on and heads from k on are free.
+    """
+    exits, slots = len(available), len(own.used)
+    before = jnp.cumsum(available.astype(jnp.int32)) - available.astype(jnp.int32)
+    owner = jnp.minimum(jnp.append(before, own.count), slots)
+
+    def move(cost: jax.Array) -> jax.Array:
+        trunk = jax.ops.segment_sum(cost[: exits + 1], owner, slots + 1)
+        return jnp.concatenate([trunk, jnp.take(cost[exits + 1 :], own.position, axis=0, mode="fill", fill_value=0)])
+
+    return jax.tree.map(move, costs)
+
+
+def dissimilarity(correct: jax.Array) -> jax.Array:
+    """Returns float32[E, E]: 1 - cosine similarity of what each two exits get right (HADAS, arXiv 2212.03354).
+
+    Exits that classify the same samples are 0 apart and waste each other's place; exits that share none are 1
+    apart, and so is an exit that gets nothing right.
+
+    Args:
+      correct: bool[E, N].
+    """
+    hits = correct.astype(jnp.float32)
+    return _one_minus_cosine(hits @ hits.T)
+
+
+def packed_dissimilarity(correct: jax.Array) -> jax.Array:
+    """Returns float32[E, E]: `dissimilarity` of bit sets uint32[E, W]."""
+    return _one_minus_cosine(count_bits(correct[:, None] & correct[None, :]).astype(jnp.float32))
+
+
+def _one_minus_cosine(shared: jax.Array) -> jax.Array:
+    """From how many samples each two exits both get right: float32[E, E] -> float32[E, E]."""
+    norm = jnp.sqrt(jnp.diagonal(shared))
+    product = norm[:, None] * norm[None, :]
+    return 1.0 - jnp.where(product > 0, shared / jnp.where(product > 0, product, 1.0), 0.0)
+
+
+@jax.jit
+def mean_dissimilarity(correct: jax.Array, chosen: jax.Array) -> jax.Array:
+    """Returns float32[]: `dissimilarity` averaged over pairs of the exits `chosen` (bool[E]); 1 below two."""
+    pair = chosen[:, None] & chosen[None, :] & ~jnp.eye(len(chosen), dtype=bool)
+    count = jnp.sum(pair)
+    mean = jnp.sum(jnp.where(pair, dissimilarity(correct), 0.0)) / jnp.maximum(count, 1).astype(jnp.float32)
+    return jnp.where(count > 0, mean, 1.0)
+
+
+POLICIES = ("confidence", "entropy", "learned")
+
+
+def scores(outcomes: Outcomes, policy: str) -> jax.Array:
+    """Returns float32[..., E, N]: how sure every exit is, higher is surer.
+
+    Raises:
+      ValueError: an unknown policy; the names are listed.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"unknown policy {policy!r}: expected one of {', '.join(POLICIES)}")
+    score = {
+        "confidence": outcomes.confidence,
+        "entropy": -outcomes.entropy,
+        "learned": outcomes.learned,
+    }[policy]
+    return score[..., :-1, :]
+
+
+def ideal_stops(outcomes: Outcomes) -> jax.Array:
+    """Returns bool[..., E, N]: a sample stops wherever the exit is right."""
+    return outcomes.correct[..., :-1, :]
+
+
+def threshold_stops(score: jax.Array, thresholds: jax.Array) -> jax.Array:
+    """Returns bool[E, N]: a sample stops where its score [E, N] is at least the exit's threshold [E]."""
+    return score >= thresholds[:, None]
+
+
+def calibrate_thresholds(score: jax.Array, correct: jax.Array, levels: jax.Array) -> jax.Array:
+    """Sets the lowest threshold of every exit that keeps its risk at or below each level.
+
+    With n samples of which h are harmed at a threshold, the risk is bounded by (h + 1) / (n + 1).
+
+    Args:
+      score: float32[E, N], on the calibration split.
+      correct: bool[E + 1, N], the final classifier last.
+      levels: float32[R], shares of all samples.
+
+    Returns:
+      float32[R, E]; +inf where not even one sample may stop.
+    """
+    harm = ~correct[:-1] & correct[-1:]
+    samples = score.shape[1]
+
+    def one_exit(score: jax.Array, harm: jax.Array) -> jax.Array:
+        order = jnp.argsort(-score)
+        ranked = score[order]
+        harmed = jnp.cumsum(harm[order].astype(jnp.int32))
+        # Samples of equal score stop together: only the last of each tie is a threshold.
+        last = jnp.append(ranked[1:] < ranked[:-1], True)
+        risk = jnp.where(last, (harmed + 1).astype(jnp.float32) / (samples + 1), jnp.inf)
+
+        def lowest(level: jax.Array) -> jax.Array:
+            return jnp.min(jnp.where(risk <= level, ranked, jnp.inf))
+
+        return jax.vmap(lowest)(levels)
+
+    return jax.vmap(one_exit, out_axes=1)(score, harm)

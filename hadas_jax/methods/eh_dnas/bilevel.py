@@ -1,0 +1,218 @@
+"""Bilevel search: architecture parameters descend the search loss, weights the training loss, in turn.
+
+Liu et al., "DARTS: Differentiable Architecture Search", 2018, https://arxiv.org/abs/1806.09055, algorithm 1. First
+order takes the weights as they are. Second order takes them one step ahead, w' = w - xi grad_w L_train(w, a), so that
+the gradient of the search loss gets the term of eq. 7, - xi d2 L_train / (da dw) grad_w' L_search(w', a). The product
+of Hessian and vector is exact: the derivative of grad_a L_train along a direction of w (`jax.jvp` of `jax.grad`).
+Weights and architecture are pytrees; images float32[B, H, W, channels], labels int32[B].
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from hadas_jax.runs.loop import Metrics, Step
+from hadas_jax.supernet import Tree
+from hadas_jax.training.augmentation import Augment
+from hadas_jax.training.batches import resident
+from hadas_jax.training.optimisers import global_norm
+
+Batch = tuple[jax.Array, jax.Array]
+# (weights, architecture, batch, key) -> (loss float32[], metrics)
+Loss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, Metrics]]
+
+
+@struct.dataclass
+class BilevelState:
+    """Carried from step to step.
+
+    Attributes:
+      weights: of the search network.
+      momentum: of the weights' optimiser, like `weights`.
+      architecture: architecture parameters.
+      architecture_optimiser: state of their optimiser.
+      step: int32[] steps done.
+      rate: float32[], factor of the weights' learning rate; 1 until a divergence lowers it.
+    """
+
+    weights: Tree
+    momentum: Tree
+    architecture: Tree
+    architecture_optimiser: Any
+    step: jax.Array
+    rate: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightDescent:
+    """How the weights descend: clipped gradients, L2 penalty, momentum; defaults are those of DARTS.
+
+    Attributes:
+      schedule: learning rate by step, float32[] -> float32[].
+      momentum: factor of the sum of past gradients.
+      weight_decay: factor of the L2 penalty's gradient.
+      clip: bound of the gradient's global norm.
+    """
+
+    schedule: optax.Schedule
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    clip: float = 5.0
+
+
+class _Descended(NamedTuple):
+    weights: Tree
+    momentum: Tree
+    # float32[], d(weights) / d(-gradient): learning rate and the gradient's scaling by the bound of its norm.
+    step_size: jax.Array
+
+
+def init_bilevel(weights: Tree, architecture: Tree, optimiser: optax.GradientTransformation) -> BilevelState:
+    """Returns the state before the first step.
+
+    Args:
+      weights: of the search network.
+      architecture: architecture parameters.
+      optimiser: of the architecture parameters.
+    """
+    return BilevelState(
+        weights=weights,
+        momentum=jax.tree.map(jnp.zeros_like, weights),
+        architecture=architecture,
+        architecture_optimiser=optimiser.init(architecture),
+        step=jnp.int32(0),
+        rate=jnp.float32(1),
+    )
+
+
+def bilevel_step(
+    train_loss: Loss,
+    search_loss: Loss,
+    *,
+    descent: WeightDescent,
+    optimiser: optax.GradientTransformation,
+    second_order: bool,
+) -> Step:
+    """Returns one step of the search.
+
+    The architecture goes first, then the weights by the new architecture, on the same training batch. Its data is
+    (training batch, search batch). Metrics are those of both losses, `train_` before those of the first, and their
+    losses, `train_loss` and `loss`, and the norm of the architecture's gradient.
+
+    Args:
+      train_loss: what the weights descend.
+      search_loss: what the architecture descends.
+      descent: of the weights.
+      optimiser: of the architecture.
+      second_order: look one step of the weights ahead.
+    """
+
+    def step(state: BilevelState, key: jax.Array, data: tuple[Batch, Batch]) -> tuple[BilevelState, Metrics]:
+        train_batch, search_batch = data
+        ahead_key, search_key, train_key = jax.random.split(key, 3)
+        (loss, metrics), gradient = architecture_gradient(
+            train_loss,
+            search_loss,
+            state,
+            (train_batch, search_batch),
+            keys=(ahead_key, search_key),
+            descent=descent if second_order else None,
+        )
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes whole and other numbers
+            updates, optimiser_state = optimiser.update(gradient, state.architecture_optimiser, state.architecture)
+        architecture = optax.apply_updates(state.architecture, updates)
+        train = jax.value_and_grad(train_loss, has_aux=True)
+        (weights_loss, train_metrics), weights_gradient = train(state.weights, architecture, train_batch, train_key)
+        descended = _descend(state, weights_gradient, descent)
+        following = BilevelState(
+            weights=descended.weights,
+            momentum=descended.momentum,
+            architecture=architecture,
+            architecture_optimiser=optimiser_state,
+            step=state.step + 1,
+            rate=state.rate,
+        )
+        found = metrics | {f"train_{name}": value for name, value in train_metrics.items()}
+        norms = {"architecture_gradient": global_norm(gradient)}
+        return following, found | norms | {"loss": loss, "train_loss": weights_loss}
+
+    return step
+
+
+def architecture_gradient(
+    train_loss: Loss,
+    search_loss: Loss,
+    state: BilevelState,
+    data: tuple[Batch, Batch],
+    *,
+    keys: tuple[jax.Array, jax.Array],
+    descent: WeightDescent | None,
+) -> tuple[tuple[jax.Array, Metrics], Tree]:
+    """Returns the search loss, its metrics, and its gradient by the architecture.
+
+    Args:
+      train_loss: what the weights descend.
+      search_loss: what the architecture descends.
+      state: weights and architecture.
+      data: training batch and search batch.
+      keys: of the training loss ahead and of the search loss.
+      descent: of the weights, to look one step ahead (second order); None: first order.
+    """
+    train_batch, search_batch = data
+    ahead_key, search_key = keys
+    search = jax.value_and_grad(search_loss, argnums=1 if descent is None else (0, 1), has_aux=True)
+    if descent is None:
+        return search(state.weights, state.architecture, search_batch, search_key)
+
+    def gradient_of(argument: int) -> Callable[[Tree], Tree]:
+        slope = jax.grad(train_loss, argnums=argument, has_aux=True)
+        return lambda weights: slope(weights, state.architecture, train_batch, ahead_key)[0]
+
+    ahead = _descend(state, gradient_of(0)(state.weights), descent)
+    found, (along, gradient) = search(ahead.weights, state.architecture, search_batch, search_key)
+    _, bend = jax.jvp(gradient_of(1), (state.weights,), (along,))
+    return found, jax.tree.map(lambda direct, mixed: direct - ahead.step_size * mixed, gradient, bend)
+
+
+def _descend(state: BilevelState, gradient: Tree, descent: WeightDescent) -> _Descended:
+    """One step of the weights; the bound of the gradient's norm counts as a constant factor of it."""
+    rate = state.rate * descent.schedule(state.step.astype(jnp.float32))
+    scale = jnp.minimum(1.0, descent.clip / jnp.maximum(global_norm(gradient), 1e-12))
+    momentum = jax.tree.map(
+        lambda past, slope, weight: descent.momentum * past + scale * slope + descent.weight_decay * weight,
+        state.momentum,
+        gradient,
+        state.weights,
+    )
+    weights = jax.tree.map(lambda weight, change: weight - rate * change, state.weights, momentum)
+    return _Descended(weights, momentum, rate * scale)
+
+
+def resident_pair(step: Step, *, batch: int, augment: Augment | None = None) -> Step:
+    """Returns a step that takes two batches from two sets of images on the device, as `resident` takes one.
+
+    Args:
+      step: takes as data (training batch, search batch).
+      batch: samples of each.
+      augment: of the images of both.
+
+    Returns:
+      A step whose data is the training images, the search images, both `LabelledImages`, and the PRNG keys of their
+      orders.
+    """
+
+    def swapped(inner: Step) -> Step:
+        return lambda state, key, data: inner(state, key, (data[1], data[0]))
+
+    def run(state: BilevelState, key: jax.Array, data: Any) -> tuple[Any, Metrics]:
+        train, search, (train_order, search_order) = data
+        inner = resident(swapped(step), batch=batch, order_key=search_order, augment=augment)
+        outer = resident(swapped(inner), batch=batch, order_key=train_order, augment=augment)
+        return outer(state, key, (train, search))
+
+    return run

@@ -1,0 +1,173 @@
+"""Every backbone that a search evaluated, with what is known of it, in arrays of fixed size.
+
+Shapes: A archive, N backbones, G genes, E exits, W words of a bit set.
+
+Backbones to start a search from: published ones by name, or those of another run's front.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from hadas_jax.data import SplitRecord
+from hadas_jax.runs.checkpoints import validated
+from hadas_jax.spaces import MBConvSpace, published_in, published_names
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Archive:
+    """Backbones in the order of their evaluation; rows from `size` on are empty.
+
+    Attributes:
+      genomes: int32[A, G].
+      static: float32[A, 3], S(b): error, latency_s, energy_j; +inf where empty.
+      correct: uint32[A, E + 1, W], which validation samples every exit gets right.
+      params: float32[A], weights of the backbone.
+      violation: float32[A], by how much a backbone breaks the limits at least, whatever its exits and clocks.
+      merit: float32[A], of its dynamic versions; NaN where the inner engine did not see the backbone.
+      versions: int32[A], dynamic versions that the inner engine judged.
+      size: int32[].
+    """
+
+    genomes: np.ndarray
+    static: np.ndarray
+    correct: np.ndarray
+    params: np.ndarray
+    violation: np.ndarray
+    merit: np.ndarray
+    versions: np.ndarray
+    size: np.ndarray
+
+    @property
+    def examined(self) -> np.ndarray:
+        """bool[A], whether the inner engine saw the backbone."""
+        return ~np.isnan(self.merit)
+
+    @property
+    def known(self) -> set[bytes]:
+        """The genomes, as bytes."""
+        return {genome.tobytes() for genome in self.genomes[: int(self.size)]}
+
+    def rows(self, genomes: np.ndarray) -> np.ndarray:
+        """Returns int[N]: where genomes int32[N, G] are.
+
+        Raises:
+          KeyError: a genome that was never evaluated.
+        """
+        places = {genome.tobytes(): row for row, genome in enumerate(self.genomes[: int(self.size)])}
+        return np.array([places[genome.tobytes()] for genome in np.asarray(genomes, np.int32)], np.int64)
+
+    def append(self, **columns: np.ndarray) -> "Archive":
+        """Returns the archive with N more backbones.
+
+        Args:
+          columns: values of some attributes for the new rows; the others stay empty.
+        """
+        start = int(self.size)
+        grown = {}
+        for name, values in columns.items():
+            grown[name] = getattr(self, name).copy()
+            grown[name][start : start + len(values)] = values
+        added = len(next(iter(columns.values())))
+        return dataclasses.replace(self, **grown, size=np.asarray(start + added, np.int32))
+
+    def update(self, rows: np.ndarray, **columns: np.ndarray) -> "Archive":
+        """Returns the archive with other values in rows int[N]."""
+        changed = {}
+        for name, values in columns.items():
+            changed[name] = getattr(self, name).copy()
+            changed[name][rows] = values
+        return dataclasses.replace(self, **changed)
+
+
+def empty_archive(capacity: int, space: MBConvSpace, *, samples: int) -> Archive:
+    """Returns an archive without backbones.
+
+    Args:
+      capacity: A, how many it can hold.
+      space: of the backbones.
+      samples: validation samples.
+    """
+    words = -(-samples // 32)
+    return Archive(
+        genomes=np.zeros((capacity, len(space.codec.choices)), np.int32),
+        static=np.full((capacity, 3), np.inf, np.float32),
+        correct=np.zeros((capacity, space.num_exits + 1, words), np.uint32),
+        params=np.zeros(capacity, np.float32),
+        violation=np.zeros(capacity, np.float32),
+        merit=np.full(capacity, np.nan, np.float32),
+        versions=np.zeros(capacity, np.int32),
+        size=np.asarray(0, np.int32),
+    )
+
+
+def unseen(genomes: np.ndarray, *, known: set[bytes]) -> np.ndarray:
+    """Returns the genomes int32[N, G] that are not known, each once, in their order."""
+    fresh = {genome.tobytes(): row for row, genome in reversed(list(enumerate(np.asarray(genomes, np.int32))))}
+    rows = sorted(row for key, row in fresh.items() if key not in known)
+    return np.asarray(genomes, np.int32)[rows]
+
+
+def load_backbones(
+    sources: Sequence[str], space: MBConvSpace, *, record: SplitRecord | None = None
+) -> np.ndarray | None:
+    """Returns the genomes int32[N, G] of some backbones, each once; None for no sources.
+
+    Args:
+      sources: published names (see `spaces.published_names`), or paths of front.json files.
+      space: that the backbones must belong to.
+      record: of the data that the search is about; None: whatever backbones were chosen on.
+
+    Raises:
+      ValueError: an unknown name, a file that is no front, backbones of another space, or ones that were chosen on
+        the same images divided in another way.
+    """
+    found: list[np.ndarray] = []
+    for source in sources:
+        found += _from_file(source, space, record) if source.endswith(".json") else [_from_name(source, space)]
+    return np.array(list(dict.fromkeys(map(tuple, found))), np.int32) if found else None
+
+
+def _from_name(name: str, space: MBConvSpace) -> np.ndarray:
+    if name not in published_names():
+        known = ", ".join(published_names())
+        raise ValueError(f"--warm-start: expected some of {known}, or a front.json file, got {name!r}")
+    try:
+        return space.encode(published_in(space, name))
+    except ValueError as error:
+        raise ValueError(f"--warm-start {error}") from error
+
+
+def _from_file(source: str, space: MBConvSpace, record: SplitRecord | None) -> list[np.ndarray]:
+    try:
+        content = json.loads(Path(source).read_text(encoding="utf-8"))
+        genomes = [np.array(design["genome"], np.int32) for design in content["designs"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--warm-start {source}: expected the front.json of a run, cannot read it") from error
+    top = space.codec.cardinalities
+    for genome in genomes:
+        if genome.shape != top.shape or (genome < 0).any() or (genome >= top).any():
+            raise ValueError(
+                f"--warm-start {source}: expected backbones of the space {space.name} ({len(top)} genes), got others"
+            )
+    if record is None:
+        return genomes
+    if content.get("data") is None:
+        raise ValueError(
+            f"--warm-start {source}: expected a search that says which images it used, got one of an earlier version, "
+            "which does not; search anew"
+        )
+    chosen_on = validated(SplitRecord, content["data"], path=Path(source))
+    mismatch = chosen_on.mismatch(record) if chosen_on.is_related(record) else None
+    if mismatch is not None:
+        raise ValueError(
+            f"--warm-start {source}: expected backbones chosen on the images of this search and in their division, got "
+            f"{mismatch}: test images of this search may have taken part in their choice"
+        )
+    return genomes

@@ -1,0 +1,195 @@
+"""What a network may cost at most: the limits of a search, and by how much something breaks them.
+
+Objectives are (error, latency_s, energy_j); a limit that is not set is +inf. An excess is relative: 0.1 stands for a
+tenth above the limit, and the excess of several objectives is the largest of theirs.
+
+What a backbone costs without exits, and the least that any of its dynamic versions can cost.
+
+Shapes: G genes, E exits, W words of a bit set, F operating points. Costs are of one sample, in seconds and joules.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hadas_jax.evaluation import count_bits, segment_costs
+from hadas_jax.spaces import MBConvSpace, available_exits, segments, workload
+from hw_models import Cost, Device, LayerTable, default_point, network_cost
+from hw_models.units import Range, in_other_units
+
+_LEAST_ERROR = 1e-3  # an error limit of 0 would make every excess infinite
+_ROUNDING = 1e-6  # of float32 errors, so that the accuracy asked for itself is accepted
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a search; None: no limit.
+
+    Attributes:
+      max_latency_ms: of a sample on average.
+      max_energy_mj: of a sample on average.
+      min_accuracy: share of samples.
+      max_params: weights of the backbone with batch norm folded in, exit heads aside.
+    """
+
+    max_latency_ms: float | None = None
+    max_energy_mj: float | None = None
+    min_accuracy: float | None = None
+    max_params: int | None = None
+
+    @property
+    def objectives(self) -> np.ndarray:
+        """Highest error, latency_s and energy_j, float32[3]; +inf for none."""
+        highest = [
+            None if self.min_accuracy is None else 1 - self.min_accuracy + _ROUNDING,
+            None if self.max_latency_ms is None else self.max_latency_ms * 1e-3,
+            None if self.max_energy_mj is None else self.max_energy_mj * 1e-3,
+        ]
+        return np.array([np.inf if value is None else value for value in highest], np.float32)
+
+    @property
+    def params(self) -> np.float32:
+        """Highest number of weights, +inf for none."""
+        return np.float32(np.inf if self.max_params is None else self.max_params)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is limited."""
+        return self != NO_LIMITS
+
+
+NO_LIMITS = Limits()
+
+
+def relative_excess(objectives: tuple[jax.Array, jax.Array, jax.Array], limits: jax.Array) -> jax.Array:
+    """By how much candidates exceed their limits: the largest value / limit - 1 over error, latency and energy.
+
+    Args:
+      objectives: error, latency_s, energy_j, float32[...] that broadcast together.
+      limits: float32[3], +inf for none.
+
+    Returns:
+      float32[...]: at most 0 exactly where all limits are kept. An excess of error is relative to at least 0.001.
+    """
+    scale = limits.at[0].max(_LEAST_ERROR)
+
+    def excess(value: jax.Array, m: int) -> jax.Array:
+        none = jnp.isinf(limits[m])
+        limit, unit = jnp.where(none, 0.0, limits[m]), jnp.where(none, 1.0, scale[m])
+        return jnp.where(none, -1.0, (value - limit) / unit)
+
+    error, latency, energy = (excess(value, m) for m, value in enumerate(objectives))
+    return jnp.maximum(error, jnp.maximum(latency, energy))
+
+
+_ROOM = 100.0
+"""What the largest backbone takes, over what the smallest one does, generously."""
+
+
+def trunk(space: MBConvSpace, genome: jax.Array) -> LayerTable:
+    """Returns the layer table of a backbone int32[G] without exit heads."""
+    layers = workload(space, space.decode(genome))
+    in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
+    return dataclasses.replace(layers, active=layers.active * in_trunk)
+
+
+def static_cost(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
+    """Returns the cost of a backbone without exits at the default clocks, float32[]."""
+    return network_cost(trunk(space, genome), device, default_point(device))
+
+
+@partial(jax.jit, static_argnames="space")
+def static_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> tuple[Cost, jax.Array]:
+    """Returns costs float32[N] of backbones int32[N, G] without exits, and their numbers of weights float32[N]."""
+
+    def one(genome: jax.Array) -> tuple[Cost, jax.Array]:
+        layers = trunk(space, genome)
+        cost = network_cost(layers, device, default_point(device))
+        return cost, jnp.sum(layers.weight_elements * layers.active)
+
+    return jax.vmap(one)(genomes)
+
+
+def lower_bound(
+    space: MBConvSpace, genome: jax.Array, correct: jax.Array, device: Device, *, samples: int
+) -> jax.Array:
+    """What no dynamic version of a backbone goes below, whichever its exits.
+
+    Under the ideal mapping a version is wrong on at least the samples that no exit gets right, and with all exits,
+    their heads for free, as many samples stop as early as can be.
+
+    Args:
+      space: static.
+      genome: int32[G].
+      correct: uint32[E + 1, W], bit sets of the samples that every exit gets right.
+      device: the cost model.
+      samples: static.
+
+    Returns:
+      float32[F, 3]: error, latency_s and energy_j at every operating point.
+    """
+    backbone = space.decode(genome)
+    available = jnp.append(available_exits(space, backbone), True)
+    right = jax.lax.associative_scan(jnp.bitwise_or, jnp.where(available[:, None], correct, 0), axis=0)
+    share = count_bits(right).astype(jnp.float32) / samples
+    going_on = jnp.concatenate([jnp.ones(1), 1 - share[:-1]])
+    costs = segment_costs(space, backbone, device)
+    latency, energy = (going_on @ column[: space.num_exits + 1] for column in (costs.latency_s, costs.energy_j))
+    return jnp.stack([jnp.full_like(latency, 1 - share[-1]), latency, energy], axis=1)
+
+
+def lower_bound_excess(
+    space: MBConvSpace, genome: jax.Array, correct: jax.Array, *, device: Device, limits: jax.Array, samples: int
+) -> jax.Array:
+    """Returns float32[]: by how much every dynamic version of a backbone breaks limits float32[3] at least."""
+    error, latency, energy = lower_bound(space, genome, correct, device, samples=samples).T
+    return jnp.maximum(jnp.min(relative_excess((error, latency, energy), limits)), 0)
+
+
+def require_reachable(limits: Limits, space: MBConvSpace, device: Device) -> None:
+    """Refuses limits that contradict each other or the space: not even the start of the smallest backbone keeps them.
+
+    Args:
+      limits: of a search.
+      space: of the backbones.
+      device: the cost model.
+
+    Raises:
+      ValueError: no design of the space can keep the limits.
+    """
+    smallest = jnp.asarray(space.smallest_genome)
+    if limits.max_params is not None:
+        params = int(static_costs(space, smallest[None], device)[1][0])
+        if params > limits.max_params:
+            raise ValueError(
+                f"--max-params: expected at least {params:,}, the weights of the smallest backbone of the space "
+                f"{space.name}, got {limits.max_params:,}"
+            )
+    if limits.max_latency_ms is None and limits.max_energy_mj is None:
+        return
+    costs = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))(smallest)
+    latency_ms, energy_mj = (1e3 * np.asarray(column)[0] for column in (costs.latency_s, costs.energy_j))
+    for flag, least, limit, unit in (
+        ("--max-latency-ms", latency_ms, limits.max_latency_ms, "ms"),
+        ("--max-energy-mj", energy_mj, limits.max_energy_mj, "mJ"),
+    ):
+        if limit is not None and least.min() > limit:
+            sensible = Range(flag, unit, float(least.min()), _ROOM * float(least.max()))
+            likely = in_other_units(limit, unit, sensible.contains)
+            raise ValueError(
+                f"{flag}: expected more than {least.min():.3g} {unit}, which the smallest backbone of the space "
+                f"{space.name} takes on {device.name} up to its first exit, got {limit:g}"
+                + (f": {likely}" if likely else "")
+            )
+    if limits.max_latency_ms is not None and limits.max_energy_mj is not None:
+        within = latency_ms <= limits.max_latency_ms
+        if energy_mj[within].min() > limits.max_energy_mj:
+            raise ValueError(
+                f"--max-latency-ms {limits.max_latency_ms:g} and --max-energy-mj {limits.max_energy_mj:g} contradict "
+                f"each other: at clocks of {device.name} that are fast enough, the smallest backbone of the space "
+                f"{space.name} takes {energy_mj[within].min():.3g} mJ up to its first exit"
+            )

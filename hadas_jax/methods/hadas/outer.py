@@ -1,0 +1,349 @@
+"""HADAS: backbones, early exits and clocks searched together by two nested engines.
+
+Bouzidi et al., "HADAS: Hardware-Aware Dynamic Neural Architecture Search for Edge Performance Scaling", DATE
+2023, https://arxiv.org/abs/2212.03354. The outer engine breeds backbones b and scores them by S(b) = (error,
+latency, energy) without exits at the default clocks. The best go to the inner engine (`methods.inner`), which finds
+for each the exits x and clocks f of the best dynamic versions D(x, f | b); by these the backbones are ranked once
+more. No backbone is evaluated or examined twice.
+Shapes: P population, G genes, A archive, E exits, W words of a bit set, L error levels, B latency bins. Costs are of
+one sample, in seconds and joules.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hadas_jax.backend import RowMap, on_cpu
+from hadas_jax.evaluation import segment_costs
+from hadas_jax.methods.hadas.archive import Archive, empty_archive, unseen
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, Limits, lower_bound_excess, static_costs
+from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS, exit_count, search_evolved, search_exact
+from hadas_jax.methods.hadas.score import ERROR_LEVELS, LATENCY_BINS, Inner, front_cells, table_hypervolume
+from hadas_jax.methods.hadas.surrogate import Proposer
+from hadas_jax.search import Elitist, State, load_strategy
+from hadas_jax.spaces import MBConvSpace
+from hw_models import Device
+
+# Genomes int32[N, G] -> the validation samples that every exit gets right, uint32[N, E + 1, W].
+Evaluate = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Settings of the two engines.
+
+    Attributes:
+      population: backbones per generation.
+      generations: the first one included.
+      elites: backbones per generation that go to the inner engine.
+      strategy: of the outer engine, a name of `search.strategy_names`.
+      merit: what backbones are ranked by after the inner search: the hypervolume of their best dynamic versions
+        within the limits, or their best dynamic score.
+      gamma: exponent of the dissimilarity in the dynamic score.
+      inner: "exact" goes through all versions of a backbone, "evolved" breeds them, "auto" does the first where a
+        backbone has few enough exits.
+      inner_population: of the inner engine where it breeds.
+      inner_generations: likewise.
+      limits: what networks may cost at most.
+    """
+
+    population: int
+    generations: int
+    elites: int
+    strategy: str = "NSGA2"
+    merit: str = "hypervolume"
+    gamma: float = 1.0
+    inner: str = "auto"
+    inner_population: int = 128
+    inner_generations: int = 60
+    limits: Limits = NO_LIMITS
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class HadasState:
+    """Carried from generation to generation.
+
+    Attributes:
+      outer: the strategy's state; zeros, but for its population, before the first generation.
+      archive: every backbone that was evaluated.
+      table: float32[L, B], least energy of all dynamic versions found within the limits, by error and latency.
+    """
+
+    outer: State
+    archive: Archive
+    table: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Hadas:
+    """The two engines over one space and device.
+
+    Attributes:
+      space: adapted to the data.
+      device: the cost model.
+      evaluate: the supernet's answers, or whatever stands for them.
+      samples: number of validation samples.
+      engines: settings.
+      warm_start: int32[N, G], backbones of the first generation.
+      proposer: what proposes backbones after the first generation; None: the strategy.
+    """
+
+    space: MBConvSpace
+    device: Device
+    evaluate: Evaluate
+    samples: int
+    engines: Engines
+    warm_start: np.ndarray | None = None
+    proposer: Proposer | None = None
+
+    @cached_property
+    def strategy(self) -> Elitist:
+        """The outer engine's strategy."""
+        cardinalities = tuple(int(c) for c in self.space.codec.cardinalities)
+        return load_strategy(
+            self.engines.strategy, population_size=self.engines.population, cardinalities=cardinalities
+        )
+
+    @cached_property
+    def params(self) -> Any:
+        """Of the strategy: the paper's crossover probability where there is crossover, its defaults otherwise."""
+        params = self.strategy.default_params
+        if hasattr(params, "crossover_probability"):
+            return dataclasses.replace(params, crossover_probability=jnp.float32(0.8))
+        return params
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """Every sample wrong, and twice the static cost of the largest backbone: float32[3]."""
+        costs, _ = _static(self.space)(self.space.largest_genome[None], self.device)
+        return np.array([1, 2 * costs.latency_s[0], 2 * costs.energy_j[0]], np.float32)
+
+    def init(self, key: jax.Array) -> HadasState:
+        """Returns the state before the first generation: given, extreme and random backbones to evaluate."""
+        P, G = self.engines.population, len(self.space.codec.choices)
+        first = [] if self.warm_start is None else list(self.warm_start)
+        first += [self.space.largest_genome, self.space.smallest_genome]
+        start = unseen(np.stack(first), known=set())[:P]
+        genomes = self._filled(key, start, known=set())
+        like = jax.eval_shape(
+            lambda: self.strategy.init(
+                jax.random.key(0), jnp.zeros((P, G), jnp.int32), jnp.zeros((P, 3)), self.params, violation=jnp.zeros(P)
+            )
+        )
+        outer = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+        return HadasState(
+            outer=dataclasses.replace(outer, population=genomes),
+            archive=empty_archive(self.engines.generations * P, self.space, samples=self.samples),
+            table=np.full((ERROR_LEVELS, LATENCY_BINS), np.inf, np.float32),
+        )
+
+    def generation(self, state: HadasState, key: jax.Array) -> tuple[HadasState, dict[str, np.ndarray]]:
+        """One generation of the outer engine, with the inner engine for its best backbones.
+
+        Args:
+          state: of the generation before.
+          key: typed PRNG key.
+
+        Returns:
+          The next state, and its figures.
+        """
+        ask_key, tell_key, inner_key = jax.random.split(key, 3)
+        first = state.archive.size == 0
+        genomes, outer = (np.asarray(state.outer.population), state.outer) if first else self._propose(ask_key, state)
+
+        # S(b): without exits, at the default clocks.
+        archive = self._evaluated(state.archive, genomes)
+        rows = archive.rows(genomes)
+        static, violation = jnp.asarray(archive.static[rows]), jnp.asarray(archive.violation[rows])
+        told = jnp.asarray(genomes)
+
+        # First selection: by S(b).
+        if first:
+            outer = self.strategy.init(tell_key, told, static, self.params, violation=violation)
+        else:
+            outer, _ = self.strategy.tell(tell_key, told, static, outer, self.params, violation=violation)
+
+        # Inner engine: D(x, f | b) of the best, and second selection by it.
+        survivors = archive.rows(np.asarray(outer.population))
+        archive, table = self._examined(inner_key, archive, survivors, state.table)
+        merit = best_merits(archive.merit[survivors], self.engines.elites)
+        outer = self.strategy.prefer(outer, jnp.asarray(merit))
+        outer = dataclasses.replace(outer, violation=archive.violation[survivors])
+        metrics = {
+            "evaluated": archive.size,
+            "examined": np.sum(archive.examined),
+            "front_cells": front_cells(table),
+            "hypervolume": self.hypervolume(table),
+            "lowest_error": np.min(archive.static[: archive.size, 0]),
+            "candidates": np.sum(archive.versions.astype(np.float64)),
+        }
+        plain = jax.tree.map(np.asarray, HadasState(outer=outer, archive=archive, table=table))
+        return plain, {name: np.asarray([value], np.float64) for name, value in metrics.items()}
+
+    def hypervolume(self, table: np.ndarray) -> float:
+        """Share of the box within reference and limits that a table of `HadasState` dominates."""
+        return float(table_hypervolume(table, reference=self.reference, limits=self.engines.limits.objectives))
+
+    def _propose(self, key: jax.Array, state: HadasState) -> tuple[np.ndarray, State]:
+        """Backbones for the next generation, new ones wherever the strategy leaves the choice."""
+        if not self.strategy.accepts_any:
+            genomes, outer = self.strategy.ask(key, state.outer, self.params)
+            return np.asarray(genomes), outer
+        P, known = self.engines.population, state.archive.known
+        if self.proposer is not None:
+            proposed = self.proposer(key, state.archive)
+            return self._filled(key, unseen(proposed, known=known)[:P], known=known), state.outer
+        found = np.zeros((0, len(self.space.codec.choices)), np.int32)
+        for attempt in jax.random.split(key, 8):
+            asked = np.asarray(self.strategy.ask(attempt, state.outer, self.params)[0])
+            found = unseen(np.concatenate([found, asked]), known=known)[:P]
+            if len(found) == P:
+                break
+        return self._filled(key, found, known=known), state.outer
+
+    def _filled(self, key: jax.Array, genomes: np.ndarray, *, known: set[bytes]) -> np.ndarray:
+        """Random new backbones behind the given ones, and known ones where the space has no more: int32[P, G]."""
+        P, rng = self.engines.population, np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        for _ in range(4):
+            if len(genomes) < P:
+                drawn = rng.integers(0, self.space.codec.cardinalities, (4 * P, genomes.shape[1]), np.int32)
+                genomes = unseen(np.concatenate([genomes, drawn]), known=known)[:P]
+        missing = rng.integers(0, self.space.codec.cardinalities, (P - len(genomes), genomes.shape[1]), np.int32)
+        return np.concatenate([genomes, missing])
+
+    def _evaluated(self, archive: Archive, genomes: np.ndarray) -> Archive:
+        """The archive with all of these genomes in it."""
+        fresh = unseen(genomes, known=archive.known)
+        if not len(fresh):
+            return archive
+        correct = self.evaluate(fresh)
+        error = 1.0 - np.bitwise_count(correct[:, -1]).sum(axis=-1) / self.samples
+        costs, params = _static(self.space)(fresh, self.device)
+        limits = self.engines.limits
+        violation = np.maximum(params / limits.params - 1, 0)
+        if np.isfinite(limits.objectives).any():
+            bound = _bound(self.space, self.samples)
+            violation = np.maximum(violation, bound((fresh, correct), (self.device, limits.objectives)))
+        return archive.append(
+            genomes=fresh,
+            static=np.stack([error, costs.latency_s, costs.energy_j], axis=1),
+            correct=correct,
+            params=params,
+            violation=violation,
+        )
+
+    def _examined(
+        self, key: jax.Array, archive: Archive, survivors: np.ndarray, table: np.ndarray
+    ) -> tuple[Archive, np.ndarray]:
+        """Sends the first survivors that were not examined yet to the inner engine."""
+        new = list(dict.fromkeys(row for row in survivors if not archive.examined[row]))[: self.engines.elites]
+        if not new:
+            return archive, table
+        rows = np.array(new)
+        found = self.inner(key, archive.genomes[rows], archive.correct[rows])
+        heavy = np.maximum(archive.params[rows] / self.engines.limits.params - 1, 0)
+        broken = np.maximum(found.shortfall, heavy)
+        quality = found.score if self.engines.merit == "score" else [self.hypervolume(own) for own in found.table]
+        archive = archive.update(
+            rows,
+            merit=np.where(broken > 0, -broken, quality),
+            violation=broken,
+            versions=np.asarray(found.evaluations),
+        )
+        kept = found.table[heavy == 0]
+        return archive, np.minimum(table, kept.min(axis=0, initial=np.inf))
+
+    def inner(self, key: jax.Array, genomes: np.ndarray, correct: np.ndarray) -> Inner:
+        """The inner engine for some backbones, spread over all devices.
+
+        Args:
+          key: typed PRNG key.
+          genomes: int32[N, G].
+          correct: uint32[N, E + 1, W].
+
+        Returns:
+          What is found for each, leading axis N.
+        """
+        engines = self.engines
+        counts = np.array([exit_count(self.space, genome) for genome in genomes])
+        exact = counts <= {"auto": MAX_EXACT_EXITS, "exact": self.space.num_exits, "evolved": -1}[engines.inner]
+        seeds = np.asarray(jax.random.key_data(jax.random.split(key, len(genomes))))
+        rows = (genomes, correct, _segment_costs(self.space)(genomes, self.device), seeds)
+        shared = (self.device, engines.limits.objectives, np.float32(engines.gamma), self.reference)
+        block = 1 if on_cpu() else engines.elites
+        breeding = (engines.inner_population, engines.inner_generations, block)
+        parts: list[tuple[np.ndarray, Inner]] = []
+        for chosen, search in (
+            (exact, _exact(self.space, self.samples)),
+            (~exact, _evolved(self.space, self.samples, *breeding)),
+        ):
+            if chosen.any():
+                picked = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], rows)
+                parts.append((np.flatnonzero(chosen), search(picked, shared)))
+        order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *(found for _, found in parts))
+
+
+@lru_cache(maxsize=8)
+def _exact(space: MBConvSpace, samples: int) -> RowMap:
+    """Kept for equal arguments, so that searches over the same space share compiled code."""
+
+    def search(rows: Any, shared: Any) -> Inner:
+        _, limits, gamma, reference = shared
+        exact = partial(search_exact, samples=samples, limits=limits, gamma=gamma, reference=reference)
+        return jax.lax.map(lambda row: exact(space, *row[:3]), rows)
+
+    return RowMap(search)
+
+
+@lru_cache(maxsize=8)
+def _evolved(space: MBConvSpace, samples: int, population: int, generations: int, block: int) -> RowMap:
+    def search(rows: Any, shared: Any) -> Inner:
+        device, limits, gamma, reference = shared
+        evolved = partial(
+            search_evolved,
+            samples=samples,
+            limits=limits,
+            gamma=gamma,
+            reference=reference,
+            population=population,
+            generations=generations,
+        )
+        return jax.vmap(lambda row: evolved(jax.random.wrap_key_data(row[3]), space, *row[:3], device))(rows)
+
+    return RowMap(search, block=block)
+
+
+@lru_cache(maxsize=8)
+def _static(space: MBConvSpace) -> RowMap:
+    return RowMap(partial(static_costs, space), block=16)
+
+
+@lru_cache(maxsize=8)
+def _segment_costs(space: MBConvSpace) -> RowMap:
+    return RowMap(lambda rows, device: jax.lax.map(lambda g: segment_costs(space, space.decode(g), device), rows))
+
+
+@lru_cache(maxsize=8)
+def _bound(space: MBConvSpace, samples: int) -> RowMap:
+    def bound(rows: Any, shared: Any) -> jax.Array:
+        device, limits = shared
+        excess = partial(lower_bound_excess, space, device=device, limits=limits, samples=samples)
+        return jax.vmap(lambda genome, correct: excess(genome, correct))(*rows)
+
+    return RowMap(bound, block=8)
+
+
+def best_merits(merit: np.ndarray, elites: int) -> np.ndarray:
+    """Keeps the highest merits and forgets the others: float32[P] -> float32[P], NaN for all but `elites`."""
+    order = np.argsort(-np.nan_to_num(merit, nan=-np.inf), kind="stable")[:elites]
+    kept = np.full_like(merit, np.nan)
+    kept[order] = merit[order]
+    return kept

@@ -1,0 +1,390 @@
+"""What a run finds, in plain Python values: designs, accuracy levels, and the files that hold them.
+
+A saving is told against the static network at the default clocks and against the static network at its best clocks,
+each beside the difference in accuracy from it on the test images.
+Units: errors and differences are shares of samples; latency in s, energy in J inside, ms and mJ in the files.
+
+The front.json of a finished search, read back.
+"""
+
+import csv
+import io
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
+
+from hadas_jax.data import SplitRecord
+from hadas_jax.evaluation import Difference, least_images
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, Limits
+from hadas_jax.methods.hadas.settings import Settings
+from hadas_jax.runs.checkpoints import read_described, validated
+from hadas_jax.runs.workdir import WorkDir, write_text
+
+POLICY_NAMES = ("ideal", "deployable")
+FORM = "hadas_jax.front/2"
+SHOWN, NOT_SHOWN = "as accurate", "not shown to be as accurate"
+# JSON has no infinity: null stands for it in files.
+Threshold = Annotated[
+    float,
+    BeforeValidator(lambda value: math.inf if value is None else value),
+    PlainSerializer(lambda value: None if value == math.inf else value, when_used="json"),
+]
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What a network does on a split, per sample: error, latency_s, energy_j."""
+
+    error: float
+    latency_s: float
+    energy_j: float
+
+    @property
+    def accuracy(self) -> float:
+        """1 - error."""
+        return 1.0 - self.error
+
+    def saving(self, reference: "Performance") -> float:
+        """Returns the share of the reference's energy that this saves."""
+        return 1.0 - self.energy_j / reference.energy_j
+
+
+@dataclass(frozen=True)
+class Design:
+    """A dynamic network: a backbone, its exits with thresholds, and clocks.
+
+    Attributes:
+      found_by: the policy under which the design is on the front.
+      genome: genes of the backbone.
+      backbone: resolution, width, depth, kernel and expand.
+      exits: blocks that an exit follows, counted over the backbone's own blocks from 0.
+      thresholds: per exit, the least score at which a sample stops; inf where none may.
+      clocks_mhz: core, memory and host clock.
+      dissimilarity: mean over pairs of exits, on the selection samples.
+      selection: by policy, on the validation and calibration splits together.
+      test: by policy.
+      static_selection: without exits, at the default clocks.
+      static_test: likewise.
+      static_dvfs_selection: without exits, at the best clocks: of those within the limits the ones of least energy.
+      static_dvfs_test: likewise.
+      static_dvfs_clocks_mhz: those clocks.
+      differences: by policy, in test accuracy from the network without exits.
+      selection_shares: share of the selection samples that stop at each exit, and last at the classifier, when
+        deployed.
+      test_shares: likewise of the test samples.
+      excess: by how much the design exceeds the limits on the selection samples under the policy that found it,
+        relatively (see `hadas_jax.methods.hadas.constraints`); 0 within.
+    """
+
+    found_by: str
+    genome: tuple[int, ...]
+    backbone: dict[str, Any]
+    exits: tuple[int, ...]
+    thresholds: tuple[Threshold, ...]
+    clocks_mhz: dict[str, float]
+    dissimilarity: float
+    selection: dict[str, Performance]
+    test: dict[str, Performance]
+    static_selection: Performance
+    static_test: Performance
+    static_dvfs_selection: Performance
+    static_dvfs_test: Performance
+    static_dvfs_clocks_mhz: dict[str, float]
+    differences: dict[str, Difference]
+    selection_shares: tuple[float, ...]
+    test_shares: tuple[float, ...]
+    excess: float = 0.0
+
+
+@dataclass(frozen=True)
+class Versus:
+    """Differences in test accuracy of a network from the static ones of its level.
+
+    Attributes:
+      static: from the one at the default clocks.
+      static_dvfs: from the one at the best clocks, which may have another backbone.
+    """
+
+    static: Difference
+    static_dvfs: Difference
+
+    def is_shown(self, tolerance: float) -> bool:
+        """Whether the network is shown to be as accurate as both."""
+        return self.static.is_shown(tolerance) and self.static_dvfs.is_shown(tolerance)
+
+
+@dataclass(frozen=True)
+class AsAccurate:
+    """A dynamic network that is shown to be as accurate as the static ones of a level.
+
+    Attributes:
+      accuracy: the level whose cheapest deployable network with exits and clocks it is.
+      design: the network.
+      versus: the static networks of the level that it is shown for.
+    """
+
+    accuracy: float
+    design: Design
+    versus: Versus
+
+
+@dataclass(frozen=True)
+class Level:
+    """The cheapest networks of at least one accuracy on the selection samples, those within the limits first.
+
+    Attributes:
+      accuracy: the level, on the selection samples.
+      static: the best static network, at the default clocks.
+      static_dvfs: the best static network with clocks.
+      exits: by policy, the best with exits at the default clocks.
+      exits_and_clocks: by policy, the best with exits and clocks.
+      versus: by name ("static", "static_dvfs", "ideal exits", "deployable exits_and_clocks", ...), how networks differ
+        from the static ones.
+      as_accurate: the cheapest deployable network of this level or a higher one that is shown to be as accurate as the
+        static ones, see `hadas_jax.methods.hadas.selection`; None: none is.
+    """
+
+    accuracy: float
+    static: Design
+    static_dvfs: Design
+    exits: dict[str, Design]
+    exits_and_clocks: dict[str, Design]
+    versus: dict[str, Versus]
+    as_accurate: AsAccurate | None
+
+    def rows(self) -> list["LevelRow"]:
+        """Returns the networks in the order of tables."""
+        rows = [
+            LevelRow("static", "", self.static, self.static.static_test, self.versus["static"]),
+            LevelRow("static + DVFS", "", self.static_dvfs, self.static_dvfs.test["ideal"], self.versus["static_dvfs"]),
+        ]
+        for policy in POLICY_NAMES:
+            for variant, name, designs in (
+                ("exits", "exits", self.exits),
+                ("exits + clocks", "exits_and_clocks", self.exits_and_clocks),
+            ):
+                design = designs[policy]
+                rows.append(LevelRow(variant, policy, design, design.test[policy], self.versus[f"{policy} {name}"]))
+        if self.as_accurate is not None:
+            design = self.as_accurate.design
+            found = design.test["deployable"]
+            rows.append(LevelRow(SHOWN, "deployable", design, found, self.as_accurate.versus))
+        return rows
+
+
+@dataclass(frozen=True)
+class LevelRow:
+    """One network of a level.
+
+    Attributes:
+      network: `static`, `static + DVFS`, `exits`, `exits + clocks` or `as accurate`.
+      policy: empty without exits.
+      design: the network.
+      test: what it does on the test split.
+      versus: the static networks.
+    """
+
+    network: str
+    policy: str
+    design: Design
+    test: Performance
+    versus: Versus
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a run.
+
+    Attributes:
+      designs: the fronts of both policies; of one whose designs all break the limits, the few nearest to them.
+      levels: from the highest accuracy down.
+      largest_test_accuracy: of the largest backbone without exits.
+      smallest_test_accuracy: of the smallest one.
+      backbones: evaluated in the search.
+      candidates: backbone, exits and clocks together, judged in the search.
+      limits: of the search.
+      within_limits: by policy, whether the designs of its front keep the limits on the selection samples.
+      test_images: in the test split.
+      accuracy_tolerance: share of images by which a network may be less accurate and still count as as accurate.
+    """
+
+    designs: tuple[Design, ...]
+    levels: tuple[Level, ...]
+    largest_test_accuracy: float
+    smallest_test_accuracy: float
+    backbones: int
+    candidates: int
+    test_images: int
+    accuracy_tolerance: float
+    limits: Limits = NO_LIMITS
+    within_limits: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(POLICY_NAMES, True))
+
+    def front(self, policy: str) -> list[Design]:
+        """Returns the designs of one policy's front."""
+        return [design for design in self.designs if design.found_by == policy]
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether the test split is large enough to show two networks that never differ as equally accurate."""
+        least = least_images(self.accuracy_tolerance)
+        return least is not None and self.test_images >= least
+
+    def verdict(self, difference: Difference) -> str:
+        """Returns in words whether a network is shown to be as accurate as another one."""
+        return SHOWN if difference.is_shown(self.accuracy_tolerance) else NOT_SHOWN
+
+
+def write_result(result: Result, directory: Path, *, context: dict[str, Any]) -> None:
+    """Writes front.csv, front.json and levels.csv.
+
+    Args:
+      result: of a run.
+      directory: the work directory.
+      context: settings and versions, stored in front.json.
+    """
+    rows = [_row(result, design) for design in result.designs]
+    write_text(directory / "front.csv", _csv(rows))
+    write_text(directory / "levels.csv", _csv(level_rows(result)))
+    content = {"form": FORM, **context, **asdict(result)}
+    write_text(directory / "front.json", json.dumps(_plain(content), indent=1) + "\n")
+
+
+def level_rows(result: Result) -> list[dict[str, Any]]:
+    """Returns one row for each network of each level, on the test split."""
+    return [_level_row(result, level, row) for level in result.levels for row in level.rows()]
+
+
+def _level_row(result: Result, level: Level, row: LevelRow) -> dict[str, Any]:
+    found, by_clocks = row.test, level.static_dvfs.test["ideal"]
+    return {
+        "selection_accuracy_level": level.accuracy,
+        "network": row.network,
+        "policy": row.policy,
+        "test_accuracy": found.accuracy,
+        "latency_ms": found.latency_s * 1e3,
+        "energy_mj": found.energy_j * 1e3,
+        "energy_saving": found.saving(level.static.static_test),
+        "energy_saving_dvfs": found.saving(by_clocks),
+        **_difference("accuracy_difference", row.versus.static),
+        **_difference("accuracy_difference_dvfs", row.versus.static_dvfs),
+        "verdict": "" if row.network == "static" else result.verdict(row.versus.static),
+    }
+
+
+def _difference(name: str, found: Difference) -> dict[str, float]:
+    return {name: found.difference, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _row(result: Result, design: Design) -> dict[str, Any]:
+    row: dict[str, Any] = {"found_by": design.found_by, "genome": _words(design.genome)}
+    row |= {name: _words(value) for name, value in design.backbone.items()}
+    row |= {"exits": _words(design.exits), "thresholds": _words(design.thresholds)}
+    row |= {f"{name}_mhz": value for name, value in design.clocks_mhz.items()}
+    row["dissimilarity"] = design.dissimilarity
+    columns = {f"{p}_selection": design.selection[p] for p in POLICY_NAMES}
+    columns |= {f"{p}_test": design.test[p] for p in POLICY_NAMES}
+    columns |= {"static_selection": design.static_selection, "static_test": design.static_test}
+    for name, found in columns.items():
+        row[f"{name}_error"] = found.error
+        row[f"{name}_latency_ms"] = found.latency_s * 1e3
+        row[f"{name}_energy_mj"] = found.energy_j * 1e3
+    row["selection_shares"] = _words(design.selection_shares)
+    row["test_shares"] = _words(design.test_shares)
+    row["excess"] = design.excess
+    for name, found in (("selection", design.static_dvfs_selection), ("test", design.static_dvfs_test)):
+        row[f"static_dvfs_{name}_latency_ms"] = found.latency_s * 1e3
+        row[f"static_dvfs_{name}_energy_mj"] = found.energy_j * 1e3
+    row |= {f"static_dvfs_{name}_mhz": value for name, value in design.static_dvfs_clocks_mhz.items()}
+    for policy in POLICY_NAMES:
+        test, difference = design.test[policy], design.differences[policy]
+        row[f"{policy}_energy_saving"] = test.saving(design.static_test)
+        row[f"{policy}_energy_saving_dvfs"] = test.saving(design.static_dvfs_test)
+        row |= _difference(f"{policy}_accuracy_difference", difference)
+        row[f"{policy}_verdict"] = result.verdict(difference)
+    return row
+
+
+def _words(value: Any) -> str:
+    """Numbers of a list side by side."""
+    return " ".join(map(_number, value)) if isinstance(value, Sequence) else _number(value)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if rows:
+        writer.writerow(rows[0])
+        writer.writerows([_number(value) for value in row.values()] for row in rows)
+    return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """Replaces infinities, which JSON lacks, by null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and value == float("inf") else value
+
+
+FRONT = "front.json"
+
+
+@dataclass(frozen=True)
+class FinishedSearch:
+    """What a search left in its work directory.
+
+    Attributes:
+      path: of the work directory.
+      settings: of the search.
+      versions: of the packages that it ran with.
+      result: what it found.
+      data: the data set that it was found on and its division.
+    """
+
+    path: Path
+    settings: Settings
+    versions: dict[str, str]
+    result: Result
+    data: SplitRecord
+
+
+def read_search(workdir: Path | str) -> FinishedSearch:
+    """Reads what a search found.
+
+    Raises:
+      ValueError: one line: the directory holds no search, an unfinished one, one of an earlier version, or a front of
+        another form.
+    """
+    place = WorkDir(Path(workdir))
+    if not place.holds_run:
+        raise ValueError(f"{workdir}: expected the work directory of a search, got none (no config.json)")
+    place.settings()  # refuses the work directories of other commands
+    path = place.path / FRONT
+    again = shlex.join(["hadas", "search", "--resume", "--workdir", str(workdir)])
+    if not path.is_file():
+        raise ValueError(f"{workdir}: expected a finished search, got one without {FRONT}; {again} finishes it")
+    if place.data() is None:
+        raise ValueError(
+            f"{workdir}: expected a search that says which images it used, got one of an earlier version, which does "
+            "not; search anew"
+        )
+    hint = f"; {again} writes it anew"
+    content = read_described(path, FORM, what="the front of a search", hint=hint)
+    return FinishedSearch(
+        path=place.path,
+        settings=Settings.from_mapping(content.get("settings"), source=str(path)),
+        versions=content.get("versions", {}),
+        result=validated(Result, content, path=path, hint=hint),
+        data=validated(SplitRecord, content.get("data"), path=path, hint=hint),
+    )

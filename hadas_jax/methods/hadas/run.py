@@ -1,0 +1,209 @@
+"""A whole HADAS run in stages: data, supernet, exit heads, search, thresholds, report.
+
+Training and search keep checkpoints and resume exactly; what follows is computed anew from them. The test
+split is read once, at the end, for designs that were chosen without it.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hadas_jax.data import LabelledImages, Splits
+from hadas_jax.evaluation import Judge, KeptJudge, Outcomes, pack_bits
+from hadas_jax.evaluation.evaluator import of_each
+from hadas_jax.methods.hadas.archive import Archive, load_backbones
+from hadas_jax.methods.hadas.constraints import require_reachable
+from hadas_jax.methods.hadas.fronts import pool_of
+from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS
+from hadas_jax.methods.hadas.outer import Engines, Hadas, HadasState
+from hadas_jax.methods.hadas.results import Result, write_result
+from hadas_jax.methods.hadas.selection import Deployment
+from hadas_jax.methods.hadas.settings import Settings
+from hadas_jax.methods.hadas.surrogate import SurrogateProposer
+from hadas_jax.runs.loop import Progress, run_stage
+from hadas_jax.runs.workdir import SUPERNET, WorkDir, versions
+from hadas_jax.search import load_strategy
+from hadas_jax.spaces import MBConvSpace
+from hadas_jax.supernet import Parameters
+from hadas_jax.supernet.checkpoint import save_trained
+from hadas_jax.training.run import TrainingRun
+from hw_models import Device
+from hw_models.catalogue import chosen_device
+
+
+class Run:
+    """One HADAS run: reads its inputs at once, so that mistakes show before any work.
+
+    Args:
+      settings: of the run.
+
+    Raises:
+      ValueError: an unknown data set, device or space, or files that do not fit.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.device: Device = chosen_device(settings)
+        self.training = TrainingRun(settings, fine_tune=False)
+        self.splits: Splits = self.training.splits
+        self.space: MBConvSpace = self.training.space
+        if settings.inner == "exact" and self.space.num_exits > MAX_EXACT_EXITS:
+            raise ValueError(
+                f"--inner exact: expected a space of at most {MAX_EXACT_EXITS} exit positions, got "
+                f"{self.space.num_exits} of {self.space.name}; use --inner auto"
+            )
+        self._check_strategy()
+        self._warm_start = load_backbones(settings.warm_start, self.space, record=self.splits.record)
+        require_reachable(settings.limits, self.space, self.device)
+        self._search_key = self.training.search_key
+
+    def _check_strategy(self) -> None:
+        settings, cardinalities = self.settings, tuple(int(c) for c in self.space.codec.cardinalities)
+        try:
+            strategy = load_strategy(
+                settings.strategy, population_size=settings.population, cardinalities=cardinalities
+            )
+        except ValueError as error:
+            raise ValueError(f"--strategy {settings.strategy} --population {settings.population}: {error}") from error
+        if settings.surrogate and not strategy.accepts_any:
+            raise ValueError(
+                "--surrogate: expected a strategy that learns from any backbone (NSGA2, NSGA3 or RandomSearch), "
+                f"got {settings.strategy}, which learns only from those it asked for"
+            )
+
+    def execute(self, workdir: WorkDir, progress: Progress) -> Result:
+        """Runs all stages that are not done yet, and writes the result into the work directory.
+
+        Raises:
+          ValueError: a loss is no longer finite, or a checkpoint cannot be used.
+        """
+        params = self.training.train(workdir, progress)
+        self._keep_supernet(params, workdir)
+        archive = self.search(params, workdir, progress)
+        result = self.deploy(params, archive, progress)
+        context = {
+            "settings": dataclasses.asdict(self.settings),
+            "data": self.splits.record.as_json(),
+            "versions": versions(),
+        }
+        write_result(result, workdir.path, context=context)
+        return result
+
+    def _keep_supernet(self, params: Parameters, workdir: WorkDir) -> None:
+        """Writes what the run trained, for the commands that follow a search."""
+        if not self.training.uses_checkpoint_as_it_is:
+            details = {"settings": dataclasses.asdict(self.settings)}
+            trained = self.training.described(params, details, command="hadas search")
+            save_trained(workdir.path / SUPERNET, trained, overwrite=True)
+
+    def search(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Archive:
+        """Runs the nested search."""
+        engines = self.engines(params)
+
+        def advance(state: HadasState, done: int, retry: int = 0) -> tuple[HadasState, dict[str, Any]]:
+            return engines.generation(state, jax.random.fold_in(self._search_key, done))
+
+        state = run_stage(
+            "search",
+            advance,
+            engines.init(self.training.population_key),
+            chunks=self.settings.generations,
+            chunk=1,
+            workdir=workdir,
+            progress=progress,
+        )
+        return state.archive
+
+    def engines(self, params: Parameters) -> Hadas:
+        """Returns the search engines over a trained supernet."""
+        settings = self.settings
+        judge = self.judge(params)
+        return Hadas(
+            space=self.space,
+            device=self.device,
+            evaluate=lambda genomes: np.asarray(pack_bits(judge(genomes, self.splits.validation).correct)),
+            samples=self.splits.validation.count,
+            engines=Engines(
+                population=settings.population,
+                generations=settings.generations,
+                elites=self._elites,
+                strategy=settings.strategy,
+                merit=settings.merit,
+                gamma=settings.gamma,
+                inner=settings.inner,
+                limits=settings.limits,
+            ),
+            warm_start=self._warm_start,
+            proposer=self._proposer,
+        )
+
+    def judge(self, params: Parameters) -> Judge | KeptJudge:
+        """Returns what gives the outcomes of backbones int32[N, G] on a split, from the folder of outcomes if any."""
+        judge = self.training.judge(params)
+        return judge if self.settings.outcomes is None else KeptJudge(judge, Path(self.settings.outcomes))
+
+    @property
+    def _elites(self) -> int:
+        """With a surrogate all: it learns from merits, which cost far less than what the supernet answers."""
+        settings = self.settings
+        return settings.population if settings.surrogate else max(1, round(settings.elite_ratio * settings.population))
+
+    @property
+    def _proposer(self) -> SurrogateProposer | None:
+        settings = self.settings
+        if not settings.surrogate:
+            return None
+        return SurrogateProposer(
+            space=self.space,
+            device=self.device,
+            samples=self.splits.validation.count,
+            limits=settings.limits,
+            picks=settings.population,
+            population=max(256, 2 * settings.population),
+            gradient_seeds=settings.gradient_seeds,
+        )
+
+    def deploy(self, params: Parameters, archive: Archive, progress: Progress) -> Result:
+        """Sets thresholds on the calibration split, chooses designs, and measures them on the test split."""
+        settings, space = self.settings, self.space
+        genomes = pool_of(archive, space, self.device, limits=settings.limits)
+        judge = self.judge(params)
+
+        def evaluate(genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
+            return of_each(judge(genomes, data))
+
+        progress.stage("thresholds", 1)
+        deployment = Deployment(
+            space,
+            self.device,
+            genomes=genomes,
+            splits=self.splits,
+            policy=settings.policy,
+            evaluate=evaluate,
+            key=jax.random.fold_in(self._search_key, settings.generations),
+            limits=settings.limits,
+            per_exit_thresholds=settings.per_exit_thresholds,
+            accuracy_tolerance=settings.accuracy_tolerance,
+        )
+        choices = deployment.choices(settings.front_size)
+        progress.update(1, {"backbones": float(len(genomes)), "designs": float(len(choices.designs))})
+        progress.stage("test", 1)
+        designs, measured = deployment.measure(choices)
+        extremes = evaluate(np.stack([space.largest_genome, space.smallest_genome]), self.splits.test)
+        largest, smallest = (float(np.mean(found.correct[-1])) for found in extremes)
+        progress.update(1, {"largest_accuracy": largest, "smallest_accuracy": smallest})
+        return Result(
+            designs=designs,
+            levels=measured,
+            largest_test_accuracy=largest,
+            smallest_test_accuracy=smallest,
+            backbones=int(archive.size),
+            candidates=int(np.sum(archive.versions, dtype=np.int64)),
+            test_images=self.splits.test.count,
+            accuracy_tolerance=settings.accuracy_tolerance,
+            limits=settings.limits,
+            within_limits=choices.within,
+        )

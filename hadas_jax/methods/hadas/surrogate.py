@@ -1,0 +1,235 @@
+"""What to evaluate next, by a surrogate that learns from everything evaluated so far.
+
+The surrogate predicts from a backbone's genes which share of the validation samples every exit gets right, which share
+it or an earlier exit does, and the merit of the backbone. The second tell how many samples go on to each segment, and
+so what the dynamic versions of a backbone cost and how wrong they are at best. NSGA-II goes through thousands of
+backbones by these predictions; only what is then evaluated on the supernet enters archive and front.
+Shapes: A archive, E exits, T = 2 (E + 1) + 1 targets, P proposals, Q population, G genes, C choices of the longest
+gene.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hadas_jax.evaluation import Surrogate, SurrogateState, count_bits
+from hadas_jax.methods.hadas.archive import Archive
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, Limits, relative_excess, trunk
+from hadas_jax.search import (
+    NSGA2,
+    RelaxedParams,
+    crowding_distance,
+    first_occurrences,
+    logits_of,
+    non_dominated_ranks,
+    relaxed_search,
+    sample,
+    truncate,
+)
+from hadas_jax.spaces import MBConvSpace, available_exits, relaxed_cost, segments
+from hadas_jax.spaces.costs import block_costs, block_layers
+from hw_models import Cost, Device, cost, default_point, run_energy, run_latency
+
+_LEAST_MERIT = -1.0  # what breaks the limits by more is no worse
+_LEAST_SPAN = 1e-9  # of an objective that all backbones share
+# Gives P backbones int32[P, G], the most promising first.
+Proposer = Callable[[jax.Array, Archive], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class SurrogateProposer:
+    """Proposes backbones that a surrogate expects to have good dynamic versions.
+
+    Attributes:
+      space: of the backbones.
+      device: the cost model.
+      samples: validation samples.
+      limits: of the search.
+      picks: P, backbones per call.
+      optimism: predictions are raised by so many standard deviations, so that the unknown is tried.
+      population: of the NSGA-II over predictions, at least P.
+      generations: likewise.
+      gradient_seeds: descents along the gradient of predictions and costs; NSGA-II starts from the best that they
+        came by, as many as there are descents.
+    """
+
+    space: MBConvSpace
+    device: Device
+    samples: int
+    limits: Limits = NO_LIMITS
+    picks: int = 16
+    optimism: float = 1.0
+    population: int = 256
+    generations: int = 40
+    gradient_seeds: int = 0
+
+    def __call__(self, key: jax.Array, archive: Archive) -> np.ndarray:
+        """Returns backbones int32[P, G] in survival order, new ones first."""
+        fit_key, search_key = jax.random.split(key)
+        cardinalities = tuple(int(c) for c in self.space.codec.cardinalities)
+        surrogate = Surrogate(cardinalities=cardinalities)
+        size, genomes = int(archive.size), archive.genomes
+        shares, known = shares_right(self.space, genomes, archive.correct, samples=self.samples)
+        merit = np.maximum(archive.merit, _LEAST_MERIT)[:, None]
+        targets = np.concatenate([shares, merit], axis=1)  # merits that are missing are NaN, as fit wants it
+        mask = np.pad(np.asarray(known), ((0, 0), (0, 1)), constant_values=True)
+        mask &= np.arange(len(genomes))[:, None] < size
+        state = surrogate.fit(fit_key, genomes, jnp.asarray(targets), jnp.asarray(mask))
+        ideal_error = 1 - np.asarray(shares)[:size, -1:]
+        reached = np.concatenate([ideal_error, archive.static[:size, 1:]], axis=1)
+        ideal, span = reached.min(axis=0), np.ptp(reached, axis=0)
+        found = self._search(
+            search_key,
+            surrogate,
+            state,
+            genomes=genomes,
+            size=np.int32(size),
+            ideal=ideal,
+            span=span,
+            blocks=self._blocks,
+        )
+        return np.asarray(found)
+
+    @partial(jax.jit, static_argnames=("self", "surrogate"))
+    def _search(
+        self,
+        key: jax.Array,
+        surrogate: Surrogate,
+        state: SurrogateState,
+        *,
+        genomes: jax.Array,
+        size: jax.Array,
+        ideal: jax.Array,
+        span: jax.Array,
+        blocks: jax.Array,
+    ) -> jax.Array:
+        """NSGA-II over predictions, and the picks from its last population, int32[P, G]."""
+        strategy = NSGA2(population_size=self.population, cardinalities=surrogate.cardinalities)
+        params = strategy.default_params
+        limits = jnp.asarray(self.limits.objectives)
+
+        def judge(population: jax.Array) -> tuple[jax.Array, jax.Array]:
+            mean, std = surrogate.predict(state, jax.nn.one_hot(population, max(surrogate.cardinalities)))
+            hopeful = mean + self.optimism * std
+            dynamic = jax.vmap(self._dynamic)(population, hopeful[:, :-1])
+            error, latency, energy = dynamic.T
+            violation = jnp.maximum(relative_excess((error, latency, energy), limits), 0)
+            return jnp.concatenate([dynamic, -hopeful[:, -1:]], axis=1), violation
+
+        start_key, pick_key, init_key, loop_key, descent_key = jax.random.split(key, 5)
+        drawn = sample(start_key, jnp.asarray(surrogate.cardinalities, jnp.int32), size=self.population)
+        picked = genomes[jax.random.randint(pick_key, (self.population,), 0, size)]
+        half = jnp.arange(self.population) < self.population // 2
+        population = jnp.where(half[:, None], picked, drawn)
+        if self.gradient_seeds:
+            elites = picked[-self.gradient_seeds :]
+            found = self._descend(descent_key, surrogate, state, start=elites, ideal=ideal, span=span, blocks=blocks)
+            population = population.at[-self.gradient_seeds :].set(found)
+        fitness, violation = judge(population)
+        start = strategy.init(init_key, population, fitness, params, violation=violation)
+
+        def generation(state: Any, key: jax.Array) -> tuple[Any, None]:
+            ask_key, tell_key = jax.random.split(key)
+            population, state = strategy.ask(ask_key, state, params)
+            fitness, violation = judge(population)
+            return strategy.tell(tell_key, population, fitness, state, params, violation=violation)[0], None
+
+        end, _ = jax.lax.scan(generation, start, jax.random.split(loop_key, self.generations))
+        filled = jnp.arange(genomes.shape[0]) < size
+        known = jnp.any(jnp.all(end.population[:, None] == genomes[None], axis=2) & filled[None], axis=1)
+        return end.population[jnp.argsort(known, stable=True)[: self.picks]]
+
+    def _descend(
+        self,
+        key: jax.Array,
+        surrogate: Surrogate,
+        state: SurrogateState,
+        *,
+        start: jax.Array,
+        ideal: jax.Array,
+        span: jax.Array,
+        blocks: jax.Array,
+    ) -> jax.Array:
+        """Follows the gradient from backbones int32[W, G], each for other weights of error, latency and energy.
+
+        Returns the best that the descents came by: where they end, many meet.
+        """
+        clocks = (self.device.core_hz, self.device.memory_hz, self.device.host_hz)
+        point = jnp.stack([jnp.argmax(clock).astype(jnp.int32) for clock in clocks])
+
+        def objectives(probabilities: jax.Array) -> jax.Array:
+            cost = relaxed_cost(self.space, blocks, self.device, probabilities=probabilities, indices=point)
+            error = 1 - surrogate.predict(state, probabilities)[0][-2]
+            return jnp.stack([error, cost.latency_s, cost.energy_j])
+
+        weight_key, search_key = jax.random.split(key)
+        found = relaxed_search(
+            search_key,
+            objectives,
+            cardinalities=surrogate.cardinalities,
+            weights=jax.random.dirichlet(weight_key, jnp.ones(3), (self.gradient_seeds,)),
+            ideal=ideal,
+            span=jnp.maximum(span, _LEAST_SPAN),
+            params=RelaxedParams.default(),
+            start=logits_of(start, surrogate.cardinalities),
+        )
+        genomes = found.visited.reshape(-1, start.shape[1])
+        values = found.objectives.reshape(genomes.shape[0], -1)
+        ranks = non_dominated_ranks(values, valid=first_occurrences(genomes, surrogate.cardinalities))
+        return genomes[truncate(ranks, crowding_distance(values, ranks), size=self.gradient_seeds)]
+
+    @cached_property
+    def _blocks(self) -> jax.Array:
+        return block_costs(block_layers(self.space), self.device)
+
+    def _dynamic(self, genome: jax.Array, shares: jax.Array) -> jax.Array:
+        """Error, latency and energy of a backbone with all exits at the default clocks, heads for free, float32[3]."""
+        E = self.space.num_exits
+        right = jax.lax.cummax(jnp.clip(shares[E + 1 :], 0, 1))
+        costs = trunk_costs(self.space, genome, self.device)
+        going_on = jnp.concatenate([jnp.ones(1), 1 - right[:-1]])
+        return jnp.stack([1 - right[-1], going_on @ costs.latency_s, going_on @ costs.energy_j])
+
+
+@partial(jax.jit, static_argnames=("space", "samples"))
+def shares_right(
+    space: MBConvSpace, genomes: jax.Array, correct: jax.Array, *, samples: int
+) -> tuple[jax.Array, jax.Array]:
+    """What the surrogate learns of backbones.
+
+    Args:
+      space: static.
+      genomes: int32[A, G].
+      correct: uint32[A, E + 1, W], bit sets of the samples that every exit gets right.
+      samples: static.
+
+    Returns:
+      float32[A, T - 1], the share of samples that each exit gets right, then the share that it or an earlier one
+      does; and bool[A, T - 1], whether the backbone has the exit. The second kind is there for all exits: one that the
+      backbone lacks adds nothing to the one before.
+    """
+
+    def one(genome: jax.Array, words: jax.Array) -> tuple[jax.Array, jax.Array]:
+        available = jnp.append(available_exits(space, space.decode(genome)), True)
+        union = jax.lax.associative_scan(jnp.bitwise_or, jnp.where(available[:, None], words, 0), axis=0)
+        counts = jnp.concatenate([count_bits(words), count_bits(union)])
+        return counts.astype(jnp.float32) / samples, jnp.concatenate([available, jnp.ones_like(available)])
+
+    return jax.vmap(one)(genomes, correct)
+
+
+def trunk_costs(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
+    """Returns the cost of each segment of the trunk of a backbone int32[G] at the default clocks, float32[E + 1]."""
+    point = default_point(device)
+    layers = cost(trunk(space, genome), device, point)
+    owner, count = jnp.asarray(segments(space)), 2 * space.num_exits + 1
+    by_segment = jax.tree.map(lambda column: jax.ops.segment_sum(column, owner, count)[: space.num_exits + 1], layers)
+    return Cost(
+        latency_s=by_segment.latency_s.at[0].add(run_latency(device, point)),
+        energy_j=by_segment.energy_j.at[0].add(run_energy(device, point)),
+    )

@@ -1,0 +1,245 @@
+"""Progress of a run: a live display on a terminal, plain lines elsewhere.
+
+Files that a command writes, and what it prints.
+
+A word about work that takes a while and has no steps to count.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+
+
+def new_file(path: Path | str, suffix: str, *, overwrite: bool = False) -> Path:
+    """Checks that a file may be written.
+
+    Raises:
+        ValueError: Its ending is another, it exists, or its folder does not.
+    """
+    target = Path(path)
+    if target.suffix != suffix:
+        raise ValueError(f"{path}: expected a file that ends in {suffix}, got {target.suffix or 'no ending'!r}")
+    if target.exists() and not overwrite:
+        raise ValueError(f"{path}: expected a new file, got one that exists; --overwrite replaces it")
+    if not target.parent.is_dir():
+        raise ValueError(f"{path}: expected a folder that exists, got {target.parent}")
+    return target
+
+
+def new_console(*, quiet: bool = False) -> Console:
+    """Returns a console on standard output that prints text as it is: `[x]` and `:x:` in a path are no markup."""
+    return Console(file=sys.stdout, markup=False, emoji=False, quiet=quiet)
+
+
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is."""
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+_UNITS = {
+    "supernet": "steps",
+    "exits": "steps",
+    "search": "generations",
+    "predictor": "epochs",
+    "architecture": "steps",
+    "retrain": "steps",
+    "fine-tune": "steps",
+    "thresholds": "",
+    "test": "",
+}
+_SHOWN = {
+    "loss": "loss {:.3f}",
+    "accuracy": "accuracy {:.1%}",
+    "exit_accuracy": "exits {:.1%}",
+    "train_accuracy": "training accuracy {:.1%}",
+    "images_per_s": "derived {:,.0f} images/s",
+    "validation_accuracy": "validation {:.1%}",
+    "test_accuracy": "test {:.1%}",
+    "smallest_accuracy": "smallest {:.1%}",
+    "largest_accuracy": "largest {:.1%}",
+    "evaluated": "{:.0f} backbones",
+    "front_cells": "front {:.0f}",
+    "hypervolume": "hypervolume {:.4f}",
+    "lowest_error": "lowest error {:.2%}",
+    "backbones": "{:.0f} backbones",
+    "designs": "{:.0f} designs",
+}
+
+
+class _Stopwatch:
+    """Turns counts into rates and times; the first update of a stage carries its compilation and is left out."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._marks: list[tuple[float, int, float]] = []
+
+    def mark(self, done: int, candidates: float) -> None:
+        self._marks.append((time.monotonic(), done, candidates))
+
+    def candidates_per_second(self) -> float | None:
+        if len(self._marks) < 3:
+            return None
+        (start, _, before), (end, _, after) = self._marks[-2], self._marks[-1]
+        return (after - before) / max(end - start, 1e-9) if after > before else None
+
+    def seconds_left(self, total: int) -> float | None:
+        if len(self._marks) < 3:
+            return None
+        (start, before, _), (end, done, _) = self._marks[1], self._marks[-1]
+        return (total - done) * (end - start) / (done - before) if done > before else None
+
+
+def describe(metrics: dict[str, float]) -> str:
+    """Returns the metrics of an update in words."""
+    words = [text.format(metrics[name]) for name, text in _SHOWN.items() if name in metrics]
+    if rollbacks := metrics.get("rollbacks"):  # after divergence
+        words.append(f"rollbacks {rollbacks:.0f}")
+    return ", ".join(words)
+
+
+class LineProgress:
+    """One line for every update, for logs; follows `hadas_jax.methods.Progress`.
+
+    Args:
+      console: to print on.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._watch = console, _Stopwatch()
+        self._name, self._total = "", 0
+
+    def stage(self, name: str, total: int) -> None:
+        """Announces a stage."""
+        self._name, self._total = name, total
+        self._watch.restart()
+        unit = _UNITS.get(name, "")
+        self._print(f"{name}: starts" + (f", {total} {unit}, the first with compilation" if unit else ""))
+
+    def update(self, done: int, metrics: dict[str, float]) -> None:
+        """Prints how far the stage is."""
+        self._watch.mark(done, metrics.get("candidates", 0.0))
+        if not metrics:
+            if done:
+                self._print(f"{self._name}: {done} of {self._total} {_UNITS[self._name]} done before")
+            return
+        parts = [describe(metrics)]
+        rate, left = self._watch.candidates_per_second(), self._watch.seconds_left(self._total)
+        parts += [f"{rate:,.0f} candidates/s"] if rate is not None else []
+        parts += [f"{left:.0f} s left"] if left is not None and done < self._total else []
+        count = f" {done}/{self._total} {_UNITS[self._name]}" if self._total > 1 else ""
+        self._print(f"{self._name}:{count} {', '.join(parts)}")
+
+    def _print(self, line: str) -> None:
+        say(self._console, line)
+
+
+class LiveProgress:
+    """A bar for every stage; follows `hadas_jax.methods.Progress`. Use as a context manager.
+
+    Args:
+      console: a terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._watch = _Stopwatch()
+        self._bars = Progress(
+            TextColumn("[bold]{task.description:<11}"),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", table_column=Column(overflow="fold")),
+            console=console,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "LiveProgress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        """Adds a bar."""
+        self._watch.restart()
+        self._task = self._bars.add_task(name, total=total, note="compiles")
+
+    def update(self, done: int, metrics: dict[str, float]) -> None:
+        """Moves the bar."""
+        if self._task is None:
+            raise ValueError("progress: expected a stage before its first update")
+        self._watch.mark(done, metrics.get("candidates", 0.0))
+        rate = self._watch.candidates_per_second()
+        note = describe(metrics) + (f", {rate:,.0f} candidates/s" if rate is not None else "")
+        self._bars.update(self._task, completed=done)
+        if metrics:
+            self._bars.update(self._task, note=note)
+
+
+class StepProgress:
+    """Progress of one stage that says what it did last: a bar on a terminal, now and then a line elsewhere."""
+
+    _LINES = 10
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("")
+        self._said = 0
+
+    def __enter__(self) -> "StepProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, done: int, total: int, text: str) -> None:
+        """Shows how far the stage is and what it did last."""
+        self._bar.update(self._task, completed=done, total=total, description=text)
+        share = done * self._LINES // total
+        if not self._console.is_terminal and share > self._said:
+            self._said = share
+            say(self._console, f"{done} of {total}, {text}")
+
+
+@contextmanager
+def waiting(console: Console, text: str) -> Iterator[None]:
+    """Says what is going on: beside a spinner on a terminal, in a line elsewhere.
+
+    Args:
+      console: to say it on.
+      text: what is going on, without a full stop.
+    """
+    if console.is_terminal:
+        with console.status(escape(text)):
+            yield
+    else:
+        say(console, text)
+        yield

@@ -1,0 +1,180 @@
+"""Pictures of genotypes: both cells as graphs.
+
+Where the nodes and edges of a cell stand in a picture, whatever draws it.
+
+Points are (x, y), x to the right from -0.7 to 9.5, y up from -2.5 to 2.5. An edge is a quadratic Bezier curve.
+
+Tables and pictures of predictors: how near they come on networks left out of the fit.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+from rich.table import Table
+
+from hadas_jax.report.pictures import save_picture
+from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph
+from hw_models.predictors import FittedPredictor
+
+Point = tuple[float, float]
+LEFT, RIGHT, TOP = -0.7, 9.5, 2.5
+# The two inputs, the four nodes and the output.
+_PLACES = np.array([(0, 1.9), (0, -1.9), (1.5, 0.1), (3.6, 1.4), (5.2, -1.5), (7.0, 1.0), (8.8, -0.2)])
+_BEND = 0.18
+# Where on an edge its label may stand, the best place first: nearer to its end, where edges part.
+_ALONG = (0.62, 0.5, 0.74, 0.4)
+_LABEL, _NODE = np.array([1.7, 0.34]), np.array([1.1, 0.45])  # room of a label beside another one, and beside a node
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """An edge of a cell.
+
+    Attributes:
+      start: of the curve.
+      control: of the curve.
+      end: of the curve.
+      label: where its operation is written.
+      bend: distance of `control` from the middle, in lengths of the edge, to the right of its way.
+      operation: empty where nodes are concatenated.
+    """
+
+    start: Point
+    control: Point
+    end: Point
+    label: Point
+    bend: float
+    operation: str
+
+    @property
+    def kind(self) -> str:
+        """Of the operation: max, avg, skip, sep, dil; empty where there is none."""
+        return self.operation.partition("_")[0]
+
+
+def node_places(graph: CellGraph) -> dict[str, Point]:
+    """Returns where each node stands, by its name."""
+    return {name: _point(place) for name, place in zip(graph.nodes, _PLACES, strict=True)}
+
+
+def arrows(graph: CellGraph) -> list[Arrow]:
+    """Returns the edges of a cell; they bend to both sides in turn."""
+    found: list[Arrow] = []
+    for k, (first, last, operation) in enumerate(graph.edges):
+        start, end, bend = _PLACES[first], _PLACES[last], _BEND if k % 2 else -_BEND
+        side = bend * np.array([end[1] - start[1], start[0] - end[0]])
+        places = [start + t * (end - start) + 2 * t * (1 - t) * side for t in _ALONG]
+        label = max(places, key=lambda place: _room(place, [arrow.label for arrow in found if arrow.operation]))
+        curve = (_point(start), _point((start + end) / 2 + side), _point(end))
+        found.append(Arrow(*curve, _point(label), bend, operation))
+    return found
+
+
+def _point(values: np.ndarray) -> Point:
+    return float(values[0]), float(values[1])
+
+
+def _room(place: np.ndarray, labels: list[Point]) -> float:
+    """How free a place is of labels and nodes; 1: entirely."""
+    near = [np.max(np.abs(place - label) / _LABEL) for label in labels]
+    near += [np.max(np.abs(place - node) / _NODE) for node in _PLACES]
+    return min(1.0, *near)
+
+
+_COLOURS = {"max": "#8c6bb1", "avg": "#9ebcda", "skip": "#969696", "sep": "#d95f0e", "dil": "#31a354"}
+
+
+def plot_genotype(genotype: Genotype, path: Path) -> None:
+    """Draws the normal and the reduce cell as a PNG.
+
+    Args:
+        genotype: To draw.
+        path: Of the picture.
+
+    Raises:
+        ValueError: The picture cannot be written.
+    """
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    for axis, cell in zip(figure.subplots(2, 1), ("normal", "reduce"), strict=True):
+        draw_cell(axis, cell_graph(genotype, cell))
+        axis.set_title(f"{cell} cell", loc="left", fontsize=11)
+    save_picture(figure, path)
+
+
+def draw_cell(axis: Axes, graph: CellGraph) -> None:
+    """Draws one cell.
+
+    Args:
+        axis: To draw on.
+        graph: The cell.
+    """
+    label = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+    for edge in arrows(graph):
+        colour = _COLOURS.get(edge.kind, "#cccccc")
+        arrow = {
+            "arrowstyle": "-|>",
+            "color": colour,
+            "connectionstyle": f"arc3,rad={edge.bend}",
+            "shrinkA": 15,
+            "shrinkB": 15,
+        }
+        axis.annotate("", edge.end, edge.start, arrowprops=arrow)
+        if edge.operation:
+            x, y = edge.label
+            axis.text(x, y, edge.operation, fontsize=7.5, ha="center", va="center", color=colour, bbox=label)
+    for name, (x, y) in node_places(graph).items():
+        box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "black"}
+        axis.text(x, y, f"${name}$", ha="center", va="center", fontsize=10, bbox=box, zorder=5)
+    axis.set_xlim(LEFT, RIGHT)
+    axis.set_ylim(-TOP, TOP)
+    # Edges bend by screen distances, labels by those of the data.
+    axis.set_aspect("equal")
+    axis.axis("off")
+
+
+def held_out_table(fitted: FittedPredictor) -> Table:
+    """Returns the errors on networks left out."""
+    errors, notes = fitted.held_out, fitted.predictor.notes
+    table = Table(title=f"{fitted.predictor.kind}, {notes.paradigm}: {len(errors.actual):,} networks left out")
+    for heading in ("mean error", "median", "95 of 100 below", "Kendall tau"):
+        table.add_column(heading, justify="right")
+    shares = (errors.mean, errors.median, errors.percentile_95)
+    table.add_row(*(f"{share:.3%}" for share in shares), f"{errors.kendall_tau:.4f}")
+    return table
+
+
+def plot_held_out(fitted: FittedPredictor, path: Path) -> None:
+    """Draws predicted against true throughput of networks left out as a PNG.
+
+    Args:
+        fitted: The predictor and its errors.
+        path: Of the picture.
+
+    Raises:
+        ValueError: The picture cannot be written.
+    """
+    errors, notes = fitted.held_out, fitted.predictor.notes
+    figure = Figure(figsize=(6.2, 5.4), layout="constrained")
+    axis = figure.subplots()
+    both = np.concatenate([errors.actual, errors.predicted])
+    ends = (both.min() * 0.97, both.max() * 1.03)
+    bins = np.geomspace(*ends, 121)
+    counts, _, _ = np.histogram2d(errors.actual, errors.predicted, bins=bins)
+    image = axis.pcolormesh(bins, bins, np.ma.masked_equal(counts.T, 0), norm="log", cmap="viridis")
+    axis.plot(ends, ends, color="black", linewidth=0.8)
+    axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_formatter("{x:g}")
+        scale.set_minor_locator(LogLocator(subs=(1.5, 2, 3, 5, 7)))
+        scale.set_minor_formatter("{x:g}")
+    axis.tick_params(which="both", labelsize=7)
+    axis.set_xlabel("true images/s")
+    axis.set_ylabel("predicted images/s")
+    title = f"{fitted.predictor.kind}, {notes.paradigm} on {notes.fpga}: {errors.mean:.2%} mean error"
+    axis.set_title(title, fontsize=10)
+    figure.colorbar(image, ax=axis, label="networks", shrink=0.8)
+    save_picture(figure, path)

@@ -1,0 +1,402 @@
+"""The work directory of a run: its settings, metrics and checkpoints, and nothing else is ever touched.
+
+Scalars of a run for TensorBoard, one event file for each stage; needs the extra `tensorboard`.
+"""
+
+import contextlib
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from hw_models.files import unwritable
+import importlib.metadata
+import json
+import os
+import platform
+import re
+from hadas_jax.runs.lock import HOLDER
+from hadas_jax.runs.lock import LOCK
+from hadas_jax.runs.lock import InUseError
+from hadas_jax.runs.lock import locked
+from hadas_jax.backend import is_first
+from hw_models.files import remove
+from hw_models.files import write_whole
+
+FOLDER = "tensorboard"
+
+
+class Scalars:
+    """Writes what a run measures into DIRECTORY/tensorboard/STAGE.
+
+    Args:
+      directory: the work directory.
+
+    Raises:
+      ValueError: the extra is not installed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            from tensorboardX import event_file_writer, summary
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+        except ImportError:
+            raise ValueError(
+                "--tensorboard: expected the extra tensorboard, got none; pip install 'hadas-jax[tensorboard]'"
+            ) from None
+        self._open, self._scalar = event_file_writer.EventsWriter, summary.scalar
+        self._event, self._start = Event, SessionLog(status=SessionLog.START)
+        self._place = directory / FOLDER
+        self._stages: dict[str, Any] = {}
+        weakref.finalize(self, _close, self._stages)
+
+    def restart(self, stage: str, done: int, kept: list[dict[str, Any]]) -> None:
+        """Goes on with a stage after step `done`.
+
+        What TensorBoard has of later steps is dropped there; a run that did not write for it before begins with the
+        lines kept in metrics.jsonl.
+
+        Args:
+          stage: that starts or resumes.
+          done: steps that are not repeated.
+          kept: metrics of the stage up to there.
+        """
+        place = self._place / stage
+        is_new = not place.is_dir()
+        with _named(place):
+            place.mkdir(parents=True, exist_ok=True)
+            if stage in self._stages:
+                self._stages.pop(stage).close()
+            # Names have whole seconds only.
+            count = len(list(place.iterdir()))
+            self._stages[stage] = self._open(str(place / "events"), f".{count}")
+        self._write(stage, step=done + 1, session_log=self._start)
+        for entry in kept if is_new else ():
+            self.add(stage, entry["step"], {name: entry[name] for name in entry if name not in ("stage", "step")})
+
+    def add(self, stage: str, step: int, metrics: dict[str, float]) -> None:
+        """Writes one step, so that it can be seen at once."""
+        if stage not in self._stages:
+            self.restart(stage, step - 1, [])
+        for name, value in metrics.items():
+            self._write(stage, step=step, summary=self._scalar(name, value))
+
+    def _write(self, stage: str, **content: Any) -> None:
+        with _named(self._place / stage):
+            self._stages[stage].write_event(self._event(wall_time=time.time(), **content))
+            self._stages[stage].flush()
+
+
+@contextlib.contextmanager
+def _named(place: Path) -> Iterator[None]:
+    """Gives an error of the disk the name of what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(place, error) from error
+
+
+def _close(stages: dict[str, Any]) -> None:
+    for stage in stages.values():
+        with contextlib.suppress(OSError):  # whatever was not written yet does not fit
+            stage.close()
+CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
+REPORT = "report.html"
+DERIVED, RESULT = "derived", "result.json"
+SUPERNET, ARCHITECTURE = "supernet", "architecture.json"
+_OWN = (  # besides CONFIG, which is replaced last: until then the directory is known as a run's
+    METRICS,
+    CHECKPOINTS,
+    "front.csv",
+    "front.json",
+    "front.png",
+    "levels.csv",
+    SUPERNET,
+    "exits.csv",
+    "exits.png",
+    DERIVED,
+    RESULT,
+    "genotype.json",
+    "genotype.png",
+    "predictor.npz",
+    ARCHITECTURE,
+    REPORT,
+    FOLDER,
+)
+_HIDDEN = (LOCK, HOLDER)
+_PACKAGES = (
+    "hadas-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "grain",
+    "optax",
+    "evosax",
+    "numpy",
+    "orbax-checkpoint",
+    "scikit-learn",
+    "tensorflow-datasets",
+)
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a result depends on."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "machine": platform.machine(), **found}
+
+
+class WorkDir:
+    """A directory that holds one run. Of several processes only the first writes to it.
+
+    Args:
+      path: of the directory.
+      kind: of the run, `search` or `train`.
+      tensorboard: write metrics for TensorBoard too, see `hadas_jax.runs.workdir`.
+
+    Raises:
+      ValueError: `tensorboard` without the extra.
+    """
+
+    def __init__(self, path: Path, *, kind: str = "search", tensorboard: bool = False) -> None:
+        self.path, self._kind, self._form = path, kind, _form(kind)
+        self._scalars = Scalars(path) if tensorboard else None
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / CONFIG).is_file()
+
+    @contextlib.contextmanager
+    def run(
+        self,
+        settings: dict[str, Any],
+        *,
+        resume: bool,
+        overwrite: bool,
+        data: dict[str, Any] | None = None,
+        reads: str | None = None,
+    ) -> Iterator[None]:
+        """Holds the directory for a run, which is begun anew or resumed; touches nothing that another process holds.
+
+        Args:
+          settings: of the run.
+          resume: the run is there and goes on.
+          overwrite: replace the run that is there.
+          data: record of the run's data set and its division.
+          reads: directory of a supernet that the run starts from.
+
+        Raises:
+          InUseError: another process holds the directory.
+          ValueError: as `start`, of a run that is not resumed.
+        """
+        if is_first() and not resume:
+            self._require_fit(reads)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unwritable(self.path, error) from error
+        with locked(self.path):
+            if not resume:
+                self.start(settings, overwrite=overwrite, data=data, reads=reads)
+            yield
+
+    def start(
+        self,
+        settings: dict[str, Any],
+        *,
+        overwrite: bool,
+        data: dict[str, Any] | None = None,
+        reads: str | None = None,
+    ) -> None:
+        """Begins a new run; `run` holds the directory, too.
+
+        Args:
+          settings: of the run.
+          overwrite: replace the run that is there.
+          data: record of the run's data set and its division.
+          reads: directory of a supernet that the run starts from.
+
+        Raises:
+          ValueError: the directory holds a run and `overwrite` is not set, holds something else, or holds what the
+            run starts from.
+        """
+        if not is_first():
+            return
+        self._require_fit(reads)
+        if self.holds_run and not overwrite:
+            raise ValueError(f"work directory {self.path} holds a run: --resume continues it, --overwrite replaces it")
+        try:
+            for name in _OWN if self.holds_run else ():
+                remove(self.path / name)
+            for entry in self.path.glob("*.partial") if self.path.is_dir() else ():
+                if _is_partial(entry.name):
+                    entry.unlink()
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(error.filename or self.path, error) from error
+        write_text(
+            self.path / CONFIG,
+            json.dumps({"form": self._form, "settings": settings, "data": data, "versions": versions()}, indent=2)
+            + "\n",
+        )
+
+    def _require_fit(self, reads: str | None) -> None:
+        """Raises where the directory holds something else than a run, or what the run starts from."""
+        if reads is not None and Path(reads).resolve().is_relative_to(self.path.resolve()):
+            raise ValueError(
+                f"--checkpoint {reads}: expected one outside the work directory {self.path}, which a new run replaces"
+            )
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"work directory {self.path}: expected a directory, got a file")
+        held = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        foreign = [name for name in held if name not in _HIDDEN and not _is_partial(name)]
+        if foreign and not self.holds_run:
+            raise ValueError(
+                f"work directory {self.path}: expected none, an empty one or a run's, got one with {foreign[0]}"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the settings of the run that is here.
+
+        Raises:
+          ValueError: there is no run, or its config.json is no such file.
+        """
+        return self._config()["settings"]
+
+    def data(self) -> dict[str, Any] | None:
+        """Returns the record of the data set of the run that is here; None: of an earlier version.
+
+        Raises:
+          ValueError: as `settings`.
+        """
+        return self._config().get("data")
+
+    def _config(self) -> dict[str, Any]:
+        path = self.path / CONFIG
+        if not self.holds_run:
+            raise ValueError(f"work directory {self.path}: expected a run to resume, got none (no {CONFIG})")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: expected the settings of a run, cannot read them") from error
+        settings_within(content, kind=self._kind, source=str(path))
+        return content
+
+    def drop_metrics(self, stage: str, done: int) -> None:
+        """Forgets a stage's metrics past step `done`, which are about to be repeated."""
+        path = self.path / METRICS
+        if not is_first():
+            return
+        kept, own = [], []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # the last line of a killed run
+                continue
+            if entry["stage"] != stage or entry["step"] <= done:
+                kept.append(line + "\n")
+                own += [entry] if entry["stage"] == stage else []
+        if path.is_file():
+            write_text(path, "".join(kept))
+        if self._scalars is not None:
+            self._scalars.restart(stage, done, own)
+
+    def add_metrics(self, stage: str, step: int, metrics: dict[str, float]) -> None:
+        """Appends one line of metrics."""
+        if not is_first():
+            return
+        append_line(self.path / METRICS, json.dumps({"stage": stage, "step": step, **metrics}))
+        if self._scalars is not None:
+            self._scalars.add(stage, step, metrics)
+
+
+def settings_within(content: object, *, kind: str, source: str) -> dict[str, Any]:
+    """Returns the settings in the content of a config.json.
+
+    Args:
+      content: of the file.
+      kind: of the run.
+      source: the file's name in messages.
+
+    Raises:
+      ValueError: it is none, or that of another kind of run.
+    """
+    if not isinstance(content, dict) or not {"form", "settings"} <= set(content):
+        raise ValueError(f"{source}: expected the settings of a run, cannot read them")
+    form = content["form"]
+    if form != _form(kind):
+        other = f", a run of hadas {form[10:-2]}" if str(form).startswith("hadas_jax.") else ""
+        raise ValueError(f"{source}: expected form {_form(kind)}, got {form!r}{other}")
+    return content["settings"]
+
+
+def _form(kind: str) -> str:
+    return f"hadas_jax.{kind}/1"
+
+
+def _is_partial(name: str) -> bool:
+    """Whether a file is what a killed run had not written to the end."""
+    return any(re.fullmatch(rf"{re.escape(whole)}\.\d+\.partial", name) for whole in (CONFIG, HOLDER, *_OWN))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in UTF-8, whole or not at all; does nothing in all processes of a run but the first.
+
+    Raises:
+      ValueError: the file cannot be written.
+    """
+    if is_first():
+        write_whole(path, text.encode("utf-8"))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends a line to a file, whole or not at all.
+
+    Raises:
+      ValueError: the file cannot be written.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write(line.encode("utf-8") + b"\n")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.truncate(path, size)
+        raise unwritable(path, error) from error
+
+
+@contextlib.contextmanager
+def writing(target: Path | str) -> Iterator[None]:
+    """Holds the work directory that a file or folder lies in, if it lies in one, while something is written there.
+
+    Raises:
+      InUseError: a run or another command holds it.
+    """
+    around = _around(Path(target))
+    with contextlib.nullcontext() if around is None else locked(around):
+        yield
+
+
+@contextlib.contextmanager
+def reading(target: Path | str) -> Iterator[None]:
+    """As `writing`, for what reads a run and writes one file whole: goes on where a run holds the directory."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(InUseError):
+            stack.enter_context(writing(target))
+        yield
+
+
+def _around(path: Path) -> Path | None:
+    """The work directory that a path lies in, or is."""
+    try:
+        path = path.resolve()
+    except UnicodeError:  # a name that the locale cannot spell: whoever reads it will say so
+        return None
+    for place in (path, *path.parents):
+        try:
+            form = json.loads((place / CONFIG).read_text(encoding="utf-8"))["form"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if str(form).startswith("hadas_jax."):
+            return place
+    return None

@@ -1,0 +1,84 @@
+"""All search strategies by name.
+
+evosax is imported only when one of its algorithms, or the list of names, is asked for.
+
+Random search: uniform genomes, of which the best are kept. What every other strategy must beat.
+
+Shapes: P population, G genes.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from hadas_jax.search.evosax import Scalarised, algorithm_names
+from hadas_jax.search.nsga2 import NSGA2, sample
+from hadas_jax.search.nsga3 import NSGA3
+from hadas_jax.search.strategy import Elitist, State
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomSearch(Elitist):
+    """The strategy; see `Elitist` for init, tell and prefer. Merits have no effect."""
+
+    @property
+    def default_params(self) -> tuple[()]:
+        """Nothing to sweep."""
+        return ()
+
+    @partial(jax.jit, static_argnames=("self",))
+    def ask(self, key: jax.Array, state: State, params: tuple[()]) -> tuple[jax.Array, State]:
+        """Draws genomes with every gene uniform over its values.
+
+        Args:
+            key: typed PRNG key.
+            state: the current state.
+            params: ().
+
+        Returns:
+            int32[P, G] to evaluate, and the state as it was.
+        """
+        del params
+        return sample(key, jnp.asarray(self.cardinalities, jnp.int32), size=self.population_size), state
+
+
+_OWN: dict[str, Callable[[int, tuple[int, ...]], Elitist]] = {
+    "NSGA2": NSGA2,
+    "NSGA3": NSGA3,
+    "RandomSearch": RandomSearch,
+}
+
+
+def strategy_names() -> tuple[str, ...]:
+    """The strategies of this package, then those of evosax by their class names."""
+    return (*_OWN, *algorithm_names())
+
+
+def is_strategy(name: str) -> bool:
+    """Whether a strategy has this name; asks evosax only if it must."""
+    return name in _OWN or name in algorithm_names()
+
+
+def load_strategy(name: str, *, population_size: int, cardinalities: Sequence[int]) -> Elitist:
+    """Builds a strategy at its usual settings.
+
+    Args:
+        name: one of `strategy_names()`; evosax's algorithms are wrapped in `Scalarised`.
+        population_size: P.
+        cardinalities: number of values of each of the G genes.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        ValueError: for an unknown name, or sizes that the strategy cannot work with.
+    """
+    sizes = tuple(cardinalities)
+    if name in _OWN:
+        return _OWN[name](population_size, sizes)
+    if name not in strategy_names():
+        raise ValueError(f"name: expected one of {', '.join(strategy_names())}, got {name}")
+    return Scalarised(population_size, sizes, algorithm=name)

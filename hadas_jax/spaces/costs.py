@@ -1,0 +1,330 @@
+"""Cost of backbones by table: each part of a network is costed once for all choices that bear on it.
+
+The cost of a stem, of a stage's first block, of its further blocks and of the classifier depends on a handful of
+genes. All their combinations are a thousand rows, exact at every setting of the clocks; a backbone is then a sum
+over 2 S + 2 rows at most, whatever its depth.
+Shapes: G genes, S stages, R rows of the table, P backbones; Nc, Nm settings of the core and memory clock.
+
+Expected cost of relaxed backbones: what a distribution over genomes costs on average, as smooth arithmetic.
+
+Genes are independent, each with a probability for each of its choices. The cost of a backbone is a sum over parts
+(see `hadas_jax.spaces.costs`) of a row of a table, picked by a few genes, times how often the part runs, picked
+by the gene of the depth, which is none of those. So the expectation is exact: every part's table contracted with the
+probabilities of its genes, times the expected number of runs. At one-hot probabilities it is the backbone's cost.
+Differentiable search by expected latency: Cai et al., "ProxylessNAS", 2019, https://arxiv.org/abs/1812.00332.
+Shapes: G genes, C choices of the longest gene; R rows of the table; Nc, Nm, Nh settings of the core, memory and host
+clock.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hadas_jax.spaces.mbconv import MBConvSpace
+from hadas_jax.spaces.workload import places, workload
+from hw_models import (
+    Cost,
+    Device,
+    LayerTable,
+    OperatingPoint,
+    clock_grid,
+    idle_power,
+    operating_point,
+    run_energy,
+    run_latency,
+    sum_layers,
+)
+from hw_models.clock_grid import load_and_traffic_energy
+
+_AT_A_TIME = 16384
+
+
+class _Part(NamedTuple):
+    """A stem, a first block, further blocks or a classifier.
+
+    Attributes:
+      layers: int[.], its rows in the layer table.
+      genes: Positions in the genome of the choices that bear on its cost.
+      offset: Of its rows in the table.
+      depths: How often it runs, by the choice of `depth_gene`.
+      depth_gene: Gene of the stage's depth; None: `depths` has one entry.
+    """
+
+    layers: np.ndarray
+    genes: tuple[int, ...]
+    offset: int
+    depths: tuple[int, ...]
+    depth_gene: int | None
+
+
+@functools.lru_cache
+def block_layers(space: MBConvSpace) -> LayerTable:
+    """Returns the layers of each row of the table, numpy columns [R, most layers of a part].
+
+    Call it outside `jit`: the table does not depend on traced values.
+    """
+    parts, sizes = _parts(space), space.codec.cardinalities
+    genomes, owned = [], []
+    for part in parts:
+        choices = np.indices([sizes[gene] for gene in part.genes]).reshape(len(part.genes), -1).T
+        rows = np.repeat(space.largest_genome[None], len(choices), axis=0)
+        rows[:, list(part.genes)] = choices
+        genomes.append(rows)
+        owned += [part.layers] * len(choices)
+    every = jnp.asarray(np.concatenate(genomes))
+    layers = jax.jit(jax.vmap(lambda genome: workload(space, space.decode(genome))))(every)
+    longest = max(len(part.layers) for part in parts)
+    picked = np.stack([np.pad(rows, (0, longest - len(rows))) for rows in owned])
+    columns = jax.tree.map(lambda column: np.take_along_axis(np.asarray(column), picked, axis=1), layers)
+    is_own = np.arange(longest) < np.array([len(rows) for rows in owned])[:, None]
+    return dataclasses.replace(columns, active=columns.active * is_own)
+
+
+def block_costs(layers: LayerTable, device: Device) -> jax.Array:
+    """Costs every row of the table at every core and memory setting; without exit heads.
+
+    Args:
+      layers: of `block_layers`.
+      device: the cost model; the result holds for its clock settings and default number format.
+
+    Returns:
+      float32[Nc, Nm, R, 3]: seconds that kernels run, host cycles to launch them, and joules of core load and
+      traffic. Rows of one setting lie side by side, as a backbone reads them.
+    """
+    grid = jax.vmap(lambda part: sum_layers(clock_grid(part, device)))(layers)
+    load_and_traffic = jax.vmap(lambda part: load_and_traffic_energy(part, device))(grid)
+    launches = jnp.broadcast_to(grid.launch_cycles[:, None, None], grid.roofline_s.shape)
+    return jnp.moveaxis(jnp.stack([grid.roofline_s, launches, load_and_traffic], axis=-1), 0, 2)
+
+
+def backbone_cost(
+    space: MBConvSpace, blocks: jax.Array, device: Device, *, genome: jax.Array, indices: jax.Array
+) -> Cost:
+    """Cost of one run of a backbone without exits at one operating point; see `population_cost` for many.
+
+    Args:
+      space: static.
+      blocks: of `block_costs` for the same space and device.
+      device: the cost model.
+      genome: int32[G].
+      indices: int32[3], clock settings as for `hw_models.operating_point`.
+
+    Returns:
+      Costs float32[].
+    """
+    cores, memories, rows, _ = blocks.shape
+    core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
+    sums = jnp.zeros(3)
+    # One flat table and one row after the other: gathers of whole parts are several times slower on the CPU.
+    flat, first = blocks.reshape(-1, 3), (core * memories + memory) * rows
+    for part in _parts(space):
+        sums = sums + _times(part, genome) * flat[first + _row(space, part, genome)]
+    point = operating_point(device, indices)
+    latency_s = sums[0] + sums[1] / point.host_hz
+    return Cost(
+        latency_s=latency_s + run_latency(device, point),
+        energy_j=idle_power(device, point) * latency_s + sums[2] + run_energy(device, point),
+    )
+
+
+def population_cost(
+    space: MBConvSpace, blocks: jax.Array, device: Device, *, genomes: jax.Array, indices: jax.Array
+) -> Cost:
+    """Cost of many backbones, each at an operating point of its own.
+
+    Args:
+      space: static.
+      blocks: as `backbone_cost`.
+      device: the cost model.
+      genomes: int32[P, G].
+      indices: int32[P, 3].
+
+    Returns:
+      Costs float32[P].
+    """
+    # A bounded number at a time keeps what is looked up in the cache.
+    return jax.lax.map(
+        lambda pair: backbone_cost(space, blocks, device, genome=pair[0], indices=pair[1]),
+        (genomes, indices),
+        batch_size=_AT_A_TIME,
+    )
+
+
+def _row(space: MBConvSpace, part: _Part, genome: jax.Array) -> jax.Array:
+    row = jnp.int32(0)
+    for gene in part.genes:
+        size = int(space.codec.cardinalities[gene])
+        row = row * size + jnp.clip(genome[gene], 0, size - 1)
+    return part.offset + row
+
+
+def _times(part: _Part, genome: jax.Array) -> jax.Array:
+    depths = jnp.asarray(part.depths, jnp.float32)
+    return depths[0] if part.depth_gene is None else depths[genome[part.depth_gene]]
+
+
+@functools.lru_cache
+def _parts(space: MBConvSpace) -> tuple[_Part, ...]:
+    where, names, stages = places(space), space.codec.names, space.stages
+    labels = ["stem", *(f"mb{s}" for s in range(1, len(stages) + 1)), "last"]
+    parts: list[_Part] = []
+
+    def add(part: int, block: int, choices: list[str], depths: tuple[int, ...] = (1,), depth: str = "") -> None:
+        genes = tuple(names.index(name) for name in choices if name in names)
+        offset = parts[-1].offset + _size(space, parts[-1]) if parts else 0
+        layers = np.flatnonzero((where.part == part) & (where.block == block))
+        parts.append(_Part(layers, genes, offset, depths, names.index(depth) if depth in names else None))
+
+    add(0, 0, ["resolution", "width.stem"])
+    for s, stage in enumerate(stages, start=1):
+        own = [f"width.mb{s}", f"kernel.mb{s}", f"expand.mb{s}"]
+        add(s, 0, ["resolution", f"width.{labels[s - 1]}", *own])
+        if max(stage.depth) > 1:
+            add(s, 1, ["resolution", *own], tuple(depth - 1 for depth in stage.depth), f"depth.mb{s}")
+    add(len(stages) + 1, 0, ["resolution", f"width.mb{len(stages)}", "width.last"])
+    return tuple(parts)
+
+
+def _size(space: MBConvSpace, part: _Part) -> int:
+    return math.prod(int(space.codec.cardinalities[gene]) for gene in part.genes)
+
+
+class ClockProbabilities(NamedTuple):
+    """How likely each setting of each clock is; clocks are independent, each sums to 1.
+
+    Attributes:
+      core: float32[Nc].
+      memory: float32[Nm].
+      host: float32[Nh].
+    """
+
+    core: jax.Array
+    memory: jax.Array
+    host: jax.Array
+
+
+def relaxed_cost(
+    space: MBConvSpace, blocks: jax.Array, device: Device, *, probabilities: jax.Array, indices: jax.Array
+) -> Cost:
+    """Expected cost of one run of a relaxed backbone without exits at one operating point; batch with `jax.vmap`.
+
+    Args:
+      space: static.
+      blocks: of `block_costs` for the same space and device.
+      device: the cost model.
+      probabilities: float32[G, C], of each choice of each gene; columns past a gene's last choice are ignored.
+      indices: int32[3], clock settings as for `hw_models.operating_point`.
+
+    Returns:
+      Costs float32[].
+
+    Raises:
+      ValueError: probabilities of another shape.
+    """
+    cores, memories = blocks.shape[:2]
+    core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
+    sums = _expected_sums(space, blocks[core, memory], probabilities)
+    return _assemble(sums, device, operating_point(device, indices))
+
+
+def relaxed_cost_over_clocks(
+    space: MBConvSpace,
+    blocks: jax.Array,
+    device: Device,
+    *,
+    probabilities: jax.Array,
+    clocks: ClockProbabilities,
+) -> Cost:
+    """Expected cost of a relaxed backbone at relaxed clocks, independent of the genes; batch with `jax.vmap`.
+
+    Every operating point is costed and weighed, so the expectation is exact although power and time multiply.
+
+    Args:
+      space: static.
+      blocks: as `relaxed_cost`.
+      device: the cost model.
+      probabilities: float32[G, C].
+      clocks: of the device's settings.
+
+    Returns:
+      Costs float32[].
+
+    Raises:
+      ValueError: probabilities of another shape.
+    """
+    sums = _expected_sums(space, jnp.moveaxis(blocks, 2, 0), probabilities)
+    point = OperatingPoint(
+        device.core_hz[:, None, None], device.memory_hz[None, :, None], device.host_hz[None, None, :]
+    )
+    cost = _assemble(sums[:, :, None], device, point)
+    return jax.tree.map(lambda leaf: jnp.einsum("cmh,c,m,h->", leaf, *clocks), cost)
+
+
+def _assemble(sums: jax.Array, device: Device, point: OperatingPoint) -> Cost:
+    """Sums [..., 3] of kernel seconds, launch cycles and joules to the cost of a run, as `backbone_cost` does."""
+    latency_s = sums[..., 0] + sums[..., 1] / point.host_hz
+    return Cost(
+        latency_s=latency_s + run_latency(device, point),
+        energy_j=idle_power(device, point) * latency_s + sums[..., 2] + run_energy(device, point),
+    )
+
+
+def _expected_sums(space: MBConvSpace, table: jax.Array, probabilities: jax.Array) -> jax.Array:
+    """Table [R, ...] -> the expected sum of a backbone's rows [...]."""
+    genes, width = len(space.codec.cardinalities), max(space.codec.cardinalities)
+    if probabilities.ndim != 2 or probabilities.shape[0] != genes or probabilities.shape[1] < width:
+        raise ValueError(f"probabilities: expected [{genes}, {width}] or wider, got {probabilities.shape}")
+    layout = _layout(space)
+    # The gene past the last one has a single choice.
+    certain = jnp.zeros((1, width)).at[0, 0].set(1.0)
+    known = jnp.concatenate([probabilities[:, :width], certain])
+    parts, slots = layout.genes.shape
+    share = jnp.sum(known[layout.depth_genes] * layout.depths, axis=1, keepdims=True)
+    for slot in range(slots):
+        choices = known[layout.genes[:, slot], : layout.sizes[slot]]
+        share = (share[:, :, None] * choices[:, None, :]).reshape(parts, -1)
+    return jnp.tensordot(share.ravel(), table[layout.rows.ravel()], axes=1)
+
+
+class _Layout(NamedTuple):
+    """The table with as many rows for every part, one for each combination of choices in its slots of genes.
+
+    Attributes:
+      rows: int[parts, product of sizes], in the table; what lies past a gene's last choice repeats that.
+      sizes: choices of each slot.
+      genes: int[parts, slots], which gene stands in each slot; G for none.
+      depth_genes: int[parts], the gene that says how often the part runs; G for none.
+      depths: float32[parts, C], how often, by its choice.
+    """
+
+    rows: np.ndarray
+    sizes: tuple[int, ...]
+    genes: np.ndarray
+    depth_genes: np.ndarray
+    depths: np.ndarray
+
+
+@functools.lru_cache
+def _layout(space: MBConvSpace) -> _Layout:
+    parts, none = _parts(space), len(space.codec.cardinalities)
+    cardinalities = np.append(space.codec.cardinalities, 1)
+    slots, width = max(len(part.genes) for part in parts), cardinalities.max()
+    genes = np.array([part.genes + (none,) * (slots - len(part.genes)) for part in parts])
+    sizes = cardinalities[genes]
+    choices = np.indices(sizes.max(axis=0))
+    rows = []
+    for part, size in zip(parts, sizes, strict=True):
+        present = np.minimum(choices, (size - 1).reshape(-1, *[1] * slots))
+        rows.append(part.offset + np.ravel_multi_index(tuple(present), tuple(size)))
+    return _Layout(
+        rows=np.stack(rows).reshape(len(parts), -1),
+        sizes=choices.shape[1:],
+        genes=genes,
+        depth_genes=np.array([none if part.depth_gene is None else part.depth_gene for part in parts]),
+        depths=np.stack([np.pad(part.depths, (0, width - len(part.depths))) for part in parts]).astype(np.float32),
+    )

@@ -1,0 +1,267 @@
+"""The parts of an elastic MBConv backbone: stem, block and tail, each with masks for what is not active.
+
+Follows AttentiveNAS (arXiv 2011.09011).
+Shapes: B batch, H, W image, C channels, K classes.
+
+Exit heads that all backbones share: one per block position.
+
+Each head is HADAS's (arXiv 2212.03354): 3x3 convolution, batch norm, leaky ReLU, pooling, a linear classifier
+and beside it a learned confidence. On maps smaller than 3x3 the convolution is padded by one.
+Shapes: B batch, H, W image, C channels, K classes.
+
+Dropout before the classifier, and drop-connect of blocks, as factors that a network multiplies with.
+
+Shapes: B batch, N block positions, C inputs of the classifier.
+
+Variants of a block: one for each kernel size and expand ratio, of the size that it computes and no larger.
+
+A variant is the block of a stage with fewer options, and its weights are a cut of the stage's: the leading middle
+channels and the centre of the kernel.
+"""
+
+import dataclasses
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from jax.typing import ArrayLike
+
+from hadas_jax.spaces.mbconv import MBConvSpace, Stage, make_divisible
+from hadas_jax.supernet.layers import (
+    BatchNorm,
+    Depthwise,
+    Pointwise,
+    SqueezeExcite,
+    Tree,
+    conv,
+    fan_out_deviation,
+    half_size_average,
+    keep_channels,
+    linear,
+)
+
+
+def head_padding(height: int, width: int) -> int:
+    """Padding of a head's 3x3 convolution: none where the map holds the kernel, else 1."""
+    return 0 if min(height, width) >= 3 else 1
+
+
+class ExitHead(nn.Module):
+    """One exit head.
+
+    Attributes:
+      width: channels of its convolution.
+      classes: K.
+      use_batch_stats: see `BatchNorm`.
+    """
+
+    width: int
+    classes: int
+    use_batch_stats: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Maps features [B, H, W, C] to logits float32[B, K] and the confidence's logit float32[B]."""
+        kernel = self.param("conv", fan_out_deviation, (3, 3, x.shape[-1], self.width))
+        x = conv(x, kernel.astype(x.dtype), stride=1, padding=head_padding(*x.shape[1:3]))
+        x = jax.nn.leaky_relu(BatchNorm(self.use_batch_stats, name="bn")(x), 0.01)
+        x = jnp.mean(x, (1, 2))
+        logits, confidence = linear(self.classes, x, name="classifier"), linear(1, x, name="confidence")[:, 0]
+        return logits.astype(jnp.float32), confidence.astype(jnp.float32)
+
+
+class BlockSetting(NamedTuple):
+    """What one block takes of a backbone; all int32[]."""
+
+    in_width: jax.Array
+    out_width: jax.Array
+    kernel: jax.Array
+    expand: jax.Array
+
+
+class Stem(nn.Module):
+    """The first 3x3 convolution of a space; for `use_batch_stats` see `BatchNorm`."""
+
+    space: MBConvSpace
+    use_batch_stats: bool = False
+
+    @nn.compact
+    def __call__(self, images: jax.Array, width: jax.Array) -> jax.Array:
+        """Maps images [B, H, W, channels] to [B, H', W', C] with the leading `width` channels active."""
+        widest, stride = max(self.space.stem_width), self.space.stem_stride
+        kernel = self.param("kernel", fan_out_deviation, (3, 3, images.shape[-1], widest))
+        x = conv(images, kernel.astype(images.dtype), stride=stride, padding=1)
+        return keep_channels(jax.nn.swish(BatchNorm(self.use_batch_stats, name="bn")(x)), width)
+
+
+class MBConv(nn.Module):
+    """Inverted residual block with a shortcut on every block.
+
+    Attributes:
+      stage: the options of the block's stage.
+      stride: 1 or 2.
+      convolve_shortcut: the shortcut is a 1x1 convolution wherever the active widths differ.
+      use_batch_stats: see `BatchNorm`.
+      expands: the block has an expanding convolution, whatever its ratio; None: as the stage's options say.
+    """
+
+    stage: Stage
+    stride: int
+    convolve_shortcut: bool
+    use_batch_stats: bool = False
+    expands: bool | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, setting: BlockSetting, keep: jax.Array | None = None) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H', W', C'], C' the stage's largest width.
+
+        Args:
+          x: features with zeros in inactive channels.
+          setting: what is active.
+          keep: float32[B], factors of the residual branch for drop-connect; None: all ones.
+        """
+        stage, out_max = self.stage, max(self.stage.width)
+        y, mid_width = x, setting.in_width
+        if stage.expands if self.expands is None else self.expands:
+            mid_max = make_divisible(x.shape[-1] * max(stage.expand))
+            mid_width = make_divisible(setting.in_width * setting.expand)
+            y = Pointwise(mid_max, name="expand")(y)
+            y = jax.nn.swish(BatchNorm(self.use_batch_stats, name="expand_bn")(y))
+        y = Depthwise(max(stage.kernel), self.stride, name="depthwise")(keep_channels(y, mid_width), setting.kernel)
+        y = jax.nn.swish(BatchNorm(self.use_batch_stats, name="depthwise_bn")(y))
+        y = keep_channels(y, mid_width)
+        if stage.se:
+            y = SqueezeExcite(name="se")(y, mid_width)
+        y = BatchNorm(self.use_batch_stats, name="project_bn")(Pointwise(out_max, name="project")(y))
+        if keep is not None:
+            y = y * keep.astype(y.dtype)[:, None, None, None]
+        return keep_channels(y + self._shortcut(x, setting), setting.out_width)
+
+    def _shortcut(self, x: jax.Array, setting: BlockSetting) -> jax.Array:
+        out_max = max(self.stage.width)
+        if self.stride > 1:
+            x = half_size_average(x)
+        same = jnp.pad(x, ((0, 0),) * 3 + ((0, max(out_max - x.shape[-1], 0)),))[..., :out_max]
+        if not self.convolve_shortcut:
+            return same
+        convolved = Pointwise(out_max, name="shortcut")(x)
+        return jnp.where(setting.in_width == setting.out_width, same, convolved)
+
+
+class Tail(nn.Module):
+    """Last convolutions and classifier of a space; for `use_batch_stats` see `BatchNorm`."""
+
+    space: MBConvSpace
+    use_batch_stats: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, in_width: jax.Array, last_width: jax.Array, keep: jax.Array | None = None
+    ) -> jax.Array:
+        """Maps the last stage's features [B, H, W, C] to logits float32[B, K].
+
+        Args:
+          x: features with zeros in inactive channels.
+          in_width: int32[], their active channels.
+          last_width: int32[], active channels of the last convolution.
+          keep: float32[B, largest last width], factors of the classifier's inputs for dropout; None: all ones.
+        """
+        space = self.space
+        head_max = make_divisible(max(space.stages[-1].width) * space.head_expand)
+        x = BatchNorm(self.use_batch_stats, name="head_bn")(Pointwise(head_max, name="head")(x))
+        x = keep_channels(jax.nn.swish(x), make_divisible(in_width * space.head_expand))
+        x = jax.nn.swish(Pointwise(max(space.last_width), name="last")(jnp.mean(x, (1, 2))))
+        x = keep_channels(x, last_width)
+        if keep is not None:
+            x = x * keep.astype(x.dtype)
+        return linear(space.classes, x, name="classifier").astype(jnp.float32)
+
+
+@struct.dataclass
+class Drops:
+    """Factors, 0 where dropped and 1 / (1 - rate) elsewhere.
+
+    Attributes:
+      blocks: float32[N, B], of the residual branch of the blocks after the first of a stage.
+      last: float32[B, C], of the inputs of the classifier.
+    """
+
+    blocks: jax.Array
+    last: jax.Array
+
+
+def draw_drops(key: jax.Array, space: MBConvSpace, batch: int, *, dropout: ArrayLike, drop_connect: ArrayLike) -> Drops:
+    """Draws factors for one pass.
+
+    Args:
+      key: PRNG key.
+      space: static.
+      batch: B.
+      dropout: float32[], rate of the classifier's inputs; 0 leaves all as they are.
+      drop_connect: float32[], rate of the last block; it rises linearly with the block's position from 0
+        (EfficientNet, arXiv 1905.11946; AttentiveNAS).
+    """
+    block_key, last_key = jax.random.split(key)
+    depth = jnp.arange(space.positions, dtype=jnp.float32) / max(space.positions - 1, 1)
+    return Drops(
+        blocks=_factors(block_key, (depth * drop_connect)[:, None], (space.positions, batch)),
+        last=_factors(last_key, jnp.asarray(dropout, jnp.float32)[None, None], (batch, max(space.last_width))),
+    )
+
+
+def _factors(key: jax.Array, rate: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    kept = jax.random.uniform(key, shape) >= rate
+    return kept.astype(jnp.float32) / (1.0 - rate)
+
+
+def variants(stage: Stage) -> tuple[Stage, ...]:
+    """Returns the stage with one kernel size and one expand ratio each, ratios fastest."""
+    pairs = itertools.product(stage.kernel, stage.expand)
+    return tuple(dataclasses.replace(stage, kernel=(kernel,), expand=(expand,)) for kernel, expand in pairs)
+
+
+def variant_index(stage: Stage, setting: BlockSetting) -> jax.Array:
+    """Returns int32[]: which of `variants` a block takes."""
+    kernel, expand = (
+        jnp.argmax(jnp.array(options, jnp.int32) == value).astype(jnp.int32)
+        for options, value in ((stage.kernel, setting.kernel), (stage.expand, setting.expand))
+    )
+    return kernel * len(stage.expand) + expand
+
+
+def cut_block(tree: Tree, stage: Stage, variant: Stage, in_channels: int) -> Tree:
+    """Cuts a variant's weights, or batch-norm statistics, out of those of a stage's block.
+
+    Args:
+      tree: of one block.
+      stage: whose block it is.
+      variant: one of `variants`.
+      in_channels: largest width of the block's input.
+    """
+    mid = make_divisible(in_channels * max(variant.expand)) if stage.expands else in_channels
+    rim = (max(stage.kernel) - max(variant.kernel)) // 2
+    middle, hidden, taps = slice(mid), slice(make_divisible(mid // 4)), slice(rim, max(stage.kernel) - rim)
+    everything = slice(None)
+    cuts: dict[str, dict[str, tuple]] = {
+        "expand": {"kernel": (everything, middle)},
+        "depthwise": {"kernel": (taps, taps, middle)},
+        "squeeze": {"kernel": (middle, hidden), "bias": (hidden,)},
+        "excite": {"kernel": (hidden, middle), "bias": (middle,)},
+        "project": {"kernel": (middle,)},
+    }
+
+    def cut(path: tuple, leaf: jax.Array) -> jax.Array:
+        layer, name = path[-2].key, path[-1].key
+        if layer in ("expand_bn", "depthwise_bn"):
+            return leaf[middle]
+        return leaf[cuts.get(layer, {}).get(name, ())]
+
+    return jax.tree_util.tree_map_with_path(cut, tree)
+
+
+def pad_statistics(tree: Tree, like: Tree) -> Tree:
+    """Pads a variant's statistics with zeros to the sizes of the stage's block."""
+    return jax.tree.map(lambda leaf, whole: jnp.pad(leaf, (0, whole.shape[0] - leaf.shape[0])), tree, like)

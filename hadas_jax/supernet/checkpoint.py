@@ -1,0 +1,209 @@
+"""A trained supernet on disk: `supernet.json`, which says what it is, beside `weights/` and `images.npz`.
+
+`images.npz` has fingerprints of all images that the weights may have seen, so that other data can be told from the same
+data changed. The weights' files carry digests, so that damage is found. Batch-norm statistics are not kept: every
+backbone's own are re-estimated from training images where they are needed, see
+`hadas_jax.supernet.estimate_batch_stats`.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hadas_jax.backend import is_first
+from hadas_jax.data import SplitRecord
+from hadas_jax.runs.checkpoints import WEIGHTS, read_described, read_weights, validated, write_described
+from hadas_jax.runs.workdir import versions, write_text
+from hadas_jax.spaces import MBConvSpace
+from hadas_jax.supernet.network import Parameters, initialise
+from hw_models.files import STAGED, as_npz
+
+FORM = "hadas_jax.supernet/1"
+DESCRIPTION = "supernet.json"
+IMAGES = "images.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What is needed to use a supernet's weights.
+
+    Attributes:
+      space: with resolution, input channels and classes settled.
+      trained_exits: block positions of the supernet, `space.first_exit` .. `space.positions` - 1, whose exit heads
+        are trained.
+      exits_of: name of the one backbone that they were trained for; None: all backbones share them.
+      has_classifier: the final classifier is trained; a fresh one must be before the supernet is searched.
+      normalisation: mean and deviation of every input channel by which images were standardised, in 0 .. 1 for
+        images of bytes; None: unknown.
+      class_names: one for every class; None: unknown.
+      data: the data set that it was trained on and its division; None: unknown, as of an imported supernet.
+      source: where it comes from, in words for people.
+      details: anything else worth keeping about its making; what JSON holds.
+    """
+
+    space: MBConvSpace
+    trained_exits: tuple[int, ...]
+    exits_of: str | None = None
+    has_classifier: bool = True
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    class_names: tuple[str, ...] | None = None
+    data: SplitRecord | None = None
+    source: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        space, exits, names = self.space, self.trained_exits, self.class_names
+        if not space.resolution:
+            raise ValueError("space: expected one that was adapted to its data, got one without resolutions")
+        if list(exits) != sorted(set(exits) & set(range(space.first_exit, space.positions))):
+            raise ValueError(
+                f"trained_exits: expected rising positions in {space.first_exit} .. {space.positions - 1}, got {exits}"
+            )
+        if names is not None and len(names) != space.classes:
+            raise ValueError(f"class_names: expected {space.classes}, one for every class, got {len(names)}")
+        if self.normalisation is not None and not _normalises(self.normalisation, space.in_channels):
+            raise ValueError(
+                f"normalisation: expected means and positive deviations of {space.in_channels} channels, "
+                f"got {self.normalisation}"
+            )
+
+
+def _normalises(normalisation: tuple[tuple[float, ...], tuple[float, ...]], channels: int) -> bool:
+    mean, deviation = normalisation
+    finite = all(math.isfinite(number) for number in (*mean, *deviation))
+    return len(mean) == len(deviation) == channels and finite and min(deviation) > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSupernet(Description):
+    """Weights of a supernet and its exit heads, and what is needed to use them.
+
+    Attributes:
+      params: the weights.
+      seen: uint64[n], rising: fingerprints of the images of all data sets that the weights were trained on; none where
+        `data` is unknown.
+    """
+
+    params: Parameters
+    seen: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64), repr=False)
+
+
+def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
+    """Raises unless a supernet may be written to a directory.
+
+    Args:
+      directory: none, an empty one, or with `overwrite` a supernet's.
+      overwrite: replace the supernet that is there.
+
+    Raises:
+      ValueError: the directory holds something else or a supernet that may not be replaced, or cannot be written to.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory}: expected a directory, got a file")
+    above = next(place for place in (directory.absolute(), *directory.absolute().parents) if place.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
+    held = sorted(entry.name for entry in directory.iterdir() if entry.name != STAGED) if directory.is_dir() else []
+    own = (DESCRIPTION, WEIGHTS, IMAGES) if DESCRIPTION in held or _is_unfinished(directory, held) else ()
+    foreign = [name for name in held if name not in own]
+    if foreign:
+        raise ValueError(
+            f"{directory}: expected none, an empty one or a supernet's directory, got one with {foreign[0]}"
+        )
+    if held and not overwrite:
+        raise ValueError(f"{directory} holds a supernet: --overwrite replaces it")
+
+
+def _is_unfinished(directory: Path, held: list[str]) -> bool:
+    """Whether all that a directory holds are the images and weights of a supernet whose writing was interrupted."""
+    weights = directory / WEIGHTS
+    return (
+        WEIGHTS in held
+        and set(held) <= {WEIGHTS, IMAGES}
+        and weights.is_dir()
+        and all(entry.name.startswith("0") for entry in weights.iterdir())
+    )
+
+
+def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: bool = False) -> None:
+    """Writes a supernet; `supernet.json` comes last, so that what it describes is whole.
+
+    Args:
+      directory: created if need be.
+      trained: what is written.
+      overwrite: replace the supernet that is there.
+
+    Raises:
+      ValueError: the directory holds something else, or a supernet that may not be replaced.
+    """
+    directory, text = Path(directory), _as_json(trained)
+    if is_first():
+        require_free(directory, overwrite=overwrite)
+    files = {} if trained.data is None else {IMAGES: as_npz({"seen": trained.seen}, compressed=True)}
+    write_described(directory, DESCRIPTION, text=text, weights=trained.params, files=files)
+
+
+def rewrite_description(directory: Path | str, trained: Description) -> None:
+    """Replaces what a supernet's directory says of it; the weights stay.
+
+    Args:
+      directory: of a supernet that `save_trained` wrote.
+      trained: the new description of the same weights.
+    """
+    write_text(Path(directory) / DESCRIPTION, _as_json(trained))
+
+
+def _as_json(trained: Description) -> str:
+    described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(Description)}
+    described["space"] = dataclasses.asdict(trained.space)
+    described["data"] = None if trained.data is None else trained.data.as_json()
+    content = {"form": FORM, **described, "versions": versions()}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def load_trained(directory: Path | str) -> TrainedSupernet:
+    """Reads a supernet that `save_trained` wrote.
+
+    Raises:
+      ValueError: there is none, it is damaged, or of another form.
+    """
+    directory = Path(directory)
+    described = read_description(directory)
+    space = described.space
+    shapes = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
+    params = read_weights(directory, DESCRIPTION, shapes=shapes)
+    fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
+    seen = np.zeros(0, np.uint64) if described.data is None else _read_seen(directory / IMAGES)
+    return TrainedSupernet(params=params, seen=seen, **fields)
+
+
+def _read_seen(path: Path) -> np.ndarray:
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return arrays["seen"]
+    except Exception as error:  # numpy and zipfile raise whatever the damage causes
+        raise ValueError(f"{path}: expected fingerprints of the images that the weights saw, cannot read it") from error
+
+
+def read_description(directory: Path) -> Description:
+    """Reads what a supernet is, without its weights.
+
+    Raises:
+      ValueError: there is none, or its description is of another form.
+    """
+    path = directory / DESCRIPTION
+    if not path.is_file():
+        inner = directory / "supernet"
+        hint = f"; {inner} has one" if (inner / DESCRIPTION).is_file() else ""
+        raise ValueError(
+            f"{directory}: expected a directory with a trained supernet, got none (no {DESCRIPTION}){hint}"
+        )
+    return validated(Description, read_described(path, FORM, what="the description of a supernet"), path=path)

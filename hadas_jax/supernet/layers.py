@@ -1,0 +1,405 @@
+"""Elastic layers: one set of weights that serves every width, kernel size and depth through masks.
+
+Narrower layers use the leading channels, smaller kernels the centre of the largest one (AttentiveNAS, arXiv
+2011.09011). Inputs carry zeros in their inactive channels, so convolutions need masks on their outputs alone.
+Layers compute in the type of their input, float32 or bfloat16; weights and statistics are float32 always.
+Shapes: B batch, H, W image, C channels (always the largest number), k kernel (always the largest size).
+
+Depthwise convolution: on CPUs as shifted multiply-adds with a gradient of the same form, XLA's own elsewhere.
+
+XLA's grouped convolution is slow on CPUs; k * k shifted multiply-adds fuse into one pass over the image. Taps that
+reach beyond the map from everywhere are left out: of a 5x5 kernel on a map of one pixel, the centre is all. For the
+gradient of the weights, small maps take one matrix product per channel between all input and all output pixels,
+of which each tap sums a diagonal (3 to 10 times faster at 2x2 to 8x8, 1.2 to 3 times at 14x14, and quicker to
+compile); larger maps are summed image by image in a scan, so that no k * k copies of the batch are held.
+Shapes: B batch, H, W image, C channels, k kernel.
+
+Dense convolution: one matrix product over gathered patches on CPUs, XLA's own elsewhere.
+
+On a CPU the product over patches is quick at small maps. Where the whole map has fewer pixels than the kernel has
+taps, every output pixel sees every input pixel, and the product runs over pixels instead: padding costs nothing.
+Shapes: B batch, H, W image, C input and O output channels, k kernel.
+
+Bicubic resizing as PyTorch does it, so that networks see what their checkpoints were trained on.
+
+`jax.image.resize` takes a = -0.5 and smooths where it shrinks; PyTorch takes a = -0.75, half-pixel centres, repeats
+the border and never smooths. Rows and columns are one small matrix product each, with weights known at trace time.
+
+Trees of weights and batch-norm statistics, and how a module is applied to them.
+"""
+
+import functools
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from hadas_jax.backend import on_cpu
+from hadas_jax.spaces.mbconv import make_divisible
+
+SMALL_MAP = 196  # input pixels up to which the matrix product is the faster way
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def depthwise_conv(images: jax.Array, kernel: jax.Array, stride: int = 1, *, dilation: int = 1) -> jax.Array:
+    """Convolves each channel with its own kernel, padded symmetrically by dilation * (k // 2).
+
+    Args:
+      images: [B, H, W, C].
+      kernel: [k, k, C], k odd.
+      stride: 1 or 2.
+      dilation: distance of neighbouring taps in pixels.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), C].
+    """
+    k, channels = kernel.shape[0], kernel.shape[-1]
+    if not on_cpu():
+        return jax.lax.conv_general_dilated(
+            images,
+            kernel[:, :, None],
+            (stride, stride),
+            ((dilation * (k // 2),) * 2,) * 2,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=LAYOUT,
+            feature_group_count=channels,
+        )
+    rim = max(k // 2 - (max(images.shape[1:3]) - 1) // dilation, 0)
+    return _shifted_conv(images, kernel[rim : k - rim, rim : k - rim], stride, dilation)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _shifted_conv(images: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    return _multiply_add(_pad(images, dilation * (kernel.shape[0] // 2)), kernel, stride, dilation)
+
+
+def _pad(images: jax.Array, pad: int) -> jax.Array:
+    return jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+
+
+def shifted_views(padded: jax.Array, k: int, stride: int, dilation: int = 1) -> list[jax.Array]:
+    """Returns the k * k strided views [..., H', W', C] of a padded image, row by row."""
+    reach = dilation * (k - 1) + 1
+    height, width = (1 + (n - reach) // stride for n in padded.shape[-3:-1])
+    return [
+        padded[..., i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride, :]
+        for i in range(0, reach, dilation)
+        for j in range(0, reach, dilation)
+    ]
+
+
+def _multiply_add(padded: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    k, _, channels = kernel.shape
+    views = shifted_views(padded, k, stride, dilation)
+    taps = kernel.reshape(k * k, 1, 1, 1, channels)
+    total = views[0] * taps[0]
+    for view, tap in zip(views[1:], taps[1:], strict=True):
+        total = total + view * tap
+    return total
+
+
+def _forward(images: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> tuple[jax.Array, tuple]:
+    return _shifted_conv(images, kernel, stride, dilation), (images, kernel)
+
+
+def _backward(stride: int, dilation: int, residuals: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    images, kernel = residuals
+    k, _, channels = kernel.shape
+    height, width = images.shape[1:3]
+
+    # Input: the transposed convolution, that is, the flipped kernel over the gradient spread out by the stride.
+    spread = gradient
+    if stride > 1:
+        rows, cols = (stride * (n - 1) + 1 for n in gradient.shape[1:3])
+        spread = jnp.zeros((gradient.shape[0], rows, cols, channels), gradient.dtype)
+        spread = spread.at[:, ::stride, ::stride, :].set(gradient)
+    before = dilation * (k - 1 - k // 2)
+    after = [n + before - m for n, m in zip((height, width), spread.shape[1:3], strict=True)]
+    spread = jnp.pad(spread, ((0, 0), (before, after[0]), (before, after[1]), (0, 0)))
+    to_images = _multiply_add(spread, kernel[::-1, ::-1], 1, dilation)
+
+    by_pixels = height * width <= SMALL_MAP
+    gradient_of_kernel = _kernel_gradient_by_pixels if by_pixels else _kernel_gradient_by_image
+    to_kernel = gradient_of_kernel(images, gradient, k, stride, dilation)
+    return to_images, to_kernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _kernel_gradient_by_pixels(images: jax.Array, gradient: jax.Array, k: int, stride: int, dilation: int) -> jax.Array:
+    """Returns [k * k, C] from the products of all pairs of input and output pixels."""
+    batch, *_, channels = images.shape
+    x, y = (a.reshape(batch, -1, channels) for a in (images, gradient))
+    products = jnp.einsum("bic,boc->cio", x, y, preferred_element_type=jnp.float32).reshape(channels, -1)
+    joins = tap_of_pixels(images.shape[1:3], gradient.shape[1:3], k, stride, dilation * (k // 2), dilation)
+    return (products @ joins.reshape(-1, k * k)).T
+
+
+def tap_of_pixels(
+    inputs: tuple[int, ...], outputs: tuple[int, ...], k: int, stride: int, padding: int, dilation: int = 1
+) -> np.ndarray:
+    """Returns float32[input pixels, output pixels, k * k]: 1 where the tap joins the two pixels."""
+    taps = np.zeros((*inputs, *outputs, k, k), np.float32)
+    for row, column in np.ndindex(*outputs):
+        for i, j in np.ndindex(k, k):
+            source = (row * stride + i * dilation - padding, column * stride + j * dilation - padding)
+            if all(0 <= at < size for at, size in zip(source, inputs, strict=True)):
+                taps[(*source, row, column, i, j)] = 1.0
+    return taps.reshape(np.prod(inputs), np.prod(outputs), k * k)
+
+
+def _kernel_gradient_by_image(images: jax.Array, gradient: jax.Array, k: int, stride: int, dilation: int) -> jax.Array:
+    """Returns [k * k, C], accumulated over the images of the batch."""
+
+    def add(total: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        padded, grad = pair
+        products = [
+            jnp.sum(view * grad, axis=(0, 1), dtype=jnp.float32) for view in shifted_views(padded, k, stride, dilation)
+        ]
+        return total + jnp.stack(products), None
+
+    start = jnp.zeros((k * k, images.shape[-1]), jnp.float32)
+    return jax.lax.scan(add, start, (_pad(images, dilation * (k // 2)), gradient))[0]
+
+
+_shifted_conv.defvjp(_forward, _backward)
+
+
+def conv(images: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
+    """Convolves images [B, H, W, C] with a kernel [k, k, C, O], padded symmetrically by `padding`."""
+    k, _, channels, out_channels = kernel.shape
+    height, width = images.shape[1:3]
+    if not on_cpu():
+        pads = ((padding, padding),) * 2
+        return jax.lax.conv_general_dilated(images, kernel, (stride, stride), pads, dimension_numbers=LAYOUT)
+    if height * width < k * k:
+        return _conv_by_pixels(images, kernel, stride, padding)
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    patches = jnp.concatenate(shifted_views(padded, k, stride), axis=-1)
+    return patches @ kernel.reshape(k * k * channels, out_channels)
+
+
+def _conv_by_pixels(images: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    k, _, channels, out_channels = kernel.shape
+    inputs = images.shape[1:3]
+    outputs = tuple((n + 2 * padding - k) // stride + 1 for n in inputs)
+    joins = tap_of_pixels(inputs, outputs, k, stride, padding)
+    taps = np.where(joins.any(-1), joins.argmax(-1), k * k)  # [input pixels, output pixels], k * k: none
+    table = jnp.concatenate([kernel.reshape(k * k, channels, out_channels), jnp.zeros_like(kernel[0, :1])])
+    matrix = jnp.moveaxis(table[taps], 1, 2).reshape(taps.shape[0] * channels, taps.shape[1] * out_channels)
+    return (images.reshape(len(images), -1) @ matrix).reshape(-1, *outputs, out_channels)
+
+
+def fan_out_deviation(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Returns sqrt(2 / fan out) everywhere, for convolutions [.., C, O]; see `network.initialise`."""
+    return jnp.full(shape, (2.0 / (math.prod(shape[:-2]) * shape[-1])) ** 0.5, dtype)
+
+
+def fan_in_deviation(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Returns sqrt(1 / fan in) everywhere, for linear layers [C, O]."""
+    return jnp.full(shape, (1.0 / shape[0]) ** 0.5, dtype)
+
+
+def depthwise_deviation(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Returns sqrt(2 / fan in) everywhere, for depthwise kernels [k, k, C]."""
+    return jnp.full(shape, (2.0 / (shape[0] * shape[1])) ** 0.5, dtype)
+
+
+def keep_channels(x: jax.Array, active: jax.Array) -> jax.Array:
+    """Sets all but the leading `active` channels of [..., C] to zero."""
+    mask = (jnp.arange(x.shape[-1]) < active).astype(x.dtype)
+    return x * along_channels(mask, x)
+
+
+def kernel_mask(size: int, active: jax.Array) -> jax.Array:
+    """Returns float32[size, size, 1] with ones for the centre `active` x `active` taps."""
+    inside = (jnp.abs(jnp.arange(size) - size // 2) <= active // 2).astype(jnp.float32)
+    return inside[:, None, None] * inside[None, :, None]
+
+
+def hard_sigmoid(x: jax.Array) -> jax.Array:
+    """relu6(x + 3) / 6."""
+    return jax.nn.relu6(x + 3.0) / 6.0
+
+
+def half_size_average(x: jax.Array) -> jax.Array:
+    """2x2 average pooling of [B, H, W, C] with stride 2; odd sizes are padded by 1 and the padding counts."""
+    pads = [(0, 0), *((n % 2, n % 2) for n in x.shape[1:3]), (0, 0)]
+    total = jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), pads)
+    return total / 4.0
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation whose statistics are either the batch's own or given ones.
+
+    With `use_batch_stats` the batch's statistics normalise, and are stored (variance unbiased, as PyTorch keeps
+    it) when the collection `batch_stats` is mutable; otherwise the stored ones normalise.
+    """
+
+    use_batch_stats: bool
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises [B, ..., C] over all axes but the last."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        if self.use_batch_stats:
+            axes = tuple(range(x.ndim - 1))
+            wide = x.astype(jnp.float32)
+            mean = jnp.mean(wide, axes)
+            var = jnp.maximum(jnp.mean(wide * wide, axes) - mean * mean, 0.0)  # one pass over x for both
+            if self.is_mutable_collection("batch_stats"):
+                count = x.size // channels
+                self.variable("batch_stats", "mean", lambda: mean)
+                self.variable("batch_stats", "var", lambda: var * (count / max(count - 1, 1)))
+        else:
+            mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,)).value
+            var = self.variable("batch_stats", "var", jnp.ones, (channels,)).value
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        return along_channels(factor, x) * x + along_channels(bias - mean * factor, x)
+
+
+def along_channels(vector: jax.Array, like: jax.Array) -> jax.Array:
+    """Returns a vector [C] in the type and with the axes of [..., C]."""
+    return vector.astype(like.dtype).reshape((1,) * (like.ndim - 1) + vector.shape)
+
+
+def linear(features: int, x: jax.Array, *, name: str) -> jax.Array:
+    """Maps x [B, C] linearly to [B, features]; to be called within a module."""
+    return nn.Dense(features, kernel_init=fan_in_deviation, dtype=x.dtype, name=name)(x)
+
+
+class Pointwise(nn.Module):
+    """1x1 convolution to `features` channels, without bias."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., C] to [..., features]."""
+        return x @ self.param("kernel", fan_out_deviation, (x.shape[-1], self.features)).astype(x.dtype)
+
+
+class Depthwise(nn.Module):
+    """Depthwise convolution with an elastic kernel size."""
+
+    kernel_size: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, kernel_size: jax.Array) -> jax.Array:
+        """Convolves [B, H, W, C] with the centre `kernel_size` taps."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1])
+        kernel = self.param("kernel", depthwise_deviation, shape)
+        active = kernel * kernel_mask(self.kernel_size, kernel_size)
+        return depthwise_conv(x, active.astype(x.dtype), self.stride)
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation with an elastic hidden width: make_divisible(active channels // 4)."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, active: jax.Array) -> jax.Array:
+        """Gates the channels of [B, H, W, C]."""
+        channels = x.shape[-1]
+        hidden = make_divisible(channels // 4)
+        pooled = jnp.mean(x, (1, 2))
+        squeezed = keep_channels(jax.nn.relu(linear(hidden, pooled, name="squeeze")), make_divisible(active // 4))
+        gate = hard_sigmoid(linear(channels, squeezed, name="excite"))
+        return x * gate[:, None, None, :]
+
+
+SHARPNESS = -0.75  # the a of Keys, "Cubic convolution interpolation", 1981
+
+
+def resize(images: jax.Array, size: int) -> jax.Array:
+    """Resizes images to `size` x `size` pixels by `torch.nn.functional.interpolate(mode="bicubic")`.
+
+    Args:
+      images: floating [..., H, W, C].
+      size: static, at least 1.
+
+    Returns:
+      [..., size, size, C]; the images themselves where they have this size.
+
+    Raises:
+      ValueError: the size is below 1.
+    """
+    if size < 1:
+        raise ValueError(f"size: expected at least 1 pixel, got {size}")
+    height, width = images.shape[-3:-1]
+    if height != size:
+        images = jnp.einsum("...hwc,yh->...ywc", images, _weights(height, size, images.dtype), precision="highest")
+    if width != size:
+        images = jnp.einsum("...hwc,xw->...hxc", images, _weights(width, size, images.dtype), precision="highest")
+    return images
+
+
+def _weights(before: int, after: int, dtype: jnp.dtype) -> jax.Array:
+    return jnp.asarray(bicubic_weights(before, after), dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def bicubic_weights(before: int, after: int) -> np.ndarray:
+    """Returns float64[after, before]: what every pixel of a line adds to every pixel of the resized line."""
+    centres = (np.arange(after) + 0.5) * before / after - 0.5
+    lower = np.floor(centres).astype(int)
+    weights = np.zeros((after, before))
+    for tap in range(-1, 3):
+        source = lower + tap
+        np.add.at(weights, (np.arange(after), np.clip(source, 0, before - 1)), _cubic(np.abs(centres - source)))
+    return weights
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """The cubic convolution kernel at distances in 0 .. 2."""
+    a, d = SHARPNESS, distance
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((d - 5) * d + 8) * d * a - 4 * a
+    return np.where(d <= 1, near, far)
+
+
+Tree = Any  # a pytree of arrays, nested by module name
+
+
+def is_kernel(tree: Tree) -> Tree:
+    """Returns which leaves of a tree of weights are kernels: neither biases nor batch-norm parameters."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), tree)
+
+
+def batch_stats_like(weights: Tree) -> Tree:
+    """Returns a tree of the form of a module's batch-norm statistics, given its weights; values mean nothing."""
+    found = {}
+    for name, leaf in weights.items():
+        if not isinstance(leaf, dict):
+            continue
+        inner = {"mean": leaf["scale"], "var": leaf["scale"]} if "scale" in leaf else batch_stats_like(leaf)
+        if inner:
+            found[name] = inner
+    return found
+
+
+def call(module: nn.Module, weights: Tree, stats: Tree | None, *args: Any, keep_stats: bool) -> tuple[Any, Tree]:
+    """Applies a module to its weights.
+
+    Args:
+      module: with `use_batch_stats` where `stats` is None.
+      weights: of the module.
+      stats: given batch-norm statistics; None: the batch's own normalise.
+      args: inputs.
+      keep_stats: return the batch's own statistics.
+
+    Returns:
+      The output, and the batch's statistics or an empty tree.
+    """
+    if stats is not None:
+        return module.apply({"params": weights, "batch_stats": stats}, *args), {}
+    if not keep_stats:
+        return module.apply({"params": weights}, *args), {}
+    output, found = module.apply({"params": weights}, *args, mutable=["batch_stats"])
+    return output, found["batch_stats"]

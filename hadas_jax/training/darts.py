@@ -1,0 +1,140 @@
+"""Training of the network of a genotype from scratch, as DARTS retrains what it found.
+
+Cross-entropy, with that of an auxiliary head added; drop-path whose rate rises linearly; crops, mirror images and
+cut-out squares; SGD with momentum, clipped gradients and a learning rate that falls to 0 along a cosine (Liu et al.,
+2018, https://arxiv.org/abs/1806.09055). Batch norm normalises by the batch. Its statistics for inference are
+estimated once at the end, as of every network here: then they are those of whole paths and plain images, which
+running averages over dropped paths and cut images are not, and the state from step to step is weights alone.
+Shapes: B batch, H, W image.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hadas_jax.runs.loop import Metrics, Step
+from hadas_jax.spaces.genotypes import Genotype
+from hadas_jax.supernet import Tree
+from hadas_jax.supernet.darts.network import apply_derived_training, draw_path_drops
+from hadas_jax.training.augmentation import Augment, augmentation, cutout
+from hadas_jax.training.optimisers import TrainState, descend, global_norm
+from hadas_jax.training.supernet import label_loss
+from hw_models.accelerator.network import DartsNetwork
+
+_MOMENTUM, _CLIP = 0.9, 5.0
+
+
+@dataclass(frozen=True)
+class RetrainOptions:
+    """How a step trains.
+
+    Attributes:
+      auxiliary_weight: factor of the auxiliary head's loss; 0: the weights have no such head.
+      drop_path: rate at the last step; it rises from 0.
+      label_smoothing: of the targets.
+      dtype: what features are computed in, float32 or bfloat16.
+      remat: keep the cells' inputs alone for the gradient and compute each cell twice.
+    """
+
+    auxiliary_weight: float = 0.4
+    drop_path: float = 0.3
+    label_smoothing: float = 0.0
+    dtype: str = "float32"
+    remat: bool = False
+
+
+def retrain_optimiser(learning_rate: float, steps: int, *, weight_decay: float) -> optax.GradientTransformation:
+    """Returns SGD with momentum 0.9, gradients clipped to a global norm of 5, and weight decay of all weights.
+
+    Args:
+      learning_rate: of the first step; it falls to 0 along half a cosine.
+      steps: of the whole training.
+      weight_decay: factor of the L2 penalty's gradient.
+    """
+    schedule = optax.cosine_decay_schedule(learning_rate, steps)
+    return optax.chain(
+        optax.clip_by_global_norm(_CLIP),
+        optax.add_decayed_weights(weight_decay),
+        optax.sgd(lambda count: schedule(count.astype(jnp.float32)), momentum=_MOMENTUM),
+    )
+
+
+def retrain_augmentation(name: str, *, cutout_size: int) -> Augment | None:
+    """Returns an augmentation that ends with a square cut out of each image.
+
+    Args:
+      name: see `hadas_jax.training.augmentation`.
+      cutout_size: side of the square in pixels; 0: none.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    before = augmentation(name)
+    if not cutout_size:
+        return before
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        before_key, cut_key = jax.random.split(key)
+        return cutout(cut_key, images if before is None else before(before_key, images), cutout_size)
+
+    return augment
+
+
+def retrain_step(
+    network: DartsNetwork,
+    genotype: Genotype,
+    optimiser: optax.GradientTransformation,
+    *,
+    steps: int,
+    options: RetrainOptions | None = None,
+) -> Step:
+    """Returns the step of retraining.
+
+    Its state is a `TrainState` of the network's weights; its data a batch, images float32[B, H, W, channels]
+    standardised and labels int32[B], see `resident` and `streamed`. Metrics: loss of the classifier, accuracy on the
+    batch as augmented, norm of the gradient before clipping.
+
+    Args:
+      network: its size.
+      genotype: its cells.
+      optimiser: of the weights, see `retrain_optimiser`.
+      steps: of the whole training.
+      options: of the step.
+    """
+    options = options or RetrainOptions()
+
+    def step(state: TrainState, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Metrics]:
+        images, labels = data
+        drops = None
+        if options.drop_path:
+            rate = options.drop_path * state.step.astype(jnp.float32) / steps
+            drops = draw_path_drops(key, network, len(images), rate=rate)
+
+        def loss(weights: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            logits, extra = apply_derived_training(
+                network,
+                genotype,
+                weights,
+                images,
+                drops=drops,
+                auxiliary=options.auxiliary_weight > 0,
+                dtype=jnp.dtype(options.dtype),
+                remat=options.remat,
+            )
+            own = jnp.mean(label_loss(logits, labels, options.label_smoothing))
+            if extra is None:
+                return own, (own, logits)
+            added = jnp.mean(label_loss(extra, labels, options.label_smoothing))
+            return own + options.auxiliary_weight * added, (own, logits)
+
+        (_, (own, logits)), gradients = jax.value_and_grad(loss, has_aux=True)(state.weights)
+        metrics = {
+            "loss": own,
+            "accuracy": jnp.mean((jnp.argmax(logits, -1) == labels).astype(jnp.float32)),
+            "gradient_norm": global_norm(gradients),
+        }
+        return descend(state, gradients, optimiser), metrics
+
+    return step

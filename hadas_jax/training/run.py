@@ -1,0 +1,546 @@
+"""Data, supernet and exit heads of a run: trained anew, fine-tuned, or taken from a trained supernet.
+
+Training keeps checkpoints and resumes exactly; a diverging loss goes back to the last good one at a lower rate.
+
+What a training run starts from, brought together: space, data, and the supernet of --checkpoint.
+
+A training run as a whole: supernet and exits, and what they are worth on the test split.
+
+Shapes: N backbones, E exits.
+"""
+
+import csv
+import dataclasses
+import io
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hadas_jax.backend import memory_named, share
+from hadas_jax.data import LabelledImages, SplitRecord, Splits, Stream
+from hadas_jax.data.record import FEW
+from hadas_jax.data.settings import load_splits, require_same
+from hadas_jax.data.splits import random_batches, standardised_by
+from hadas_jax.evaluation import Judge, Judgement
+from hadas_jax.runs.loop import Guard, Progress, Step, run_stage
+from hadas_jax.runs.workdir import SUPERNET, WorkDir, write_text
+from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published_in, published_names
+from hadas_jax.supernet import Parameters, initialise
+from hadas_jax.supernet.checkpoint import TrainedSupernet, load_trained, rewrite_description, save_trained
+from hadas_jax.training.augmentation import augmentation
+from hadas_jax.training.batches import Augmentation, batch_mesh, fed, pace_of
+from hadas_jax.training.exits import exit_step
+from hadas_jax.training.optimisers import init_state, lower_rate, paper_exit_optimiser, sgd
+from hadas_jax.training.settings import TrainingSettings, TrainSettings
+from hadas_jax.training.supernet import SandwichOptions, sandwich_step
+
+SMALL_IMAGES_FROM = 20  # pixels from which the default space is the larger one
+
+
+def space_of_run(
+    settings: TrainingSettings, splits: Splits, loaded: TrainedSupernet | None, *, is_trained: bool
+) -> MBConvSpace:
+    """Returns the space, adapted to the data or as the checkpoint has it, at the resolutions asked for.
+
+    Args:
+      settings: of the run.
+      splits: its data.
+      loaded: the supernet of `settings.checkpoint`.
+      is_trained: the run trains the supernet, so that it may have any number of classes.
+
+    Raises:
+      ValueError: an unknown space, or a supernet, resolutions or images that do not fit each other.
+    """
+    if loaded is None:
+        space = load_space(settings.space or ("digits" if splits.image_size < SMALL_IMAGES_FROM else "small-images"))
+        space = space.adapt(in_channels=splits.channels, classes=splits.classes, image_size=splits.image_size)
+    else:
+        space = loaded.space
+        if settings.space not in (None, space.name):
+            raise ValueError(
+                f"--space {settings.space}: expected {space.name} as --checkpoint {settings.checkpoint} has, "
+                "or leave it out"
+            )
+        if space.in_channels != splits.channels:
+            raise ValueError(
+                f"--dataset {settings.dataset}: expected images of {space.in_channels} channels as --checkpoint "
+                f"{settings.checkpoint} takes, got {splits.channels}"
+            )
+        if is_trained:
+            space = dataclasses.replace(space, classes=splits.classes)
+        elif not loaded.has_classifier:
+            raise ValueError(
+                f"--checkpoint {settings.checkpoint}: expected a trained classifier, got a fresh one; "
+                f"{_training(settings)} trains it"
+            )
+        elif splits.classes > space.classes:
+            raise ValueError(
+                f"--dataset {settings.dataset}: expected at most {space.classes} classes as --checkpoint "
+                f"{settings.checkpoint} has, got {splits.classes}; {_training(settings)} trains it for them"
+            )
+        elif None not in (splits.class_names, loaded.class_names):
+            _check_names(settings, splits, loaded)
+    return at_resolutions(space, settings)
+
+
+def _training(settings: TrainingSettings) -> str:
+    """Returns the command that trains a run's checkpoint on its data."""
+    given = {"--checkpoint": settings.checkpoint, "--dataset": settings.dataset}
+    return shlex.join(["hadas", "train", *(word for pair in given.items() for word in map(str, pair))])
+
+
+def at_resolutions(space: MBConvSpace, settings: TrainingSettings) -> MBConvSpace:
+    """Returns a space at the resolutions that a run asks for, all if none.
+
+    Raises:
+      ValueError: the space does not have them.
+    """
+    wrong = [size for size in settings.resolutions if size not in space.resolution]
+    if wrong:
+        known = ", ".join(map(str, space.resolution))
+        raise ValueError(f"--resolutions: expected some of {known} as space {space.name} has, got {wrong[0]}")
+    chosen = tuple(size for size in space.resolution if size in settings.resolutions) or space.resolution
+    return dataclasses.replace(space, resolution=chosen)
+
+
+def _check_names(settings: TrainingSettings, splits: Splits, loaded: TrainedSupernet) -> None:
+    """Raises where the classes of the data are not those of the supernet, by name and in order."""
+    names, known = splits.class_names or (), loaded.class_names or ()
+    for number, (name, expected) in enumerate(zip(names, known, strict=False)):
+        if name != expected:
+            raise ValueError(
+                f"--dataset {settings.dataset}: expected the classes of --checkpoint {settings.checkpoint}, where "
+                f"class {number} is {expected!r}, got {name!r}; hadas train trains the supernet for others"
+            )
+
+
+def named_backbone(name: str, space: MBConvSpace) -> Backbone:
+    """Returns the backbone that `--exits-for` names; in a space of one resolution it runs at that.
+
+    Raises:
+      ValueError: an unknown name, or a backbone that the space does not have.
+    """
+    ends: dict[str, Callable[[], Backbone]] = {"largest": space.largest, "smallest": space.smallest}
+    if name in ends:
+        return ends[name]()
+    if name not in published_names():
+        known = ", ".join((*ends, *published_names()))
+        raise ValueError(f"--exits-for: expected one of {known}, got {name!r}")
+    try:
+        return published_in(space, name)
+    except ValueError as error:
+        raise ValueError(f"--exits-for {error}") from error
+
+
+def has_shared_exits(loaded: TrainedSupernet) -> bool:
+    """Whether all exit heads of a supernet are trained, for all its backbones."""
+    return loaded.exits_of is None and len(loaded.trained_exits) == loaded.space.num_exits
+
+
+def settings_name(dataset: str) -> str:
+    """Returns a data set's name without the folders of the user's machine."""
+    kind, colon, path = dataset.partition(":")
+    return f"{kind}{colon}{Path(path).name}" if colon else dataset
+
+
+_CLASSIFIERS = ("classifier",)
+
+
+class TrainingRun:
+    """Data and supernet of one run: reads its inputs at once, so that mistakes show before any work.
+
+    Args:
+      settings: of the run.
+      fine_tune: train the supernet of `settings.checkpoint` further, on any number of classes, for
+        `settings.epochs`, and its exits in any case, instead of using what is trained in it as it is.
+      exits_for: name of the backbone whose exits are trained, as the paper does; None: all backbones share theirs.
+      splits: the data of `settings`, where they are loaded already.
+
+    Raises:
+      ValueError: an unknown data set or space, or a supernet, resolutions or images that do not fit.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        *,
+        fine_tune: bool = True,
+        exits_for: str | None = None,
+        splits: Splits | None = None,
+    ) -> None:
+        self.settings = settings
+        self.loaded: TrainedSupernet | None = None if settings.checkpoint is None else load_trained(settings.checkpoint)
+        self._trains_supernet = self.loaded is None or (fine_tune and settings.epochs > 0)
+        self._trains_exits = fine_tune
+        self.splits: Splits = splits or load_splits(
+            settings,
+            seed=settings.seed,
+            record=None if self.loaded is None else self.loaded.data,
+            evaluation_images=settings.evaluation_images,
+        )
+        self._require_known_data()
+        self.space = space_of_run(settings, self.splits, self.loaded, is_trained=self._trains_supernet)
+        self._require_own_data()
+        if self.loaded is not None and self.loaded.normalisation is not None:
+            self.splits = standardised_by(self.splits, *self.loaded.normalisation)
+        self.exits_backbone = None if exits_for is None else named_backbone(exits_for, self.space)
+        self.exits_for = exits_for
+        keys = jax.random.split(jax.random.key(settings.seed), 7)
+        self._init_key, self._order_key, self._train_key = keys[:3]
+        self._exit_order_key, self._exit_key, self.population_key, self.search_key = keys[3:]
+        self._pace = pace_of(self.splits.train.count, batch=settings.batch)
+        if settings.augmentation == "randaugment":
+            _require_unit_range(self.splits.train, settings.dataset)
+        self._mesh = batch_mesh(jax.local_devices()) if settings.data_parallel else None
+        if self._mesh is not None and self._pace.batch % self._mesh.size:
+            raise ValueError(
+                f"--data-parallel: expected a batch that the {self._mesh.size} devices divide, got {self._pace.batch}; "
+                "change --batch"
+            )
+
+    def _require_known_data(self) -> None:
+        """Refuses images that the checkpoint's weights have seen in another division, or before they changed."""
+        settings, loaded = self.settings, self.loaded
+        if loaded is None:
+            return
+        checkpoint, known = f"--checkpoint {settings.checkpoint}", loaded.data
+        if known is None and "settings" in loaded.details:
+            raise ValueError(
+                f"{checkpoint}: expected a supernet that says which images trained it, got one of an earlier version, "
+                "which does not; train it anew"
+            )
+        if known is None:
+            self._add_note("which images trained the checkpoint is not known")
+        elif self._comes_of(known):
+            hint = f"use those as they were, or train on these without {checkpoint}"
+            require_same(self.splits, known, dataset=settings.dataset, owner=checkpoint, hint=hint)
+        elif self._trains_supernet:
+            evaluated = self.splits.evaluated_fingerprints
+            seen = int(np.isin(evaluated, loaded.seen).sum())
+            if seen:
+                raise ValueError(
+                    f"--dataset {settings.dataset}: expected images that {checkpoint} has not seen, but {seen:,} of "
+                    f"its {len(evaluated):,} validation, calibration and test images trained it; leave them out"
+                )
+            self._add_note("other images than the checkpoint's, as far as their bytes tell")
+
+    def _comes_of(self, known: SplitRecord) -> bool:
+        """Whether the data are those of the checkpoint, or what has become of them."""
+        if known.told_by == self.splits.record.told_by or self.loaded is None:
+            return known.is_related(self.splits.record)
+        # Files that became too many to be read, or few enough, share names and sizes.
+        return bool(np.isin(self.splits.fingerprints, self.loaded.seen).mean() > FEW)
+
+    def _require_own_data(self) -> None:
+        """Refuses other images than the checkpoint's where its weights are taken as they are."""
+        settings, loaded = self.settings, self.loaded
+        if loaded is None or loaded.data is None or self._trains_supernet:
+            return
+        checkpoint = f"--checkpoint {settings.checkpoint}"
+        train = shlex.join(["hadas", "train", "--checkpoint", str(settings.checkpoint), "--dataset", settings.dataset])
+        require_same(
+            self.splits, loaded.data, dataset=settings.dataset, owner=checkpoint, hint=f"{train} trains it for these"
+        )
+
+    def _add_note(self, note: str) -> None:
+        self.splits = dataclasses.replace(self.splits, notes=(*self.splits.notes, note))
+
+    def initial_parameters(self) -> Parameters:
+        """Returns the supernet before this run's training: fresh, or loaded with whatever is fresh in it.
+
+        Another number of classes than the checkpoint's makes classifiers fresh; exits for one backbone are fresh.
+        """
+        fresh = initialise(self.space, self._init_key)
+        if self.loaded is None:
+            return fresh
+        params = self.loaded.params
+        if self.space.classes != self.loaded.space.classes:
+            params = jax.tree_util.tree_map_with_path(
+                lambda path, new, old: new if any(getattr(key, "key", None) in _CLASSIFIERS for key in path) else old,
+                fresh,
+                params,
+            )
+        return params if self.exits_backbone is None else dataclasses.replace(params, heads=fresh.heads)
+
+    @property
+    def trained_exits(self) -> tuple[int, ...]:
+        """Block positions whose exit heads are trained after this run's training."""
+        if self.exits_backbone is None:
+            return tuple(range(self.space.first_exit, self.space.positions))
+        found = np.flatnonzero(np.asarray(available_exits(self.space, self.exits_backbone)))
+        return tuple((found + self.space.first_exit).tolist())
+
+    @property
+    def uses_checkpoint_as_it_is(self) -> bool:
+        """Whether the supernet of `settings.checkpoint` needs no training."""
+        return self.loaded is not None and not self._trains_exits and has_shared_exits(self.loaded)
+
+    def train(self, workdir: WorkDir, progress: Progress) -> Parameters:
+        """Trains what is not trained yet: the supernet, then its exit heads.
+
+        Raises:
+          ValueError: a loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
+        """
+        params = self.initial_parameters()
+        if self._trains_supernet:
+            params = self.train_supernet(params, workdir, progress)
+        if self.uses_checkpoint_as_it_is:
+            return params
+        return self.train_exits(params, workdir, progress)
+
+    def train_supernet(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
+        """Trains the shared weights by the sandwich rule."""
+        settings = self.settings
+        optimiser = sgd(
+            optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * self._pace.steps_per_epoch),
+            weight_decay=settings.weight_decay,
+            clip=optax.clip(1.0),
+        )
+        step = sandwich_step(self.space, optimiser, options=SandwichOptions(**settings.sandwich, mesh=self._mesh))
+        weights = self._trained(
+            "supernet",
+            step,
+            init_state(params.backbone, optimiser),
+            epochs=settings.epochs,
+            order_key=self._order_key,
+            key=self._train_key,
+            shared=(),
+            workdir=workdir,
+            progress=progress,
+        )
+        return dataclasses.replace(params, backbone=weights)
+
+    def train_exits(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
+        """Trains exit heads, the backbone's weights frozen: shared ones, or those of one backbone."""
+        settings = self.settings
+        steps = settings.exit_epochs * self._pace.steps_per_epoch
+        optimiser = sgd(
+            optax.warmup_cosine_decay_schedule(0.0, settings.exit_learning_rate, steps // 6, steps),
+            weight_decay=settings.weight_decay,
+            clip=optax.clip_by_global_norm(1.0),
+        )
+        if self.exits_backbone is not None:
+            optimiser = paper_exit_optimiser(
+                self._pace.steps_per_epoch,
+                epochs=settings.exit_epochs,
+                warmup_epochs=settings.exit_epochs // 6,
+                learning_rate=settings.exit_learning_rate,
+                weight_decay=settings.weight_decay,
+            )
+        step = exit_step(
+            self.space,
+            optimiser,
+            sampled=settings.sampled,
+            backbone=self.exits_backbone,
+            dtype=settings.dtype,
+            mesh=self._mesh,
+        )
+        weights = self._trained(
+            "exits",
+            step,
+            init_state(params.heads, optimiser),
+            epochs=settings.exit_epochs,
+            order_key=self._exit_order_key,
+            key=self._exit_key,
+            shared=(params.backbone,),
+            workdir=workdir,
+            progress=progress,
+        )
+        return dataclasses.replace(params, heads=weights)
+
+    def _trained(
+        self,
+        name: str,
+        step: Step,
+        state: Any,
+        *,
+        epochs: int,
+        order_key: jax.Array,
+        key: jax.Array,
+        shared: tuple,
+        workdir: WorkDir,
+        progress: Progress,
+    ) -> Any:
+        """Trains for some epochs and returns the weights."""
+        pace, how = self._pace, self.settings.augmentation
+        advance = fed(
+            step,
+            self.splits.train,
+            pace=pace,
+            key=key,
+            order_key=order_key,
+            augmentation=Augmentation(how, augmentation(how)),
+            shared=shared,
+            mesh=self._mesh,
+        )
+        with memory_named("--batch", pace.batch, "images"):
+            state = run_stage(
+                name,
+                advance,
+                state,
+                chunks=epochs * pace.steps_per_epoch // pace.chunk,
+                chunk=pace.chunk,
+                workdir=workdir,
+                progress=progress,
+                guard=Guard(lower=lower_rate),
+            )
+        return jax.tree.map(jnp.asarray, share(jax.tree.map(np.asarray, state.weights)))
+
+    def judge(self, params: Parameters) -> Judge:
+        """Returns what gives the outcomes of backbones int32[N, G] on a split."""
+        settings = self.settings
+        how = Judgement(batch=settings.eval_batch, group=settings.group, dtype=settings.dtype)
+        with memory_named("--stats-batches", settings.stats_batches, "batches"):
+            return Judge(self.space, params, self.calibration_batches(), how)
+
+    def calibration_batches(self) -> jax.Array:
+        """Random training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
+        batches = min(self.settings.stats_batches, self._pace.steps_per_epoch)
+        return random_batches(self.splits.train, batches, self._pace.batch, seed=self.settings.seed)
+
+    def described(
+        self, params: Parameters, details: dict[str, Any], *, command: str = "hadas train"
+    ) -> TrainedSupernet:
+        """Returns the trained supernet, by this command, with what is needed to use it elsewhere."""
+        splits, before = self.splits, self.loaded
+        return TrainedSupernet(
+            space=self.space,
+            params=params,
+            trained_exits=self.trained_exits,
+            exits_of=self.exits_for,
+            normalisation=(splits.mean, splits.deviation),
+            class_names=splits.class_names if self._trains_supernet or before is None else before.class_names,
+            data=splits.record,
+            seen=splits.fingerprints if before is None else np.union1d(splits.fingerprints, before.seen),
+            source=f"{command} on {settings_name(self.settings.dataset)}"
+            + (f", from: {before.source}" if before else ""),
+            details=details,
+        )
+
+
+def accuracies(judge: Judge, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
+    """Returns float64[N, E + 1]: the accuracy of backbones int32[N, G] at every exit and, last, the classifier."""
+    return np.asarray(judge(genomes, data).correct, np.float64).mean(axis=-1)
+
+
+def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:
+    """Raises for floating images that RandAugment, which works on values from 0 to 1, would cut off."""
+    if isinstance(train, Stream) or train.images.dtype == jnp.uint8:
+        return
+    lowest, highest = float(jnp.min(train.images)), float(jnp.max(train.images))
+    if lowest < 0 or highest > 1:
+        raise ValueError(
+            f"--augmentation randaugment: expected images of bytes or of values from 0 to 1, got {lowest:g} to "
+            f"{highest:g} in {dataset}"
+        )
+
+
+EXITS = "exits.csv"
+
+
+@dataclass(frozen=True)
+class ExitAccuracies:
+    """Accuracy of one backbone along its depth.
+
+    Attributes:
+      backbone: its name.
+      blocks: its own blocks that have an exit, from 0, in order.
+      exits: test accuracy of each of these exits, a share.
+      final: of the classifier.
+    """
+
+    backbone: str
+    blocks: tuple[int, ...]
+    exits: tuple[float, ...]
+    final: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training run leaves.
+
+    Attributes:
+      trained: the supernet, also in the work directory.
+      accuracies: of the largest and the smallest backbone, and of the one whose exits were trained, if one was.
+    """
+
+    trained: TrainedSupernet
+    accuracies: tuple[ExitAccuracies, ...]
+
+
+def execute_training(run: TrainingRun, workdir: WorkDir, progress: Progress) -> TrainResult:
+    """Trains a supernet and its exits, judges them on the test split, and writes all into the work directory.
+
+    Raises:
+      ValueError: as `TrainingRun.train`.
+    """
+    params = run.train(workdir, progress)
+    space, settings = run.space, run.settings
+    trained = run.described(params, {"settings": dataclasses.asdict(settings)})
+    save_trained(workdir.path / SUPERNET, trained, overwrite=True)  # before judging, which may run out of memory
+    progress.stage("test", 1)
+    genomes = {"largest": space.largest_genome, "smallest": space.smallest_genome}
+    if run.exits_for is not None and run.exits_backbone is not None:
+        genomes[run.exits_for] = space.encode(run.exits_backbone)
+    found = along_depth(run, params, genomes)
+    progress.update(1, {"largest_accuracy": found[0].final, "smallest_accuracy": found[1].final})
+    shares = {each.backbone: each.final for each in found}
+    trained = dataclasses.replace(trained, details=trained.details | {"test_accuracy": shares})
+    rewrite_description(workdir.path / SUPERNET, trained)
+    write_text(workdir.path / EXITS, _as_csv(found))
+    return TrainResult(trained=trained, accuracies=found)
+
+
+def along_depth(run: TrainingRun, params: Parameters, genomes: dict[str, np.ndarray]) -> tuple[ExitAccuracies, ...]:
+    """Judges backbones on the test split, at the exits that they have and that the run trains.
+
+    Args:
+      run: its data, space and exits.
+      params: weights to judge by.
+      genomes: int32[G] by name.
+    """
+    judged = accuracies(run.judge(params), np.stack(list(genomes.values())), run.splits.test)
+    return tuple(_at_exits(run, *item, shares) for item, shares in zip(genomes.items(), judged, strict=True))
+
+
+def _at_exits(run: TrainingRun, name: str, genome: np.ndarray, shares: np.ndarray) -> ExitAccuracies:
+    """The accuracies of exits that a backbone has and that are trained."""
+    space = run.space
+    backbone = space.decode(jnp.asarray(genome))
+    available = np.asarray(available_exits(space, backbone))
+    trained = np.isin(np.arange(space.first_exit, space.positions), run.trained_exits)
+    own = int(np.sum(np.asarray(backbone.depth)))
+    blocks = own - int(available.sum()) + np.cumsum(available) - 1  # exits follow all blocks from the first one on
+    chosen = available & trained
+    return ExitAccuracies(
+        backbone=name,
+        blocks=tuple(blocks[chosen].tolist()),
+        exits=tuple(shares[:-1][chosen].tolist()),
+        final=float(shares[-1]),
+    )
+
+
+def _as_csv(found: tuple[ExitAccuracies, ...]) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["backbone", "block", "test_accuracy"])
+    for each in found:
+        rows.writerows([each.backbone, block, share] for block, share in zip(each.blocks, each.exits, strict=True))
+        rows.writerow([each.backbone, "final", each.final])
+    return text.getvalue()
+
+
+def training_run(settings: TrainSettings) -> TrainingRun:
+    """Returns the run that these settings describe.
+
+    Raises:
+      ValueError: as `TrainingRun`.
+    """
+    return TrainingRun(settings, exits_for=settings.exits_for)

@@ -1,0 +1,116 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hadas_jax.backend import memory_named
+from hadas_jax.data import LabelledImages
+from hadas_jax.evaluation import Judge, Judgement
+from hadas_jax.spaces import available_exits
+from hadas_jax.supernet import apply, estimate_batch_stats, resize
+
+FIELDS = ("correct", "confidence", "entropy", "learned")
+
+
+@pytest.fixture(scope="module")
+def space(tiny_space):
+    """The tiny space at two resolutions, neither of them the images' own."""
+    return dataclasses.replace(tiny_space, resolution=(7, 11))
+
+
+@pytest.fixture(scope="module")
+def setting(space, spots, draw):
+    """Parameters, five genomes, 71 images to judge on (no multiple of a batch), three calibration batches."""
+    genomes = np.random.default_rng(1).integers(0, space.codec.cardinalities, (5, len(space.codec.names)))
+    genomes[:2] = space.largest_genome, space.smallest_genome
+    data = LabelledImages(images=spots.images[:71], labels=spots.labels[:71], mean=0.3, deviation=0.8)
+    calibration = data.take(jnp.arange(60))[0].reshape(3, 20, *spots.images.shape[1:])
+    return draw(space, 2)[0], genomes.astype(np.int32), data, calibration
+
+
+@pytest.fixture(scope="module")
+def judge(space, setting):
+    """The outcomes by the number of backbones that run side by side."""
+    params, genomes, data, calibration = setting
+    return lambda group: Judge(space, params, calibration, Judgement(batch=32, group=group))(genomes, data)
+
+
+@pytest.fixture(scope="module")
+def judged(judge):
+    return judge(1)
+
+
+def test_outcomes_are_those_of_one_backbone_after_another_at_its_own_resolution(space, setting, judged, quick_jit):
+    params, genomes, data, calibration = setting
+    assert set(genomes[:, 0]) == {0, 1}
+    for row, genome in enumerate(genomes):
+        backbone = space.decode(jnp.asarray(genome))
+        size = int(backbone.resolution)
+
+        @quick_jit
+        def single(backbone, size=size):
+            flat = resize(calibration.reshape(60, *calibration.shape[2:]), size)
+            stats = estimate_batch_stats(space, params, backbone, flat.reshape(3, 20, size, size, 1))
+            return apply(space, params, stats, backbone, resize(data.take(jnp.arange(71))[0], size))
+
+        logits = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), single(backbone))
+        shifted = logits.exits - logits.exits.max(-1, keepdims=True)
+        logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        best = np.sort(logs, -1)
+        clear = best[..., -1] - best[..., -2] > 1e-3
+        own = np.append(np.asarray(available_exits(space, backbone)), True)
+        right = (logs.argmax(-1) == np.asarray(data.labels)) & own[:, None]
+        assert clear[own].mean() > 0.9
+        assert (judged.correct[row] == right)[clear].all()
+        np.testing.assert_allclose(judged.confidence[row][own], np.exp(best[..., -1])[own], atol=1e-4)
+        np.testing.assert_allclose(judged.entropy[row], -(np.exp(logs) * logs).sum(-1), atol=1e-3)
+        np.testing.assert_allclose(judged.learned[row, :-1], logits.confidence, atol=1e-3)
+
+
+def test_exits_that_a_backbone_does_not_have_are_never_right_and_never_sure(space, judged, setting):
+    own = np.asarray(jax.vmap(lambda g: available_exits(space, space.decode(g)))(jnp.asarray(setting[1])))
+    assert not own.all()
+    assert not judged.correct[:, :-1][~own].any()
+    assert (judged.confidence[:, :-1][~own] == 0).all()
+    assert (judged.confidence[:, :-1][own] > 1 / 3 - 1e-6).all()
+
+
+def test_outcomes_have_a_row_for_each_exit_and_a_sure_classifier(judged, space):
+    for field in FIELDS:
+        assert getattr(judged, field).shape == (5, space.num_exits + 1, 71)
+    assert np.isposinf(judged.learned[:, -1]).all()
+    assert (judged.entropy >= -1e-6).all()
+    assert (judged.entropy <= np.log(3) + 1e-5).all()
+
+
+def test_groups_of_three_judge_as_one_by_one(judge, judged):
+    grouped = judge(3)
+    for field in FIELDS[1:]:
+        np.testing.assert_allclose(getattr(grouped, field), getattr(judged, field), rtol=1e-4, atol=1e-4)
+    assert np.mean(grouped.correct == judged.correct) > 0.99
+
+
+def test_bfloat16_judges_nearly_the_same(space, setting, judged):
+    params, genomes, data, calibration = setting
+    small = np.flatnonzero(genomes[:, 0] == 0)
+    half = Judge(space, params, calibration, Judgement(batch=32, dtype="bfloat16"))(genomes[small], data)
+    assert half.confidence.dtype == np.float32
+    assert 0 < np.abs(half.confidence - judged.confidence[small]).max() < 0.15
+    assert np.mean(half.correct == judged.correct[small]) > 0.9
+
+
+def test_a_batch_holds_as_many_pixels_at_any_resolution():
+    assert Judgement().images(32) == 128
+    assert Judgement().images(64) == 32
+    assert Judgement().images(100_000) == 1
+    assert Judgement(batch=7).images(32) == 7
+
+
+def test_too_little_memory_names_the_flag_and_other_errors_pass():
+    named = r"--batch 9: expected a batch that fits .* use a smaller --batch"
+    with pytest.raises(ValueError, match=named), memory_named("--batch", 9, "images"):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory_named("--batch", 9, "images"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")

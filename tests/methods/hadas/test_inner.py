@@ -1,0 +1,251 @@
+"""Both inner searches against a walk through every version and every sample in float64."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hw_models
+from hadas_jax.evaluation import mean_dissimilarity, pack_bits, segment_costs
+from hadas_jax.methods.hadas import inner
+from hadas_jax.methods.hadas import score as versions
+from hadas_jax.spaces import available_exits
+
+SAMPLES, GAMMA = 50, 1.5
+FREE = np.full(3, np.inf, np.float32)
+
+
+@pytest.fixture(scope="module")
+def device():
+    found = hw_models.load_device("agx-xavier-gpu")
+    return hw_models.with_clocks(
+        found,
+        core_hz=[114.75e6, 675.75e6, 1377e6],
+        memory_hz=[204e6, 2133e6],
+        host_hz=[115.2e6, 1190.4e6, 2265.6e6],
+    )
+
+
+@pytest.fixture(scope="module")
+def cases(small_space, device):
+    """Two backbones of different exits: genome, outcomes bool[E + 1, N], available exits, segment costs."""
+    cost = jax.jit(lambda genome: segment_costs(small_space, small_space.decode(genome), device))
+    found = []
+    for seed, genome in enumerate((small_space.largest_genome, small_space.smallest_genome)):
+        rng = np.random.default_rng(seed)
+        skill = np.linspace(0.3, 0.9, small_space.num_exits + 1)[:, None]
+        correct = skill + rng.normal(0, 0.2, (len(skill), SAMPLES)) > rng.random(SAMPLES)
+        genome = jnp.asarray(genome)
+        available = np.asarray(available_exits(small_space, small_space.decode(genome)))
+        found.append(
+            (genome, correct, available, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), cost(genome)))
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(cases):
+    trunk = cases[0][1].shape[0]
+    largest = cases[0][3]
+    longest, most = (2 * column[:trunk, -1].sum() for column in (largest.latency_s, largest.energy_j))
+    return jnp.asarray([1.0, longest, most], jnp.float32)
+
+
+def walk(correct, available, costs):
+    """All versions one by one: exits [n, E], point [n], (error, latency, energy) [n, 3], score [n]."""
+    exits, points = len(available), costs.latency_s.shape[1]
+    rows = []
+    for chosen in itertools.product([False, True], repeat=exits):
+        members = np.flatnonzero(chosen)
+        if not available[members].all():
+            continue
+        stop = [next((e for e in members if correct[e, n]), exits) for n in range(SAMPLES)]
+        error = 1 - np.mean([correct[e, n] for n, e in enumerate(stop)])
+        runs = np.array(
+            [[i <= e for i in range(exits + 1)] + [i in members and i <= e for i in range(exits)] for e in stop]
+        )
+        for point in range(points):
+            columns = [column[:, point] for column in (costs.latency_s, costs.energy_j)]
+            score = 0.0
+            for i in members:
+                others = members[members != i]
+                pairs = [float(mean_pair(correct, i, j)) for j in others]
+                gain = 1.0
+                for column, full in zip(columns, (costs.latency_s, costs.energy_j), strict=True):
+                    gain *= max(0, 1 - (column[: i + 1].sum() + column[exits + 1 + i]) / full[: exits + 1, -1].sum())
+                score += (
+                    np.mean(np.array(stop) == i) * gain * (np.mean(pairs) if pairs else 1.0) ** GAMMA / len(members)
+                )
+            rows.append((chosen, point, (error, *(runs.mean(0) @ c for c in columns)), score))
+    return tuple(np.array(column) for column in zip(*rows, strict=True))
+
+
+def mean_pair(correct, i, j):
+    both = np.sqrt(correct[i].sum() * correct[j].sum())
+    return 1 - (correct[i] & correct[j]).sum() / both if both else 1.0
+
+
+@pytest.fixture(scope="module")
+def walked(cases):
+    return [walk(correct, available, costs) for _, correct, available, costs in cases]
+
+
+@pytest.fixture(scope="module")
+def searches(small_space, device, reference, quick_jit):
+    """Both searches as functions of genome, outcomes and limits, the second one of a seed as well."""
+    shared = {"samples": SAMPLES, "gamma": jnp.float32(GAMMA), "reference": reference}
+
+    def costs_of(genome):
+        return segment_costs(small_space, small_space.decode(genome), device)
+
+    def exact(genome, correct, limits, seed):
+        del seed
+        return inner.search_exact(small_space, genome, pack_bits(correct), costs_of(genome), limits=limits, **shared)
+
+    def evolved(genome, correct, limits, seed):
+        effort = {"population": 16, "generations": 12, "limits": limits, **shared}
+        found = (small_space, genome, pack_bits(correct), costs_of(genome), device)
+        return inner.search_evolved(jax.random.key(seed), *found, **effort)
+
+    return {"exact": quick_jit(exact), "evolved": quick_jit(evolved)}
+
+
+def run(search, case, limits=FREE, seed=0):
+    return search(case[0], jnp.asarray(case[1]), jnp.asarray(limits), seed)
+
+
+def closed(table):
+    """What is to be had at or below each cell."""
+    return np.minimum.accumulate(np.minimum.accumulate(np.asarray(table), axis=0), axis=1)
+
+
+def wanted_table(objectives, reference, limits=FREE):
+    levels, edges = versions.error_levels(), versions.latency_edges(reference[1])
+    table = np.full((versions.ERROR_LEVELS + 1, versions.LATENCY_BINS + 1), np.inf)
+    kept = objectives.astype(np.float32)
+    kept = kept[(kept <= limits).all(axis=1)]
+    cells = (np.searchsorted(levels, kept[:, 0]), np.searchsorted(edges, kept[:, 1]))
+    np.minimum.at(table, cells, kept[:, 2])
+    return table[:-1, :-1]
+
+
+def test_the_exact_search_finds_what_a_walk_through_all_versions_finds(searches, cases, walked, reference):
+    for case, (_, _, objectives, score) in zip(cases, walked, strict=True):
+        found = run(searches["exact"], case)
+        np.testing.assert_allclose(closed(found.table), closed(wanted_table(objectives, reference)), rtol=1e-5)
+        assert float(found.score) == pytest.approx(score.max(), rel=1e-4)
+        assert found.shortfall == 0
+        assert int(found.evaluations) == len(score) == 2 ** case[2].sum() * 18
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_limits_keep_versions_out_and_say_how_far_the_nearest_is(searches, cases, walked, reference, share):
+    case, (_, _, objectives, score) = cases[0], walked[0]
+    limits = (objectives.min(axis=0) * (1 + share) * (1 - 0.2 * (share == 0))).astype(np.float32)
+    found = run(searches["exact"], case, limits)
+    excess = ((objectives - limits) / np.maximum(limits, [1e-3, 0, 0])).max(axis=1)
+    assert float(found.shortfall) == pytest.approx(max(excess.min(), 0), rel=1e-4)
+    np.testing.assert_allclose(closed(found.table), closed(wanted_table(objectives, reference, limits)), rtol=1e-5)
+    within = excess <= 0
+    assert float(found.score) == pytest.approx(score[within].max() if within.any() else 0.0, rel=1e-4)
+    assert within.any() == (share > 0)
+
+
+def test_the_exact_front_is_that_of_the_walk(small_space, cases, walked, quick_jit):
+    settings = {"samples": SAMPLES, "capacity": 256}
+    search = quick_jit(lambda genome, bits, costs: inner.exact_front(small_space, genome, bits, costs, **settings))
+    for (genome, correct, available, costs), (exits, point, objectives, _) in zip(cases, walked, strict=True):
+        bits = pack_bits(jnp.asarray(correct))
+        front = search(genome, bits, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), costs))
+        size = int(front.size)
+        assert front.valid[:size].all()
+        assert not front.valid[size:].any()
+        found = np.asarray(front.objectives)[:size]
+        rows = [
+            np.flatnonzero((exits == member).all(axis=1) & (point == f))[0]
+            for member, f in zip(np.asarray(front.exits)[:size] > 0, front.point[:size].tolist(), strict=True)
+        ]
+        np.testing.assert_allclose(found, objectives[rows], rtol=1e-5, atol=1e-7)
+        assert not np.asarray(front.exits)[:, ~available].any()
+        beaten = (objectives[:, None] <= found[None] * (1 - 1e-5) - 1e-9).all(axis=2)
+        assert not beaten.any()
+        covered = (found[None] <= objectives[:, None] * (1 + 1e-5) + 1e-6).all(axis=2).any(axis=1)
+        assert covered.all()
+
+
+def test_evolution_never_claims_more_than_there_is_and_reaches_nearly_all(searches, cases, reference):
+    volume = partial(inner.table_hypervolume, reference=reference, limits=jnp.asarray(FREE))
+    for case in cases:
+        best = run(searches["exact"], case)
+        for seed in range(3):
+            found = run(searches["evolved"], case, seed=seed)
+            assert (closed(found.table) >= closed(best.table) * (1 - 1e-5)).all()
+            assert float(best.score) * 0.9 <= float(found.score) <= float(best.score) * (1 + 1e-5)
+            assert 0.99 * float(volume(best.table)) <= float(volume(found.table))
+            assert found.evaluations == 16 * 12
+
+
+def test_evolution_looks_for_versions_within_limits(searches, cases, walked):
+    objectives = walked[0][2]
+    limits = (objectives.min(axis=0) * 1.9).astype(np.float32)
+    found = run(searches["evolved"], cases[0], limits)
+    assert found.shortfall == 0
+    assert np.isfinite(found.table).any()
+    assert np.asarray(found.table)[np.isfinite(found.table)].max() <= limits[2]
+    nowhere = run(searches["evolved"], cases[0], limits * 0.1)
+    assert nowhere.shortfall > 1
+    assert not np.isfinite(nowhere.table).any()
+
+
+@pytest.mark.parametrize("name", ["exact", "evolved"])
+def test_vmap_over_backbones_equals_a_loop(searches, cases, quick_jit, name):
+    genomes = jnp.stack([case[0] for case in cases])
+    correct = jnp.stack([jnp.asarray(case[1]) for case in cases])
+    every = quick_jit(jax.vmap(searches[name].__wrapped__, in_axes=(0, 0, None, None)))
+    together = every(genomes, correct, jnp.asarray(FREE), 0)
+    for row, case in enumerate(cases):
+        alone = run(searches[name], case)
+        jax.tree.map(lambda a, b, row=row: np.testing.assert_allclose(a, b[row], rtol=1e-5, atol=1e-7), alone, together)
+
+
+def test_the_front_of_an_evolution_holds_its_own_candidates_with_their_risk_levels(cases, device, quick_jit):
+    _, correct, available, costs = cases[0]
+    bits = pack_bits(jnp.asarray(correct))
+    rare = pack_bits(jnp.asarray(correct[:-1] & (np.arange(SAMPLES) % 2 == 0)))
+    stops = jnp.stack([rare, bits[:-1]])
+    costs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), costs)
+    effort = {"samples": SAMPLES, "gamma": 1.0, "population": 16, "generations": 6}
+    search = partial(inner.evolve, device=device, limits=jnp.asarray(FREE), **effort)
+    seen = quick_jit(search)(jax.random.key(0), stops, bits, jnp.asarray(available), costs)
+    front = inner.evolved_front(seen, capacity=96)
+    size = int(front.size)
+    assert 1 < size <= 96
+    assert set(np.unique(seen.levels)) == {0, 1, 2}
+    for n in range(size):
+        same = (np.asarray(seen.levels) == np.asarray(front.exits)[n]).all(axis=1) & (seen.point == front.point[n])
+        np.testing.assert_array_equal(seen.objectives[int(np.argmax(same))], front.objectives[n])
+
+
+def test_exits_are_counted_without_tracing(small_space):
+    rng = np.random.default_rng(0)
+    for genome in rng.integers(0, small_space.codec.cardinalities, (5, len(small_space.codec.names))):
+        available = available_exits(small_space, small_space.decode(jnp.asarray(genome, jnp.int32)))
+        assert inner.exit_count(small_space, genome) == int(available.sum())
+
+
+def test_an_exit_that_is_alone_is_not_held_back_by_the_others():
+    chosen = jnp.asarray([[True, False], [True, True]])
+    apart = jnp.asarray([[1.0, 0.25], [0.25, 0.0]])
+    found = versions.exit_shares(chosen, jnp.asarray([[0.6, 0.0], [0.6, 0.2]]), apart, gamma=2.0)
+    np.testing.assert_allclose(found, [[0.6, 0.0], [0.6 / 32, 0.2 / 32]], rtol=1e-6)
+    correct = jnp.asarray([[True, False], [True, True]])
+    assert float(mean_dissimilarity(correct, jnp.asarray([True, False]))) == 1
+
+
+def test_the_cells_of_a_front_are_those_that_no_other_cell_beats():
+    table = np.full((3, 3), np.inf, np.float32)
+    table[0, 2], table[1, 0], table[1, 1], table[2, 2] = 5, 4, 4, 1
+    assert inner.front_cells(jnp.asarray(table)) == 3

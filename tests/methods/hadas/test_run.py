@@ -1,0 +1,138 @@
+import csv
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from hadas_jax.commands.hadas import search
+from hadas_jax.methods import Run
+from hadas_jax.runs.checkpoints import CheckpointError
+from hadas_jax.runs.loop import DivergenceError
+from hadas_jax.spaces import catalogue
+from hadas_jax.supernet.checkpoint import load_trained
+
+
+def read_rows(workdir):
+    with (workdir / "front.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_what_it_promises_and_nothing_else(finished):
+    workdir, result = finished
+    names = {path.name for path in workdir.iterdir()}
+    promised = {
+        "config.json",
+        "front.csv",
+        "front.json",
+        "front.png",
+        "levels.csv",
+        "metrics.jsonl",
+        "checkpoints",
+        "supernet",
+    }
+    assert names == promised
+    assert (workdir / "front.png").read_bytes().startswith(b"\x89PNG")
+    rows = read_rows(workdir)
+    assert len(rows) == len(result.designs)
+    stored = json.loads((workdir / "front.json").read_text())
+    assert stored["settings"]["space"] == "tiny"
+    assert stored["versions"]["jax"]
+    assert len(stored["designs"]) == len(rows)
+
+
+def test_the_csv_holds_the_designs_numbers(finished):
+    workdir, result = finished
+    for row, design in zip(read_rows(workdir), result.designs, strict=True):
+        assert row["genome"] == " ".join(map(str, design.genome))
+        found = design.test["deployable"]
+        assert float(row["deployable_test_error"]) == pytest.approx(found.error, rel=1e-8)
+        assert float(row["deployable_test_energy_mj"]) == pytest.approx(1e3 * found.energy_j, rel=1e-8)
+        assert float(row["static_test_latency_ms"]) == pytest.approx(1e3 * design.static_test.latency_s, rel=1e-8)
+
+
+def test_metrics_follow_the_stages_in_order(finished):
+    workdir, _ = finished
+    entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["stage"] for entry in entries] == ["supernet"] * 2 + ["exits"] * 2 + ["search"] * 2
+    assert all(np.isfinite(value) for entry in entries for value in entry.values() if not isinstance(value, str))
+
+
+def test_the_supernet_that_a_run_trained_can_be_searched_by_another(finished, settings, tmp_path):
+    workdir, result = finished
+    trained = load_trained(workdir / "supernet")
+    assert trained.source == "hadas search on digits"
+    assert trained.details["settings"]["space"] == "tiny"
+    other = dataclasses.replace(settings, checkpoint=str(workdir / "supernet"))
+    again = search(other, workdir=tmp_path / "other")
+    assert again.largest_test_accuracy == result.largest_test_accuracy
+    assert not (tmp_path / "other" / "supernet").exists()
+
+
+@pytest.mark.parametrize("lost", [("search",), ("exits", "search"), ("supernet", "exits", "search")])
+def test_a_run_that_lost_stages_repeats_them_to_the_same_front(finished, tmp_path, capsys, lost):
+    workdir, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    for stage in lost:
+        shutil.rmtree(copy / "checkpoints" / stage)
+    (copy / "front.csv").unlink()
+    search(workdir=copy, resume=True)
+    assert (copy / "front.csv").read_bytes() == (workdir / "front.csv").read_bytes()
+    assert (copy / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
+    assert f"hadas report {copy}; one network of the front: hadas select {copy}" in capsys.readouterr().out
+
+
+def test_resuming_with_other_settings_is_refused(finished, settings):
+    workdir, _ = finished
+    with pytest.raises(ValueError, match="got population 5 instead of 4"):
+        search(dataclasses.replace(settings, population=5), workdir=workdir, resume=True)
+
+
+def test_a_truncated_checkpoint_is_named(finished, tmp_path):
+    workdir, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    for path in (copy / "checkpoints" / "supernet").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(CheckpointError, match=r"supernet.*damaged") as caught:
+        search(workdir=copy, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_checkpoint_is_refused(finished, tmp_path):
+    workdir, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    shutil.rmtree(copy / "checkpoints" / "supernet")
+    shutil.copytree(copy / "checkpoints" / "exits", copy / "checkpoints" / "supernet")
+    with pytest.raises(CheckpointError, match="another run's"):
+        search(workdir=copy, resume=True)
+
+
+def test_a_diverging_loss_stops_the_run_and_names_the_step(settings, tmp_path):
+    wild = dataclasses.replace(settings, learning_rate=1e30)
+    with pytest.raises(DivergenceError, match=r"supernet: .* at step \d+"):
+        search(wild, workdir=tmp_path / "wild")
+
+
+def test_the_splits_share_no_image(settings):
+    splits = Run(settings).splits
+    parts = [splits.train, splits.validation, splits.calibration, splits.test]
+    assert sum(len(part.labels) for part in parts) == 1797
+    images = [image.tobytes() for part in parts for image in np.asarray(part.images)]
+    assert len(set(images)) == len(images)
+
+
+def test_only_an_exact_search_refuses_many_exit_positions(settings, small_space, monkeypatch):
+    first, second = small_space.stages
+    stages = (first, dataclasses.replace(second, depth=(1, 16)))
+    deep = dataclasses.replace(small_space, name="deep", resolution=(), stages=stages)
+    monkeypatch.setitem(catalogue._SPACES, "deep", deep)
+    assert Run(dataclasses.replace(settings, space="deep")).space.num_exits == 17
+    with pytest.raises(
+        ValueError, match="--inner exact: expected a space of at most 16 exit positions, got 17 of deep"
+    ):
+        Run(dataclasses.replace(settings, space="deep", inner="exact"))
