@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import Judge, Judgement, outcomes_given
+from hadas_jax.evaluation import EvaluationConfig, Evaluator, outcomes_given
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.spaces import ATTENTIVENAS, Backbone, MBConvSpace
 from hadas_jax.supernet import BatchStats, Parameters, estimate_batch_stats, initialise, run_trunk
@@ -93,7 +93,7 @@ class Ours:
     """
 
     def __init__(
-        self, resolution: int, genomes: np.ndarray, data: LabelledImages, how: Judgement, *, exits: bool = True
+        self, resolution: int, genomes: np.ndarray, data: LabelledImages, how: EvaluationConfig, *, exits: bool = True
     ) -> None:
         self.space, _ = population(resolution, 1)
         self.data, self.count = data, len(genomes)
@@ -220,7 +220,7 @@ def _timed(call: Callable[[], Any]) -> float:
 
 
 def first_calls() -> dict[str, float]:
-    """Returns the seconds of the first call of `Judge` in a new process, without and with compiled code on disk."""
+    """Returns the seconds of the first call of `Evaluator` in a new process, without and with compiled code on disk."""
     found = {}
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {
@@ -241,7 +241,7 @@ def first_call() -> None:
     params = initialise(space, jax.random.key(0))
     jax.block_until_ready(params)
     calibration = data.images.reshape(2, 64, 32, 32, 3)
-    print(_timed(lambda: Judge(space, params, calibration)(genomes, data)))
+    print(_timed(lambda: Evaluator(space, params, calibration)(genomes, data)))
 
 
 def main(benchmark: Benchmark) -> None:
@@ -261,7 +261,7 @@ def main(benchmark: Benchmark) -> None:
         space, genomes = population(resolution, count)
         data = images_of(resolution, images)
         largest = np.repeat(space.largest_genome[None], 2, axis=0)
-        default = Judgement()
+        default = EvaluationConfig()
         contestants: dict[str, Any] = {
             "ours, all exits": Ours(resolution, genomes, data, default),
             "ours, classifier alone": Ours(resolution, genomes, data, default, exits=False),
@@ -269,10 +269,10 @@ def main(benchmark: Benchmark) -> None:
             "ours, largest, classifier alone": Ours(resolution, largest, data, default, exits=False),
         }
         for group in groups:
-            how = Judgement(group=group)
+            how = EvaluationConfig(group=group)
             contestants[f"ours, all exits, {group} side by side"] = Ours(resolution, genomes, data, how)
         for batch in benchmark.batches:
-            how = Judgement(batch=batch)
+            how = EvaluationConfig(batch=batch)
             contestants[f"ours, all exits, {batch} images at once"] = Ours(resolution, genomes, data, how)
         if benchmark.peer and _has_torch():
             batch = 256 if resolution <= 64 else 32

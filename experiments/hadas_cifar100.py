@@ -165,7 +165,7 @@ def stage(
         command(settings, workdir=workdir, resume=started, console=console)
 
 
-def own_exits(experiment: Experiment) -> dict[str, Any]:
+def active_exits(experiment: Experiment) -> dict[str, Any]:
     """Returns the test accuracies of one backbone along its depth, by shared exits and by its own."""
     name, kept = experiment.backbone, experiment.out / f"shared_exits_{experiment.backbone}.json"
     if not kept.is_file():
@@ -258,7 +258,7 @@ def execute(experiment: Experiment, console: Console) -> dict[str, Any]:
         "versions": versions(),
         "computed_on": [device.device_kind for device in jax.local_devices()],
         "supernet": exit_accuracies(out / "supernet"),
-        "exits": own_exits(experiment),
+        "exits": active_exits(experiment),
         "search": {device: search_results(out / f"search_{Path(device).stem}") for device in searches},
     }
     write_text(out / "results.json", json.dumps(results, indent=1) + "\n")

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.evaluation import KeptJudge, Outcomes, pack_bits
+from hadas_jax.evaluation import CachedEvaluator, Outcomes, pack_bits
 from hadas_jax.evaluation.evaluator import of_each
 from hadas_jax.methods import Archive, Engines, Hadas, TrainingRun
 from hadas_jax.methods.hadas.constraints import NO_LIMITS
@@ -59,9 +59,9 @@ class Lab:
         return self.training.splits
 
     @cached_property
-    def judge(self) -> KeptJudge:
+    def judge(self) -> CachedEvaluator:
         """Gives outcomes, from disk where they are."""
-        return KeptJudge(self.training.judge(self.params), self.outcomes)
+        return CachedEvaluator(self.training.judge(self.params), self.outcomes)
 
     def answers(self, genomes: np.ndarray, data: LabelledImages) -> Outcomes:
         """Returns the outcomes of backbones int32[P, G] on a split, and takes the time of those not known yet."""

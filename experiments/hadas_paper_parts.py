@@ -21,7 +21,7 @@ from hadas_jax.commands.hadas import settings_of_run
 from hadas_jax.commands.supernets import train
 from hadas_jax.methods import TrainingRun, TrainingSettings, TrainSettings
 from hadas_jax.runs.workdir import WorkDir, write_text
-from hadas_jax.supernet.checkpoint import load_trained
+from hadas_jax.supernet.checkpoint import load_supernet
 from hw_models import load_device
 
 OWN_HEADS = ("smallest", "largest")  # backbones that get exits of their own
@@ -55,7 +55,7 @@ class Laboratory:
     def _lab(self, supernet: str, settings: TrainingSettings) -> Lab:
         training = TrainingRun(dataclasses.replace(settings, checkpoint=supernet), fine_tune=False)
         outcomes = self.experiment.outcomes or self.experiment.out / "outcomes"
-        return Lab(training, load_trained(supernet).params, outcomes)
+        return Lab(training, load_supernet(supernet).params, outcomes)
 
     def _kept(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Returns the results of a part, computed and written unless they are there."""
@@ -172,7 +172,7 @@ class Laboratory:
         """Trains the exits of one backbone alone, for as long as the shared ones were, and compares them."""
         experiment, device = self.experiment, self.experiment.devices[0]
         workdir = experiment.out / f"exits_{backbone}"
-        shared = load_trained(experiment.supernet).details.get("settings", {})
+        shared = load_supernet(experiment.supernet).details.get("settings", {})
         settings = dataclasses.replace(
             experiment.training,
             space=None,

@@ -37,7 +37,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from hadas_jax.evaluation import Outcomes, SubsetStats, segment_costs
-from hadas_jax.methods import Limits
+from hadas_jax.methods import Constraints
 from hadas_jax.methods.hadas.constraints import NO_LIMITS
 from hadas_jax.methods.hadas.exit_configs import Anatomy, anatomy, expected, judge, listed_plans, thresholds_of
 from hadas_jax.methods.hadas.fronts import Candidates, subset_front
@@ -174,7 +174,7 @@ def examine(
         ("ideal, static accuracy", "ideal", static.error),
         ("deployable, static accuracy", "deployable", static.error),
     ):
-        as_fast = Limits(max_latency_ms=static.latency_s * 1e3 * (1 + 1e-6))
+        as_fast = Constraints(max_latency_ms=static.latency_s * 1e3 * (1 + 1e-6))
         found[target] = {
             "exits": _cheapest(at_default[policy], error, body, limits=NO_LIMITS),
             "exits + clocks": _cheapest(fronts[policy], error, body, limits=NO_LIMITS),
@@ -188,7 +188,7 @@ def _cheapest_point(stats: SubsetStats, body: Anatomy) -> int:
     return int(np.argmin(np.asarray(stats.weights[0], np.float64) @ np.asarray(body.costs.energy_j, np.float64)))
 
 
-def _cheapest(front: Candidates, error: float, body: Anatomy, *, limits: Limits) -> dict[str, Any]:
+def _cheapest(front: Candidates, error: float, body: Anatomy, *, limits: Constraints) -> dict[str, Any]:
     row = front.cheapest(error, limits=limits)
     if row is None:
         raise ValueError(f"expected a version of error {error:.4f} on a front, got none")

@@ -47,7 +47,7 @@ def pymoo_version() -> str | None:
 
 
 @dataclass(frozen=True)
-class PymooPeer:
+class PymooBaseline:
     """pymoo's NSGA-II over integer genes; each method returns a call that does the work once.
 
     Attributes:
@@ -360,7 +360,7 @@ def _peers(task: Task, work: str, limit: int) -> list[Callable[[], Any]]:
     """Pymoo's calls: duplicates kept, and removed where the population is small enough for that."""
     calls: list[Callable[[], Any]] = []
     for unique, most in ((False, limit), (True, limit // 10)):
-        peer = PymooPeer(task.cardinalities, task.population, unique=unique, seed=task.seed)
+        peer = PymooBaseline(task.cardinalities, task.population, unique=unique, seed=task.seed)
         run = {"variation": peer.variation, "generation": peer.generation, "search": peer.search}.get(work)
         if run is None or task.population > most:
             break

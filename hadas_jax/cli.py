@@ -47,7 +47,7 @@ from hadas_jax.deploy.fine_tune import FineTuneSettings
 from hadas_jax.methods import Settings, TrainSettings
 from hadas_jax.methods.eh_dnas import DnasSettings
 from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
-from hadas_jax.methods.hadas.constraints import Limits
+from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.runs.settings import StoredSettings, expand_home
 from hw_models.accelerator import DartsNetwork
 
@@ -85,7 +85,7 @@ class SelectNetwork:
         """Executes the command."""
         select_commands.select_network(
             self.workdir,
-            limits=Limits(
+            limits=Constraints(
                 max_latency_ms=self.max_latency_ms,
                 max_energy_mj=self.max_energy_mj,
                 min_accuracy=self.min_accuracy,

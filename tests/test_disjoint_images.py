@@ -32,7 +32,7 @@ from hadas_jax.runs.workdir import WorkDir
 from hadas_jax.spaces.darts import format_code
 from hadas_jax.spaces.genotypes import read_architecture
 from hadas_jax.supernet import initialise
-from hadas_jax.supernet.checkpoint import load_trained, save_trained
+from hadas_jax.supernet.checkpoint import load_supernet, save_supernet
 from hadas_jax.training.run import accuracies
 from hw_models.catalogue import chosen_device
 
@@ -109,7 +109,7 @@ def test_commands_that_follow_another_take_its_division(
     stages = [run.splits]
     for number, (kind, seed, images) in enumerate(then):
         checkpoint = place / str(number)
-        save_trained(checkpoint, run.described(untrained, {}))
+        save_supernet(checkpoint, run.described(untrained, {}))
         changed = dataclasses.replace(
             base,
             checkpoint=str(checkpoint),
@@ -207,7 +207,7 @@ def test_data_that_changed_since_are_refused(kind, untrained, tmp_path):
     arrays = {"images": rng.integers(0, 256, (90, 8, 8, 1), np.uint8), "labels": np.arange(90) % 3}
     np.savez(path, **arrays, class_names=names)
     base = TrainSettings(dataset=f"npz:{path}", space="tiny")
-    save_trained(tmp_path / "net", command(base).described(untrained, {}))
+    save_supernet(tmp_path / "net", command(base).described(untrained, {}))
     again = dataclasses.replace(base, checkpoint=str(tmp_path / "net"), epochs=1 if kind == "train" else 0)
     for difference, dataset in changed_sets(path, tmp_path):
         with pytest.raises(ValueError, match=f"data set {dataset}: expected the images that --checkpoint") as error:
@@ -217,11 +217,11 @@ def test_data_that_changed_since_are_refused(kind, untrained, tmp_path):
 
 def test_a_supernet_may_be_trained_further_on_images_that_it_never_saw(untrained, datasets, tmp_path):
     first = command(TrainSettings(dataset=datasets[False], space="tiny"))
-    save_trained(tmp_path / "net", first.described(untrained, {}))
+    save_supernet(tmp_path / "net", first.described(untrained, {}))
     other = TrainSettings(dataset=datasets[True], space="tiny", checkpoint=str(tmp_path / "net"), epochs=1)
     second = command(other)
-    save_trained(tmp_path / "further", second.described(untrained, {}))
-    seen = load_trained(tmp_path / "further").seen
+    save_supernet(tmp_path / "further", second.described(untrained, {}))
+    seen = load_supernet(tmp_path / "further").seen
     assert set(seen.tolist()) == set(first.splits.fingerprints.tolist()) | set(second.splits.fingerprints.tolist())
     assert "other images than the checkpoint's" in second.splits.summary()
     # What was seen first is still known.
@@ -239,10 +239,10 @@ def test_a_division_of_ones_own_is_refused_beside_a_checkpoint():
 def test_a_supernet_of_an_earlier_version_is_refused(untrained, datasets, tmp_path):
     run = command(TrainSettings(dataset=datasets[False], space="tiny"))
     without = dataclasses.replace(run.described(untrained, {"settings": {"seed": 0}}), data=None)
-    save_trained(tmp_path / "old", without)
+    save_supernet(tmp_path / "old", without)
     with pytest.raises(ValueError, match="expected a supernet that says which images trained it"):
         command(TrainSettings(dataset=datasets[False], checkpoint=str(tmp_path / "old"), epochs=0), fine_tune=False)
-    save_trained(tmp_path / "imported", dataclasses.replace(without, details={}))
+    save_supernet(tmp_path / "imported", dataclasses.replace(without, details={}))
     imported = TrainSettings(dataset=datasets[False], checkpoint=str(tmp_path / "imported"), epochs=0)
     assert command(imported, fine_tune=False).splits.record == run.splits.record
 
@@ -273,7 +273,7 @@ def test_backbones_that_were_chosen_on_another_division_are_no_warm_start(datase
 
 def test_a_run_does_not_go_on_from_a_supernet_of_another_division(untrained, datasets, tmp_path):
     base = TrainSettings(dataset=datasets[False], space="tiny")
-    save_trained(tmp_path / "net", command(base).described(untrained, {}))
+    save_supernet(tmp_path / "net", command(base).described(untrained, {}))
     settings = dataclasses.replace(base, checkpoint=str(tmp_path / "net"), space=None)
     workdir = WorkDir(tmp_path / "run", kind="train")
     with running(workdir, settings, command(settings).splits, resume=False, overwrite=False):
@@ -281,7 +281,7 @@ def test_a_run_does_not_go_on_from_a_supernet_of_another_division(untrained, dat
     with running(workdir, settings, command(settings).splits, resume=True, overwrite=False):
         pass
     replaced = command(dataclasses.replace(base, split_seed=5)).described(untrained, {})
-    save_trained(tmp_path / "net", replaced, overwrite=True)
+    save_supernet(tmp_path / "net", replaced, overwrite=True)
     with (
         pytest.raises(ValueError, match="got the same images divided with seed 5 instead of 0"),
         running(workdir, settings, command(settings).splits, resume=True, overwrite=False),
@@ -318,7 +318,7 @@ def test_images_are_known_again_in_another_form(form, folder, tmp_path, monkeypa
     if form == "fewer":  # so large that names and sizes are looked at, and then no more
         monkeypatch.setattr("hadas_jax.data.folder.CONTENTS_BYTES", 60 * 200)
     splits = command(settings).splits
-    save_trained(tmp_path / "net", command(settings).described(weights, {}))
+    save_supernet(tmp_path / "net", command(settings).described(weights, {}))
     if form == "fewer":
         assert splits.record.groups["training"].fingerprint_of == "names and sizes"
         monkeypatch.undo()
@@ -391,7 +391,7 @@ def test_test_images_change_nothing_but_what_is_measured_on_them(two_runs):
     assert not seen_in(one.splits)["test"] & seen_in(other.splits)["test"]
     fronts = [without_test_columns(run.place / "search" / "front.csv") for run in two_runs]
     assert fronts[0] == fronts[1]
-    weights = [load_trained(run.place / "search" / "supernet").params for run in two_runs]
+    weights = [load_supernet(run.place / "search" / "supernet").params for run in two_runs]
     assert jax.tree.all(jax.tree.map(np.array_equal, *weights))
     assert one.result.largest_test_accuracy != other.result.largest_test_accuracy
     assert one.tuned.network.architecture.exits

@@ -21,7 +21,7 @@ from hadas_jax.evaluation import Outcomes
 from hadas_jax.evaluation.evaluator import _read, _write
 from hadas_jax.report.pictures import save_picture
 from hadas_jax.runs import loop as stages
-from hadas_jax.runs.checkpoints import Checkpoints, read_weights, write_described
+from hadas_jax.runs.checkpoints import Checkpoints, read_weights, write_checkpoint
 from hadas_jax.runs.loop import Guard, run_stage
 from hadas_jax.runs.workdir import WorkDir, write_text
 from hw_models.files import read_arrays, unwritable, whole_folder, write_arrays, write_whole
@@ -210,7 +210,7 @@ WRITERS = {
     ),
     "outcomes": (lambda path, seed: _write(outcomes(seed), path), lambda path: _read(path, 20).confidence.tolist()),
     "described weights": (
-        lambda path, seed: write_described(path, "x.json", text=str(seed), weights=state_of(seed)),
+        lambda path, seed: write_checkpoint(path, "x.json", text=str(seed), weights=state_of(seed)),
         lambda path: (
             (path / "x.json").read_text(),
             np.asarray(read_weights(path, "x.json", shapes={"a": jnp.zeros((50, 7)), "b": jnp.int32(0)})["a"]).tolist(),

@@ -39,7 +39,7 @@ from sklearn.model_selection import GroupKFold
 
 from hw_models.fitting.correction import (
     BoardPrediction,
-    NetworkTotals,
+    NetworkFeatures,
     Prediction,
     fit_board,
     predict_board,
@@ -75,7 +75,7 @@ class Measurements(NamedTuple):
     """All networks measured on one board; N rows."""
 
     networks: np.ndarray
-    totals: NetworkTotals
+    totals: NetworkFeatures
     latency_s: np.ndarray
     power_w: np.ndarray
     """NaN where not measured."""
@@ -107,7 +107,7 @@ def read(path: Path, board: str) -> Measurements:
     def total(name: str, factor: float = 1.0) -> jax.Array:
         return jnp.asarray(column(name) * factor, jnp.float32)
 
-    totals = NetworkTotals(
+    totals = NetworkFeatures(
         macs=total("flops", 0.5),
         conv_weights=total("params_conv"),
         norm_weights=total("params_bn"),

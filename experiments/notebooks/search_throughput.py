@@ -46,7 +46,7 @@ from IPython.display import Image
 
 from hadas_jax.commands.benchmark import bench
 from hadas_jax.data import load_dataset
-from hadas_jax.evaluation import Judge
+from hadas_jax.evaluation import Evaluator
 from hadas_jax.search import sample
 from hadas_jax.spaces import load_space, workload
 from hadas_jax.supernet import initialise
@@ -111,7 +111,7 @@ print(f"{1e3 * one[0]:.2f} ms, {1e3 * one[1]:.1f} mJ; the population takes {all_
 digits = load_dataset("digits", seed=0)
 small = load_space("digits").adapt(in_channels=1, classes=10, image_size=8)
 parameters = initialise(small, jax.random.key(0))
-judge = Judge(small, parameters, digits.calibration.images[None])
+judge = Evaluator(small, parameters, digits.calibration.images[None])
 population = np.asarray(sample(jax.random.key(1), jnp.array(small.codec.cardinalities), size=4 if SMOKE else 32))
 outcomes = judge(population, digits.validation)  # compiles
 print("backbones, exits and classifier, images:", outcomes.correct.shape)

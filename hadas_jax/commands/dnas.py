@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.backend import is_first
-from hadas_jax.commands.hadas import default_workdir, followed, running, settings_of_run
+from hadas_jax.commands.hadas import default_workdir, run_with_progress, running, settings_of_run
 from hadas_jax.methods.eh_dnas import DnasResult, DnasRun, DnasSettings
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult, RetrainRun, RetrainSettings
 from hadas_jax.report import plot_genotype
@@ -54,7 +54,7 @@ def search(
     place = WorkDir(path, kind="dnas-search", tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
-        result = followed(run.execute, place, console, splits=run.splits)
+        result = run_with_progress(run.execute, place, console, splits=run.splits)
         if is_first():
             plot_genotype(genotype_of(result.code), place.path / "genotype.png")
     console.print(cost_table(result))
@@ -126,7 +126,7 @@ def retrain(
     place = WorkDir(path, kind="dnas-retrain", tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
-        result = followed(run.execute, place, console, splits=run.splits)
+        result = run_with_progress(run.execute, place, console, splits=run.splits)
         if is_first():
             plot_genotype(run.genotype, place.path / "genotype.png")
     console.print(retrained_table(result))

@@ -85,7 +85,7 @@ def search(
     place = WorkDir(path, tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint):
-        result = followed(run.execute, place, console, splits=run.splits)
+        result = run_with_progress(run.execute, place, console, splits=run.splits)
         if is_first():
             plot_front(result, place.path / "front.png")
     print_result(result, console)
@@ -221,7 +221,9 @@ def data_line(splits: Splits) -> str:
     return f"Data: {splits.name}, {splits.summary()}"
 
 
-def followed(execute: Callable[[WorkDir, Progress], T], place: WorkDir, console: Console, *, splits: Splits) -> T:
+def run_with_progress(
+    execute: Callable[[WorkDir, Progress], T], place: WorkDir, console: Console, *, splits: Splits
+) -> T:
     """Executes a run with its progress on a console, which first says what was read."""
     say(console, f"Work directory: {place.path}")
     say(console, data_line(splits))

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands.hadas import data_line, default_workdir, followed, running, settings_of_run
+from hadas_jax.commands.hadas import data_line, default_workdir, run_with_progress, running, settings_of_run
 from hadas_jax.commands.reports import runs_table
 from hadas_jax.deploy.architecture import (
     Architecture,
@@ -29,7 +29,7 @@ from hadas_jax.deploy.runtime import read_manifest
 from hadas_jax.deploy.select import candidates, objectives, select
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, predict, save_network
 from hadas_jax.methods import Settings
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Limits
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints
 from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
 from hadas_jax.profiling import this_machine
 from hadas_jax.report.console import new_console, new_file, say, waiting
@@ -139,7 +139,7 @@ def fine_tune(
         )
     console = console or new_console()
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
-        result = followed(run.execute, place, console, splits=run.splits)
+        result = run_with_progress(run.execute, place, console, splits=run.splits)
     console.print(_before_and_after(result))
     after = result.after
     tolerance = result.network.architecture.origin.settings.get("accuracy_tolerance", Settings.accuracy_tolerance)
@@ -224,7 +224,7 @@ RUNS = Path("runs")
 def select_network(
     workdir: Path | str,
     *,
-    limits: Limits = NO_LIMITS,
+    limits: Constraints = NO_LIMITS,
     prefer: str = "knee",
     policy: str = "deployable",
     output: Path | str | None = None,
@@ -281,7 +281,7 @@ def select_network(
     return architecture
 
 
-def _check_limits(limits: Limits) -> None:
+def _check_limits(limits: Constraints) -> None:
     for name in ("max_latency_ms", "max_energy_mj"):
         if getattr(limits, name) is not None:
             check_number(name, getattr(limits, name), float, above=0)

@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.backend import is_first
-from hadas_jax.commands.hadas import default_workdir, followed, running, settings_of_run
+from hadas_jax.commands.hadas import default_workdir, run_with_progress, running, settings_of_run
 from hadas_jax.data import IMAGENET_NORMALISATION, prepare_dataset
 from hadas_jax.methods import TrainSettings
 from hadas_jax.report import plot_exits
 from hadas_jax.report.console import new_console, say
 from hadas_jax.runs.workdir import WorkDir
 from hadas_jax.spaces import Backbone, MBConvSpace, load_space
-from hadas_jax.supernet.checkpoint import TrainedSupernet, require_free, save_trained
+from hadas_jax.supernet.checkpoint import SupernetCheckpoint, require_free, save_supernet
 from hadas_jax.supernet.pytorch import Imported, from_pytorch
 from hadas_jax.supernet.pytorch_files import read_tensors
 from hadas_jax.training.run import TrainResult, execute_training, training_run
@@ -45,7 +45,7 @@ def import_checkpoint(
     seed: int = 0,
     overwrite: bool = False,
     console: Console | None = None,
-) -> TrainedSupernet:
+) -> SupernetCheckpoint:
     """Imports a supernet of AttentiveNAS, AlphaNet or HADAS from PyTorch and writes it for `--checkpoint`.
 
     Args:
@@ -89,7 +89,7 @@ def import_checkpoint(
         exit_blocks=exit_blocks,
         entry=entry,
     )
-    trained = TrainedSupernet(
+    trained = SupernetCheckpoint(
         space=imported.space,
         params=imported.params,
         trained_exits=imported.trained_exits,
@@ -104,7 +104,7 @@ def import_checkpoint(
             "notes": imported.notes,
         },
     )
-    save_trained(output, trained, overwrite=overwrite)
+    save_supernet(output, trained, overwrite=overwrite)
     for line in _report(imported, file=file, output=output):
         say(console, line)
     return trained
@@ -159,7 +159,7 @@ def train(
     place = WorkDir(path, kind="train", tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint):
-        result = followed(partial(execute_training, run), place, console, splits=run.splits)
+        result = run_with_progress(partial(execute_training, run), place, console, splits=run.splits)
         if is_first():
             plot_exits(result.accuracies, place.path / "exits.png")
     console.print(accuracy_table(result))

@@ -23,9 +23,9 @@ from pydantic import Field
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference
-from hadas_jax.methods.hadas.constraints import Limits, static_costs
+from hadas_jax.methods.hadas.constraints import Constraints, static_costs
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Performance, Threshold
-from hadas_jax.runs.checkpoints import read_described, validated
+from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.workdir import ARCHITECTURE, SUPERNET, write_text
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_active
 from hadas_jax.supernet.checkpoint import DESCRIPTION, Description, read_description
@@ -130,7 +130,7 @@ class Origin(Strict):
 
     workdir: str
     prefer: str
-    limits: Limits
+    limits: Constraints
     settings: dict[str, Any]
     versions: dict[str, str]
 
@@ -246,7 +246,7 @@ def read_architecture(place: Path | str) -> Architecture:
     if not path.is_file():
         hint = "; hadas select WORKDIR writes it" if Path(place).is_dir() else ""
         raise ValueError(f"{path}: expected an ARCH.json as hadas select writes, got none{hint}")
-    content = read_described(path, FORM, what="an ARCH.json as hadas select writes")
+    content = read_checkpoint(path, FORM, what="an ARCH.json as hadas select writes")
     return validated(Architecture, content, path=path)
 
 
@@ -362,7 +362,7 @@ def architecture_of(
     supernet: SearchedSupernet,
     weights: int,
     folder: Path,
-    limits: Limits,
+    limits: Constraints,
     prefer: str,
 ) -> Architecture:
     """Brings together what an ARCH.json holds.

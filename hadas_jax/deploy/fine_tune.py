@@ -41,7 +41,7 @@ from hadas_jax.deploy.static_network import StaticNetwork, on_split, outcomes_at
 from hadas_jax.evaluation import Outcomes, calibrate_thresholds, scores
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS
 from hadas_jax.methods.hadas.selection import TOLERANCE
-from hadas_jax.runs.checkpoints import read_described, validated
+from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.loop import Guard, Metrics, Progress, Step, run_stage
 from hadas_jax.runs.settings import StoredSettings, check_choice, check_fields, check_number
 from hadas_jax.runs.workdir import RESULT, WorkDir, write_text
@@ -100,7 +100,7 @@ FORM = "hadas_jax.fine-tune/1"
 
 
 @dataclass(frozen=True)
-class TunedFigures:
+class FineTuneMetrics:
     """What a network does on the test split.
 
     Attributes:
@@ -113,7 +113,7 @@ class TunedFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuneResult(TunedFigures):
+class FineTuneResult(FineTuneMetrics):
     """What a fine-tuning run leaves.
 
     Attributes:
@@ -129,13 +129,13 @@ def write_result(path: Path, result: FineTuneResult, settings: FineTuneSettings)
     write_text(path, json.dumps({"form": FORM, **figures, "settings": dataclasses.asdict(settings)}, indent=1) + "\n")
 
 
-def read_result(path: Path) -> TunedFigures:
+def read_result(path: Path) -> FineTuneMetrics:
     """Reads what `write_result` wrote.
 
     Raises:
       ValueError: one line: it cannot be read, or is of another form.
     """
-    return validated(TunedFigures, read_described(path, FORM, what="the result of hadas fine-tune"), path=path)
+    return validated(FineTuneMetrics, read_checkpoint(path, FORM, what="the result of hadas fine-tune"), path=path)
 
 
 _NOT_TRAINED = ("mean", "var", "rows")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hadas_jax.methods.hadas.constraints import Limits
+from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.methods.hadas.fronts import excess_of
 from hadas_jax.methods.hadas.results import Design, Result
 
@@ -67,7 +67,7 @@ def objectives(designs: Sequence[Design], policy: str) -> np.ndarray:
     return np.array([(each.error, each.latency_s, each.energy_j) for each in found], np.float64).reshape(-1, 3)
 
 
-def select(objectives: np.ndarray, limits: Limits, *, weights: np.ndarray, prefer: str = "knee") -> Selection:
+def select(objectives: np.ndarray, limits: Constraints, *, weights: np.ndarray, prefer: str = "knee") -> Selection:
     """Chooses a design.
 
     Args:
@@ -81,13 +81,13 @@ def select(objectives: np.ndarray, limits: Limits, *, weights: np.ndarray, prefe
     """
     order = _by_merit(objectives, prefer)
 
-    def first(limits: Limits) -> tuple[int, float]:
+    def first(limits: Constraints) -> tuple[int, float]:
         found = excess(objectives, limits, weights=weights)[order]
         best = int(np.argmin(found))  # of equals the first, which has the best merit
         return int(order[best]), float(found[best])
 
     chosen, beyond = first(limits)
-    names = [field.name for field in dataclasses.fields(Limits) if getattr(limits, field.name) is not None]
+    names = [field.name for field in dataclasses.fields(Constraints) if getattr(limits, field.name) is not None]
     return Selection(
         chosen=chosen,
         excess=beyond,
@@ -115,7 +115,7 @@ def merit(objectives: np.ndarray, prefer: str) -> np.ndarray:
     return np.linalg.norm(scaled / np.where(span > 0, span, 1.0), axis=1)
 
 
-def excess(objectives: np.ndarray, limits: Limits, *, weights: np.ndarray) -> np.ndarray:
+def excess(objectives: np.ndarray, limits: Constraints, *, weights: np.ndarray) -> np.ndarray:
     """Returns float32[M]: by how much designs exceed the limits, relatively; 0 within."""
     heavy = np.asarray(weights / limits.params - 1, np.float32)
     return np.maximum(excess_of(objectives, limits), heavy)

@@ -28,7 +28,7 @@ from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, ideal_stops, scores, threshold_stops
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
 from hadas_jax.methods.hadas.results import Performance
-from hadas_jax.runs.checkpoints import read_described, validated
+from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.workdir import ARCHITECTURE, versions, write_text
 from hw_models.files import STAGED, as_npz, whole_folder, write_whole
 
@@ -141,7 +141,7 @@ def load_network(directory: Path | str) -> StaticNetwork:
     path = directory / NETWORK
     if not path.is_file():
         raise ValueError(f"{directory}: expected a network as hadas materialise writes, got none (no {NETWORK})")
-    content = read_described(path, FORM, what="a network as hadas materialise writes")
+    content = read_checkpoint(path, FORM, what="a network as hadas materialise writes")
     held = validated(_Held, content, path=path)
     weights = _weights(directory / WEIGHTS, content.get("weights"))
     return StaticNetwork(read_architecture(directory), held.segments, weights, held.image_size)

@@ -1,17 +1,17 @@
-"""Judging networks: accuracy at every exit, stopping policies, expected cost."""
+"""PopulationEvaluator networks: accuracy at every exit, stopping policies, expected cost."""
 
 from hadas_jax.evaluation.early_exit import (
     POLICIES,
-    OwnExits,
+    ActiveExits,
     SubsetStats,
+    active_costs,
+    active_exits,
+    active_outcomes,
     calibrate_thresholds,
     count_bits,
     dissimilarity,
     ideal_stops,
     mean_dissimilarity,
-    own_costs,
-    own_exits,
-    own_outcomes,
     pack_bits,
     packed_dissimilarity,
     scores,
@@ -20,24 +20,34 @@ from hadas_jax.evaluation.early_exit import (
     threshold_stops,
     useful_points,
 )
-from hadas_jax.evaluation.evaluator import Judge, Judgement, KeptJudge, Outcomes, outcomes, outcomes_given
+from hadas_jax.evaluation.evaluator import (
+    CachedEvaluator,
+    EvaluationConfig,
+    Evaluator,
+    Outcomes,
+    outcomes,
+    outcomes_given,
+)
 from hadas_jax.evaluation.paired import NO_DIFFERENCE, Difference, accuracy_difference, accuracy_interval, least_images
 from hadas_jax.search.surrogate import Surrogate, SurrogateState
 
 __all__ = [
     "NO_DIFFERENCE",
     "POLICIES",
+    "ActiveExits",
+    "CachedEvaluator",
     "Difference",
-    "Judge",
-    "Judgement",
-    "KeptJudge",
+    "EvaluationConfig",
+    "Evaluator",
     "Outcomes",
-    "OwnExits",
     "SubsetStats",
     "Surrogate",
     "SurrogateState",
     "accuracy_difference",
     "accuracy_interval",
+    "active_costs",
+    "active_exits",
+    "active_outcomes",
     "calibrate_thresholds",
     "count_bits",
     "dissimilarity",
@@ -46,9 +56,6 @@ __all__ = [
     "mean_dissimilarity",
     "outcomes",
     "outcomes_given",
-    "own_costs",
-    "own_exits",
-    "own_outcomes",
     "pack_bits",
     "packed_dissimilarity",
     "scores",

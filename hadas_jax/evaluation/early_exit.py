@@ -160,7 +160,7 @@ def useful_points(costs: Cost) -> jax.Array:
     more may be left than have to be.
 
     Args:
-      costs: float32[2 K + 1, F], trunk segments and heads as from `segment_costs` or `own_costs`.
+      costs: float32[2 K + 1, F], trunk segments and heads as from `segment_costs` or `active_costs`.
 
     Returns:
       int32[F]: the points that are left, in their order, and -1 behind them.
@@ -206,7 +206,7 @@ def _always_worse(trunk: jax.Array, heads: jax.Array, rival: jax.Array) -> jax.A
 
 
 @struct.dataclass
-class OwnExits:
+class ActiveExits:
     """The exits that a backbone has, moved to the first slots in their order.
 
     Attributes:
@@ -220,18 +220,18 @@ class OwnExits:
     count: jax.Array
 
 
-def own_exits(available: jax.Array, *, slots: int) -> OwnExits:
+def active_exits(available: jax.Array, *, slots: int) -> ActiveExits:
     """Moves the exits that are available, bool[E], to K slots."""
     position = jnp.flatnonzero(available, size=slots, fill_value=len(available)).astype(jnp.int32)
-    return OwnExits(position, position < len(available), jnp.sum(available, dtype=jnp.int32))
+    return ActiveExits(position, position < len(available), jnp.sum(available, dtype=jnp.int32))
 
 
-def own_outcomes(words: jax.Array, own: OwnExits) -> jax.Array:
+def active_outcomes(words: jax.Array, own: ActiveExits) -> jax.Array:
     """Moves bit sets to slots: uint32[E, W] -> uint32[K, W]; empty slots hold nothing."""
     return jnp.take(words, own.position, axis=0, mode="fill", fill_value=0)
 
 
-def own_costs(costs: Cost, available: jax.Array, own: OwnExits) -> Cost:
+def active_costs(costs: Cost, available: jax.Array, own: ActiveExits) -> Cost:
     """Moves segment costs to slots: trunk segments are joined up to the next exit in a slot.
 
     Args:

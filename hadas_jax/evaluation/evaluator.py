@@ -85,7 +85,7 @@ def of_each(population: Outcomes) -> list[Outcomes]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
+class EvaluationConfig:
     """How backbones are judged.
 
     Attributes:
@@ -109,7 +109,7 @@ class Judgement:
         return self.group or (1 if on_cpu() else _SIDE_BY_SIDE)
 
 
-class Judge:
+class Evaluator:
     """Gives the outcomes of backbones on a data set, spread over all devices.
 
     Args:
@@ -119,14 +119,14 @@ class Judge:
       how: batch, group and type.
 
     Examples:
-      >>> judge = Judge(space, params, calibration)  # doctest: +SKIP
+      >>> judge = Evaluator(space, params, calibration)  # doctest: +SKIP
       >>> judge(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
     """
 
     def __init__(
-        self, space: MBConvSpace, params: Parameters, calibration: jax.Array, how: Judgement | None = None
+        self, space: MBConvSpace, params: Parameters, calibration: jax.Array, how: EvaluationConfig | None = None
     ) -> None:
-        self._space, self._how = space, how or Judgement()
+        self._space, self._how = space, how or EvaluationConfig()
         spread = self._spread(space.resolution[0])
         self._params, self._calibration = spread.place((params, calibration))
         self._data: tuple[LabelledImages | None, Any] = (None, None)
@@ -204,7 +204,7 @@ def outcomes(
       params: shared weights.
       backbone: one design of the space.
       data: the images to judge on.
-      calibration: see `Judge`.
+      calibration: see `Evaluator`.
       batch: static, images at once.
       dtype: static, float32 or bfloat16.
       skip: static; what the backbone does not use is skipped instead of masked, not for `jax.vmap`.
@@ -269,8 +269,8 @@ def outcomes_of_logits(exits: jax.Array, confidence: jax.Array, labels: jax.Arra
 _SCORES = ("confidence", "entropy", "learned")
 
 
-class Judging(Protocol):
-    """What judges backbones, such as `Judge`."""
+class PopulationEvaluator(Protocol):
+    """What judges backbones, such as `Evaluator`."""
 
     def __call__(self, genomes: np.ndarray, data: LabelledImages) -> Outcomes:
         """Returns outcomes, leading axis P, of backbones int32[P, G]."""
@@ -280,7 +280,7 @@ class Judging(Protocol):
         """Of all that answers follow from, backbones and images aside."""
 
 
-class KeptJudge:
+class CachedEvaluator:
     """A judge that remembers in a folder; what it gives is what was given when the backbone was judged, bit for bit.
 
     Args:
@@ -288,11 +288,11 @@ class KeptJudge:
       folder: made where it is not there; of several processes, all must see it, and the first one writes.
 
     Examples:
-      >>> kept = KeptJudge(judge, Path("outcomes"))  # doctest: +SKIP
+      >>> kept = CachedEvaluator(judge, Path("outcomes"))  # doctest: +SKIP
       >>> kept(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
     """
 
-    def __init__(self, judge: Judging, folder: Path) -> None:
+    def __init__(self, judge: PopulationEvaluator, folder: Path) -> None:
         self._judge, self._folder = judge, folder / judge.fingerprint
         self._data: tuple[LabelledImages | None, Path] = (None, folder)
         self.judged = 0

@@ -1,7 +1,7 @@
 """Published methods, built from the parts of the other packages."""
 
 from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import Limits
+from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.methods.hadas.inner import exact_front, search_evolved, search_exact
 from hadas_jax.methods.hadas.outer import Engines, Hadas, HadasState
 from hadas_jax.methods.hadas.results import Design, Level, Performance, Result, level_rows, write_result
@@ -14,6 +14,7 @@ from hadas_jax.training.settings import TrainingSettings, TrainSettings
 
 __all__ = [
     "Archive",
+    "Constraints",
     "Design",
     "DynamicFront",
     "Engines",
@@ -21,7 +22,6 @@ __all__ = [
     "HadasState",
     "Inner",
     "Level",
-    "Limits",
     "Performance",
     "Progress",
     "Result",

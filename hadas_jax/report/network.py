@@ -29,7 +29,7 @@ from hadas_jax.deploy.export import ExportCheck
 from hadas_jax.deploy.operating_points import ExitUsage, OperatingPoints, Point
 from hadas_jax.deploy.select import Selection
 from hadas_jax.methods import Settings
-from hadas_jax.methods.hadas.constraints import Limits
+from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.methods.hadas.results import Design, Performance
 from hadas_jax.report.console import say
 from hadas_jax.report.pictures import save_picture
@@ -379,7 +379,7 @@ def print_selection(
     designs: Sequence[Design],
     selection: Selection,
     *,
-    limits: Limits,
+    limits: Constraints,
     policy: str,
     console: Console,
     tolerance: float = Settings.accuracy_tolerance,
@@ -408,7 +408,7 @@ def print_selection(
         console.print(_limits_table(designs, selection, limits, policy))
 
 
-def limit_text(name: str, limits: Limits) -> str:
+def limit_text(name: str, limits: Constraints) -> str:
     """Returns one limit in words."""
     value = getattr(limits, name)
     return _LIMITS[name].format(100 * value if name == "min_accuracy" else value)
@@ -448,7 +448,7 @@ def _designs_table(designs: Sequence[Design], selection: Selection, policy: str)
     return table
 
 
-def _limits_table(designs: Sequence[Design], selection: Selection, limits: Limits, policy: str) -> Table:
+def _limits_table(designs: Sequence[Design], selection: Selection, limits: Constraints, policy: str) -> Table:
     table = Table(title="Without a limit, the choice would have", title_style="bold")
     table.add_column("without")
     for name in ("accuracy", "latency", "energy"):

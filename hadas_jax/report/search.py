@@ -24,7 +24,7 @@ from rich.table import Table
 
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference, accuracy_interval, least_images
 from hadas_jax.methods import Settings
-from hadas_jax.methods.hadas.constraints import Limits
+from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.methods.hadas.results import NOT_SHOWN, POLICY_NAMES, SHOWN, Design, Level, LevelRow, Performance, Result
 from hadas_jax.report.pictures import save_picture
 from hadas_jax.training.run import ExitAccuracies
@@ -270,7 +270,7 @@ def limits_text(result: Result) -> list[str]:
     return lines
 
 
-def _limits(limits: Limits) -> list[str]:
+def _limits(limits: Constraints) -> list[str]:
     """Each limit that is set."""
     texts = (
         (limits.max_latency_ms, "latency ≤ {:g} ms"),
@@ -282,7 +282,7 @@ def _limits(limits: Limits) -> list[str]:
     return [text.format(limit) for limit, text in scaled]
 
 
-def _beyond(found: Performance, limits: Limits) -> str:
+def _beyond(found: Performance, limits: Constraints) -> str:
     """What a design costs where it is beyond a limit, and by how much."""
     parts = []
     for name, value, limit, unit in (

@@ -157,7 +157,7 @@ def _flatten(state: Any) -> dict[str, np.ndarray]:
 WEIGHTS = "weights"
 
 
-def write_described(
+def write_checkpoint(
     directory: Path, name: str, *, text: str, weights: Any, files: Mapping[str, bytes] | None = None
 ) -> None:
     """Writes all of it, in place of what is there, whole or not at all; the first of several processes alone does.
@@ -202,7 +202,7 @@ def read_weights(directory: Path, name: str, *, shapes: Any) -> Any:
 KindT = TypeVar("KindT")
 
 
-def read_described(path: Path, form: str, *, what: str, hint: str = "") -> dict[str, Any]:
+def read_checkpoint(path: Path, form: str, *, what: str, hint: str = "") -> dict[str, Any]:
     """Reads a description of one form.
 
     Args:

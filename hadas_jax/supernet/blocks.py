@@ -37,7 +37,7 @@ from hadas_jax.supernet.layers import (
     SqueezeExcite,
     Tree,
     conv,
-    fan_out_deviation,
+    fan_out_std,
     half_size_average,
     keep_channels,
     linear,
@@ -65,7 +65,7 @@ class ExitHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Maps features [B, H, W, C] to logits float32[B, K] and the confidence's logit float32[B]."""
-        kernel = self.param("conv", fan_out_deviation, (3, 3, x.shape[-1], self.width))
+        kernel = self.param("conv", fan_out_std, (3, 3, x.shape[-1], self.width))
         x = conv(x, kernel.astype(x.dtype), stride=1, padding=head_padding(*x.shape[1:3]))
         x = jax.nn.leaky_relu(BatchNorm(self.use_batch_stats, name="bn")(x), 0.01)
         x = jnp.mean(x, (1, 2))
@@ -92,7 +92,7 @@ class Stem(nn.Module):
     def __call__(self, images: jax.Array, width: jax.Array) -> jax.Array:
         """Maps images [B, H, W, channels] to [B, H', W', C] with the leading `width` channels active."""
         widest, stride = max(self.space.stem_width), self.space.stem_stride
-        kernel = self.param("kernel", fan_out_deviation, (3, 3, images.shape[-1], widest))
+        kernel = self.param("kernel", fan_out_std, (3, 3, images.shape[-1], widest))
         x = conv(images, kernel.astype(images.dtype), stride=stride, padding=1)
         return keep_channels(jax.nn.swish(BatchNorm(self.use_batch_stats, name="bn")(x)), width)
 

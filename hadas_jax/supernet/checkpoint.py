@@ -19,7 +19,7 @@ import numpy as np
 
 from hadas_jax.backend import is_first
 from hadas_jax.data import SplitRecord
-from hadas_jax.runs.checkpoints import WEIGHTS, read_described, read_weights, validated, write_described
+from hadas_jax.runs.checkpoints import WEIGHTS, read_checkpoint, read_weights, validated, write_checkpoint
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.network import Parameters, initialise
@@ -82,7 +82,7 @@ def _normalises(normalisation: tuple[tuple[float, ...], tuple[float, ...]], chan
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedSupernet(Description):
+class SupernetCheckpoint(Description):
     """Weights of a supernet and its exit heads, and what is needed to use them.
 
     Attributes:
@@ -133,7 +133,7 @@ def _is_unfinished(directory: Path, held: list[str]) -> bool:
     )
 
 
-def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: bool = False) -> None:
+def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwrite: bool = False) -> None:
     """Writes a supernet; `supernet.json` comes last, so that what it describes is whole.
 
     Args:
@@ -148,14 +148,14 @@ def save_trained(directory: Path | str, trained: TrainedSupernet, *, overwrite: 
     if is_first():
         require_free(directory, overwrite=overwrite)
     files = {} if trained.data is None else {IMAGES: as_npz({"seen": trained.seen}, compressed=True)}
-    write_described(directory, DESCRIPTION, text=text, weights=trained.params, files=files)
+    write_checkpoint(directory, DESCRIPTION, text=text, weights=trained.params, files=files)
 
 
 def rewrite_description(directory: Path | str, trained: Description) -> None:
     """Replaces what a supernet's directory says of it; the weights stay.
 
     Args:
-      directory: of a supernet that `save_trained` wrote.
+      directory: of a supernet that `save_supernet` wrote.
       trained: the new description of the same weights.
     """
     write_text(Path(directory) / DESCRIPTION, _as_json(trained))
@@ -169,8 +169,8 @@ def _as_json(trained: Description) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def load_trained(directory: Path | str) -> TrainedSupernet:
-    """Reads a supernet that `save_trained` wrote.
+def load_supernet(directory: Path | str) -> SupernetCheckpoint:
+    """Reads a supernet that `save_supernet` wrote.
 
     Raises:
       ValueError: there is none, it is damaged, or of another form.
@@ -182,7 +182,7 @@ def load_trained(directory: Path | str) -> TrainedSupernet:
     params = read_weights(directory, DESCRIPTION, shapes=shapes)
     fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
     seen = np.zeros(0, np.uint64) if described.data is None else _read_seen(directory / IMAGES)
-    return TrainedSupernet(params=params, seen=seen, **fields)
+    return SupernetCheckpoint(params=params, seen=seen, **fields)
 
 
 def _read_seen(path: Path) -> np.ndarray:
@@ -206,4 +206,4 @@ def read_description(directory: Path) -> Description:
         raise ValueError(
             f"{directory}: expected a directory with a trained supernet, got none (no {DESCRIPTION}){hint}"
         )
-    return validated(Description, read_described(path, FORM, what="the description of a supernet"), path=path)
+    return validated(Description, read_checkpoint(path, FORM, what="the description of a supernet"), path=path)

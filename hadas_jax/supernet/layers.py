@@ -193,17 +193,17 @@ def _conv_by_pixels(images: jax.Array, kernel: jax.Array, stride: int, padding: 
     return (images.reshape(len(images), -1) @ matrix).reshape(-1, *outputs, out_channels)
 
 
-def fan_out_deviation(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+def fan_out_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Returns sqrt(2 / fan out) everywhere, for convolutions [.., C, O]; see `network.initialise`."""
     return jnp.full(shape, (2.0 / (math.prod(shape[:-2]) * shape[-1])) ** 0.5, dtype)
 
 
-def fan_in_deviation(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+def fan_in_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Returns sqrt(1 / fan in) everywhere, for linear layers [C, O]."""
     return jnp.full(shape, (1.0 / shape[0]) ** 0.5, dtype)
 
 
-def depthwise_deviation(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+def depthwise_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Returns sqrt(2 / fan in) everywhere, for depthwise kernels [k, k, C]."""
     return jnp.full(shape, (2.0 / (shape[0] * shape[1])) ** 0.5, dtype)
 
@@ -271,7 +271,7 @@ def along_channels(vector: jax.Array, like: jax.Array) -> jax.Array:
 
 def linear(features: int, x: jax.Array, *, name: str) -> jax.Array:
     """Maps x [B, C] linearly to [B, features]; to be called within a module."""
-    return nn.Dense(features, kernel_init=fan_in_deviation, dtype=x.dtype, name=name)(x)
+    return nn.Dense(features, kernel_init=fan_in_std, dtype=x.dtype, name=name)(x)
 
 
 class Pointwise(nn.Module):
@@ -282,7 +282,7 @@ class Pointwise(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [..., C] to [..., features]."""
-        return x @ self.param("kernel", fan_out_deviation, (x.shape[-1], self.features)).astype(x.dtype)
+        return x @ self.param("kernel", fan_out_std, (x.shape[-1], self.features)).astype(x.dtype)
 
 
 class Depthwise(nn.Module):
@@ -295,7 +295,7 @@ class Depthwise(nn.Module):
     def __call__(self, x: jax.Array, kernel_size: jax.Array) -> jax.Array:
         """Convolves [B, H, W, C] with the centre `kernel_size` taps."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1])
-        kernel = self.param("kernel", depthwise_deviation, shape)
+        kernel = self.param("kernel", depthwise_std, shape)
         active = kernel * kernel_mask(self.kernel_size, kernel_size)
         return depthwise_conv(x, active.astype(x.dtype), self.stride)
 

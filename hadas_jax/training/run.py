@@ -28,12 +28,12 @@ from hadas_jax.data import LabelledImages, SplitRecord, Splits, Stream
 from hadas_jax.data.record import FEW
 from hadas_jax.data.settings import load_splits, require_same
 from hadas_jax.data.splits import random_batches, standardised_by
-from hadas_jax.evaluation import Judge, Judgement
+from hadas_jax.evaluation import EvaluationConfig, Evaluator
 from hadas_jax.runs.loop import Guard, Progress, Step, run_stage
 from hadas_jax.runs.workdir import SUPERNET, WorkDir, write_text
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published_in, published_names
 from hadas_jax.supernet import Parameters, initialise
-from hadas_jax.supernet.checkpoint import TrainedSupernet, load_trained, rewrite_description, save_trained
+from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, rewrite_description, save_supernet
 from hadas_jax.training.augmentation import augmentation
 from hadas_jax.training.batches import Augmentation, batch_mesh, fed, pace_of
 from hadas_jax.training.exits import exit_step
@@ -45,7 +45,7 @@ SMALL_IMAGES_FROM = 20  # pixels from which the default space is the larger one
 
 
 def space_of_run(
-    settings: TrainingSettings, splits: Splits, loaded: TrainedSupernet | None, *, is_trained: bool
+    settings: TrainingSettings, splits: Splits, loaded: SupernetCheckpoint | None, *, is_trained: bool
 ) -> MBConvSpace:
     """Returns the space, adapted to the data or as the checkpoint has it, at the resolutions asked for.
 
@@ -110,7 +110,7 @@ def at_resolutions(space: MBConvSpace, settings: TrainingSettings) -> MBConvSpac
     return dataclasses.replace(space, resolution=chosen)
 
 
-def _check_names(settings: TrainingSettings, splits: Splits, loaded: TrainedSupernet) -> None:
+def _check_names(settings: TrainingSettings, splits: Splits, loaded: SupernetCheckpoint) -> None:
     """Raises where the classes of the data are not those of the supernet, by name and in order."""
     names, known = splits.class_names or (), loaded.class_names or ()
     for number, (name, expected) in enumerate(zip(names, known, strict=False)):
@@ -139,7 +139,7 @@ def named_backbone(name: str, space: MBConvSpace) -> Backbone:
         raise ValueError(f"--exits-for {error}") from error
 
 
-def has_shared_exits(loaded: TrainedSupernet) -> bool:
+def has_shared_exits(loaded: SupernetCheckpoint) -> bool:
     """Whether all exit heads of a supernet are trained, for all its backbones."""
     return loaded.exits_of is None and len(loaded.trained_exits) == loaded.space.num_exits
 
@@ -176,7 +176,9 @@ class TrainingRun:
         splits: Splits | None = None,
     ) -> None:
         self.settings = settings
-        self.loaded: TrainedSupernet | None = None if settings.checkpoint is None else load_trained(settings.checkpoint)
+        self.loaded: SupernetCheckpoint | None = (
+            None if settings.checkpoint is None else load_supernet(settings.checkpoint)
+        )
         self._trains_supernet = self.loaded is None or (fine_tune and settings.epochs > 0)
         self._trains_exits = fine_tune
         self.splits: Splits = splits or load_splits(
@@ -393,12 +395,12 @@ class TrainingRun:
             )
         return jax.tree.map(jnp.asarray, share(jax.tree.map(np.asarray, state.weights)))
 
-    def judge(self, params: Parameters) -> Judge:
+    def judge(self, params: Parameters) -> Evaluator:
         """Returns what gives the outcomes of backbones int32[N, G] on a split."""
         settings = self.settings
-        how = Judgement(batch=settings.eval_batch, group=settings.group, dtype=settings.dtype)
+        how = EvaluationConfig(batch=settings.eval_batch, group=settings.group, dtype=settings.dtype)
         with memory_named("--stats-batches", settings.stats_batches, "batches"):
-            return Judge(self.space, params, self.calibration_batches(), how)
+            return Evaluator(self.space, params, self.calibration_batches(), how)
 
     def calibration_batches(self) -> jax.Array:
         """Random training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
@@ -407,10 +409,10 @@ class TrainingRun:
 
     def described(
         self, params: Parameters, details: dict[str, Any], *, command: str = "hadas train"
-    ) -> TrainedSupernet:
+    ) -> SupernetCheckpoint:
         """Returns the trained supernet, by this command, with what is needed to use it elsewhere."""
         splits, before = self.splits, self.loaded
-        return TrainedSupernet(
+        return SupernetCheckpoint(
             space=self.space,
             params=params,
             trained_exits=self.trained_exits,
@@ -425,7 +427,7 @@ class TrainingRun:
         )
 
 
-def accuracies(judge: Judge, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
+def accuracies(judge: Evaluator, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
     """Returns float64[N, E + 1]: the accuracy of backbones int32[N, G] at every exit and, last, the classifier."""
     return np.asarray(judge(genomes, data).correct, np.float64).mean(axis=-1)
 
@@ -471,7 +473,7 @@ class TrainResult:
       accuracies: of the largest and the smallest backbone, and of the one whose exits were trained, if one was.
     """
 
-    trained: TrainedSupernet
+    trained: SupernetCheckpoint
     accuracies: tuple[ExitAccuracies, ...]
 
 
@@ -484,7 +486,7 @@ def execute_training(run: TrainingRun, workdir: WorkDir, progress: Progress) -> 
     params = run.train(workdir, progress)
     space, settings = run.space, run.settings
     trained = run.described(params, {"settings": dataclasses.asdict(settings)})
-    save_trained(workdir.path / SUPERNET, trained, overwrite=True)  # before judging, which may run out of memory
+    save_supernet(workdir.path / SUPERNET, trained, overwrite=True)  # before judging, which may run out of memory
     progress.stage("test", 1)
     genomes = {"largest": space.largest_genome, "smallest": space.smallest_genome}
     if run.exits_for is not None and run.exits_backbone is not None:

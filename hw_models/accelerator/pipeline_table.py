@@ -133,7 +133,7 @@ def _by_group(rows: Rows, values: np.ndarray) -> np.ndarray:
 
 
 def _levels(rows: Rows, fpga: Fpga, *, least_traffic: float) -> tuple[np.ndarray, np.ndarray]:
-    """Limits [H, I - 1] between intervals of the traffic, and the sums [H, I, 4, 25] in each interval."""
+    """Constraints [H, I - 1] between intervals of the traffic, and the sums [H, I, 4, 25] in each interval."""
     levels = jnp.arange(MOST_HALVINGS + 1, dtype=jnp.int32)
     found = np.asarray(jax.vmap(lambda level: parallelism_limits(rows, fpga, halvings=level))(levels))
     distinct = [np.unique(limits[limits > least_traffic]) for limits in found]

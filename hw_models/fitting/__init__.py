@@ -10,7 +10,7 @@ from hw_models.fitting.calibration import Calibration, HeldOut, calibrate, neare
 from hw_models.fitting.correction import (
     BoardPrediction,
     BoardPredictor,
-    NetworkTotals,
+    NetworkFeatures,
     Prediction,
     Predictor,
     board_names,
@@ -42,7 +42,7 @@ __all__ = [
     "Calibration",
     "HeldOut",
     "Nearest",
-    "NetworkTotals",
+    "NetworkFeatures",
     "Prediction",
     "Predictor",
     "RidgeFit",

@@ -294,7 +294,7 @@ _BaseT = TypeVar("_BaseT")
 
 
 @struct.dataclass
-class NetworkTotals:
+class NetworkFeatures:
     """What a whole network asks of the hardware, for one sample.
 
     Attributes:
@@ -375,7 +375,7 @@ class TotalTimes(NamedTuple):
         return self.roofline_s + self.layers_s + self.run_s
 
 
-def total_times(base: LatencyBase, totals: NetworkTotals) -> TotalTimes:
+def total_times(base: LatencyBase, totals: NetworkFeatures) -> TotalTimes:
     """Computes the parts of the latency of one network, in s."""
     compute_s = jnp.exp(base.log_mac_s) * totals.macs
     memory_s = jnp.exp(base.log_element_s) * totals.activation_elements
@@ -389,13 +389,13 @@ def total_times(base: LatencyBase, totals: NetworkTotals) -> TotalTimes:
     )
 
 
-def base_power(base: PowerBase, totals: NetworkTotals, latency_s: jax.Array) -> jax.Array:
+def base_power(base: PowerBase, totals: NetworkFeatures, latency_s: jax.Array) -> jax.Array:
     """Mean power of one network over a run that takes `latency_s`, in W."""
     work_j = jnp.exp(base.log_mac_j) * totals.macs + jnp.exp(base.log_element_j) * totals.activation_elements
     return jnp.exp(base.log_idle_w) + work_j / latency_s
 
 
-def latency_features(totals: NetworkTotals, times: TotalTimes) -> jax.Array:
+def latency_features(totals: NetworkFeatures, times: TotalTimes) -> jax.Array:
     """Features of one network for a learned correction of its latency: logarithms of sizes, ratios and shares.
 
     Args:
@@ -433,7 +433,7 @@ def latency_features(totals: NetworkTotals, times: TotalTimes) -> jax.Array:
     return jnp.stack([*sizes, *ratios, *shares])
 
 
-def power_features(features: jax.Array, totals: NetworkTotals, latency_s: jax.Array) -> jax.Array:
+def power_features(features: jax.Array, totals: NetworkFeatures, latency_s: jax.Array) -> jax.Array:
     """Features of one network for a learned correction of its power: those of the latency and the rates.
 
     Args:
@@ -449,7 +449,7 @@ def power_features(features: jax.Array, totals: NetworkTotals, latency_s: jax.Ar
     return jnp.concatenate([features, rates])
 
 
-def fit_latency_base(totals: NetworkTotals, latency_s: jax.Array) -> LatencyBase:
+def fit_latency_base(totals: NetworkFeatures, latency_s: jax.Array) -> LatencyBase:
     """Fits the roofline to measured networks by gradient, with a Huber loss on the log ratio.
 
     Args:
@@ -464,7 +464,7 @@ def fit_latency_base(totals: NetworkTotals, latency_s: jax.Array) -> LatencyBase
     return _fit(first, lambda base: total_times(base, totals).latency_s, latency_s)
 
 
-def fit_power_base(totals: NetworkTotals, latency_s: jax.Array, power_w: jax.Array) -> PowerBase:
+def fit_power_base(totals: NetworkFeatures, latency_s: jax.Array, power_w: jax.Array) -> PowerBase:
     """Fits the mean power to measured networks, as `fit_latency_base`.
 
     Args:
@@ -527,7 +527,7 @@ class BoardPrediction(NamedTuple):
         return self.latency.mean * self.power.mean
 
 
-def predict_board(board: BoardPredictor, totals: NetworkTotals) -> BoardPrediction:
+def predict_board(board: BoardPredictor, totals: NetworkFeatures) -> BoardPrediction:
     """Predicts latency and power of one network; differentiable in the totals.
 
     Args:
@@ -555,7 +555,7 @@ def predict_board(board: BoardPredictor, totals: NetworkTotals) -> BoardPredicti
     return BoardPrediction(latency=latency, power=power)
 
 
-def fit_board(key: jax.Array, totals: NetworkTotals, latency_s: ArrayLike, power_w: ArrayLike) -> BoardPredictor:
+def fit_board(key: jax.Array, totals: NetworkFeatures, latency_s: ArrayLike, power_w: ArrayLike) -> BoardPredictor:
     """Fits a board to measured networks.
 
     Args:
@@ -634,14 +634,14 @@ def save_board_predictor(path: str | Path, board: BoardPredictor, notes: Mapping
     write_whole(path, as_npz({**arrays, _NOTES: np.array(json.dumps(notes))}, compressed=True))
 
 
-def _latency(base: LatencyBase, correction: Predictor, totals: NetworkTotals) -> tuple[jax.Array, Prediction]:
+def _latency(base: LatencyBase, correction: Predictor, totals: NetworkFeatures) -> tuple[jax.Array, Prediction]:
     times = total_times(base, totals)
     features = latency_features(totals, times)
     return features, predict_target(correction, features, jnp.log(times.latency_s))
 
 
 @jax.jit
-def _fit_latency_base(totals: NetworkTotals, latency_s: jax.Array) -> tuple[LatencyBase, jax.Array, jax.Array]:
+def _fit_latency_base(totals: NetworkFeatures, latency_s: jax.Array) -> tuple[LatencyBase, jax.Array, jax.Array]:
     base = fit_latency_base(totals, latency_s)
     times = jax.vmap(total_times, in_axes=(None, 0))(base, totals)
     return base, jax.vmap(latency_features)(totals, times), jnp.log(times.latency_s)
@@ -649,7 +649,7 @@ def _fit_latency_base(totals: NetworkTotals, latency_s: jax.Array) -> tuple[Late
 
 @jax.jit
 def _fit_power_base(
-    latency_base: LatencyBase, correction: Predictor, totals: NetworkTotals, power_w: jax.Array
+    latency_base: LatencyBase, correction: Predictor, totals: NetworkFeatures, power_w: jax.Array
 ) -> tuple[PowerBase, jax.Array, jax.Array]:
     features, latency = jax.vmap(_latency, in_axes=(None, None, 0))(latency_base, correction, totals)
     base = fit_power_base(totals, latency.mean, power_w)

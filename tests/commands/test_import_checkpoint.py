@@ -13,7 +13,7 @@ from rich.console import Console
 from hadas_jax.cli import main
 from hadas_jax.commands import supernets as import_commands
 from hadas_jax.commands.supernets import import_checkpoint
-from hadas_jax.supernet.checkpoint import load_trained
+from hadas_jax.supernet.checkpoint import load_supernet
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_the_command_writes_a_supernet_that_can_be_loaded(arrays, small_space, s
     assert "Fresh, to be trained: 4 of 4 exit heads" in printed
     assert "Surplus" not in printed
     assert printed.endswith("Written: net\n")
-    found = load_trained("net")
+    found = load_supernet("net")
     assert found.space == small_space
     assert same(found.params.backbone, small_network[0].backbone)
     assert (found.trained_exits, found.normalisation, found.class_names) == ((), None, None)
@@ -75,9 +75,9 @@ def test_another_number_of_classes_and_surplus_entries_are_told(arrays, small_sp
     assert "classifier for 7 classes (the checkpoint has one for 3)" in printed
     assert "Surplus, left: other.0, other.1," in printed
     assert "other.9 and 2 more" in printed
-    assert found.space.classes == load_trained("net").space.classes == 7
-    assert load_trained("net").details["entries"]["surplus"] == list(surplus)
-    assert not load_trained("net").has_classifier
+    assert found.space.classes == load_supernet("net").space.classes == 7
+    assert load_supernet("net").details["entries"]["surplus"] == list(surplus)
+    assert not load_supernet("net").has_classifier
 
 
 def test_exits_come_from_the_checkpoint_or_from_another(arrays, small_space, backbone):
@@ -86,8 +86,8 @@ def test_exits_come_from_the_checkpoint_or_from_another(arrays, small_space, bac
     printed, together = text_of(both, "a", space=small_space, exits_of=backbone)
     assert "Exit heads: 2 of 4, after positions 2, 3" in printed
     assert "Note: the learned confidence after the final classifier is left" in printed
-    assert load_trained("a").trained_exits == (2, 3)
-    assert load_trained("a").exits_of == "a backbone"
+    assert load_supernet("a").trained_exits == (2, 3)
+    assert load_supernet("a").exits_of == "a backbone"
 
     others = arrays | draw_exits(small_space, (24,))
     write("net.npz", others)
@@ -118,9 +118,9 @@ def test_a_supernet_is_replaced_only_when_asked(arrays, small_space):
     text_of("net.npz", "net", space=small_space)
     with pytest.raises(ValueError, match="net holds a supernet: --overwrite replaces it"):
         text_of("net.npz", "net", space=small_space, classes=5)
-    assert load_trained("net").space.classes == 3
+    assert load_supernet("net").space.classes == 3
     text_of("net.npz", "net", space=small_space, classes=5, overwrite=True)
-    assert load_trained("net").space.classes == 5
+    assert load_supernet("net").space.classes == 5
 
 
 def test_fresh_parts_depend_on_the_seed_alone(arrays, small_space):

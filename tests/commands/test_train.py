@@ -20,7 +20,7 @@ from hadas_jax.cli import main
 from hadas_jax.commands.supernets import train
 from hadas_jax.methods import TrainSettings
 from hadas_jax.spaces import catalogue
-from hadas_jax.supernet.checkpoint import load_trained
+from hadas_jax.supernet.checkpoint import load_supernet
 
 TWO_SIZES = dataclasses.replace(TINY, name="tiny-two", resolution=(8, 12))
 CLASSES = ("ape", "bat", "cow")
@@ -74,7 +74,7 @@ def test_a_training_leaves_what_it_promises_and_nothing_else(trained):
     assert {path.name for path in trained.iterdir()} == promised
     assert (trained / "exits.png").read_bytes().startswith(b"\x89PNG")
     assert stages(trained) == ["supernet"] * 4 + ["exits"] * 2
-    found = load_trained(trained / "supernet")
+    found = load_supernet(trained / "supernet")
     assert (found.space.name, found.space.resolution, found.space.in_channels) == ("tiny", (8,), 3)
     assert found.class_names == CLASSES
     assert found.trained_exits == (1, 2, 3)
@@ -94,7 +94,7 @@ def test_every_exit_of_the_largest_and_the_smallest_network_is_judged(trained):
     ]
     assert found["largest", "final"] > 0.8
     assert found["smallest", "final"] > 0.8
-    kept = load_trained(trained / "supernet").details["test_accuracy"]
+    kept = load_supernet(trained / "supernet").details["test_accuracy"]
     assert kept == {name: found[name, "final"] for name in ("largest", "smallest")}
 
 
@@ -147,7 +147,7 @@ def one(trained, images, tmp_path_factory):
 
 def test_exits_for_one_backbone_are_trained_alone(one, trained):
     assert stages(one) == ["exits"]
-    found = load_trained(one / "supernet")
+    found = load_supernet(one / "supernet")
     assert (found.exits_of, found.trained_exits) == ("smallest", (2,))
     assert found.source == "hadas train on folder:animals, from: hadas train on folder:animals"
     assert accuracies(one)["smallest", "final"] == accuracies(trained)["smallest", "final"]
@@ -165,9 +165,9 @@ def test_a_supernet_is_fine_tuned_for_other_classes(trained, tmp_path):
     images = write_images(tmp_path / "more", (*CLASSES, "doe"), seed=1)  # none of those that it was trained on
     tuned = tmp_path / "tuned"
     main(f"train --dataset folder:{images} --checkpoint {trained}/supernet {QUICK} --workdir {tuned}".split())
-    found = load_trained(tuned / "supernet")
+    found = load_supernet(tuned / "supernet")
     assert found.class_names == (*CLASSES, "doe")
-    assert found.normalisation == load_trained(trained / "supernet").normalisation
+    assert found.normalisation == load_supernet(trained / "supernet").normalisation
     assert accuracies(tuned)["largest", "final"] > 0.8
 
 
@@ -190,7 +190,7 @@ def test_networks_of_two_resolutions_are_trained_and_searched_together(images, t
     net, workdir = tmp_path / "net", tmp_path / "search"
     data = f"--dataset folder:{images}"
     main(f"train {data} --space tiny-two {QUICK} --workdir {net}".split())
-    assert load_trained(net / "supernet").space.resolution == (8, 12)
+    assert load_supernet(net / "supernet").space.resolution == (8, 12)
     assert accuracies(net)["largest", "final"] > 0.8
     main(f"search {data} --checkpoint {net}/supernet {SEARCH} --workdir {workdir}".split())
     designs = json.loads((workdir / "front.json").read_text())["designs"]

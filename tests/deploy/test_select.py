@@ -8,9 +8,9 @@ from levels import level
 
 from hadas_jax.deploy.select import NEIGHBOURS, PREFERENCES, candidates, excess, merit, objectives, select
 from hadas_jax.evaluation import NO_DIFFERENCE
-from hadas_jax.methods import Design, Limits, Performance, Result
+from hadas_jax.methods import Constraints, Design, Performance, Result
 
-LIMITS = tuple(field.name for field in dataclasses.fields(Limits))
+LIMITS = tuple(field.name for field in dataclasses.fields(Constraints))
 
 
 @st.composite
@@ -26,7 +26,7 @@ def fronts(draw):
 
 @st.composite
 def limits(draw):
-    return Limits(
+    return Constraints(
         max_latency_ms=draw(st.none() | st.integers(0, 13).map(lambda step: step + 0.5)),
         max_energy_mj=draw(st.none() | st.integers(0, 13).map(lambda step: 2 * step + 1.0)),
         min_accuracy=draw(st.none() | st.integers(0, 13).map(lambda step: 1 - 0.05 * step - 0.025)),
@@ -108,14 +108,14 @@ def test_the_knee_does_not_depend_on_the_units_of_latency_and_energy(front, late
 
 def test_the_knee_of_a_bent_front_is_at_the_bend():
     points = np.array([[0.01, 9e-3, 9e-3], [0.02, 1.2e-3, 1.2e-3], [0.3, 1e-3, 1e-3]])
-    found = select(points, Limits(), weights=np.full(3, 1000))
+    found = select(points, Constraints(), weights=np.full(3, 1000))
     assert found.chosen == 1
     assert found.neighbours == {"more accurate": 0, "faster": 2, "less energy": 2}
 
 
 def test_an_unknown_preference_is_named():
     with pytest.raises(ValueError, match="--prefer: expected one of knee, accuracy, latency, energy, got 'luck'"):
-        select(np.ones((1, 3)), Limits(), weights=np.ones(1), prefer="luck")
+        select(np.ones((1, 3)), Constraints(), weights=np.ones(1), prefer="luck")
 
 
 def design(found_by, error, latency_ms, energy_mj):

@@ -7,7 +7,7 @@ from failing_commands import refused
 from hadas_jax.cli import main
 from hadas_jax.commands.networks import list_runs, operating_points, select_network, show_network
 from hadas_jax.deploy.architecture import read_architecture
-from hadas_jax.methods import Limits
+from hadas_jax.methods import Constraints
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_limits_are_kept_and_what_each_costs_is_told(workdir, found, capsys):
     main(["select", str(workdir), "--prefer", "accuracy", "--max-energy-mj", str(limit), "-o", "less.json"])
     less = read_architecture("less.json")
     assert less.selection.deployable.energy_j * 1e3 <= limit
-    assert less.origin.limits == Limits(max_energy_mj=limit)
+    assert less.origin.limits == Constraints(max_energy_mj=limit)
     assert f"energy ≤ {limit:g} mJ" in capsys.readouterr().out
     assert less.supernet.path == "run/supernet"
 

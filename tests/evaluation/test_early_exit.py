@@ -76,11 +76,11 @@ def test_more_exits_than_can_be_listed_are_refused():
 
 
 def moved_to_slots(stops, correct, available, costs, slots):
-    own = dynamic.own_exits(jnp.asarray(available), slots=slots)
-    words = dynamic.own_outcomes(pack_bits(jnp.asarray(stops)), own)
-    answers = dynamic.own_outcomes(pack_bits(jnp.asarray(correct[:-1])), own)
+    own = dynamic.active_exits(jnp.asarray(available), slots=slots)
+    words = dynamic.active_outcomes(pack_bits(jnp.asarray(stops)), own)
+    answers = dynamic.active_outcomes(pack_bits(jnp.asarray(correct[:-1])), own)
     answers = jnp.concatenate([answers, pack_bits(jnp.asarray(correct[-1:]))])
-    return own, words, answers, dynamic.own_costs(costs, jnp.asarray(available), own)
+    return own, words, answers, dynamic.active_costs(costs, jnp.asarray(available), own)
 
 
 @pytest.mark.parametrize("slots", [3, 5])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import Judge, Judgement, KeptJudge, Outcomes
+from hadas_jax.evaluation import CachedEvaluator, EvaluationConfig, Evaluator, Outcomes
 
 EXITS, IMAGES = 3, 37
 
@@ -47,18 +47,18 @@ def same(a, b):
 
 def test_answers_are_those_of_the_judge_when_asked_and_when_read(tmp_path, data, genomes):
     direct = Drawn()(genomes, data)
-    kept = KeptJudge(Drawn(), tmp_path / "outcomes")
+    kept = CachedEvaluator(Drawn(), tmp_path / "outcomes")
     assert same(kept(genomes, data), direct)
     assert same(kept(genomes, data), direct)
     assert kept.judged == 4
     later = Drawn()
-    assert same(KeptJudge(later, tmp_path / "outcomes")(genomes, data), direct)
+    assert same(CachedEvaluator(later, tmp_path / "outcomes")(genomes, data), direct)
     assert later.asked == []
 
 
 def test_only_what_is_not_known_is_judged_and_rows_stay_in_order(tmp_path, data, genomes):
     judge = Drawn()
-    kept = KeptJudge(judge, tmp_path)
+    kept = CachedEvaluator(judge, tmp_path)
     kept(genomes[1:3], data)
     judge.asked = []
     found = kept(genomes, data)
@@ -67,23 +67,23 @@ def test_only_what_is_not_known_is_judged_and_rows_stay_in_order(tmp_path, data,
 
 
 def test_other_images_and_other_supernets_have_answers_of_their_own(tmp_path, data, genomes):
-    KeptJudge(Drawn(), tmp_path)(genomes, data)
+    CachedEvaluator(Drawn(), tmp_path)(genomes, data)
     others = dataclasses.replace(data, labels=data.labels + 1)
     for judge, images in ((Drawn(), others), (Drawn("another"), data)):
-        assert same(KeptJudge(judge, tmp_path)(genomes, images), Drawn()(genomes, images))
+        assert same(CachedEvaluator(judge, tmp_path)(genomes, images), Drawn()(genomes, images))
         assert judge.asked == genomes.tolist()
 
 
 def test_an_equal_copy_of_the_images_is_the_same_split(tmp_path, data, genomes):
-    KeptJudge(Drawn(), tmp_path)(genomes, data)
+    CachedEvaluator(Drawn(), tmp_path)(genomes, data)
     judge = Drawn()
     copy = LabelledImages(images=jnp.array(data.images), labels=jnp.array(data.labels))
-    KeptJudge(judge, tmp_path)(genomes, copy)
+    CachedEvaluator(judge, tmp_path)(genomes, copy)
     assert judge.asked == []
 
 
 def test_a_file_that_was_not_finished_does_not_count(tmp_path, data, genomes):
-    kept = KeptJudge(Drawn(), tmp_path)
+    kept = CachedEvaluator(Drawn(), tmp_path)
     kept(genomes, data)
     (path,) = tmp_path.rglob("0-1.npz")
     path.rename(path.with_name(f"0-1.npz.{os.getpid() + 1}"))
@@ -94,26 +94,26 @@ def test_a_file_that_was_not_finished_does_not_count(tmp_path, data, genomes):
 def test_a_folder_that_cannot_be_one_is_refused(tmp_path, data, genomes):
     (tmp_path / "one").write_text("a file")
     with pytest.raises(ValueError, match="--outcomes: expected a folder to read and write"):
-        KeptJudge(Drawn(), tmp_path)(genomes, data)
+        CachedEvaluator(Drawn(), tmp_path)(genomes, data)
 
 
 def test_a_judges_fingerprint_follows_weights_calibration_images_and_format(tiny_space, draw):
     params = draw(tiny_space, 2)[0]
     calibration = jnp.ones((1, 2, 9, 9, 1))
-    first = Judge(tiny_space, params, calibration).fingerprint
-    assert Judge(tiny_space, params, calibration, Judgement(group=2)).fingerprint == first
+    first = Evaluator(tiny_space, params, calibration).fingerprint
+    assert Evaluator(tiny_space, params, calibration, EvaluationConfig(group=2)).fingerprint == first
     others = [
-        Judge(tiny_space, jax.tree.map(lambda leaf: leaf * 2, params), calibration),
-        Judge(tiny_space, params, 2 * calibration),
-        Judge(tiny_space, params, calibration, Judgement(dtype="bfloat16")),
-        Judge(dataclasses.replace(tiny_space, first_exit=2), params, calibration),
+        Evaluator(tiny_space, jax.tree.map(lambda leaf: leaf * 2, params), calibration),
+        Evaluator(tiny_space, params, 2 * calibration),
+        Evaluator(tiny_space, params, calibration, EvaluationConfig(dtype="bfloat16")),
+        Evaluator(dataclasses.replace(tiny_space, first_exit=2), params, calibration),
     ]
     assert len({first, *(judge.fingerprint for judge in others)}) == 5
 
 
 @pytest.mark.parametrize("left", [0, 100, 0.5])
 def test_a_damaged_file_is_named_with_what_to_do_about_it(left, tmp_path, data, genomes):
-    kept = KeptJudge(Drawn(), tmp_path)
+    kept = CachedEvaluator(Drawn(), tmp_path)
     wanted = kept(genomes, data)
     path = next(tmp_path.rglob("2-0.npz"))
     whole = path.read_bytes()

@@ -7,7 +7,7 @@ from fake_tfds import write_fake_set
 from tiny_hadas import TINY
 
 from hadas_jax.spaces import catalogue
-from hadas_jax.supernet.checkpoint import load_trained
+from hadas_jax.supernet.checkpoint import load_supernet
 
 CLASSES = 10  # of the hundred, have images
 
@@ -75,8 +75,8 @@ def test_every_stage_leaves_its_files_and_the_results_tell_of_all(finished, scri
     assert found["backbones"] > script.SMOKE_BUDGET["population"] / 2
     assert found["levels"][0]["network"] == "static"
     assert found["levels"][0]["energy_mj"] > 0
-    assert load_trained(finished / "supernet" / "supernet").space.classes == 100
-    assert load_trained(finished / "exits_smallest" / "supernet").exits_of == "smallest"
+    assert load_supernet(finished / "supernet" / "supernet").space.classes == 100
+    assert load_supernet(finished / "exits_smallest" / "supernet").exits_of == "smallest"
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from hadas_jax.commands.hadas import search
-from hadas_jax.evaluation import Judge
+from hadas_jax.evaluation import Evaluator
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,6 @@ def test_a_search_on_kept_outcomes_finds_the_same_and_judges_nothing(finished, k
     def refuse(self, genomes, data):
         raise AssertionError("a backbone is judged again")
 
-    monkeypatch.setattr(Judge, "__call__", refuse)
+    monkeypatch.setattr(Evaluator, "__call__", refuse)
     kept("tx2-gpu", tmp_path / "second")
     assert (tmp_path / "second" / "front.csv").read_bytes() == (finished[0] / "front.csv").read_bytes()

@@ -6,7 +6,7 @@ from levels import level
 from rich.console import Console
 
 from hadas_jax.evaluation import accuracy_difference
-from hadas_jax.methods import Design, Limits, Performance, Result
+from hadas_jax.methods import Constraints, Design, Performance, Result
 from hadas_jax.methods.hadas.results import AsAccurate, Versus, level_rows
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
 from hadas_jax.report.search import drawn
@@ -139,7 +139,7 @@ def test_limits_that_are_broken_are_said_in_one_sentence(result, tmp_path):
         for design, excess in zip(result.designs, (0, 0, 0.6, 0.5), strict=True)
     ]
     levels = [dataclasses.replace(result.levels[0], exits_and_clocks={"ideal": near[0], "deployable": near[3]})]
-    limits = Limits(max_latency_ms=1.6, min_accuracy=0.98)
+    limits = Constraints(max_latency_ms=1.6, min_accuracy=0.98)
     broken = dataclasses.replace(
         result,
         designs=tuple(near),

@@ -8,12 +8,12 @@ import pytest
 
 from hadas_jax.data import split
 from hadas_jax.spaces import DIGITS
-from hadas_jax.supernet.checkpoint import TrainedSupernet, load_trained, save_trained
+from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, save_supernet
 
 
 @pytest.fixture
 def trained(small_space, small_network):
-    return TrainedSupernet(
+    return SupernetCheckpoint(
         space=small_space,
         params=small_network[0],
         trained_exits=(1, 3),
@@ -26,7 +26,7 @@ def trained(small_space, small_network):
 
 @pytest.fixture
 def saved(trained, tmp_path):
-    save_trained(tmp_path / "net", trained)
+    save_supernet(tmp_path / "net", trained)
     return tmp_path / "net"
 
 
@@ -47,13 +47,13 @@ def rewrite(directory, **changes):
 
 
 def test_a_supernet_comes_back_as_it_was_saved(trained, saved):
-    assert_same(load_trained(saved), trained)
+    assert_same(load_supernet(saved), trained)
 
 
 def test_what_is_not_known_stays_unknown(trained, tmp_path):
     bare = dataclasses.replace(trained, trained_exits=(), normalisation=None, class_names=None, details={})
-    save_trained(tmp_path / "a" / "b", bare)
-    assert_same(load_trained(tmp_path / "a" / "b"), bare)
+    save_supernet(tmp_path / "a" / "b", bare)
+    assert_same(load_supernet(tmp_path / "a" / "b"), bare)
 
 
 def test_the_description_holds_form_and_versions(saved):
@@ -67,11 +67,11 @@ def test_a_saved_supernet_is_replaced_only_when_asked(trained, saved):
     before = (saved / "supernet.json").read_bytes()
     other = dataclasses.replace(trained, source="another", params=jax.tree.map(lambda leaf: leaf + 1, trained.params))
     with pytest.raises(ValueError, match="holds a supernet: --overwrite replaces it"):
-        save_trained(saved, other)
+        save_supernet(saved, other)
     assert (saved / "supernet.json").read_bytes() == before
-    assert_same(load_trained(saved), trained)
-    save_trained(saved, other, overwrite=True)
-    assert_same(load_trained(saved), other)
+    assert_same(load_supernet(saved), trained)
+    save_supernet(saved, other, overwrite=True)
+    assert_same(load_supernet(saved), other)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -79,9 +79,9 @@ def test_a_saved_supernet_is_replaced_only_when_asked(trained, saved):
 def test_other_things_are_never_replaced(trained, tmp_path, overwrite, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(ValueError, match=f"got one with {name}"):
-        save_trained(tmp_path, trained, overwrite=overwrite)
+        save_supernet(tmp_path, trained, overwrite=overwrite)
     with pytest.raises(ValueError, match="expected a directory, got a file"):
-        save_trained(tmp_path / name, trained, overwrite=overwrite)
+        save_supernet(tmp_path / name, trained, overwrite=overwrite)
     assert (tmp_path / name).read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -89,19 +89,19 @@ def test_other_things_are_never_replaced(trained, tmp_path, overwrite, name):
 def test_a_place_below_a_file_is_refused(trained, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match=r"b: expected a place to write to, but .*file is none"):
-        save_trained(tmp_path / "file" / "a" / "b", trained)
+        save_supernet(tmp_path / "file" / "a" / "b", trained)
 
 
 def test_details_that_json_cannot_hold_leave_the_directory_alone(trained, saved):
     with pytest.raises(TypeError):
-        save_trained(saved, dataclasses.replace(trained, details={"path": saved}), overwrite=True)
-    assert_same(load_trained(saved), trained)
+        save_supernet(saved, dataclasses.replace(trained, details={"path": saved}), overwrite=True)
+    assert_same(load_supernet(saved), trained)
 
 
 def test_a_directory_without_supernet_is_refused(tmp_path):
     for place in (tmp_path, tmp_path / "none"):
         with pytest.raises(ValueError, match=r"expected a directory with a trained supernet, got none"):
-            load_trained(place)
+            load_supernet(place)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_directory_without_supernet_is_refused(tmp_path):
 def test_another_description_is_refused(saved, content, message):
     (saved / "supernet.json").write_text(content)
     with pytest.raises(ValueError, match=r"supernet\.json: " + message):
-        load_trained(saved)
+        load_supernet(saved)
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_another_description_is_refused(saved, content, message):
 def test_a_description_that_contradicts_itself_is_refused(saved, changes, message):
     rewrite(saved, **changes)
     with pytest.raises(ValueError, match=message):
-        load_trained(saved)
+        load_supernet(saved)
 
 
 def test_weights_of_another_space_are_refused(saved):
     space = json.loads((saved / "supernet.json").read_text())["space"]
     rewrite(saved, space=space | {"exit_width": 16})
     with pytest.raises(ValueError, match=r"expected the weights that supernet\.json describes"):
-        load_trained(saved)
+        load_supernet(saved)
 
 
 def test_damaged_and_missing_weights_are_refused(saved):
@@ -152,28 +152,28 @@ def test_damaged_and_missing_weights_are_refused(saved):
     damaged[len(damaged) // 2] ^= 255
     largest.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"those in weights/ are damaged, missing or others"):
-        load_trained(saved)
+        load_supernet(saved)
     shutil.rmtree(saved / "weights")
     with pytest.raises(ValueError, match=r"those in weights/ are damaged, missing or others"):
-        load_trained(saved)
+        load_supernet(saved)
     assert not (saved / "weights").exists()
 
 
 def test_a_space_that_was_not_adapted_is_refused(small_network):
     with pytest.raises(ValueError, match="space: expected one that was adapted to its data"):
-        TrainedSupernet(space=DIGITS, params=small_network[0], trained_exits=(), source="")
+        SupernetCheckpoint(space=DIGITS, params=small_network[0], trained_exits=(), source="")
 
 
 def test_a_supernet_whose_writing_was_interrupted_is_replaced_if_asked(trained, saved):
     (saved / "supernet.json").unlink()
     with pytest.raises(ValueError, match="holds a supernet: --overwrite replaces it"):
-        save_trained(saved, trained)
-    save_trained(saved, trained, overwrite=True)
-    assert_same(load_trained(saved), trained)
+        save_supernet(saved, trained)
+    save_supernet(saved, trained, overwrite=True)
+    assert_same(load_supernet(saved), trained)
     (saved / "supernet.json").unlink()
     (saved / "weights" / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="got one with weights"):
-        save_trained(saved, trained, overwrite=True)
+        save_supernet(saved, trained, overwrite=True)
 
 
 def test_the_images_that_it_saw_come_back_with_it_or_their_loss_is_said(trained, tmp_path):
@@ -181,11 +181,11 @@ def test_the_images_that_it_saw_come_back_with_it_or_their_loss_is_said(trained,
     images = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 1), np.uint8)
     splits = split(images, labels, seed=3, source="x")
     known = dataclasses.replace(trained, data=splits.record, seen=splits.fingerprints)
-    save_trained(tmp_path / "net", known)
-    assert_same(load_trained(tmp_path / "net"), known)
+    save_supernet(tmp_path / "net", known)
+    assert_same(load_supernet(tmp_path / "net"), known)
     (tmp_path / "net" / "images.npz").write_bytes(b"no archive")
     with pytest.raises(ValueError, match="expected fingerprints of the images that the weights saw, cannot read it"):
-        load_trained(tmp_path / "net")
+        load_supernet(tmp_path / "net")
     (tmp_path / "net" / "images.npz").unlink()
     with pytest.raises(ValueError, match=r"images\.npz: expected fingerprints"):
-        load_trained(tmp_path / "net")
+        load_supernet(tmp_path / "net")

@@ -17,7 +17,7 @@ from hadas_jax.methods import TrainingRun, TrainSettings
 from hadas_jax.runs.loop import DivergenceError, scanned
 from hadas_jax.runs.workdir import WorkDir
 from hadas_jax.supernet import initialise
-from hadas_jax.supernet.checkpoint import TrainedSupernet, save_trained
+from hadas_jax.supernet.checkpoint import SupernetCheckpoint, save_supernet
 from hadas_jax.training import batches as feeding
 from hadas_jax.training import run as training_run
 from hadas_jax.training.run import accuracies
@@ -48,7 +48,7 @@ def untrained(quick_jit):
     """A supernet of the tiny space for digits with its first weights."""
     params = quick_jit(initialise, static_argnums=0)(DIGITS, jax.random.key(5))
     normalisation = ((0.25,), (0.5,))
-    return TrainedSupernet(
+    return SupernetCheckpoint(
         space=DIGITS, params=params, trained_exits=ALL_EXITS, normalisation=normalisation, source="a test"
     )
 
@@ -59,7 +59,7 @@ def save(untrained, tmp_path):
 
     def save(**changes):
         place = tmp_path / f"net{len(list(tmp_path.iterdir()))}"
-        save_trained(place, dataclasses.replace(untrained, **changes))
+        save_supernet(place, dataclasses.replace(untrained, **changes))
         return str(place)
 
     return save
@@ -219,7 +219,7 @@ def test_parts_to_judge_on_have_at_most_so_many_images():
 
 
 def test_batch_norm_statistics_see_all_classes_of_images_in_order(images, monkeypatch):
-    monkeypatch.setattr(training_run, "Judge", lambda space, params, calibration, how: calibration)
+    monkeypatch.setattr(training_run, "Evaluator", lambda space, params, calibration, how: calibration)
     run = TrainingRun(dataclasses.replace(QUICK, dataset=images(6), batch=16, stats_batches=3))
     calibration = run.judge(run.initial_parameters())
     assert calibration.shape == (3, 16, 8, 8, 1)

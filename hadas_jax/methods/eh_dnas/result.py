@@ -21,7 +21,7 @@ import numpy as np
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.methods.eh_dnas.hardware import Budget, Costs
-from hadas_jax.runs.checkpoints import read_described, validated
+from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.spaces.darts import CELLS, derive_code, format_code, parse_code, relaxed_code
 from hadas_jax.spaces.genotypes import genotype_of
@@ -182,4 +182,4 @@ def read_genotype(path: Path) -> FoundNetwork:
     Raises:
       ValueError: one line: it cannot be read, or is of another form.
     """
-    return validated(FoundNetwork, read_described(path, FORM, what="the network of hadas dnas search"), path=path)
+    return validated(FoundNetwork, read_checkpoint(path, FORM, what="the network of hadas dnas search"), path=path)

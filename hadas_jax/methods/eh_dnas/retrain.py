@@ -30,14 +30,14 @@ from hadas_jax.data.settings import DataSettings, load_splits, require_same
 from hadas_jax.data.splits import random_batches
 from hadas_jax.methods.eh_dnas.result import FORM as GENOTYPE_FORM
 from hadas_jax.methods.eh_dnas.result import read_genotype
-from hadas_jax.runs.checkpoints import read_described, validated
+from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.loop import Guard, Progress, run_stage
 from hadas_jax.runs.settings import check_choice, check_fields, check_number
 from hadas_jax.runs.workdir import DERIVED, RESULT, WorkDir, versions, write_text
 from hadas_jax.spaces.darts import format_code, parse_code
 from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of, read_architecture
 from hadas_jax.supernet import Tree
-from hadas_jax.supernet.darts.checkpoint import TrainedDerived, save_derived
+from hadas_jax.supernet.darts.checkpoint import DerivedCheckpoint, save_derived
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, initialise_derived
 from hadas_jax.training import AUGMENTATIONS, DTYPES, TrainState, init_state, lower_rate
 from hadas_jax.training.batches import Augmentation, fed, pace_of
@@ -101,7 +101,7 @@ FORM = "hadas_jax.retrained/1"
 
 
 @dataclass(frozen=True)
-class RetrainFigures:
+class RetrainMetrics:
     """What a retraining says of its network.
 
     Attributes:
@@ -118,18 +118,18 @@ class RetrainFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainResult(RetrainFigures):
+class RetrainResult(RetrainMetrics):
     """What a retraining run leaves.
 
     Attributes:
       trained: the network, also in the work directory.
     """
 
-    trained: TrainedDerived
+    trained: DerivedCheckpoint
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainedNetwork(RetrainFigures):
+class RetrainedNetwork(RetrainMetrics):
     """What a retraining run leaves, as its result.json has it.
 
     Attributes:
@@ -157,7 +157,7 @@ def write_result(path: Path, result: RetrainResult, *, settings: dict[str, Any])
         "code": trained.code,
         "genotype": str(trained.genotype),
         "network": asdict(trained.network),
-        **{field.name: getattr(result, field.name) for field in fields(RetrainFigures)},
+        **{field.name: getattr(result, field.name) for field in fields(RetrainMetrics)},
         "settings": settings,
         "versions": versions(),
     }
@@ -170,7 +170,7 @@ def read_result(path: Path) -> RetrainedNetwork:
     Raises:
       ValueError: one line: it cannot be read, or is of another form.
     """
-    return validated(RetrainedNetwork, read_described(path, FORM, what="the result of hadas dnas retrain"), path=path)
+    return validated(RetrainedNetwork, read_checkpoint(path, FORM, what="the result of hadas dnas retrain"), path=path)
 
 
 STYLES = ("cifar", "imagenet")
@@ -365,8 +365,8 @@ class RetrainRun:
                 dtype=settings.dtype,
             )
 
-    def _described(self, weights: Tree, statistics: Tree, shares: dict[str, float]) -> TrainedDerived:
-        return TrainedDerived(
+    def _described(self, weights: Tree, statistics: Tree, shares: dict[str, float]) -> DerivedCheckpoint:
+        return DerivedCheckpoint(
             network=self.network,
             code=format_code(code_of(self.genotype)),
             normalisation=(self.splits.mean, self.splits.deviation),

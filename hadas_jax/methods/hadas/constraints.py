@@ -26,8 +26,8 @@ _ROUNDING = 1e-6  # of float32 errors, so that the accuracy asked for itself is 
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Limits of a search; None: no limit.
+class Constraints:
+    """Constraints of a search; None: no limit.
 
     Attributes:
       max_latency_ms: of a sample on average.
@@ -62,7 +62,7 @@ class Limits:
         return self != NO_LIMITS
 
 
-NO_LIMITS = Limits()
+NO_LIMITS = Constraints()
 
 
 def relative_excess(objectives: tuple[jax.Array, jax.Array, jax.Array], limits: jax.Array) -> jax.Array:
@@ -150,7 +150,7 @@ def lower_bound_excess(
     return jnp.maximum(jnp.min(relative_excess((error, latency, energy), limits)), 0)
 
 
-def require_reachable(limits: Limits, space: MBConvSpace, device: Device) -> None:
+def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -> None:
     """Refuses limits that contradict each other or the space: not even the start of the smallest backbone keeps them.
 
     Args:

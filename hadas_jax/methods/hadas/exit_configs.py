@@ -14,15 +14,15 @@ import numpy as np
 from flax import struct
 
 from hadas_jax.evaluation import (
+    ActiveExits,
     Outcomes,
-    OwnExits,
     SubsetStats,
+    active_costs,
+    active_exits,
+    active_outcomes,
     calibrate_thresholds,
     count_bits,
     ideal_stops,
-    own_costs,
-    own_exits,
-    own_outcomes,
     pack_bits,
     scores,
     subset_stats,
@@ -48,7 +48,7 @@ class Anatomy:
     """
 
     available: jax.Array
-    own: OwnExits
+    own: ActiveExits
     costs: Cost
     points: jax.Array
 
@@ -80,9 +80,9 @@ class Judged:
 def anatomy(space: MBConvSpace, genome: jax.Array, costs: Cost, *, slots: int) -> Anatomy:
     """Returns the anatomy of a backbone int32[G] with segment costs float32[D, F]; `slots` is K, static."""
     available = available_exits(space, space.decode(genome))
-    own = own_exits(available, slots=slots)
-    all_slots = own_exits(available, slots=space.num_exits)
-    return Anatomy(available, own, costs, useful_points(own_costs(costs, available, all_slots)))
+    own = active_exits(available, slots=slots)
+    all_slots = active_exits(available, slots=space.num_exits)
+    return Anatomy(available, own, costs, useful_points(active_costs(costs, available, all_slots)))
 
 
 @partial(jax.jit, static_argnames="policy")
@@ -120,9 +120,9 @@ def subset_plans(stops: Stops, backbone: Anatomy) -> SubsetStats:
     """
     own, (levels, exits, _) = backbone.own, stops.stops.shape
     slots = len(own.used)
-    moved = jnp.concatenate([own_outcomes(stops.correct[:-1], own), stops.correct[-1:]])
+    moved = jnp.concatenate([active_outcomes(stops.correct[:-1], own), stops.correct[-1:]])
     plans = jnp.left_shift(jnp.int32(1), own.count)
-    own_stops = jax.vmap(lambda words: own_outcomes(words, own))(stops.stops)
+    own_stops = jax.vmap(lambda words: active_outcomes(words, own))(stops.stops)
     # The trunk between two of the backbone's exits is run as often as the first segment of it.
     before = jnp.minimum(jnp.cumsum(jnp.pad(backbone.available.astype(jnp.int32), (1, 0))), slots)
 
@@ -136,7 +136,7 @@ def subset_plans(stops: Stops, backbone: Anatomy) -> SubsetStats:
     return jax.tree.map(lambda leaf: leaf.reshape(levels * 2**slots, *leaf.shape[2:]), found)
 
 
-def subset_levels(plans: np.ndarray, own: OwnExits, exits: int) -> np.ndarray:
+def subset_levels(plans: np.ndarray, own: ActiveExits, exits: int) -> np.ndarray:
     """Returns int32[M, E]: the plans that indices into `subset_plans` stand for."""
     position = np.asarray(own.position)[np.asarray(own.used)]
     level, subset = np.divmod(plans, 2 ** len(own.used))

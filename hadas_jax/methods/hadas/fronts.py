@@ -23,7 +23,7 @@ import numpy as np
 
 from hadas_jax.evaluation import SubsetStats
 from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import Limits, relative_excess, static_costs
+from hadas_jax.methods.hadas.constraints import Constraints, relative_excess, static_costs
 from hadas_jax.methods.hadas.exit_configs import Anatomy, Stops, listed_plans, subset_levels, subset_plans
 from hadas_jax.methods.hadas.inner import evolve
 from hadas_jax.search import non_dominated_mask, whole_product_front
@@ -57,11 +57,11 @@ class Candidates:
         """Returns some of the candidates."""
         return Candidates(self.backbone[rows], self.levels[rows], self.point[rows], self.objectives[rows])
 
-    def excess(self, limits: Limits) -> np.ndarray:
+    def excess(self, limits: Constraints) -> np.ndarray:
         """Returns float32[M]: by how much candidates exceed the limits, relatively; 0 within."""
         return excess_of(self.objectives, limits)
 
-    def cheapest(self, max_error: float, *, limits: Limits) -> int | None:
+    def cheapest(self, max_error: float, *, limits: Constraints) -> int | None:
         """Returns the row of at most this error and least excess, of those the least energy; or None."""
         enough = np.flatnonzero(self.objectives[:, 0] <= max_error)
         if not len(enough):
@@ -116,7 +116,7 @@ def join(parts: Sequence[Candidates]) -> Candidates:
     return Candidates(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
 
-def excess_of(objectives: np.ndarray, limits: Limits) -> np.ndarray:
+def excess_of(objectives: np.ndarray, limits: Constraints) -> np.ndarray:
     """Returns float32[M]: by how much objectives float[M, 3] exceed the limits, relatively; 0 within."""
     if not limits.any:
         return np.zeros(len(objectives), np.float32)
@@ -205,7 +205,9 @@ def plans_front(
     return first_of_equal(parts)
 
 
-def evolved_plans(key: jax.Array, stops: Stops, backbone: Anatomy, device: Device, *, limits: Limits) -> np.ndarray:
+def evolved_plans(
+    key: jax.Array, stops: Stops, backbone: Anatomy, device: Device, *, limits: Constraints
+) -> np.ndarray:
     """Breeds plans with a risk level for each exit, for backbones of any number of exits.
 
     Args:
@@ -273,7 +275,7 @@ def _blocks(levels: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         yield np.pad(block, ((0, _LISTED - len(block)), (0, 0))), len(block)
 
 
-def pool_of(archive: Archive, space: MBConvSpace, device: Device, *, limits: Limits) -> np.ndarray:
+def pool_of(archive: Archive, space: MBConvSpace, device: Device, *, limits: Constraints) -> np.ndarray:
     """Returns the different genomes [P, G] that the inner engine examined, those on the static front, and the extremes.
 
     Backbones with more weights than the limits allow are left out.
@@ -300,7 +302,7 @@ class PoolFronts:
     """
 
     def __init__(
-        self, backbones: Sequence[Anatomy], device: Device, *, key: jax.Array, limits: Limits, exact_plans: int
+        self, backbones: Sequence[Anatomy], device: Device, *, key: jax.Array, limits: Constraints, exact_plans: int
     ) -> None:
         self._backbones, self._device, self._key = backbones, device, key
         self._limits, self._exact_plans = limits, exact_plans

@@ -29,12 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.evaluation.early_exit import (
-    OwnExits,
+    ActiveExits,
     SubsetStats,
+    active_costs,
+    active_exits,
+    active_outcomes,
     count_bits,
-    own_costs,
-    own_exits,
-    own_outcomes,
     packed_dissimilarity,
     subset_stats,
     useful_points,
@@ -284,7 +284,7 @@ class Product(NamedTuple):
       points: int32[F], operating points that some plan may need, and -1 behind them.
     """
 
-    own: OwnExits
+    own: ActiveExits
     correct: jax.Array
     stats: SubsetStats
     costs: Cost
@@ -390,10 +390,10 @@ def exact_front(
 def product_of(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Cost, *, samples: int) -> Product:
     """Returns all versions of a backbone; arguments as of `search_exact`."""
     available = available_exits(space, space.decode(genome))
-    own = own_exits(available, slots=min(space.num_exits, MAX_EXITS))
-    stops = own_outcomes(correct[:-1], own)
+    own = active_exits(available, slots=min(space.num_exits, MAX_EXITS))
+    stops = active_outcomes(correct[:-1], own)
     moved = jnp.concatenate([stops, correct[-1:]])
-    costs = own_costs(costs, available, own)
+    costs = active_costs(costs, available, own)
     plans = jnp.left_shift(jnp.int32(1), jnp.minimum(own.count, len(own.used)))
     return Product(
         own=own,

@@ -22,7 +22,7 @@ import numpy as np
 from hadas_jax.backend import RowMap, on_cpu
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.methods.hadas.archive import Archive, empty_archive, unseen
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Limits, lower_bound_excess, static_costs
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints, lower_bound_excess, static_costs
 from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS, exit_count, search_evolved, search_exact
 from hadas_jax.methods.hadas.score import ERROR_LEVELS, LATENCY_BINS, Inner, front_cells, table_hypervolume
 from hadas_jax.methods.hadas.surrogate import Proposer
@@ -62,7 +62,7 @@ class Engines:
     inner: str = "auto"
     inner_population: int = 128
     inner_generations: int = 60
-    limits: Limits = NO_LIMITS
+    limits: Constraints = NO_LIMITS
 
 
 @jax.tree_util.register_dataclass

@@ -21,9 +21,9 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference, least_images
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Limits
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints
 from hadas_jax.methods.hadas.settings import Settings
-from hadas_jax.runs.checkpoints import read_described, validated
+from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.workdir import WorkDir, write_text
 
 POLICY_NAMES = ("ideal", "deployable")
@@ -222,7 +222,7 @@ class Result:
     candidates: int
     test_images: int
     accuracy_tolerance: float
-    limits: Limits = NO_LIMITS
+    limits: Constraints = NO_LIMITS
     within_limits: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(POLICY_NAMES, True))
 
     def front(self, policy: str) -> list[Design]:
@@ -380,7 +380,7 @@ def read_search(workdir: Path | str) -> FinishedSearch:
             "not; search anew"
         )
     hint = f"; {again} writes it anew"
-    content = read_described(path, FORM, what="the front of a search", hint=hint)
+    content = read_checkpoint(path, FORM, what="the front of a search", hint=hint)
     return FinishedSearch(
         path=place.path,
         settings=Settings.from_mapping(content.get("settings"), source=str(path)),

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.evaluation import Judge, KeptJudge, Outcomes, pack_bits
+from hadas_jax.evaluation import CachedEvaluator, Evaluator, Outcomes, pack_bits
 from hadas_jax.evaluation.evaluator import of_each
 from hadas_jax.methods.hadas.archive import Archive, load_backbones
 from hadas_jax.methods.hadas.constraints import require_reachable
@@ -28,7 +28,7 @@ from hadas_jax.runs.workdir import SUPERNET, WorkDir, versions
 from hadas_jax.search import load_strategy
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters
-from hadas_jax.supernet.checkpoint import save_trained
+from hadas_jax.supernet.checkpoint import save_supernet
 from hadas_jax.training.run import TrainingRun
 from hw_models import Device
 from hw_models.catalogue import chosen_device
@@ -97,7 +97,7 @@ class Run:
         if not self.training.uses_checkpoint_as_it_is:
             details = {"settings": dataclasses.asdict(self.settings)}
             trained = self.training.described(params, details, command="hadas search")
-            save_trained(workdir.path / SUPERNET, trained, overwrite=True)
+            save_supernet(workdir.path / SUPERNET, trained, overwrite=True)
 
     def search(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Archive:
         """Runs the nested search."""
@@ -140,10 +140,10 @@ class Run:
             proposer=self._proposer,
         )
 
-    def judge(self, params: Parameters) -> Judge | KeptJudge:
+    def judge(self, params: Parameters) -> Evaluator | CachedEvaluator:
         """Returns what gives the outcomes of backbones int32[N, G] on a split, from the folder of outcomes if any."""
         judge = self.training.judge(params)
-        return judge if self.settings.outcomes is None else KeptJudge(judge, Path(self.settings.outcomes))
+        return judge if self.settings.outcomes is None else CachedEvaluator(judge, Path(self.settings.outcomes))
 
     @property
     def _elites(self) -> int:

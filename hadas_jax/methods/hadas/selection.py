@@ -28,7 +28,7 @@ from hadas_jax.evaluation import (
     mean_dissimilarity,
     segment_costs,
 )
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Limits
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints
 from hadas_jax.methods.hadas.exit_configs import (
     RISK_LEVELS,
     Judged,
@@ -80,7 +80,7 @@ class Deployment:
         policy: str,
         evaluate: Evaluate,
         key: jax.Array,
-        limits: Limits = NO_LIMITS,
+        limits: Constraints = NO_LIMITS,
         per_exit_thresholds: bool = False,
         exact_plans: int = EXACT_PLANS,
         accuracy_tolerance: float = 0.005,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hadas_jax.evaluation import POLICIES
-from hadas_jax.methods.hadas.constraints import Limits
+from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.methods.hadas.surrogate import SurrogateProposer
 from hadas_jax.runs.settings import check_choice, check_fields, check_number, check_numbers
 from hadas_jax.search import is_strategy, strategy_names
@@ -102,9 +102,9 @@ class Settings(TrainingSettings):
             check_number("max_params", self.max_params, int, lowest=1)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> Constraints:
         """What networks may cost at most."""
-        return Limits(
+        return Constraints(
             max_latency_ms=self.max_latency_ms,
             max_energy_mj=self.max_energy_mj,
             min_accuracy=self.min_accuracy,

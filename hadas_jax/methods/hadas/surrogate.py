@@ -19,7 +19,7 @@ import numpy as np
 
 from hadas_jax.evaluation import Surrogate, SurrogateState, count_bits
 from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Limits, relative_excess, trunk
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints, relative_excess, trunk
 from hadas_jax.search import (
     NSGA2,
     RelaxedParams,
@@ -61,7 +61,7 @@ class SurrogateProposer:
     space: MBConvSpace
     device: Device
     samples: int
-    limits: Limits = NO_LIMITS
+    limits: Constraints = NO_LIMITS
     picks: int = 16
     optimism: float = 1.0
     population: int = 256

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.deploy.fine_tune import TunedFigures
+from hadas_jax.deploy.fine_tune import FineTuneMetrics
 from hadas_jax.evaluation import Difference, accuracy_interval, segment_costs
 from hadas_jax.methods import Design, Performance, Result, Settings
 from hadas_jax.methods.eh_dnas.result import FoundNetwork
@@ -486,12 +486,12 @@ def _facts(record: RunRecord) -> list[list[str]]:
     if record.data is not None:
         parts = ", ".join(f"{count:,} {name}" for name, count in record.data.parts.items())
         facts.append(["images", f"{parts}; divided {record.data.rule.partition('/')[0]}, seed {record.data.seed}"])
-    if isinstance(record.outcome, TunedFigures):
+    if isinstance(record.outcome, FineTuneMetrics):
         facts += _tuned_facts(record.outcome)
     return facts if record.result is None else facts + _result_facts(record.result)
 
 
-def _tuned_facts(tuned: TunedFigures) -> list[list[str]]:
+def _tuned_facts(tuned: FineTuneMetrics) -> list[list[str]]:
     return [
         [f"{when} fine-tuning", f"{100 * f.accuracy:.2f} %, {1e3 * f.latency_s:.3g} ms, {1e3 * f.energy_j:.3g} mJ"]
         for when, f in (("before", tuned.before.deployable), ("after", tuned.after.deployable))

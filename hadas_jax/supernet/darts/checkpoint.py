@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from hadas_jax.data import SplitRecord
-from hadas_jax.runs.checkpoints import read_described, read_weights, validated, write_described
+from hadas_jax.runs.checkpoints import read_checkpoint, read_weights, validated, write_checkpoint
 from hadas_jax.runs.workdir import versions
 from hadas_jax.spaces.darts import parse_code
 from hadas_jax.spaces.genotypes import Genotype, genotype_of
@@ -58,7 +58,7 @@ class DerivedDescription:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedDerived(DerivedDescription):
+class DerivedCheckpoint(DerivedDescription):
     """A trained network and what is needed to use it.
 
     Attributes:
@@ -74,7 +74,7 @@ class TrainedDerived(DerivedDescription):
         return apply_derived(self.network, self.genotype, self.weights, self.statistics, images)
 
 
-def save_derived(directory: Path | str, trained: TrainedDerived) -> None:
+def save_derived(directory: Path | str, trained: DerivedCheckpoint) -> None:
     """Writes a network, in place of one that is there; `derived.json` comes last, so that what it describes is whole.
 
     Args:
@@ -87,10 +87,10 @@ def save_derived(directory: Path | str, trained: TrainedDerived) -> None:
     described["data"] = None if trained.data is None else trained.data.as_json()
     content = {"form": FORM, **described, "versions": versions()}
     text = json.dumps(content, indent=1) + "\n"
-    write_described(directory, _DESCRIPTION, text=text, weights=(trained.weights, trained.statistics))
+    write_checkpoint(directory, _DESCRIPTION, text=text, weights=(trained.weights, trained.statistics))
 
 
-def load_derived(directory: Path | str) -> TrainedDerived:
+def load_derived(directory: Path | str) -> DerivedCheckpoint:
     """Reads a network that `save_derived` wrote, such as `derived/` of the work directory of `hadas dnas retrain`.
 
     Raises:
@@ -104,7 +104,7 @@ def load_derived(directory: Path | str) -> TrainedDerived:
     statistics = jax.eval_shape(lambda w, x: estimate_statistics(network, genotype, w, x), weights, images)
     found = read_weights(directory, _DESCRIPTION, shapes=(weights, statistics))
     fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
-    return TrainedDerived(weights=found[0], statistics=found[1], **fields)
+    return DerivedCheckpoint(weights=found[0], statistics=found[1], **fields)
 
 
 def _read_description(directory: Path) -> DerivedDescription:
@@ -115,4 +115,4 @@ def _read_description(directory: Path) -> DerivedDescription:
         raise ValueError(
             f"{directory}: expected a directory with a retrained network, got none (no {_DESCRIPTION}){hint}"
         )
-    return validated(DerivedDescription, read_described(path, FORM, what="the description of a network"), path=path)
+    return validated(DerivedDescription, read_checkpoint(path, FORM, what="the description of a network"), path=path)

@@ -404,7 +404,7 @@ def _over_cells(step: Callable, states: _States, own: Tree, count: int) -> tuple
     return states, jax.tree.map(lambda leaf: leaf[None], found)
 
 
-class CellPlan(NamedTuple):
+class CellLayout(NamedTuple):
     """One cell.
 
     Attributes:
@@ -420,7 +420,7 @@ class CellPlan(NamedTuple):
     was_reduced: bool
 
 
-def cell_plans(network: DartsNetwork) -> tuple[CellPlan, ...]:
+def cell_layouts(network: DartsNetwork) -> tuple[CellLayout, ...]:
     """Returns the cells in order."""
     channels = network.channels
     before = last = 3 * channels if network.stem == "cifar" else channels
@@ -429,6 +429,6 @@ def cell_plans(network: DartsNetwork) -> tuple[CellPlan, ...]:
     for cell in range(network.cells):
         is_reduced = cell in network.reductions
         channels *= 2 if is_reduced else 1
-        plans.append(CellPlan((before, last), channels, is_reduced, was_reduced))
+        plans.append(CellLayout((before, last), channels, is_reduced, was_reduced))
         before, last, was_reduced = last, NODES * channels, is_reduced
     return tuple(plans)

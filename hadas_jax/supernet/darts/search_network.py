@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.supernet.darts.network import CellPlan, cell_plans
+from hadas_jax.supernet.darts.network import CellLayout, cell_layouts
 from hadas_jax.supernet.darts.ops import (
     apart_with_gradient,
     average_pool,
@@ -44,7 +44,7 @@ SKIP = "skip_connect"
 DILATED = tuple(name for name in OPERATIONS if name.startswith("dil"))
 
 
-def initialise_cell(plan: CellPlan, key: jax.Array) -> Tree:
+def initialise_cell(plan: CellLayout, key: jax.Array) -> Tree:
     """Returns `input_0`, `input_1` and each operation's weights, stacked over the edges that have them."""
     channels = plan.channels
     first_key, last_key, skip_key, *keys = jax.random.split(key, 3 + len(SEPARABLE + DILATED))
@@ -73,7 +73,7 @@ def uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
 
 
 def apply_cell(
-    plan: CellPlan, weights: Tree, shares: jax.Array, before: jax.Array, last: jax.Array, *, remat: bool
+    plan: CellLayout, weights: Tree, shares: jax.Array, before: jax.Array, last: jax.Array, *, remat: bool
 ) -> jax.Array:
     """Runs a cell.
 
@@ -103,7 +103,7 @@ def apply_cell(
     return nodes.reshape(-1, *nodes.shape[2:])
 
 
-def read_inputs(plan: CellPlan, weights: Tree, before: jax.Array, last: jax.Array) -> tuple[jax.Array, jax.Array]:
+def read_inputs(plan: CellLayout, weights: Tree, before: jax.Array, last: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Brings the inputs of a cell to its channels and to one size: ReLU, 1x1 convolution, batch norm."""
     convolve = reduce_map if plan.was_reduced else pointwise
     first = standardise(convolve(jax.nn.relu(before), weights["input_0"]))
@@ -238,7 +238,7 @@ def initialise_search(network: DartsNetwork, key: jax.Array) -> Tree:
     Returns:
         float32 arrays: `stem`; `cell_0`, ...; `classifier` with `kernel` and `bias`.
     """
-    plans = cell_plans(network)
+    plans = cell_layouts(network)
     stem_key, kernel_key, bias_key, *keys = jax.random.split(key, 3 + len(plans))
     features = NODES * plans[-1].channels
     return {
@@ -282,7 +282,7 @@ def apply_search(
     weights = jax.tree.map(lambda leaf: leaf.astype(dtype), weights)
     before, last = apply_stem(network, weights["stem"], images.astype(dtype))
     normal, reduced = shares.reshape(2, EDGES, len(OPERATIONS))
-    for index, plan in enumerate(cell_plans(network)):
+    for index, plan in enumerate(cell_layouts(network)):
         own, kind = weights[f"cell_{index}"], reduced if plan.is_reduced else normal
         before, last = last, apply_cell(plan, own, kind, before, last, remat=remat)
     classifier = weights["classifier"]

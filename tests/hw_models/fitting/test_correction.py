@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hw_models.fitting.correction import (
-    NetworkTotals,
+    NetworkFeatures,
     board_names,
     fit_board,
     load_board_predictor,
@@ -22,7 +22,7 @@ from hw_models.fitting.correction import (
 
 SHARED_DATA = os.environ.get("HADAS_SHARED_DATA")
 
-RESNET50 = NetworkTotals(
+RESNET50 = NetworkFeatures(
     macs=jnp.float32(3.9e9),
     conv_weights=jnp.float32(23.5e6),
     norm_weights=jnp.float32(106240),
@@ -69,8 +69,8 @@ def test_a_faster_board_takes_less_time_and_all_gradients_are_finite():
 def test_a_new_board_is_fitted_saved_and_loaded(tmp_path):
     rng = np.random.default_rng(0)
     factors = jnp.asarray(10 ** rng.uniform(-1, 1, (40, 10)), jnp.float32)
-    names = [field.name for field in dataclasses.fields(NetworkTotals)]
-    totals = NetworkTotals(**{name: getattr(RESNET50, name) * factors[:, i] for i, name in enumerate(names)})
+    names = [field.name for field in dataclasses.fields(NetworkFeatures)]
+    totals = NetworkFeatures(**{name: getattr(RESNET50, name) * factors[:, i] for i, name in enumerate(names)})
     latency = np.asarray(1e-3 + 1e-12 * np.asarray(totals.macs) + 3e-5 * np.asarray(totals.layers))
     power = np.where(np.arange(40) % 4 == 0, np.nan, 3.0)
     board = fit_board(jax.random.key(0), totals, latency, power)
@@ -114,6 +114,6 @@ def test_the_boards_of_the_package_agree_with_the_measurements_they_were_fitted_
     for device, name in devices.items():
         rows = [row for row in table if row["device"] == device][:1000]
         numbers = [[float(row["flops"]) / 2, *(float(row[column]) for column in columns)] for row in rows]
-        found = predict(load_board_predictor(name), NetworkTotals(*jnp.asarray(numbers, jnp.float32).T))
+        found = predict(load_board_predictor(name), NetworkFeatures(*jnp.asarray(numbers, jnp.float32).T))
         latency = np.array([float(row["latency_ms"]) for row in rows]) * 1e-3
         assert np.median(np.abs(np.asarray(found.latency.mean) / latency - 1)) < 0.05

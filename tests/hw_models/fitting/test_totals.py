@@ -9,7 +9,7 @@ import pytest
 
 from hw_models.fitting.correction import (
     LatencyBase,
-    NetworkTotals,
+    NetworkFeatures,
     PowerBase,
     base_power,
     fit_latency_base,
@@ -29,7 +29,7 @@ def base() -> LatencyBase:
 
 
 @pytest.fixture(scope="module")
-def networks() -> NetworkTotals:
+def networks() -> NetworkFeatures:
     """120 networks from 3 MMAC to 300 GMAC, some without batch norms or linear layers."""
     rng = np.random.default_rng(0)
     convs = rng.integers(5, 300, 120)
@@ -45,7 +45,7 @@ def networks() -> NetworkTotals:
         "linear_layers": np.where(convs % 7 == 0, 0, 1),
         "resolution": rng.integers(32, 1000, 120),
     }
-    return NetworkTotals(**{name: jnp.asarray(column, jnp.float32) for name, column in columns.items()})
+    return NetworkFeatures(**{name: jnp.asarray(column, jnp.float32) for name, column in columns.items()})
 
 
 @pytest.fixture(scope="module")

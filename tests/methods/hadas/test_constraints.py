@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.methods import Run
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Limits, relative_excess
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints, relative_excess
 
 POSITIVE = st.floats(2.0**-9, 2.0**10, width=32)
 
 
 def test_limits_are_in_the_units_of_objectives_and_none_is_infinite():
-    limits = Limits(max_latency_ms=2.0, min_accuracy=0.95)
+    limits = Constraints(max_latency_ms=2.0, min_accuracy=0.95)
     np.testing.assert_allclose(limits.objectives, [0.05, 2e-3, np.inf], rtol=1e-4)
     assert limits.params == np.inf
     assert limits.any
@@ -37,7 +37,7 @@ def test_without_limits_nothing_is_in_excess():
 
 
 def test_an_accuracy_that_is_just_reached_is_accepted():
-    limits = jnp.asarray(Limits(min_accuracy=0.9).objectives)
+    limits = jnp.asarray(Constraints(min_accuracy=0.9).objectives)
     assert float(relative_excess((jnp.float32(1 - 243 / 270), jnp.ones(()), jnp.ones(())), limits)) <= 0
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.evaluation import pack_bits, segment_costs
-from hadas_jax.methods import Engines, Hadas, Limits
+from hadas_jax.methods import Constraints, Engines, Hadas
 from hadas_jax.methods.hadas.constraints import lower_bound, static_cost, static_costs
 from hadas_jax.methods.hadas.inner import exact_front
 from hadas_jax.methods.hadas.outer import best_merits
@@ -154,7 +154,7 @@ def test_the_dynamic_score_can_be_the_merit(make):
 
 def test_versions_beyond_the_limits_stay_out_and_backbones_without_others_count_less(make, space, device):
     static = static_cost(space, jnp.asarray(space.smallest_genome), device)
-    limits = Limits(max_latency_ms=float(static.latency_s) * 1e3, max_params=3000)
+    limits = Constraints(max_latency_ms=float(static.latency_s) * 1e3, max_params=3000)
     hadas = make(limits=limits, population=8, elites=8, generations=1)
     state = run(hadas)[0][-1]
     archive = state.archive
@@ -174,7 +174,7 @@ def test_versions_beyond_the_limits_stay_out_and_backbones_without_others_count_
 
 
 def test_a_search_that_cannot_keep_its_limits_goes_towards_them(make):
-    hadas = make(limits=Limits(min_accuracy=0.9999999), elites=4)
+    hadas = make(limits=Constraints(min_accuracy=0.9999999), elites=4)
     state = run(hadas)[0][-1]
     assert np.isinf(state.table).all()
     assert (state.archive.merit[state.archive.examined] < 0).all()
@@ -221,7 +221,7 @@ def test_what_the_surrogate_learns_is_the_share_of_each_exit_and_of_all_up_to_it
 
 
 def test_the_surrogate_proposes_what_is_evaluated_next(make, space, device):
-    limits = Limits(max_params=10**9, max_latency_ms=1e9)
+    limits = Constraints(max_params=10**9, max_latency_ms=1e9)
     effort = {"picks": 16, "population": 24, "generations": 8, "gradient_seeds": 6}
     proposer = SurrogateProposer(space, device, SAMPLES, limits=limits, **effort)
     calls = []

@@ -11,7 +11,7 @@ from hadas_jax.methods import Run
 from hadas_jax.runs.checkpoints import CheckpointError
 from hadas_jax.runs.loop import DivergenceError
 from hadas_jax.spaces import catalogue
-from hadas_jax.supernet.checkpoint import load_trained
+from hadas_jax.supernet.checkpoint import load_supernet
 
 
 def read_rows(workdir):
@@ -61,7 +61,7 @@ def test_metrics_follow_the_stages_in_order(finished):
 
 def test_the_supernet_that_a_run_trained_can_be_searched_by_another(finished, settings, tmp_path):
     workdir, result = finished
-    trained = load_trained(workdir / "supernet")
+    trained = load_supernet(workdir / "supernet")
     assert trained.source == "hadas search on digits"
     assert trained.details["settings"]["space"] == "tiny"
     other = dataclasses.replace(settings, checkpoint=str(workdir / "supernet"))

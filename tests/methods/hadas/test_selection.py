@@ -10,7 +10,7 @@ import pytest
 
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference, Outcomes, accuracy_difference
-from hadas_jax.methods import Limits
+from hadas_jax.methods import Constraints
 from hadas_jax.methods.hadas import fronts as plan_fronts
 from hadas_jax.methods.hadas import selection as deploy
 from hadas_jax.methods.hadas.archive import empty_archive
@@ -217,7 +217,7 @@ def test_static_networks_run_at_the_cheapest_clocks_of_all_within_the_limits(mak
         np.stack([np.asarray(getattr(b.costs, name)[: exits + 1], np.float64).sum(axis=0) for b in backbones])
         for name in ("latency_s", "energy_j")
     )
-    limits = NO_LIMITS if share is None else Limits(max_latency_ms=1e3 * share * float(latency[:, -1].max()))
+    limits = NO_LIMITS if share is None else Constraints(max_latency_ms=1e3 * share * float(latency[:, -1].max()))
     found = make(space, genomes, limits=limits)
     excess = np.maximum(latency / limits.objectives[1] - 1, 0) if limits.any else np.zeros_like(latency)
     none = np.zeros(exits, np.int32)
@@ -336,7 +336,7 @@ def test_measured_designs_name_their_exits_thresholds_and_shares(deployment, spa
 
 def test_designs_on_a_front_keep_the_limits_and_are_those_of_the_free_front_that_do(make, space, genomes, deployment):
     free = deployment._pool.fronts([j.deployable for j in deployment.selection], points=(None,))[0]
-    limits = Limits(max_latency_ms=1e3 * float(np.median(free.objectives[:, 1])))
+    limits = Constraints(max_latency_ms=1e3 * float(np.median(free.objectives[:, 1])))
     choices = make(space, genomes, limits=limits).choices(10**6)
     kept = [choice for choice in choices.designs if choice.found_by == "deployable"]
     assert choices.within == {"ideal": True, "deployable": True}
@@ -348,7 +348,7 @@ def test_designs_on_a_front_keep_the_limits_and_are_those_of_the_free_front_that
 
 def test_where_nothing_keeps_the_limits_the_nearest_are_reported_with_their_excess(make, space, genomes, deployment):
     every = _candidates(deployment, "deployable")
-    limits = Limits(max_latency_ms=800 * every[:, 1].min(), max_energy_mj=800 * every[:, 2].min())
+    limits = Constraints(max_latency_ms=800 * every[:, 1].min(), max_energy_mj=800 * every[:, 2].min())
     limited = make(space, genomes, limits=limits)
     choices = limited.choices(8)
     assert choices.within["deployable"] is False
@@ -366,7 +366,7 @@ def test_the_cheapest_is_first_of_all_the_one_nearest_to_the_limits():
     objectives = np.array([[0.1, 3.0, 1.0], [0.1, 1.0, 3.0], [0.1, 1.0, 2.0], [0.3, 1.0, 0.5]], np.float32)
     found = Candidates(np.zeros(4, int), np.zeros((4, 1), np.int32), np.arange(4), objectives)
     assert found.cheapest(0.2, limits=NO_LIMITS) == 0
-    assert found.cheapest(0.2, limits=Limits(max_latency_ms=2000)) == 2
+    assert found.cheapest(0.2, limits=Constraints(max_latency_ms=2000)) == 2
     assert found.cheapest(0.05, limits=NO_LIMITS) is None
 
 
@@ -376,7 +376,7 @@ def test_backbones_with_too_many_weights_leave_the_pool(space, device):
     archive = empty_archive(4, space, samples=40)
     archive = archive.append(genomes=genomes, params=params, static=np.array([[0.1, 2, 2], [0.2, 1, 1]], np.float32))
     assert len(pool_of(archive, space, device, limits=NO_LIMITS)) == 2
-    kept = pool_of(archive, space, device, limits=Limits(max_params=int(params[0]) - 1))
+    kept = pool_of(archive, space, device, limits=Constraints(max_params=int(params[0]) - 1))
     np.testing.assert_array_equal(kept, genomes[1:])
 
 
