@@ -32,12 +32,12 @@ def memory_named(flag: str, value: int, what: str) -> Iterator[None]:
     """Turns a failed allocation of JAX into an error that names the flag to lower.
 
     Args:
-      flag: of the command line, such as `--batch`.
-      value: that it has.
-      what: it counts, for the message.
+        flag: Of the command line, such as `--batch`.
+        value: That it has.
+        what: It counts, for the message.
 
     Raises:
-      ValueError: the device has too little memory for it.
+        ValueError: The device has too little memory for it.
     """
     try:
         yield
@@ -68,12 +68,12 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
     On SLURM, Open MPI and TPU pods, `coordinator="auto"` is enough: JAX finds out the rest.
 
     Args:
-      coordinator: host:port of the first process, the same for all; or "auto".
-      num_processes: of the run.
-      process_id: of this process, from 0.
+        coordinator: Host:port of the first process, the same for all; or "auto".
+        num_processes: Of the run.
+        process_id: Of this process, from 0.
 
     Raises:
-      ValueError: incomplete or impossible arguments, or the processes cannot be reached.
+        ValueError: Incomplete or impossible arguments, or the processes cannot be reached.
     """
     given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
     if all(value is None for value in given.values()):
@@ -109,10 +109,10 @@ def share(value: Any) -> Any:
     """Returns what the first process passed, to every process; the others' values are ignored.
 
     Args:
-      value: a pytree of arrays, of the same shapes and types everywhere.
+        value: A pytree of arrays, of the same shapes and types everywhere.
 
     Raises:
-      LostProcessError: another process is gone.
+        LostProcessError: Another process is gone.
     """
     if jax.process_count() == 1:
         return value
@@ -123,7 +123,7 @@ def share_json(value: Any) -> Any:
     """Returns what the first process passed, to every process; any value that JSON can hold.
 
     Raises:
-      LostProcessError: another process is gone.
+        LostProcessError: Another process is gone.
     """
     if jax.process_count() == 1:
         return value
@@ -136,9 +136,9 @@ class RowMap:
     """A function of a block of rows, mapped over any number of rows, on all devices of all processes.
 
     Args:
-      function: (rows, shared) -> result; rows and result are pytrees with a leading axis of `block` rows, shared is
-        a pytree of arrays that is the same for all rows.
-      block: rows of one call on one device.
+        function: (rows, shared) -> result; rows and result are pytrees with a leading axis of `block` rows, shared is a
+            pytree of arrays that is the same for all rows.
+        block: Rows of one call on one device.
 
     Examples:
       >>> import numpy as np
@@ -164,11 +164,11 @@ class RowMap:
         """Returns the results of all rows as numpy arrays.
 
         Args:
-          rows: pytree of arrays with the same leading length, at least 1.
-          shared: pytree of arrays, best from `place`.
+            rows: Pytree of arrays with the same leading length, at least 1.
+            shared: Pytree of arrays, best from `place`.
 
         Raises:
-          LostProcessError: another process is gone.
+            LostProcessError: Another process is gone.
         """
         rows = jax.tree.map(np.asarray, rows)
         count = len(jax.tree.leaves(rows)[0])

@@ -51,10 +51,10 @@ class PymooBaseline:
     """pymoo's NSGA-II over integer genes; each method returns a call that does the work once.
 
     Attributes:
-      cardinalities: number of values of each gene.
-      population: members and offspring.
-      unique: remove duplicates, pymoo's default, or keep them.
-      seed: of everything random.
+        cardinalities: Number of values of each gene.
+        population: Members and offspring.
+        unique: Remove duplicates, pymoo's default, or keep them.
+        seed: Of everything random.
     """
 
     cardinalities: tuple[int, ...]
@@ -147,13 +147,13 @@ class Throughput:
     """One part of the search at one population size.
 
     Attributes:
-      work: one of `WORK`.
-      population: candidates per call; operating points times exit subsets for the inner search.
-      candidates: that one call gets through.
-      first_call_s: with compilation.
-      seconds: median of the later calls.
-      peer_seconds: pymoo's median, duplicates kept; None where it was not measured.
-      peer_unique_seconds: pymoo's median, duplicates removed, its default; None likewise.
+        work: One of `WORK`.
+        population: Candidates per call; operating points times exit subsets for the inner search.
+        candidates: That one call gets through.
+        first_call_s: With compilation.
+        seconds: Median of the later calls.
+        peer_seconds: pymoo's median, duplicates kept; None where it was not measured.
+        peer_unique_seconds: pymoo's median, duplicates removed, its default; None likewise.
     """
 
     work: str
@@ -175,9 +175,9 @@ class Task:
     """The joint search that is timed.
 
     Attributes:
-      device: the cost model.
-      population: candidates per generation.
-      seed: of the first population.
+        device: The cost model.
+        population: Candidates per generation.
+        seed: Of the first population.
     """
 
     device: Device
@@ -233,17 +233,17 @@ def measure_throughput(
     """Measures every part of the search at every population size.
 
     Args:
-      device: a name or the path of a device file.
-      populations: sizes, each at least 2.
-      rounds: measurements of each, of which the median counts.
-      peer_limit: largest population that pymoo gets, a tenth of it where it removes duplicates; 0: none.
-      seed: of everything random.
+        device: A name or the path of a device file.
+        populations: Sizes, each at least 2.
+        rounds: Measurements of each, of which the median counts.
+        peer_limit: Largest population that pymoo gets, a tenth of it where it removes duplicates; 0: none.
+        seed: Of everything random.
 
     Yields:
-      A `Throughput` as soon as it is measured.
+        A `Throughput` as soon as it is measured.
 
     Raises:
-      ValueError: an unknown device, or numbers that are too small.
+        ValueError: An unknown device, or numbers that are too small.
     """
     if not populations or min(populations) < 2:
         raise ValueError(f"--populations: expected sizes of at least 2, got {list(populations)}")
@@ -388,9 +388,9 @@ def plot_throughput(rows: Sequence[Throughput], path: Path, *, title: str) -> No
     """Draws candidates per second over population size as a PNG; pymoo's dashed.
 
     Args:
-      rows: of `profiling.throughput.measure_throughput`.
-      path: of the picture.
-      title: above it.
+        rows: Of `profiling.throughput.measure_throughput`.
+        path: Of the picture.
+        title: Above it.
     """
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axis = figure.subplots()

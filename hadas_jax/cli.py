@@ -872,10 +872,10 @@ def parse(arguments: list[str]) -> Command:
     """Returns the command of a command line, not run yet; it ends the process where the line cannot be read.
 
     Args:
-      arguments: words after `hadas`, at least one.
+        arguments: Words after `hadas`, at least one.
 
     Raises:
-      ValueError: an unknown command, a setting that does not fit, or a run to resume that is not there.
+        ValueError: An unknown command, a setting that does not fit, or a run to resume that is not there.
     """
     name, flags = _command(arguments)
     kind = COMMANDS[name]

@@ -35,8 +35,8 @@ def layer_cases(sizes: int, *, batch: int = 1) -> list[Case]:
     """Returns cases of single layers, all layers of a kind in one family.
 
     Args:
-        sizes: number of sizes of each kind, 0 to 4.
-        batch: images per run.
+        sizes: Number of sizes of each kind, 0 to 4.
+        batch: Images per run.
 
     Raises:
         ValueError: `sizes` is out of range.
@@ -56,10 +56,10 @@ class SingleLayer:
     """One layer on square maps.
 
     Args:
-      kind: of the layer.
-      side: height and width of the input map.
-      channels: of the input.
-      batch: images per run.
+        kind: Of the layer.
+        side: Height and width of the input map.
+        channels: Of the input.
+        batch: Images per run.
     """
 
     def __init__(self, kind: LayerKind, side: int, channels: int, batch: int) -> None:
@@ -141,24 +141,24 @@ def profile_machine(
     The largest of the sub-networks runs in turn with each of them, as the reference.
 
     Args:
-        space: with one resolution, see `space_to_profile`.
-        path: of the CSV file that the measurements go to.
-        networks: number of sub-networks; with the same seed, a larger number contains a smaller one.
-        layers: sizes of each kind of single layer, 0 to 4.
-        batch: images per run.
-        seed: of the choice of sub-networks.
-        machine: whose clocks are set and read; None: this one, its GPU or CPU as JAX uses it.
-        meter: what reads power; None: power is left empty.
-        settings: operating points.
-        rounds: measurements of each network at each operating point.
-        resume: continue the measurements in `path`.
-        on_step: called after every measurement.
+        space: With one resolution, see `space_to_profile`.
+        path: Of the CSV file that the measurements go to.
+        networks: Number of sub-networks; with the same seed, a larger number contains a smaller one.
+        layers: Sizes of each kind of single layer, 0 to 4.
+        batch: Images per run.
+        seed: Of the choice of sub-networks.
+        machine: Whose clocks are set and read; None: this one, its GPU or CPU as JAX uses it.
+        meter: What reads power; None: power is left empty.
+        settings: Operating points.
+        rounds: Measurements of each network at each operating point.
+        resume: Continue the measurements in `path`.
+        on_step: Called after every measurement.
 
     Returns:
         The rows of the file.
 
     Raises:
-        ValueError: a count is out of range, or as `hw_models.measuring.profiling.profile`.
+        ValueError: A count is out of range, or as `hw_models.measuring.profiling.profile`.
     """
     cases = network_cases(space, networks, batch=batch, seed=seed) + layer_cases(layers, batch=batch)
     machine = machine or this_machine()
@@ -186,12 +186,12 @@ def space_to_profile(name: str, resolution: int | None = None) -> MBConvSpace:
     """Returns a space by name with one resolution.
 
     Args:
-        name: one of `hadas_jax.spaces.space_names`.
-        resolution: in pixels; None: the space's smallest, or 8 where images decide, which are then grey and of
-            10 classes as the digits are.
+        name: One of `hadas_jax.spaces.space_names`.
+        resolution: In pixels; None: the space's smallest, or 8 where images decide, which are then grey and of 10
+            classes as the digits are.
 
     Raises:
-        ValueError: no space has this name, or it does not have this resolution.
+        ValueError: No space has this name, or it does not have this resolution.
     """
     space = load_space(name)
     if not space.resolution:
@@ -206,7 +206,7 @@ def network_cases(space: MBConvSpace, networks: int, *, batch: int = 1, seed: in
     """Returns cases of sub-networks: the smallest, the largest, and others that fill the space.
 
     Raises:
-        ValueError: a number is below 1, or `networks` exceeds the space.
+        ValueError: A number is below 1, or `networks` exceeds the space.
     """
     if batch < 1:
         raise ValueError(f"batch: expected 1 or more, got {batch}")
@@ -305,9 +305,9 @@ class CutNetwork:
     """The network of one backbone alone, with random weights.
 
     Attributes:
-        space: that the backbone belongs to.
-        backbone: leaves are numpy arrays.
-        batch: images per run.
+        space: That the backbone belongs to.
+        backbone: Leaves are numpy arrays.
+        batch: Images per run.
     """
 
     space: MBConvSpace

@@ -199,7 +199,7 @@ def chosen_device(settings: DeviceSettings) -> Device:
     """Loads a device in its power mode, with the clocks to search and the number format to run in.
 
     Raises:
-      ValueError: the device does not have what is asked for.
+        ValueError: The device does not have what is asked for.
     """
     return device_of(read_device_file(settings.device), settings)
 

@@ -54,14 +54,14 @@ def what_it_is(path: Path | str) -> str | None:
     """Says what a file is where its content gives it away.
 
     Args:
-      path: of a file that exists.
+        path: Of a file that exists.
 
     Returns:
-      Words with size and first characters, and what to do; None for a zip archive that is whole and for binary data
-      without a known signature.
+        Words with size and first characters, and what to do; None for a zip archive that is whole and for binary data
+        without a known signature.
 
     Raises:
-      OSError: it cannot be read.
+        OSError: It cannot be read.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -157,11 +157,11 @@ def whole_folder(directory: Path, *, mark: str) -> Iterator[Path]:
     and no `mark`.
 
     Args:
-      directory: created if need be; everything in it is replaced.
-      mark: the file that says what the others are, removed first and written last.
+        directory: Created if need be; everything in it is replaced.
+        mark: The file that says what the others are, removed first and written last.
 
     Raises:
-      ValueError: the directory cannot be written to.
+        ValueError: The directory cannot be written to.
     """
     staged, is_new = directory / STAGED, not directory.exists()
     try:

@@ -29,20 +29,20 @@ def bench(
     """Measures search throughput, prints a table, and writes it as JSON with a picture beside it.
 
     Args:
-      output: JSON file; a PNG of the same name goes beside it. None: nothing is written.
-      device: cost model, a name or the path of a device file.
-      populations: sizes to measure.
-      rounds: measurements of each, of which the median counts.
-      peer_limit: largest population that pymoo gets where it is installed; 0: none.
-      seed: of everything random.
-      overwrite: replace the files.
-      console: for the table; None: standard output.
+        output: JSON file; a PNG of the same name goes beside it. None: nothing is written.
+        device: Cost model, a name or the path of a device file.
+        populations: Sizes to measure.
+        rounds: Measurements of each, of which the median counts.
+        peer_limit: Largest population that pymoo gets where it is installed; 0: none.
+        seed: Of everything random.
+        overwrite: Replace the files.
+        console: For the table; None: standard output.
 
     Returns:
-      What was measured.
+        What was measured.
 
     Raises:
-      ValueError: files that exist, an unknown device, or numbers that are too small.
+        ValueError: Files that exist, an unknown device, or numbers that are too small.
     """
     console = console or new_console()
     target = None if output is None else _target(Path(output), overwrite=overwrite)

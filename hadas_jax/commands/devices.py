@@ -28,12 +28,12 @@ def show_device(name_or_path: str, *, plot: Path | str | None = None, console: C
     """Prints a device's figures with their origin and its power modes; draws its costs over the clocks.
 
     Args:
-      name_or_path: of the device.
-      plot: where the picture goes; None: no picture.
-      console: None: standard output.
+        name_or_path: Of the device.
+        plot: Where the picture goes; None: no picture.
+        console: None: standard output.
 
     Raises:
-      ValueError: the device is unknown or its file wrong, or the picture exists.
+        ValueError: The device is unknown or its file wrong, or the picture exists.
     """
     console = _console(console)
     file = read_device_file(name_or_path)
@@ -59,21 +59,21 @@ def fit_device(
     """Fits a device to measurements and writes its file, with a picture of predicted against measured beside it.
 
     Args:
-      measurements: a CSV file (`hw_models.measuring.measurements`) or its rows.
-      output: of the device file, .yaml; the picture has the same name and .png.
-      base: device to start from, a name or a path; None: the known one whose latencies are nearest in kind.
-      name: of the device; None: from `output`.
-      prior_sigma: how far parameters may leave the base beyond one common factor, as the standard deviation of a
-        log factor; None: 1, or 0.3 for fewer than 30 measurements.
-      seed: of folds and starts.
-      overwrite: replace `output` and its picture.
-      console: None: standard output.
+        measurements: A CSV file (`hw_models.measuring.measurements`) or its rows.
+        output: Of the device file, .yaml; the picture has the same name and .png.
+        base: Device to start from, a name or a path; None: the known one whose latencies are nearest in kind.
+        name: Of the device; None: from `output`.
+        prior_sigma: How far parameters may leave the base beyond one common factor, as the standard deviation of a log
+            factor; None: 1, or 0.3 for fewer than 30 measurements.
+        seed: Of folds and starts.
+        overwrite: Replace `output` and its picture.
+        console: None: standard output.
 
     Returns:
-      The calibration, with its held-out errors.
+        The calibration, with its held-out errors.
 
     Raises:
-      ValueError: the files or the measurements do not fit.
+        ValueError: The files or the measurements do not fit.
     """
     console = _console(console)
     is_file = isinstance(measurements, Path | str)
@@ -128,25 +128,25 @@ def profile_machine(
     empty elsewhere. Setting clocks needs write access to sysfs; they are restored afterwards.
 
     Args:
-      output: CSV file of the measurements (`hw_models.measuring.measurements`).
-      space: of the sub-networks, digits or attentivenas.
-      resolution: of the images; None: the smallest of the space.
-      networks: number of sub-networks.
-      layers: sizes of each kind of single layer, 0 to 4.
-      batch: images per run.
-      rounds: measurements of each network; its row is the median of theirs.
-      core_mhz: settings of the processor's clock to measure at; empty: as it is.
-      memory_mhz: as `core_mhz`, of the memory.
-      host_mhz: as `core_mhz`, of the CPU that launches kernels on a GPU.
-      seed: of the choice of sub-networks.
-      resume: continue the measurements in `output`.
-      console: for progress; None: standard output.
+        output: CSV file of the measurements (`hw_models.measuring.measurements`).
+        space: Of the sub-networks, digits or attentivenas.
+        resolution: Of the images; None: the smallest of the space.
+        networks: Number of sub-networks.
+        layers: Sizes of each kind of single layer, 0 to 4.
+        batch: Images per run.
+        rounds: Measurements of each network; its row is the median of theirs.
+        core_mhz: Settings of the processor's clock to measure at; empty: as it is.
+        memory_mhz: As `core_mhz`, of the memory.
+        host_mhz: As `core_mhz`, of the CPU that launches kernels on a GPU.
+        seed: Of the choice of sub-networks.
+        resume: Continue the measurements in `output`.
+        console: For progress; None: standard output.
 
     Returns:
-      The rows of the file.
+        The rows of the file.
 
     Raises:
-      ValueError: a count is out of range, the file exists, or clocks cannot be set.
+        ValueError: A count is out of range, the file exists, or clocks cannot be set.
     """
     console = _console(console)
     machine = profiling.this_machine()

@@ -34,19 +34,19 @@ def search(
     """Runs EH-DNAS: fits a predictor where one is needed, searches an architecture by gradient, derives a network.
 
     Args:
-      settings: of the run; None: the defaults, or when resuming those that the run was started with.
-      workdir: of the run; None: a new one, runs/<time>-<dataset>-dnas-<hardware>.
-      resume: continue the run in `workdir`; a finished one only reports again.
-      overwrite: replace the run in `workdir`.
-      tensorboard: write metrics into tensorboard/ too; needs the extra `tensorboard`.
-      console: for progress and the table; None: standard output.
+        settings: Of the run; None: the defaults, or when resuming those that the run was started with.
+        workdir: Of the run; None: a new one, runs/<time>-<dataset>-dnas-<hardware>.
+        resume: Continue the run in `workdir`; a finished one only reports again.
+        overwrite: Replace the run in `workdir`.
+        tensorboard: Write metrics into tensorboard/ too; needs the extra `tensorboard`.
+        console: For progress and the table; None: standard output.
 
     Returns:
-      The network found. The work directory then holds genotype.json (for hadas dnas retrain), genotype.png,
-      config.json, metrics.jsonl, checkpoints/ and, where one was fitted, predictor.npz.
+        The network found. The work directory then holds genotype.json (for hadas dnas retrain), genotype.png,
+        config.json, metrics.jsonl, checkpoints/ and, where one was fitted, predictor.npz.
 
     Raises:
-      ValueError: settings, files or the work directory do not fit, or a loss is no longer finite.
+        ValueError: Settings, files or the work directory do not fit, or a loss is no longer finite.
     """
     settings = settings_of_run(settings, DnasSettings, workdir=workdir, resume=resume, overwrite=overwrite)
     run = DnasRun(settings)
@@ -106,19 +106,19 @@ def retrain(
     """Trains the network of a genotype from scratch and judges it.
 
     Args:
-      settings: of the run; None: the defaults, or when resuming those that the run was started with.
-      workdir: of the run; None: a new one, runs/<time>-<dataset>-dnas-retrain.
-      resume: continue the run in `workdir`; a finished one is only judged again.
-      overwrite: replace the run in `workdir`.
-      tensorboard: write metrics into tensorboard/ too; needs the extra `tensorboard`.
-      console: for progress and the table; None: standard output.
+        settings: Of the run; None: the defaults, or when resuming those that the run was started with.
+        workdir: Of the run; None: a new one, runs/<time>-<dataset>-dnas-retrain.
+        resume: Continue the run in `workdir`; a finished one is only judged again.
+        overwrite: Replace the run in `workdir`.
+        tensorboard: Write metrics into tensorboard/ too; needs the extra `tensorboard`.
+        console: For progress and the table; None: standard output.
 
     Returns:
-      The network with its accuracies. The work directory then holds derived/ (for `load_derived`), result.json,
-      genotype.png, config.json, metrics.jsonl and checkpoints/.
+        The network with its accuracies. The work directory then holds derived/ (for `load_derived`), result.json,
+        genotype.png, config.json, metrics.jsonl and checkpoints/.
 
     Raises:
-      ValueError: settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
+        ValueError: Settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
     """
     settings = settings_of_run(settings, RetrainSettings, workdir=workdir, resume=resume, overwrite=overwrite)
     run = RetrainRun(settings)

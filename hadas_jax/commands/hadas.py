@@ -59,19 +59,19 @@ def search(
     """Runs HADAS: trains, searches, sets thresholds, reports; keeps everything in a work directory.
 
     Args:
-      settings: of the run; None: the defaults, or when resuming those that the run was started with.
-      workdir: of the run; None: a new one, `default_workdir`.
-      resume: continue the run in `workdir`; a finished one only reports again.
-      overwrite: replace the run in `workdir`.
-      tensorboard: write metrics into tensorboard/ too; needs the extra `tensorboard`.
-      console: for progress and tables; None: standard output.
+        settings: Of the run; None: the defaults, or when resuming those that the run was started with.
+        workdir: Of the run; None: a new one, `default_workdir`.
+        resume: Continue the run in `workdir`; a finished one only reports again.
+        overwrite: Replace the run in `workdir`.
+        tensorboard: Write metrics into tensorboard/ too; needs the extra `tensorboard`.
+        console: For progress and tables; None: standard output.
 
     Returns:
-      The designs found. The work directory then holds config.json, front.csv, front.json, levels.csv, front.png,
-      metrics.jsonl, checkpoints/ and, where the run trained any of it, supernet/.
+        The designs found. The work directory then holds config.json, front.csv, front.json, levels.csv, front.png,
+        metrics.jsonl, checkpoints/ and, where the run trained any of it, supernet/.
 
     Raises:
-      ValueError: settings, files or the work directory do not fit, or a loss is no longer finite.
+        ValueError: Settings, files or the work directory do not fit, or a loss is no longer finite.
 
     Examples:
       >>> from hadas_jax.commands import search
@@ -109,15 +109,15 @@ def settings_of_run(
     """Returns the settings of a run that is started or resumed.
 
     Args:
-      settings: given ones; None: the defaults, or when resuming those that the run was started with.
-      kind: their class.
-      workdir: of the run.
-      resume: the run is there already.
-      overwrite: what is there is replaced.
+        settings: Given ones; None: the defaults, or when resuming those that the run was started with.
+        kind: Their class.
+        workdir: Of the run.
+        resume: The run is there already.
+        overwrite: What is there is replaced.
 
     Raises:
-      InUseError: another process writes into `workdir`.
-      ValueError: arguments that contradict each other, or settings other than those of the run to resume.
+        InUseError: Another process writes into `workdir`.
+        ValueError: Arguments that contradict each other, or settings other than those of the run to resume.
     """
     if workdir is not None:
         require_unused(Path(workdir))
@@ -144,11 +144,11 @@ def stored_settings(workdir: Path | str | None, kind: type[AnySettings]) -> AnyS
     """Returns the settings that the run in a work directory was started with.
 
     Args:
-      workdir: of the run.
-      kind: `Settings` of a search or `TrainSettings` of a training.
+        workdir: Of the run.
+        kind: `Settings` of a search or `TrainSettings` of a training.
 
     Raises:
-      ValueError: there is no such run, or its settings cannot be read.
+        ValueError: There is no such run, or its settings cannot be read.
     """
     place = WorkDir(Path(workdir or "."), kind=KINDS[kind])
     return kind.from_mapping(place.settings(), source=str(place.path / "config.json"))
@@ -158,11 +158,11 @@ def settings_file(path: Path | str, kind: type[AnySettings]) -> AnySettings:
     """Returns the settings in a file: of a YAML or JSON mapping, or the config.json of a run.
 
     Args:
-      path: of the file.
-      kind: of the settings.
+        path: Of the file.
+        kind: Of the settings.
 
     Raises:
-      ValueError: it cannot be read, is of another kind of run, or a setting does not fit.
+        ValueError: It cannot be read, is of another kind of run, or a setting does not fit.
     """
     source = f"--config {path}"
     try:
@@ -186,15 +186,15 @@ def running(
     """Holds a work directory for a run, which is begun anew, or goes on on the images that it began with.
 
     Args:
-      place: the work directory.
-      settings: of the run.
-      splits: its data.
-      resume: the run is there already.
-      overwrite: replace the run that is there.
-      reads: directory of a supernet that the run starts from.
+        place: The work directory.
+        settings: Of the run.
+        splits: Its data.
+        resume: The run is there already.
+        overwrite: Replace the run that is there.
+        reads: Directory of a supernet that the run starts from.
 
     Raises:
-      ValueError: as `WorkDir.run`, or data other than those of the run to resume.
+        ValueError: As `WorkDir.run`, or data other than those of the run to resume.
     """
     kept = dataclasses.asdict(settings)
     data = splits.record.as_json()

@@ -63,19 +63,19 @@ def materialise_network(
     """Cuts a selected network out of its supernet, and compares the two on the test split.
 
     Args:
-      place: of the ARCH.json, or a work directory with one.
-      output: directory to write; None: network/ beside the ARCH.json.
-      fold_batch_norm: leave no batch norm in it; then it cannot be fine-tuned.
-      dataset: where the images of the search are now; None: where they were.
-      data_dir: likewise.
-      overwrite: replace the network in `output`.
-      console: None: standard output.
+        place: Of the ARCH.json, or a work directory with one.
+        output: Directory to write; None: network/ beside the ARCH.json.
+        fold_batch_norm: Leave no batch norm in it; then it cannot be fine-tuned.
+        dataset: Where the images of the search are now; None: where they were.
+        data_dir: Likewise.
+        overwrite: Replace the network in `output`.
+        console: None: standard output.
 
     Returns:
-      The network.
+        The network.
 
     Raises:
-      ValueError: the ARCH.json, its supernet, the data set or `output` do not fit.
+        ValueError: The ARCH.json, its supernet, the data set or `output` do not fit.
     """
     architecture, file = read_architecture(place), architecture_file(place)
     target = Path(output) if output is not None else file.parent / NETWORK
@@ -113,20 +113,20 @@ def fine_tune(
     """Trains a selected network further, sets its thresholds anew, and reports on the test split.
 
     Args:
-      settings: of the run; None: when resuming those that the run was started with.
-      workdir: of the run; None: a new one, runs/<time>-<dataset>-fine-tune.
-      resume: continue the run in `workdir`; a finished one is only judged again.
-      overwrite: replace the run in `workdir`.
-      tensorboard: write metrics into tensorboard/ too; needs the extra `tensorboard`.
-      console: for progress and the table; None: standard output.
+        settings: Of the run; None: when resuming those that the run was started with.
+        workdir: Of the run; None: a new one, runs/<time>-<dataset>-fine-tune.
+        resume: Continue the run in `workdir`; a finished one is only judged again.
+        overwrite: Replace the run in `workdir`.
+        tensorboard: Write metrics into tensorboard/ too; needs the extra `tensorboard`.
+        console: For progress and the table; None: standard output.
 
     Returns:
-      The network with its figures before and after. The work directory then holds network/ (for `export`),
-      result.json, config.json, metrics.jsonl and checkpoints/.
+        The network with its figures before and after. The work directory then holds network/ (for `export`),
+        result.json, config.json, metrics.jsonl and checkpoints/.
 
     Raises:
-      ValueError: settings, network, data, checkpoints or the work directory do not fit, or the loss does not stay
-        finite.
+        ValueError: Settings, network, data, checkpoints or the work directory do not fit, or the loss does not stay
+            finite.
     """
     settings = settings_of_run(settings, FineTuneSettings, workdir=workdir, resume=resume, overwrite=overwrite)
     run = FineTuneRun(settings)
@@ -177,20 +177,20 @@ def export(
     """Exports a network as one segment for each exit with a manifest, and compares it with JAX on the test split.
 
     Args:
-      place: directory of a materialised network, an ARCH.json, or a work directory with one.
-      format: stablehlo, onnx or saved, see `hadas_jax.deploy.export`.
-      output: directory to write; None: export/ beside the network or the ARCH.json.
-      batch: images at once; None: any number.
-      dataset: where the images of the search are now; None: where they were.
-      data_dir: likewise.
-      overwrite: replace the export in `output`.
-      console: None: standard output.
+        place: Directory of a materialised network, an ARCH.json, or a work directory with one.
+        format: Stablehlo, onnx or saved, see `hadas_jax.deploy.export`.
+        output: Directory to write; None: export/ beside the network or the ARCH.json.
+        batch: Images at once; None: any number.
+        dataset: Where the images of the search are now; None: where they were.
+        data_dir: Likewise.
+        overwrite: Replace the export in `output`.
+        console: None: standard output.
 
     Returns:
-      The comparison.
+        The comparison.
 
     Raises:
-      ValueError: files or arguments do not fit, an extra is missing, or the export does something else than JAX.
+        ValueError: Files or arguments do not fit, an extra is missing, or the export does something else than JAX.
     """
     network = network_at(place, dataset=dataset, data_dir=data_dir)
     beside = Path(place) if Path(place).is_dir() and not holds_network(place) else Path(place).absolute().parent
@@ -234,19 +234,19 @@ def select_network(
     """Chooses a network of a finished search, tells what it was chosen over, and writes its ARCH.json.
 
     Args:
-      workdir: of the search.
-      limits: that the network keeps on the selection samples.
-      prefer: what counts among those that do, see `hadas_jax.deploy.select.merit`.
-      policy: that networks are judged under, ideal or deployable.
-      output: ARCH.json to write; None: architecture.json in the work directory.
-      overwrite: replace `output`.
-      console: None: standard output.
+        workdir: Of the search.
+        limits: That the network keeps on the selection samples.
+        prefer: What counts among those that do, see `hadas_jax.deploy.select.merit`.
+        policy: That networks are judged under, ideal or deployable.
+        output: ARCH.json to write; None: architecture.json in the work directory.
+        overwrite: Replace `output`.
+        console: None: standard output.
 
     Returns:
-      The network.
+        The network.
 
     Raises:
-      ValueError: no network keeps the limits (the nearest is shown), or the work directory or `output` do not fit.
+        ValueError: No network keeps the limits (the nearest is shown), or the work directory or `output` do not fit.
     """
     _check_limits(limits)
     if policy not in POLICY_NAMES:
@@ -297,16 +297,16 @@ def show_network(
     """Prints a selected network: its blocks, exits, clocks, and who stops where at what cost.
 
     Args:
-      place: of the ARCH.json, or a work directory with one.
-      plot: PNG file for a picture; None: no picture.
-      overwrite: replace `plot`.
-      console: None: standard output.
+        place: Of the ARCH.json, or a work directory with one.
+        plot: PNG file for a picture; None: no picture.
+        overwrite: Replace `plot`.
+        console: None: standard output.
 
     Returns:
-      The network.
+        The network.
 
     Raises:
-      ValueError: there is no such file, it does not fit, or the picture cannot be written.
+        ValueError: There is no such file, it does not fit, or the picture cannot be written.
     """
     architecture = read_architecture(place)
     picture = None if plot is None else new_file(plot, ".png", overwrite=overwrite)
@@ -332,19 +332,19 @@ def operating_points(
     """Finds the clocks of a selected network for every deadline and power cap.
 
     Args:
-      place: of the ARCH.json, or a work directory with one.
-      deadlines_ms: to print the best points for; none of both: some of all steps.
-      power_caps_w: likewise.
-      deadline_of: the mean latency, or the longest.
-      output: JSON file with all; None: printed alone.
-      overwrite: replace `output`.
-      console: None: standard output.
+        place: Of the ARCH.json, or a work directory with one.
+        deadlines_ms: To print the best points for; none of both: some of all steps.
+        power_caps_w: Likewise.
+        deadline_of: The mean latency, or the longest.
+        output: JSON file with all; None: printed alone.
+        overwrite: Replace `output`.
+        console: None: standard output.
 
     Returns:
-      The table.
+        The table.
 
     Raises:
-      ValueError: the files or arguments do not fit.
+        ValueError: The files or arguments do not fit.
     """
     for name, asked in (("deadlines_ms", deadlines_ms), ("power_caps_w", power_caps_w)):
         for most in asked:
@@ -366,14 +366,14 @@ def list_runs(folders: Sequence[Path | str] = (), *, console: Console | None = N
     """Prints the work directories in some folders, the newest first.
 
     Args:
-      folders: work directories, or folders of them; none: runs/.
-      console: None: standard output.
+        folders: Work directories, or folders of them; none: runs/.
+        console: None: standard output.
 
     Returns:
-      The runs.
+        The runs.
 
     Raises:
-      ValueError: a folder does not exist.
+        ValueError: A folder does not exist.
     """
     console = console or new_console()
     runs = find_runs(folders or ([RUNS] if RUNS.is_dir() else []))

@@ -57,19 +57,19 @@ def report(
     """Writes one HTML page about one or several runs, which works offline; devices, seeds and methods are overlaid.
 
     Args:
-      workdirs: of the runs, at most `hadas_jax.report.html.MOST_RUNS`.
-      output: of the page; None: report.html in the work directory of the only run.
-      figures: directory for a PNG and a CSV file of every figure; those of an earlier report are replaced;
-        None: none are written.
-      overwrite: replace the page. report.html in a work directory is its own and always replaced.
-      console: for the closing line; None: standard output.
+        workdirs: Of the runs, at most `hadas_jax.report.html.MOST_RUNS`.
+        output: Of the page; None: report.html in the work directory of the only run.
+        figures: Directory for a PNG and a CSV file of every figure; those of an earlier report are replaced; None: none
+            are written.
+        overwrite: Replace the page. report.html in a work directory is its own and always replaced.
+        console: For the closing line; None: standard output.
 
     Returns:
-      The path of the page.
+        The path of the page.
 
     Raises:
-      ValueError: a work directory holds no finished run, or `output` exists or cannot be written, or `figures`
-        holds something else.
+        ValueError: A work directory holds no finished run, or `output` exists or cannot be written, or `figures` holds
+            something else.
     """
     if not workdirs:
         raise ValueError("WORKDIR: expected at least one work directory, got none")

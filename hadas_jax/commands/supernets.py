@@ -49,26 +49,26 @@ def import_checkpoint(
     """Imports a supernet of AttentiveNAS, AlphaNet or HADAS from PyTorch and writes it for `--checkpoint`.
 
     Args:
-      file: checkpoint, see `hadas_jax.supernet.pytorch.read_tensors`; an npz file of its arrays will do.
-      output: directory to write, see `hadas_jax.supernet.checkpoint`.
-      classes: another number than the checkpoint's gives a fresh classifier; None: the checkpoint's.
-      space: of the supernet, a name or a space.
-      exits: another checkpoint that the exit heads come from; None: `file`.
-      exits_of: the backbone that the exit heads belong to, a published name (a0 .. a6), a backbone or a genome
-        int32[G]; None: exit heads are not imported.
-      exit_blocks: the backbone's own blocks that the exits follow, counted from 0; None: every block that may have
-        one.
-      entry: which of several state dicts in `file` the weights come from, e.g. `model_ema`.
-      normalisation: how the images of its training were standardised: `imagenet`, or `none` where that is unknown.
-      seed: of what is drawn anew.
-      overwrite: replace the supernet in `output`.
-      console: for the report; None: standard output.
+        file: Checkpoint, see `hadas_jax.supernet.pytorch.read_tensors`; an npz file of its arrays will do.
+        output: Directory to write, see `hadas_jax.supernet.checkpoint`.
+        classes: Another number than the checkpoint's gives a fresh classifier; None: the checkpoint's.
+        space: Of the supernet, a name or a space.
+        exits: Another checkpoint that the exit heads come from; None: `file`.
+        exits_of: The backbone that the exit heads belong to, a published name (a0 .. a6), a backbone or a genome
+            int32[G]; None: exit heads are not imported.
+        exit_blocks: The backbone's own blocks that the exits follow, counted from 0; None: every block that may have
+            one.
+        entry: Which of several state dicts in `file` the weights come from, e.g. `model_ema`.
+        normalisation: How the images of its training were standardised: `imagenet`, or `none` where that is unknown.
+        seed: Of what is drawn anew.
+        overwrite: Replace the supernet in `output`.
+        console: For the report; None: standard output.
 
     Returns:
-      What was written.
+        What was written.
 
     Raises:
-      ValueError: files, directory or settings do not fit; nothing is written then.
+        ValueError: Files, directory or settings do not fit; nothing is written then.
     """
     file, output, console = Path(file), Path(output), console or new_console()
     if normalisation not in NORMALISATIONS:
@@ -139,19 +139,19 @@ def train(
     """Trains a supernet and its exit heads, from the start or from a trained supernet.
 
     Args:
-      settings: of the run; None: the defaults, or when resuming those that the run was started with.
-      workdir: of the run; None: a new one, runs/<time>-<dataset>-train.
-      resume: continue the run in `workdir`; a finished one is only judged again.
-      overwrite: replace the run in `workdir`.
-      tensorboard: write metrics into tensorboard/ too; needs the extra `tensorboard`.
-      console: for progress and the table; None: standard output.
+        settings: Of the run; None: the defaults, or when resuming those that the run was started with.
+        workdir: Of the run; None: a new one, runs/<time>-<dataset>-train.
+        resume: Continue the run in `workdir`; a finished one is only judged again.
+        overwrite: Replace the run in `workdir`.
+        tensorboard: Write metrics into tensorboard/ too; needs the extra `tensorboard`.
+        console: For progress and the table; None: standard output.
 
     Returns:
-      The supernet with its accuracies. The work directory then holds supernet/ (for `--checkpoint`), exits.csv,
-      exits.png, config.json, metrics.jsonl and checkpoints/.
+        The supernet with its accuracies. The work directory then holds supernet/ (for `--checkpoint`), exits.csv,
+        exits.png, config.json, metrics.jsonl and checkpoints/.
 
     Raises:
-      ValueError: settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
+        ValueError: Settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
     """
     settings = settings_of_run(settings, TrainSettings, workdir=workdir, resume=resume, overwrite=overwrite)
     run = training_run(settings)
@@ -184,15 +184,15 @@ def prepare(name: str, *, data_dir: Path | str | None = None, console: Console |
     """Prepares an image set of tensorflow-datasets once, which downloads it and needs TensorFlow.
 
     Args:
-      name: as `hadas_jax.data.prepare_dataset` takes.
-      data_dir: where to; None: tensorflow-datasets' own place.
-      console: for the closing line; None: standard output.
+        name: As `hadas_jax.data.prepare_dataset` takes.
+        data_dir: Where to; None: tensorflow-datasets' own place.
+        console: For the closing line; None: standard output.
 
     Returns:
-      The folder of the prepared set.
+        The folder of the prepared set.
 
     Raises:
-      ValueError: as `hadas_jax.data.prepare_dataset`.
+        ValueError: As `hadas_jax.data.prepare_dataset`.
     """
     found = prepare_dataset(name, data_dir)
     say(console or new_console(), f"Prepared: {found}")

@@ -22,9 +22,9 @@ def standardise(images: jax.Array, mean: jax.Array | float, deviation: jax.Array
     """Returns images as float32[B, H, W, C] with the mean removed, in units of the deviation.
 
     Args:
-      images: uint8[B, H, W, C], which is scaled to 0 .. 1 first, or floating, which is taken as it is.
-      mean: float32[C], or one for all channels.
-      deviation: likewise.
+        images: uint8[B, H, W, C], which is scaled to 0 .. 1 first, or floating, which is taken as it is.
+        mean: float32[C], or one for all channels.
+        deviation: Likewise.
     """
     values = images.astype(jnp.float32)
     if images.dtype == jnp.uint8:
@@ -38,10 +38,10 @@ class LabelledImages:
     """Images with their labels, standardised when they are taken.
 
     Attributes:
-      images: uint8 or float32 [N, H, W, C], as stored.
-      labels: int32[N].
-      mean: float32[C] or one number, of the training images in 0 .. 1 (bytes) or in the images' own unit.
-      deviation: likewise.
+        images: uint8 or float32 [N, H, W, C], as stored.
+        labels: int32[N].
+        mean: float32[C] or one number, of the training images in 0 .. 1 (bytes) or in the images' own unit.
+        deviation: Likewise.
     """
 
     images: jax.Array
@@ -65,13 +65,13 @@ def check_arrays(
     """Returns images as uint8 or float32 [N, H, W, C] and labels as int32[N].
 
     Args:
-      images: [N, H, W] or [N, H, W, C], square; uint8 or floating.
-      labels: integers [N], 0 .. K - 1.
-      source: named in errors.
-      classes: K, where it is known; then a class may be without an image.
+        images: [N, H, W] or [N, H, W, C], square; uint8 or floating.
+        labels: Integers [N], 0 .. K - 1.
+        source: Named in errors.
+        classes: K, where it is known; then a class may be without an image.
 
     Raises:
-      ValueError: wrong shapes or types, lengths that differ, values that are not finite, labels out of range.
+        ValueError: Wrong shapes or types, lengths that differ, values that are not finite, labels out of range.
     """
     if images.ndim == 3:
         images = images[..., None]
@@ -97,12 +97,12 @@ def check_labels(labels: np.ndarray, *, source: str, classes: int | None = None)
     """Returns K, the number of classes of integer labels [N].
 
     Args:
-      labels: expected to be 0 .. K - 1.
-      source: named in errors.
-      classes: K, where it is known; then a class may be without an image.
+        labels: Expected to be 0 .. K - 1.
+        source: Named in errors.
+        classes: K, where it is known; then a class may be without an image.
 
     Raises:
-      ValueError: a label out of range, a class without images, or one class alone.
+        ValueError: A label out of range, a class without images, or one class alone.
     """
     found = np.unique(labels)
     known = len(found) if classes is None else classes
@@ -125,11 +125,11 @@ def channel_statistics(images: np.ndarray, *, source: str) -> tuple[tuple[float,
     A channel that is constant has deviation 1, so that it standardises to 0.
 
     Args:
-      images: uint8 or float32 [N, H, W, C].
-      source: named in errors.
+        images: uint8 or float32 [N, H, W, C].
+        source: Named in errors.
 
     Raises:
-      ValueError: all channels are constant.
+        ValueError: All channels are constant.
     """
     channels = range(images.shape[-1])
     if images.dtype == np.uint8:

@@ -45,26 +45,25 @@ def load_dataset(
     `in_memory_bytes` become a stream; then at most 10,000 test images are used.
 
     Args:
-      name: one of
-        `digits`: 1,797 handwritten digits of 8x8 pixels, from scikit-learn;
-        `npz:FILE`: arrays `images` [N, H, W] or [N, H, W, channels], uint8 or floating, and `labels` [N]; maybe
-        `val_images`, `val_labels`, `test_images`, `test_labels` and `class_names`, all in other usual forms too;
-        `folder:DIR`: image files in one folder for each class, or in such folders inside `train`, `val` and `test`;
-        `cifar10`, `cifar100`, `fashion_mnist`, `mnist`, `imagenet2012`, `tfds:NAME`: sets that tensorflow-datasets
-        has prepared (`prepare_dataset`).
-      seed: of the split.
-      stream_seed: of the order and the samples of a stream; that of the split where None.
-      data_dir: where the prepared copy is; tensorflow-datasets' own place where None.
-      image_size: height and width that images are brought to, by resizing the short side and cropping the middle.
-      normalisation: mean and deviation of every channel in 0 .. 1; those of the training images where None.
-      in_memory_bytes: the most bytes of training images that are held in memory.
-      evaluation_images: the most images of validation, calibration and test each, chosen of these parts; training
-        images stay the same.
-      skip_unreadable: whether files and records that cannot be read as images are left out before the data set is cut
-        into parts, instead of refused. Of a stream's images, files whose headers cannot be read are left out.
+        name: One of `digits`: 1,797 handwritten digits of 8x8 pixels, from scikit-learn; `npz:FILE`: arrays `images`
+            [N, H, W] or [N, H, W, channels], uint8 or floating, and `labels` [N]; maybe `val_images`, `val_labels`,
+            `test_images`, `test_labels` and `class_names`, all in other usual forms too; `folder:DIR`: image files in
+            one folder for each class, or in such folders inside `train`, `val` and `test`; `cifar10`, `cifar100`,
+            `fashion_mnist`, `mnist`, `imagenet2012`, `tfds:NAME`: sets that tensorflow-datasets has prepared
+            (`prepare_dataset`).
+        seed: Of the split.
+        stream_seed: Of the order and the samples of a stream; that of the split where None.
+        data_dir: Where the prepared copy is; tensorflow-datasets' own place where None.
+        image_size: Height and width that images are brought to, by resizing the short side and cropping the middle.
+        normalisation: Mean and deviation of every channel in 0 .. 1; those of the training images where None.
+        in_memory_bytes: The most bytes of training images that are held in memory.
+        evaluation_images: The most images of validation, calibration and test each, chosen of these parts; training
+            images stay the same.
+        skip_unreadable: Whether files and records that cannot be read as images are left out before the data set is cut
+            into parts, instead of refused. Of a stream's images, files whose headers cannot be read are left out.
 
     Raises:
-      ValueError: an unknown name, or data that is not there or not as it is expected.
+        ValueError: An unknown name, or data that is not there or not as it is expected.
     """
     for what, given in (("image size", image_size), ("evaluation images", evaluation_images)):
         if given is not None and given < 1:

@@ -89,12 +89,12 @@ def open_folder(folder: Path, *, skip_unreadable: bool = False) -> Sources:
     validation images are the test images.
 
     Args:
-      folder: of the data set.
-      skip_unreadable: whether images whose headers cannot be read are left out; otherwise they are refused.
+        folder: Of the data set.
+        skip_unreadable: Whether images whose headers cannot be read are left out; otherwise they are refused.
 
     Raises:
-      ValueError: no folder, fewer than two classes, classes without images, classes that training does not have,
-        folders that may be parts as well as classes, or images that cannot be read.
+        ValueError: No folder, fewer than two classes, classes without images, classes that training does not have,
+            folders that may be parts as well as classes, or images that cannot be read.
     """
     name = shown(folder)
     if not folder.is_dir():

@@ -43,7 +43,7 @@ class ImageError(ValueError):
     """An image cannot be used.
 
     Attributes:
-      image: which one, and why where that is not plain.
+        image: Which one, and why where that is not plain.
     """
 
     def __init__(self, image: str) -> None:
@@ -62,7 +62,7 @@ def read_header(path: Path) -> tuple[int, int, int]:
     """Returns height and width as viewers show them, and channels of an image file without reading its pixels.
 
     Raises:
-      ImageError: the file cannot be read as an image of 8 bits.
+        ImageError: The file cannot be read as an image of 8 bits.
     """
     try:
         with Image.open(path) as image:
@@ -78,12 +78,12 @@ def decode(content: Path | bytes, *, channels: int, name: str) -> np.ndarray:
     """Returns uint8[H, W, C], turned as viewers show it where EXIF says that the camera was held otherwise.
 
     Args:
-      content: a file's path, or its bytes.
-      channels: 1 or 3; grey images become coloured ones where 3 are wanted. Transparency is dropped.
-      name: the image's, for errors.
+        content: A file's path, or its bytes.
+        channels: 1 or 3; grey images become coloured ones where 3 are wanted. Transparency is dropped.
+        name: The image's, for errors.
 
     Raises:
-      ImageError: what is there cannot be read as an image of 8 bits, or has colours where one channel is wanted.
+        ImageError: What is there cannot be read as an image of 8 bits, or has colours where one channel is wanted.
     """
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
@@ -138,9 +138,9 @@ def random_fit(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
     The part has 8 % to 100 % of the area and an aspect of 3/4 to 4/3 (Szegedy et al., 2015, arXiv:1409.4842).
 
     Args:
-      pixels: the image.
-      size: of the result, in pixels.
-      rng: decides all of it.
+        pixels: The image.
+        size: Of the result, in pixels.
+        rng: Decides all of it.
     """
     height, width, _ = pixels.shape
     part = None
@@ -202,7 +202,7 @@ class Source(Protocol):
         """Returns an image uint8[H, W, C] and its label.
 
         Raises:
-          ImageError: the image cannot be read.
+            ImageError: The image cannot be read.
         """
         ...
 
@@ -210,11 +210,11 @@ class Source(Protocol):
         """Returns uint64[n], by which images are told apart: of what is stored, whatever size it is brought to.
 
         Args:
-          rows: int[n], of which images; of all where None.
-          of: what they are taken of; as `fingerprint_of` says where None.
+            rows: int[n], of which images; of all where None.
+            of: What they are taken of; as `fingerprint_of` says where None.
 
         Raises:
-          ValueError: images that cannot be read.
+            ValueError: Images that cannot be read.
         """
         ...
 
@@ -298,14 +298,14 @@ def read_images(
     """Returns images uint8[n, size, size, C] and labels int32[n].
 
     Args:
-      source: of the images.
-      rows: int[n], which of them.
-      size: of the result, in pixels.
-      name: of the data set, for errors.
-      advice: what to do with images that cannot be read.
+        source: Of the images.
+        rows: int[n], which of them.
+        size: Of the result, in pixels.
+        name: Of the data set, for errors.
+        advice: What to do with images that cannot be read.
 
     Raises:
-      ValueError: images cannot be read; the first few are named.
+        ValueError: Images cannot be read; the first few are named.
     """
     images = np.empty((len(rows), size, size, source.channels), np.uint8)
     labels = np.empty(len(rows), np.int32)
@@ -333,12 +333,12 @@ def source_fingerprints(read: Callable[[int], bytes], rows: np.ndarray, *, name:
     """Returns uint64[n] of what is read for every row, in threads.
 
     Args:
-      read: gives the bytes that stand for the image at a row, or raises ImageError.
-      rows: int[n].
-      name: of the data set, for errors.
+        read: Gives the bytes that stand for the image at a row, or raises ImageError.
+        rows: int[n].
+        name: Of the data set, for errors.
 
     Raises:
-      ValueError: images that cannot be read; the first few are named.
+        ValueError: Images that cannot be read; the first few are named.
     """
 
     def take(row: int) -> int | str:
@@ -356,12 +356,12 @@ def check_readable(failures: Iterable[str | None], *, name: str, advice: str = "
     """Passes where no image failed.
 
     Args:
-      failures: of every image its name and what is wrong with it, or None.
-      name: of the data set, for errors.
-      advice: what to do with them.
+        failures: Of every image its name and what is wrong with it, or None.
+        name: Of the data set, for errors.
+        advice: What to do with them.
 
     Raises:
-      ValueError: images failed; the first few are named.
+        ValueError: Images failed; the first few are named.
     """
     failed = [failure for failure in failures if failure is not None]
     if failed:

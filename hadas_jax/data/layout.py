@@ -36,11 +36,11 @@ class Folder:
     """A folder with all that is below it.
 
     Attributes:
-      path: of the folder.
-      folders: inside it, by name.
-      images: files of endings that images have, which lie directly in it, by name.
-      others: how many files of every other ending lie directly in it.
-      hidden: how many hidden and system files and folders lie directly in it.
+        path: Of the folder.
+        folders: Inside it, by name.
+        images: Files of endings that images have, which lie directly in it, by name.
+        others: How many files of every other ending lie directly in it.
+        hidden: How many hidden and system files and folders lie directly in it.
     """
 
     path: Path
@@ -78,7 +78,7 @@ def read_tree(path: Path) -> Folder:
     """Lists a folder and all below it; links are followed.
 
     Raises:
-      ValueError: a folder cannot be listed.
+        ValueError: A folder cannot be listed.
     """
     return _read(path, frozenset())
 
@@ -134,10 +134,10 @@ class Layout:
     """The labelled images of a folder.
 
     Attributes:
-      folder: of the data set.
-      parts: images of train, and of val and test where there are some.
-      classes: names in the order of their labels.
-      notes: on what was left out.
+        folder: Of the data set.
+        parts: Images of train, and of val and test where there are some.
+        classes: Names in the order of their labels.
+        notes: On what was left out.
     """
 
     folder: Path
@@ -149,7 +149,7 @@ class Layout:
         """Returns the layout without some images.
 
         Raises:
-          ValueError: a part, or a class of the training images, has no others.
+            ValueError: A part, or a class of the training images, has no others.
         """
         parts = {part: tuple(item for item in listing if item[0] not in paths) for part, listing in self.parts.items()}
         left = {label for _, label in parts["train"]}
@@ -165,8 +165,8 @@ def read_layout(folder: Path) -> Layout:
     """Finds the images of a folder.
 
     Raises:
-      ValueError: fewer than two classes, classes without images, classes that training does not have, or folders that
-        may be parts as well as classes.
+        ValueError: Fewer than two classes, classes without images, classes that training does not have, or folders that
+            may be parts as well as classes.
     """
     tree = read_tree(folder)
     parts = _parts(_inside(tree))

@@ -40,7 +40,7 @@ def stored_arrays(path: Path) -> dict[str, Stored | None]:
     """Returns what a file holds, by name; None for what is no array.
 
     Raises:
-      ValueError: no file, no archive, or several arrays of one name.
+        ValueError: No file, no archive, or several arrays of one name.
     """
     if not path.is_file():
         raise ValueError(f"dataset file {shown(path)}: expected an npz file, got none at this path")
@@ -60,7 +60,7 @@ def load_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Returns arrays of a file by their names.
 
     Raises:
-      ValueError: an array is damaged.
+        ValueError: An array is damaged.
     """
     found = {}
     with zipfile.ZipFile(path) as archive:
@@ -102,12 +102,12 @@ def numbered_labels(
     Where labels are names, classes are numbered in the order of `class_names`, or by name.
 
     Args:
-      stored: labels of train, and of other parts, as `one_label_each` takes them.
-      class_names: strings or UTF-8 bytes [K], or None.
-      where: names parts in errors.
+        stored: Labels of train, and of other parts, as `one_label_each` takes them.
+        class_names: Strings or UTF-8 bytes [K], or None.
+        where: Names parts in errors.
 
     Raises:
-      ValueError: what is no single label for each image, or names that do not fit.
+        ValueError: What is no single label for each image, or names that do not fit.
     """
     source = where["train"]
     names = None if class_names is None else _class_names(class_names, source)
@@ -133,12 +133,12 @@ def one_label_each(labels: np.ndarray, *, source: str) -> np.ndarray:
     """Returns integers or names [N].
 
     Args:
-      labels: [N] or [N, 1], whole numbers, True and False, or names; or one-hot rows [N, K].
-      source: named in errors.
+        labels: [N] or [N, 1], whole numbers, True and False, or names; or one-hot rows [N, K].
+        source: Named in errors.
 
     Raises:
-      ValueError: rows of several or no classes, numbers that are not whole, names that are no UTF-8 or empty, or
-        values of another type.
+        ValueError: Rows of several or no classes, numbers that are not whole, names that are no UTF-8 or empty, or
+            values of another type.
     """
     if is_one_hot(labels):
         labels = _of_rows(labels, source)
@@ -238,11 +238,11 @@ def find_roles(names: Iterable[str], *, source: str) -> dict[Role, str]:
     """Returns the name of the array for each role.
 
     Args:
-      names: of all arrays.
-      source: named in errors.
+        names: Of all arrays.
+        source: Named in errors.
 
     Raises:
-      ValueError: several arrays for one role, images without labels or the other way, or no training images.
+        ValueError: Several arrays for one role, images without labels or the other way, or no training images.
     """
     listed = list(names)
     found: dict[Role, str] = {}
@@ -290,7 +290,7 @@ def load_npz(
     Arrays may have any of the usual names (`array_names`). Where there is no test set, the validation set is.
 
     Raises:
-      ValueError: no such file, or it does not hold such arrays.
+        ValueError: No such file, or it does not hold such arrays.
     """
     source = shown(path)
     stored = stored_arrays(path)

@@ -23,11 +23,11 @@ class GroupDigest:
     """One group of images that a data set comes with, as short texts.
 
     Attributes:
-      count: of images.
-      fingerprint_of: what images are told apart by: their contents, or their names and sizes.
-      images: which images these are, in whatever order.
-      labelled: which images with which labels, in whatever order; as `images` where labels are inside the images.
-      ordered: the same in their order.
+        count: Of images.
+        fingerprint_of: What images are told apart by: their contents, or their names and sizes.
+        images: Which images these are, in whatever order.
+        labelled: Which images with which labels, in whatever order; as `images` where labels are inside the images.
+        ordered: The same in their order.
     """
 
     count: int
@@ -42,15 +42,15 @@ class SplitRecord:
     """A data set and its division.
 
     Attributes:
-      rule: of the division.
-      seed: of the division.
-      parts: how many images each part has: train, validation, calibration, test.
-      division: which images they are.
-      form: of the images as they are stored, such as `28x28x1 uint8`.
-      sketch: the least fingerprints of all images; sets that share many images share many of these.
-      classes: K.
-      class_names: K names, where the data set has them.
-      groups: the groups that the data set comes with, by name.
+        rule: Of the division.
+        seed: Of the division.
+        parts: How many images each part has: train, validation, calibration, test.
+        division: Which images they are.
+        form: Of the images as they are stored, such as `28x28x1 uint8`.
+        sketch: The least fingerprints of all images; sets that share many images share many of these.
+        classes: K.
+        class_names: K names, where the data set has them.
+        groups: The groups that the data set comes with, by name.
     """
 
     rule: str
@@ -90,10 +90,10 @@ class SplitRecord:
         Seeds may differ: they are of the division, not of the data.
 
         Args:
-          other: of the data at hand.
+            other: Of the data at hand.
 
         Returns:
-          A clause such as `301 training images instead of 300`.
+            A clause such as `301 training images instead of 300`.
         """
         if set(self.groups) != set(other.groups):
             return f"{_listed(sorted(other.groups))} instead of {_listed(sorted(self.groups))}"
@@ -129,9 +129,9 @@ def digest_group(fingerprints: np.ndarray, labels: np.ndarray | None, *, fingerp
     """Returns the digest of a group of images.
 
     Args:
-      fingerprints: uint64[N], of each image.
-      fingerprint_of: what they are of.
-      labels: int[N]; None where they are inside what fingerprints are of.
+        fingerprints: uint64[N], of each image.
+        fingerprint_of: What they are of.
+        labels: int[N]; None where they are inside what fingerprints are of.
     """
     pairs = fingerprints if labels is None else np.column_stack([fingerprints, labels.astype(np.uint64)])
     return GroupDigest(

@@ -47,13 +47,13 @@ def load_splits(
     """Loads the data of a run, divided as a record says where there is one.
 
     Args:
-      settings: of the data.
-      seed: of the order of streams.
-      record: of the data that something was made of; the seed of its division is taken.
-      evaluation_images: the most of validation, calibration and test.
+        settings: Of the data.
+        seed: Of the order of streams.
+        record: Of the data that something was made of; the seed of its division is taken.
+        evaluation_images: The most of validation, calibration and test.
 
     Raises:
-      ValueError: as `load_dataset`.
+        ValueError: As `load_dataset`.
     """
     return load_dataset(
         settings.dataset,
@@ -70,14 +70,14 @@ def require_same(splits: Splits, record: SplitRecord, *, dataset: str, owner: st
     """Refuses data other than those that something was made of.
 
     Args:
-      splits: the data at hand, and their division.
-      record: of the data that it was made of.
-      dataset: name of the data at hand.
-      owner: what was made of them.
-      hint: what to do.
+        splits: The data at hand, and their division.
+        record: Of the data that it was made of.
+        dataset: Name of the data at hand.
+        owner: What was made of them.
+        hint: What to do.
 
     Raises:
-      ValueError: one line: what differs.
+        ValueError: One line: what differs.
     """
     mismatch = record.mismatch(splits.record)
     if mismatch is not None:

@@ -44,19 +44,19 @@ class Splits:
     """A data set in four parts.
 
     Attributes:
-      train: for weights and batch-norm statistics; a stream where the images do not fit into memory.
-      validation: for the search.
-      calibration: for exit thresholds.
-      test: for the final report alone.
-      classes: K.
-      mean: by which images are standardised, one number for each channel.
-      deviation: likewise.
-      name: of the data set.
-      record: what the data set is and how it is divided, whatever part of it is evaluated on.
-      fingerprints: uint64[n], by which images of the data set are known again, rising.
-      evaluated_fingerprints: uint64[n], of the images of validation, calibration and test, each as it is stored.
-      class_names: K names, where the data set has them.
-      notes: what was left out of the data set and why, and what was taken for what, in a clause each.
+        train: For weights and batch-norm statistics; a stream where the images do not fit into memory.
+        validation: For the search.
+        calibration: For exit thresholds.
+        test: For the final report alone.
+        classes: K.
+        mean: By which images are standardised, one number for each channel.
+        deviation: Likewise.
+        name: Of the data set.
+        record: What the data set is and how it is divided, whatever part of it is evaluated on.
+        fingerprints: uint64[n], by which images of the data set are known again, rising.
+        evaluated_fingerprints: uint64[n], of the images of validation, calibration and test, each as it is stored.
+        class_names: K names, where the data set has them.
+        notes: What was left out of the data set and why, and what was taken for what, in a clause each.
     """
 
     train: "LabelledImages | Stream"
@@ -127,12 +127,12 @@ class Identity(NamedTuple):
     """By what the stored images of a data set are told apart.
 
     Attributes:
-      form: of an image, in words.
-      fingerprint_of: by group, what fingerprints are of: contents, or names and sizes.
-      fingerprints: by group, uint64[N].
-      names: uint64[n], of the names and sizes of images in files, by which they are known again where they become too
-        many to be read, or few enough.
-      pixels: uint64[n], of what they look like, by which they are known again in another form.
+        form: Of an image, in words.
+        fingerprint_of: By group, what fingerprints are of: contents, or names and sizes.
+        fingerprints: By group, uint64[N].
+        names: uint64[n], of the names and sizes of images in files, by which they are known again where they become too
+            many to be read, or few enough.
+        pixels: uint64[n], of what they look like, by which they are known again in another form.
     """
 
     form: str
@@ -169,17 +169,17 @@ def plan_parts(
     """Divides a data set, by class where labels are known.
 
     Args:
-      whole: training images.
-      held_out: images for validation and calibration alone, half each.
-      test: images for test alone.
-      seed: of the split.
-      source: named in errors.
-      share: of the training images, for each part that is cut off; at most 5,000 for validation and for calibration,
-        and 10,000 for test.
-      class_names: for errors.
+        whole: Training images.
+        held_out: Images for validation and calibration alone, half each.
+        test: Images for test alone.
+        seed: Of the split.
+        source: Named in errors.
+        share: Of the training images, for each part that is cut off; at most 5,000 for validation and for calibration,
+            and 10,000 for test.
+        class_names: For errors.
 
     Raises:
-      ValueError: a class is too small to be in all parts, or one held-out image.
+        ValueError: A class is too small to be in all parts, or one held-out image.
     """
     if held_out is not None and held_out.size < 2:
         raise ValueError(
@@ -226,15 +226,15 @@ def evaluated(
     """Returns the parts with fewer images to evaluate on, by class where labels are known; training keeps its own.
 
     Args:
-      parts: of the data set.
-      groups: that they are taken from.
-      seed: of the choice.
-      source: named in errors.
-      images: the most of validation, of calibration and of test; None: all.
-      test_images: the most of test where `images` is None; all where this is None too.
+        parts: Of the data set.
+        groups: That they are taken from.
+        seed: Of the choice.
+        source: Named in errors.
+        images: The most of validation, of calibration and of test; None: all.
+        test_images: The most of test where `images` is None; all where this is None too.
 
     Raises:
-      ValueError: fewer images than classes.
+        ValueError: Fewer images than classes.
     """
 
     def some(part: Part, most: int | None, number: int) -> Part:
@@ -263,12 +263,12 @@ def record_of(
     """Returns the record of a divided data set.
 
     Args:
-      parts: all of them, before fewer are chosen to evaluate on.
-      groups: of the data set.
-      identity: of its images.
-      seed: of the division.
-      classes: K.
-      class_names: K names.
+        parts: All of them, before fewer are chosen to evaluate on.
+        groups: Of the data set.
+        identity: Of its images.
+        seed: Of the division.
+        classes: K.
+        class_names: K names.
     """
     return SplitRecord(
         rule=AT_RANDOM if groups[TRAIN].labels is None else BY_CLASS,
@@ -347,7 +347,7 @@ def check_normalisation(normalisation: Normalisation, *, channels: int, source: 
     """Returns mean and deviation as they are, one of each for every channel.
 
     Raises:
-      ValueError: another number of them, values that are not finite, or a deviation that is not positive.
+        ValueError: Another number of them, values that are not finite, or a deviation that is not positive.
     """
     mean, deviation = (tuple(float(x) for x in values) for values in normalisation)
     if len(mean) != channels or len(deviation) != channels:
@@ -377,22 +377,22 @@ def split(
     """Splits arrays by class into train, validation, calibration and test.
 
     Args:
-      images: uint8 or float32 [N, H, W, C].
-      labels: int32[N].
-      seed: of the split.
-      source: named in errors.
-      share: of each part that is cut off, see `plan_parts`.
-      held_out: images and labels of the data set's own for validation and calibration, half each.
-      test: images and labels of the data set's own test set.
-      evaluation_images: the most images of validation, calibration and test, a part of these parts.
-      normalisation: mean and deviation of every channel; those of the training images where None.
-      classes: K; one more than the largest label where None.
-      class_names: K names.
-      identity: of the images as they are stored; of the arrays where None.
-      notes: on what was left out of the data set.
+        images: uint8 or float32 [N, H, W, C].
+        labels: int32[N].
+        seed: Of the split.
+        source: Named in errors.
+        share: Of each part that is cut off, see `plan_parts`.
+        held_out: Images and labels of the data set's own for validation and calibration, half each.
+        test: Images and labels of the data set's own test set.
+        evaluation_images: The most images of validation, calibration and test, a part of these parts.
+        normalisation: Mean and deviation of every channel; those of the training images where None.
+        classes: K; one more than the largest label where None.
+        class_names: K names.
+        identity: Of the images as they are stored; of the arrays where None.
+        notes: On what was left out of the data set.
 
     Raises:
-      ValueError: a class is too small to be in all parts, images that are constant, or a wrong normalisation.
+        ValueError: A class is too small to be in all parts, images that are constant, or a wrong normalisation.
     """
     given = {TRAIN: (images, labels), HELD_OUT: held_out, TEST: test}
     arrays = {group: found for group, found in given.items() if found is not None}
@@ -447,15 +447,15 @@ class Sources:
     """Where the images of a data set are.
 
     Attributes:
-      name: of the data set, for errors.
-      train: images for all parts that have none of their own.
-      held_out: images for validation and calibration alone.
-      test: images for test alone.
-      image_size: height and width of all images, where they are square and of one size.
-      classes: K.
-      class_names: K names or None.
-      notes: on what was left out and why, in a clause each.
-      unreadable: names of images that were left out because they cannot be read.
+        name: Of the data set, for errors.
+        train: Images for all parts that have none of their own.
+        held_out: Images for validation and calibration alone.
+        test: Images for test alone.
+        image_size: Height and width of all images, where they are square and of one size.
+        classes: K.
+        class_names: K names or None.
+        notes: On what was left out and why, in a clause each.
+        unreadable: Names of images that were left out because they cannot be read.
     """
 
     name: str
@@ -488,8 +488,8 @@ def assemble(
     """Returns the splits of a data set; arguments as those of `load_dataset`.
 
     Raises:
-      ValueError: images of several sizes and no size to bring them to, images that cannot be read, classes that are
-        too small to split, or a wrong normalisation.
+        ValueError: Images of several sizes and no size to bring them to, images that cannot be read, classes that are
+            too small to split, or a wrong normalisation.
     """
     size = image_size or sources.image_size
     if size is None:
@@ -637,9 +637,9 @@ def standardised_by(splits: Splits, mean: tuple[float, ...], deviation: tuple[fl
     """Returns a data set whose images are standardised by other figures than its own.
 
     Args:
-      splits: the data set.
-      mean: of each channel, in 0 .. 1 for images of bytes.
-      deviation: likewise.
+        splits: The data set.
+        mean: Of each channel, in 0 .. 1 for images of bytes.
+        deviation: Likewise.
     """
     by = {"mean": jnp.asarray(mean, jnp.float32), "deviation": jnp.asarray(deviation, jnp.float32)}
     train = splits.train
@@ -660,10 +660,10 @@ def random_batches(train: LabelledImages | Stream, batches: int, batch: int, *, 
     """Returns random training images, not augmented, for batch-norm statistics: float32[batches, B, H, W, channels].
 
     Args:
-      train: the training images.
-      batches: how many.
-      batch: B.
-      seed: of the choice; a stream has its own.
+        train: The training images.
+        batches: How many.
+        batch: B.
+        seed: Of the choice; a stream has its own.
     """
     count = batches * batch
     # Not the first ones: images may be in the order of their classes.

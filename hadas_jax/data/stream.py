@@ -19,13 +19,13 @@ class Stream:
     """Images that are read, cropped and resized when they are needed; every epoch in another order.
 
     Attributes:
-      source: of the images and their labels.
-      rows: int[N], which of the source's images are trained on.
-      image_size: S.
-      seed: of orders, samples and augmentation.
-      name: of the data set, for errors.
-      mean: by which images are standardised, one number for each channel, in 0 .. 1.
-      deviation: likewise.
+        source: Of the images and their labels.
+        rows: int[N], which of the source's images are trained on.
+        image_size: S.
+        seed: Of orders, samples and augmentation.
+        name: Of the data set, for errors.
+        mean: By which images are standardised, one number for each channel, in 0 .. 1.
+        deviation: Likewise.
     """
 
     source: Source = field(repr=False)
@@ -50,13 +50,13 @@ class Stream:
         not standardised: `hadas_jax.data.standardise` does so on the device.
 
         Args:
-          start_step: number of the first batch.
-          batch: B; the last batch of an epoch is filled from the next one.
-          augment: whether images are random crops, mirrored one time in two, instead of their middle.
-          retry: another number gives other orders and crops.
+            start_step: Number of the first batch.
+            batch: B; the last batch of an epoch is filled from the next one.
+            augment: Whether images are random crops, mirrored one time in two, instead of their middle.
+            retry: Another number gives other orders and crops.
 
         Raises:
-          ImageError: an image cannot be read, as soon as its batch is asked for.
+            ImageError: An image cannot be read, as soon as its batch is asked for.
         """
         import grain  # slow to import, and most runs do not need it
 
@@ -78,10 +78,10 @@ class Stream:
         """Returns different training images in memory, not augmented, always the same for a seed.
 
         Args:
-          count: how many.
+            count: How many.
 
         Raises:
-          ValueError: more than there are, or images that cannot be read.
+            ValueError: More than there are, or images that cannot be read.
         """
         if not 0 < count <= self.count:
             raise ValueError(f"{self.name}: sample: expected 1 to {self.count} images, got {count}")
@@ -111,15 +111,15 @@ def sample_images(
     """Returns images uint8[count, S, S, C] and labels int32[count] of different rows, drawn by the seed.
 
     Args:
-      source: of the images.
-      rows: int[N], which may be drawn.
-      count: how many, at most N.
-      seed: of the draw.
-      size: S.
-      name: of the data set, for errors.
+        source: Of the images.
+        rows: int[N], which may be drawn.
+        count: How many, at most N.
+        seed: Of the draw.
+        size: S.
+        name: Of the data set, for errors.
 
     Raises:
-      ValueError: images cannot be read.
+        ValueError: Images cannot be read.
     """
     chosen = np.random.default_rng(seed).permutation(rows)[:count]
     return read_images(source, chosen, size=size, name=name)

@@ -37,13 +37,13 @@ class PreparedSource:
     """A part of a prepared set as tensorflow-datasets' own data source.
 
     Attributes:
-      records: of the images, in the form that they are stored in.
-      image_key: of a record's image.
-      label_key: of a record's label.
-      channels: C.
-      name: of the part.
-      full_name: of the set, with configuration and version, and of the part.
-      stored_bytes: of all records together.
+        records: Of the images, in the form that they are stored in.
+        image_key: Of a record's image.
+        label_key: Of a record's label.
+        channels: C.
+        name: Of the part.
+        full_name: Of the set, with configuration and version, and of the part.
+        stored_bytes: Of all records together.
     """
 
     records: Any
@@ -123,11 +123,11 @@ def open_prepared(name: str, data_dir: Path | None) -> Sources:
     Its test images are the test set where they have labels; otherwise its validation images are.
 
     Args:
-      name: as tensorflow-datasets writes it, with `/config` and `:version` where wanted.
-      data_dir: where it was prepared; tensorflow-datasets' own place where None.
+        name: As tensorflow-datasets writes it, with `/config` and `:version` where wanted.
+        data_dir: Where it was prepared; tensorflow-datasets' own place where None.
 
     Raises:
-      ValueError: no such set, not prepared there, not as array_record files, or not images of 8 bits with labels.
+        ValueError: No such set, not prepared there, not as array_record files, or not images of 8 bits with labels.
     """
     builder = make_builder(name, data_dir)
     info = builder.info
@@ -176,12 +176,12 @@ def make_builder(name: str, data_dir: Path | None, **arguments: Any) -> Any:
     Nothing is downloaded. Files alone are enough to read a set: the code that prepares it may need TensorFlow.
 
     Args:
-      name: of the set.
-      data_dir: where it is or will be prepared.
-      arguments: for the builder.
+        name: Of the set.
+        data_dir: Where it is or will be prepared.
+        arguments: For the builder.
 
     Raises:
-      ValueError: tensorflow-datasets does not know the name, or cannot read what is there.
+        ValueError: tensorflow-datasets does not know the name, or cannot read what is there.
     """
     import tensorflow_datasets as tfds
 
@@ -262,15 +262,15 @@ def prepare_dataset(name: str, data_dir: Path | str | None = None) -> Path:
     A set that is prepared there already is left as it is.
 
     Args:
-      name: `cifar10`, `cifar100`, `fashion_mnist`, `mnist`, `imagenet2012` (whose two archives are fetched by hand
-        first), or `tfds:NAME` for any other of tensorflow-datasets'.
-      data_dir: where to; tensorflow-datasets' own place, `~/tensorflow_datasets`, where None.
+        name: `cifar10`, `cifar100`, `fashion_mnist`, `mnist`, `imagenet2012` (whose two archives are fetched by hand
+            first), or `tfds:NAME` for any other of tensorflow-datasets'.
+        data_dir: Where to; tensorflow-datasets' own place, `~/tensorflow_datasets`, where None.
 
     Returns:
-      The folder of the prepared set.
+        The folder of the prepared set.
 
     Raises:
-      ValueError: an unknown name, TensorFlow is not installed, files are missing, or the download fails.
+        ValueError: An unknown name, TensorFlow is not installed, files are missing, or the download fails.
     """
     known = name.removeprefix(PREFIX)
     if name not in SHORT_NAMES and not name.startswith(PREFIX):

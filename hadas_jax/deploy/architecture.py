@@ -52,12 +52,12 @@ class DeviceOfNetwork(Strict):
     """The device that a network was selected for, its file's content included.
 
     Attributes:
-      file: of the device.
-      number_format: that the network runs in.
-      power_mode: whose caps hold; None: no caps.
-      core_mhz: settings of the clock that were searched, all if empty; likewise of the other clocks.
-      memory_mhz: settings of the memory clock.
-      host_mhz: settings of the host clock.
+        file: Of the device.
+        number_format: That the network runs in.
+        power_mode: Whose caps hold; None: no caps.
+        core_mhz: Settings of the clock that were searched, all if empty; likewise of the other clocks.
+        memory_mhz: Settings of the memory clock.
+        host_mhz: Settings of the host clock.
     """
 
     file: DeviceFile
@@ -71,7 +71,7 @@ class DeviceOfNetwork(Strict):
         """Returns the cost model at the operating points that were searched.
 
         Raises:
-          ValueError: the file does not have what was asked for.
+            ValueError: The file does not have what was asked for.
         """
         return device_of(self.file, self)
 
@@ -87,8 +87,8 @@ class SupernetPlace(Strict):
     """Where the weights are.
 
     Attributes:
-      path: of the supernet's directory, from the folder of the ARCH.json, or absolute.
-      sha256: of its supernet.json.
+        path: Of the supernet's directory, from the folder of the ARCH.json, or absolute.
+        sha256: Of its supernet.json.
     """
 
     path: Text
@@ -99,14 +99,14 @@ class OnSplit(Strict):
     """What the network does on some samples.
 
     Attributes:
-      ideal: every sample stops at the first exit that is right; needs labels.
-      deployable: every sample stops at the first exit that is sure enough.
-      static: the backbone without exits, at the highest clocks.
-      static_dvfs: the backbone without exits, at its best clocks within the limits of the search; None in files of
-        versions that did not tell.
-      difference: in accuracy of the deployable network from the backbone without exits, with its 95 % interval; None
-        in files of versions that did not tell, and where a search chose the network on these samples.
-      shares: of samples that stop at each exit, and last at the classifier, when deployed.
+        ideal: Every sample stops at the first exit that is right; needs labels.
+        deployable: Every sample stops at the first exit that is sure enough.
+        static: The backbone without exits, at the highest clocks.
+        static_dvfs: The backbone without exits, at its best clocks within the limits of the search; None in files of
+            versions that did not tell.
+        difference: In accuracy of the deployable network from the backbone without exits, with its 95 % interval; None
+            in files of versions that did not tell, and where a search chose the network on these samples.
+        shares: Of samples that stop at each exit, and last at the classifier, when deployed.
     """
 
     ideal: Performance
@@ -121,11 +121,11 @@ class Origin(Strict):
     """How the network was found and chosen.
 
     Attributes:
-      workdir: name of the search's work directory.
-      prefer: what was preferred in the selection.
-      limits: of the selection.
-      settings: of the search.
-      versions: of the packages that it ran with.
+        workdir: Name of the search's work directory.
+        prefer: What was preferred in the selection.
+        limits: Of the selection.
+        settings: Of the search.
+        versions: Of the packages that it ran with.
     """
 
     workdir: str
@@ -139,24 +139,24 @@ class Architecture(Strict):
     """A selected network.
 
     Attributes:
-      form: of the file.
-      space: with resolution, input channels and classes settled.
-      genome: of the backbone.
-      backbone: what the genome says, in words.
-      exits: blocks that an exit follows, counted over the backbone's own blocks from 0.
-      thresholds: per exit, the least score at which a sample stops; inf (null in the file) where none may.
-      policy: the score.
-      found_by: the policy under which the network is on the front.
-      clocks_mhz: selected.
-      device: selected for.
-      weights: number of the backbone's weights with batch norm folded in, exit heads aside.
-      class_names: None: unknown.
-      normalisation: of the images; None: unknown.
-      data: the data set that the network was found on and its division; None: of an earlier version.
-      supernet: where the weights are.
-      selection: on the samples that it was chosen on.
-      test: on the test split.
-      origin: how it was found.
+        form: Of the file.
+        space: With resolution, input channels and classes settled.
+        genome: Of the backbone.
+        backbone: What the genome says, in words.
+        exits: Blocks that an exit follows, counted over the backbone's own blocks from 0.
+        thresholds: Per exit, the least score at which a sample stops; inf (null in the file) where none may.
+        policy: The score.
+        found_by: The policy under which the network is on the front.
+        clocks_mhz: Selected.
+        device: Selected for.
+        weights: Number of the backbone's weights with batch norm folded in, exit heads aside.
+        class_names: None: unknown.
+        normalisation: Of the images; None: unknown.
+        data: The data set that the network was found on and its division; None: of an earlier version.
+        supernet: Where the weights are.
+        selection: On the samples that it was chosen on.
+        test: On the test split.
+        origin: How it was found.
     """
 
     form: Literal["hadas_jax.architecture/1"] = "hadas_jax.architecture/1"
@@ -237,10 +237,10 @@ def read_architecture(place: Path | str) -> Architecture:
     """Reads a network that `write_architecture` wrote.
 
     Args:
-      place: of the file, or a work directory with one.
+        place: Of the file, or a work directory with one.
 
     Raises:
-      ValueError: one line: there is none, it is of another form or version, or a field does not fit.
+        ValueError: One line: there is none, it is of another form or version, or a field does not fit.
     """
     path = architecture_file(place)
     if not path.is_file():
@@ -254,7 +254,7 @@ def write_architecture(path: Path | str, architecture: Architecture, *, overwrit
     """Writes a network.
 
     Raises:
-      ValueError: the folder does not exist, or the file does and may not be replaced.
+        ValueError: The folder does not exist, or the file does and may not be replaced.
     """
     path = Path(path)
     if path.is_dir() or not path.absolute().parent.is_dir():
@@ -275,9 +275,9 @@ class SearchedSupernet:
     """The supernet that a search judged by.
 
     Attributes:
-      path: of its directory.
-      description: of it.
-      space: that was searched, at the resolutions asked for.
+        path: Of its directory.
+        description: Of it.
+        space: That was searched, at the resolutions asked for.
     """
 
     path: Path
@@ -289,7 +289,7 @@ def supernet_of_search(search: FinishedSearch) -> SearchedSupernet:
     """Finds the supernet of a search: in its work directory if it trained any of it, else that of --checkpoint.
 
     Raises:
-      ValueError: it is not there any more, or it is damaged.
+        ValueError: It is not there any more, or it is damaged.
     """
     own, given = search.path / SUPERNET, search.settings.checkpoint
     if not (own / DESCRIPTION).is_file() and given is None:
@@ -319,11 +319,11 @@ def supernet_directory(architecture: Architecture, file: Path | str) -> Path:
     """Returns the directory of a network's supernet.
 
     Args:
-      architecture: the network.
-      file: its ARCH.json.
+        architecture: The network.
+        file: Its ARCH.json.
 
     Raises:
-      ValueError: there is no supernet, or it is not the one that the network was selected from.
+        ValueError: There is no supernet, or it is not the one that the network was selected from.
     """
     directory = Path(file).parent / architecture.supernet.path
     if not (directory / DESCRIPTION).is_file():
@@ -344,7 +344,7 @@ def weights_of(designs: Sequence[Design], space: MBConvSpace, device: Device) ->
     """Returns int64[M]: weights of the backbones, exit heads aside.
 
     Raises:
-      ValueError: a design is of another space.
+        ValueError: A design is of another space.
     """
     top = space.codec.cardinalities
     genomes = np.array([design.genome for design in designs if len(design.genome) == len(top)], np.int32)
@@ -368,13 +368,13 @@ def architecture_of(
     """Brings together what an ARCH.json holds.
 
     Args:
-      search: that found the design.
-      design: chosen.
-      supernet: of the search.
-      weights: of the design's backbone.
-      folder: that the ARCH.json is written to.
-      limits: of the selection.
-      prefer: of the selection.
+        search: That found the design.
+        design: Chosen.
+        supernet: Of the search.
+        weights: Of the design's backbone.
+        folder: That the ARCH.json is written to.
+        limits: Of the selection.
+        prefer: Of the selection.
     """
     settings, described = search.settings, supernet.description
     normalisation = described.normalisation

@@ -55,9 +55,9 @@ class ImageValues:
     """Of the images that a network was trained on.
 
     Attributes:
-      dtype: uint8 or float32.
-      least: value; 0 of bytes.
-      largest: value; 255 of bytes.
+        dtype: uint8 or float32.
+        least: Value; 0 of bytes.
+        largest: Value; 255 of bytes.
     """
 
     dtype: str
@@ -84,12 +84,12 @@ def write_manifest(
     """Writes the manifest of an export whose other files are there.
 
     Args:
-      directory: of the export.
-      network: that was exported.
-      format: of the segments.
-      batch: images at once; None: any number.
-      files: of the segments in their order, and others behind them.
-      values: of the images that it was trained on; None: unknown.
+        directory: Of the export.
+        network: That was exported.
+        format: Of the segments.
+        batch: Images at once; None: any number.
+        files: Of the segments in their order, and others behind them.
+        values: Of the images that it was trained on; None: unknown.
     """
     architecture, by = network.architecture, network.architecture.normalisation
     channels = architecture.space.in_channels
@@ -172,15 +172,15 @@ def export_network(
     """Writes an export, whole or not at all.
 
     Args:
-      directory: created if need be.
-      network: to export.
-      format: of the segments.
-      batch: images at once; None: any number.
-      values: of the images that it was trained on, which the runtime checks; None: unknown.
-      overwrite: replace the export that is there.
+        directory: Created if need be.
+        network: To export.
+        format: Of the segments.
+        batch: Images at once; None: any number.
+        values: Of the images that it was trained on, which the runtime checks; None: unknown.
+        overwrite: Replace the export that is there.
 
     Raises:
-      ValueError: an unknown format, a missing extra, a batch below 1, or the directory holds something else.
+        ValueError: An unknown format, a missing extra, a batch below 1, or the directory holds something else.
     """
     if format not in FORMATS:
         raise ValueError(f"--format: expected one of {', '.join(FORMATS)}, got {format!r}")
@@ -249,13 +249,13 @@ class ExportCheck:
     """An export beside the network in JAX.
 
     Attributes:
-      images: N.
-      difference: largest one of all logits, in units of the largest logit.
-      other_exits: images that stop at another exit.
-      other_labels: images that get another class.
-      accuracy: of the export.
-      shares: of the images that stop at each exit, and last at the classifier.
-      latency_s: measured here, one image at a time, up to each exit and last the classifier.
+        images: N.
+        difference: Largest one of all logits, in units of the largest logit.
+        other_exits: Images that stop at another exit.
+        other_labels: Images that get another class.
+        accuracy: Of the export.
+        shares: Of the images that stop at each exit, and last at the classifier.
+        latency_s: Measured here, one image at a time, up to each exit and last the classifier.
     """
 
     images: int
@@ -276,12 +276,12 @@ def check_export(directory: Path | str, network: StaticNetwork, data: LabelledIm
     """Runs an export beside the network that it was made of.
 
     Args:
-      directory: of the export.
-      network: in JAX.
-      data: images to run on.
+        directory: Of the export.
+        network: In JAX.
+        data: Images to run on.
 
     Raises:
-      ValueError: the export is damaged.
+        ValueError: The export is damaged.
     """
     manifest, run = read_manifest(directory), segment_runner(directory)
     architecture = network.architecture
@@ -310,7 +310,7 @@ def segment_runner(directory: Path | str) -> RunSegment:
     """Returns what runs the segments of an export.
 
     Raises:
-      ValueError: the export is damaged, or needs an extra that is not installed.
+        ValueError: The export is damaged, or needs an extra that is not installed.
     """
     directory, manifest = Path(directory), read_manifest(directory)
     kinds = [tuple(segment["outputs"]) for segment in manifest["segments"]]

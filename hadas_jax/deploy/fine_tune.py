@@ -104,8 +104,8 @@ class FineTuneMetrics:
     """What a network does on the test split.
 
     Attributes:
-      before: as it was.
-      after: with its new weights and thresholds.
+        before: As it was.
+        after: With its new weights and thresholds.
     """
 
     before: OnSplit
@@ -117,7 +117,7 @@ class FineTuneResult(FineTuneMetrics):
     """What a fine-tuning run leaves.
 
     Attributes:
-      network: with its new weights, thresholds and figures.
+        network: With its new weights, thresholds and figures.
     """
 
     network: StaticNetwork
@@ -133,7 +133,7 @@ def read_result(path: Path) -> FineTuneMetrics:
     """Reads what `write_result` wrote.
 
     Raises:
-      ValueError: one line: it cannot be read, or is of another form.
+        ValueError: One line: it cannot be read, or is of another form.
     """
     return validated(FineTuneMetrics, read_checkpoint(path, FORM, what="the result of hadas fine-tune"), path=path)
 
@@ -168,11 +168,11 @@ def joint_step(
     int32[B]. Metrics: loss of everything, accuracy of the classifier, mean accuracy of the exits, gradient's norm.
 
     Args:
-      segments: of the network, with batch norm.
-      fixed: weights of the network, for what is not trained.
-      optimiser: of what is trained.
-      exit_weights: e factors.
-      label_smoothing: of the classifier's targets.
+        segments: Of the network, with batch norm.
+        fixed: Weights of the network, for what is not trained.
+        optimiser: Of what is trained.
+        exit_weights: E factors.
+        label_smoothing: Of the classifier's targets.
     """
     factors = jnp.asarray(exit_weights, jnp.float32)
 
@@ -203,9 +203,9 @@ def with_statistics(segments: tuple[Segment, ...], weights: Weights, batches: ja
     """Returns weights with batch-norm statistics estimated anew: the mean over batches of each batch's own.
 
     Args:
-      segments: of the network.
-      weights: of it.
-      batches: float32[N, B, H, W, C], standardised training images.
+        segments: Of the network.
+        weights: Of it.
+        batches: float32[N, B, H, W, C], standardised training images.
     """
 
     def one(images: jax.Array) -> dict[str, Tree]:
@@ -225,10 +225,10 @@ class FineTuneRun:
     """One run: reads its inputs at once, so that mistakes show before any work.
 
     Args:
-      settings: of the run.
+        settings: Of the run.
 
     Raises:
-      ValueError: the network or its data set is not there, or they do not fit.
+        ValueError: The network or its data set is not there, or they do not fit.
     """
 
     def __init__(self, settings: FineTuneSettings) -> None:
@@ -261,7 +261,7 @@ class FineTuneRun:
         """Trains, sets thresholds, judges, and writes network/ and result.json into the work directory.
 
         Raises:
-          ValueError: a loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
+            ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
         """
         trained = self.train(workdir, progress)
         weights = self._with_statistics(with_trained(self.network.weights, trained))

@@ -58,11 +58,11 @@ class Layer:
     """One layer.
 
     Attributes:
-      name: of it and its output.
-      kind: what it computes.
-      inputs: names of what it takes.
-      stride: of a convolution.
-      padding: of a convolution, on all sides.
+        name: Of it and its output.
+        kind: What it computes.
+        inputs: Names of what it takes.
+        stride: Of a convolution.
+        padding: Of a convolution, on all sides.
     """
 
     name: str
@@ -77,11 +77,11 @@ class Segment:
     """Layers from one exit to the next.
 
     Attributes:
-      layers: in the order that they run in.
-      takes: name of its input.
-      features: name of what the next segment takes; None: there is none.
-      logits: name of the exit's logits [B, K].
-      confidence: name of the logit of the exit's own confidence [B, 1]; None for the classifier.
+        layers: In the order that they run in.
+        takes: Name of its input.
+        features: Name of what the next segment takes; None: there is none.
+        logits: Name of the exit's logits [B, K].
+        confidence: Name of the logit of the exit's own confidence [B, 1]; None for the classifier.
     """
 
     layers: tuple[Layer, ...]
@@ -105,7 +105,7 @@ class LayerList:
     """Collects the layers and weights of a network in the order that they run in.
 
     Attributes:
-      weights: of all layers so far.
+        weights: Of all layers so far.
     """
 
     def __init__(self) -> None:
@@ -147,8 +147,8 @@ def fold_batch_norm(segments: Sequence[Segment], weights: Weights) -> tuple[tupl
     """Returns a network without batch norm; one without any is returned as it is.
 
     Args:
-      segments: every batch norm follows a convolution or a linear layer, whose output nothing else takes.
-      weights: of their layers.
+        segments: Every batch norm follows a convolution or a linear layer, whose output nothing else takes.
+        weights: Of their layers.
     """
     kept = dict(weights)
     return tuple(_fold(segment, kept) for segment in segments), kept
@@ -195,14 +195,14 @@ def run_segment(
     """Runs one segment.
 
     Args:
-      segment: static.
-      weights: of its layers, or of all.
-      x: its input [B, H, W, C].
-      statistics: where the batch's own statistics are put by layer, which then normalise; None: the given ones do.
-      portable: convolutions are XLA's own, whatever is quickest here.
+        segment: Static.
+        weights: Of its layers, or of all.
+        x: Its input [B, H, W, C].
+        statistics: Where the batch's own statistics are put by layer, which then normalise; None: the given ones do.
+        portable: Convolutions are XLA's own, whatever is quickest here.
 
     Returns:
-      The outputs by name.
+        The outputs by name.
     """
     found = _run_layers(segment, weights, x, statistics, portable)
     return {name: found[name] for name in segment.outputs}
@@ -225,10 +225,10 @@ def output_shapes(
     """Returns the shape of every layer's output and of the images, without the axis of the batch: [H, W, C] or [C].
 
     Args:
-      segments: of the network.
-      weights: of its layers.
-      image_size: height and width.
-      channels: of the images.
+        segments: Of the network.
+        weights: Of its layers.
+        image_size: Height and width.
+        channels: Of the images.
     """
 
     def everything(weights: Weights, x: jax.Array) -> dict[str, jax.Array]:
@@ -251,13 +251,13 @@ def run_network(
     """Runs all segments for all images, as if no exit were taken.
 
     Args:
-      segments: static.
-      weights: of all layers.
-      images: float32[B, H, W, C] standardised.
-      statistics: see `run_segment`.
+        segments: Static.
+        weights: Of all layers.
+        images: float32[B, H, W, C] standardised.
+        statistics: See `run_segment`.
 
     Returns:
-      Logits float32[e + 1, B, K], the classifier last, and the logits of the exits' own confidence float32[e, B].
+        Logits float32[e + 1, B, K], the classifier last, and the logits of the exits' own confidence float32[e, B].
     """
     logits, confidence = [], [jnp.zeros((0, len(images)), jnp.float32)]
     x = images

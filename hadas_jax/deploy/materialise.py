@@ -52,15 +52,15 @@ def materialise(
     """Cuts a network out of its supernet.
 
     Args:
-      space: of the supernet.
-      params: shared weights.
-      stats: batch-norm statistics of the backbone, from `estimate_batch_stats`.
-      backbone: one design of the space.
-      exits: blocks that an exit follows, counted over the backbone's own blocks from 0, rising.
-      image_size: height and width of the images that the network gets; resized where the backbone has another.
+        space: Of the supernet.
+        params: Shared weights.
+        stats: batch-norm statistics of the backbone, from `estimate_batch_stats`.
+        backbone: One design of the space.
+        exits: Blocks that an exit follows, counted over the backbone's own blocks from 0, rising.
+        image_size: Height and width of the images that the network gets; resized where the backbone has another.
 
     Returns:
-      One segment for each exit and a last one for the classifier, and their weights.
+        One segment for each exit and a last one for the classifier, and their weights.
     """
     cut = _Cut(space, params, stats, backbone)
     size = int(backbone.resolution)
@@ -181,12 +181,12 @@ def data_of(architecture: Architecture, *, dataset: str | None = None, data_dir:
     """Returns the data that a network was searched on, divided as then, and standardised as the network takes it.
 
     Args:
-      architecture: the network.
-      dataset: where the images are now; None: where they were.
-      data_dir: likewise.
+        architecture: The network.
+        dataset: Where the images are now; None: where they were.
+        data_dir: Likewise.
 
     Raises:
-      ValueError: the data set is not there any more, or another one.
+        ValueError: The data set is not there any more, or another one.
     """
     splits, space = _loaded(architecture, _settings(architecture, dataset, data_dir)), architecture.space
     if splits.channels != space.in_channels or splits.classes > space.classes:
@@ -231,16 +231,16 @@ class Sources:
     """A selected network beside its supernet.
 
     Args:
-      architecture: the network.
-      file: its ARCH.json.
-      dataset: where the images are now; None: where they were.
-      data_dir: likewise.
+        architecture: The network.
+        file: Its ARCH.json.
+        dataset: Where the images are now; None: where they were.
+        data_dir: Likewise.
 
     Attributes:
-      run: the data, and the supernet as `loaded`.
+        run: The data, and the supernet as `loaded`.
 
     Raises:
-      ValueError: the data set or the supernet is not there any more, or they are others.
+        ValueError: The data set or the supernet is not there any more, or they are others.
     """
 
     def __init__(
@@ -282,7 +282,7 @@ class Sources:
         """Cuts the network out.
 
         Args:
-          folder: that it will be written to.
+            folder: That it will be written to.
         """
         splits, given = self.run.splits, self._architecture
         normalisation = Normalisation(mean=splits.mean, deviation=splits.deviation)
@@ -302,7 +302,7 @@ class Sources:
         """Returns what the supernet with masks predicts at the network's exits.
 
         Returns:
-          Logits float32[e + 1, N, K], the classifier last, and confidence logits float32[e, N].
+            Logits float32[e + 1, N, K], the classifier last, and confidence logits float32[e, N].
         """
         params, stats, backbone = self._params, self._stats, self._backbone
 
@@ -326,12 +326,12 @@ def network_at(place: Path | str, *, dataset: str | None = None, data_dir: str |
     """Reads a materialised network, or cuts out the one of an ARCH.json or of a work directory with one.
 
     Args:
-      place: of the network.
-      dataset: where the images of its search are now; None: where they were.
-      data_dir: likewise.
+        place: Of the network.
+        dataset: Where the images of its search are now; None: where they were.
+        data_dir: Likewise.
 
     Raises:
-      ValueError: there is neither, or it does not fit.
+        ValueError: There is neither, or it does not fit.
     """
     if holds_network(place):
         return load_network(place)

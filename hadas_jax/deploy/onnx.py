@@ -24,7 +24,7 @@ def require_onnx() -> None:
     """Raises unless the extra is there.
 
     Raises:
-      ValueError: the extra is not installed.
+        ValueError: The extra is not installed.
     """
     try:
         import onnx  # noqa: F401
@@ -39,10 +39,10 @@ def segment_as_onnx(
     """Returns an ONNX model of a segment, with its weights; inputs and outputs have the names of the segment.
 
     Args:
-      segment: to write.
-      weights: of its layers, or of all.
-      shapes: of outputs, [H, W, C] or [C], from `output_shapes`.
-      batch: images at once; None: any number.
+        segment: To write.
+        weights: Of its layers, or of all.
+        shapes: Of outputs, [H, W, C] or [C], from `output_shapes`.
+        batch: Images at once; None: any number.
     """
     import onnx
     from onnx import TensorProto, helper

@@ -34,9 +34,9 @@ class ExitCosts:
     """Costs by exit and operating point.
 
     Attributes:
-      latency_s: float64[K, F], trunk and heads up to the exit, the constant cost of a run included.
-      energy_j: float64[K, F], likewise.
-      clocks_mhz: float64[F, 3], core, memory and host clock.
+        latency_s: float64[K, F], trunk and heads up to the exit, the constant cost of a run included.
+        energy_j: float64[K, F], likewise.
+        clocks_mhz: float64[F, 3], core, memory and host clock.
     """
 
     latency_s: np.ndarray
@@ -52,7 +52,7 @@ class ExitCosts:
         """Returns the operating point at these clocks.
 
         Raises:
-          ValueError: there is none.
+            ValueError: There is none.
         """
         off = np.abs(self.clocks_mhz / np.asarray(clocks_mhz, np.float64) - 1).max(axis=1)
         nearest = int(off.argmin())
@@ -86,10 +86,10 @@ class ExitUsage:
     """The exits of a network at its clocks, as deployed, on the samples that it was selected on.
 
     Attributes:
-      shares: float64[K], of samples that stop there.
-      latency_s: float64[K], of a sample that stops there.
-      energy_j: float64[K], likewise.
-      energy_shares: float64[K], of all energy, spent on the samples that stop there.
+        shares: float64[K], of samples that stop there.
+        latency_s: float64[K], of a sample that stops there.
+        energy_j: float64[K], likewise.
+        energy_shares: float64[K], of all energy, spent on the samples that stop there.
     """
 
     shares: np.ndarray
@@ -102,7 +102,7 @@ def exit_usage(architecture: Architecture) -> ExitUsage:
     """Computes the costs at the network's clocks by the cost model of its device.
 
     Raises:
-      ValueError: the clocks are none of the device.
+        ValueError: The clocks are none of the device.
     """
     costs, clocks = exit_costs(architecture), architecture.clocks_mhz
     point = costs.point((clocks.core, clocks.memory, clocks.host))
@@ -120,11 +120,11 @@ class Point:
     """An operating point and what the network does there.
 
     Attributes:
-      clocks_mhz: core, memory and host clock.
-      latency_s: on average.
-      longest_s: of a sample that reaches the classifier.
-      energy_j: on average.
-      power_w: energy over latency.
+        clocks_mhz: Core, memory and host clock.
+        latency_s: On average.
+        longest_s: Of a sample that reaches the classifier.
+        energy_j: On average.
+        power_w: Energy over latency.
     """
 
     clocks_mhz: dict[str, float]
@@ -139,11 +139,11 @@ class OperatingPoints:
     """The table of a network.
 
     Attributes:
-      of: the latency that deadlines are about, one of `DEADLINES`.
-      selected: at the clocks that the network was selected with.
-      deadlines: best for some deadline: the latency rises and the energy falls.
-      power_caps: best for some cap: the power rises and the latency falls.
-      judged: operating points in all.
+        of: The latency that deadlines are about, one of `DEADLINES`.
+        selected: At the clocks that the network was selected with.
+        deadlines: Best for some deadline: the latency rises and the energy falls.
+        power_caps: Best for some cap: the power rises and the latency falls.
+        judged: Operating points in all.
     """
 
     of: str
@@ -170,11 +170,11 @@ def operating_table(architecture: Architecture, *, of: str = "mean") -> Operatin
     """Judges all operating points of a network's device.
 
     Args:
-      architecture: the network, with the shares of the samples that it was selected on.
-      of: deadlines hold for the `mean` latency, or for the `longest`: of a sample that reaches the classifier.
+        architecture: The network, with the shares of the samples that it was selected on.
+        of: Deadlines hold for the `mean` latency, or for the `longest`: of a sample that reaches the classifier.
 
     Raises:
-      ValueError: the network's clocks are none of its device.
+        ValueError: The network's clocks are none of its device.
     """
     if of not in DEADLINES:
         raise ValueError(f"--deadline-of: expected one of {', '.join(DEADLINES)}, got {of!r}")
@@ -201,8 +201,8 @@ def staircase(cost: np.ndarray, value: np.ndarray) -> list[int]:
     """Returns the rows that have the least value among all that cost no more, by rising cost.
 
     Args:
-      cost: float[F].
-      value: float[F].
+        cost: float[F].
+        value: float[F].
     """
     order = np.lexsort((value, cost))
     least = np.minimum.accumulate(value[order])
@@ -220,11 +220,11 @@ def write_table(
     """Writes a table as JSON, with the answers for some deadlines and power caps; null where none keeps them.
 
     Args:
-      path: of the file.
-      table: of the network.
-      architecture: the network.
-      deadlines_s: to answer.
-      power_caps_w: to answer.
+        path: Of the file.
+        table: Of the network.
+        architecture: The network.
+        deadlines_s: To answer.
+        power_caps_w: To answer.
     """
     device, shares = architecture.device, architecture.selection.shares
     network = {"genome": architecture.genome, "exits": architecture.exits, "shares": shares}

@@ -29,9 +29,9 @@ class Predictions(NamedTuple):
     """What a network says of some images.
 
     Attributes:
-      labels: int64[N].
-      exits: int64[N], where each image stopped: 0 .. e - 1, or e for the classifier.
-      scores: float32[N], how sure that exit was; the threshold's score at an exit, probability at the classifier.
+        labels: int64[N].
+        exits: int64[N], where each image stopped: 0 .. e - 1, or e for the classifier.
+        scores: float32[N], how sure that exit was; the threshold's score at an exit, probability at the classifier.
     """
 
     labels: np.ndarray
@@ -43,11 +43,11 @@ class Runtime:
     """A network that `hadas export --format onnx` wrote.
 
     Args:
-      directory: of the export.
-      threads: of onnxruntime.
+        directory: Of the export.
+        threads: Of onnxruntime.
 
     Raises:
-      ValueError: one line: no export, another form or format, or a damaged file.
+        ValueError: One line: no export, another form or format, or a damaged file.
 
     Examples:
       >>> network = Runtime("runs/digits/export")  # doctest: +SKIP
@@ -78,12 +78,12 @@ class Runtime:
         """Predicts.
 
         Args:
-          images: uint8 or floating [N, H, W, C] as the data set has them, not standardised; floats in 0 .. 1 are
-            bytes over 255.
-          batch: images at once; an export of a fixed batch takes that one.
+            images: uint8 or floating [N, H, W, C] as the data set has them, not standardised; floats in 0 .. 1 are
+                bytes over 255.
+            batch: Images at once; an export of a fixed batch takes that one.
 
         Raises:
-          ValueError: images of another shape, type or range than the network was trained on, or a batch below 1.
+            ValueError: Images of another shape, type or range than the network was trained on, or a batch below 1.
         """
         if batch < 1:
             raise ValueError(f"batch: expected at least 1, got {batch}")
@@ -101,7 +101,7 @@ class Runtime:
         """Returns images [B, H, W, C] as the first segment takes them, float32[B, C, H, W].
 
         Raises:
-          ValueError: images of another shape, type or range than the network was trained on.
+            ValueError: Images of another shape, type or range than the network was trained on.
         """
         return standardised(fitting(images, self.manifest["input"]), self.manifest["input"])
 
@@ -139,11 +139,11 @@ def fitting(images: np.ndarray, described: dict[str, Any]) -> np.ndarray:
     """Returns images as [N, H, W, C] where they are of the kind that a network was trained on.
 
     Args:
-      images: [N, H, W, C], or [N, H, W] of one channel.
-      described: `input` of the manifest. Exports of older versions do not say which values their images have.
+        images: [N, H, W, C], or [N, H, W] of one channel.
+        described: `input` of the manifest. Exports of older versions do not say which values their images have.
 
     Raises:
-      ValueError: one line: another shape or type, values that are not finite, or of another range.
+        ValueError: One line: another shape or type, values that are not finite, or of another range.
     """
     images = np.asarray(images)
     if images.ndim == 3 and described["shape"][2] == 1:
@@ -212,9 +212,9 @@ def exit_score(logits: np.ndarray, confidence: np.ndarray | None, policy: str) -
     """Returns float32[B]: how sure an exit is, higher is surer.
 
     Args:
-      logits: float32[B, K].
-      confidence: float32[B, 1], the exit's own, for the policy `learned`.
-      policy: confidence (largest probability), entropy (its negative, in nats) or learned.
+        logits: float32[B, K].
+        confidence: float32[B, 1], the exit's own, for the policy `learned`.
+        policy: Confidence (largest probability), entropy (its negative, in nats) or learned.
     """
     if policy == "learned" and confidence is not None:
         return confidence[:, 0]
@@ -229,7 +229,7 @@ def read_manifest(directory: Path | str) -> dict[str, Any]:
     """Reads what an export holds, and checks its files.
 
     Raises:
-      ValueError: one line: there is none, of another form or version, or a file is missing or damaged.
+        ValueError: One line: there is none, of another form or version, or a file is missing or damaged.
     """
     directory = Path(directory)
     path = directory / MANIFEST

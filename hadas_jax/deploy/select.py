@@ -25,11 +25,11 @@ class Selection:
     """A choice among M designs, by their rows.
 
     Attributes:
-      chosen: the best within the limits; the nearest to them where none is.
-      excess: by how much it exceeds the limits, relatively; 0 within.
-      neighbours: by `NEIGHBOURS`, the design of the next better value of that objective, within the limits or not;
-        absent where there is no better one.
-      without: what would be chosen without a limit, by the name of each limit that is set.
+        chosen: The best within the limits; the nearest to them where none is.
+        excess: By how much it exceeds the limits, relatively; 0 within.
+        neighbours: By `NEIGHBOURS`, the design of the next better value of that objective, within the limits or not;
+            absent where there is no better one.
+        without: What would be chosen without a limit, by the name of each limit that is set.
     """
 
     chosen: int
@@ -44,11 +44,11 @@ def candidates(result: Result, policy: str) -> tuple[Design, ...]:
     Those that another one dominates on the selection samples are left out, and all but one of equals.
 
     Args:
-      result: of the search.
-      policy: ideal or deployable.
+        result: Of the search.
+        policy: Ideal or deployable.
 
     Raises:
-      ValueError: the search found no design under this policy.
+        ValueError: The search found no design under this policy.
     """
     every = [*result.front(policy), *(level.exits_and_clocks[policy] for level in result.levels)]
     if not every:
@@ -71,13 +71,13 @@ def select(objectives: np.ndarray, limits: Constraints, *, weights: np.ndarray, 
     """Chooses a design.
 
     Args:
-      objectives: float64[M, 3], M > 0, positive latency and energy; none dominates another.
-      limits: to keep.
-      weights: int[M], of the backbones.
-      prefer: what counts among the designs within the limits, one of `PREFERENCES`, see `merit`.
+        objectives: float64[M, 3], M > 0, positive latency and energy; none dominates another.
+        limits: To keep.
+        weights: int[M], of the backbones.
+        prefer: What counts among the designs within the limits, one of `PREFERENCES`, see `merit`.
 
     Raises:
-      ValueError: an unknown preference.
+        ValueError: An unknown preference.
     """
     order = _by_merit(objectives, prefer)
 
@@ -103,7 +103,7 @@ def merit(objectives: np.ndarray, prefer: str) -> np.ndarray:
     all three at once, in error and in the logarithms of latency and energy, each over its range on the whole front.
 
     Raises:
-      ValueError: an unknown preference.
+        ValueError: An unknown preference.
     """
     if prefer not in PREFERENCES:
         raise ValueError(f"--prefer: expected one of {', '.join(PREFERENCES)}, got {prefer!r}")

@@ -42,10 +42,10 @@ class StaticNetwork:
     """A network of its own size, with what is needed to use it.
 
     Attributes:
-      architecture: what it was selected as; its thresholds are those of this network.
-      segments: one for each exit, and last for the classifier.
-      weights: of their layers.
-      image_size: height and width of the images that it takes.
+        architecture: What it was selected as; its thresholds are those of this network.
+        segments: One for each exit, and last for the classifier.
+        weights: Of their layers.
+        image_size: Height and width of the images that it takes.
     """
 
     architecture: Architecture
@@ -76,14 +76,14 @@ def require_place(directory: Path | str, own: tuple[str, ...], *, mark: str, ove
     """Checks that files may be written to a directory, for `whole_folder`.
 
     Args:
-      directory: none, an empty one, one that was not written to the end, or with `overwrite` one that such files were
-        written to.
-      own: patterns of the files' names.
-      mark: the file among them that says what they are.
-      overwrite: replace them.
+        directory: None, an empty one, one that was not written to the end, or with `overwrite` one that such files were
+            written to.
+        own: Patterns of the files' names.
+        mark: The file among them that says what they are.
+        overwrite: Replace them.
 
     Raises:
-      ValueError: the directory holds something else, or what may not be replaced.
+        ValueError: The directory holds something else, or what may not be replaced.
     """
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
@@ -106,7 +106,7 @@ def save_network(directory: Path | str, network: StaticNetwork, *, overwrite: bo
     """Writes a network, whole or not at all.
 
     Raises:
-      ValueError: the directory holds something else, or a network that may not be replaced, or cannot be written to.
+        ValueError: The directory holds something else, or a network that may not be replaced, or cannot be written to.
     """
     directory = require_place(directory, _OWN, mark=NETWORK, overwrite=overwrite)
     with whole_folder(directory, mark=NETWORK) as folder:
@@ -135,7 +135,7 @@ def load_network(directory: Path | str) -> StaticNetwork:
     """Reads a network that `save_network` wrote.
 
     Raises:
-      ValueError: one line: there is none, it is damaged, or of another form or version.
+        ValueError: One line: there is none, it is damaged, or of another form or version.
     """
     directory = Path(directory)
     path = directory / NETWORK
@@ -179,13 +179,13 @@ def predict(
     """Runs a network on a split.
 
     Args:
-      segments: of the network.
-      weights: of its layers.
-      data: the split.
-      batch: images at once.
+        segments: Of the network.
+        weights: Of its layers.
+        data: The split.
+        batch: Images at once.
 
     Returns:
-      Logits float32[e + 1, N, K], the classifier last, and confidence logits float32[e, N].
+        Logits float32[e + 1, N, K], the classifier last, and confidence logits float32[e, N].
     """
     last, parts = data.count - 1, []
     for start in range(0, data.count, batch):
@@ -226,13 +226,13 @@ def on_split(
     """Judges a network on a split.
 
     Args:
-      outcomes: at its exits.
-      thresholds: of them.
-      policy: the score that thresholds compare with.
-      costs: by exit.
-      point: the operating point.
-      static: of the network without exits, whose costs stay.
-      static_dvfs: likewise, at its best clocks; None: unknown.
+        outcomes: At its exits.
+        thresholds: Of them.
+        policy: The score that thresholds compare with.
+        costs: By exit.
+        point: The operating point.
+        static: Of the network without exits, whose costs stay.
+        static_dvfs: Likewise, at its best clocks; None: unknown.
     """
     correct = np.asarray(outcomes.correct)
     samples = np.arange(correct.shape[1])

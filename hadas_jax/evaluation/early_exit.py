@@ -38,8 +38,8 @@ class SubsetStats:
     """What each exit subset does, bit e of its index standing for exit e.
 
     Attributes:
-      error: float32[S], share of samples judged wrongly; +inf for subsets with an exit that is not available.
-      weights: float32[S, D], expected number of times each segment runs.
+        error: float32[S], share of samples judged wrongly; +inf for subsets with an exit that is not available.
+        weights: float32[S, D], expected number of times each segment runs.
     """
 
     error: jax.Array
@@ -67,14 +67,14 @@ def subset_stats(
     """Judges all exit subsets of one backbone.
 
     Args:
-      stops: uint32[E, W], bit sets of the samples that would stop at each exit (see `pack_bits`).
-      correct: uint32[E + 1, W], bit sets of the samples that each exit, and last the classifier, gets right.
-      available: bool[E], exits that the backbone has.
-      samples: N, static.
-      plans: int32[], only the first so many subsets are possible at all and judged; None for all.
+        stops: uint32[E, W], bit sets of the samples that would stop at each exit (see `pack_bits`).
+        correct: uint32[E + 1, W], bit sets of the samples that each exit, and last the classifier, gets right.
+        available: bool[E], exits that the backbone has.
+        samples: N, static.
+        plans: int32[], only the first so many subsets are possible at all and judged; None for all.
 
     Raises:
-      ValueError: there are more than `MAX_EXITS` exits.
+        ValueError: There are more than `MAX_EXITS` exits.
     """
     exits, words = stops.shape
     check_listable(exits)
@@ -114,13 +114,13 @@ def _stop_early(
     """Runs exits of subsets one after the other.
 
     Args:
-      outcome: uint32[n, W] twice, samples that stopped before and those of them that are right.
-      chosen: int32[n], bit e for exit e of these.
-      stops: uint32[e, W], samples that would stop at each of these exits.
-      correct: uint32[e, W].
+        outcome: uint32[n, W] twice, samples that stopped before and those of them that are right.
+        chosen: int32[n], bit e for exit e of these.
+        stops: uint32[e, W], samples that would stop at each of these exits.
+        correct: uint32[e, W].
 
     Returns:
-      uint32[n, W] twice, samples that stopped by now and those of them that are right.
+        uint32[n, W] twice, samples that stopped by now and those of them that are right.
     """
     stopped, won = outcome
     for e in range(len(stops)):
@@ -136,9 +136,9 @@ def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cos
     The constant cost of a run is counted with the first segment, which always runs.
 
     Args:
-      space: static.
-      backbone: one design of the space.
-      device: the cost model; its operating points are those of `hw_models.operating_points`.
+        space: Static.
+        backbone: One design of the space.
+        device: The cost model; its operating points are those of `hw_models.operating_points`.
     """
     grid = hw_models.clock_grid(workload(space, backbone), device)
     owner = jnp.asarray(segments(space))
@@ -160,10 +160,10 @@ def useful_points(costs: Cost) -> jax.Array:
     more may be left than have to be.
 
     Args:
-      costs: float32[2 K + 1, F], trunk segments and heads as from `segment_costs` or `active_costs`.
+        costs: float32[2 K + 1, F], trunk segments and heads as from `segment_costs` or `active_costs`.
 
     Returns:
-      int32[F]: the points that are left, in their order, and -1 behind them.
+        int32[F]: the points that are left, in their order, and -1 behind them.
     """
     columns = [_reached(cost) for cost in (costs.latency_s, costs.energy_j)]
     points = costs.latency_s.shape[1]
@@ -210,9 +210,9 @@ class ActiveExits:
     """The exits that a backbone has, moved to the first slots in their order.
 
     Attributes:
-      position: int32[K], the exit in each slot; E in empty slots.
-      used: bool[K], whether the slot holds an exit.
-      count: int32[], exits that the backbone has; above K the last ones are left out.
+        position: int32[K], the exit in each slot; E in empty slots.
+        used: bool[K], whether the slot holds an exit.
+        count: int32[], exits that the backbone has; above K the last ones are left out.
     """
 
     position: jax.Array
@@ -235,12 +235,12 @@ def active_costs(costs: Cost, available: jax.Array, own: ActiveExits) -> Cost:
     """Moves segment costs to slots: trunk segments are joined up to the next exit in a slot.
 
     Args:
-      costs: float32[2 E + 1, F] from `segment_costs`.
-      available: bool[E].
-      own: of these exits.
+        costs: float32[2 E + 1, F] from `segment_costs`.
+        available: bool[E].
+        own: Of these exits.
 
     Returns:
-      float32[2 K + 1, F]; with k exits in slots, trunk segments from k + 1 on and heads from k on are free.
+        float32[2 K + 1, F]; with k exits in slots, trunk segments from k + 1 on and heads from k on are free.
     """
     exits, slots = len(available), len(own.used)
     before = jnp.cumsum(available.astype(jnp.int32)) - available.astype(jnp.int32)
@@ -260,7 +260,7 @@ def dissimilarity(correct: jax.Array) -> jax.Array:
     apart, and so is an exit that gets nothing right.
 
     Args:
-      correct: bool[E, N].
+        correct: bool[E, N].
     """
     hits = correct.astype(jnp.float32)
     return _one_minus_cosine(hits @ hits.T)
@@ -294,7 +294,7 @@ def scores(outcomes: Outcomes, policy: str) -> jax.Array:
     """Returns float32[..., E, N]: how sure every exit is, higher is surer.
 
     Raises:
-      ValueError: an unknown policy; the names are listed.
+        ValueError: An unknown policy; the names are listed.
     """
     if policy not in POLICIES:
         raise ValueError(f"unknown policy {policy!r}: expected one of {', '.join(POLICIES)}")
@@ -322,12 +322,12 @@ def calibrate_thresholds(score: jax.Array, correct: jax.Array, levels: jax.Array
     With n samples of which h are harmed at a threshold, the risk is bounded by (h + 1) / (n + 1).
 
     Args:
-      score: float32[E, N], on the calibration split.
-      correct: bool[E + 1, N], the final classifier last.
-      levels: float32[R], shares of all samples.
+        score: float32[E, N], on the calibration split.
+        correct: bool[E + 1, N], the final classifier last.
+        levels: float32[R], shares of all samples.
 
     Returns:
-      float32[R, E]; +inf where not even one sample may stop.
+        float32[R, E]; +inf where not even one sample may stop.
     """
     harm = ~correct[:-1] & correct[-1:]
     samples = score.shape[1]

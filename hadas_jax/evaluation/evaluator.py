@@ -41,7 +41,7 @@ def fingerprint(*values: Any) -> str:
     """Returns 20 hexadecimal digits that follow from types, shapes and contents of pytrees of arrays, and from texts.
 
     Args:
-      values: texts, or pytrees of arrays; the names of a pytree's fields count too.
+        values: Texts, or pytrees of arrays; the names of a pytree's fields count too.
     """
     digest = hashlib.blake2b(digest_size=10)
     for value in values:
@@ -67,10 +67,10 @@ class Outcomes:
     Rows of exits that a backbone does not have are never right and have no confidence.
 
     Attributes:
-      correct: bool[..., E + 1, N].
-      confidence: float32[..., E + 1, N], the largest probability.
-      entropy: float32[..., E + 1, N], of the probabilities, in nats.
-      learned: float32[..., E + 1, N], the head's own confidence as a logit; +inf for the final classifier.
+        correct: bool[..., E + 1, N].
+        confidence: float32[..., E + 1, N], the largest probability.
+        entropy: float32[..., E + 1, N], of the probabilities, in nats.
+        learned: float32[..., E + 1, N], the head's own confidence as a logit; +inf for the final classifier.
     """
 
     correct: jax.Array
@@ -89,9 +89,9 @@ class EvaluationConfig:
     """How backbones are judged.
 
     Attributes:
-      batch: images at once; None: 128 of 32x32 pixels on a CPU, 512 elsewhere, and otherwise as many pixels.
-      group: backbones side by side; None: one on a CPU, 16 elsewhere.
-      dtype: that networks compute in, float32 or bfloat16.
+        batch: Images at once; None: 128 of 32x32 pixels on a CPU, 512 elsewhere, and otherwise as many pixels.
+        group: Backbones side by side; None: one on a CPU, 16 elsewhere.
+        dtype: That networks compute in, float32 or bfloat16.
     """
 
     batch: int | None = None
@@ -113,10 +113,10 @@ class Evaluator:
     """Gives the outcomes of backbones on a data set, spread over all devices.
 
     Args:
-      space: of the backbones, of any number of resolutions.
-      params: shared weights.
-      calibration: float32[batches, B, H, W, channels], standardised training images for the batch-norm statistics.
-      how: batch, group and type.
+        space: Of the backbones, of any number of resolutions.
+        params: Shared weights.
+        calibration: float32[batches, B, H, W, channels], standardised training images for the batch-norm statistics.
+        how: Batch, group and type.
 
     Examples:
       >>> judge = Evaluator(space, params, calibration)  # doctest: +SKIP
@@ -135,10 +135,10 @@ class Evaluator:
         """Judges backbones int32[P, G] on some images.
 
         Returns:
-          Outcomes as numpy arrays with leading axis P.
+            Outcomes as numpy arrays with leading axis P.
 
         Raises:
-          ValueError: there is too little memory for a batch.
+            ValueError: There is too little memory for a batch.
         """
         if self._data[0] is not data:
             with memory_named("--evaluation-images", data.count, "images"):
@@ -200,14 +200,14 @@ def outcomes(
     """Judges one backbone with batch-norm statistics of its own.
 
     Args:
-      space: static, of one resolution, which images are resized to.
-      params: shared weights.
-      backbone: one design of the space.
-      data: the images to judge on.
-      calibration: see `Evaluator`.
-      batch: static, images at once.
-      dtype: static, float32 or bfloat16.
-      skip: static; what the backbone does not use is skipped instead of masked, not for `jax.vmap`.
+        space: Static, of one resolution, which images are resized to.
+        params: Shared weights.
+        backbone: One design of the space.
+        data: The images to judge on.
+        calibration: See `Evaluator`.
+        batch: Static, images at once.
+        dtype: Static, float32 or bfloat16.
+        skip: Static; what the backbone does not use is skipped instead of masked, not for `jax.vmap`.
     """
     (resolution,) = space.resolution
     # Taps and channels are masked here: these are few images, and code for every variant takes long to compile.
@@ -249,10 +249,10 @@ def outcomes_of_logits(exits: jax.Array, confidence: jax.Array, labels: jax.Arra
     """Returns the outcomes of one batch.
 
     Args:
-      exits: float32[E + 1, B, K], logits of every exit and last the classifier.
-      confidence: float32[E, B], logits of the heads' own confidence.
-      labels: int32[B].
-      available: bool[E + 1], exits that the backbone has, and True for the classifier.
+        exits: float32[E + 1, B, K], logits of every exit and last the classifier.
+        confidence: float32[E, B], logits of the heads' own confidence.
+        labels: int32[B].
+        available: bool[E + 1], exits that the backbone has, and True for the classifier.
     """
     log_probabilities = jax.nn.log_softmax(exits)
     probabilities = jnp.exp(log_probabilities)
@@ -284,8 +284,8 @@ class CachedEvaluator:
     """A judge that remembers in a folder; what it gives is what was given when the backbone was judged, bit for bit.
 
     Args:
-      judge: asked about backbones that are not in the folder yet.
-      folder: made where it is not there; of several processes, all must see it, and the first one writes.
+        judge: Asked about backbones that are not in the folder yet.
+        folder: Made where it is not there; of several processes, all must see it, and the first one writes.
 
     Examples:
       >>> kept = CachedEvaluator(judge, Path("outcomes"))  # doctest: +SKIP
@@ -302,11 +302,11 @@ class CachedEvaluator:
         """Judges backbones int32[P, G] on some images.
 
         Returns:
-          Outcomes as numpy arrays with leading axis P.
+            Outcomes as numpy arrays with leading axis P.
 
         Raises:
-          ValueError: the folder cannot be written to or read, a file in it is damaged, or there is too little memory
-            for a batch.
+            ValueError: The folder cannot be written to or read, a file in it is damaged, or there is too little memory
+                for a batch.
         """
         folder = self._folder_of(data)
         paths = [folder / f"{'-'.join(map(str, genome))}.npz" for genome in np.asarray(genomes).tolist()]

@@ -42,12 +42,12 @@ def accuracy_difference(gained: int, lost: int, *, images: int) -> Difference:
     """Compares two networks on the same images.
 
     Args:
-      gained: images that only the first one gets right.
-      lost: images that only the second one gets right.
-      images: in all.
+        gained: Images that only the first one gets right.
+        lost: Images that only the second one gets right.
+        images: In all.
 
     Raises:
-      ValueError: counts that do not fit together.
+        ValueError: Counts that do not fit together.
     """
     if images < 1 or min(gained, lost) < 0 or gained + lost > images:
         raise ValueError(f"expected gained + lost of 0 .. images, got {gained} + {lost} of {images}")

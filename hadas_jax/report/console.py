@@ -118,7 +118,7 @@ class LineProgress:
     """One line for every update, for logs; follows `hadas_jax.methods.Progress`.
 
     Args:
-      console: to print on.
+        console: To print on.
     """
 
     def __init__(self, console: Console) -> None:
@@ -154,7 +154,7 @@ class LiveProgress:
     """A bar for every stage; follows `hadas_jax.methods.Progress`. Use as a context manager.
 
     Args:
-      console: a terminal.
+        console: A terminal.
     """
 
     def __init__(self, console: Console) -> None:
@@ -234,8 +234,8 @@ def waiting(console: Console, text: str) -> Iterator[None]:
     """Says what is going on: beside a spinner on a terminal, in a line elsewhere.
 
     Args:
-      console: to say it on.
-      text: what is going on, without a full stop.
+        console: To say it on.
+        text: What is going on, without a full stop.
     """
     if console.is_terminal:
         with console.status(escape(text)):

@@ -35,12 +35,12 @@ class Arrow:
     """An edge of a cell.
 
     Attributes:
-      start: of the curve.
-      control: of the curve.
-      end: of the curve.
-      label: where its operation is written.
-      bend: distance of `control` from the middle, in lengths of the edge, to the right of its way.
-      operation: empty where nodes are concatenated.
+        start: Of the curve.
+        control: Of the curve.
+        end: Of the curve.
+        label: Where its operation is written.
+        bend: Distance of `control` from the middle, in lengths of the edge, to the right of its way.
+        operation: Empty where nodes are concatenated.
     """
 
     start: Point

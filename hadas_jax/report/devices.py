@@ -156,8 +156,8 @@ def plot_device(file: DeviceFile, path: Path) -> None:
     """Draws latency and energy of MobileNetV2 over the core clock, one line per memory clock, as a PNG.
 
     Args:
-      file: of the device.
-      path: of the picture.
+        file: Of the device.
+        path: Of the picture.
     """
     device = to_device(file)
     shape = (len(device.core_hz), len(device.memory_hz), len(device.host_hz))
@@ -204,8 +204,8 @@ def plot_calibration(calibration: Calibration, path: Path) -> None:
     """Draws held-out predicted against measured latency, and power where it was measured, as a PNG.
 
     Args:
-      calibration: of a device.
-      path: of the picture.
+        calibration: Of a device.
+        path: Of the picture.
     """
     rows, found = calibration.rows, calibration.held_out[0]
     panels = [("latency (ms)", [row.latency_ms for row in rows], 1e3 * found.latency_s, found.latency_error)]

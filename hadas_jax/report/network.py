@@ -43,13 +43,13 @@ class Part:
     """A part of a backbone.
 
     Attributes:
-      name: stem, stage 1, ..., classifier.
-      block: its number among the backbone's own blocks, from 0; None: stem and classifier.
-      size: height and width of its output in pixels.
-      channels: of its output.
-      kernel: of the depthwise convolution; None: stem and classifier.
-      expand: ratio of middle to input channels; None: stem and classifier.
-      ends_stage: it is the last one of its name.
+        name: Stem, stage 1, ..., classifier.
+        block: Its number among the backbone's own blocks, from 0; None: stem and classifier.
+        size: Height and width of its output in pixels.
+        channels: Of its output.
+        kernel: Of the depthwise convolution; None: stem and classifier.
+        expand: Ratio of middle to input channels; None: stem and classifier.
+        ends_stage: It is the last one of its name.
     """
 
     name: str
@@ -90,12 +90,12 @@ def plot_architecture(architecture: Architecture, usage: ExitUsage, path: Path) 
     """Draws a network as a PNG: its blocks, exits and clocks, and the shares of samples and energy of every exit.
 
     Args:
-      architecture: the network.
-      usage: of its exits.
-      path: of the picture.
+        architecture: The network.
+        usage: Of its exits.
+        path: Of the picture.
 
     Raises:
-      ValueError: the picture cannot be written.
+        ValueError: The picture cannot be written.
     """
     parts = outline(architecture.space, architecture.decoded)
     figure = Figure(figsize=(max(9.0, 1.0 + 0.82 * len(parts)), 6.6), layout="constrained")
@@ -170,9 +170,9 @@ def print_architecture(architecture: Architecture, usage: ExitUsage, console: Co
     """Prints a network.
 
     Args:
-      architecture: the network.
-      usage: of its exits, see `hadas_jax.deploy.operating_points`.
-      console: to print on.
+        architecture: The network.
+        usage: Of its exits, see `hadas_jax.deploy.operating_points`.
+        console: To print on.
     """
     device, clocks = architecture.device, architecture.clocks_mhz
     mode = f", power mode {device.power_mode}" if device.power_mode else ""
@@ -266,11 +266,11 @@ def print_export(
     """Prints what an export was found to do.
 
     Args:
-      check: of the export.
-      manifest: of the export.
-      device: whose model gave the latencies of the manifest.
-      machine: that the latencies of the check were measured on, as `hw_models.measuring.machine.Machine.name`.
-      console: where to.
+        check: Of the export.
+        manifest: Of the export.
+        device: Whose model gave the latencies of the manifest.
+        machine: That the latencies of the check were measured on, as `hw_models.measuring.machine.Machine.name`.
+        console: Where to.
     """
     say(
         console,
@@ -294,9 +294,9 @@ def comparison(device: DeviceFile, machine: str, *, runs_as: str) -> str:
     """Says in one sentence whether a device model and latencies measured on a machine belong together.
 
     Args:
-      device: its file.
-      machine: that was measured.
-      runs_as: format of the export.
+        device: Its file.
+        machine: That was measured.
+        runs_as: Format of the export.
     """
     if device.measured_on == machine:
         runtime = ", and onnxruntime from JAX, which was measured" if runs_as == "onnx" else ""
@@ -319,10 +319,10 @@ def print_operating_points(
     """Prints the best points for some deadlines and power caps, or some of all steps where none are asked for.
 
     Args:
-      table: of a network.
-      deadlines_s: asked for.
-      power_caps_w: asked for.
-      console: to print on.
+        table: Of a network.
+        deadlines_s: Asked for.
+        power_caps_w: Asked for.
+        console: To print on.
     """
     asks_nothing = not deadlines_s and not power_caps_w
     if deadlines_s or asks_nothing:
@@ -387,12 +387,12 @@ def print_selection(
     """Prints a choice.
 
     Args:
-      designs: that it was made among.
-      selection: the choice.
-      limits: that it keeps, or is the nearest to.
-      policy: that designs were judged under.
-      console: to print on.
-      tolerance: see `hadas_jax.report.search.saving_text`.
+        designs: That it was made among.
+        selection: The choice.
+        limits: That it keeps, or is the nearest to.
+        policy: That designs were judged under.
+        console: To print on.
+        tolerance: See `hadas_jax.report.search.saving_text`.
     """
     console.print(_designs_table(designs, selection, policy))
     chosen = designs[selection.chosen]

@@ -12,7 +12,7 @@ def save_picture(figure: Figure, path: Path) -> None:
     """Writes a figure as a PNG, whole or not at all.
 
     Raises:
-      ValueError: the picture cannot be written.
+        ValueError: The picture cannot be written.
     """
     content = io.BytesIO()
     figure.savefig(content, dpi=150, format="png")

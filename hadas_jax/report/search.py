@@ -34,8 +34,8 @@ def plot_exits(accuracies: Sequence[ExitAccuracies], path: Path) -> None:
     """Draws the test accuracy of every exit over its block, and of the classifier behind the last one, as a PNG.
 
     Args:
-      accuracies: of some backbones.
-      path: of the picture.
+        accuracies: Of some backbones.
+        path: Of the picture.
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axis = figure.subplots()
@@ -56,13 +56,13 @@ def drawn(designs: Sequence[Design], policy: str, cost: str) -> tuple[list[int],
     """Returns which designs of a front to join, and which of those to draw in full colour.
 
     Args:
-      designs: of a front.
-      policy: that they are judged under.
-      cost: `energy_j` or `latency_s`.
+        designs: Of a front.
+        policy: That they are judged under.
+        cost: `energy_j` or `latency_s`.
 
     Returns:
-      Rows of the designs that no other one beats on the selection samples, the cheapest there first; and the rows of
-      these that none of these beats on the test split.
+        Rows of the designs that no other one beats on the selection samples, the cheapest there first; and the rows of
+        these that none of these beats on the test split.
     """
     selection = [design.selection[policy] for design in designs]
     members = np.flatnonzero(~beaten(selection, cost)).tolist()
@@ -88,8 +88,8 @@ def plot_front(result: Result, path: Path) -> None:
     """Draws accuracy over energy and over latency, on the test split, as a PNG; limits of the search as thin lines.
 
     Args:
-      result: of a run.
-      path: of the picture.
+        result: Of a run.
+        path: Of the picture.
     """
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
@@ -240,11 +240,11 @@ def saving_text(
     """Returns what a network saves on the test split against its backbone without exits, in one sentence.
 
     Args:
-      found: of the network.
-      static: of its backbone without exits at the highest clocks.
-      static_dvfs: likewise at its best clocks; None: unknown.
-      difference: in accuracy from its backbone without exits; None: unknown.
-      tolerance: share of images by which it may be less accurate and still count as as accurate.
+        found: Of the network.
+        static: Of its backbone without exits at the highest clocks.
+        static_dvfs: Likewise at its best clocks; None: unknown.
+        difference: In accuracy from its backbone without exits; None: unknown.
+        tolerance: Share of images by which it may be less accurate and still count as as accurate.
     """
     by_clocks = "" if static_dvfs is None else f", {found.saving(static_dvfs):.0%} at its best clocks"
     beside = ""

@@ -44,8 +44,8 @@ class Checkpoints:
     Of several processes the first alone reads and writes; the others get what it read.
 
     Args:
-      directory: created if need be.
-      keep: how many of the newest to keep.
+        directory: Created if need be.
+        keep: How many of the newest to keep.
     """
 
     def __init__(self, directory: Path, *, keep: int = 1) -> None:
@@ -78,7 +78,7 @@ class Checkpoints:
         """Writes a state; it appears whole or, if the process dies, not at all.
 
         Raises:
-          ValueError: the directory cannot be written to; the checkpoint before is the newest then.
+            ValueError: The directory cannot be written to; the checkpoint before is the newest then.
         """
         if not is_first():
             return
@@ -97,7 +97,7 @@ class Checkpoints:
         """Reads a state of the form of `like`.
 
         Raises:
-          CheckpointError: the files are damaged, or hold other arrays than `like` does.
+            CheckpointError: The files are damaged, or hold other arrays than `like` does.
         """
         return share(self._read(step, like) if is_first() else jax.tree.map(np.asarray, like))
 
@@ -163,11 +163,11 @@ def write_checkpoint(
     """Writes all of it, in place of what is there, whole or not at all; the first of several processes alone does.
 
     Args:
-      directory: created if need be.
-      name: of the description.
-      text: of the description.
-      weights: a tree of arrays.
-      files: others by name.
+        directory: Created if need be.
+        name: Of the description.
+        text: Of the description.
+        weights: A tree of arrays.
+        files: Others by name.
     """
     if not is_first():
         return
@@ -182,12 +182,12 @@ def read_weights(directory: Path, name: str, *, shapes: Any) -> Any:
     """Reads the weights that a description describes.
 
     Args:
-      directory: of both.
-      name: of the description.
-      shapes: a tree of `jax.ShapeDtypeStruct` as the weights are.
+        directory: Of both.
+        name: Of the description.
+        shapes: A tree of `jax.ShapeDtypeStruct` as the weights are.
 
     Raises:
-      ValueError: they are damaged, missing or others.
+        ValueError: They are damaged, missing or others.
     """
     like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     try:
@@ -206,16 +206,16 @@ def read_checkpoint(path: Path, form: str, *, what: str, hint: str = "") -> dict
     """Reads a description of one form.
 
     Args:
-      path: of the file.
-      form: that it has to name, such as `hadas_jax.network/1`.
-      what: it should be, in words for the error.
-      hint: on what to do, put behind the error.
+        path: Of the file.
+        form: That it has to name, such as `hadas_jax.network/1`.
+        what: It should be, in words for the error.
+        hint: On what to do, put behind the error.
 
     Returns:
-      The object, its form included.
+        The object, its form included.
 
     Raises:
-      ValueError: one line: the file cannot be read, or is of another form or version.
+        ValueError: One line: the file cannot be read, or is of another form or version.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -231,16 +231,16 @@ def validated(kind: type[KindT], content: object, *, path: Path, hint: str = "")
     """Checks what a description holds.
 
     Args:
-      kind: dataclass or pydantic model that it becomes.
-      content: of the file.
-      path: of the file.
-      hint: on what to do, put behind the error.
+        kind: Dataclass or pydantic model that it becomes.
+        content: Of the file.
+        path: Of the file.
+        hint: On what to do, put behind the error.
 
     Returns:
-      The checked value.
+        The checked value.
 
     Raises:
-      ValueError: one line: the first field that does not fit, or what the kind itself says.
+        ValueError: One line: the first field that does not fit, or what the kind itself says.
     """
     try:
         return pydantic.TypeAdapter(kind).validate_python(content)

@@ -19,13 +19,13 @@ class RunState:
     """A run in its work directory.
 
     Attributes:
-      path: of the work directory.
-      kind: search, train, fine-tune, dnas-search or dnas-retrain; empty where config.json cannot be read.
-      dataset: of its settings, without folders; of fine-tuning its network, which names that.
-      hardware: device or accelerator of its settings; empty where there is none.
-      steps: done of each stage, by name.
-      figures: what it found, in words; None: not finished.
-      changed: when something was last written, in seconds since 1970.
+        path: Of the work directory.
+        kind: Search, train, fine-tune, dnas-search or dnas-retrain; empty where config.json cannot be read.
+        dataset: Of its settings, without folders; of fine-tuning its network, which names that.
+        hardware: Device or accelerator of its settings; empty where there is none.
+        steps: Done of each stage, by name.
+        figures: What it found, in words; None: not finished.
+        changed: When something was last written, in seconds since 1970.
     """
 
     path: Path
@@ -41,10 +41,10 @@ def find_runs(folders: Sequence[Path | str]) -> list[RunState]:
     """Returns the runs in some folders, the newest first.
 
     Args:
-      folders: work directories, or folders of them.
+        folders: Work directories, or folders of them.
 
     Raises:
-      ValueError: a folder does not exist.
+        ValueError: A folder does not exist.
     """
     found: dict[Path, RunState] = {}
     for folder in map(Path, folders):

@@ -34,11 +34,11 @@ def locked(directory: Path) -> Iterator[None]:
     """Holds the lock of a directory; of several processes of a run the first alone takes it.
 
     Args:
-      directory: that exists.
+        directory: That exists.
 
     Raises:
-      InUseError: another process holds it, or this one does already.
-      ValueError: the directory cannot be written to.
+        InUseError: Another process holds it, or this one does already.
+        ValueError: The directory cannot be written to.
     """
     lock = _taken(directory) if is_first() else None
     if lock is None:
@@ -59,7 +59,7 @@ def require_unused(directory: Path) -> None:
     """Raises where another process writes into a directory; a quick look before what takes time.
 
     Raises:
-      InUseError: another process does.
+        InUseError: Another process does.
     """
     if (directory / LOCK).exists():
         with locked(directory):

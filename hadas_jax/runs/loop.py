@@ -33,9 +33,9 @@ class Advance(Protocol):
         """Returns the state after the next chunk, and metrics with a leading axis over its steps.
 
         Args:
-          state: after `done` steps.
-          done: steps so far.
-          retry: how often the loop went back so far; another number draws other batches and random numbers.
+            state: After `done` steps.
+            done: Steps so far.
+            retry: How often the loop went back so far; another number draws other batches and random numbers.
         """
 
 
@@ -49,12 +49,12 @@ def scanned(
     """Returns a chunk of traced steps as one compiled scan.
 
     Args:
-      step: the step.
-      data: arrays that every step reads; of typed PRNG keys among them, such as those of orders, a retry gets others.
-      key: typed PRNG key of the loop.
-      chunk: steps of a chunk.
-      place: where state and data go first, so that the first chunk and the following ones are compiled once; None
-        leaves them where they are.
+        step: The step.
+        data: Arrays that every step reads; of typed PRNG keys among them, such as those of orders, a retry gets others.
+        key: Typed PRNG key of the loop.
+        chunk: Steps of a chunk.
+        place: Where state and data go first, so that the first chunk and the following ones are compiled once; None
+            leaves them where they are.
     """
     data = data if place is None else jax.device_put(data, place)
 
@@ -91,15 +91,15 @@ class Guard:
     those before a rollback. The steps after a rollback draw other batches.
 
     Attributes:
-      lower: (state, factor) -> the state with its learning rate multiplied by the factor.
-      rollbacks: how often in all.
-      factor: of each.
-      ratio: bound of the loss, relative to the lowest.
-      floor: the lowest loss counts as at least this much, so that tiny losses may rise.
-      metric: the loss among the metrics.
-      window: steps that are judged together.
-      settled: steps from which on a mean may be the lowest, at most `window`.
-      most: what one step may count for, relative to the bound.
+        lower: (state, factor) -> the state with its learning rate multiplied by the factor.
+        rollbacks: How often in all.
+        factor: Of each.
+        ratio: Bound of the loss, relative to the lowest.
+        floor: The lowest loss counts as at least this much, so that tiny losses may rise.
+        metric: The loss among the metrics.
+        window: Steps that are judged together.
+        settled: Steps from which on a mean may be the lowest, at most `window`.
+        most: What one step may count for, relative to the bound.
     """
 
     lower: Callable[[State, float], State]
@@ -117,10 +117,10 @@ class GuardRecord(NamedTuple):
     """What a guard remembers, kept in checkpoints beside the state.
 
     Attributes:
-      lowest: float32[], lowest mean loss of a window so far; infinite where there was none.
-      rollbacks: int32[] so far.
-      losses: float32[window] of the last steps, the newest last.
-      seen: int32[], how many of them there are since the start or the last rollback, at most `window`.
+        lowest: float32[], lowest mean loss of a window so far; infinite where there was none.
+        rollbacks: int32[] so far.
+        losses: float32[window] of the last steps, the newest last.
+        seen: int32[], how many of them there are since the start or the last rollback, at most `window`.
     """
 
     lowest: np.floating
@@ -181,24 +181,24 @@ def run(
     """Runs `chunks` chunks from the newest checkpoint, or from `state` where there is none.
 
     Args:
-      advance: goes one chunk further, see `scanned`.
-      state: the initial state; also the form that checkpoints must have.
-      chunks: how many chunks there are in all.
-      chunk: steps of a chunk, that is, between checkpoints and reports.
-      name: of the loop, for messages.
-      checkpoints: where states are kept, with a `GuardRecord` where there is a guard; None keeps none.
-      report: called after each good chunk with the number of steps done and the chunk's metrics [chunk]; with a
-        guard also `rollbacks` [1], their number so far.
-      write: called likewise, but before the state is kept, so that a run that ends in between repeats both.
-      guard: what to do about divergence; None: stop at once where a metric is not finite.
+        advance: Goes one chunk further, see `scanned`.
+        state: The initial state; also the form that checkpoints must have.
+        chunks: How many chunks there are in all.
+        chunk: Steps of a chunk, that is, between checkpoints and reports.
+        name: Of the loop, for messages.
+        checkpoints: Where states are kept, with a `GuardRecord` where there is a guard; None keeps none.
+        report: Called after each good chunk with the number of steps done and the chunk's metrics [chunk]; with a guard
+            also `rollbacks` [1], their number so far.
+        write: Called likewise, but before the state is kept, so that a run that ends in between repeats both.
+        guard: What to do about divergence; None: stop at once where a metric is not finite.
 
     Returns:
-      The state after all steps.
+        The state after all steps.
 
     Raises:
-      DivergenceError: a metric is NaN or infinite, or the loss beyond the guard's bound, with no rollback left; the
-        last good checkpoint stays.
-      ValueError: a checkpoint cannot be read or written, or is another run's.
+        DivergenceError: A metric is NaN or infinite, or the loss beyond the guard's bound, with no rollback left; the
+            last good checkpoint stays.
+        ValueError: A checkpoint cannot be read or written, or is another run's.
     """
     done, record = 0, new_record(0 if guard is None else guard.window)
     if checkpoints is not None and (newest := checkpoints.newest()) is not None:
@@ -281,20 +281,20 @@ def run_stage(
     """Runs one stage of a run, with its checkpoints, metrics and progress in their places.
 
     Args:
-      name: of the stage.
-      advance: goes one chunk further, see `hadas_jax.runs.loop.run`.
-      state: the initial one.
-      chunks: how many chunks there are in all.
-      chunk: steps of a chunk.
-      workdir: of the run.
-      progress: told of every chunk.
-      guard: what to do about divergence.
+        name: Of the stage.
+        advance: Goes one chunk further, see `hadas_jax.runs.loop.run`.
+        state: The initial one.
+        chunks: How many chunks there are in all.
+        chunk: Steps of a chunk.
+        workdir: Of the run.
+        progress: Told of every chunk.
+        guard: What to do about divergence.
 
     Returns:
-      The state after all steps.
+        The state after all steps.
 
     Raises:
-      ValueError: as `hadas_jax.runs.loop.run`.
+        ValueError: As `hadas_jax.runs.loop.run`.
     """
     checkpoints = Checkpoints(workdir.path / CHECKPOINTS / name)
     done = checkpoints.newest() or 0

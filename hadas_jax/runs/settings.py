@@ -37,16 +37,16 @@ def check_number(
     """Raises unless a setting is a number within bounds.
 
     Args:
-      name: of the setting.
-      value: that it has.
-      kind: int or float.
-      lowest: bound that it may reach.
-      above: bound that it may not reach.
-      highest: bound that it may reach.
-      below: bound that it may not reach.
+        name: Of the setting.
+        value: That it has.
+        kind: Int or float.
+        lowest: Bound that it may reach.
+        above: Bound that it may not reach.
+        highest: Bound that it may reach.
+        below: Bound that it may not reach.
 
     Raises:
-      ValueError: it is none, or out of bounds.
+        ValueError: It is none, or out of bounds.
     """
     wanted = "a whole number" if kind is int else "a number"
     bounds = [f"of at least {lowest}"] if lowest is not None else []
@@ -83,14 +83,14 @@ def check_fields(settings: Any, names: Iterable[str], kind: type, wanted: str, *
     """Raises unless some settings are of a type.
 
     Args:
-      settings: that hold them.
-      names: of the settings.
-      kind: that their values are.
-      wanted: the type in words.
-      optional: None will do too.
+        settings: That hold them.
+        names: Of the settings.
+        kind: That their values are.
+        wanted: The type in words.
+        optional: None will do too.
 
     Raises:
-      ValueError: a value is of another type.
+        ValueError: A value is of another type.
     """
     for name in names:
         value = getattr(settings, name)
@@ -102,7 +102,7 @@ def check_choice(settings: Any, name: str, choices: Iterable[str]) -> None:
     """Raises unless a setting is one of its choices.
 
     Raises:
-      ValueError: it is none of them.
+        ValueError: It is none of them.
     """
     if getattr(settings, name) not in choices:
         raise ValueError(f"{flag(name)}: expected one of {', '.join(choices)}, got {getattr(settings, name)!r}")
@@ -112,7 +112,7 @@ def check_numbers(settings: Any, name: str, kind: type, wanted: str) -> None:
     """Raises unless a setting is a list of positive numbers.
 
     Raises:
-      ValueError: it is no list, or holds something else.
+        ValueError: It is no list, or holds something else.
     """
     values = getattr(settings, name)
     if not isinstance(values, tuple):
@@ -126,7 +126,7 @@ def expand_home(text: str) -> str:
     """Returns a path, data set or flag with the home folder for `~`, which shells put in at a word's start alone.
 
     Args:
-      text: `~/images`, `npz:~/data.npz`, `--checkpoint=~/supernet`; anything else is returned as it is.
+        text: `~/images`, `npz:~/data.npz`, `--checkpoint=~/supernet`; anything else is returned as it is.
     """
     found = _HOME.fullmatch(text)
     return text if found is None else found["before"] + os.path.expanduser(found["path"])
@@ -138,8 +138,8 @@ class StoredSettings:
     """Base of the settings of every run.
 
     Attributes:
-      PATHS: settings that are paths.
-      NAMES_OR_PATHS: settings, or lists, of names that may be files instead.
+        PATHS: Settings that are paths.
+        NAMES_OR_PATHS: Settings, or lists, of names that may be files instead.
     """
 
     PATHS: ClassVar[tuple[str, ...]] = ()
@@ -161,7 +161,7 @@ class StoredSettings:
         """Builds settings from the content of a file.
 
         Raises:
-          ValueError: no mapping, an unknown name, or a value that does not fit.
+            ValueError: No mapping, an unknown name, or a value that does not fit.
         """
         if not isinstance(values, dict):
             raise ValueError(f"{source}: expected settings by name, got {type(values).__name__}")

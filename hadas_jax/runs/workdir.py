@@ -30,10 +30,10 @@ class Scalars:
     """Writes what a run measures into DIRECTORY/tensorboard/STAGE.
 
     Args:
-      directory: the work directory.
+        directory: The work directory.
 
     Raises:
-      ValueError: the extra is not installed.
+        ValueError: The extra is not installed.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -57,9 +57,9 @@ class Scalars:
         lines kept in metrics.jsonl.
 
         Args:
-          stage: that starts or resumes.
-          done: steps that are not repeated.
-          kept: metrics of the stage up to there.
+            stage: That starts or resumes.
+            done: Steps that are not repeated.
+            kept: Metrics of the stage up to there.
         """
         place = self._place / stage
         is_new = not place.is_dir()
@@ -149,12 +149,12 @@ class WorkDir:
     """A directory that holds one run. Of several processes only the first writes to it.
 
     Args:
-      path: of the directory.
-      kind: of the run, `search` or `train`.
-      tensorboard: write metrics for TensorBoard too, see `hadas_jax.runs.workdir`.
+        path: Of the directory.
+        kind: Of the run, `search` or `train`.
+        tensorboard: Write metrics for TensorBoard too, see `hadas_jax.runs.workdir`.
 
     Raises:
-      ValueError: `tensorboard` without the extra.
+        ValueError: `tensorboard` without the extra.
     """
 
     def __init__(self, path: Path, *, kind: str = "search", tensorboard: bool = False) -> None:
@@ -179,15 +179,15 @@ class WorkDir:
         """Holds the directory for a run, which is begun anew or resumed; touches nothing that another process holds.
 
         Args:
-          settings: of the run.
-          resume: the run is there and goes on.
-          overwrite: replace the run that is there.
-          data: record of the run's data set and its division.
-          reads: directory of a supernet that the run starts from.
+            settings: Of the run.
+            resume: The run is there and goes on.
+            overwrite: Replace the run that is there.
+            data: Record of the run's data set and its division.
+            reads: Directory of a supernet that the run starts from.
 
         Raises:
-          InUseError: another process holds the directory.
-          ValueError: as `start`, of a run that is not resumed.
+            InUseError: Another process holds the directory.
+            ValueError: As `start`, of a run that is not resumed.
         """
         if is_first() and not resume:
             self._require_fit(reads)
@@ -211,14 +211,14 @@ class WorkDir:
         """Begins a new run; `run` holds the directory, too.
 
         Args:
-          settings: of the run.
-          overwrite: replace the run that is there.
-          data: record of the run's data set and its division.
-          reads: directory of a supernet that the run starts from.
+            settings: Of the run.
+            overwrite: Replace the run that is there.
+            data: Record of the run's data set and its division.
+            reads: Directory of a supernet that the run starts from.
 
         Raises:
-          ValueError: the directory holds a run and `overwrite` is not set, holds something else, or holds what the
-            run starts from.
+            ValueError: The directory holds a run and `overwrite` is not set, holds something else, or holds what the
+                run starts from.
         """
         if not is_first():
             return
@@ -259,7 +259,7 @@ class WorkDir:
         """Returns the settings of the run that is here.
 
         Raises:
-          ValueError: there is no run, or its config.json is no such file.
+            ValueError: There is no run, or its config.json is no such file.
         """
         return self._config()["settings"]
 
@@ -267,7 +267,7 @@ class WorkDir:
         """Returns the record of the data set of the run that is here; None: of an earlier version.
 
         Raises:
-          ValueError: as `settings`.
+            ValueError: As `settings`.
         """
         return self._config().get("data")
 
@@ -314,12 +314,12 @@ def settings_within(content: object, *, kind: str, source: str) -> dict[str, Any
     """Returns the settings in the content of a config.json.
 
     Args:
-      content: of the file.
-      kind: of the run.
-      source: the file's name in messages.
+        content: Of the file.
+        kind: Of the run.
+        source: The file's name in messages.
 
     Raises:
-      ValueError: it is none, or that of another kind of run.
+        ValueError: It is none, or that of another kind of run.
     """
     if not isinstance(content, dict) or not {"form", "settings"} <= set(content):
         raise ValueError(f"{source}: expected the settings of a run, cannot read them")
@@ -343,7 +343,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file in UTF-8, whole or not at all; does nothing in all processes of a run but the first.
 
     Raises:
-      ValueError: the file cannot be written.
+        ValueError: The file cannot be written.
     """
     if is_first():
         write_whole(path, text.encode("utf-8"))
@@ -353,7 +353,7 @@ def append_line(path: Path, line: str) -> None:
     """Appends a line to a file, whole or not at all.
 
     Raises:
-      ValueError: the file cannot be written.
+        ValueError: The file cannot be written.
     """
     size = path.stat().st_size if path.exists() else 0
     try:
@@ -370,7 +370,7 @@ def writing(target: Path | str) -> Iterator[None]:
     """Holds the work directory that a file or folder lies in, if it lies in one, while something is written there.
 
     Raises:
-      InUseError: a run or another command holds it.
+        InUseError: A run or another command holds it.
     """
     around = _around(Path(target))
     with contextlib.nullcontext() if around is None else locked(around):

@@ -8,12 +8,12 @@ def check_matrix(name: str, array: jax.Array, *, columns: int | None = None) -> 
     """Raises unless `array` is a floating matrix [rows >= 1, columns].
 
     Args:
-        name: what the message calls the array.
-        array: the array to look at.
-        columns: the number of columns wanted, None for any number above 0.
+        name: What the message calls the array.
+        array: The array to look at.
+        columns: The number of columns wanted, None for any number above 0.
 
     Raises:
-        ValueError: for another rank, dtype or number of columns.
+        ValueError: For another rank, dtype or number of columns.
     """
     wanted = "M >= 1" if columns is None else str(columns)
     fits = array.ndim == 2 and array.shape[0] > 0 and array.shape[1] > 0
@@ -27,12 +27,12 @@ def check_shape(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
     """Raises unless `array` has exactly this shape.
 
     Args:
-        name: what the message calls the array.
-        array: the array to look at.
-        shape: the shape wanted.
+        name: What the message calls the array.
+        array: The array to look at.
+        shape: The shape wanted.
 
     Raises:
-        ValueError: for another shape.
+        ValueError: For another shape.
     """
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")

@@ -15,13 +15,13 @@ def simplex_lattice(objectives: int, *, divisions: int) -> np.ndarray:
 
     Args:
         objectives: M, at least 1.
-        divisions: at least 1.
+        divisions: At least 1.
 
     Returns:
         float64[N, M] with N = binomial(divisions + M - 1, M - 1); rows sum to 1.
 
     Raises:
-        ValueError: for fewer objectives or divisions.
+        ValueError: For fewer objectives or divisions.
     """
     if objectives < 1 or divisions < 1:
         raise ValueError(f"objectives, divisions: expected at least 1, got {objectives}, {divisions}")
@@ -40,7 +40,7 @@ def reference_directions(objectives: int, *, size: int) -> np.ndarray:
 
     Args:
         objectives: M.
-        size: the population's.
+        size: The population's.
 
     Returns:
         float64[N, M], N at most max(size, M).
@@ -70,7 +70,7 @@ def spread_weights(objectives: int, *, count: int) -> np.ndarray:
         float64[N, M], rows sum to 1.
 
     Raises:
-        ValueError: for a count below 1.
+        ValueError: For a count below 1.
     """
     if count < 1:
         raise ValueError(f"count: expected at least 1, got {count}")

@@ -62,7 +62,7 @@ class RandomKeys:
     Suits genes whose values have an order. Mirroring leaves no plateau outside the bounds.
 
     Attributes:
-        cardinalities: of the G genes, each at most 2^20, so that float32 keys reach every value.
+        cardinalities: Of the G genes, each at most 2^20, so that float32 keys reach every value.
     """
 
     cardinalities: tuple[int, ...]
@@ -103,7 +103,7 @@ class Logits:
     Suits genes whose values have no order; D is the sum of the cardinalities.
 
     Attributes:
-        cardinalities: of the G genes.
+        cardinalities: Of the G genes.
     """
 
     cardinalities: tuple[int, ...]
@@ -165,10 +165,10 @@ def check_algorithm(name: str) -> None:
     """Raises unless evosax has an algorithm of this class name that works here.
 
     Args:
-        name: such as "CMA_ES".
+        name: Such as "CMA_ES".
 
     Raises:
-        ValueError: with the reason and the names that work.
+        ValueError: With the reason and the names that work.
     """
     if name in _UNUSABLE:
         raise ValueError(f"algorithm: {name} {_UNUSABLE[name]}; expected one of {', '.join(algorithm_names())}")
@@ -189,9 +189,9 @@ class Algorithm:
     checkpoint: both are mended here.
 
     Attributes:
-        instance: evosax's.
-        from_population: whether it starts from evaluated points, otherwise from one point.
-        step: standard deviation of the first steps.
+        instance: Evosax's.
+        from_population: Whether it starts from evaluated points, otherwise from one point.
+        step: Standard deviation of the first steps.
     """
 
     instance: Any
@@ -236,17 +236,17 @@ def build(name: str, *, rows: int, size: int, step: float) -> Algorithm:
     Algorithms that follow an estimated gradient get ranks for scores, and Adam with a rate that suits unit range.
 
     Args:
-        name: of the class in evosax.
-        rows: p.
+        name: Of the class in evosax.
+        rows: P.
         size: D.
-        step: standard deviation of the first steps; half of it for algorithms that start from a population, whose
+        step: Standard deviation of the first steps; half of it for algorithms that start from a population, whose
             members lie apart already.
 
     Returns:
         The algorithm.
 
     Raises:
-        ValueError: for an unknown name, or one that does not work here.
+        ValueError: For an unknown name, or one that does not work here.
     """
     check_algorithm(name)
     kind = _classes()[name]
@@ -305,7 +305,7 @@ class Memory:
         ideal: float32[M], the least of each objective in the first population.
         span: float32[M], the range of each objective in the first population.
         asked: float32[W, p, D], what the searches proposed last.
-        searches: evosax's states, every leaf with W in front.
+        searches: Evosax's states, every leaf with W in front.
     """
 
     ideal: jax.Array
@@ -324,7 +324,7 @@ class Scalarised(Elitist):
     init, tell and prefer; merits have no effect.
 
     Attributes:
-        algorithm: class name in evosax, see `algorithm_names`.
+        algorithm: Class name in evosax, see `algorithm_names`.
         directions: W, a divisor of P; None for about the square root of P.
         encoding: "random_keys" for genes whose values have an order, "logits" for others.
     """
@@ -353,9 +353,9 @@ class Scalarised(Elitist):
         """Lets every search propose its rows.
 
         Args:
-            key: typed PRNG key.
-            state: the current state.
-            params: evosax's.
+            key: Typed PRNG key.
+            state: The current state.
+            params: Evosax's.
 
         Returns:
             int32[P, G] to evaluate, rows of one search together; the state, which remembers what was asked.

@@ -39,7 +39,7 @@ def hypervolume(points: jax.Array, reference: jax.Array, valid: jax.Array | None
         float32[]: the hypervolume, 0 where no point counts.
 
     Raises:
-        ValueError: if points is no floating matrix, M is not within 2 .. 5, or another shape does not fit.
+        ValueError: If points is no floating matrix, M is not within 2 .. 5, or another shape does not fit.
     """
     check_matrix("points", points)
     M = points.shape[1]
@@ -122,7 +122,7 @@ def hypervolume_estimate(
     Args:
         points: float32[P, M], finite or +inf; what counts is as in `hypervolume`.
         reference: float32[M], finite.
-        key: typed PRNG key.
+        key: Typed PRNG key.
         samples: S, how many to draw, static.
         ideal: float32[M], the lower corner of the box, to compare fronts in one box; what points dominate outside
             the box is not counted. None: the least of each objective.
@@ -133,7 +133,7 @@ def hypervolume_estimate(
             so that it is above 0 even where all samples or none were dominated. Both are 0 for a box of no volume.
 
     Raises:
-        ValueError: if points is no floating matrix, another shape does not fit, or samples is below 1.
+        ValueError: If points is no floating matrix, another shape does not fit, or samples is below 1.
     """
     check_matrix("points", points)
     if samples < 1:
@@ -173,7 +173,7 @@ def igd_plus(points: jax.Array, reference_front: jax.Array, *, valid: jax.Array 
             the point is better count 0; +inf where there is no point. Weakly Pareto compliant.
 
     Raises:
-        ValueError: if points or reference_front is no floating matrix, their M differ, or valid does not fit.
+        ValueError: If points or reference_front is no floating matrix, their M differ, or valid does not fit.
 
     Source: Ishibuchi et al. 2015, equations 17 and 18.
     """
@@ -222,7 +222,7 @@ def ratio_of_dominance(
         float32[]: within 0 .. 1; 0 where b has no point.
 
     Raises:
-        ValueError: if a or b is no floating matrix, their M differ, or a mask does not fit.
+        ValueError: If a or b is no floating matrix, their M differ, or a mask does not fit.
 
     Source: HADAS (https://arxiv.org/abs/2212.03354), RoD(A, B).
     """

@@ -29,9 +29,9 @@ def sample(key: jax.Array, cardinalities: jax.Array, *, size: int) -> jax.Array:
     """Draws genomes with every gene uniform over its values.
 
     Args:
-        key: typed PRNG key.
+        key: Typed PRNG key.
         cardinalities: int32[G], each at least 1.
-        size: how many genomes.
+        size: How many genomes.
 
     Returns:
         int32[size, G].
@@ -46,7 +46,7 @@ def uniform_crossover(
     """Crosses pairs of genomes: with the given probability each gene is swapped or not by the toss of a coin.
 
     Args:
-        key: typed PRNG key.
+        key: Typed PRNG key.
         a: int32[..., G].
         b: int32[..., G].
         probability: float32[], that a pair is crossed at all; otherwise both children are copies.
@@ -55,7 +55,7 @@ def uniform_crossover(
         int32[..., G], int32[..., G]: two children that together hold the parents' genes.
 
     Raises:
-        ValueError: if the shapes of a and b differ.
+        ValueError: If the shapes of a and b differ.
     """
     check_shape("b", b, a.shape)
     draws = jax.random.uniform(key, (*a.shape[:-1], a.shape[-1] + 1))
@@ -67,7 +67,7 @@ def mutate(key: jax.Array, genome: jax.Array, cardinalities: jax.Array, *, proba
     """Redraws each gene, with the given probability, to another of its values.
 
     Args:
-        key: typed PRNG key.
+        key: Typed PRNG key.
         genome: int32[..., G].
         cardinalities: int32[G]; genes of cardinality 1 stay.
         probability: float32[], per gene.
@@ -77,7 +77,7 @@ def mutate(key: jax.Array, genome: jax.Array, cardinalities: jax.Array, *, proba
             (to one part in 2^32 / cardinality).
 
     Raises:
-        ValueError: if the shapes of genome and cardinalities differ.
+        ValueError: If the shapes of genome and cardinalities differ.
     """
     check_shape("cardinalities", cardinalities, genome.shape[-1:])
     values = jnp.broadcast_to(cardinalities, genome.shape)
@@ -91,16 +91,16 @@ def tournament(key: jax.Array, ranks: jax.Array, crowding: jax.Array, *, shape: 
     """Draws two members, with replacement, and keeps the better one, as often as asked.
 
     Args:
-        key: typed PRNG key.
+        key: Typed PRNG key.
         ranks: int32[P], the lower wins.
         crowding: float32[P], the higher wins between equal ranks; between equals the first drawn wins.
-        shape: of the result, one tournament for each element.
+        shape: Of the result, one tournament for each element.
 
     Returns:
         int32[*shape]: indices of the winners.
 
     Raises:
-        ValueError: if the shapes of ranks and crowding differ.
+        ValueError: If the shapes of ranks and crowding differ.
 
     Source: Deb et al. 2002 (https://doi.org/10.1109/4235.996017), the crowded-comparison operator.
     """
@@ -149,9 +149,9 @@ class NSGA2(Elitist):
         """Breeds offspring: binary tournaments, uniform crossover, mutation.
 
         Args:
-            key: typed PRNG key.
-            state: the current state.
-            params: probabilities.
+            key: Typed PRNG key.
+            state: The current state.
+            params: Probabilities.
 
         Returns:
             int32[P, G] to evaluate, and the state as it was.
@@ -165,11 +165,11 @@ def mate(
     """Breeds as many offspring as there are members: tournaments by merit, then rank, then crowding.
 
     Args:
-        key: typed PRNG key.
-        state: whose members mate.
-        params: probabilities.
+        key: Typed PRNG key.
+        state: Whose members mate.
+        params: Probabilities.
         crowding: float32[P], the higher wins between members of equal rank that were not examined.
-        cardinalities: of the G genes, static.
+        cardinalities: Of the G genes, static.
 
     Returns:
         int32[P, G].
@@ -187,10 +187,10 @@ def breed(key: jax.Array, parents: jax.Array, params: Params, *, cardinalities: 
     """Crosses the first half of parents with the second, and mutates the children.
 
     Args:
-        key: typed PRNG key.
+        key: Typed PRNG key.
         parents: int32[2 N, G].
-        params: probabilities.
-        cardinalities: of the G genes, static.
+        params: Probabilities.
+        cardinalities: Of the G genes, static.
 
     Returns:
         int32[2 N, G].

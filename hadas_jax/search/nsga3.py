@@ -42,7 +42,7 @@ class NSGA3(Elitist):
     The state's crowding is minus the place in the queue of the member's niche. Mating goes by merit and rank only.
 
     Attributes:
-        divisions: of each axis of the lattice of directions; None for as many directions as fit into P.
+        divisions: Of each axis of the lattice of directions; None for as many directions as fit into P.
     """
 
     divisions: int | None = dataclasses.field(default=None, kw_only=True)
@@ -65,9 +65,9 @@ class NSGA3(Elitist):
         """Breeds offspring: binary tournaments by merit and rank, uniform crossover, mutation.
 
         Args:
-            key: typed PRNG key.
-            state: the current state.
-            params: probabilities.
+            key: Typed PRNG key.
+            state: The current state.
+            params: Probabilities.
 
         Returns:
             int32[P, G] to evaluate, and the state as it was.
@@ -120,7 +120,7 @@ def normalise(fitness: jax.Array, frame: Frame, *, counted: jax.Array, front: ja
 
     Args:
         fitness: float32[Q, M].
-        frame: what was seen before.
+        frame: What was seen before.
         counted: bool[Q], the rows that are finite and still in the choice.
         front: bool[Q], the rows of the first front.
 
@@ -193,7 +193,7 @@ def queue_places(
     by lot.
 
     Args:
-        key: typed PRNG key.
+        key: Typed PRNG key.
         niche: int32[Q], within 0 .. N - 1.
         distance: float32[Q].
         niches: N, static.

@@ -47,7 +47,7 @@ def pack_genome(genome: jax.Array, cardinalities: Sequence[int]) -> tuple[jax.Ar
         words uint32[...]: two genomes have equal words exactly if they are equal.
 
     Raises:
-        ValueError: if the last axis has another length than cardinalities.
+        ValueError: If the last axis has another length than cardinalities.
     """
     check_shape("genome", genome, (*genome.shape[:-1], len(cardinalities)))
     words: list[jax.Array] = []
@@ -74,7 +74,7 @@ def first_occurrences(genomes: jax.Array, cardinalities: Sequence[int]) -> jax.A
         bool[P].
 
     Raises:
-        ValueError: if G does not fit.
+        ValueError: If G does not fit.
     """
     words = pack_genome(genomes, cardinalities)
     place = jnp.arange(genomes.shape[0], dtype=jnp.int32)
@@ -96,7 +96,7 @@ def first_live(genomes: jax.Array, *, live: jax.Array) -> jax.Array:
         bool[P].
 
     Raises:
-        ValueError: if live is not of shape [P].
+        ValueError: If live is not of shape [P].
     """
     check_shape("live", live, genomes.shape[:1])
 
@@ -289,7 +289,7 @@ def non_dominated_ranks(
         int32[P]: the rank; P for rows that are not valid.
 
     Raises:
-        ValueError: if fitness is no floating matrix, or violation or valid is not of shape [P].
+        ValueError: If fitness is no floating matrix, or violation or valid is not of shape [P].
 
     Source: Deb et al. 2002, section III-A, for what the fronts are.
     """
@@ -318,7 +318,7 @@ def non_dominated_mask(fitness: jax.Array, valid: jax.Array | None = None) -> ja
         bool[P]: valid and dominated by no valid row. All of several equal points are kept.
 
     Raises:
-        ValueError: if fitness is no floating matrix, or valid is not of shape [P].
+        ValueError: If fitness is no floating matrix, or valid is not of shape [P].
     """
     keys = dominance_keys(fitness)
     known = jnp.ones(keys.shape[0], bool) if valid is None else valid
@@ -376,7 +376,7 @@ def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
         float32[P]: the distance, at least 0.
 
     Raises:
-        ValueError: if fitness is no floating matrix, or ranks is not of shape [P].
+        ValueError: If fitness is no floating matrix, or ranks is not of shape [P].
 
     Source: Deb et al. 2002, section III-B.
     """
@@ -401,13 +401,13 @@ def truncate(ranks: jax.Array, crowding: jax.Array, *, size: int) -> jax.Array:
     Args:
         ranks: int32[P].
         crowding: float32[P].
-        size: how many to return, at most P.
+        size: How many to return, at most P.
 
     Returns:
         int32[size]: indices, the best first.
 
     Raises:
-        ValueError: if size is not within 1 .. P or the shapes differ.
+        ValueError: If size is not within 1 .. P or the shapes differ.
     """
     P = ranks.shape[0]
     check_shape("crowding", crowding, ranks.shape)
@@ -446,7 +446,7 @@ def empty_archive(capacity: int, genes: int, objectives: int) -> Archive:
         The archive.
 
     Raises:
-        ValueError: if any of them is below 1.
+        ValueError: If any of them is below 1.
     """
     for name, value in (("capacity", capacity), ("genes", genes), ("objectives", objectives)):
         if value < 1:
@@ -469,7 +469,7 @@ def insert(archive: Archive, genomes: jax.Array, fitness: jax.Array, *, violatio
     infinite, so that they stay if N is at least 2 M.
 
     Args:
-        archive: of capacity N.
+        archive: Of capacity N.
         genomes: int32[B, G].
         fitness: float32[B, M].
         violation: float32[B], at least 0, by how much each genome breaks its constraints; None: by nothing.
@@ -478,7 +478,7 @@ def insert(archive: Archive, genomes: jax.Array, fitness: jax.Array, *, violatio
         The archive after that: the non-dominated ones of its members and the new genomes.
 
     Raises:
-        ValueError: for a wrong shape or dtype of genomes, fitness or violation.
+        ValueError: For a wrong shape or dtype of genomes, fitness or violation.
     """
     B = genomes.shape[0]
     check_matrix("fitness", fitness, columns=archive.fitness.shape[1])

@@ -61,7 +61,7 @@ def check_product(errors: jax.Array, weights: jax.Array, latency: jax.Array, ene
         energy: [D, F].
 
     Raises:
-        ValueError: for shapes or dtypes that do not fit together.
+        ValueError: For shapes or dtypes that do not fit together.
     """
     check_matrix("weights", weights)
     check_shape("errors", errors, weights.shape[:1])
@@ -86,7 +86,7 @@ def stream(
 
     Args:
         step: (carry, Chunk) -> carry.
-        carry: what the first step gets.
+        carry: What the first step gets.
         errors: float32[S].
         weights: float32[S, D], at least 0.
         latency: float32[D, F].
@@ -133,7 +133,7 @@ def cell_minima(bins: jax.Array, values: jax.Array, *, size: int) -> jax.Array:
     Args:
         bins: int32[C, F], within 0 .. size - 1.
         values: float32[C, F].
-        size: number of bins.
+        size: Number of bins.
 
     Returns:
         float32[C, size]: +inf for empty bins.
@@ -171,7 +171,7 @@ def grid_front(
         float32[L, B]: +inf for empty cells. Candidates above the last level or edge are left out.
 
     Raises:
-        ValueError: for shapes or dtypes that do not fit together.
+        ValueError: For shapes or dtypes that do not fit together.
     """
     check_product(errors, weights, latency, energy)
 
@@ -190,7 +190,7 @@ def fill_cells(table: jax.Array, chunk: Chunk, *, error_levels: jax.Array, laten
 
     Args:
         table: float32[L + 1, B + 1]; the last row and column take what lies above the last level and edge.
-        chunk: the candidates.
+        chunk: The candidates.
         error_levels: float32[L], as for `grid_front`.
         latency_edges: float32[B], as for `grid_front`.
 
@@ -261,7 +261,7 @@ def grid_hypervolume(
         float32[]: the bound, at least 0.
 
     Raises:
-        ValueError: for shapes that do not fit together.
+        ValueError: For shapes that do not fit together.
     """
     check_matrix("table", table)
     check_shape("error_levels", error_levels, table.shape[:1])
@@ -321,7 +321,7 @@ def best_under(
         max_error: float32[], inclusive.
         max_latency: float32[], inclusive.
         max_energy: float32[], inclusive.
-        minimise: one of "error", "latency", "energy"; static.
+        minimise: One of "error", "latency", "energy"; static.
         plans: int32[], only the first so many plans are candidates; None for all.
         points: int32[Q], the operating points that are candidates, and -1 behind them; None for all.
 
@@ -329,7 +329,7 @@ def best_under(
         The best; of equal ones the first plan, then the operating point that comes first.
 
     Raises:
-        ValueError: for shapes or dtypes that do not fit together, or another objective.
+        ValueError: For shapes or dtypes that do not fit together, or another objective.
     """
     check_product(errors, weights, latency, energy)
     if minimise not in OBJECTIVES:

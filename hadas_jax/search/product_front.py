@@ -88,7 +88,7 @@ def product_front(
         The front; `size` above capacity says that it did not fit.
 
     Raises:
-        ValueError: for shapes or dtypes that do not fit together, or a capacity below 1.
+        ValueError: For shapes or dtypes that do not fit together, or a capacity below 1.
     """
     check_product(errors, weights, latency, energy)
     if capacity < 1:
@@ -140,7 +140,7 @@ def whole_product_front(
         weights: float32[S, D], at least 0.
         latency: float32[D, F], at least 0.
         energy: float32[D, F].
-        capacity: what to try first; doubled until everything fits.
+        capacity: What to try first; doubled until everything fits.
         plans: int32[], only the first so many plans are candidates; None for all.
         points: int32[Q], the operating points that are candidates, and -1 behind them; None for all.
 
@@ -148,7 +148,7 @@ def whole_product_front(
         The exact front.
 
     Raises:
-        ValueError: for shapes or dtypes that do not fit together, or a capacity below 1.
+        ValueError: For shapes or dtypes that do not fit together, or a capacity below 1.
     """
     while True:
         front = product_front(
@@ -174,7 +174,7 @@ def listed_front(objectives: jax.Array, *, capacity: int) -> tuple[jax.Array, ja
             and int32[]: how many there are, which may be above N.
 
     Raises:
-        ValueError: if objectives is no floating matrix of three columns, or for a capacity outside 1 .. Q.
+        ValueError: If objectives is no floating matrix of three columns, or for a capacity outside 1 .. Q.
     """
     check_matrix("objectives", objectives, columns=3)
     rows = jnp.arange(objectives.shape[0], dtype=jnp.int32)

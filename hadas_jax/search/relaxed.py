@@ -85,22 +85,22 @@ def relaxed_search(
     surrogate, may be an argument there and new values compile nothing.
 
     Args:
-        key: typed PRNG key.
-        objectives: static.
-        cardinalities: number of choices of each gene, static.
+        key: Typed PRNG key.
+        objectives: Static.
+        cardinalities: Number of choices of each gene, static.
         weights: float32[W, M], not negative.
         ideal: float32[M], the least of each objective.
         span: float32[M], positive, what counts as one unit of each objective.
-        params: rates and temperatures.
-        steps: of Adam, static.
-        straight_through: objectives see one-hot genomes, gradients pass as if they saw the blurred ones; static.
+        params: Rates and temperatures.
+        steps: Of Adam, static.
+        straight_through: Objectives see one-hot genomes, gradients pass as if they saw the blurred ones; static.
         start: float32[W, G, C], logits to start from, such as `logits_of` elite genomes; None: all choices alike.
 
     Returns:
         Where the descents ended, and what they met on the way.
 
     Raises:
-        ValueError: shapes do not fit, or there is no step.
+        ValueError: Shapes do not fit, or there is no step.
 
     Examples:
         >>> import jax
@@ -158,7 +158,7 @@ def gumbel_softmax(
     """Draws a blurred genome; at noise 1 its likeliest choices are distributed as the softmax of the logits.
 
     Args:
-        key: typed PRNG key.
+        key: Typed PRNG key.
         logits: float32[G, C].
         valid: bool[G, C], choices that there are; the others get probability 0.
         temperature: float32[], positive; towards 0 the draw is one-hot.
@@ -187,14 +187,14 @@ def logits_of(genomes: jax.Array, cardinalities: tuple[int, ...], *, confidence:
 
     Args:
         genomes: int32[W, G].
-        cardinalities: number of choices of each gene.
-        confidence: within 0 .. 1, both excluded; below a gene's even share the choice is made less likely.
+        cardinalities: Number of choices of each gene.
+        confidence: Within 0 .. 1, both excluded; below a gene's even share the choice is made less likely.
 
     Returns:
         float32[W, G, C].
 
     Raises:
-        ValueError: confidence out of range, or another number of genes.
+        ValueError: Confidence out of range, or another number of genes.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence}")

@@ -34,8 +34,8 @@ class RandomSearch(Elitist):
         """Draws genomes with every gene uniform over its values.
 
         Args:
-            key: typed PRNG key.
-            state: the current state.
+            key: Typed PRNG key.
+            state: The current state.
             params: ().
 
         Returns:
@@ -66,15 +66,15 @@ def load_strategy(name: str, *, population_size: int, cardinalities: Sequence[in
     """Builds a strategy at its usual settings.
 
     Args:
-        name: one of `strategy_names()`; evosax's algorithms are wrapped in `Scalarised`.
+        name: One of `strategy_names()`; evosax's algorithms are wrapped in `Scalarised`.
         population_size: P.
-        cardinalities: number of values of each of the G genes.
+        cardinalities: Number of values of each of the G genes.
 
     Returns:
         The strategy.
 
     Raises:
-        ValueError: for an unknown name, or sizes that the strategy cannot work with.
+        ValueError: For an unknown name, or sizes that the strategy cannot work with.
     """
     sizes = tuple(cardinalities)
     if name in _OWN:

@@ -34,7 +34,7 @@ class State:
         crowding: float32[P], the higher the better between members of equal rank.
         merit: float32[P], preference in mating; NaN for members that were not examined.
         generation: int32[], how many times `tell` was called.
-        memory: what the strategy remembers besides, a pytree; () for nothing.
+        memory: What the strategy remembers besides, a pytree; () for nothing.
     """
 
     population: jax.Array
@@ -53,7 +53,7 @@ class Elitist(abc.ABC):
 
     Attributes:
         population_size: P, parents as well as offspring.
-        cardinalities: number of values of each of the G genes.
+        cardinalities: Number of values of each of the G genes.
     """
 
     population_size: int
@@ -80,9 +80,9 @@ class Elitist(abc.ABC):
         """Makes offspring.
 
         Args:
-            key: typed PRNG key.
-            state: the current state.
-            params: of the strategy.
+            key: Typed PRNG key.
+            state: The current state.
+            params: Of the strategy.
 
         Returns:
             int32[P, G] to evaluate, and the state to give to `tell`.
@@ -100,17 +100,17 @@ class Elitist(abc.ABC):
         """Starts from an evaluated population.
 
         Args:
-            key: typed PRNG key.
+            key: Typed PRNG key.
             population: int32[P, G].
             fitness: float32[P, M].
-            params: of the strategy.
+            params: Of the strategy.
             violation: float32[P], at least 0, by how much each genome breaks its constraints; None: by nothing.
 
         Returns:
             The state of generation 0.
 
         Raises:
-            ValueError: for a wrong shape or dtype, and for genes out of range where their values are at hand.
+            ValueError: For a wrong shape or dtype, and for genes out of range where their values are at hand.
         """
         self._check(population, fitness, violation)
         self._check_range(population)
@@ -133,11 +133,11 @@ class Elitist(abc.ABC):
         parents first, comes after all unique ones. Survivors keep their merit.
 
         Args:
-            key: typed PRNG key.
+            key: Typed PRNG key.
             population: int32[P, G], what `ask` gave; where the strategy accepts any, other genomes as well.
             fitness: float32[P, M], its objectives.
-            state: the state that `ask` returned.
-            params: of the strategy.
+            state: The state that `ask` returned.
+            params: Of the strategy.
             violation: float32[P], as for `init`.
 
         Returns:
@@ -145,7 +145,7 @@ class Elitist(abc.ABC):
             best_fitness float32[M] (least of each objective, NaN where no member has a value).
 
         Raises:
-            ValueError: for a wrong shape or dtype of population, fitness or violation.
+            ValueError: For a wrong shape or dtype of population, fitness or violation.
         """
         self._check(population, fitness, violation)
         check_shape("fitness", fitness, state.fitness.shape)
@@ -174,7 +174,7 @@ class Elitist(abc.ABC):
         until the next call of `prefer`, which replaces all merits.
 
         Args:
-            state: the state that `tell` returned.
+            state: The state that `tell` returned.
             merit: float32[P], in the order of state.population, such as the hypervolume of a member's best
                 dynamic versions; NaN for members that were not examined.
 
@@ -182,7 +182,7 @@ class Elitist(abc.ABC):
             The state with these merits.
 
         Raises:
-            ValueError: if merit is not of shape [P].
+            ValueError: If merit is not of shape [P].
         """
         check_shape("merit", merit, (self.population_size,))
         return dataclasses.replace(state, merit=jnp.asarray(merit, jnp.float32))
@@ -251,7 +251,7 @@ def take(state: State, rows: jax.Array) -> State:
     """Picks members by index; generation and memory stay.
 
     Args:
-        state: of Q members.
+        state: Of Q members.
         rows: int32[P].
 
     Returns:

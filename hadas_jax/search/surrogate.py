@@ -31,14 +31,14 @@ class SurrogateState:
     """A fitted surrogate.
 
     Attributes:
-      rows: float32[A, G * C], one-hot genomes that it was fitted to.
-      relevance: float32[G], r_g.
-      offset: float32[T], in units of the target.
-      scale: float32[T], deviation of the signal, in units of the target.
-      noise: float32[T], variance of the noise over that of the signal.
-      used: float32[T, A], 1 where a row has a target.
-      factor: float32[T, A, A], Cholesky factors of the covariance over that of the signal.
-      weights: float32[T, A], of the rows in the mean, in units of the target.
+        rows: float32[A, G * C], one-hot genomes that it was fitted to.
+        relevance: float32[G], r_g.
+        offset: float32[T], in units of the target.
+        scale: float32[T], deviation of the signal, in units of the target.
+        noise: float32[T], variance of the noise over that of the signal.
+        used: float32[T, A], 1 where a row has a target.
+        factor: float32[T, A, A], Cholesky factors of the covariance over that of the signal.
+        weights: float32[T, A], of the rows in the mean, in units of the target.
     """
 
     rows: jax.Array
@@ -64,13 +64,13 @@ class Surrogate:
     """Predicts targets, such as the accuracy at every exit, from genomes; static.
 
     Attributes:
-      cardinalities: number of choices of each gene.
-      steps: of Adam on the marginal likelihood.
-      block: B, rows that a step looks at.
-      learning_rate: of Adam, on logarithms.
+        cardinalities: Number of choices of each gene.
+        steps: Of Adam on the marginal likelihood.
+        block: B, rows that a step looks at.
+        learning_rate: Of Adam, on logarithms.
 
     Raises:
-      ValueError: a number below 1, or a learning rate that is not positive.
+        ValueError: A number below 1, or a learning rate that is not positive.
 
     Examples:
       >>> import jax
@@ -101,16 +101,16 @@ class Surrogate:
         """Fits all targets; the same key and data give the same state.
 
         Args:
-          key: draws the blocks of rows.
-          genomes: int32[A, G].
-          targets: float32[A, T]; what is not finite counts as missing.
-          mask: bool[A, T], which targets are there: none in the empty rows of an archive; None: all.
+            key: Draws the blocks of rows.
+            genomes: int32[A, G].
+            targets: float32[A, T]; what is not finite counts as missing.
+            mask: bool[A, T], which targets are there: none in the empty rows of an archive; None: all.
 
         Returns:
-          The state. A target without any value is predicted as 0, give or take 1.
+            The state. A target without any value is predicted as 0, give or take 1.
 
         Raises:
-          ValueError: shapes do not fit.
+            ValueError: Shapes do not fit.
         """
         self._check(genomes, targets, mask)
         known = jnp.isfinite(targets) & (True if mask is None else mask)
@@ -137,15 +137,15 @@ class Surrogate:
         """Predicts the targets of relaxed genomes; those of a genome at `jax.nn.one_hot(genome, C)`.
 
         Args:
-          state: of `fit`.
-          probabilities: float32[..., G, C], of each choice of each gene, 0 past a gene's last choice.
+            state: Of `fit`.
+            probabilities: float32[..., G, C], of each choice of each gene, 0 past a gene's last choice.
 
         Returns:
-          Mean and standard deviation of a new measurement, float32[..., T]. Leave the deviation unused where it is
-          not needed: compiled code then skips it, and it is most of the work.
+            Mean and standard deviation of a new measurement, float32[..., T]. Leave the deviation unused where it is
+            not needed: compiled code then skips it, and it is most of the work.
 
         Raises:
-          ValueError: probabilities of another shape.
+            ValueError: Probabilities of another shape.
         """
         shape = (len(self.cardinalities), max(self.cardinalities))
         if probabilities.shape[-2:] != shape:

@@ -90,10 +90,10 @@ def read_space(path: str | Path) -> MBConvSpace:
     """Reads a space, not adapted to any data yet; docs/bring_your_space.md has an example.
 
     Args:
-      path: of the file.
+        path: Of the file.
 
     Raises:
-      ValueError: one line: the file cannot be read, or a field does not fit.
+        ValueError: One line: the file cannot be read, or a field does not fit.
     """
     read = read_checked(Path(path), SpaceFile, shown=str(path), version=_VERSION)
     fields = read.model_dump(exclude={"schema_version", "stages"})
@@ -162,11 +162,11 @@ def load_space(name_or_path: str | Path) -> MBConvSpace:
     """Returns a space by name or from a file.
 
     Args:
-      name_or_path: a name of `space_names`, or the path of a space file: a `Path`, or a text that ends in `.yaml`,
-        `.yml` or `.json` or has a folder in it.
+        name_or_path: A name of `space_names`, or the path of a space file: a `Path`, or a text that ends in `.yaml`,
+            `.yml` or `.json` or has a folder in it.
 
     Raises:
-      ValueError: no space has this name, and the valid ones are listed; or the file is missing or wrong.
+        ValueError: No space has this name, and the valid ones are listed; or the file is missing or wrong.
     """
     if is_space_file(name_or_path):
         return read_space(name_or_path)
@@ -196,7 +196,7 @@ def published(name: str) -> Backbone:
     """Returns a published backbone by name.
 
     Raises:
-      ValueError: no backbone has this name; the valid ones are listed.
+        ValueError: No backbone has this name; the valid ones are listed.
     """
     if name not in _ROWS:
         raise ValueError(f"unknown backbone {name!r}: expected one of {', '.join(_ROWS)}")
@@ -209,7 +209,7 @@ def published_in(space: MBConvSpace, name: str) -> Backbone:
     """Returns a published backbone as one of a space; in a space of one resolution it runs at that.
 
     Raises:
-      ValueError: no backbone has this name, or the space does not have it.
+        ValueError: No backbone has this name, or the space does not have it.
     """
     backbone = published(name)
     if len(backbone.depth) != len(space.stages):

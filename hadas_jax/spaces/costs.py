@@ -48,11 +48,11 @@ class _Part(NamedTuple):
     """A stem, a first block, further blocks or a classifier.
 
     Attributes:
-      layers: int[.], its rows in the layer table.
-      genes: Positions in the genome of the choices that bear on its cost.
-      offset: Of its rows in the table.
-      depths: How often it runs, by the choice of `depth_gene`.
-      depth_gene: Gene of the stage's depth; None: `depths` has one entry.
+        layers: int[.], its rows in the layer table.
+        genes: Positions in the genome of the choices that bear on its cost.
+        offset: Of its rows in the table.
+        depths: How often it runs, by the choice of `depth_gene`.
+        depth_gene: Gene of the stage's depth; None: `depths` has one entry.
     """
 
     layers: np.ndarray
@@ -89,12 +89,12 @@ def block_costs(layers: LayerTable, device: Device) -> jax.Array:
     """Costs every row of the table at every core and memory setting; without exit heads.
 
     Args:
-      layers: of `block_layers`.
-      device: the cost model; the result holds for its clock settings and default number format.
+        layers: Of `block_layers`.
+        device: The cost model; the result holds for its clock settings and default number format.
 
     Returns:
-      float32[Nc, Nm, R, 3]: seconds that kernels run, host cycles to launch them, and joules of core load and
-      traffic. Rows of one setting lie side by side, as a backbone reads them.
+        float32[Nc, Nm, R, 3]: seconds that kernels run, host cycles to launch them, and joules of core load and
+        traffic. Rows of one setting lie side by side, as a backbone reads them.
     """
     grid = jax.vmap(lambda part: sum_layers(clock_grid(part, device)))(layers)
     load_and_traffic = jax.vmap(lambda part: load_and_traffic_energy(part, device))(grid)
@@ -108,14 +108,14 @@ def backbone_cost(
     """Cost of one run of a backbone without exits at one operating point; see `population_cost` for many.
 
     Args:
-      space: static.
-      blocks: of `block_costs` for the same space and device.
-      device: the cost model.
-      genome: int32[G].
-      indices: int32[3], clock settings as for `hw_models.operating_point`.
+        space: Static.
+        blocks: Of `block_costs` for the same space and device.
+        device: The cost model.
+        genome: int32[G].
+        indices: int32[3], clock settings as for `hw_models.operating_point`.
 
     Returns:
-      Costs float32[].
+        Costs float32[].
     """
     cores, memories, rows, _ = blocks.shape
     core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
@@ -138,14 +138,14 @@ def population_cost(
     """Cost of many backbones, each at an operating point of its own.
 
     Args:
-      space: static.
-      blocks: as `backbone_cost`.
-      device: the cost model.
-      genomes: int32[P, G].
-      indices: int32[P, 3].
+        space: Static.
+        blocks: As `backbone_cost`.
+        device: The cost model.
+        genomes: int32[P, G].
+        indices: int32[P, 3].
 
     Returns:
-      Costs float32[P].
+        Costs float32[P].
     """
     # A bounded number at a time keeps what is looked up in the cache.
     return jax.lax.map(
@@ -198,9 +198,9 @@ class ClockProbabilities(NamedTuple):
     """How likely each setting of each clock is; clocks are independent, each sums to 1.
 
     Attributes:
-      core: float32[Nc].
-      memory: float32[Nm].
-      host: float32[Nh].
+        core: float32[Nc].
+        memory: float32[Nm].
+        host: float32[Nh].
     """
 
     core: jax.Array
@@ -214,17 +214,17 @@ def relaxed_cost(
     """Expected cost of one run of a relaxed backbone without exits at one operating point; batch with `jax.vmap`.
 
     Args:
-      space: static.
-      blocks: of `block_costs` for the same space and device.
-      device: the cost model.
-      probabilities: float32[G, C], of each choice of each gene; columns past a gene's last choice are ignored.
-      indices: int32[3], clock settings as for `hw_models.operating_point`.
+        space: Static.
+        blocks: Of `block_costs` for the same space and device.
+        device: The cost model.
+        probabilities: float32[G, C], of each choice of each gene; columns past a gene's last choice are ignored.
+        indices: int32[3], clock settings as for `hw_models.operating_point`.
 
     Returns:
-      Costs float32[].
+        Costs float32[].
 
     Raises:
-      ValueError: probabilities of another shape.
+        ValueError: Probabilities of another shape.
     """
     cores, memories = blocks.shape[:2]
     core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
@@ -245,17 +245,17 @@ def relaxed_cost_over_clocks(
     Every operating point is costed and weighed, so the expectation is exact although power and time multiply.
 
     Args:
-      space: static.
-      blocks: as `relaxed_cost`.
-      device: the cost model.
-      probabilities: float32[G, C].
-      clocks: of the device's settings.
+        space: Static.
+        blocks: As `relaxed_cost`.
+        device: The cost model.
+        probabilities: float32[G, C].
+        clocks: Of the device's settings.
 
     Returns:
-      Costs float32[].
+        Costs float32[].
 
     Raises:
-      ValueError: probabilities of another shape.
+        ValueError: Probabilities of another shape.
     """
     sums = _expected_sums(space, jnp.moveaxis(blocks, 2, 0), probabilities)
     point = OperatingPoint(
@@ -295,11 +295,11 @@ class _Layout(NamedTuple):
     """The table with as many rows for every part, one for each combination of choices in its slots of genes.
 
     Attributes:
-      rows: int[parts, product of sizes], in the table; what lies past a gene's last choice repeats that.
-      sizes: choices of each slot.
-      genes: int[parts, slots], which gene stands in each slot; G for none.
-      depth_genes: int[parts], the gene that says how often the part runs; G for none.
-      depths: float32[parts, C], how often, by its choice.
+        rows: int[parts, product of sizes], in the table; what lies past a gene's last choice repeats that.
+        sizes: Choices of each slot.
+        genes: int[parts, slots], which gene stands in each slot; G for none.
+        depth_genes: int[parts], the gene that says how often the part runs; G for none.
+        depths: float32[parts, C], how often, by its choice.
     """
 
     rows: np.ndarray

@@ -34,8 +34,8 @@ class Codec:
     """Translates between genomes (indices) and values.
 
     Attributes:
-      names: one name per gene, e.g. `"width.mb1"`.
-      choices: per gene, the values that it may take, at least one.
+        names: One name per gene, e.g. `"width.mb1"`.
+        choices: Per gene, the values that it may take, at least one.
     """
 
     names: tuple[str, ...]
@@ -74,7 +74,7 @@ class Codec:
         """Returns the genome int32[G] of concrete values [G].
 
         Raises:
-          ValueError: a value is none of its gene's choices, or there are too few or too many values.
+            ValueError: A value is none of its gene's choices, or there are too few or too many values.
         """
         if len(values) != len(self.choices):
             raise ValueError(f"expected {len(self.choices)} values, one per gene, got {len(values)}")
@@ -91,12 +91,12 @@ class Stage:
     """Options of one stage of MBConv blocks; every block of a stage shares kernel and expand ratio.
 
     Attributes:
-      width: output channels.
-      depth: numbers of blocks.
-      kernel: depthwise kernel sizes, odd.
-      expand: ratios of middle to input channels; a stage of ratio 1 alone has no expanding convolution.
-      stride: of the first block, 1 or 2.
-      se: squeeze-and-excitation in every block.
+        width: Output channels.
+        depth: Numbers of blocks.
+        kernel: Depthwise kernel sizes, odd.
+        expand: Ratios of middle to input channels; a stage of ratio 1 alone has no expanding convolution.
+        stride: Of the first block, 1 or 2.
+        se: squeeze-and-excitation in every block.
     """
 
     width: tuple[int, ...]
@@ -117,11 +117,11 @@ class Backbone:
     """One design of a space; all fields int32, batched by leading axes.
 
     Attributes:
-      resolution: [] input height and width in pixels.
-      width: [W] channels of stem, stages and last convolution.
-      depth: [S] blocks per stage.
-      kernel: [S] depthwise kernel size per stage.
-      expand: [S] expand ratio per stage.
+        resolution: [] input height and width in pixels.
+        width: [W] channels of stem, stages and last convolution.
+        depth: [S] blocks per stage.
+        kernel: [S] depthwise kernel size per stage.
+        expand: [S] expand ratio per stage.
     """
 
     resolution: jax.Array
@@ -136,17 +136,17 @@ class MBConvSpace:
     """A space of MBConv backbones with early exits.
 
     Attributes:
-      name: shown to people.
-      resolution: input sizes in pixels; empty: the size of the images at hand (see `adapt`).
-      stem_width: output channels of the 3x3 stem.
-      stem_stride: 1 or 2.
-      stages: the MBConv stages.
-      last_width: channels of the last 1x1 convolution, before the classifier.
-      head_expand: ratio of the convolution before pooling to the last stage's width.
-      first_exit: lowest block index (counted over the backbone's own blocks) that an exit may follow.
-      exit_width: channels of the exit heads' convolution.
-      in_channels: of the images.
-      classes: of the data set.
+        name: Shown to people.
+        resolution: Input sizes in pixels; empty: the size of the images at hand (see `adapt`).
+        stem_width: Output channels of the 3x3 stem.
+        stem_stride: 1 or 2.
+        stages: The MBConv stages.
+        last_width: Channels of the last 1x1 convolution, before the classifier.
+        head_expand: Ratio of the convolution before pooling to the last stage's width.
+        first_exit: Lowest block index (counted over the backbone's own blocks) that an exit may follow.
+        exit_width: Channels of the exit heads' convolution.
+        in_channels: Of the images.
+        classes: Of the data set.
     """
 
     name: str
@@ -212,7 +212,7 @@ class MBConvSpace:
         """Returns the genome int32[G] of one concrete backbone.
 
         Raises:
-          ValueError: a field has the wrong length, or a value that is none of the space's choices.
+            ValueError: A field has the wrong length, or a value that is none of the space's choices.
         """
         fields = (backbone.resolution, backbone.width, backbone.depth, backbone.kernel, backbone.expand)
         flat = np.concatenate([np.atleast_1d(np.asarray(field)) for field in fields])
@@ -283,7 +283,7 @@ def check_listable(exits: int) -> None:
     """Raises unless all subsets of so many exits can be listed.
 
     Raises:
-      ValueError: the list would be too long.
+        ValueError: The list would be too long.
     """
     if not 0 <= exits <= MAX_EXITS:
         raise ValueError(f"expected 0 to {MAX_EXITS} exits to list all subsets of, got {exits}")
@@ -293,7 +293,7 @@ def exit_subsets(exits: int) -> np.ndarray:
     """Returns bool[2^E, E]: subset s holds exit e where bit e of s is set.
 
     Raises:
-      ValueError: the list would be too long.
+        ValueError: The list would be too long.
     """
     check_listable(exits)
     return (np.arange(2**exits)[:, None] >> np.arange(exits)[None] & 1).astype(bool)

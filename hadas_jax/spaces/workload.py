@@ -33,10 +33,10 @@ class Places(NamedTuple):
     """Where each row of `workload` belongs.
 
     Attributes:
-      segment: int32[L]; 0 .. E are the trunk (e ends with the position that exit e follows, E with the
-        classifier); E + 1 + e is the head of exit e.
-      part: int32[L]; 0 the stem, 1 + s stage s, S + 1 the classifier, -1 a head.
-      block: int32[L]; position within the stage, 0 in stem and classifier, -1 in a head.
+        segment: int32[L]; 0 .. E are the trunk (e ends with the position that exit e follows, E with the classifier); E
+            + 1 + e is the head of exit e.
+        part: int32[L]; 0 the stem, 1 + s stage s, S + 1 the classifier, -1 a head.
+        block: int32[L]; position within the stage, 0 in stem and classifier, -1 in a head.
     """
 
     segment: np.ndarray
@@ -67,8 +67,8 @@ def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
     """Returns the layer table of one backbone with all its exit heads; batch with `jax.vmap`.
 
     Args:
-      space: static.
-      backbone: one design of the space.
+        space: Static.
+        backbone: One design of the space.
     """
     return _layout(space, backbone)[0]
 

@@ -53,9 +53,9 @@ class ExitHead(nn.Module):
     """One exit head.
 
     Attributes:
-      width: channels of its convolution.
-      classes: K.
-      use_batch_stats: see `BatchNorm`.
+        width: Channels of its convolution.
+        classes: K.
+        use_batch_stats: See `BatchNorm`.
     """
 
     width: int
@@ -101,11 +101,11 @@ class MBConv(nn.Module):
     """Inverted residual block with a shortcut on every block.
 
     Attributes:
-      stage: the options of the block's stage.
-      stride: 1 or 2.
-      convolve_shortcut: the shortcut is a 1x1 convolution wherever the active widths differ.
-      use_batch_stats: see `BatchNorm`.
-      expands: the block has an expanding convolution, whatever its ratio; None: as the stage's options say.
+        stage: The options of the block's stage.
+        stride: 1 or 2.
+        convolve_shortcut: The shortcut is a 1x1 convolution wherever the active widths differ.
+        use_batch_stats: See `BatchNorm`.
+        expands: The block has an expanding convolution, whatever its ratio; None: as the stage's options say.
     """
 
     stage: Stage
@@ -119,9 +119,9 @@ class MBConv(nn.Module):
         """Maps [B, H, W, C] to [B, H', W', C'], C' the stage's largest width.
 
         Args:
-          x: features with zeros in inactive channels.
-          setting: what is active.
-          keep: float32[B], factors of the residual branch for drop-connect; None: all ones.
+            x: Features with zeros in inactive channels.
+            setting: What is active.
+            keep: float32[B], factors of the residual branch for drop-connect; None: all ones.
         """
         stage, out_max = self.stage, max(self.stage.width)
         y, mid_width = x, setting.in_width
@@ -164,10 +164,10 @@ class Tail(nn.Module):
         """Maps the last stage's features [B, H, W, C] to logits float32[B, K].
 
         Args:
-          x: features with zeros in inactive channels.
-          in_width: int32[], their active channels.
-          last_width: int32[], active channels of the last convolution.
-          keep: float32[B, largest last width], factors of the classifier's inputs for dropout; None: all ones.
+            x: Features with zeros in inactive channels.
+            in_width: int32[], their active channels.
+            last_width: int32[], active channels of the last convolution.
+            keep: float32[B, largest last width], factors of the classifier's inputs for dropout; None: all ones.
         """
         space = self.space
         head_max = make_divisible(max(space.stages[-1].width) * space.head_expand)
@@ -185,8 +185,8 @@ class Drops:
     """Factors, 0 where dropped and 1 / (1 - rate) elsewhere.
 
     Attributes:
-      blocks: float32[N, B], of the residual branch of the blocks after the first of a stage.
-      last: float32[B, C], of the inputs of the classifier.
+        blocks: float32[N, B], of the residual branch of the blocks after the first of a stage.
+        last: float32[B, C], of the inputs of the classifier.
     """
 
     blocks: jax.Array
@@ -197,12 +197,12 @@ def draw_drops(key: jax.Array, space: MBConvSpace, batch: int, *, dropout: Array
     """Draws factors for one pass.
 
     Args:
-      key: PRNG key.
-      space: static.
-      batch: B.
-      dropout: float32[], rate of the classifier's inputs; 0 leaves all as they are.
-      drop_connect: float32[], rate of the last block; it rises linearly with the block's position from 0
-        (EfficientNet, arXiv 1905.11946; AttentiveNAS).
+        key: PRNG key.
+        space: Static.
+        batch: B.
+        dropout: float32[], rate of the classifier's inputs; 0 leaves all as they are.
+        drop_connect: float32[], rate of the last block; it rises linearly with the block's position from 0
+            (EfficientNet, arXiv 1905.11946; AttentiveNAS).
     """
     block_key, last_key = jax.random.split(key)
     depth = jnp.arange(space.positions, dtype=jnp.float32) / max(space.positions - 1, 1)
@@ -236,10 +236,10 @@ def cut_block(tree: Tree, stage: Stage, variant: Stage, in_channels: int) -> Tre
     """Cuts a variant's weights, or batch-norm statistics, out of those of a stage's block.
 
     Args:
-      tree: of one block.
-      stage: whose block it is.
-      variant: one of `variants`.
-      in_channels: largest width of the block's input.
+        tree: Of one block.
+        stage: Whose block it is.
+        variant: One of `variants`.
+        in_channels: Largest width of the block's input.
     """
     mid = make_divisible(in_channels * max(variant.expand)) if stage.expands else in_channels
     rim = (max(stage.kernel) - max(variant.kernel)) // 2

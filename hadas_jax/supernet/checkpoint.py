@@ -35,17 +35,17 @@ class Description:
     """What is needed to use a supernet's weights.
 
     Attributes:
-      space: with resolution, input channels and classes settled.
-      trained_exits: block positions of the supernet, `space.first_exit` .. `space.positions` - 1, whose exit heads
-        are trained.
-      exits_of: name of the one backbone that they were trained for; None: all backbones share them.
-      has_classifier: the final classifier is trained; a fresh one must be before the supernet is searched.
-      normalisation: mean and deviation of every input channel by which images were standardised, in 0 .. 1 for
-        images of bytes; None: unknown.
-      class_names: one for every class; None: unknown.
-      data: the data set that it was trained on and its division; None: unknown, as of an imported supernet.
-      source: where it comes from, in words for people.
-      details: anything else worth keeping about its making; what JSON holds.
+        space: With resolution, input channels and classes settled.
+        trained_exits: Block positions of the supernet, `space.first_exit` .. `space.positions` - 1, whose exit heads
+            are trained.
+        exits_of: Name of the one backbone that they were trained for; None: all backbones share them.
+        has_classifier: The final classifier is trained; a fresh one must be before the supernet is searched.
+        normalisation: Mean and deviation of every input channel by which images were standardised, in 0 .. 1 for images
+            of bytes; None: unknown.
+        class_names: One for every class; None: unknown.
+        data: The data set that it was trained on and its division; None: unknown, as of an imported supernet.
+        source: Where it comes from, in words for people.
+        details: Anything else worth keeping about its making; what JSON holds.
     """
 
     space: MBConvSpace
@@ -86,9 +86,9 @@ class SupernetCheckpoint(Description):
     """Weights of a supernet and its exit heads, and what is needed to use them.
 
     Attributes:
-      params: the weights.
-      seen: uint64[n], rising: fingerprints of the images of all data sets that the weights were trained on; none where
-        `data` is unknown.
+        params: The weights.
+        seen: uint64[n], rising: fingerprints of the images of all data sets that the weights were trained on; none
+            where `data` is unknown.
     """
 
     params: Parameters
@@ -99,11 +99,11 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     """Raises unless a supernet may be written to a directory.
 
     Args:
-      directory: none, an empty one, or with `overwrite` a supernet's.
-      overwrite: replace the supernet that is there.
+        directory: None, an empty one, or with `overwrite` a supernet's.
+        overwrite: Replace the supernet that is there.
 
     Raises:
-      ValueError: the directory holds something else or a supernet that may not be replaced, or cannot be written to.
+        ValueError: The directory holds something else or a supernet that may not be replaced, or cannot be written to.
     """
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
@@ -137,12 +137,12 @@ def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwri
     """Writes a supernet; `supernet.json` comes last, so that what it describes is whole.
 
     Args:
-      directory: created if need be.
-      trained: what is written.
-      overwrite: replace the supernet that is there.
+        directory: Created if need be.
+        trained: What is written.
+        overwrite: Replace the supernet that is there.
 
     Raises:
-      ValueError: the directory holds something else, or a supernet that may not be replaced.
+        ValueError: The directory holds something else, or a supernet that may not be replaced.
     """
     directory, text = Path(directory), _as_json(trained)
     if is_first():
@@ -155,8 +155,8 @@ def rewrite_description(directory: Path | str, trained: Description) -> None:
     """Replaces what a supernet's directory says of it; the weights stay.
 
     Args:
-      directory: of a supernet that `save_supernet` wrote.
-      trained: the new description of the same weights.
+        directory: Of a supernet that `save_supernet` wrote.
+        trained: The new description of the same weights.
     """
     write_text(Path(directory) / DESCRIPTION, _as_json(trained))
 
@@ -173,7 +173,7 @@ def load_supernet(directory: Path | str) -> SupernetCheckpoint:
     """Reads a supernet that `save_supernet` wrote.
 
     Raises:
-      ValueError: there is none, it is damaged, or of another form.
+        ValueError: There is none, it is damaged, or of another form.
     """
     directory = Path(directory)
     described = read_description(directory)
@@ -197,7 +197,7 @@ def read_description(directory: Path) -> Description:
     """Reads what a supernet is, without its weights.
 
     Raises:
-      ValueError: there is none, or its description is of another form.
+        ValueError: There is none, or its description is of another form.
     """
     path = directory / DESCRIPTION
     if not path.is_file():

@@ -50,13 +50,13 @@ def depthwise_conv(images: jax.Array, kernel: jax.Array, stride: int = 1, *, dil
     """Convolves each channel with its own kernel, padded symmetrically by dilation * (k // 2).
 
     Args:
-      images: [B, H, W, C].
-      kernel: [k, k, C], k odd.
-      stride: 1 or 2.
-      dilation: distance of neighbouring taps in pixels.
+        images: [B, H, W, C].
+        kernel: [k, k, C], k odd.
+        stride: 1 or 2.
+        dilation: Distance of neighbouring taps in pixels.
 
     Returns:
-      [B, ceil(H / stride), ceil(W / stride), C].
+        [B, ceil(H / stride), ceil(W / stride), C].
     """
     k, channels = kernel.shape[0], kernel.shape[-1]
     if not on_cpu():
@@ -321,14 +321,14 @@ def resize(images: jax.Array, size: int) -> jax.Array:
     """Resizes images to `size` x `size` pixels by `torch.nn.functional.interpolate(mode="bicubic")`.
 
     Args:
-      images: floating [..., H, W, C].
-      size: static, at least 1.
+        images: Floating [..., H, W, C].
+        size: Static, at least 1.
 
     Returns:
-      [..., size, size, C]; the images themselves where they have this size.
+        [..., size, size, C]; the images themselves where they have this size.
 
     Raises:
-      ValueError: the size is below 1.
+        ValueError: The size is below 1.
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1 pixel, got {size}")
@@ -388,14 +388,14 @@ def call(module: nn.Module, weights: Tree, stats: Tree | None, *args: Any, keep_
     """Applies a module to its weights.
 
     Args:
-      module: with `use_batch_stats` where `stats` is None.
-      weights: of the module.
-      stats: given batch-norm statistics; None: the batch's own normalise.
-      args: inputs.
-      keep_stats: return the batch's own statistics.
+        module: With `use_batch_stats` where `stats` is None.
+        weights: Of the module.
+        stats: Given batch-norm statistics; None: the batch's own normalise.
+        args: Inputs.
+        keep_stats: Return the batch's own statistics.
 
     Returns:
-      The output, and the batch's statistics or an empty tree.
+        The output, and the batch's statistics or an empty tree.
     """
     if stats is not None:
         return module.apply({"params": weights, "batch_stats": stats}, *args), {}

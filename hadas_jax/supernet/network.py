@@ -46,9 +46,9 @@ class TrunkResult(NamedTuple):
     """What a backbone computes.
 
     Attributes:
-      features: per stage the outputs of its block positions [D, B, H', W', C].
-      logits: float32[B, K].
-      stats: the batch's statistics by module, where they are kept.
+        features: Per stage the outputs of its block positions [D, B, H', W', C].
+        logits: float32[B, K].
+        stats: The batch's statistics by module, where they are kept.
     """
 
     features: tuple[jax.Array, ...]
@@ -88,17 +88,17 @@ def run_trunk(
     """Runs one backbone.
 
     Args:
-      space: static.
-      weights: of the supernet.
-      backbone: one design of the space.
-      images: [B, H, W, channels] at the backbone's resolution; everything is computed in their type.
-      stats: batch-norm statistics; None: the batch's own normalise.
-      keep_stats: return the batch's own statistics.
-      skip: what is skipped instead of masked.
-      drops: dropout and drop-connect; None: none.
-      unroll: compile every block instead of one scanned over: slower to compile, and as a network that is cut out
-        for deployment runs.
-      remat: for gradients keep the blocks' inputs alone and compute each block twice.
+        space: Static.
+        weights: Of the supernet.
+        backbone: One design of the space.
+        images: [B, H, W, channels] at the backbone's resolution; everything is computed in their type.
+        stats: batch-norm statistics; None: the batch's own normalise.
+        keep_stats: Return the batch's own statistics.
+        skip: What is skipped instead of masked.
+        drops: Dropout and drop-connect; None: none.
+        unroll: Compile every block instead of one scanned over: slower to compile, and as a network that is cut out for
+            deployment runs.
+        remat: For gradients keep the blocks' inputs alone and compute each block twice.
     """
     mode = _Mode(stats is not None, keep_stats, skip, unroll, remat)
     given: dict[str, Tree] = stats or {}
@@ -209,16 +209,16 @@ def run_heads(
     """Runs the heads of every exit.
 
     Args:
-      space: static.
-      weights: of the heads.
-      features: per stage [D, B, H, W, C], from `run_trunk`.
-      available: bool[E], the exits that the backbone has; the others answer zero.
-      stats: batch-norm statistics; None: the batch's own normalise.
-      keep_stats: return the batch's own statistics.
-      skip: do not compute what is not available, see `run_trunk`.
+        space: Static.
+        weights: Of the heads.
+        features: Per stage [D, B, H, W, C], from `run_trunk`.
+        available: bool[E], the exits that the backbone has; the others answer zero.
+        stats: batch-norm statistics; None: the batch's own normalise.
+        keep_stats: Return the batch's own statistics.
+        skip: Do not compute what is not available, see `run_trunk`.
 
     Returns:
-      Logits float32[E, B, K], confidence logits float32[E, B], and statistics.
+        Logits float32[E, B, K], confidence logits float32[E, B], and statistics.
     """
     head = ExitHead(space.exit_width, space.classes, use_batch_stats=stats is None)
 
@@ -261,8 +261,8 @@ class Parameters:
     """What is trained: trees of float32 arrays.
 
     Attributes:
-      backbone: the supernet's weights.
-      heads: the exit heads' weights.
+        backbone: The supernet's weights.
+        heads: The exit heads' weights.
     """
 
     backbone: Tree
@@ -282,8 +282,8 @@ class Logits:
     """What the network predicts.
 
     Attributes:
-      exits: float32[E + 1, B, K], the final classifier last; zero for exits that the backbone does not have.
-      confidence: float32[E, B], logits of the heads' learned confidence; likewise.
+        exits: float32[E + 1, B, K], the final classifier last; zero for exits that the backbone does not have.
+        confidence: float32[E, B], logits of the heads' learned confidence; likewise.
     """
 
     exits: jax.Array
@@ -351,12 +351,12 @@ def apply(
     """Runs one backbone with all exits in one pass; `jax.vmap` over stats and backbone runs a population.
 
     Args:
-      space: static.
-      params: shared weights.
-      stats: the backbone's batch-norm statistics, from `estimate_batch_stats`.
-      backbone: one design of the space.
-      images: [B, H, W, channels] at the backbone's resolution, float32 or bfloat16.
-      skip: static; what the backbone does not use is skipped instead of masked: quicker, but not under `jax.vmap`.
+        space: Static.
+        params: Shared weights.
+        stats: The backbone's batch-norm statistics, from `estimate_batch_stats`.
+        backbone: One design of the space.
+        images: [B, H, W, channels] at the backbone's resolution, float32 or bfloat16.
+        skip: Static; what the backbone does not use is skipped instead of masked: quicker, but not under `jax.vmap`.
     """
     trunk = run_trunk(space, params.backbone, backbone, images, stats=stats.backbone, skip=skip)
     available = available_exits(space, backbone)
@@ -380,17 +380,17 @@ def apply_training(
     """Runs the backbone alone, normalised by the batch's own statistics.
 
     Args:
-      space: static.
-      weights: of the backbone, float32.
-      backbone: one design of the space.
-      images: float32[B, H, W, channels] at the backbone's resolution.
-      drops: dropout and drop-connect, from `draw_drops`; None: none.
-      dtype: that everything but statistics and logits is computed in, float32 or bfloat16.
-      skip: what is skipped instead of masked; "nothing" for `jax.vmap`.
-      remat: for gradients keep the blocks' inputs alone and compute each block twice.
+        space: Static.
+        weights: Of the backbone, float32.
+        backbone: One design of the space.
+        images: float32[B, H, W, channels] at the backbone's resolution.
+        drops: Dropout and drop-connect, from `draw_drops`; None: none.
+        dtype: That everything but statistics and logits is computed in, float32 or bfloat16.
+        skip: What is skipped instead of masked; "nothing" for `jax.vmap`.
+        remat: For gradients keep the blocks' inputs alone and compute each block twice.
 
     Returns:
-      The stages' features [D, B, H', W', C], and logits float32[B, K].
+        The stages' features [D, B, H', W', C], and logits float32[B, K].
     """
     result = run_trunk(space, weights, backbone, images.astype(dtype), drops=drops, skip=skip, remat=remat)
     return result.features, result.logits
@@ -410,13 +410,13 @@ def estimate_batch_stats(
     """Re-estimates a backbone's batch-norm statistics: the mean over batches of each batch's own.
 
     Args:
-      space: static.
-      params: shared weights.
-      backbone: one design of the space.
-      batches: float32[N, B, H, W, channels] training images.
-      skip: see `apply`; what is skipped has statistics of zero.
-      resolution: of the backbone, to which batches are resized one at a time; None: they have it.
-      dtype: that features are computed in, float32 or bfloat16.
+        space: Static.
+        params: Shared weights.
+        backbone: One design of the space.
+        batches: float32[N, B, H, W, channels] training images.
+        skip: See `apply`; what is skipped has statistics of zero.
+        resolution: Of the backbone, to which batches are resized one at a time; None: they have it.
+        dtype: That features are computed in, float32 or bfloat16.
     """
     available = available_exits(space, backbone)
 

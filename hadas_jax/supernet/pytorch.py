@@ -45,7 +45,7 @@ class Entries:
     What cannot be read is returned as zeros, so that `check` names all of it at once.
 
     Args:
-      arrays: the state dict, by name.
+        arrays: The state dict, by name.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -110,10 +110,10 @@ class Entries:
         """Raises unless all entries that were asked for are there as asked for.
 
         Args:
-          what: they belong to, for the message.
+            what: They belong to, for the message.
 
         Raises:
-          ValueError: entries are missing, of another shape, or hold no finite numbers.
+            ValueError: Entries are missing, of another shape, or hold no finite numbers.
         """
         problems = []
         if self._missing:
@@ -142,9 +142,9 @@ def read_backbone(space: MBConvSpace, entries: Entries, *, classified: bool) -> 
     """Reads a supernet's weights and batch-norm statistics, as trees of arrays.
 
     Args:
-      space: of the supernet.
-      entries: of the state dict.
-      classified: with the classifier.
+        space: Of the supernet.
+        entries: Of the state dict.
+        classified: With the classifier.
     """
     widest = max(space.stem_width)
     kernel = entries.convolution("first_conv.conv.conv", outs=widest, ins=space.in_channels, size=3)
@@ -222,7 +222,7 @@ def locate_exits(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the entries of the place where exit heads are, see `pytorch_places.locate`.
 
     Raises:
-      ValueError: there are none, or several places have them.
+        ValueError: There are none, or several places have them.
     """
     if not any(plain_name(name).endswith(_FIRST) for name in arrays):
         raise ValueError("exits: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
@@ -233,11 +233,11 @@ def resolve_backbone(space: MBConvSpace, exits_of: str | Backbone | np.ndarray |
     """Returns the backbone that exits belong to.
 
     Args:
-      space: of the supernet.
-      exits_of: a published name (a0 .. a6), a backbone, or a genome int32[G].
+        space: Of the supernet.
+        exits_of: A published name (a0 .. a6), a backbone, or a genome int32[G].
 
     Raises:
-      ValueError: no such name, or not a backbone of the space.
+        ValueError: No such name, or not a backbone of the space.
     """
     if isinstance(exits_of, str):
         exits_of = published(exits_of)
@@ -259,14 +259,14 @@ def exit_positions(
     """Returns the block positions of the supernet that the exits of one backbone follow.
 
     Args:
-      space: of the supernet.
-      backbone: that the exits belong to.
-      exits: how many there are.
-      exit_blocks: which of the backbone's own blocks each follows, counted from 0; None: there is one after every
-        block from `space.first_exit` on.
+        space: Of the supernet.
+        backbone: That the exits belong to.
+        exits: How many there are.
+        exit_blocks: Which of the backbone's own blocks each follows, counted from 0; None: there is one after every
+            block from `space.first_exit` on.
 
     Raises:
-      ValueError: the blocks are not those of so many exits of this backbone.
+        ValueError: The blocks are not those of so many exits of this backbone.
     """
     positions = np.flatnonzero(np.asarray(block_active(space, backbone)))
     every = range(space.first_exit, len(positions))
@@ -290,12 +290,12 @@ def place_exits(
     """Returns heads and their batch-norm statistics with those of a state dict in their places.
 
     Args:
-      space: of the supernet.
-      entries: of the state dict.
-      backbone: that the exits belong to.
-      positions: that they follow, in their order.
-      heads: the shared heads' weights; not changed.
-      stats: their statistics; not changed.
+        space: Of the supernet.
+        entries: Of the state dict.
+        backbone: That the exits belong to.
+        positions: That they follow, in their order.
+        heads: The shared heads' weights; not changed.
+        stats: Their statistics; not changed.
     """
     heads, stats = (jax.tree.map(np.array, tree) for tree in (heads, stats))
     starts = np.cumsum([0, *(max(stage.depth) for stage in space.stages)])
@@ -330,18 +330,18 @@ class Imported:
     """What a checkpoint became.
 
     Attributes:
-      space: with the number of classes settled.
-      params: weights of backbone and exit heads.
-      stats: batch-norm statistics as stored, of the largest network; those of fresh heads are 0 and 1. A
-        sub-network's own are re-estimated, see `estimate_batch_stats`.
-      trained_exits: block positions whose exit heads come from the checkpoint; the other heads are fresh.
-      used: how many entries were taken.
-      unused: how many were left that have no use here: counters, statistics kept during training, shortcuts of
-        blocks that never use them, the classifier that a fresh one replaces.
-      surplus: names of the other entries that were left.
-      fresh: which parts were drawn anew, and why, in words for people.
-      has_classifier: the final classifier comes from the checkpoint.
-      notes: what else a user should know, in words for people.
+        space: With the number of classes settled.
+        params: Weights of backbone and exit heads.
+        stats: batch-norm statistics as stored, of the largest network; those of fresh heads are 0 and 1. A
+            sub-network's own are re-estimated, see `estimate_batch_stats`.
+        trained_exits: Block positions whose exit heads come from the checkpoint; the other heads are fresh.
+        used: How many entries were taken.
+        unused: How many were left that have no use here: counters, statistics kept during training, shortcuts of blocks
+            that never use them, the classifier that a fresh one replaces.
+        surplus: Names of the other entries that were left.
+        fresh: Which parts were drawn anew, and why, in words for people.
+        has_classifier: The final classifier comes from the checkpoint.
+        notes: What else a user should know, in words for people.
     """
 
     space: MBConvSpace
@@ -370,23 +370,23 @@ def from_pytorch(
     """Turns a state dict of the original's supernet into parameters.
 
     Args:
-      space: of the supernet, e.g. `ATTENTIVENAS`; its number of classes does not matter.
-      arrays: the state dict by name, whatever stands before all of its names; or all tensors of a file that holds it,
-        see `read_tensors`.
-      key: for what is drawn anew.
-      classes: another number than the checkpoint's gives a fresh classifier; None: the checkpoint's.
-      exits: entries of another checkpoint that the exit heads come from; None: `arrays`.
-      exits_of: the backbone that the checkpoint's exit heads belong to, a published name (a0 .. a6), a backbone or
-        a genome int32[G]; None: they are not imported.
-      exit_blocks: the backbone's own blocks that they follow, see `pytorch_exits.exit_positions`.
-      entry: the place of the weights, e.g. `model_ema`, where `arrays` has several; see `pytorch_places.locate`.
+        space: Of the supernet, e.g. `ATTENTIVENAS`; its number of classes does not matter.
+        arrays: The state dict by name, whatever stands before all of its names; or all tensors of a file that holds it,
+            see `read_tensors`.
+        key: For what is drawn anew.
+        classes: Another number than the checkpoint's gives a fresh classifier; None: the checkpoint's.
+        exits: Entries of another checkpoint that the exit heads come from; None: `arrays`.
+        exits_of: The backbone that the checkpoint's exit heads belong to, a published name (a0 .. a6), a backbone or a
+            genome int32[G]; None: they are not imported.
+        exit_blocks: The backbone's own blocks that they follow, see `pytorch_exits.exit_positions`.
+        entry: The place of the weights, e.g. `model_ema`, where `arrays` has several; see `pytorch_places.locate`.
 
     Returns:
-      The parameters, and what was and was not imported.
+        The parameters, and what was and was not imported.
 
     Raises:
-      ValueError: entries are missing or of another shape (named), several places hold such weights, or the exits do
-        not fit the backbone.
+        ValueError: Entries are missing or of another shape (named), several places hold such weights, or the exits do
+            not fit the backbone.
     """
     if not space.resolution:
         raise ValueError(f"space {space.name}: expected one with resolutions of its own, got none")

@@ -33,9 +33,9 @@ class Located:
     """Weights that were found.
 
     Attributes:
-      arrays: everything of their place, by names that begin there.
-      place: what stood before the names; empty: nothing.
-      left: other places of the file and how many entries each has.
+        arrays: Everything of their place, by names that begin there.
+        place: What stood before the names; empty: nothing.
+        left: Other places of the file and how many entries each has.
     """
 
     arrays: dict[str, np.ndarray]
@@ -47,12 +47,12 @@ def locate(arrays: Mapping[str, np.ndarray], wanted: Collection[str], *, entry: 
     """Returns the entries of the place where most of the wanted names are.
 
     Args:
-      arrays: by dotted path through the file.
-      wanted: names that such weights have.
-      entry: a place to take them from, or what it begins with; None: the only one, averaged weights (EMA) aside.
+        arrays: By dotted path through the file.
+        wanted: Names that such weights have.
+        entry: A place to take them from, or what it begins with; None: the only one, averaged weights (EMA) aside.
 
     Raises:
-      ValueError: no wanted name is there, or several places have them and `entry` names none.
+        ValueError: No wanted name is there, or several places have them and `entry` names none.
     """
     counts: dict[str, set[str]] = {}
     for name in arrays:
@@ -83,11 +83,11 @@ def choose(counts: Mapping[str, int], *, entry: str | None = None) -> str:
     """Returns the place of the wanted weights.
 
     Args:
-      counts: how many wanted entries each place has; at least one place.
-      entry: see `locate`.
+        counts: How many wanted entries each place has; at least one place.
+        entry: See `locate`.
 
     Raises:
-      ValueError: several places have them and `entry` names none, or it names one that is not there.
+        ValueError: Several places have them and `entry` names none, or it names one that is not there.
     """
     named = {place: count for place, count in counts.items() if entry in (None, place) or _lies_in(place, str(entry))}
     if not named:
@@ -141,14 +141,14 @@ def read_pytorch(path: Path | str) -> dict[str, np.ndarray]:
     read (`weights_only`).
 
     Args:
-      path: of the file.
+        path: Of the file.
 
     Returns:
-      The entries by name, floating ones as float32.
+        The entries by name, floating ones as float32.
 
     Raises:
-      ValueError: there is no such file, it is damaged, no checkpoint, asks to run code, holds several state dicts of
-        about one size, or PyTorch is not installed.
+        ValueError: There is no such file, it is damaged, no checkpoint, asks to run code, holds several state dicts of
+            about one size, or PyTorch is not installed.
     """
     mappings = _read(Path(path))
     named = {place: own for place, own in mappings.items() if not place.rpartition(".")[2].isdecimal()}
@@ -163,10 +163,10 @@ def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
     """Reads all tensors of a checkpoint, by dotted paths through its containers: `state_dict.conv.weight`.
 
     Args:
-      path: of the file, see `read_pytorch`.
+        path: Of the file, see `read_pytorch`.
 
     Raises:
-      ValueError: as of `read_pytorch`.
+        ValueError: As of `read_pytorch`.
     """
     return {
         f"{place}.{name}" if place else name: array

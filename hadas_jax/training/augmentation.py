@@ -28,9 +28,9 @@ def warp(images: jax.Array, matrices: jax.Array, shifts: jax.Array) -> jax.Array
     """Reads each image at affinely moved places, with bilinear interpolation and a repeated border.
 
     Args:
-      images: float32[B, H, W, C].
-      matrices: float32[B, 2, 2], applied to a pixel's (row, column) from the centre.
-      shifts: float32[B, 2], added in pixels.
+        images: float32[B, H, W, C].
+        matrices: float32[B, 2, 2], applied to a pixel's (row, column) from the centre.
+        shifts: float32[B, 2], added in pixels.
     """
     height, width = images.shape[1:3]
     centre = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)[:, None, None]
@@ -49,9 +49,9 @@ def random_affine(key: jax.Array, images: jax.Array, shift: float) -> jax.Array:
     """Rotates, scales and shifts each image a little, with bilinear interpolation and a repeated border.
 
     Args:
-      key: PRNG key.
-      images: float32[B, H, W, C].
-      shift: the farthest shift in pixels, in both directions.
+        key: PRNG key.
+        images: float32[B, H, W, C].
+        shift: The farthest shift in pixels, in both directions.
     """
     uniform = jax.random.uniform(key, (4, images.shape[0]), minval=-1.0, maxval=1.0)
     angles, sizes, shifts = ROTATION * uniform[0], jnp.exp(SCALING * uniform[1]), shift * uniform[2:]
@@ -81,9 +81,9 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
     """Covers a square of each image [B, H, W, C] with the image's mean (arXiv 1708.04552).
 
     Args:
-      key: PRNG key.
-      images: float32[B, H, W, C].
-      size: side of the square in pixels; its centre lies anywhere in the image, the square partly outside too.
+        key: PRNG key.
+        images: float32[B, H, W, C].
+        size: Side of the square in pixels; its centre lies anywhere in the image, the square partly outside too.
     """
     batch, height, width, _ = images.shape
     corners = jax.random.randint(key, (2, batch, 1), 0, jnp.array([height, width])[:, None, None]) - size // 2
@@ -125,13 +125,13 @@ def rand_augment(
     """Sends each image through `operations` random operations, one after the other.
 
     Args:
-      key: PRNG key.
-      images: float32[B, H, W, C] in 0 .. 1.
-      operations: how many; the identity may be among them.
-      magnitude: 0 .. 1, how strong; 0 changes nothing.
+        key: PRNG key.
+        images: float32[B, H, W, C] in 0 .. 1.
+        operations: How many; the identity may be among them.
+        magnitude: 0 .. 1, how strong; 0 changes nothing.
 
     Returns:
-      float32[B, H, W, C] in 0 .. 1.
+        float32[B, H, W, C] in 0 .. 1.
     """
     for round_key in jax.random.split(key, operations):
         choice_key, sign_key = jax.random.split(round_key)
@@ -145,9 +145,9 @@ def apply_operations(images: jax.Array, choices: jax.Array, amounts: jax.Array) 
     """Applies one operation to each image.
 
     Args:
-      images: float32[B, H, W, C] in 0 .. 1.
-      choices: int32[B], of `OPERATIONS`.
-      amounts: float32[B] in -1 .. 1; operations without a direction take the absolute value.
+        images: float32[B, H, W, C] in 0 .. 1.
+        choices: int32[B], of `OPERATIONS`.
+        amounts: float32[B] in -1 .. 1; operations without a direction take the absolute value.
     """
     strength = {name: jnp.where(choices == i, amounts, 0.0) for i, name in enumerate(OPERATIONS)}
     images = _moved(images, strength)
@@ -240,14 +240,15 @@ def augmentation(name: str, *, operations: int = 2, magnitude: float = 0.3) -> A
     """Returns a policy, or None for none.
 
     Args:
-      name: `none`; `affine`: small rotations, scalings and shifts by up to an eighth of the size; `crop-flip`: shifts
-        by whole pixels up to an eighth of the size, and mirror images; `randaugment`: crop-flip, then random
-        operations (see `rand_augment`; values beyond 0 .. 1 are cut off) and a square of a quarter of the size cut out.
-      operations: of RandAugment, per image.
-      magnitude: of RandAugment, 0 .. 1.
+        name: `none`; `affine`: small rotations, scalings and shifts by up to an eighth of the size; `crop-flip`: shifts
+            by whole pixels up to an eighth of the size, and mirror images; `randaugment`: crop-flip, then random
+            operations (see `rand_augment`; values beyond 0 .. 1 are cut off) and a square of a quarter of the size cut
+            out.
+        operations: Of RandAugment, per image.
+        magnitude: Of RandAugment, 0 .. 1.
 
     Raises:
-      ValueError: an unknown name, or figures out of their range.
+        ValueError: An unknown name, or figures out of their range.
     """
     if operations < 0:
         raise ValueError(f"operations: expected 0 or more, got {operations}")

@@ -52,7 +52,7 @@ def split_batch(tree: Any, mesh: Mesh | None) -> Any:
     """Constrains traced arrays [B, ...] to be spread over a mesh; None leaves them where they are.
 
     Raises:
-      ValueError: a batch that the number of devices does not divide.
+        ValueError: A batch that the number of devices does not divide.
     """
     if mesh is None:
         return tree
@@ -76,13 +76,13 @@ def batch_indices(key: jax.Array, step: jax.Array, *, size: int, batch: int) -> 
     """Returns int32[batch]: the step's part of its epoch's random order of `size` samples.
 
     Args:
-      key: PRNG key of the whole training, the same at every step.
-      step: int32[].
-      size: number of samples, at least `batch`.
-      batch: samples per step; what is left over at an epoch's end is skipped.
+        key: PRNG key of the whole training, the same at every step.
+        step: int32[].
+        size: Number of samples, at least `batch`.
+        batch: Samples per step; what is left over at an epoch's end is skipped.
 
     Raises:
-      ValueError: more samples per step than there are.
+        ValueError: More samples per step than there are.
     """
     per_epoch = size // batch
     if per_epoch < 1:
@@ -142,14 +142,14 @@ def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment |
     """Returns a step that takes its batch from arrays on the device.
 
     Args:
-      step: takes as data a batch (images float32[B, H, W, channels] standardised, labels int32[B]), or a tuple that
-        starts with one.
-      batch: samples per step, at most N; what is left over at an epoch's end is skipped.
-      order_key: PRNG key of the epochs' orders.
-      augment: of images in 0 .. 1, see `augmentation`.
+        step: Takes as data a batch (images float32[B, H, W, channels] standardised, labels int32[B]), or a tuple that
+            starts with one.
+        batch: Samples per step, at most N; what is left over at an epoch's end is skipped.
+        order_key: PRNG key of the epochs' orders.
+        augment: Of images in 0 .. 1, see `augmentation`.
 
     Returns:
-      A step whose data is what `step` takes, with `LabelledImages` in place of the batch.
+        A step whose data is what `step` takes, with `LabelledImages` in place of the batch.
     """
 
     def run(state: Any, key: jax.Array, data: Any) -> tuple[Any, Metrics]:
@@ -184,15 +184,15 @@ def streamed(
     """Returns a chunk of steps for `loop.run` that are fed from the host, for data that the device cannot hold.
 
     Args:
-      step: as for `resident`; it gets the tuple (batch, *shared) where something is shared.
-      stream: of the batches; it is started again wherever a run resumes or rolls back.
-      batch: samples per step.
-      key: typed PRNG key of the loop; steps get the keys that `scanned` gives them.
-      chunk: steps of a chunk.
-      augment: of images in 0 .. 1, see `augmentation`.
-      crops: read random parts of the images instead of their middle.
-      shared: further arrays that every step reads.
-      mesh: devices that each batch is spread over.
+        step: As for `resident`; it gets the tuple (batch, *shared) where something is shared.
+        stream: Of the batches; it is started again wherever a run resumes or rolls back.
+        batch: Samples per step.
+        key: Typed PRNG key of the loop; steps get the keys that `scanned` gives them.
+        chunk: Steps of a chunk.
+        augment: Of images in 0 .. 1, see `augmentation`.
+        crops: Read random parts of the images instead of their middle.
+        shared: Further arrays that every step reads.
+        mesh: Devices that each batch is spread over.
     """
 
     @jax.jit
@@ -233,11 +233,11 @@ def prepare(key: jax.Array, images: jax.Array, *, mean: Any, deviation: Any, aug
     """Returns float32[B, H, W, channels]: images scaled (if bytes), augmented and standardised.
 
     Args:
-      key: PRNG key of the augmentation.
-      images: uint8 or floating [B, H, W, channels].
-      mean: float32[channels] or a number, subtracted.
-      deviation: likewise, divided by.
-      augment: of the scaled images; None leaves them as they are.
+        key: PRNG key of the augmentation.
+        images: uint8 or floating [B, H, W, channels].
+        mean: float32[channels] or a number, subtracted.
+        deviation: Likewise, divided by.
+        augment: Of the scaled images; None leaves them as they are.
     """
     if augment is not None:
         images = augment(key, standardise(images, 0.0, 1.0))
@@ -253,9 +253,9 @@ class Pace:
     """The steps of a training.
 
     Attributes:
-      batch: samples of a step.
-      chunk: steps between two checkpoints and lines of progress.
-      steps_per_epoch: a multiple of `chunk`.
+        batch: Samples of a step.
+        chunk: Steps between two checkpoints and lines of progress.
+        steps_per_epoch: A multiple of `chunk`.
     """
 
     batch: int
@@ -268,8 +268,8 @@ class Augmentation:
     """What is done to training images.
 
     Attributes:
-      name: as the settings have it.
-      augment: of images in 0 .. 1; None leaves them as they are.
+        name: As the settings have it.
+        augment: Of images in 0 .. 1; None leaves them as they are.
     """
 
     name: str
@@ -280,8 +280,8 @@ def pace_of(samples: int, *, batch: int) -> Pace:
     """Returns the steps of a training on so many samples.
 
     Args:
-      samples: of the training split.
-      batch: samples of a step, as many as there are at most.
+        samples: Of the training split.
+        batch: Samples of a step, as many as there are at most.
     """
     batch = min(batch, samples)
     steps = samples // batch
@@ -293,9 +293,9 @@ def chunk_of(steps: int, *, most: int = 100) -> int:
     """Returns how many of an epoch's steps run between two checkpoints and lines of progress.
 
     Args:
-      steps: of an epoch.
-      most: the result is at most this, a divisor of `steps` where one is not far below, and otherwise leaves out less
-        than one step in a hundred or so.
+        steps: Of an epoch.
+        most: The result is at most this, a divisor of `steps` where one is not far below, and otherwise leaves out less
+            than one step in a hundred or so.
     """
     if steps <= most:
         return steps
@@ -317,15 +317,15 @@ def fed(
     """Returns a chunk of steps for `hadas_jax.runs.loop.run`.
 
     Args:
-      step: takes as data a batch (images float32[B, H, W, channels] standardised, labels int32[B]), or the tuple
-        (batch, *shared) where something is shared.
-      images: to train on.
-      pace: of the training.
-      key: typed PRNG key of the loop.
-      order_key: PRNG key of the epochs' orders; a stream has its own order.
-      augmentation: of the images.
-      shared: further arrays that every step reads.
-      mesh: devices that each batch is spread over.
+        step: Takes as data a batch (images float32[B, H, W, channels] standardised, labels int32[B]), or the tuple
+            (batch, *shared) where something is shared.
+        images: To train on.
+        pace: Of the training.
+        key: Typed PRNG key of the loop.
+        order_key: PRNG key of the epochs' orders; a stream has its own order.
+        augmentation: Of the images.
+        shared: Further arrays that every step reads.
+        mesh: Devices that each batch is spread over.
     """
     augment = augmentation.augment
     if not isinstance(images, LabelledImages):

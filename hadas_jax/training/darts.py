@@ -31,11 +31,11 @@ class RetrainOptions:
     """How a step trains.
 
     Attributes:
-      auxiliary_weight: factor of the auxiliary head's loss; 0: the weights have no such head.
-      drop_path: rate at the last step; it rises from 0.
-      label_smoothing: of the targets.
-      dtype: what features are computed in, float32 or bfloat16.
-      remat: keep the cells' inputs alone for the gradient and compute each cell twice.
+        auxiliary_weight: Factor of the auxiliary head's loss; 0: the weights have no such head.
+        drop_path: Rate at the last step; it rises from 0.
+        label_smoothing: Of the targets.
+        dtype: What features are computed in, float32 or bfloat16.
+        remat: Keep the cells' inputs alone for the gradient and compute each cell twice.
     """
 
     auxiliary_weight: float = 0.4
@@ -49,9 +49,9 @@ def retrain_optimiser(learning_rate: float, steps: int, *, weight_decay: float) 
     """Returns SGD with momentum 0.9, gradients clipped to a global norm of 5, and weight decay of all weights.
 
     Args:
-      learning_rate: of the first step; it falls to 0 along half a cosine.
-      steps: of the whole training.
-      weight_decay: factor of the L2 penalty's gradient.
+        learning_rate: Of the first step; it falls to 0 along half a cosine.
+        steps: Of the whole training.
+        weight_decay: Factor of the L2 penalty's gradient.
     """
     schedule = optax.cosine_decay_schedule(learning_rate, steps)
     return optax.chain(
@@ -65,11 +65,11 @@ def retrain_augmentation(name: str, *, cutout_size: int) -> Augment | None:
     """Returns an augmentation that ends with a square cut out of each image.
 
     Args:
-      name: see `hadas_jax.training.augmentation`.
-      cutout_size: side of the square in pixels; 0: none.
+        name: See `hadas_jax.training.augmentation`.
+        cutout_size: Side of the square in pixels; 0: none.
 
     Raises:
-      ValueError: an unknown name.
+        ValueError: An unknown name.
     """
     before = augmentation(name)
     if not cutout_size:
@@ -97,11 +97,11 @@ def retrain_step(
     batch as augmented, norm of the gradient before clipping.
 
     Args:
-      network: its size.
-      genotype: its cells.
-      optimiser: of the weights, see `retrain_optimiser`.
-      steps: of the whole training.
-      options: of the step.
+        network: Its size.
+        genotype: Its cells.
+        optimiser: Of the weights, see `retrain_optimiser`.
+        steps: Of the whole training.
+        options: Of the step.
     """
     options = options or RetrainOptions()
 

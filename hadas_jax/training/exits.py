@@ -26,10 +26,10 @@ def exit_losses(logits: jax.Array, confidence: jax.Array, final: jax.Array, labe
     """Returns the loss of each exit, float32[E].
 
     Args:
-      logits: float32[E, B, K] of the heads.
-      confidence: float32[E, B], logits of the heads' confidence.
-      final: float32[B, K], logits of the frozen classifier.
-      labels: int32[B].
+        logits: float32[E, B, K] of the heads.
+        confidence: float32[E, B], logits of the heads' confidence.
+        final: float32[B, K], logits of the frozen classifier.
+        labels: int32[B].
     """
     shape = logits.shape
     teacher = jnp.broadcast_to(jax.nn.softmax(final)[None], shape)
@@ -59,12 +59,12 @@ def exit_step(
     the exits, and the gradient's norm before clipping.
 
     Args:
-      space: the backbones that share the heads.
-      optimiser: of the heads' weights.
-      sampled: random backbones per step besides the largest and the smallest.
-      backbone: trains the heads of this one alone, as the paper does; None: shared heads.
-      dtype: what the frozen backbone is computed in, float32 or bfloat16.
-      mesh: devices that the batch is split over; None: one device.
+        space: The backbones that share the heads.
+        optimiser: Of the heads' weights.
+        sampled: Random backbones per step besides the largest and the smallest.
+        backbone: Trains the heads of this one alone, as the paper does; None: shared heads.
+        dtype: What the frozen backbone is computed in, float32 or bfloat16.
+        mesh: Devices that the batch is split over; None: one device.
     """
 
     def step(state: TrainState, key: jax.Array, data: tuple[Any, Tree]) -> tuple[TrainState, Metrics]:

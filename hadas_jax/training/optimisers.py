@@ -19,10 +19,10 @@ class TrainState:
     """Carried from step to step.
 
     Attributes:
-      weights: what is trained.
-      optimiser: the optimiser's state.
-      step: int32[] steps done.
-      rate: float32[], factor of the learning rate; 1 until a divergence lowers it.
+        weights: What is trained.
+        optimiser: The optimiser's state.
+        step: int32[] steps done.
+        rate: float32[], factor of the learning rate; 1 until a divergence lowers it.
     """
 
     weights: Tree
@@ -60,9 +60,9 @@ def sgd(schedule: optax.Schedule, *, weight_decay: float, clip: optax.GradientTr
     """Returns clipped SGD with Nesterov momentum 0.9 and L2 weight decay of kernels alone.
 
     Args:
-      schedule: maps float32 steps to learning rates.
-      weight_decay: factor of the L2 penalty's gradient.
-      clip: what limits gradients before all else.
+        schedule: Maps float32 steps to learning rates.
+        weight_decay: Factor of the L2 penalty's gradient.
+        clip: What limits gradients before all else.
     """
     return optax.chain(
         clip,
@@ -85,7 +85,7 @@ def paper_exit_optimiser(
     1e-5 of kernels, gradients clipped to a global norm of 1.
 
     Raises:
-      ValueError: no steps, or a warm-up that does not end before training does.
+        ValueError: No steps, or a warm-up that does not end before training does.
     """
     if steps_per_epoch < 1:
         raise ValueError(f"steps_per_epoch: expected at least 1, got {steps_per_epoch}")

@@ -50,13 +50,13 @@ def space_of_run(
     """Returns the space, adapted to the data or as the checkpoint has it, at the resolutions asked for.
 
     Args:
-      settings: of the run.
-      splits: its data.
-      loaded: the supernet of `settings.checkpoint`.
-      is_trained: the run trains the supernet, so that it may have any number of classes.
+        settings: Of the run.
+        splits: Its data.
+        loaded: The supernet of `settings.checkpoint`.
+        is_trained: The run trains the supernet, so that it may have any number of classes.
 
     Raises:
-      ValueError: an unknown space, or a supernet, resolutions or images that do not fit each other.
+        ValueError: An unknown space, or a supernet, resolutions or images that do not fit each other.
     """
     if loaded is None:
         space = load_space(settings.space or ("digits" if splits.image_size < SMALL_IMAGES_FROM else "small-images"))
@@ -100,7 +100,7 @@ def at_resolutions(space: MBConvSpace, settings: TrainingSettings) -> MBConvSpac
     """Returns a space at the resolutions that a run asks for, all if none.
 
     Raises:
-      ValueError: the space does not have them.
+        ValueError: The space does not have them.
     """
     wrong = [size for size in settings.resolutions if size not in space.resolution]
     if wrong:
@@ -125,7 +125,7 @@ def named_backbone(name: str, space: MBConvSpace) -> Backbone:
     """Returns the backbone that `--exits-for` names; in a space of one resolution it runs at that.
 
     Raises:
-      ValueError: an unknown name, or a backbone that the space does not have.
+        ValueError: An unknown name, or a backbone that the space does not have.
     """
     ends: dict[str, Callable[[], Backbone]] = {"largest": space.largest, "smallest": space.smallest}
     if name in ends:
@@ -157,14 +157,14 @@ class TrainingRun:
     """Data and supernet of one run: reads its inputs at once, so that mistakes show before any work.
 
     Args:
-      settings: of the run.
-      fine_tune: train the supernet of `settings.checkpoint` further, on any number of classes, for
-        `settings.epochs`, and its exits in any case, instead of using what is trained in it as it is.
-      exits_for: name of the backbone whose exits are trained, as the paper does; None: all backbones share theirs.
-      splits: the data of `settings`, where they are loaded already.
+        settings: Of the run.
+        fine_tune: Train the supernet of `settings.checkpoint` further, on any number of classes, for `settings.epochs`,
+            and its exits in any case, instead of using what is trained in it as it is.
+        exits_for: Name of the backbone whose exits are trained, as the paper does; None: all backbones share theirs.
+        splits: The data of `settings`, where they are loaded already.
 
     Raises:
-      ValueError: an unknown data set or space, or a supernet, resolutions or images that do not fit.
+        ValueError: An unknown data set or space, or a supernet, resolutions or images that do not fit.
     """
 
     def __init__(
@@ -288,7 +288,7 @@ class TrainingRun:
         """Trains what is not trained yet: the supernet, then its exit heads.
 
         Raises:
-          ValueError: a loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
+            ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
         """
         params = self.initial_parameters()
         if self._trains_supernet:
@@ -452,10 +452,10 @@ class ExitAccuracies:
     """Accuracy of one backbone along its depth.
 
     Attributes:
-      backbone: its name.
-      blocks: its own blocks that have an exit, from 0, in order.
-      exits: test accuracy of each of these exits, a share.
-      final: of the classifier.
+        backbone: Its name.
+        blocks: Its own blocks that have an exit, from 0, in order.
+        exits: Test accuracy of each of these exits, a share.
+        final: Of the classifier.
     """
 
     backbone: str
@@ -469,8 +469,8 @@ class TrainResult:
     """What a training run leaves.
 
     Attributes:
-      trained: the supernet, also in the work directory.
-      accuracies: of the largest and the smallest backbone, and of the one whose exits were trained, if one was.
+        trained: The supernet, also in the work directory.
+        accuracies: Of the largest and the smallest backbone, and of the one whose exits were trained, if one was.
     """
 
     trained: SupernetCheckpoint
@@ -481,7 +481,7 @@ def execute_training(run: TrainingRun, workdir: WorkDir, progress: Progress) -> 
     """Trains a supernet and its exits, judges them on the test split, and writes all into the work directory.
 
     Raises:
-      ValueError: as `TrainingRun.train`.
+        ValueError: As `TrainingRun.train`.
     """
     params = run.train(workdir, progress)
     space, settings = run.space, run.settings
@@ -504,9 +504,9 @@ def along_depth(run: TrainingRun, params: Parameters, genomes: dict[str, np.ndar
     """Judges backbones on the test split, at the exits that they have and that the run trains.
 
     Args:
-      run: its data, space and exits.
-      params: weights to judge by.
-      genomes: int32[G] by name.
+        run: Its data, space and exits.
+        params: Weights to judge by.
+        genomes: int32[G] by name.
     """
     judged = accuracies(run.judge(params), np.stack(list(genomes.values())), run.splits.test)
     return tuple(_at_exits(run, *item, shares) for item, shares in zip(genomes.items(), judged, strict=True))
@@ -543,6 +543,6 @@ def training_run(settings: TrainSettings) -> TrainingRun:
     """Returns the run that these settings describe.
 
     Raises:
-      ValueError: as `TrainingRun`.
+        ValueError: As `TrainingRun`.
     """
     return TrainingRun(settings, exits_for=settings.exits_for)

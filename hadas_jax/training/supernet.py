@@ -112,11 +112,11 @@ def bestup_genomes(
     """Returns int32[count, G]: for each random target the genome of the lowest loss among those near the target.
 
     Args:
-      space: the backbones to choose from.
-      key: PRNG key.
-      count: genomes to return, at most `POOL`.
-      candidates: n, how many are tried for each; 1 makes the choice random.
-      loss: of a backbone, float32[]; run for one backbone at a time.
+        space: The backbones to choose from.
+        key: PRNG key.
+        count: Genomes to return, at most `POOL`.
+        candidates: N, how many are tried for each; 1 makes the choice random.
+        loss: Of a backbone, float32[]; run for one backbone at a time.
     """
     pool = draw_genomes(space, key, POOL)
     work = jax.vmap(lambda genome: multiply_accumulates(space, space.decode(genome)))(pool)
@@ -135,10 +135,10 @@ def at_resolution(space: MBConvSpace, backbone: Backbone, images: jax.Array, fun
     """Returns `function` of the images at the backbone's resolution; only that one is computed, if not under vmap.
 
     Args:
-      space: its resolutions are the ones that `function` is compiled for.
-      backbone: one design of the space.
-      images: float32[B, H, W, channels], square; resized where their size is another.
-      function: takes images; its result has the same form at every resolution.
+        space: Its resolutions are the ones that `function` is compiled for.
+        backbone: One design of the space.
+        images: float32[B, H, W, channels], square; resized where their size is another.
+        function: Takes images; its result has the same form at every resolution.
     """
     sizes = space.resolution
     if len(sizes) == 1:
@@ -155,22 +155,22 @@ class SandwichOptions:
     """How a step of the sandwich rule trains.
 
     Attributes:
-      sampled: sub-networks per step besides the largest and the smallest.
-      sampling: `uniform`, or `bestup`: see `bestup_genomes`.
-      candidates: of BestUp, for each sampled sub-network.
-      label_smoothing: of the largest sub-network's targets.
-      distillation: `kl`, or `alpha` for AlphaNet's adaptive divergence.
-      dropout: rate before the classifier, of the largest sub-network alone.
-      drop_connect: rate of whole residual branches, likewise.
-      dtype: what features are computed in, float32 or bfloat16; weights, losses and gradients are float32.
-      remat: keep the blocks' inputs alone for the gradient and compute each block twice: a third of the memory, and on
-        CPUs also less time.
-      cut: compute only the kernel taps and middle channels that a sub-network uses, each with compiled code of its own:
-        less time for a step, twice as much for compiling; to be used with `remat`.
-      mesh: devices that the batch is split over, see `batch_mesh`; None: one device.
+        sampled: sub-networks per step besides the largest and the smallest.
+        sampling: `uniform`, or `bestup`: see `bestup_genomes`.
+        candidates: Of BestUp, for each sampled sub-network.
+        label_smoothing: Of the largest sub-network's targets.
+        distillation: `kl`, or `alpha` for AlphaNet's adaptive divergence.
+        dropout: Rate before the classifier, of the largest sub-network alone.
+        drop_connect: Rate of whole residual branches, likewise.
+        dtype: What features are computed in, float32 or bfloat16; weights, losses and gradients are float32.
+        remat: Keep the blocks' inputs alone for the gradient and compute each block twice: a third of the memory, and
+            on CPUs also less time.
+        cut: Compute only the kernel taps and middle channels that a sub-network uses, each with compiled code of its
+            own: less time for a step, twice as much for compiling; to be used with `remat`.
+        mesh: Devices that the batch is split over, see `batch_mesh`; None: one device.
 
     Raises:
-      ValueError: a name or a number that is none of these.
+        ValueError: A name or a number that is none of these.
     """
 
     sampled: int = 2
@@ -208,9 +208,9 @@ def sandwich_step(
     sub-network, accuracy of the smallest, norm of the summed gradient before clipping.
 
     Args:
-      space: the backbones to train; each runs at its own resolution.
-      optimiser: of the shared weights.
-      options: of the step.
+        space: The backbones to train; each runs at its own resolution.
+        optimiser: Of the shared weights.
+        options: Of the step.
     """
     options = options or SandwichOptions()
     distil = DISTILLATIONS[options.distillation]

@@ -98,12 +98,12 @@ class Fpga:
         memory_efficiency: f32[], share of the bandwidth that activations reach (generic).
         layer_overhead_cycles: f32[], to start a convolution (generic).
         pool_overhead_cycles: f32[], to start a pooling (generic).
-        name: static.
-        word_bits: static, of weights and activations, 16 or 8; at 8 a DSP multiplies twice.
-        stage_parallelism: static, largest number of channels or kernels that a stage works on at once (pipeline).
-        pool_parallelism: static, the same of a pooling stage (pipeline).
-        weight_port_bits: static, width at which a stage's weights arrive (pipeline).
-        engine_parallelism: static, largest number of channels or kernels of the engine (generic).
+        name: Static.
+        word_bits: Static, of weights and activations, 16 or 8; at 8 a DSP multiplies twice.
+        stage_parallelism: Static, largest number of channels or kernels that a stage works on at once (pipeline).
+        pool_parallelism: Static, the same of a pooling stage (pipeline).
+        weight_port_bits: Static, width at which a stage's weights arrive (pipeline).
+        engine_parallelism: Static, largest number of channels or kernels of the engine (generic).
     """
 
     dsp: jax.Array

@@ -63,8 +63,8 @@ class Stages(NamedTuple):
     """What a stage of each row takes, int32[L].
 
     Attributes:
-        channels: cpf, channels at once.
-        kernels: kpf, kernels at once.
+        channels: Cpf, channels at once.
+        kernels: Kpf, kernels at once.
         cycles: For an image.
         dsp: For an image, without control.
         cache_blocks: Memory blocks that hold columns of the input, for an image.

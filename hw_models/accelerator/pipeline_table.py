@@ -42,7 +42,7 @@ class PipelineTable:
         fixed_control_dsp: f32[].
         fixed: f32[H, I, 4], as `sums`.
         fpga: The FPGA.
-        groups: static, which groups of `Rows.group` have rows.
+        groups: Static, which groups of `Rows.group` have rows.
     """
 
     limits: jax.Array

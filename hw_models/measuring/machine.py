@@ -39,16 +39,16 @@ class Clock:
     fastest ones, which compute most, and the others follow it at the nearest setting that they have at or below.
 
     Attributes:
-        name: for messages.
-        folders: one for every part of the machine that is set together.
-        current: file of the clock at this moment.
-        held_by: the two files that hold it at a setting: the lowest and the highest clock that may be chosen, or
-            with `has_lock` one that holds 1 while the clock stays where it is put, and one that puts it there.
-        available: file of the settings; words that are no numbers are skipped.
-        per_mhz: what the files count in one MHz.
-        available_per_mhz: the same for `available`.
-        has_lock: see `held_by`.
-        bounds: the two files of the lowest and the highest clock that the hardware has; None: it shows no such files.
+        name: For messages.
+        folders: One for every part of the machine that is set together.
+        current: File of the clock at this moment.
+        held_by: The two files that hold it at a setting: the lowest and the highest clock that may be chosen, or with
+            `has_lock` one that holds 1 while the clock stays where it is put, and one that puts it there.
+        available: File of the settings; words that are no numbers are skipped.
+        per_mhz: What the files count in one MHz.
+        available_per_mhz: The same for `available`.
+        has_lock: See `held_by`.
+        bounds: The two files of the lowest and the highest clock that the hardware has; None: it shows no such files.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Clock:
         """Holds the clock at a setting, and gives it back when the block is left, in whatever way.
 
         Raises:
-            ValueError: the machine has no such setting, or does not let the clock be set.
+            ValueError: The machine has no such setting, or does not let the clock be set.
         """
         nearest = self._setting(mhz)
         with contextlib.ExitStack() as stack:
@@ -265,9 +265,9 @@ class Rail:
     """A supply rail with a sensor (INA3221 or another of its family).
 
     Attributes:
-        label: name of the rail as the machine gives it.
-        files: whose product is its power: of the power, or of voltage and current.
-        per_watt: what the product is at one watt.
+        label: Name of the rail as the machine gives it.
+        files: Whose product is its power: of the power, or of voltage and current.
+        per_watt: What the product is at one watt.
     """
 
     label: str
@@ -313,8 +313,8 @@ class EnergyCounter:
     """A counter of energy that starts again at zero when it is full (RAPL).
 
     Attributes:
-        label: what it counts: `package-0`, `psys`, ...
-        folder: of its files.
+        label: What it counts: `package-0`, `psys`, ...
+        folder: Of its files.
     """
 
     label: str
@@ -375,9 +375,9 @@ class ClockSetting:
     """Clocks of an operating point in MHz; None: unknown, or to be left as it is.
 
     Attributes:
-        core_mhz: of the processor that computes.
-        memory_mhz: of the memory.
-        host_mhz: of the processor that launches kernels, if another one computes.
+        core_mhz: Of the processor that computes.
+        memory_mhz: Of the memory.
+        host_mhz: Of the processor that launches kernels, if another one computes.
     """
 
     core_mhz: float | None = None
@@ -390,9 +390,9 @@ class Machine:
     """A Linux machine, on whose CPU or GPU networks run.
 
     Attributes:
-        processor: what computes; a CPU is core and host in one, and has a core clock alone.
-        root: where its file system starts.
-        accelerator: model of a GPU that computes; empty: that of the machine tells.
+        processor: What computes; a CPU is core and host in one, and has a core clock alone.
+        root: Where its file system starts.
+        accelerator: Model of a GPU that computes; empty: that of the machine tells.
     """
 
     processor: Literal["cpu", "gpu"] = "cpu"
@@ -501,8 +501,8 @@ class RailMeter:
     """Averages samples of rails, taken by a thread.
 
     Attributes:
-        rail: board or core.
-        rails: whose powers are added.
+        rail: Board or core.
+        rails: Whose powers are added.
     """
 
     rail: Literal["board", "core"]
@@ -544,9 +544,9 @@ class CounterMeter:
     """Divides what energy counters counted by the time; the counters must not go round more than once.
 
     Attributes:
-        rail: board or core.
-        counters: whose energies are added.
-        timer: clock in seconds.
+        rail: Board or core.
+        counters: Whose energies are added.
+        timer: Clock in seconds.
     """
 
     rail: Literal["board", "core"]

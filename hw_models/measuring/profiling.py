@@ -29,12 +29,12 @@ class Case:
     """One network to measure.
 
     Attributes:
-        name: of the network, unique within a profile.
-        family: what cross-validation leaves out together.
-        layers: what it asks of the hardware, for one sample; columns [L].
-        build: returns the callable to time; called once a round, so that nothing large is kept in between.
-        batch: samples per run.
-        number_format: of weights and activations.
+        name: Of the network, unique within a profile.
+        family: What cross-validation leaves out together.
+        layers: What it asks of the hardware, for one sample; columns [L].
+        build: Returns the callable to time; called once a round, so that nothing large is kept in between.
+        batch: Samples per run.
+        number_format: Of weights and activations.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Step:
     """How far a profile is.
 
     Attributes:
-        done: measurements taken, earlier ones of a resumed profile included.
-        total: measurements to take: rounds x operating points x networks.
-        round: counted from 1.
-        row: what was measured last; of this round alone.
+        done: Measurements taken, earlier ones of a resumed profile included.
+        total: Measurements to take: rounds x operating points x networks.
+        round: Counted from 1.
+        row: What was measured last; of this round alone.
     """
 
     done: int
@@ -139,8 +139,8 @@ class _Taken(NamedTuple):
     """What is known already of each network at one operating point.
 
     Attributes:
-        parts: rounds by network.
-        rows: finished rows by network.
+        parts: Rounds by network.
+        rows: Finished rows by network.
     """
 
     parts: dict[str, list[Measurement]]

@@ -22,10 +22,10 @@ class Timing:
     """What was measured of one callable.
 
     Attributes:
-        latency_s: median of the timed runs.
-        spread_s: median absolute deviation of the timed runs from it.
-        runs: number of timed runs.
-        power_w: mean power while it repeated; None where nothing could be read.
+        latency_s: Median of the timed runs.
+        spread_s: Median absolute deviation of the timed runs from it.
+        runs: Number of timed runs.
+        power_w: Mean power while it repeated; None where nothing could be read.
     """
 
     latency_s: float
@@ -39,8 +39,8 @@ class Reference:
     """A callable that runs in turn with what is timed, so that a machine whose speed drifts is no ruler that shrinks.
 
     Attributes:
-        run: called without arguments, as what is timed.
-        latency_s: what one run of it counts as.
+        run: Called without arguments, as what is timed.
+        latency_s: What one run of it counts as.
     """
 
     run: Callable[[], Any]
@@ -51,7 +51,7 @@ class Reading(Protocol):
     """A power reading under way.
 
     Attributes:
-        mean_w: mean power over the block that was left; None where nothing could be read.
+        mean_w: Mean power over the block that was left; None where nothing could be read.
     """
 
     mean_w: float | None
@@ -61,7 +61,7 @@ class Meter(Protocol):
     """Something that reads power.
 
     Attributes:
-        rail: what is read: `board`, or `core` for the processor alone.
+        rail: What is read: `board`, or `core` for the processor alone.
     """
 
     @property

@@ -173,10 +173,9 @@ class ThroughputPredictor:
         weights: Of the members, leaves [K, ...].
         mean: float32[], of the (log) throughputs that the models were fitted to.
         deviation: float32[], likewise; 1 for a lookup.
-        kind: static, `mlp`, `embedding` or `lookup`.
-        scale: static, `log`, or `linear` for imported weights: mean + deviation * model, cut off at
-            `LEAST_THROUGHPUT`.
-        notes: static, what it was fitted to.
+        kind: Static, `mlp`, `embedding` or `lookup`.
+        scale: Static, `log`, or `linear` for imported weights: mean + deviation * model, cut off at `LEAST_THROUGHPUT`.
+        notes: Static, what it was fitted to.
     """
 
     weights: Weights

@@ -32,12 +32,12 @@ class BilevelState:
     """Carried from step to step.
 
     Attributes:
-      weights: of the search network.
-      momentum: of the weights' optimiser, like `weights`.
-      architecture: architecture parameters.
-      architecture_optimiser: state of their optimiser.
-      step: int32[] steps done.
-      rate: float32[], factor of the weights' learning rate; 1 until a divergence lowers it.
+        weights: Of the search network.
+        momentum: Of the weights' optimiser, like `weights`.
+        architecture: Architecture parameters.
+        architecture_optimiser: State of their optimiser.
+        step: int32[] steps done.
+        rate: float32[], factor of the weights' learning rate; 1 until a divergence lowers it.
     """
 
     weights: Tree
@@ -53,10 +53,10 @@ class WeightDescent:
     """How the weights descend: clipped gradients, L2 penalty, momentum; defaults are those of DARTS.
 
     Attributes:
-      schedule: learning rate by step, float32[] -> float32[].
-      momentum: factor of the sum of past gradients.
-      weight_decay: factor of the L2 penalty's gradient.
-      clip: bound of the gradient's global norm.
+        schedule: Learning rate by step, float32[] -> float32[].
+        momentum: Factor of the sum of past gradients.
+        weight_decay: Factor of the L2 penalty's gradient.
+        clip: Bound of the gradient's global norm.
     """
 
     schedule: optax.Schedule
@@ -76,9 +76,9 @@ def init_bilevel(weights: Tree, architecture: Tree, optimiser: optax.GradientTra
     """Returns the state before the first step.
 
     Args:
-      weights: of the search network.
-      architecture: architecture parameters.
-      optimiser: of the architecture parameters.
+        weights: Of the search network.
+        architecture: Architecture parameters.
+        optimiser: Of the architecture parameters.
     """
     return BilevelState(
         weights=weights,
@@ -105,11 +105,11 @@ def bilevel_step(
     losses, `train_loss` and `loss`, and the norm of the architecture's gradient.
 
     Args:
-      train_loss: what the weights descend.
-      search_loss: what the architecture descends.
-      descent: of the weights.
-      optimiser: of the architecture.
-      second_order: look one step of the weights ahead.
+        train_loss: What the weights descend.
+        search_loss: What the architecture descends.
+        descent: Of the weights.
+        optimiser: Of the architecture.
+        second_order: Look one step of the weights ahead.
     """
 
     def step(state: BilevelState, key: jax.Array, data: tuple[Batch, Batch]) -> tuple[BilevelState, Metrics]:
@@ -156,12 +156,12 @@ def architecture_gradient(
     """Returns the search loss, its metrics, and its gradient by the architecture.
 
     Args:
-      train_loss: what the weights descend.
-      search_loss: what the architecture descends.
-      state: weights and architecture.
-      data: training batch and search batch.
-      keys: of the training loss ahead and of the search loss.
-      descent: of the weights, to look one step ahead (second order); None: first order.
+        train_loss: What the weights descend.
+        search_loss: What the architecture descends.
+        state: Weights and architecture.
+        data: Training batch and search batch.
+        keys: Of the training loss ahead and of the search loss.
+        descent: Of the weights, to look one step ahead (second order); None: first order.
     """
     train_batch, search_batch = data
     ahead_key, search_key = keys
@@ -197,13 +197,13 @@ def resident_pair(step: Step, *, batch: int, augment: Augment | None = None) -> 
     """Returns a step that takes two batches from two sets of images on the device, as `resident` takes one.
 
     Args:
-      step: takes as data (training batch, search batch).
-      batch: samples of each.
-      augment: of the images of both.
+        step: Takes as data (training batch, search batch).
+        batch: Samples of each.
+        augment: Of the images of both.
 
     Returns:
-      A step whose data is the training images, the search images, both `LabelledImages`, and the PRNG keys of their
-      orders.
+        A step whose data is the training images, the search images, both `LabelledImages`, and the PRNG keys of their
+        orders.
     """
 
     def swapped(inner: Step) -> Step:

@@ -48,8 +48,8 @@ class Costs(NamedTuple):
     """Cost of one image at every operating point.
 
     Attributes:
-      image_s: float32[F], seconds per image: the latency of a device, 1 / throughput of an accelerator.
-      energy_j: float32[F], or None where nothing is known of it.
+        image_s: float32[F], seconds per image: the latency of a device, 1 / throughput of an accelerator.
+        energy_j: float32[F], or None where nothing is known of it.
     """
 
     image_s: jax.Array
@@ -61,10 +61,10 @@ class Hardware:
     """Prices networks.
 
     Attributes:
-      name: of the device, or of paradigm and FPGA.
-      relaxed: (alpha float32[28, 8], PRNG key) -> expected costs of the networks that alpha relaxes, differentiable.
-      exact: code int[28] -> costs; image_s is infinite where a network does not fit.
-      points: operating points, leaves float32[F]; None for accelerators.
+        name: Of the device, or of paradigm and FPGA.
+        relaxed: (alpha float32[28, 8], PRNG key) -> expected costs of the networks that alpha relaxes, differentiable.
+        exact: Code int[28] -> costs; image_s is infinite where a network does not fit.
+        points: Operating points, leaves float32[F]; None for accelerators.
     """
 
     name: str
@@ -77,8 +77,8 @@ def device_hardware(device: Device, network: DartsNetwork) -> Hardware:
     """Prices networks by the roofline model, one image at a time.
 
     Args:
-      device: with the clocks to choose from.
-      network: size of the networks.
+        device: With the clocks to choose from.
+        network: Size of the networks.
     """
     points = operating_points(device)
     per_run = run_latency(device, points), run_energy(device, points)
@@ -96,13 +96,13 @@ def accelerator_hardware(
     """Prices networks by E2E-Perf, and relaxed ones by the geometric mean of a predictor's answers for samples of them.
 
     Args:
-      paradigm: `generic` or `pipeline`.
-      network: size of the networks.
-      fpga: of the accelerator.
-      predictor: of the throughput in this paradigm, for this size; None for a search that does not look at costs.
+        paradigm: `generic` or `pipeline`.
+        network: Size of the networks.
+        fpga: Of the accelerator.
+        predictor: Of the throughput in this paradigm, for this size; None for a search that does not look at costs.
 
     Raises:
-      ValueError: as `throughput_table`.
+        ValueError: As `throughput_table`.
     """
     throughputs = throughput_table(paradigm, network, fpga=fpga)
 
@@ -123,7 +123,7 @@ def metric(costs: Costs, name: str) -> jax.Array:
     """Returns float32[F]: `latency` (seconds per image), `energy` (joules) or `edp`, their product.
 
     Raises:
-      ValueError: there is no such metric, or nothing is known of the energy.
+        ValueError: There is no such metric, or nothing is known of the energy.
     """
     if name == "latency":
         return costs.image_s
@@ -151,8 +151,8 @@ class Budget:
     """An upper bound of a cost.
 
     Attributes:
-      metric: `latency` or `energy`.
-      bound: in seconds per image, or joules.
+        metric: `latency` or `energy`.
+        bound: In seconds per image, or joules.
     """
 
     metric: str
@@ -164,12 +164,12 @@ class Objective:
     """What the search asks of the hardware.
 
     Attributes:
-      metric: to be minimised: `latency`, `energy` or `edp`.
-      weight: of the metric in the loss, the paper's lambda; 0 leaves it out.
-      form: `log` or `relative`.
-      reference: float, cost that a relative one is a multiple of.
-      budgets: that the network must keep.
-      ascent: step of the multipliers.
+        metric: To be minimised: `latency`, `energy` or `edp`.
+        weight: Of the metric in the loss, the paper's lambda; 0 leaves it out.
+        form: `log` or `relative`.
+        reference: Float, cost that a relative one is a multiple of.
+        budgets: That the network must keep.
+        ascent: Step of the multipliers.
     """
 
     metric: str
@@ -189,9 +189,9 @@ def hardware_loss(objective: Objective, costs: Costs, multipliers: jax.Array) ->
     """Returns the loss float32[] and the operating point int32[] that it is least at.
 
     Args:
-      objective: of the search.
-      costs: of a relaxed architecture.
-      multipliers: float32[K].
+        objective: Of the search.
+        costs: Of a relaxed architecture.
+        multipliers: float32[K].
     """
     everywhere = objective.weight * FORMS[objective.form](metric(costs, objective.metric) / objective.reference)
     for multiplier, budget in zip(multipliers, objective.budgets, strict=True):
@@ -206,8 +206,8 @@ def chosen_point(objective: Objective, costs: Costs) -> jax.Array:
     Where no point keeps them, the one that is least beyond.
 
     Args:
-      objective: of the search.
-      costs: of the network.
+        objective: Of the search.
+        costs: Of the network.
     """
     value = metric(costs, objective.metric)
     if not objective.budgets:
@@ -226,9 +226,9 @@ def ascend(objective: Objective, multipliers: jax.Array, over: jax.Array) -> jax
     """Returns the multipliers float32[K] after a step of dual ascent.
 
     Args:
-      objective: of the search.
-      multipliers: float32[K], before.
-      over: float32[K], from `excess`.
+        objective: Of the search.
+        multipliers: float32[K], before.
+        over: float32[K], from `excess`.
     """
     # A network that does not fit is over by infinity; a factor of e is enough to turn the search.
     return jnp.maximum(multipliers + objective.ascent * jnp.clip(over, -1.0, 1.0), 0.0)

@@ -38,7 +38,7 @@ def derive_within(alpha: jax.Array, excess: Excess) -> np.ndarray:
 
     Args:
         alpha: float32[28, 8].
-        excess: of a network.
+        excess: Of a network.
 
     Returns:
         int32[28]. Where no change of a single node comes closer to the budgets any more, they are not kept.
@@ -98,14 +98,14 @@ class DnasResult:
     """The network of a search.
 
     Attributes:
-      code: int32[28].
-      plain_code: int32[28], what alpha stands for without budgets.
-      alpha: float32[28, 8].
-      hardware: that the costs are of.
-      costs: of the network at the clocks chosen, floats.
-      clocks_mhz: core, memory and host clock of a device.
-      budgets: that the search had.
-      is_within: whether the network keeps them.
+        code: int32[28].
+        plain_code: int32[28], what alpha stands for without budgets.
+        alpha: float32[28, 8].
+        hardware: That the costs are of.
+        costs: Of the network at the clocks chosen, floats.
+        clocks_mhz: Core, memory and host clock of a device.
+        budgets: That the search had.
+        is_within: Whether the network keeps them.
     """
 
     code: np.ndarray
@@ -123,15 +123,15 @@ class FoundNetwork:
     """The network of a search as genotype.json has it.
 
     Attributes:
-      code: 28 digits.
-      hardware: that the costs are of.
-      images_per_s: at the clocks chosen; 0 where the network does not fit.
-      energy_mj: of an image; None where the hardware has no model of it.
-      clocks_mhz: core, memory and host clock of a device.
-      within_budgets: whether the network keeps those of the search.
-      code_without_budgets: what alpha stands for without budgets.
-      alpha: 28 edges of 8 operations.
-      data: the data set that it was found on and its division; None: unknown.
+        code: 28 digits.
+        hardware: That the costs are of.
+        images_per_s: At the clocks chosen; 0 where the network does not fit.
+        energy_mj: Of an image; None where the hardware has no model of it.
+        clocks_mhz: Core, memory and host clock of a device.
+        within_budgets: Whether the network keeps those of the search.
+        code_without_budgets: What alpha stands for without budgets.
+        alpha: 28 edges of 8 operations.
+        data: The data set that it was found on and its division; None: unknown.
     """
 
     code: str
@@ -154,10 +154,10 @@ def write_genotype(result: DnasResult, directory: Path, *, settings: dict[str, A
     """Writes genotype.json: the network, its costs, alpha, settings and versions.
 
     Args:
-      result: of the search.
-      directory: where to.
-      settings: of the run.
-      data: of the run.
+        result: Of the search.
+        directory: Where to.
+        settings: Of the run.
+        data: Of the run.
     """
     costs = result.costs
     found = FoundNetwork(
@@ -180,6 +180,6 @@ def read_genotype(path: Path) -> FoundNetwork:
     """Reads what `write_genotype` wrote.
 
     Raises:
-      ValueError: one line: it cannot be read, or is of another form.
+        ValueError: One line: it cannot be read, or is of another form.
     """
     return validated(FoundNetwork, read_checkpoint(path, FORM, what="the network of hadas dnas search"), path=path)

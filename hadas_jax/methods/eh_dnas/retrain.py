@@ -61,16 +61,16 @@ def derived_accuracy(
     """Returns the share of images that a trained network puts into their class.
 
     Args:
-      network: its size.
-      genotype: its cells.
-      weights: trained.
-      statistics: of its batch norms.
-      data: N images with their labels.
-      batch: images at once; None: 128 of 32x32 pixels, and otherwise as many pixels.
-      dtype: what the network computes in, float32 or bfloat16.
+        network: Its size.
+        genotype: Its cells.
+        weights: Trained.
+        statistics: Of its batch norms.
+        data: N images with their labels.
+        batch: Images at once; None: 128 of 32x32 pixels, and otherwise as many pixels.
+        dtype: What the network computes in, float32 or bfloat16.
 
     Raises:
-      ValueError: there is too little memory for a batch.
+        ValueError: There is too little memory for a batch.
     """
     size = min(batch or max(_PIXELS // network.image_size**2, 1), data.count)
     with memory_named("--eval-batch", size, "images"):
@@ -105,10 +105,10 @@ class RetrainMetrics:
     """What a retraining says of its network.
 
     Attributes:
-      validation_accuracy: a share.
-      test_accuracy: likewise.
-      parameters: of the network, without an auxiliary head.
-      macs: multiply-accumulates for one image, of convolutions and classifier.
+        validation_accuracy: A share.
+        test_accuracy: Likewise.
+        parameters: Of the network, without an auxiliary head.
+        macs: multiply-accumulates for one image, of convolutions and classifier.
     """
 
     validation_accuracy: float
@@ -122,7 +122,7 @@ class RetrainResult(RetrainMetrics):
     """What a retraining run leaves.
 
     Attributes:
-      trained: the network, also in the work directory.
+        trained: The network, also in the work directory.
     """
 
     trained: DerivedCheckpoint
@@ -133,7 +133,7 @@ class RetrainedNetwork(RetrainMetrics):
     """What a retraining run leaves, as its result.json has it.
 
     Attributes:
-      code: of the network, 28 digits.
+        code: Of the network, 28 digits.
     """
 
     code: str
@@ -168,7 +168,7 @@ def read_result(path: Path) -> RetrainedNetwork:
     """Reads what `write_result` wrote.
 
     Raises:
-      ValueError: one line: it cannot be read, or is of another form.
+        ValueError: One line: it cannot be read, or is of another form.
     """
     return validated(RetrainedNetwork, read_checkpoint(path, FORM, what="the result of hadas dnas retrain"), path=path)
 
@@ -251,10 +251,10 @@ class RetrainRun:
     """One retraining: reads its inputs at once, so that mistakes show before any work.
 
     Args:
-      settings: of the run.
+        settings: Of the run.
 
     Raises:
-      ValueError: no genotype, an unknown data set, or a square to cut out that is larger than the images.
+        ValueError: No genotype, an unknown data set, or a square to cut out that is larger than the images.
     """
 
     def __init__(self, settings: RetrainSettings) -> None:
@@ -292,7 +292,7 @@ class RetrainRun:
         """Trains the network, judges it on validation and test images, and writes all into the work directory.
 
         Raises:
-          ValueError: a loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
+            ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
         """
         settings, weights = self.settings, self.train(workdir, progress)
         progress.stage("test", 1)

@@ -65,15 +65,15 @@ def predictor_of_run(
     """Returns the predictor of a run on an accelerator.
 
     Args:
-      settings: of the run.
-      network: size of the networks that are priced.
-      fpga: of the accelerator.
-      key: PRNG key of the networks drawn and of the fit.
-      workdir: of the run; a predictor that is fitted is kept there.
-      progress: told of every epoch of the fit.
+        settings: Of the run.
+        network: Size of the networks that are priced.
+        fpga: Of the accelerator.
+        key: PRNG key of the networks drawn and of the fit.
+        workdir: Of the run; a predictor that is fitted is kept there.
+        progress: Told of every epoch of the fit.
 
     Raises:
-      ValueError: a predictor that cannot be read, or one of other hardware or networks; no random network fits.
+        ValueError: A predictor that cannot be read, or one of other hardware or networks; no random network fits.
     """
     if settings.predictor is not None:
         predictor = read_predictor(settings.predictor)
@@ -134,10 +134,10 @@ class DnasRun:
     """One EH-DNAS search: reads its inputs at once, so that mistakes show before any work.
 
     Args:
-      settings: of the run.
+        settings: Of the run.
 
     Raises:
-      ValueError: an unknown data set, device or FPGA, or files that do not fit.
+        ValueError: An unknown data set, device or FPGA, or files that do not fit.
     """
 
     def __init__(self, settings: DnasSettings) -> None:
@@ -177,7 +177,7 @@ class DnasRun:
         """Runs all stages that are not done yet, and writes the result into the work directory.
 
         Raises:
-          ValueError: a loss is no longer finite, or a checkpoint cannot be used.
+            ValueError: A loss is no longer finite, or a checkpoint cannot be used.
         """
         search = self.search(self.hardware(workdir, progress))
         state = init_search(search, initialise_search(self.network, self._weights_key), self.initial_alpha())
@@ -286,8 +286,8 @@ def halved(images: LabelledImages, key: jax.Array) -> tuple[LabelledImages, Labe
     """Divides images at random into two halves, of weights and of architecture.
 
     Args:
-      images: of the training split.
-      key: PRNG key.
+        images: Of the training split.
+        key: PRNG key.
     """
     rows = jax.random.permutation(key, images.count)
     parts = rows[: images.count // 2], rows[images.count // 2 :]

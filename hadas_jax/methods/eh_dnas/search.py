@@ -41,8 +41,8 @@ class SearchState:
     """Carried from step to step.
 
     Attributes:
-      bilevel: weights of the search network, alpha float32[28, 8], and their optimisers.
-      multipliers: float32[K], of the budgets; None where there are none.
+        bilevel: Weights of the search network, alpha float32[28, 8], and their optimisers.
+        multipliers: float32[K], of the budgets; None where there are none.
     """
 
     bilevel: BilevelState
@@ -59,14 +59,14 @@ class Search:
     """How a search goes.
 
     Attributes:
-      network: the search network.
-      hardware: prices networks.
-      objective: what is asked of them.
-      descent: of the weights.
-      optimiser: of alpha.
-      second_order: look one step of the weights ahead.
-      relaxation: `softmax`, or `gumbel`, which samples operations.
-      temperature: of the samples, by step, float32[] -> float32[].
+        network: The search network.
+        hardware: Prices networks.
+        objective: What is asked of them.
+        descent: Of the weights.
+        optimiser: Of alpha.
+        second_order: Look one step of the weights ahead.
+        relaxation: `softmax`, or `gumbel`, which samples operations.
+        temperature: Of the samples, by step, float32[] -> float32[].
     """
 
     network: Network
@@ -88,9 +88,9 @@ def init_search(search: Search, weights: Tree, alpha: jax.Array) -> SearchState:
     """Returns the state before the first step.
 
     Args:
-      search: how it goes.
-      weights: of the search network.
-      alpha: float32[28, 8].
+        search: How it goes.
+        weights: Of the search network.
+        alpha: float32[28, 8].
     """
     budgets = search.objective.budgets
     return SearchState(
@@ -106,7 +106,7 @@ def search_step(search: Search) -> Step:
     for, at its best operating point; `entropy`, mean over edges of that of softmax(alpha); the budgets' multipliers.
 
     Args:
-      search: how it goes.
+        search: How it goes.
     """
     objective, hardware = search.objective, search.hardware
 

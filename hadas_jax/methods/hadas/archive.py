@@ -25,14 +25,14 @@ class Archive:
     """Backbones in the order of their evaluation; rows from `size` on are empty.
 
     Attributes:
-      genomes: int32[A, G].
-      static: float32[A, 3], S(b): error, latency_s, energy_j; +inf where empty.
-      correct: uint32[A, E + 1, W], which validation samples every exit gets right.
-      params: float32[A], weights of the backbone.
-      violation: float32[A], by how much a backbone breaks the limits at least, whatever its exits and clocks.
-      merit: float32[A], of its dynamic versions; NaN where the inner engine did not see the backbone.
-      versions: int32[A], dynamic versions that the inner engine judged.
-      size: int32[].
+        genomes: int32[A, G].
+        static: float32[A, 3], S(b): error, latency_s, energy_j; +inf where empty.
+        correct: uint32[A, E + 1, W], which validation samples every exit gets right.
+        params: float32[A], weights of the backbone.
+        violation: float32[A], by how much a backbone breaks the limits at least, whatever its exits and clocks.
+        merit: float32[A], of its dynamic versions; NaN where the inner engine did not see the backbone.
+        versions: int32[A], dynamic versions that the inner engine judged.
+        size: int32[].
     """
 
     genomes: np.ndarray
@@ -58,7 +58,7 @@ class Archive:
         """Returns int[N]: where genomes int32[N, G] are.
 
         Raises:
-          KeyError: a genome that was never evaluated.
+            KeyError: A genome that was never evaluated.
         """
         places = {genome.tobytes(): row for row, genome in enumerate(self.genomes[: int(self.size)])}
         return np.array([places[genome.tobytes()] for genome in np.asarray(genomes, np.int32)], np.int64)
@@ -67,7 +67,7 @@ class Archive:
         """Returns the archive with N more backbones.
 
         Args:
-          columns: values of some attributes for the new rows; the others stay empty.
+            columns: Values of some attributes for the new rows; the others stay empty.
         """
         start = int(self.size)
         grown = {}
@@ -90,9 +90,9 @@ def empty_archive(capacity: int, space: MBConvSpace, *, samples: int) -> Archive
     """Returns an archive without backbones.
 
     Args:
-      capacity: A, how many it can hold.
-      space: of the backbones.
-      samples: validation samples.
+        capacity: A, how many it can hold.
+        space: Of the backbones.
+        samples: Validation samples.
     """
     words = -(-samples // 32)
     return Archive(
@@ -120,13 +120,13 @@ def load_backbones(
     """Returns the genomes int32[N, G] of some backbones, each once; None for no sources.
 
     Args:
-      sources: published names (see `spaces.published_names`), or paths of front.json files.
-      space: that the backbones must belong to.
-      record: of the data that the search is about; None: whatever backbones were chosen on.
+        sources: Published names (see `spaces.published_names`), or paths of front.json files.
+        space: That the backbones must belong to.
+        record: Of the data that the search is about; None: whatever backbones were chosen on.
 
     Raises:
-      ValueError: an unknown name, a file that is no front, backbones of another space, or ones that were chosen on
-        the same images divided in another way.
+        ValueError: An unknown name, a file that is no front, backbones of another space, or ones that were chosen on
+            the same images divided in another way.
     """
     found: list[np.ndarray] = []
     for source in sources:

@@ -30,10 +30,10 @@ class Constraints:
     """Constraints of a search; None: no limit.
 
     Attributes:
-      max_latency_ms: of a sample on average.
-      max_energy_mj: of a sample on average.
-      min_accuracy: share of samples.
-      max_params: weights of the backbone with batch norm folded in, exit heads aside.
+        max_latency_ms: Of a sample on average.
+        max_energy_mj: Of a sample on average.
+        min_accuracy: Share of samples.
+        max_params: Weights of the backbone with batch norm folded in, exit heads aside.
     """
 
     max_latency_ms: float | None = None
@@ -69,11 +69,11 @@ def relative_excess(objectives: tuple[jax.Array, jax.Array, jax.Array], limits: 
     """By how much candidates exceed their limits: the largest value / limit - 1 over error, latency and energy.
 
     Args:
-      objectives: error, latency_s, energy_j, float32[...] that broadcast together.
-      limits: float32[3], +inf for none.
+        objectives: Error, latency_s, energy_j, float32[...] that broadcast together.
+        limits: float32[3], +inf for none.
 
     Returns:
-      float32[...]: at most 0 exactly where all limits are kept. An excess of error is relative to at least 0.001.
+        float32[...]: at most 0 exactly where all limits are kept. An excess of error is relative to at least 0.001.
     """
     scale = limits.at[0].max(_LEAST_ERROR)
 
@@ -123,14 +123,14 @@ def lower_bound(
     their heads for free, as many samples stop as early as can be.
 
     Args:
-      space: static.
-      genome: int32[G].
-      correct: uint32[E + 1, W], bit sets of the samples that every exit gets right.
-      device: the cost model.
-      samples: static.
+        space: Static.
+        genome: int32[G].
+        correct: uint32[E + 1, W], bit sets of the samples that every exit gets right.
+        device: The cost model.
+        samples: Static.
 
     Returns:
-      float32[F, 3]: error, latency_s and energy_j at every operating point.
+        float32[F, 3]: error, latency_s and energy_j at every operating point.
     """
     backbone = space.decode(genome)
     available = jnp.append(available_exits(space, backbone), True)
@@ -154,12 +154,12 @@ def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -
     """Refuses limits that contradict each other or the space: not even the start of the smallest backbone keeps them.
 
     Args:
-      limits: of a search.
-      space: of the backbones.
-      device: the cost model.
+        limits: Of a search.
+        space: Of the backbones.
+        device: The cost model.
 
     Raises:
-      ValueError: no design of the space can keep the limits.
+        ValueError: No design of the space can keep the limits.
     """
     smallest = jnp.asarray(space.smallest_genome)
     if limits.max_params is not None:

@@ -41,10 +41,10 @@ class Anatomy:
     """The exits of a backbone and the costs of its segments.
 
     Attributes:
-      available: bool[E].
-      own: its exits in K slots.
-      costs: float32[D, F].
-      points: int32[F], operating points that some plan may need, and -1 behind them.
+        available: bool[E].
+        own: Its exits in K slots.
+        costs: float32[D, F].
+        points: int32[F], operating points that some plan may need, and -1 behind them.
     """
 
     available: jax.Array
@@ -58,9 +58,9 @@ class Stops:
     """Who would stop where on one split.
 
     Attributes:
-      stops: uint32[R, E, W], bit sets of the samples that would stop at each exit under each risk level.
-      correct: uint32[E + 1, W], samples that each exit, and last the classifier, gets right.
-      samples: N, static.
+        stops: uint32[R, E, W], bit sets of the samples that would stop at each exit under each risk level.
+        correct: uint32[E + 1, W], samples that each exit, and last the classifier, gets right.
+        samples: N, static.
     """
 
     stops: jax.Array
@@ -96,9 +96,9 @@ def judge(outcomes: Outcomes, *, thresholds: jax.Array, policy: str) -> Judged:
     """Finds who stops where.
 
     Args:
-      outcomes: of one backbone on a split.
-      thresholds: float32[R, E], from the calibration split.
-      policy: the score that thresholds compare with, static.
+        outcomes: Of one backbone on a split.
+        thresholds: float32[R, E], from the calibration split.
+        policy: The score that thresholds compare with, static.
     """
     samples = outcomes.correct.shape[-1]
     correct, score = pack_bits(outcomes.correct), scores(outcomes, policy)
@@ -112,11 +112,11 @@ def subset_plans(stops: Stops, backbone: Anatomy) -> SubsetStats:
     """Judges all subsets of the exits in a backbone's slots, all exits of a plan at one level.
 
     Args:
-      stops: of the levels to judge.
-      backbone: with at most K exits.
+        stops: Of the levels to judge.
+        backbone: With at most K exits.
 
     Returns:
-      Stats of R 2^K plans, the subset (of slots) changing fastest; an infinite error where there is no such plan.
+        Stats of R 2^K plans, the subset (of slots) changing fastest; an infinite error where there is no such plan.
     """
     own, (levels, exits, _) = backbone.own, stops.stops.shape
     slots = len(own.used)
@@ -151,11 +151,11 @@ def listed_plans(stops: Stops, levels: jax.Array) -> SubsetStats:
     """Judges plans one by one, each exit at its own risk level.
 
     Args:
-      stops: R levels.
-      levels: int32[M, E], of exits that the backbone has.
+        stops: R levels.
+        levels: int32[M, E], of exits that the backbone has.
 
     Returns:
-      Stats of the M plans.
+        Stats of the M plans.
     """
     right, stopped, going_on = _walked(stops, levels)
     trunk = jnp.concatenate([going_on, (stops.samples - count_bits(stopped))[None]]).T.astype(jnp.float32)

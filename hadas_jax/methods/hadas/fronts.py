@@ -39,10 +39,10 @@ class Candidates:
     """Backbones of the pool with a plan and an operating point each.
 
     Attributes:
-      backbone: int[M], index in the pool.
-      levels: int32[M, E], the plan: 0 for no exit, else its risk level from 1 on.
-      point: int[M].
-      objectives: float32[M, 3].
+        backbone: int[M], index in the pool.
+        levels: int32[M, E], the plan: 0 for no exit, else its risk level from 1 on.
+        point: int[M].
+        objectives: float32[M, 3].
     """
 
     backbone: np.ndarray
@@ -75,11 +75,11 @@ class Choice:
     """A design by its indices.
 
     Attributes:
-      found_by: policy.
-      backbone: of the pool.
-      levels: int32[E], the plan: 0 for no exit, else its risk level from 1 on.
-      point: operating point.
-      excess: over the limits under its policy, 0 within.
+        found_by: Policy.
+        backbone: Of the pool.
+        levels: int32[E], the plan: 0 for no exit, else its risk level from 1 on.
+        point: Operating point.
+        excess: Over the limits under its policy, 0 within.
     """
 
     found_by: str
@@ -94,9 +94,9 @@ class Choices:
     """What to report.
 
     Attributes:
-      designs: of the fronts of both policies.
-      levels: accuracy levels, each with its cheapest networks by name.
-      within: by policy, whether the designs keep the limits; otherwise they are those nearest to them.
+        designs: Of the fronts of both policies.
+        levels: Accuracy levels, each with its cheapest networks by name.
+        within: By policy, whether the designs keep the limits; otherwise they are those nearest to them.
     """
 
     designs: list[Choice]
@@ -144,11 +144,11 @@ def spread(objectives: np.ndarray, size: int) -> np.ndarray:
     Distances are Euclidean, in error over its range and in the logarithm of latency and energy over theirs.
 
     Args:
-      objectives: float[M, 3], positive latency and energy.
-      size: how many to pick.
+        objectives: float[M, 3], positive latency and energy.
+        size: How many to pick.
 
     Returns:
-      Sorted rows, int[min(M, size)].
+        Sorted rows, int[min(M, size)].
     """
     scaled = np.column_stack([objectives[:, :1], np.log(objectives[:, 1:])]).astype(np.float64)
     scaled -= scaled.min(axis=0)
@@ -173,10 +173,10 @@ def subset_front(stops: Stops, backbone: Anatomy, *, index: int, point: int | No
     """Returns the exact front over all subsets of the exits of a backbone with at most K, at shared risk levels.
 
     Args:
-      stops: of the backbone.
-      backbone: its anatomy.
-      index: of the backbone in the pool.
-      point: the only operating point to run at; None for all.
+        stops: Of the backbone.
+        backbone: Its anatomy.
+        index: Of the backbone in the pool.
+        point: The only operating point to run at; None for all.
     """
     levels, exits, _ = stops.stops.shape
     group = max(1, _PLANS >> len(backbone.own.used))
@@ -211,14 +211,14 @@ def evolved_plans(
     """Breeds plans with a risk level for each exit, for backbones of any number of exits.
 
     Args:
-      key: typed PRNG key.
-      stops: of the backbone.
-      backbone: its anatomy.
-      device: whose clocks are bred along.
-      limits: of the search.
+        key: Typed PRNG key.
+        stops: Of the backbone.
+        backbone: Its anatomy.
+        device: Whose clocks are bred along.
+        limits: Of the search.
 
     Returns:
-      int32[M, E]: the different plans that were tried, the static network always among them.
+        int32[M, E]: the different plans that were tried, the static network always among them.
     """
     seen = evolve(
         key,
@@ -294,11 +294,11 @@ class PoolFronts:
     """Finds the fronts of a pool: exactly for backbones with few enough plans, by evolution for the others.
 
     Args:
-      backbones: the pool.
-      device: whose clocks they run at.
-      key: typed PRNG key of the evolution.
-      limits: of the search.
-      exact_plans: all plans of a backbone are tried where there are at most so many at shared risk levels.
+        backbones: The pool.
+        device: Whose clocks they run at.
+        key: Typed PRNG key of the evolution.
+        limits: Of the search.
+        exact_plans: All plans of a backbone are tried where there are at most so many at shared risk levels.
     """
 
     def __init__(
@@ -313,9 +313,9 @@ class PoolFronts:
         """Returns a front of the pool for each of some choices of operating points.
 
         Args:
-          stops: of each backbone.
-          points: the only operating point to run at; None for all.
-          per_exit: breed one risk level per exit for backbones that are on a front with shared ones.
+            stops: Of each backbone.
+            points: The only operating point to run at; None for all.
+            per_exit: Breed one risk level per exit for backbones that are on a front with shared ones.
         """
         found = [self._front_of_one(index, stops[index], points) for index in range(len(stops))]
         fronts = [merge(parts) for parts in zip(*found, strict=True)]

@@ -62,10 +62,10 @@ class Seen(NamedTuple):
     """Candidates of an evolution in the order of their evaluation.
 
     Attributes:
-      levels: int32[Q, E], 0 for no exit, else its risk level from 1 on.
-      point: int32[Q], operating point.
-      objectives: float32[Q, 3]: error, latency_s, energy_j.
-      score: float32[Q], the dynamic score.
+        levels: int32[Q, E], 0 for no exit, else its risk level from 1 on.
+        point: int32[Q], operating point.
+        objectives: float32[Q, 3]: error, latency_s, energy_j.
+        score: float32[Q], the dynamic score.
     """
 
     levels: jax.Array
@@ -93,18 +93,18 @@ def search_evolved(
     """Evolves the exits of a backbone and the clocks by NSGA-II, for backbones of any number of exits.
 
     Args:
-      key: typed PRNG key.
-      space: static.
-      genome: int32[G].
-      correct: uint32[E + 1, W], as for `search_exact`.
-      costs: of `segment_costs`, float32[2 E + 1, F].
-      device: whose clocks are bred.
-      samples: validation samples, static.
-      limits: float32[3], as for `search_exact`.
-      gamma: float32[], as for `search_exact`.
-      reference: float32[3], as for `search_exact`.
-      population: candidates of a generation, static.
-      generations: the first, drawn one included, static.
+        key: Typed PRNG key.
+        space: Static.
+        genome: int32[G].
+        correct: uint32[E + 1, W], as for `search_exact`.
+        costs: Of `segment_costs`, float32[2 E + 1, F].
+        device: Whose clocks are bred.
+        samples: Validation samples, static.
+        limits: float32[3], as for `search_exact`.
+        gamma: float32[], as for `search_exact`.
+        reference: float32[3], as for `search_exact`.
+        population: Candidates of a generation, static.
+        generations: The first, drawn one included, static.
     """
     seen = evolve(
         key,
@@ -152,20 +152,20 @@ def evolve(
     """Evolves one gene per exit, and one per clock, for low error, latency and energy and a high score.
 
     Args:
-      key: typed PRNG key.
-      stops: uint32[R, E, W], bit sets of the samples that would stop at each exit under each risk level.
-      correct: uint32[E + 1, W], as for `search_exact`.
-      available: bool[E], exits that the backbone has; genes of the others count as 0.
-      costs: float32[2 E + 1, F], of the segments.
-      device: whose clocks the operating points combine.
-      samples: as for `search_exact`.
-      limits: as for `search_exact`.
-      gamma: as for `search_exact`.
-      population: as for `search_evolved`.
-      generations: as for `search_evolved`.
+        key: Typed PRNG key.
+        stops: uint32[R, E, W], bit sets of the samples that would stop at each exit under each risk level.
+        correct: uint32[E + 1, W], as for `search_exact`.
+        available: bool[E], exits that the backbone has; genes of the others count as 0.
+        costs: float32[2 E + 1, F], of the segments.
+        device: Whose clocks the operating points combine.
+        samples: As for `search_exact`.
+        limits: As for `search_exact`.
+        gamma: As for `search_exact`.
+        population: As for `search_evolved`.
+        generations: As for `search_evolved`.
 
     Returns:
-      All candidates, Q = population * generations.
+        All candidates, Q = population * generations.
     """
     R, E, _ = stops.shape
     clocks = tuple(len(table) for table in (device.core_hz, device.memory_hz, device.host_hz))
@@ -255,8 +255,8 @@ def evolved_front(seen: Seen, *, capacity: int) -> DynamicFront:
     """Returns the front of all candidates of an evolution, within its limits or not.
 
     Args:
-      seen: from `evolve`.
-      capacity: N, static, at most Q.
+        seen: From `evolve`.
+        capacity: N, static, at most Q.
     """
     rows, size = listed_front(seen.objectives, capacity=capacity)
     valid, row = rows >= 0, jnp.maximum(rows, 0)
@@ -276,12 +276,12 @@ class Product(NamedTuple):
     """All versions of one backbone, its exits moved to slots.
 
     Attributes:
-      own: which exits the slots hold.
-      correct: uint32[K + 1, W], bit sets of the samples that each exit, and last the classifier, gets right.
-      stats: of all subsets of the slots.
-      costs: float32[2 K + 1, F], of the segments.
-      plans: int32[], only the first so many subsets are of exits that the backbone has.
-      points: int32[F], operating points that some plan may need, and -1 behind them.
+        own: Which exits the slots hold.
+        correct: uint32[K + 1, W], bit sets of the samples that each exit, and last the classifier, gets right.
+        stats: Of all subsets of the slots.
+        costs: float32[2 K + 1, F], of the segments.
+        plans: int32[], only the first so many subsets are of exits that the backbone has.
+        points: int32[F], operating points that some plan may need, and -1 behind them.
     """
 
     own: ActiveExits
@@ -318,14 +318,14 @@ def search_exact(
     """Judges all exit subsets of a backbone at all operating points.
 
     Args:
-      space: static.
-      genome: int32[G]; of exits beyond `MAX_EXITS` the last ones are left out.
-      correct: uint32[E + 1, W], bit sets of the samples that each exit, and last the classifier, gets right.
-      costs: of `segment_costs`, float32[2 E + 1, F].
-      samples: validation samples, static.
-      limits: float32[3] on error, latency_s, energy_j; +inf for none. Versions beyond one are not in the table.
-      gamma: float32[], weight of the dissimilarity in the score.
-      reference: float32[3]; its latency is the table's longest.
+        space: Static.
+        genome: int32[G]; of exits beyond `MAX_EXITS` the last ones are left out.
+        correct: uint32[E + 1, W], bit sets of the samples that each exit, and last the classifier, gets right.
+        costs: Of `segment_costs`, float32[2 E + 1, F].
+        samples: Validation samples, static.
+        limits: float32[3] on error, latency_s, energy_j; +inf for none. Versions beyond one are not in the table.
+        gamma: float32[], weight of the dissimilarity in the score.
+        reference: float32[3]; its latency is the table's longest.
     """
     product = product_of(space, genome, correct, costs, samples=samples)
     shares = plan_shares(product, gamma)
@@ -364,12 +364,12 @@ def exact_front(
     """Finds the exact front of all dynamic versions of a backbone.
 
     Args:
-      space: static.
-      genome: int32[G], of a backbone with at most `MAX_EXITS` exits.
-      correct: uint32[E + 1, W], as for `search_exact`.
-      costs: of `segment_costs`, float32[2 E + 1, F].
-      samples: validation samples, static.
-      capacity: N, static; see `hadas_jax.search.ProductFront`.
+        space: Static.
+        genome: int32[G], of a backbone with at most `MAX_EXITS` exits.
+        correct: uint32[E + 1, W], as for `search_exact`.
+        costs: Of `segment_costs`, float32[2 E + 1, F].
+        samples: Validation samples, static.
+        capacity: N, static; see `hadas_jax.search.ProductFront`.
     """
     product = product_of(space, genome, correct, costs, samples=samples)
     front = product_front(

@@ -39,18 +39,18 @@ class Engines:
     """Settings of the two engines.
 
     Attributes:
-      population: backbones per generation.
-      generations: the first one included.
-      elites: backbones per generation that go to the inner engine.
-      strategy: of the outer engine, a name of `search.strategy_names`.
-      merit: what backbones are ranked by after the inner search: the hypervolume of their best dynamic versions
-        within the limits, or their best dynamic score.
-      gamma: exponent of the dissimilarity in the dynamic score.
-      inner: "exact" goes through all versions of a backbone, "evolved" breeds them, "auto" does the first where a
-        backbone has few enough exits.
-      inner_population: of the inner engine where it breeds.
-      inner_generations: likewise.
-      limits: what networks may cost at most.
+        population: Backbones per generation.
+        generations: The first one included.
+        elites: Backbones per generation that go to the inner engine.
+        strategy: Of the outer engine, a name of `search.strategy_names`.
+        merit: What backbones are ranked by after the inner search: the hypervolume of their best dynamic versions
+            within the limits, or their best dynamic score.
+        gamma: Exponent of the dissimilarity in the dynamic score.
+        inner: "exact" goes through all versions of a backbone, "evolved" breeds them, "auto" does the first where a
+            backbone has few enough exits.
+        inner_population: Of the inner engine where it breeds.
+        inner_generations: Likewise.
+        limits: What networks may cost at most.
     """
 
     population: int
@@ -71,9 +71,9 @@ class HadasState:
     """Carried from generation to generation.
 
     Attributes:
-      outer: the strategy's state; zeros, but for its population, before the first generation.
-      archive: every backbone that was evaluated.
-      table: float32[L, B], least energy of all dynamic versions found within the limits, by error and latency.
+        outer: The strategy's state; zeros, but for its population, before the first generation.
+        archive: Every backbone that was evaluated.
+        table: float32[L, B], least energy of all dynamic versions found within the limits, by error and latency.
     """
 
     outer: State
@@ -86,13 +86,13 @@ class Hadas:
     """The two engines over one space and device.
 
     Attributes:
-      space: adapted to the data.
-      device: the cost model.
-      evaluate: the supernet's answers, or whatever stands for them.
-      samples: number of validation samples.
-      engines: settings.
-      warm_start: int32[N, G], backbones of the first generation.
-      proposer: what proposes backbones after the first generation; None: the strategy.
+        space: Adapted to the data.
+        device: The cost model.
+        evaluate: The supernet's answers, or whatever stands for them.
+        samples: Number of validation samples.
+        engines: Settings.
+        warm_start: int32[N, G], backbones of the first generation.
+        proposer: What proposes backbones after the first generation; None: the strategy.
     """
 
     space: MBConvSpace
@@ -148,11 +148,11 @@ class Hadas:
         """One generation of the outer engine, with the inner engine for its best backbones.
 
         Args:
-          state: of the generation before.
-          key: typed PRNG key.
+            state: Of the generation before.
+            key: Typed PRNG key.
 
         Returns:
-          The next state, and its figures.
+            The next state, and its figures.
         """
         ask_key, tell_key, inner_key = jax.random.split(key, 3)
         first = state.archive.size == 0
@@ -264,12 +264,12 @@ class Hadas:
         """The inner engine for some backbones, spread over all devices.
 
         Args:
-          key: typed PRNG key.
-          genomes: int32[N, G].
-          correct: uint32[N, E + 1, W].
+            key: Typed PRNG key.
+            genomes: int32[N, G].
+            correct: uint32[N, E + 1, W].
 
         Returns:
-          What is found for each, leading axis N.
+            What is found for each, leading axis N.
         """
         engines = self.engines
         counts = np.array([exit_count(self.space, genome) for genome in genomes])

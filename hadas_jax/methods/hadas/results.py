@@ -60,26 +60,26 @@ class Design:
     """A dynamic network: a backbone, its exits with thresholds, and clocks.
 
     Attributes:
-      found_by: the policy under which the design is on the front.
-      genome: genes of the backbone.
-      backbone: resolution, width, depth, kernel and expand.
-      exits: blocks that an exit follows, counted over the backbone's own blocks from 0.
-      thresholds: per exit, the least score at which a sample stops; inf where none may.
-      clocks_mhz: core, memory and host clock.
-      dissimilarity: mean over pairs of exits, on the selection samples.
-      selection: by policy, on the validation and calibration splits together.
-      test: by policy.
-      static_selection: without exits, at the default clocks.
-      static_test: likewise.
-      static_dvfs_selection: without exits, at the best clocks: of those within the limits the ones of least energy.
-      static_dvfs_test: likewise.
-      static_dvfs_clocks_mhz: those clocks.
-      differences: by policy, in test accuracy from the network without exits.
-      selection_shares: share of the selection samples that stop at each exit, and last at the classifier, when
-        deployed.
-      test_shares: likewise of the test samples.
-      excess: by how much the design exceeds the limits on the selection samples under the policy that found it,
-        relatively (see `hadas_jax.methods.hadas.constraints`); 0 within.
+        found_by: The policy under which the design is on the front.
+        genome: Genes of the backbone.
+        backbone: Resolution, width, depth, kernel and expand.
+        exits: Blocks that an exit follows, counted over the backbone's own blocks from 0.
+        thresholds: Per exit, the least score at which a sample stops; inf where none may.
+        clocks_mhz: Core, memory and host clock.
+        dissimilarity: Mean over pairs of exits, on the selection samples.
+        selection: By policy, on the validation and calibration splits together.
+        test: By policy.
+        static_selection: Without exits, at the default clocks.
+        static_test: Likewise.
+        static_dvfs_selection: Without exits, at the best clocks: of those within the limits the ones of least energy.
+        static_dvfs_test: Likewise.
+        static_dvfs_clocks_mhz: Those clocks.
+        differences: By policy, in test accuracy from the network without exits.
+        selection_shares: Share of the selection samples that stop at each exit, and last at the classifier, when
+            deployed.
+        test_shares: Likewise of the test samples.
+        excess: By how much the design exceeds the limits on the selection samples under the policy that found it,
+            relatively (see `hadas_jax.methods.hadas.constraints`); 0 within.
     """
 
     found_by: str
@@ -107,8 +107,8 @@ class Versus:
     """Differences in test accuracy of a network from the static ones of its level.
 
     Attributes:
-      static: from the one at the default clocks.
-      static_dvfs: from the one at the best clocks, which may have another backbone.
+        static: From the one at the default clocks.
+        static_dvfs: From the one at the best clocks, which may have another backbone.
     """
 
     static: Difference
@@ -124,9 +124,9 @@ class AsAccurate:
     """A dynamic network that is shown to be as accurate as the static ones of a level.
 
     Attributes:
-      accuracy: the level whose cheapest deployable network with exits and clocks it is.
-      design: the network.
-      versus: the static networks of the level that it is shown for.
+        accuracy: The level whose cheapest deployable network with exits and clocks it is.
+        design: The network.
+        versus: The static networks of the level that it is shown for.
     """
 
     accuracy: float
@@ -139,15 +139,15 @@ class Level:
     """The cheapest networks of at least one accuracy on the selection samples, those within the limits first.
 
     Attributes:
-      accuracy: the level, on the selection samples.
-      static: the best static network, at the default clocks.
-      static_dvfs: the best static network with clocks.
-      exits: by policy, the best with exits at the default clocks.
-      exits_and_clocks: by policy, the best with exits and clocks.
-      versus: by name ("static", "static_dvfs", "ideal exits", "deployable exits_and_clocks", ...), how networks differ
-        from the static ones.
-      as_accurate: the cheapest deployable network of this level or a higher one that is shown to be as accurate as the
-        static ones, see `hadas_jax.methods.hadas.selection`; None: none is.
+        accuracy: The level, on the selection samples.
+        static: The best static network, at the default clocks.
+        static_dvfs: The best static network with clocks.
+        exits: By policy, the best with exits at the default clocks.
+        exits_and_clocks: By policy, the best with exits and clocks.
+        versus: By name ("static", "static_dvfs", "ideal exits", "deployable exits_and_clocks", ...), how networks
+            differ from the static ones.
+        as_accurate: The cheapest deployable network of this level or a higher one that is shown to be as accurate as
+            the static ones, see `hadas_jax.methods.hadas.selection`; None: none is.
     """
 
     accuracy: float
@@ -183,11 +183,11 @@ class LevelRow:
     """One network of a level.
 
     Attributes:
-      network: `static`, `static + DVFS`, `exits`, `exits + clocks` or `as accurate`.
-      policy: empty without exits.
-      design: the network.
-      test: what it does on the test split.
-      versus: the static networks.
+        network: `static`, `static + DVFS`, `exits`, `exits + clocks` or `as accurate`.
+        policy: Empty without exits.
+        design: The network.
+        test: What it does on the test split.
+        versus: The static networks.
     """
 
     network: str
@@ -202,16 +202,16 @@ class Result:
     """The outcome of a run.
 
     Attributes:
-      designs: the fronts of both policies; of one whose designs all break the limits, the few nearest to them.
-      levels: from the highest accuracy down.
-      largest_test_accuracy: of the largest backbone without exits.
-      smallest_test_accuracy: of the smallest one.
-      backbones: evaluated in the search.
-      candidates: backbone, exits and clocks together, judged in the search.
-      limits: of the search.
-      within_limits: by policy, whether the designs of its front keep the limits on the selection samples.
-      test_images: in the test split.
-      accuracy_tolerance: share of images by which a network may be less accurate and still count as as accurate.
+        designs: The fronts of both policies; of one whose designs all break the limits, the few nearest to them.
+        levels: From the highest accuracy down.
+        largest_test_accuracy: Of the largest backbone without exits.
+        smallest_test_accuracy: Of the smallest one.
+        backbones: Evaluated in the search.
+        candidates: Backbone, exits and clocks together, judged in the search.
+        limits: Of the search.
+        within_limits: By policy, whether the designs of its front keep the limits on the selection samples.
+        test_images: In the test split.
+        accuracy_tolerance: Share of images by which a network may be less accurate and still count as as accurate.
     """
 
     designs: tuple[Design, ...]
@@ -244,9 +244,9 @@ def write_result(result: Result, directory: Path, *, context: dict[str, Any]) ->
     """Writes front.csv, front.json and levels.csv.
 
     Args:
-      result: of a run.
-      directory: the work directory.
-      context: settings and versions, stored in front.json.
+        result: Of a run.
+        directory: The work directory.
+        context: Settings and versions, stored in front.json.
     """
     rows = [_row(result, design) for design in result.designs]
     write_text(directory / "front.csv", _csv(rows))
@@ -345,11 +345,11 @@ class FinishedSearch:
     """What a search left in its work directory.
 
     Attributes:
-      path: of the work directory.
-      settings: of the search.
-      versions: of the packages that it ran with.
-      result: what it found.
-      data: the data set that it was found on and its division.
+        path: Of the work directory.
+        settings: Of the search.
+        versions: Of the packages that it ran with.
+        result: What it found.
+        data: The data set that it was found on and its division.
     """
 
     path: Path
@@ -363,8 +363,8 @@ def read_search(workdir: Path | str) -> FinishedSearch:
     """Reads what a search found.
 
     Raises:
-      ValueError: one line: the directory holds no search, an unfinished one, one of an earlier version, or a front of
-        another form.
+        ValueError: One line: the directory holds no search, an unfinished one, one of an earlier version, or a front of
+            another form.
     """
     place = WorkDir(Path(workdir))
     if not place.holds_run:

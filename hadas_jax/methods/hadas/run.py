@@ -38,10 +38,10 @@ class Run:
     """One HADAS run: reads its inputs at once, so that mistakes show before any work.
 
     Args:
-      settings: of the run.
+        settings: Of the run.
 
     Raises:
-      ValueError: an unknown data set, device or space, or files that do not fit.
+        ValueError: An unknown data set, device or space, or files that do not fit.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -78,7 +78,7 @@ class Run:
         """Runs all stages that are not done yet, and writes the result into the work directory.
 
         Raises:
-          ValueError: a loss is no longer finite, or a checkpoint cannot be used.
+            ValueError: A loss is no longer finite, or a checkpoint cannot be used.
         """
         params = self.training.train(workdir, progress)
         self._keep_supernet(params, workdir)

@@ -23,11 +23,11 @@ class Inner:
     """What the dynamic versions of a backbone reach.
 
     Attributes:
-      table: float32[L, B], least energy of the versions within the limits, by error and latency; +inf for empty
-        cells, and possibly for cells that hold dominated versions only.
-      shortfall: float32[], 0 if a version keeps all limits, else how far the nearest is beyond them.
-      score: float32[], the best dynamic score D(x, f | b) within the limits, 0 where nothing is.
-      evaluations: int32[], versions judged; in an exact search those that exist.
+        table: float32[L, B], least energy of the versions within the limits, by error and latency; +inf for empty
+            cells, and possibly for cells that hold dominated versions only.
+        shortfall: float32[], 0 if a version keeps all limits, else how far the nearest is beyond them.
+        score: float32[], the best dynamic score D(x, f | b) within the limits, 0 where nothing is.
+        evaluations: int32[], versions judged; in an exact search those that exist.
     """
 
     table: jax.Array
@@ -41,12 +41,12 @@ class DynamicFront:
     """Dynamic versions that no other one dominates, sorted by error, then latency, then energy.
 
     Attributes:
-      exits: int32[N, E], 0 where the version has no exit, else the risk level of the exit from 1 on; under the
-        ideal mapping there is one level.
-      point: int32[N], operating point; -1 where not valid.
-      objectives: float32[N, 3]: error, latency_s, energy_j; +inf where not valid.
-      valid: bool[N].
-      size: int32[], members; above N the capacity was too small.
+        exits: int32[N, E], 0 where the version has no exit, else the risk level of the exit from 1 on; under the ideal
+            mapping there is one level.
+        point: int32[N], operating point; -1 where not valid.
+        objectives: float32[N, 3]: error, latency_s, energy_j; +inf where not valid.
+        valid: bool[N].
+        size: int32[], members; above N the capacity was too small.
     """
 
     exits: jax.Array
@@ -72,9 +72,9 @@ def table_hypervolume(table: jax.Array, *, reference: jax.Array, limits: jax.Arr
     """Returns float32[]: the share of the box within reference and limits that a table dominates, a lower bound.
 
     Args:
-      table: float32[L, B], made with this reference.
-      reference: float32[3].
-      limits: float32[3], +inf for none.
+        table: float32[L, B], made with this reference.
+        reference: float32[3].
+        limits: float32[3], +inf for none.
     """
     corner = jnp.minimum(reference, limits)
     volume = grid_hypervolume(
@@ -100,13 +100,13 @@ def exit_shares(chosen: jax.Array, stopped: jax.Array, apart: jax.Array, *, gamm
     and dissim_i the mean dissimilarity to the other exits of x, 1 for an exit that is alone.
 
     Args:
-      chosen: bool[S, K], the subsets x.
-      stopped: float32[S, K], N_i.
-      apart: float32[K, K], dissimilarity of each two exits.
-      gamma: float32[].
+        chosen: bool[S, K], the subsets x.
+        stopped: float32[S, K], N_i.
+        apart: float32[K, K], dissimilarity of each two exits.
+        gamma: float32[].
 
     Returns:
-      float32[S, K].
+        float32[S, K].
     """
     members = chosen.astype(jnp.float32)
     size = jnp.sum(members, axis=1, keepdims=True)
@@ -121,10 +121,10 @@ def exit_gains(costs: Cost) -> jax.Array:
     Factors below 0 count as 0: the product of two losses is no gain.
 
     Args:
-      costs: float32[2 K + 1, F].
+        costs: float32[2 K + 1, F].
 
     Returns:
-      float32[K, F].
+        float32[K, F].
     """
 
     def saved(cost: jax.Array) -> jax.Array:

@@ -57,17 +57,17 @@ class Deployment:
     """The pool of backbones of a search, judged for deployment.
 
     Args:
-      space: of the backbones.
-      device: the cost model.
-      genomes: int32[P, G].
-      splits: the data; `test` is not read before `measure`.
-      policy: of the thresholds.
-      evaluate: gives the outcomes of genomes on a split.
-      key: of the evolution for backbones with more than `exact_plans` plans.
-      limits: of the search.
-      per_exit_thresholds: search the risk level of each exit by itself.
-      exact_plans: all exit subsets, each at all shared risk levels, are tried where there are at most so many.
-      accuracy_tolerance: share of test images by which a network may be less accurate and still be as accurate.
+        space: Of the backbones.
+        device: The cost model.
+        genomes: int32[P, G].
+        splits: The data; `test` is not read before `measure`.
+        policy: Of the thresholds.
+        evaluate: Gives the outcomes of genomes on a split.
+        key: Of the evolution for backbones with more than `exact_plans` plans.
+        limits: Of the search.
+        per_exit_thresholds: Search the risk level of each exit by itself.
+        exact_plans: All exit subsets, each at all shared risk levels, are tried where there are at most so many.
+        accuracy_tolerance: Share of test images by which a network may be less accurate and still be as accurate.
     """
 
     def __init__(

@@ -46,16 +46,16 @@ class SurrogateProposer:
     """Proposes backbones that a surrogate expects to have good dynamic versions.
 
     Attributes:
-      space: of the backbones.
-      device: the cost model.
-      samples: validation samples.
-      limits: of the search.
-      picks: P, backbones per call.
-      optimism: predictions are raised by so many standard deviations, so that the unknown is tried.
-      population: of the NSGA-II over predictions, at least P.
-      generations: likewise.
-      gradient_seeds: descents along the gradient of predictions and costs; NSGA-II starts from the best that they
-        came by, as many as there are descents.
+        space: Of the backbones.
+        device: The cost model.
+        samples: Validation samples.
+        limits: Of the search.
+        picks: P, backbones per call.
+        optimism: Predictions are raised by so many standard deviations, so that the unknown is tried.
+        population: Of the NSGA-II over predictions, at least P.
+        generations: Likewise.
+        gradient_seeds: Descents along the gradient of predictions and costs; NSGA-II starts from the best that they
+            came by, as many as there are descents.
     """
 
     space: MBConvSpace
@@ -203,15 +203,16 @@ def shares_right(
     """What the surrogate learns of backbones.
 
     Args:
-      space: static.
-      genomes: int32[A, G].
-      correct: uint32[A, E + 1, W], bit sets of the samples that every exit gets right.
-      samples: static.
+        space: Static.
+        genomes: int32[A, G].
+        correct: uint32[A, E + 1, W], bit sets of the samples that every exit gets right.
+        samples: Static.
 
     Returns:
-      float32[A, T - 1], the share of samples that each exit gets right, then the share that it or an earlier one
-      does; and bool[A, T - 1], whether the backbone has the exit. The second kind is there for all exits: one that the
-      backbone lacks adds nothing to the one before.
+        float32[A, T - 1], the share of samples that each exit gets right, then the share that it or an earlier one
+        does; and bool[A, T - 1], whether the backbone has the exit. The second kind is there for all exits: one that
+        the
+        backbone lacks adds nothing to the one before.
     """
 
     def one(genome: jax.Array, words: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -61,17 +61,17 @@ def clock_curves(space: MBConvSpace, device: Device, rows: Sequence[dict[str, An
     """Prices networks at all core clocks and a few memory clocks, the host at the clock of each.
 
     Args:
-      space: of the backbones.
-      device: with the clocks that were searched.
-      rows: of `network_rows`.
+        space: Of the backbones.
+        device: With the clocks that were searched.
+        rows: Of `network_rows`.
 
     Returns:
-      For each row: `memory`, indices of up to `MOST_LINES` memory clocks, the network's own among them; `latency` in
-      ms and `energy` in mJ per sample when deployed, one list over the core clocks for each of them; `at`, indices of
-      its own clocks.
+        For each row: `memory`, indices of up to `MOST_LINES` memory clocks, the network's own among them; `latency` in
+        ms and `energy` in mJ per sample when deployed, one list over the core clocks for each of them; `at`, indices of
+        its own clocks.
 
     Raises:
-      ValueError: the model does not give what the rows report.
+        ValueError: The model does not give what the rows report.
     """
     grid = clock_grid_mhz(device)
     shape = tuple(len(settings) for settings in grid.values())
@@ -112,10 +112,10 @@ def segment_weights(
     """Returns how often a sample runs each segment, float64[D]: the trunk's, then the heads'.
 
     Args:
-      space: of the backbone.
-      active: bool[N], block positions that the backbone uses.
-      exits: the backbone's own blocks that an exit follows, ascending.
-      shares: of the samples that stop at each exit, and last at the classifier.
+        space: Of the backbone.
+        active: bool[N], block positions that the backbone uses.
+        exits: The backbone's own blocks that an exit follows, ascending.
+        shares: Of the samples that stop at each exit, and last at the classifier.
     """
     taken = np.flatnonzero(active)[list(exits)] - space.first_exit
     stopped = np.zeros(space.num_exits + 1)
@@ -175,14 +175,14 @@ def darts_network(outcome: FoundNetwork | RetrainedNetwork, settings: dict[str, 
     """Returns a network as plain values.
 
     Args:
-      outcome: of the run.
-      settings: of the run.
+        outcome: Of the run.
+        settings: Of the run.
 
     Returns:
-      `code`, `genotype`, `cells` with a `drawing` of each, `alpha`: the `shares` of
-      all operations on each edge and which `kept` in the network, or None without alpha; and those of hardware,
-      images_per_s, latency, energy, clocks, budgets, validation_accuracy, test_accuracy, parameters and macs that are
-      known.
+        `code`, `genotype`, `cells` with a `drawing` of each, `alpha`: the `shares` of
+        all operations on each edge and which `kept` in the network, or None without alpha; and those of hardware,
+        images_per_s, latency, energy, clocks, budgets, validation_accuracy, test_accuracy, parameters and macs that are
+        known.
     """
     code = parse_code(outcome.code)
     genotype = genotype_of(code)
@@ -263,16 +263,17 @@ def network_rows(result: Result) -> list[dict[str, Any]]:
     """Returns every network of a result once.
 
     Args:
-      result: of a search.
+        result: Of a search.
 
     Returns:
-      A row for each: `kind` (`ideal` and `deployable` of the fronts, `exits` with exits at the default clocks,
-      `static` without exits, `static + DVFS` at its best clocks), the `policy` that its accuracy, latency and energy
-      are of ("" without exits), the ends of the 95 % interval of its accuracy, backbone, exits, thresholds (None where
-      no sample may stop), clocks in MHz, shares of samples by exit when deployed, and figures of all policies;
-      `against` its own backbone without exits, the savings and the difference when deployed, with the `verdict`.
-      `joined` and `holds` tell by cost how designs of a front are drawn (see `hadas_jax.report.search`): the
-      place in the line, None beside it, and whether it is in full colour.
+        A row for each: `kind` (`ideal` and `deployable` of the fronts, `exits` with exits at the default clocks,
+        `static` without exits, `static + DVFS` at its best clocks), the `policy` that its accuracy, latency and energy
+        are of ("" without exits), the ends of the 95 % interval of its accuracy, backbone, exits, thresholds (None
+        where
+        no sample may stop), clocks in MHz, shares of samples by exit when deployed, and figures of all policies;
+        `against` its own backbone without exits, the savings and the difference when deployed, with the `verdict`.
+        `joined` and `holds` tell by cost how designs of a front are drawn (see `hadas_jax.report.search`): the
+        place in the line, None beside it, and whether it is in full colour.
     """
     rows = [_row(result, design, design.found_by, design.found_by) for design in result.designs]
     for policy in POLICY_NAMES:
@@ -296,12 +297,12 @@ def level_rows(result: Result) -> list[dict[str, Any]]:
     """Returns what exits and clocks save at each accuracy level, against its static networks.
 
     Args:
-      result: of a search.
+        result: Of a search.
 
     Returns:
-      Rows with level, network (see `LevelRow`), policy, figures, the savings of energy and latency in percent against
-      the static network at the default and (`_dvfs`) at its best clocks, the difference in accuracy from the former
-      with its interval, and the `verdict` ("" of that network itself).
+        Rows with level, network (see `LevelRow`), policy, figures, the savings of energy and latency in percent against
+        the static network at the default and (`_dvfs`) at its best clocks, the difference in accuracy from the former
+        with its interval, and the `verdict` ("" of that network itself).
     """
     rows = []
     for level in result.levels:
@@ -379,17 +380,18 @@ def report_content(records: Sequence[RunRecord], *, made: datetime) -> dict[str,
     """Brings runs together in one report.
 
     Args:
-      records: of the runs.
-      made: when the report is made.
+        records: Of the runs.
+        made: When the report is made.
 
     Returns:
-      `made` and `runs`, each with its name, kind, settings and versions, `networks` (see `network_rows`, each with its
-      `clock_curves` where the device model can give them), `levels` with their `legend` in words, `clock_grid`,
-      `curves` (steps and values by stage and metric), `exits`, `darts` (a `darts_network` or None), `facts` in words,
-      and `notes` on what is missing.
+        `made` and `runs`, each with its name, kind, settings and versions, `networks` (see `network_rows`, each with
+        its
+        `clock_curves` where the device model can give them), `levels` with their `legend` in words, `clock_grid`,
+        `curves` (steps and values by stage and metric), `exits`, `darts` (a `darts_network` or None), `facts` in words,
+        and `notes` on what is missing.
 
     Raises:
-      ValueError: there are none, more than `MOST_RUNS`, or one twice.
+        ValueError: There are none, more than `MOST_RUNS`, or one twice.
     """
     if not 1 <= len(records) <= MOST_RUNS:
         raise ValueError(f"work directories: expected 1 to {MOST_RUNS}, got {len(records)}")
@@ -417,7 +419,7 @@ def space_of(settings: Settings, workdir: Path) -> MBConvSpace:
     """Returns the space that a search went through, as its supernet has it, or else from its data.
 
     Raises:
-      ValueError: neither supernet nor data are where they were.
+        ValueError: Neither supernet nor data are where they were.
     """
     places = [Path(place) for place in (settings.checkpoint, workdir / SUPERNET) if place is not None]
     for place in places:

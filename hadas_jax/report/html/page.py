@@ -22,7 +22,7 @@ def render_page(content: dict[str, Any]) -> str:
     instead of 5.
 
     Args:
-      content: of `report_content`.
+        content: Of `report_content`.
     """
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "assets")
     environment = jinja2.Environment(

@@ -26,7 +26,7 @@ def draw_cells(rows: Rows) -> Figure:
     """Draws both cells of every network.
 
     Args:
-      rows: of the table `networks`.
+        rows: Of the table `networks`.
     """
     figure = Figure(figsize=(12, 3.6 * len(rows)), layout="constrained")
     for axes, row in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
@@ -40,7 +40,7 @@ def draw_alpha(rows: Rows) -> Figure:
     """Draws the share of each operation on each edge, with rings on those that the network has.
 
     Args:
-      rows: of the table `alpha`.
+        rows: Of the table `alpha`.
     """
     maps = [(where, list(own)) for where, own in groupby(rows, lambda row: (row["run"], row["cell"]))]
     figure = Figure(figsize=(12, 2.5 * len(maps)), layout="constrained")
@@ -70,11 +70,11 @@ def draw_pictures(tables: dict[str, Rows], directory: Path) -> list[Path]:
     """Draws every figure that has a table.
 
     Args:
-      tables: of `figure_tables`.
-      directory: that exists.
+        tables: Of `figure_tables`.
+        directory: That exists.
 
     Returns:
-      The paths of the PNGs.
+        The paths of the PNGs.
     """
     tables = {name: [_without_formulas(row) for row in rows] for name, rows in tables.items()}
     drawings: dict[str, tuple[str, Callable[[Rows], Figure]]] = {

@@ -34,15 +34,15 @@ class RunRecord:
     """One run as its files tell it.
 
     Attributes:
-      path: of the work directory.
-      kind: `search`, `train`, or another one that a work directory may hold.
-      settings: of the run.
-      data: record of its data set and division; None: of an earlier version.
-      versions: of what it ran on.
-      result: of a search; None for other kinds.
-      metrics: lines of metrics.jsonl, each with its stage and step.
-      exits: rows of exits.csv: backbone, block and test accuracy.
-      outcome: of a search of architectures, a retraining or fine-tuning; None for other kinds, or while unfinished.
+        path: Of the work directory.
+        kind: `search`, `train`, or another one that a work directory may hold.
+        settings: Of the run.
+        data: Record of its data set and division; None: of an earlier version.
+        versions: Of what it ran on.
+        result: Of a search; None for other kinds.
+        metrics: Lines of metrics.jsonl, each with its stage and step.
+        exits: Rows of exits.csv: backbone, block and test accuracy.
+        outcome: Of a search of architectures, a retraining or fine-tuning; None for other kinds, or while unfinished.
     """
 
     path: Path
@@ -60,13 +60,13 @@ def read_record(path: Path | str) -> RunRecord:
     """Reads a work directory.
 
     Args:
-      path: of the work directory.
+        path: Of the work directory.
 
     Returns:
-      What is in it.
+        What is in it.
 
     Raises:
-      ValueError: there is no run, it is unfinished, or its files are no such files.
+        ValueError: There is no run, it is unfinished, or its files are no such files.
     """
     place = Path(path)
     if not (place / CONFIG).is_file():

@@ -19,11 +19,12 @@ def figure_tables(content: dict[str, Any]) -> dict[str, Rows]:
     """Returns the rows of each figure that the content has data for, by the figure's name.
 
     Args:
-      content: of `report_content`.
+        content: Of `report_content`.
 
     Returns:
-      `front` (networks with their figures, also of parallel coordinates), `gains`, `exit_usage`, `clocks` (of the
-      network that `starting_network` names, for each run), `networks` of the DARTS space, `alpha`, `progress`, `exits`.
+        `front` (networks with their figures, also of parallel coordinates), `gains`, `exit_usage`, `clocks` (of the
+        network that `starting_network` names, for each run), `networks` of the DARTS space, `alpha`, `progress`,
+        `exits`.
     """
     runs = content["runs"]
     tables = {
@@ -55,8 +56,8 @@ def write_tables(tables: dict[str, Rows], directory: Path) -> None:
     """Writes NAME.csv for each figure.
 
     Args:
-      tables: of `figure_tables`.
-      directory: that exists.
+        tables: Of `figure_tables`.
+        directory: That exists.
     """
     for name, rows in tables.items():
         text = io.StringIO()

@@ -30,14 +30,14 @@ class DerivedDescription:
     """What is needed to use the weights of a trained network.
 
     Attributes:
-      network: its size.
-      code: its cells, 28 digits.
-      normalisation: mean and deviation of every input channel by which images were standardised, in 0 .. 1 for
-        images of bytes.
-      class_names: one for every class; None: unknown.
-      data: the data set that it was trained on and its division; None: unknown.
-      source: where it comes from, in words for people.
-      details: anything else worth keeping about its making; what JSON holds.
+        network: Its size.
+        code: Its cells, 28 digits.
+        normalisation: Mean and deviation of every input channel by which images were standardised, in 0 .. 1 for images
+            of bytes.
+        class_names: One for every class; None: unknown.
+        data: The data set that it was trained on and its division; None: unknown.
+        source: Where it comes from, in words for people.
+        details: Anything else worth keeping about its making; what JSON holds.
     """
 
     network: DartsNetwork
@@ -62,8 +62,8 @@ class DerivedCheckpoint(DerivedDescription):
     """A trained network and what is needed to use it.
 
     Attributes:
-      weights: without an auxiliary head.
-      statistics: of its batch norms.
+        weights: Without an auxiliary head.
+        statistics: Of its batch norms.
     """
 
     weights: Tree
@@ -78,8 +78,8 @@ def save_derived(directory: Path | str, trained: DerivedCheckpoint) -> None:
     """Writes a network, in place of one that is there; `derived.json` comes last, so that what it describes is whole.
 
     Args:
-      directory: created if need be.
-      trained: what is written.
+        directory: Created if need be.
+        trained: What is written.
     """
     directory = Path(directory)
     described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(DerivedDescription)}
@@ -94,7 +94,7 @@ def load_derived(directory: Path | str) -> DerivedCheckpoint:
     """Reads a network that `save_derived` wrote, such as `derived/` of the work directory of `hadas dnas retrain`.
 
     Raises:
-      ValueError: there is none, it is damaged, or of another form.
+        ValueError: There is none, it is damaged, or of another form.
     """
     directory = Path(directory)
     described = _read_description(directory)

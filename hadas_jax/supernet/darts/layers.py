@@ -24,7 +24,7 @@ class ConvNorm(nn.Module):
     Attributes:
         features: O.
         use_batch_stats: See `BatchNorm`.
-        kernel_size: k, odd.
+        kernel_size: K, odd.
         stride: 1 or 2.
     """
 
@@ -69,7 +69,7 @@ class DepthwiseSeparable(nn.Module):
     """ReLU, depthwise convolution, 1x1 convolution, batch norm.
 
     Attributes:
-        kernel_size: k, odd.
+        kernel_size: K, odd.
         stride: 1 or 2.
         dilation: Distance of neighbouring taps.
         use_batch_stats: See `BatchNorm`.
