@@ -19,9 +19,10 @@ from tiny_search import SETTINGS, listed
 from hadas_jax.commands.hadas import running, search
 from hadas_jax.commands.networks import fine_tune, materialise_network, select_network
 from hadas_jax.commands.supernets import train
-from hadas_jax.deploy.architecture import architecture_of, supernet_of_search, weights_of, write_architecture
+from hadas_jax.deploy.architecture import write_architecture
 from hadas_jax.deploy.fine_tune import FineTuneSettings
 from hadas_jax.deploy.materialise import data_of
+from hadas_jax.deploy.select import SearchedSupernet, architecture_of, parameter_counts
 from hadas_jax.methods import TrainingRun, TrainSettings
 from hadas_jax.methods.eh_dnas import DnasRun, DnasSettings
 from hadas_jax.methods.eh_dnas.retrain import RetrainRun, RetrainSettings
@@ -347,10 +348,10 @@ def without_test_columns(path):
 def with_most_exits(place):
     """Selects the network of a search that has the most exits."""
     found = read_search(place)
-    design, supernet = max(found.result.designs, key=lambda each: len(each.exits)), supernet_of_search(found)
-    (weights,) = weights_of([design], supernet.space, chosen_device(found.settings))
+    design, supernet = max(found.result.designs, key=lambda each: len(each.exits)), SearchedSupernet.of(found)
+    (parameters,) = parameter_counts([design], supernet.space, chosen_device(found.settings))
     architecture = architecture_of(
-        found, design, supernet=supernet, weights=int(weights), folder=place, limits=NO_LIMITS, prefer="knee"
+        found, design, supernet=supernet, parameters=int(parameters), folder=place, limits=NO_LIMITS, prefer="knee"
     )
     write_architecture(place / "architecture.json", architecture)
     return architecture

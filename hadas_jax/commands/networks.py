@@ -15,18 +15,22 @@ from hadas_jax.commands.reports import runs_table
 from hadas_jax.deploy.architecture import (
     Architecture,
     architecture_file,
-    architecture_of,
     read_architecture,
-    supernet_of_search,
-    weights_of,
     write_architecture,
 )
-from hadas_jax.deploy.export import ExportCheck, Format, check_export, export_network, image_values
+from hadas_jax.deploy.export import ExportCheck, Format, ImageValues, check_export, export_network
 from hadas_jax.deploy.fine_tune import FineTuneResult, FineTuneRun, FineTuneSettings
-from hadas_jax.deploy.materialise import Sources, data_of, network_at
-from hadas_jax.deploy.operating_points import OperatingPoints, exit_usage, operating_table, write_table
+from hadas_jax.deploy.materialise import SubNetwork, data_of, network_at
+from hadas_jax.deploy.operating_points import ExitUsage, OperatingPoints, operating_table, write_operating_points
 from hadas_jax.deploy.runtime import read_manifest
-from hadas_jax.deploy.select import candidates, objectives, select
+from hadas_jax.deploy.select import (
+    SearchedSupernet,
+    architecture_of,
+    candidates,
+    objectives,
+    parameter_counts,
+    select,
+)
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, predict, save_network
 from hadas_jax.methods import Settings
 from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints
@@ -81,12 +85,12 @@ def materialise_network(
     target = Path(output) if output is not None else file.parent / NETWORK
     console = console or new_console()
     with writing(target), waiting(console, "Cutting the network out of its supernet, and comparing the two"):
-        sources = Sources(architecture, file, dataset=dataset, data_dir=data_dir)
-        network = sources.network(target)
+        searched = SubNetwork(architecture, file, dataset=dataset, data_dir=data_dir)
+        network = searched.cut_out(target)
         network = network.folded() if fold_batch_norm else network
         save_network(target, network, overwrite=overwrite)
-        difference = against_supernet(sources, network)
-    say(console, data_line(sources.run.splits))
+        difference = against_supernet(searched, network)
+    say(console, data_line(searched.splits))
     count = sum(leaf.size for own in network.weights.values() for leaf in own.values())
     say(console, f"{len(network.segments)} segments, {count:,} numbers, exits included")
     say(console, f"Largest difference to the supernet's masked logits on the test split: {difference:.1e}, relative")
@@ -94,10 +98,10 @@ def materialise_network(
     return network
 
 
-def against_supernet(sources: Sources, network: StaticNetwork) -> float:
+def against_supernet(searched: SubNetwork, network: StaticNetwork) -> float:
     """Returns the largest difference of logits to those of the supernet with masks, in units of the largest logit."""
-    data = sources.run.splits.test
-    pairs = zip(sources.masked_logits(data), predict(network.segments, network.weights, data), strict=True)
+    data = searched.splits.test
+    pairs = zip(searched.predict(data), predict(network.segments, network.weights, data), strict=True)
     return max(float(np.abs(ours - masked).max() / np.abs(masked).max()) for masked, ours in pairs if masked.size)
 
 
@@ -198,7 +202,7 @@ def export(
     console = console or new_console()
     splits = data_of(network.architecture, dataset=dataset, data_dir=data_dir)
     say(console, data_line(splits))
-    values = image_values(splits.train)
+    values = ImageValues.of(splits.train)
     with writing(target):
         export_network(target, network, format=format, batch=batch, values=values, overwrite=overwrite)
         check = check_export(target, network, splits.test)
@@ -254,24 +258,24 @@ def select_network(
     with reading(output or Path(workdir) / ARCHITECTURE):
         search = read_search(workdir)
         target = new_file(output or search.path / ARCHITECTURE, ".json", overwrite=overwrite)
-        supernet = supernet_of_search(search)
+        supernet = SearchedSupernet.of(search)
         designs = candidates(search.result, policy)
-        weights = weights_of(designs, supernet.space, chosen_device(search.settings))
-        selection = select(objectives(designs, policy), limits, weights=weights, prefer=prefer)
+        parameters = parameter_counts(designs, supernet.space, chosen_device(search.settings))
+        selection = select(objectives(designs, policy), limits, parameters=parameters, prefer=prefer)
         console = console or new_console()
         tolerance = search.result.accuracy_tolerance
         print_selection(designs, selection, limits=limits, policy=policy, console=console, tolerance=tolerance)
-        if selection.excess > 0:
+        if selection.violation > 0:
             asked = ", ".join(limit_text(name, limits) for name in selection.without)
             raise ValueError(
-                f"{workdir}: expected a {policy} design with {asked}, got none; the nearest is {selection.excess:.1%} "
-                "beyond, relatively; hadas search with these limits looks for more of them"
+                f"{workdir}: expected a {policy} design with {asked}, got none; the nearest is "
+                f"{selection.violation:.1%} beyond, relatively; hadas search with these limits looks for more of them"
             )
         architecture = architecture_of(
             search,
             designs[selection.chosen],
             supernet=supernet,
-            weights=int(weights[selection.chosen]),
+            parameters=int(parameters[selection.chosen]),
             folder=target.parent,
             limits=limits,
             prefer=prefer,
@@ -310,7 +314,7 @@ def show_network(
     """
     architecture = read_architecture(place)
     picture = None if plot is None else new_file(plot, ".png", overwrite=overwrite)
-    usage = exit_usage(architecture)
+    usage = ExitUsage.of(architecture)
     console = console or new_console()
     print_architecture(architecture, usage, console)
     if picture is not None:
@@ -351,13 +355,15 @@ def operating_points(
             check_number(name, most, float, above=0)
     architecture = read_architecture(place)
     target = None if output is None else new_file(output, ".json", overwrite=overwrite)
-    table = operating_table(architecture, of=deadline_of)
+    table = operating_table(architecture, deadline_of=deadline_of)
     deadlines_s = [most * 1e-3 for most in deadlines_ms]
     console = console or new_console()
     say(console, f"{architecture_file(place)} on {architecture.device.file.name}")
     print_operating_points(table, deadlines_s=deadlines_s, power_caps_w=power_caps_w, console=console)
     if target is not None:
-        write_table(target, table, architecture=architecture, deadlines_s=deadlines_s, power_caps_w=power_caps_w)
+        write_operating_points(
+            target, table, architecture=architecture, deadlines_s=deadlines_s, power_caps_w=power_caps_w
+        )
         say(console, f"Written: {target}")
     return table
 

@@ -24,9 +24,9 @@ from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.deploy.architecture import Architecture, OnSplit
+from hadas_jax.deploy.architecture import Architecture, SplitMetrics
 from hadas_jax.deploy.export import ExportCheck
-from hadas_jax.deploy.operating_points import ExitUsage, OperatingPoints, Point
+from hadas_jax.deploy.operating_points import ExitUsage, OperatingPoints, PointCosts
 from hadas_jax.deploy.select import Selection
 from hadas_jax.methods import Settings
 from hadas_jax.methods.hadas.constraints import Constraints
@@ -245,7 +245,7 @@ def _performance_table(architecture: Architecture) -> Table:
     for heading in ("accuracy", "latency\nms", "energy\nmJ", "saved\nagainst\nstatic", "saved\nagainst\n+ DVFS"):
         table.add_column(heading, justify="right")
     for name in ("selection", "test"):
-        split: OnSplit = getattr(architecture, name)
+        split: SplitMetrics = getattr(architecture, name)
         for kind in ("deployable", "ideal", "static", "static_dvfs"):
             found: Performance | None = getattr(split, kind)
             if found is None:
@@ -329,7 +329,7 @@ def print_operating_points(
         steps = _spread(table.deadlines)
         rows = [(most, table.by_deadline(most)) for most in deadlines_s or map(table.time, steps)]
         shown = [(f"{most * 1e3:.4g}", point) for most, point in rows]
-        title = f"Least energy for a deadline of the {table.of} latency"
+        title = f"Least energy for a deadline of the {table.deadline_of} latency"
         console.print(_table(title, "deadline\nms", shown))
     if power_caps_w or asks_nothing:
         rows = [(most, table.by_power(most)) for most in power_caps_w or [p.power_w for p in _spread(table.power_caps)]]
@@ -337,7 +337,7 @@ def print_operating_points(
             _table("Least latency for a cap on the mean power", "cap\nW", [(f"{most:.4g}", p) for most, p in rows])
         )
     console.print(
-        f"Of {table.judged:,} operating points {len(table.deadlines)} are the best for some deadline and "
+        f"Of {table.evaluated:,} operating points {len(table.deadlines)} are the best for some deadline and "
         f"{len(table.power_caps)} for some power cap. At the clocks of the network: "
         f"{table.selected.latency_s * 1e3:.3g} ms, {table.selected.energy_j * 1e3:.3g} mJ, "
         f"{table.selected.power_w:.3g} W.",
@@ -346,7 +346,7 @@ def print_operating_points(
     )
 
 
-def _table(title: str, bound: str, rows: Sequence[tuple[str, Point | None]]) -> Table:
+def _table(title: str, bound: str, rows: Sequence[tuple[str, PointCosts | None]]) -> Table:
     table = Table(title=title, title_style="bold")
     headings = ("core\nMHz", "memory\nMHz", "host\nMHz", "mean\nms", "longest\nms", "energy\nmJ", "power\nW")
     for heading in (bound, *headings):
@@ -356,12 +356,12 @@ def _table(title: str, bound: str, rows: Sequence[tuple[str, Point | None]]) -> 
     return table
 
 
-def _cells(point: Point) -> tuple[str, ...]:
+def _cells(point: PointCosts) -> tuple[str, ...]:
     costs = (point.latency_s * 1e3, point.longest_s * 1e3, point.energy_j * 1e3, point.power_w)
     return (*(f"{mhz:.5g}" for mhz in point.clocks_mhz.values()), *(f"{cost:.4g}" for cost in costs))
 
 
-def _spread(points: Sequence[Point]) -> list[Point]:
+def _spread(points: Sequence[PointCosts]) -> list[PointCosts]:
     """Some of a staircase's steps, both ends among them."""
     rows = np.unique(np.linspace(0, len(points) - 1, _MOST).round().astype(int))
     return [points[row] for row in rows]
@@ -421,7 +421,7 @@ def _designs_table(designs: Sequence[Design], selection: Selection, policy: str)
     for name in ("accuracy", "latency\nms", "energy\nmJ", "test\naccuracy", "test\nenergy\nmJ", "exits\nafter"):
         table.add_column(name, justify="right", no_wrap=name != "exits\nafter")
     table.add_column("core memory\nhost MHz", justify="right", min_width=len("highest"))
-    rows = {"chosen" if selection.excess == 0 else "nearest": selection.chosen}
+    rows = {"chosen" if selection.violation == 0 else "nearest": selection.chosen}
     rows |= {f"next {name}": row for name, row in selection.neighbours.items()}
     for name, row in rows.items():
         design = designs[row]

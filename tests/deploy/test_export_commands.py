@@ -94,5 +94,5 @@ def test_a_network_is_fine_tuned_with_batch_norm_and_outside_its_own_folder(work
     with pytest.raises(ValueError, match="outside the work directory"):
         fine_tune(FineTuneSettings(network=str(workdir / "network")), workdir=workdir, overwrite=True)
     assert (workdir / "front.json").is_file()
-    with pytest.raises(ValueError, match="--exit-weights: expected"):
+    with pytest.raises(ValueError, match="exit_weights: expected"):
         fine_tune(FineTuneSettings(network=str(workdir / "network"), exit_weights=(1.0,) * 9))

@@ -103,7 +103,7 @@ def test_a_network_is_not_replaced_unasked(workdir, capsys):
     select_network(workdir)
     before = (workdir / "architecture.json").read_bytes()
     _, error = refused(["select", str(workdir), "--prefer", "energy"], capsys)
-    assert "--overwrite replaces it" in error
+    assert "overwrite replaces it" in error
     assert (workdir / "architecture.json").read_bytes() == before
     select_network(workdir, prefer="energy", overwrite=True)
     assert read_architecture(workdir).origin.prefer == "energy"
