@@ -245,7 +245,7 @@ def cut_block(tree: Tree, stage: Stage, *, in_width: int, out_width: int, kernel
     """
     mid = make_divisible(in_width * expand) if stage.expands else in_width
     hidden = make_divisible(mid // 4)
-    sizes = {
+    sizes: dict[str, tuple[int | None, int | None]] = {
         "expand": (in_width, mid),
         "expand_bn": (None, mid),
         "depthwise": (kernel, mid),
