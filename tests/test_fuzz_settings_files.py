@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hadas_jax.commands.hadas import KINDS, settings_file
+from hadas_jax.commands.run import KINDS, settings_file
 from hadas_jax.methods import Settings, TrainSettings
 from hw_models.files import dump_yaml
 
