@@ -10,7 +10,7 @@ from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hadas_jax.commands.hadas import KINDS, settings_file
+from hadas_jax.commands.run import KINDS, settings_file
 from hadas_jax.methods import Settings, TrainSettings
 from hw_models.files import dump_yaml
 

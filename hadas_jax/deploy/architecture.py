@@ -291,7 +291,7 @@ def write_architecture(path: Path | str, architecture: Architecture, *, overwrit
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise ValueError(f"{path}: expected a file in an existing folder")
     if path.exists() and not overwrite:
-        raise ValueError(f"{path}: expected a new file, got one that exists; overwrite replaces it")
+        raise ValueError(f"{path}: expected a new file, got one that exists; `overwrite` replaces it")
     content = architecture.model_dump(mode="json", exclude={"device"})
     content["device"] = architecture.device.model_dump(mode="json", exclude_none=True)
     write_text(path, json.dumps(content, indent=1) + "\n")

@@ -165,7 +165,7 @@ def output_directory(directory: Path | str, files: tuple[str, ...], *, mark: str
         other = (foreign or entries)[0].name
         raise ValueError(f"{directory}: expected none, an empty directory or one with {mark}, got one with {other}")
     if entries and is_marked and not overwrite:
-        raise ValueError(f"{directory} holds {mark}: overwrite replaces it")
+        raise ValueError(f"{directory} holds {mark}: `overwrite` replaces it")
     if not directory.absolute().parent.is_dir():
         raise ValueError(f"{directory}: expected a directory in an existing folder")
     return directory

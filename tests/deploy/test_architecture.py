@@ -124,7 +124,7 @@ def test_a_work_directory_without_a_network_is_told_how_to_get_one(tmp_path):
 def test_a_file_that_exists_is_replaced_only_when_asked(architecture, tmp_path):
     path = tmp_path / "arch.json"
     path.write_text("mine")
-    with pytest.raises(ValueError, match="overwrite replaces it"):
+    with pytest.raises(ValueError, match="`overwrite` replaces it"):
         write_architecture(path, architecture)
     assert path.read_text() == "mine"
     write_architecture(path, architecture, overwrite=True)

@@ -101,7 +101,7 @@ def test_damaged_and_foreign_networks_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match="expected a network as hadas materialise writes, got none"):
         load_network(place)
     save_network(place, network)
-    with pytest.raises(ValueError, match="overwrite replaces it"):
+    with pytest.raises(ValueError, match="`overwrite` replaces it"):
         save_network(place, network)
     (place / "weights.npz").write_bytes((place / "weights.npz").read_bytes()[:-9])
     with pytest.raises(ValueError, match="they are damaged or others"):

@@ -5,7 +5,7 @@ import pytest
 from failing_commands import refused
 
 from hadas_jax.cli import main
-from hadas_jax.commands.networks import list_runs, operating_points, select_network, show_network
+from hadas_jax.commands import list_runs, operating_points, select_network, show_network
 from hadas_jax.deploy.architecture import read_architecture
 from hadas_jax.methods import Constraints
 
@@ -103,7 +103,7 @@ def test_a_network_is_not_replaced_unasked(workdir, capsys):
     select_network(workdir)
     before = (workdir / "architecture.json").read_bytes()
     _, error = refused(["select", str(workdir), "--prefer", "energy"], capsys)
-    assert "overwrite replaces it" in error
+    assert "--overwrite replaces it" in error
     assert (workdir / "architecture.json").read_bytes() == before
     select_network(workdir, prefer="energy", overwrite=True)
     assert read_architecture(workdir).origin.prefer == "energy"
