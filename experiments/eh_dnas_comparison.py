@@ -26,7 +26,7 @@ from hadas_jax.commands.dnas import retrain, search
 from hadas_jax.methods.eh_dnas import GENOTYPE, DnasSettings
 from hadas_jax.methods.eh_dnas.hardware import accelerator_hardware, device_hardware
 from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.spaces.darts import parse_code, sample_codes
 from hadas_jax.spaces.darts_costs import PARADIGMS, throughput_table
@@ -250,7 +250,7 @@ def main(default: Experiment, arguments: Sequence[str] | None = None) -> None:
             "versions": versions(),
         }
         write_text(experiment.output, json.dumps(content, indent=1) + "\n")
-        say(console, f"Written: {experiment.output}")
+        print_line(console, f"Written: {experiment.output}")
 
 
 def smallest(experiment: Experiment) -> Experiment:

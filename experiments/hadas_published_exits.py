@@ -43,7 +43,7 @@ from hadas_jax.methods.hadas.exit_configs import Anatomy, anatomy, expected, jud
 from hadas_jax.methods.hadas.fronts import Candidates, subset_front
 from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS
 from hadas_jax.methods.hadas.results import POLICY_NAMES, Performance
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.spaces import MBConvSpace, available_exits, load_space, published_in
 from hw_models import load_device
@@ -286,7 +286,7 @@ def main(arguments: list[str] | None = None) -> None:
     results = run(experiment, console)
     if experiment.output is not None:
         write_text(experiment.output, json.dumps(results, indent=1) + "\n")
-        say(console, f"Written: {experiment.output}")
+        print_line(console, f"Written: {experiment.output}")
 
 
 if __name__ == "__main__":

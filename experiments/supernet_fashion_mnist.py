@@ -30,7 +30,7 @@ from hadas_jax.commands.run import running, settings_of_run
 from hadas_jax.commands.supernets import accuracy_table
 from hadas_jax.methods import TrainSettings
 from hadas_jax.report import LineProgress, plot_exits
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.runs.workdir import METRICS, WorkDir, versions, write_text
 from hadas_jax.training.run import accuracies, execute_training, settings_name, training_run
 
@@ -131,7 +131,7 @@ def main(experiment: Experiment) -> None:
             "epochs": curves(experiment.workdir),
         }
         write_text(experiment.output, json.dumps(content, indent=1) + "\n")
-        say(console, f"Written: {experiment.output}")
+        print_line(console, f"Written: {experiment.output}")
 
 
 if __name__ == "__main__":

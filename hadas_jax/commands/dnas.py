@@ -15,7 +15,7 @@ from rich.table import Table
 from hadas_jax.commands.run import run_command
 from hadas_jax.methods.eh_dnas import DnasSettings
 from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 
 if TYPE_CHECKING:
     from hadas_jax.methods.eh_dnas import DnasResult, DnasRun
@@ -61,8 +61,8 @@ def search(
         plot_genotype(genotype_of(result.code), path / "genotype.png")
         console.print(_cost_table(result))
         for line in _closing_lines(result):
-            say(console, line)
-        say(console, f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
+            print_line(console, line)
+        print_line(console, f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
 
     return run_command(
         DnasSettings,
@@ -144,7 +144,7 @@ def retrain(
     def finish(run: RetrainRun, result: RetrainResult, path: Path, console: Console) -> None:
         plot_genotype(run.genotype, path / "genotype.png")
         console.print(_retrained_table(result))
-        say(console, f"Written: {path}/derived, result.json, genotype.png")
+        print_line(console, f"Written: {path}/derived, result.json, genotype.png")
 
     return run_command(
         RetrainSettings,

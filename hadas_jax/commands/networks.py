@@ -14,7 +14,7 @@ from rich.table import Table
 
 from hadas_jax.commands.run import data_line, run_command
 from hadas_jax.deploy.fine_tune import FineTuneSettings
-from hadas_jax.report.console import new_console, new_file, say, waiting
+from hadas_jax.report.console import new_console, new_file, print_line, waiting
 
 if TYPE_CHECKING:
     from hadas_jax.deploy.architecture import Architecture
@@ -73,7 +73,8 @@ def select_network(
     )
     from hadas_jax.methods.hadas.constraints import Constraints
     from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
-    from hadas_jax.report.network import limit_text, print_selection
+    from hadas_jax.report.network import print_selection
+    from hadas_jax.report.search import constraint_texts
     from hadas_jax.runs.workdir import ARCHITECTURE, reading
     from hw_models.catalogue import chosen_device
 
@@ -92,7 +93,7 @@ def select_network(
         tolerance = search.result.accuracy_tolerance
         print_selection(designs, selection, limits=limits, policy=policy, console=console, tolerance=tolerance)
         if selection.violation > 0:
-            asked = ", ".join(limit_text(name, limits) for name in selection.without)
+            asked = ", ".join(constraint_texts(limits).values())
             raise ValueError(
                 f"{workdir}: expected a {policy} design with {asked}, got none; the nearest is "
                 f"{selection.violation:.1%} beyond, relatively; hadas search with these limits looks for more of them"
@@ -107,7 +108,7 @@ def select_network(
             prefer=prefer,
         )
         write_architecture(target, architecture, overwrite=overwrite)
-    say(console, f"Written: {target} (for hadas show, hadas operating-points)")
+    print_line(console, f"Written: {target} (for hadas show, hadas operating-points)")
     return architecture
 
 
@@ -151,7 +152,7 @@ def show_network(
     print_architecture(architecture, usage, console)
     if picture is not None:
         plot_architecture(architecture, usage, picture)
-        say(console, f"Picture: {picture}")
+        print_line(console, f"Picture: {picture}")
     return architecture
 
 
@@ -198,13 +199,13 @@ def operating_points(
     table = operating_table(architecture, deadline_of=deadline_of)
     deadlines_s = [most * 1e-3 for most in deadlines_ms]
     console = console or new_console()
-    say(console, f"{architecture_file(network)} on {architecture.device.file.name}")
+    print_line(console, f"{architecture_file(network)} on {architecture.device.file.name}")
     print_operating_points(table, deadlines_s=deadlines_s, power_caps_w=power_caps_w, console=console)
     if target is not None:
         write_operating_points(
             target, table, architecture=architecture, deadlines_s=deadlines_s, power_caps_w=power_caps_w
         )
-        say(console, f"Written: {target}")
+        print_line(console, f"Written: {target}")
     return table
 
 
@@ -252,11 +253,13 @@ def materialise_network(
         found = found.folded() if fold_batch_norm else found
         save_network(target, found, overwrite=overwrite)
         difference = _against_supernet(searched, found)
-    say(console, data_line(searched.splits))
+    print_line(console, data_line(searched.splits))
     count = sum(leaf.size for own in found.weights.values() for leaf in own.values())
-    say(console, f"{len(found.segments)} segments, {count:,} numbers, exits included")
-    say(console, f"Largest difference to the supernet's masked logits on the test split: {difference:.1e}, relative")
-    say(console, f"Written: {target} (for hadas fine-tune, hadas export)")
+    print_line(console, f"{len(found.segments)} segments, {count:,} numbers, exits included")
+    print_line(
+        console, f"Largest difference to the supernet's masked logits on the test split: {difference:.1e}, relative"
+    )
+    print_line(console, f"Written: {target} (for hadas fine-tune, hadas export)")
     return found
 
 
@@ -318,13 +321,13 @@ def fine_tune(
         console.print(_before_and_after(result))
         after, searched = result.after, result.network.architecture.origin.settings
         tolerance = searched.get("accuracy_tolerance", Settings.accuracy_tolerance)
-        say(
+        print_line(
             console,
             saving_text(
                 after.deployable, after.static, after.static_dvfs, difference=after.difference, tolerance=tolerance
             ),
         )
-        say(console, f"Written: {path}/network (for hadas show, hadas export), result.json")
+        print_line(console, f"Written: {path}/network (for hadas show, hadas export), result.json")
 
     return run_command(
         FineTuneSettings,
@@ -398,7 +401,7 @@ def export(
     target = Path(output) if output is not None else beside / "export"
     console = console or new_console()
     splits = data_of(found.architecture, dataset=dataset, data_dir=data_dir)
-    say(console, data_line(splits))
+    print_line(console, data_line(splits))
     values = ImageValues.of(splits.train)
     with writing(target):
         export_network(target, found, format=format, batch=batch, values=values, overwrite=overwrite)
@@ -410,5 +413,5 @@ def export(
             f"{target}: expected the network as it is in JAX, got logits that differ by {check.difference:.1e} and "
             f"{check.other_exits} of {check.images} images at another exit"
         )
-    say(console, f"Written: {target}")
+    print_line(console, f"Written: {target}")
     return check

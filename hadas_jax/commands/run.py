@@ -81,7 +81,7 @@ def run_command(
         ValueError: Settings, inputs or the work directory do not fit, or the run fails.
     """
     from hadas_jax.backend import is_first
-    from hadas_jax.report.console import LineProgress, LiveProgress, new_console, say
+    from hadas_jax.report.console import LineProgress, LiveProgress, new_console, print_line
     from hadas_jax.runs.workdir import WorkDir
 
     settings = settings_of_run(settings, kind, workdir=workdir, resume=resume, overwrite=overwrite)
@@ -90,8 +90,8 @@ def run_command(
     place = WorkDir(path, kind=KINDS[kind.__name__], tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
-        say(console, f"Work directory: {place.path}")
-        say(console, data_line(run.splits))
+        print_line(console, f"Work directory: {place.path}")
+        print_line(console, data_line(run.splits))
         with LiveProgress(console) if console.is_terminal else contextlib.nullcontext(LineProgress(console)) as shown:
             result = execute(run, place, shown)
         if is_first():

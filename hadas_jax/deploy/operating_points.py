@@ -19,7 +19,8 @@ import numpy as np
 from hadas_jax.deploy.architecture import Architecture
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.runs.workdir import write_text
-from hw_models import operating_points
+from hadas_jax.spaces import MBConvSpace, block_active
+from hw_models import Cost, Device, operating_points
 
 _FORM = "hadas_jax.operating_points/1"
 _DEADLINES_OF = ("mean", "longest")
@@ -43,21 +44,8 @@ class ExitCosts:
     @classmethod
     def of(cls, architecture: Architecture) -> "ExitCosts":
         """Computes the costs of a network by the cost model of its device."""
-        space, device, mask = architecture.space, architecture.device.load(), architecture.exit_mask
-        genome = jnp.asarray(architecture.genome, jnp.int32)
-        costs = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))(genome)
-        exits = np.append(np.flatnonzero(mask), space.num_exits)
-
-        def up_to_exits(cost: jax.Array) -> np.ndarray:
-            segments = np.asarray(cost, np.float64)
-            trunk = np.cumsum(segments[: space.num_exits + 1], axis=0)
-            heads = np.cumsum(segments[space.num_exits + 1 :][mask], axis=0)
-            heads = np.concatenate([heads, heads[-1:]]) if len(heads) else np.zeros_like(trunk[:1])
-            return trunk[exits] + heads
-
-        points = operating_points(device)
-        hertz = np.stack([points.core_hz, points.memory_hz, points.host_hz], axis=1)
-        return cls(up_to_exits(costs.latency_s), up_to_exits(costs.energy_j), hertz.astype(np.float64) / 1e6)
+        costs_of = exit_costs(architecture.space, architecture.device.load())
+        return costs_of(architecture.genome, architecture.exits)
 
     def expected(self, shares: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Returns mean latency_s and energy_j, float64[F] each, where these shares of samples stop at the exits."""
@@ -84,6 +72,42 @@ class ExitCosts:
             ValueError: Its clocks are none of its device.
         """
         return self.point([getattr(architecture.clocks_mhz, name) for name in _CLOCKS])
+
+
+def exit_costs(space: MBConvSpace, device: Device) -> Callable[[Sequence[int], Sequence[int]], ExitCosts]:
+    """Returns a function that computes the costs of networks of one space on one device, and compiles once.
+
+    Args:
+        space: The space of the backbones.
+        device: The cost model.
+
+    Returns:
+        (genome, exits) -> costs; the blocks that an exit follows are counted over the backbone's own blocks from 0.
+    """
+    points = operating_points(device)
+    hertz = np.stack([points.core_hz, points.memory_hz, points.host_hz], axis=1)
+    clocks_mhz = hertz.astype(np.float64) / 1e6
+
+    @jax.jit
+    def segments_of(genome: jax.Array) -> tuple[Cost, jax.Array]:
+        backbone = space.decode(genome)
+        return segment_costs(space, backbone, device), block_active(space, backbone)
+
+    def costs_of(genome: Sequence[int], exits: Sequence[int]) -> ExitCosts:
+        costs, active = segments_of(jnp.asarray(genome, jnp.int32))
+        heads = np.flatnonzero(np.asarray(active))[list(exits)] - space.first_exit
+
+        def up_to_exits(cost: jax.Array) -> np.ndarray:
+            segments = np.asarray(cost, np.float64)
+            trunk = np.cumsum(segments[: space.num_exits + 1], axis=0)[[*heads, space.num_exits]]
+            if not len(heads):
+                return trunk
+            before = np.cumsum(segments[space.num_exits + 1 :][heads], axis=0)
+            return trunk + np.concatenate([before, before[-1:]])
+
+        return ExitCosts(up_to_exits(costs.latency_s), up_to_exits(costs.energy_j), clocks_mhz)
+
+    return costs_of
 
 
 @dataclass(frozen=True)
