@@ -278,7 +278,10 @@ class Constraints:
     @property
     def any(self) -> bool:
         """Whether anything is limited."""
-        return self != Constraints()
+        return self != NO_CONSTRAINTS
+
+
+NO_CONSTRAINTS = Constraints()
 
 
 @_checked
@@ -581,10 +584,6 @@ class RetrainSettings(RunSettings):
     """Images at once when the network is evaluated; by default 128 of 32x32 pixels, or as many pixels."""
     seed: Natural = 0
     """Random seed."""
-
-    def __post_init__(self) -> None:
-        if self.channels % 2:
-            raise ValueError(f"channels: expected an even number, got {self.channels}")
 
 
 @_checked

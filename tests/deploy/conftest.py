@@ -4,8 +4,8 @@ import pytest
 
 from hadas_jax.deploy.architecture import architecture_of, supernet_of_search, weights_of
 from hadas_jax.deploy.select import candidates
-from hadas_jax.methods.hadas.constraints import NO_LIMITS
 from hadas_jax.methods.hadas.results import read_search
+from hadas_jax.settings import NO_CONSTRAINTS
 from hw_models.catalogue import chosen_device
 
 
@@ -36,6 +36,6 @@ def architecture(found):
         supernet=supernet,
         weights=int(weights[0]),
         folder=found.path,
-        limits=NO_LIMITS,
+        limits=NO_CONSTRAINTS,
         prefer="knee",
     )

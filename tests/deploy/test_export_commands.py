@@ -8,8 +8,8 @@ from rich.console import Console
 
 from hadas_jax.commands.networks import export, fine_tune, materialise_network, select_network
 from hadas_jax.deploy.architecture import read_architecture
-from hadas_jax.deploy.fine_tune import FineTuneSettings
 from hadas_jax.deploy.static_network import load_network
+from hadas_jax.settings import FineTuneSettings
 
 
 @pytest.fixture(scope="module")

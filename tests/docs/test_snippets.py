@@ -16,11 +16,10 @@ from original_checkpoint import reference_arrays
 from hadas_jax.commands.dnas import retrain
 from hadas_jax.commands.hadas import search
 from hadas_jax.commands.networks import export, materialise_network, select_network
-from hadas_jax.methods import Settings
-from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
+from hadas_jax.settings import RetrainSettings, SearchSettings
 
 DOCS = documents.TOP / "docs"
-SMALL = Settings(
+SMALL = SearchSettings.of(
     space="my_space.yaml", population=4, generations=2, elite_ratio=0.5, epochs=2, exit_epochs=2, batch=128, group=2
 )
 # Pages without preparation; the second ones search or train whole networks.
@@ -98,7 +97,7 @@ def test_the_page_on_deployment_runs(finished, tmp_path):
 
 @pytest.mark.slow
 def test_the_page_on_retraining_runs():
-    retrain(RetrainSettings(genotype="OURS_ACC", channels=2, cells=3, epochs=1, batch=128), workdir="runs/ours")
+    retrain(RetrainSettings.of(genotype="OURS_ACC", channels=2, cells=3, epochs=1, batch=128), workdir="runs/ours")
     ran = documents.run_page(DOCS / "retraining.md", {"images": np.zeros((3, 8, 8, 1), np.float32)})
     assert ran["logits"].shape == (3, 10)
 

@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hadas_jax.settings import DartsTrainingSettings
 from hadas_jax.spaces.genotypes import Genotype
 from hadas_jax.supernet.darts.network import initialise_derived
 from hadas_jax.training import init_state
-from hadas_jax.training.darts import RetrainOptions, retrain_augmentation, retrain_optimiser, retrain_step
+from hadas_jax.training.darts import retrain_augmentation, retrain_optimiser, retrain_step
 from hw_models.accelerator.network import DartsNetwork
 
 NETWORK = DartsNetwork(channels=4, cells=1, classes=3, image_size=9, in_channels=1)
@@ -47,7 +48,7 @@ def run(weights, batch, quick_jit):
 
 @pytest.fixture(scope="module")
 def plain(run):
-    return run(RetrainOptions(drop_path=0.0), steps=STEPS)
+    return run(DartsTrainingSettings(drop_path=0.0), steps=STEPS)
 
 
 def test_steps_lower_the_loss_and_report_finite_metrics(plain):
@@ -67,20 +68,20 @@ def test_all_weights_are_trained_the_auxiliary_head_too(plain):
 
 
 def test_nothing_is_dropped_at_the_first_step_and_something_later(run, plain):
-    _, metrics = run(RetrainOptions(drop_path=0.9), steps=3)
+    _, metrics = run(DartsTrainingSettings(drop_path=0.9), steps=3)
     losses = [(float(found["loss"]), float(whole["loss"])) for found, whole in zip(metrics, plain[1], strict=False)]
     assert losses[0][0] == pytest.approx(losses[0][1], rel=1e-5)
     assert losses[2][0] != pytest.approx(losses[2][1], rel=1e-2)
 
 
 def test_without_its_weight_the_auxiliary_head_stays_as_it_is_but_for_decay(run):
-    (before, after), _ = run(RetrainOptions(auxiliary_weight=0.0, drop_path=0.0))
+    (before, after), _ = run(DartsTrainingSettings(auxiliary_weight=0.0, drop_path=0.0))
     old, new = (state.weights["auxiliary"]["classifier"]["kernel"] for state in (before, after))
     np.testing.assert_allclose(new, old * (1 - 0.1 * 3e-4), rtol=1e-5)
 
 
 def test_targets_are_smoothed_where_asked_for(run, plain):
-    _, metrics = run(RetrainOptions(drop_path=0.0, label_smoothing=0.3))
+    _, metrics = run(DartsTrainingSettings(drop_path=0.0, label_smoothing=0.3))
     assert float(metrics[0]["loss"]) != pytest.approx(float(plain[1][0]["loss"]), rel=1e-3)
 
 

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,8 @@ from hypothesis import strategies as st
 
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.methods import Run
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints, relative_excess
+from hadas_jax.methods.hadas.constraints import relative_excess
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 
 POSITIVE = st.floats(2.0**-9, 2.0**10, width=32)
 
@@ -19,7 +18,7 @@ def test_limits_are_in_the_units_of_objectives_and_none_is_infinite():
     np.testing.assert_allclose(limits.objectives, [0.05, 2e-3, np.inf], rtol=1e-4)
     assert limits.params == np.inf
     assert limits.any
-    assert not NO_LIMITS.any
+    assert not NO_CONSTRAINTS.any
 
 
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), POSITIVE, POSITIVE), min_size=1, max_size=8), POSITIVE, POSITIVE)
@@ -32,7 +31,9 @@ def test_the_excess_is_the_largest_relative_one_and_not_positive_within(points, 
 
 
 def test_without_limits_nothing_is_in_excess():
-    found = relative_excess((jnp.ones(2), jnp.array([jnp.inf, 0.0]), jnp.ones(2)), jnp.asarray(NO_LIMITS.objectives))
+    found = relative_excess(
+        (jnp.ones(2), jnp.array([jnp.inf, 0.0]), jnp.ones(2)), jnp.asarray(NO_CONSTRAINTS.objectives)
+    )
     assert (found <= 0).all()
 
 
@@ -53,7 +54,7 @@ def test_an_accuracy_that_is_just_reached_is_accepted():
 )
 def test_limits_that_no_network_can_keep_are_refused_before_any_work(settings, limits, message):
     with pytest.raises(ValueError, match=message):
-        Run(dataclasses.replace(settings, **limits))
+        Run(settings.replace(**limits))
 
 
 def test_limits_that_contradict_each_other_are_refused(settings):
@@ -63,4 +64,4 @@ def test_limits_that_contradict_each_other_are_refused(settings):
     assert energy[latency.argmin()] > 1.05 * energy.min()
     tight = {"max_latency_ms": 1.001e3 * float(latency.min()), "max_energy_mj": 1.001e3 * float(energy.min())}
     with pytest.raises(ValueError, match=r"--max-latency-ms .* and --max-energy-mj .* contradict each other"):
-        Run(dataclasses.replace(settings, **tight))
+        Run(settings.replace(**tight))

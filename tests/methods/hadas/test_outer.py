@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 
 from hadas_jax.evaluation import pack_bits, segment_costs
-from hadas_jax.methods import Constraints, Engines, Hadas
+from hadas_jax.methods import Hadas
 from hadas_jax.methods.hadas.constraints import lower_bound, static_cost, static_costs
 from hadas_jax.methods.hadas.inner import exact_front
 from hadas_jax.methods.hadas.outer import best_merits
 from hadas_jax.methods.hadas.surrogate import SurrogateProposer, shares_right
 from hadas_jax.search import hypervolume
+from hadas_jax.settings import Constraints, NestedSearchSettings
 from hadas_jax.spaces import available_exits, segments, workload
 from hw_models import default_point, load_device, network_cost, with_clocks
 
 SAMPLES = 50
-ENGINES = Engines(population=4, generations=3, elites=2)
+ENGINES = NestedSearchSettings(population=4, generations=3, elites=2)
 
 
 class Supernet:
