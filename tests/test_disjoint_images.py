@@ -109,8 +109,7 @@ def test_commands_that_follow_another_take_its_division(
     for number, (kind, seed, images) in enumerate(then):
         checkpoint = place / str(number)
         save_supernet(checkpoint, run.described(untrained, {}))
-        changed = dataclasses.replace(
-            base,
+        changed = base.replace(
             checkpoint=str(checkpoint),
             split_seed=None,
             seed=seed,
@@ -154,7 +153,7 @@ def test_a_genotype_is_retrained_on_the_division_that_it_was_found_on(
         dataset=datasets[own_test], genotype=str(path), seed=seed, evaluation_images=images, channels=2, cells=3
     )
     assert_disjoint([found.splits, RetrainRun(settings).splits])
-    with pytest.raises(ValueError, match=f"--split-seed {split_seed + 1}: expected none beside --genotype"):
+    with pytest.raises(ValueError, match=f"split_seed {split_seed + 1}: expected none beside genotype"):
         RetrainRun(settings.replace(split_seed=split_seed + 1))
 
 
@@ -162,11 +161,11 @@ def test_a_genotype_is_not_retrained_on_its_images_changed_or_of_an_earlier_vers
     name, other = datasets[False], datasets[True]
     small = RetrainSettings.of(dataset=name, channels=2, cells=3)
     path = write_genotype(tmp_path, RetrainRun(small).splits.record)
-    of_file = dataclasses.replace(small, genotype=str(path))
+    of_file = small.replace(genotype=str(path))
     for _, changed in changed_sets(pathlib_of(name), tmp_path):
-        with pytest.raises(ValueError, match=f"data set {changed}: expected the images that --genotype .* was made of"):
-            RetrainRun(dataclasses.replace(of_file, dataset=changed))
-    assert RetrainRun(dataclasses.replace(of_file, dataset=other)).splits.record.seed == 0
+        with pytest.raises(ValueError, match=f"data set {changed}: expected the images that genotype .* was made of"):
+            RetrainRun(of_file.replace(dataset=changed))
+    assert RetrainRun(of_file.replace(dataset=other)).splits.record.seed == 0
     write_genotype(tmp_path, None)
     with pytest.raises(ValueError, match="which does not; search anew, or give its code"):
         RetrainRun(of_file)
@@ -209,8 +208,8 @@ def test_data_that_changed_since_are_refused(kind, untrained, tmp_path):
     save_supernet(tmp_path / "net", command(base).described(untrained, {}))
     again = base.replace(checkpoint=str(tmp_path / "net"), epochs=1 if kind == "train" else 0)
     for difference, dataset in changed_sets(path, tmp_path):
-        with pytest.raises(ValueError, match=f"data set {dataset}: expected the images that --checkpoint") as error:
-            command(dataclasses.replace(again, dataset=dataset), fine_tune=kind != "search")
+        with pytest.raises(ValueError, match=f"data set {dataset}: expected the images that checkpoint") as error:
+            command(again.replace(dataset=dataset), fine_tune=kind != "search")
         assert difference in str(error.value)
 
 
@@ -225,13 +224,13 @@ def test_a_supernet_may_be_trained_further_on_images_that_it_never_saw(untrained
     assert "other images than the checkpoint's" in second.splits.summary()
     # What was seen first is still known.
     with pytest.raises(ValueError, match=r"has not seen, but 42 of its 42 validation, calibration and test images"):
-        command(dataclasses.replace(other, dataset=datasets[False], checkpoint=str(tmp_path / "further")))
+        command(other.replace(dataset=datasets[False], checkpoint=str(tmp_path / "further")))
     with pytest.raises(ValueError, match=r"hadas train --checkpoint .* trains it for these"):
-        command(dataclasses.replace(other, epochs=0), fine_tune=False)
+        command(other.replace(epochs=0), fine_tune=False)
 
 
 def test_a_division_of_ones_own_is_refused_beside_a_checkpoint():
-    with pytest.raises(ValueError, match="--split-seed and --checkpoint: expected one of them, got both"):
+    with pytest.raises(ValueError, match="split_seed and checkpoint: expected one of them, got both"):
         TrainSettings.of(checkpoint="runs/x/supernet", split_seed=1)
 
 
@@ -347,7 +346,7 @@ def with_most_exits(place):
     """Selects the network of a search that has the most exits."""
     found = read_search(place)
     design, supernet = max(found.result.designs, key=lambda each: len(each.exits)), supernet_of_search(found)
-    (weights,) = weights_of([design], supernet.space, chosen_device(found.settings))
+    (weights,) = weights_of([design], supernet.space, chosen_device(found.settings.device, found.settings.operating))
     architecture = architecture_of(
         found, design, supernet=supernet, weights=int(weights), folder=place, limits=NO_CONSTRAINTS, prefer="knee"
     )
@@ -431,8 +430,7 @@ def noise(tmp_path_factory):
 def test_random_labels_are_guessed_by_chance_whatever_the_seed(seed, images, noise):
     place, known = noise
     assert known > 0.6  # so that an image which was trained on would show
-    settings = dataclasses.replace(
-        SETTINGS,
+    settings = SETTINGS.replace(
         dataset=f"npz:{place / 'noise.npz'}",
         space=None,
         checkpoint=str(place / "trained" / "supernet"),

@@ -122,7 +122,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(retrained, found, dataset, 
     workdir = tmp_path / "run"
     place = WorkDir(workdir, kind="dnas-retrain")
     run = RetrainRun(settings)
-    place.start({**settings.__dict__}, data=run.splits.record.as_json(), overwrite=False)
+    place.start(settings.flat(), data=run.splits.record.as_json(), overwrite=False)
     with pytest.raises(InterruptionError):
         run.execute(place, Interrupting(2))
     main(f"dnas retrain --workdir {workdir} --resume".split())
@@ -134,7 +134,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(retrained, found, dataset, 
 
 def test_a_finished_run_is_judged_again_with_another_batch(retrained):
     before = json.loads((retrained / "result.json").read_text())
-    settings = RetrainSettings.of(**{**before["settings"], "eval_batch": 7})
+    settings = RetrainSettings.of(**before["settings"] | {"eval_batch": 7})
     result = retrain(settings, workdir=retrained, resume=True)
     assert result.test_accuracy == pytest.approx(before["test_accuracy"])
 
@@ -145,7 +145,9 @@ def test_a_network_without_auxiliary_head_and_drops_in_half_precision_is_trained
     settings = RetrainSettings.of(genotype=str(found), dataset=dataset, **(QUICK | changed))
     result = retrain(settings, workdir=tmp_path / "run")
     assert 0 < result.validation_accuracy <= 1
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(result.trained.weights))
+    assert all(
+        leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(load_derived(tmp_path / "run" / "derived").weights)
+    )
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def architecture(found):
     designs = candidates(found.result, "deployable")
     design = max(designs, key=lambda design: len(design.exits))
     supernet = supernet_of_search(found)
-    weights = weights_of([design], supernet.space, chosen_device(found.settings))
+    weights = weights_of([design], supernet.space, chosen_device(found.settings.device, found.settings.operating))
     return architecture_of(
         found,
         design,

@@ -50,7 +50,7 @@ def space_file(tmp_path_factory):
 def finished(tmp_path_factory, space_file):
     """The work directory of a whole search of this space."""
     workdir = tmp_path_factory.mktemp("search") / "first"
-    search(dataclasses.replace(SMALL, space=str(space_file)), workdir=workdir)
+    search(SMALL.replace(space=str(space_file)), workdir=workdir)
     return workdir
 
 

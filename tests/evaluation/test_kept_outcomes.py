@@ -94,7 +94,7 @@ def test_a_file_that_was_not_finished_does_not_count(tmp_path, data, genomes):
 
 def test_a_folder_that_cannot_be_one_is_refused(tmp_path, data, genomes):
     (tmp_path / "one").write_text("a file")
-    with pytest.raises(ValueError, match="--outcomes: expected a folder to read and write"):
+    with pytest.raises(ValueError, match="outcomes: expected a folder to read and write"):
         CachedEvaluator(Drawn(), tmp_path)(genomes, data)
 
 
@@ -106,7 +106,7 @@ def test_a_judges_fingerprint_follows_weights_calibration_images_and_format(tiny
     others = [
         Evaluator(tiny_space, jax.tree.map(lambda leaf: leaf * 2, params), calibration),
         Evaluator(tiny_space, params, 2 * calibration),
-        Evaluator(tiny_space, params, calibration, EvaluationSettings(dtype="bfloat16")),
+        Evaluator(tiny_space, params, calibration, dtype="bfloat16"),
         Evaluator(dataclasses.replace(tiny_space, first_exit=2), params, calibration),
     ]
     assert len({first, *(judge.fingerprint for judge in others)}) == 5

@@ -99,7 +99,7 @@ def main(output: str) -> None:
     params = jax.jit(initialise, static_argnums=0, compiler_options=FAST)(SPACE, KEY)
     found = {}
     for name, mesh in (("one", None), ("all", batch_mesh())):
-        sandwich = sandwich_step(SPACE, OPTIMISER, options=TrainingSettings(sampled=1, mesh=mesh))
+        sandwich = sandwich_step(SPACE, OPTIMISER, settings=TrainingSettings(sampled=1), mesh=mesh)
         heads = exit_step(SPACE, OPTIMISER, sampled=1, mesh=mesh)
         steps = {
             "sandwich": (sandwich, params.backbone, data),

@@ -11,8 +11,7 @@ from fake_tfds import class_image
 from PIL import Image
 from tiny_hadas import TINY
 
-from hadas_jax.data import Stream, load_dataset
-from hadas_jax.data import settings as data_settings
+from hadas_jax.data import Stream, catalogue, load_dataset
 from hadas_jax.methods import TrainingRun
 from hadas_jax.runs.loop import DivergenceError, scanned
 from hadas_jax.runs.workdir import WorkDir
@@ -110,13 +109,13 @@ def streamed_images(tmp_path, monkeypatch):
         for number in range(30):
             pixels = class_image(label, rng, height=8, width=8, channels=3)
             Image.fromarray(pixels).save(tmp_path / "images" / str(label) / f"{number}.png")
-    monkeypatch.setattr(data_settings, "load_dataset", partial(load_dataset, in_memory_bytes=1))
+    monkeypatch.setattr(catalogue, "load_dataset", partial(load_dataset, in_memory_bytes=1))
     return f"folder:{tmp_path / 'images'}"
 
 
 @pytest.mark.slow
 def test_images_that_do_not_fit_into_memory_are_trained_on_and_resumed_alike(streamed_images, tmp_path):
-    settings = dataclasses.replace(QUICK, dataset=streamed_images, batch=16)
+    settings = QUICK.replace(dataset=streamed_images, batch=16)
     expected = TrainingRun(settings).train(WorkDir(tmp_path / "a", kind="train"), Silent())
     run = TrainingRun(settings)
     assert isinstance(run.splits.train, Stream)
@@ -169,8 +168,8 @@ def test_too_little_memory_for_a_step_names_the_flag(error, tmp_path, monkeypatc
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(training_run, "run_stage", fail)
-    with pytest.raises(ValueError, match="--batch 256: expected a batch that fits into memory"):
+    monkeypatch.setattr(feeding, "run_stage", fail)
+    with pytest.raises(ValueError, match="batch 256: expected a batch that fits into memory"):
         TrainingRun(QUICK).train(WorkDir(tmp_path, kind="train"), Silent())
 
 
@@ -215,13 +214,13 @@ def test_a_stream_is_standardised_as_the_checkpoint_was_trained(streamed_images,
 
 
 def test_parts_to_judge_on_have_at_most_so_many_images():
-    splits = TrainingRun(dataclasses.replace(QUICK, evaluation_images=50)).splits
+    splits = TrainingRun(QUICK.replace(evaluation_images=50)).splits
     assert [part.count for part in (splits.validation, splits.calibration, splits.test)] == [50] * 3
 
 
 def test_batch_norm_statistics_see_all_classes_of_images_in_order(images, monkeypatch):
-    monkeypatch.setattr(training_run, "Evaluator", lambda space, params, calibration, how: calibration)
-    run = TrainingRun(dataclasses.replace(QUICK, dataset=images(6), batch=16, stats_batches=3))
+    monkeypatch.setattr(training_run, "Evaluator", lambda space, params, calibration, settings, dtype: calibration)
+    run = TrainingRun(QUICK.replace(dataset=images(6), batch=16, stats_batches=3))
     calibration = run.judge(run.initial_parameters())
     assert calibration.shape == (3, 16, 8, 8, 1)
     assert len(np.unique(np.asarray(calibration))) == 6
@@ -288,10 +287,10 @@ def test_resolutions_are_chosen_from_those_of_the_space():
 
 
 MISTAKES = [
-    ({"space": "digits"}, {}, r"--space digits: expected tiny as --checkpoint .* has, or leave it out"),
-    ({"resolutions": (8, 9)}, {}, r"--resolutions: expected some of 8 as space tiny has, got 9"),
-    ({}, {"exits_for": "a9"}, r"--exits-for: expected one of largest, smallest, a0, .*, a6, got 'a9'"),
-    ({}, {"exits_for": "a0"}, r"--exits-for a0: expected a backbone of the space tiny: "),
+    ({"space": "digits"}, {}, r"space digits: expected tiny as checkpoint .* has, or leave it out"),
+    ({"resolutions": (8, 9)}, {}, r"resolutions: expected some of 8 as space tiny has, got 9"),
+    ({}, {"exits_for": "a9"}, r"exits_for: expected one of largest, smallest, a0, .*, a6, got 'a9'"),
+    ({}, {"exits_for": "a0"}, r"exits_for a0: expected a backbone of the space tiny: "),
 ]
 
 
@@ -304,7 +303,7 @@ def test_what_does_not_fit_a_checkpoint_is_named(save, settings, arguments, mess
 
 @pytest.mark.parametrize("fine_tune", [False, True])
 def test_images_of_other_channels_than_the_checkpoints_are_refused(save, images, fine_tune):
-    with pytest.raises(ValueError, match=r"expected images of 1 channels as --checkpoint .* takes, got 3"):
+    with pytest.raises(ValueError, match=r"expected images of 1 channels as checkpoint .* takes, got 3"):
         TrainingRun(TrainSettings.of(checkpoint=save(), dataset=images(4, channels=3)), fine_tune=fine_tune)
 
 
@@ -344,13 +343,13 @@ def test_classes_of_other_names_than_the_checkpoints_are_refused(save, tmp_path)
 def test_randaugment_needs_images_of_bytes_or_from_0_to_1(tmp_path):
     pixels = np.random.default_rng(0).uniform(0, 255, (60, 8, 8)).astype(np.float32)
     np.savez(tmp_path / "wide.npz", images=pixels, labels=np.arange(60) % 2)
-    with pytest.raises(ValueError, match=r"--augmentation randaugment: expected images of bytes or of values from 0"):
+    with pytest.raises(ValueError, match=r"augmentation randaugment: expected images of bytes or of values from 0"):
         TrainingRun(TrainSettings.of(dataset=f"npz:{tmp_path / 'wide.npz'}", augmentation="randaugment"))
     assert TrainingRun(TrainSettings.of(augmentation="randaugment"))
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused(monkeypatch):
     monkeypatch.setattr(training_run, "batch_mesh", lambda devices: SimpleNamespace(size=3))
-    with pytest.raises(ValueError, match="--data-parallel: expected a batch that the 3 devices divide, got 256"):
-        TrainingRun(dataclasses.replace(QUICK, data_parallel=True))
-    assert TrainingRun(dataclasses.replace(QUICK, data_parallel=True, batch=255))
+    with pytest.raises(ValueError, match="data_parallel: expected a batch that the 3 devices divide, got 256"):
+        TrainingRun(QUICK.replace(data_parallel=True))
+    assert TrainingRun(QUICK.replace(data_parallel=True, batch=255))

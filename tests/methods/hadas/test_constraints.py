@@ -45,11 +45,11 @@ def test_an_accuracy_that_is_just_reached_is_accepted():
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"max_params": 10}, r"--max-params: expected at least [\d,]+, the weights of the smallest backbone .* tiny"),
-        ({"max_latency_ms": 1e-6}, r"--max-latency-ms: expected more than .* ms, which the smallest backbone"),
-        ({"max_energy_mj": 1e-6}, r"--max-energy-mj: expected more than .* mJ, which the smallest backbone"),
-        ({"max_latency_ms": 1e-3}, r"--max-latency-ms: .*, got 0.001: 1 ms if it was in s$"),
-        ({"max_energy_mj": 0.02}, r"--max-energy-mj: .*, got 0.02: 20 mJ if it was in J$"),
+        ({"max_params": 10}, r"max_params: expected at least [\d,]+, the weights of the smallest backbone .* tiny"),
+        ({"max_latency_ms": 1e-6}, r"max_latency_ms: expected more than .* ms, which the smallest backbone"),
+        ({"max_energy_mj": 1e-6}, r"max_energy_mj: expected more than .* mJ, which the smallest backbone"),
+        ({"max_latency_ms": 1e-3}, r"max_latency_ms: .*, got 0.001: 1 ms if it was in s$"),
+        ({"max_energy_mj": 0.02}, r"max_energy_mj: .*, got 0.02: 20 mJ if it was in J$"),
     ],
 )
 def test_limits_that_no_network_can_keep_are_refused_before_any_work(settings, limits, message):
@@ -63,5 +63,5 @@ def test_limits_that_contradict_each_other_are_refused(settings):
     latency, energy = np.asarray(costs.latency_s)[0], np.asarray(costs.energy_j)[0]
     assert energy[latency.argmin()] > 1.05 * energy.min()
     tight = {"max_latency_ms": 1.001e3 * float(latency.min()), "max_energy_mj": 1.001e3 * float(energy.min())}
-    with pytest.raises(ValueError, match=r"--max-latency-ms .* and --max-energy-mj .* contradict each other"):
+    with pytest.raises(ValueError, match=r"max_latency_ms .* and max_energy_mj .* contradict each other"):
         Run(settings.replace(**tight))

@@ -132,7 +132,5 @@ def test_only_an_exact_search_refuses_many_exit_positions(settings, small_space,
     deep = dataclasses.replace(small_space, name="deep", resolution=(), stages=stages)
     monkeypatch.setitem(catalogue._SPACES, "deep", deep)
     assert Run(settings.replace(space="deep")).space.num_exits == 17
-    with pytest.raises(
-        ValueError, match="--inner exact: expected a space of at most 16 exit positions, got 17 of deep"
-    ):
+    with pytest.raises(ValueError, match="inner exact: expected a space of at most 16 exit positions, got 17 of deep"):
         Run(settings.replace(space="deep", inner="exact"))

@@ -17,7 +17,7 @@ from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, expected, listed_plans
 from hadas_jax.methods.hadas.fronts import Candidates, plans_front, pool_of, spread, subset_front
 from hadas_jax.methods.hadas.selection import EXACT_PLANS, Deployment
-from hadas_jax.settings import NO_CONSTRAINTS, Constraints
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, DeploymentSettings
 from hw_models import load_device, with_clocks
 
 SAMPLES, POINT = 300, 5
@@ -50,8 +50,9 @@ def make(device):
         def evaluate(genomes, data):
             return [_outcomes(space.num_exits, next(draws)) for _ in genomes]
 
-        inputs = {"genomes": genomes, "splits": splits, "policy": "confidence", "evaluate": evaluate}
-        return Deployment(space, device, **inputs, key=jax.random.key(7), **settings)
+        others = {name: settings.pop(name) for name in ("limits", "exact_plans") if name in settings}
+        inputs = {"genomes": genomes, "splits": splits, "settings": DeploymentSettings(**settings)}
+        return Deployment(space, device, **inputs, evaluate=evaluate, key=jax.random.key(7), **others)
 
     return make
 
