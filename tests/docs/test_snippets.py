@@ -3,7 +3,6 @@
 What a page takes as given, such as a finished search, is there before; sizes are as small as can be.
 """
 
-import dataclasses
 import shutil
 
 import documents
