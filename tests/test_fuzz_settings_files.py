@@ -6,16 +6,18 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hadas_jax.commands.hadas import KINDS, settings_file
-from hadas_jax.settings import SearchSettings, TrainSettings
+from hadas_jax.commands.run import settings_file
+from hadas_jax.settings import DnasSettings, FineTuneSettings, RetrainSettings, SearchSettings, TrainSettings
 from hw_models.files import dump_yaml
 
 pytestmark = pytest.mark.slow
 
 WHOLE = {"epochs": 1, "exit_epochs": 1, "batch": 1, "sampled": 0, "seed": 0, "image_size": 1, "eval_batch": 1}
+KINDS = (SearchSettings, TrainSettings, DnasSettings, RetrainSettings, FineTuneSettings)
 REAL = ("learning_rate", "exit_learning_rate", "weight_decay")
 SHARES = ("label_smoothing", "dropout", "drop_connect")
 CHOICES = {"sampling": ("uniform", "bestup"), "distillation": ("kl", "alpha"), "dtype": ("float32", "bfloat16")}
@@ -83,7 +85,7 @@ def message_of(content, kind=TrainSettings):
     return None
 
 
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(
     spelt_settings(), st.sampled_from(["\n", "\r\n", "\n\n", "\n# more\n"]), st.sampled_from(["", "\ufeff", "---\n"])
 )
@@ -93,18 +95,18 @@ def test_settings_come_back_equal_however_yaml_spells_them(drawn, between, start
         assert read(start + between.join(lines) + "\n") == TrainSettings.of(**values)
 
 
-@settings(max_examples=2000)
-@given(spelt_settings(), st.sampled_from(list(KINDS)), st.booleans())
+@settings(max_examples=DRAWS)
+@given(spelt_settings(), st.sampled_from(KINDS), st.booleans())
 def test_settings_written_as_json_or_yaml_or_by_a_run_are_read_back(drawn, kind, is_yaml):
     values, _ = drawn
-    stored = {"form": f"hadas_jax.{KINDS[kind]}/1", "settings": values, "versions": {"jax": "1e5"}}
+    stored = {"form": f"hadas_jax.{kind.KIND}/1", "settings": values, "versions": {"jax": "1e5"}}
     write = dump_yaml if is_yaml else json.dumps
     if values:
         assert read(write(values)) == TrainSettings.of(**values)
     if kind is TrainSettings:
         assert read(write(stored)) == TrainSettings.of(**values)
     else:
-        assert f"a run of hadas {KINDS[kind]}" in message_of(write(stored))
+        assert f"a run of hadas {kind.KIND}" in message_of(write(stored))
 
 
 ANY_VALUE = st.recursive(
@@ -112,10 +114,10 @@ ANY_VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
     max_leaves=5,
 )
-FIELDS = tuple(SearchSettings.of().__dataclass_fields__)
+FIELDS = tuple(SearchSettings().flat())
 
 
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=12), ANY_VALUE, min_size=1, max_size=3))
 def test_values_that_do_not_fit_are_one_line(values):
     message = message_of(json.dumps(values), SearchSettings)
@@ -128,7 +130,7 @@ def test_values_that_do_not_fit_are_one_line(values):
         assert "\n" not in message
 
 
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_files_of_anything_are_settings_or_one_line(content):
     message = message_of(content)

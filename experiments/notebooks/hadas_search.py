@@ -55,8 +55,9 @@ jax.devices()
 # %% [markdown]
 # ## Settings
 #
-# The flags of `hadas search` are the fields of `SearchSettings`. Any device of `hadas devices list`, or a device file
-# of your own, takes the place of this one; `dataset="npz:my_images.npz"` or `"folder:my_images"` takes that of the digits.
+# The flags of `hadas search` are the names that `SearchSettings.of` takes. Any device of `hadas devices list`, or a
+# device file of your own, takes the place of this one; `dataset="npz:my_images.npz"` or `"folder:my_images"` takes that
+# of the digits.
 
 # %%
 settings = SearchSettings.of(
