@@ -38,7 +38,7 @@ from tyro.extras import SubcommandApp
 from hadas_jax import commands
 from hadas_jax.commands import dnas, dnas_costs
 from hadas_jax.commands.run import settings_from
-from hadas_jax.runs.settings import expand_home
+from hadas_jax.settings import expand_home
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "search": commands.search,
@@ -216,15 +216,24 @@ def _setting_groups(kind: Any, group: str) -> Iterator[tuple[str, list[_Flag]]]:
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
         texts |= _documented(docstring_parser.parse_from_object(base))
-    hints, flags = typing.get_type_hints(kind), []
-    for field in dataclasses.fields(kind):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            yield from _setting_groups(hint, field.name)
-            continue
-        by_position = field.name in _POSITIONAL_SETTINGS
-        flags.append(_Flag(field.name, hint, getattr(kind, field.name), texts.get(field.name, ""), by_position))
-    yield group, flags
+    hints = typing.get_type_hints(kind)
+    nested = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    own = [field for field in dataclasses.fields(kind) if field.name not in nested]
+    yield (
+        group,
+        [
+            _Flag(
+                field.name,
+                hints[field.name],
+                field.default,
+                texts.get(field.name, ""),
+                is_positional=field.name in _POSITIONAL_SETTINGS,
+            )
+            for field in own
+        ],
+    )
+    for name, hint in nested.items():
+        yield from _setting_groups(hint, name)
 
 
 def _evaluated(annotation: str, namespace: dict[str, Any]) -> Any:
