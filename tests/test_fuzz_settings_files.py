@@ -122,8 +122,8 @@ FIELDS = tuple(SearchSettings().flat())
 def test_values_that_do_not_fit_are_one_line(values):
     message = message_of(json.dumps(values), SearchSettings)
     if message is None:
-        kept = read(json.dumps(values), SearchSettings)
-        numbers = [number for number in map(kept.flat().get, values) if isinstance(number, float)]
+        kept = read(json.dumps(values), SearchSettings).flat()
+        numbers = [kept[name] for name in values if isinstance(kept[name], float)]
         assert all(math.isfinite(number) for number in numbers)
     else:
         assert message.startswith("config ")

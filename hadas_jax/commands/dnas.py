@@ -62,7 +62,7 @@ def search(
     def finish(run: DnasRun, result: DnasResult, path: Path, console: Console) -> None:
         plot_genotype(genotype_of(parse_code(result.code)), path / "genotype.png")
         budgets = budgets_of(run.settings.loss)
-        console.print(_cost_table(result, budgets))
+        console.print(_cost_table(result, has_budgets=bool(budgets)))
         for line in _closing_lines(result, budgets):
             say(console, line)
         say(console, f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
@@ -82,7 +82,7 @@ def search(
     )
 
 
-def _cost_table(result: DnasResult, budgets: Sequence[Budget]) -> Table:
+def _cost_table(result: DnasResult, *, has_budgets: bool) -> Table:
     """What the network of a search costs, and whether it keeps its budgets."""
     table = Table(title=f"{result.code} on the {result.hardware}")
     for heading in ("images/s", "ms per image", "mJ per image", "clocks (MHz)", "budgets"):
@@ -92,7 +92,7 @@ def _cost_table(result: DnasResult, budgets: Sequence[Budget]) -> Table:
         f"{1e3 / result.images_per_s:.4g}" if result.images_per_s > 0 else "inf",
         "-" if result.energy_mj is None else f"{result.energy_mj:.4g}",
         "-" if result.clocks_mhz is None else " ".join(f"{clock:.5g}" for clock in result.clocks_mhz),
-        "-" if not budgets else "kept" if result.within_budgets else "not kept",
+        "-" if not has_budgets else "kept" if result.within_budgets else "not kept",
     )
     return table
 

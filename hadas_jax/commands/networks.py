@@ -69,7 +69,9 @@ def select_network(
     from hadas_jax.runs.workdir import ARCHITECTURE, reading
     from hw_models.catalogue import chosen_device
 
-    limits = Constraints(max_latency_ms, max_energy_mj, min_accuracy, max_params)
+    limits = Constraints(
+        max_latency_ms=max_latency_ms, max_energy_mj=max_energy_mj, min_accuracy=min_accuracy, max_params=max_params
+    )
     if policy not in POLICY_NAMES:
         raise ValueError(f"policy: expected one of {', '.join(POLICY_NAMES)}, got {policy!r}")
     with reading(output or Path(workdir) / ARCHITECTURE):
