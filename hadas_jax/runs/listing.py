@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hadas_jax.runs.workdir import CONFIG, METRICS, RESULT
+from hadas_jax.runs.names import CONFIG, METRICS, RESULT
 
 _FORM = "hadas_jax."
 

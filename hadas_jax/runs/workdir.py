@@ -17,6 +17,7 @@ from typing import Any
 
 from hadas_jax.backend import is_first
 from hadas_jax.runs.lock import HOLDER, LOCK, InUseError, locked
+from hadas_jax.runs.names import ARCHITECTURE, CHECKPOINTS, CONFIG, DERIVED, METRICS, REPORT, RESULT, SUPERNET
 from hw_models.files import remove, unwritable, write_whole
 
 FOLDER = "tensorboard"
@@ -98,10 +99,6 @@ def _close(stages: dict[str, Any]) -> None:
             stage.close()
 
 
-CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
-REPORT = "report.html"
-DERIVED, RESULT = "derived", "result.json"
-SUPERNET, ARCHITECTURE = "supernet", "architecture.json"
 _OWN = (  # besides CONFIG, which is replaced last: until then the directory is known as a run's
     METRICS,
     CHECKPOINTS,
