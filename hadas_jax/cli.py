@@ -33,13 +33,12 @@ from typing import Annotated, Any, NoReturn
 import docstring_parser
 import tyro
 from typing_extensions import TypedDict
-from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
 from hadas_jax import commands
 from hadas_jax.commands import dnas, dnas_costs
 from hadas_jax.commands.run import settings_from
-from hadas_jax.runs.settings import expand_home
+from hadas_jax.settings import expand_home
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "search": commands.search,
@@ -91,21 +90,24 @@ class _Flag:
         return plain.upper() if self.is_positional else f"--{plain}"
 
     def annotation(self, names: dict[str, str], *, is_setting: bool) -> Any:
-        """Its type as tyro reads it; of a setting, False and None too are told from not given."""
-        kind, hint = self.kind, _default_hint(self.default)
-        told: dict[str, Any] = {"help": _with_flags(self.help, names), "help_behavior_hint": hint}
-        if kind is bool and is_setting:
-            kind, told["default"] = DisallowNone[bool | None], None  # --x and --no-x, which turns off a file's true
+        """Its type as tyro reads it; a setting of False, too, is told from one that was not given."""
+        kind, markers = self.kind, [tyro.conf.Positional] if self.is_positional else []
+        told: dict[str, Any] = {
+            "help": _with_flags(self.help, names),
+            "help_behavior_hint": _default_hint(self.default),
+        }
+        if kind is bool and is_setting:  # --x and --no-x, which turns off what a file turns on
+            kind, told["default"] = bool | None, None
+            markers.append(tyro.conf.DisallowNone)
         elif kind is bool:
-            kind = FlagCreatePairsOff[bool]
-        if self.name == "output":
-            told["aliases"] = ("-o",)
+            markers.append(tyro.conf.FlagCreatePairsOff)
         if self.is_positional:
             told["metavar"] = self.shown
         elif self.name in _SINGULAR:
             told["name"] = _SINGULAR[self.name]
-        annotated = Annotated[kind, arg(**told)]
-        return Positional[annotated] if self.is_positional else annotated
+        elif self.name == "output":
+            told["aliases"] = ("-o",)
+        return operator.getitem(Annotated, (kind, *markers, tyro.conf.arg(**told)))
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Command:
         return found
 
     @cached_property
-    def settings(self) -> dict[str, tuple[type, dict[str, list[_Flag]]]]:
+    def settings(self) -> dict[str, tuple[Any, dict[str, list[_Flag]]]]:
         """By parameter, the class of its settings and their flags in groups."""
         kinds = {flag.name: flag.kind for flag, _ in self._parameters if dataclasses.is_dataclass(flag.kind)}
         return {name: (kind, dict(_setting_groups(kind, name))) for name, kind in kinds.items()}
@@ -164,7 +166,8 @@ class Command:
         for _, by_name in self.settings.values():
             for group, flags in by_name.items():
                 fields = {flag.name: flag.annotation(names, is_setting=True) for flag in flags}
-                parameters[group] = (OmitArgPrefixes[TypedDict(group, fields, total=False)], inspect.Parameter.empty)  # type: ignore[operator]
+                kind = TypedDict(group, fields, total=False)  # type: ignore[misc]
+                parameters[group] = (Annotated[kind, tyro.conf.OmitArgPrefixes], inspect.Parameter.empty)
         read.__annotations__ = {name: annotation for name, (annotation, _) in parameters.items()}
         read.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
@@ -208,20 +211,29 @@ def _documented(docstring: docstring_parser.Docstring) -> dict[str, str]:
     return {each.arg_name: " ".join((each.description or "").split()) for each in docstring.params}
 
 
-def _setting_groups(kind: type, group: str) -> Iterator[tuple[str, list[_Flag]]]:
+def _setting_groups(kind: Any, group: str) -> Iterator[tuple[str, list[_Flag]]]:
     """The flags of a class of settings, and of those nested in it, with the names of their groups."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
         texts |= _documented(docstring_parser.parse_from_object(base))
-    hints, flags = typing.get_type_hints(kind), []
-    for field in dataclasses.fields(kind):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            yield from _setting_groups(hint, field.name)
-            continue
-        by_position = field.name in _POSITIONAL_SETTINGS
-        flags.append(_Flag(field.name, hint, getattr(kind, field.name), texts.get(field.name, ""), by_position))
-    yield group, flags
+    hints = typing.get_type_hints(kind)
+    nested = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    own = [field for field in dataclasses.fields(kind) if field.name not in nested]
+    yield (
+        group,
+        [
+            _Flag(
+                field.name,
+                hints[field.name],
+                field.default,
+                texts.get(field.name, ""),
+                is_positional=field.name in _POSITIONAL_SETTINGS,
+            )
+            for field in own
+        ],
+    )
+    for name, hint in nested.items():
+        yield from _setting_groups(hint, name)
 
 
 def _evaluated(annotation: str, namespace: dict[str, Any]) -> Any:
@@ -273,14 +285,13 @@ def _read(reader: Callable[..., dict[str, Any]], arguments: list[str], *, name: 
 
 def _one_line(box: str) -> str:
     """Returns the message of one of tyro's boxes in one line, with the flag that it takes for meant."""
-    rows = [re.sub(r"[│╭╮╰╯]", "", row).strip() for row in box.splitlines()[1:]]
-    message, *more = (" ".join(part.split()) for part in re.split(r"\n[-─]{3,}\n", "\n".join(rows)))
-    choice = re.fullmatch(
-        r"invalid choice (?P<got>'.*') for argument '(?P<name>.*)'. Expected one of (?P<all>.*)", message
-    )
+    rows = "\n".join(re.sub(r"[│╭╮╰╯]", "", row).strip() for row in box.splitlines()[1:])
+    parts = [" ".join(part.split()) for part in re.split(r"(?:^|\n)[-─]{3,}(?:\n|$)", rows)]
+    message, *more = [part for part in parts if part]
+    choice = re.fullmatch(r"invalid choice ('.*') for argument '(.*)'. Expected one of (.*)", message)
     if choice is not None:
-        known = ", ".join(re.findall(r"'([^']*)'", choice["all"]))
-        return f"{choice['name']}: expected one of {known}, got {choice['got']}"
+        got, flag, known = choice[1], choice[2], ", ".join(re.findall(r"'([^']*)'", choice[3]))
+        return f"{flag}: expected one of {known}, got {got}"
     near = re.match(r"Perhaps you meant: (\S+)", more[0]) if more else None
     return message.removeprefix("Error parsing ") + (f"; perhaps {near[1]} is meant" if near else "")
 
@@ -293,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = [expand_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     _quieten()
     _use_compilation_cache()
-    show = str
+    show: Callable[[str], str] = str
     try:
         command, flags = find_command(words)
         show = command.in_flags
@@ -337,9 +348,9 @@ def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
     """
     match list(words):
         case [] | ["-h" | "--help"]:
-            _print_help("", COMMANDS, code=0 if words else 2)
+            _print_help("", list(COMMANDS), code=0 if words else 2)
         case ["--print-completion", *shell]:
-            _print_completion(*shell or ["bash"])
+            _print_completion(*shell)
         case [group, *rest] if any(name.startswith(f"{group} ") for name in COMMANDS):
             known = [name for name in COMMANDS if name.startswith(f"{group} ")]
             if rest in ([], ["-h"], ["--help"]):
@@ -369,17 +380,17 @@ def _print_help(group: str, names: Sequence[str], *, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _print_completion(shell: str, *_: str) -> NoReturn:
+def _print_completion(shell: str = "bash", *ignored: str) -> NoReturn:
     """Prints a script for a shell that completes commands and flags."""
     if shell not in SHELLS:
         raise ValueError(f"--print-completion: expected one of {', '.join(SHELLS)}, got {shell!r}")
-    app, groups = SubcommandApp(), {}
+    groups = {"": SubcommandApp()}
     for name, function in COMMANDS.items():
         group, _, last = name.rpartition(" ")
-        if group and group not in groups:
-            groups[group] = app.command(SubcommandApp(), name=group)
-        groups.get(group, app).command(name=last)(Command(name, function).reader())
-    app.cli(prog="hadas", args=["--tyro-print-completion", shell])
+        if group not in groups:
+            groups[group] = groups[""].command(SubcommandApp(), name=group)
+        groups[group].command(name=last)(Command(name, function).reader())
+    groups[""].cli(prog="hadas", args=["--tyro-print-completion", shell])
     sys.exit()
 
 

@@ -5,7 +5,7 @@ Every function imports what it needs itself: `hadas --help` imports this module,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.commands.run import run_command
-from hadas_jax.methods.eh_dnas import DnasSettings
-from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
 from hadas_jax.report.console import print_line
+from hadas_jax.settings import DnasSettings, RetrainSettings
 
 if TYPE_CHECKING:
     from hadas_jax.methods.eh_dnas import DnasResult, DnasRun
+    from hadas_jax.methods.eh_dnas.hardware import Budget
     from hadas_jax.methods.eh_dnas.retrain import RetrainResult, RetrainRun
 
 _UNITS = {"latency": ("ms", 1e3), "energy": ("mJ", 1e3)}
@@ -54,13 +54,16 @@ def search(
         ValueError: Settings, files or the work directory do not fit, or a loss is no longer finite.
     """
     from hadas_jax.methods.eh_dnas import DnasRun
+    from hadas_jax.methods.eh_dnas.hardware import budgets_of
     from hadas_jax.report.darts import plot_genotype
+    from hadas_jax.spaces.darts import parse_code
     from hadas_jax.spaces.genotypes import genotype_of
 
     def finish(run: DnasRun, result: DnasResult, path: Path, console: Console) -> None:
-        plot_genotype(genotype_of(result.code), path / "genotype.png")
-        console.print(_cost_table(result))
-        for line in _closing_lines(result):
+        plot_genotype(genotype_of(parse_code(result.code)), path / "genotype.png")
+        budgets = budgets_of(run.settings.loss)
+        console.print(_cost_table(result, has_budgets=bool(budgets)))
+        for line in _closing_lines(result, budgets):
             print_line(console, line)
         print_line(console, f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
 
@@ -69,7 +72,7 @@ def search(
         DnasRun,
         settings,
         execute=DnasRun.execute,
-        name=lambda run: (run.settings.dataset, f"dnas-{run.settings.hardware}"),
+        name=lambda run: (run.settings.data.dataset, f"dnas-{run.settings.hardware}"),
         finish=finish,
         workdir=workdir,
         resume=resume,
@@ -79,30 +82,27 @@ def search(
     )
 
 
-def _cost_table(result: DnasResult) -> Table:
-    """What the network of a search costs, beside its budgets."""
-    from hadas_jax.spaces.darts import format_code
-
-    table = Table(title=f"{format_code(result.code)} on the {result.hardware}")
+def _cost_table(result: DnasResult, *, has_budgets: bool) -> Table:
+    """What the network of a search costs, and whether it keeps its budgets."""
+    table = Table(title=f"{result.code} on the {result.hardware}")
     for heading in ("images/s", "ms per image", "mJ per image", "clocks (MHz)", "budgets"):
         table.add_column(heading, justify="right")
-    costs = result.costs
     table.add_row(
-        f"{1 / float(costs.image_s):,.1f}",
-        f"{1e3 * float(costs.image_s):.4g}",
-        "-" if costs.energy_j is None else f"{1e3 * float(costs.energy_j):.4g}",
+        f"{result.images_per_s:,.1f}",
+        f"{1e3 / result.images_per_s:.4g}" if result.images_per_s > 0 else "inf",
+        "-" if result.energy_mj is None else f"{result.energy_mj:.4g}",
         "-" if result.clocks_mhz is None else " ".join(f"{clock:.5g}" for clock in result.clocks_mhz),
-        "-" if not result.budgets else "kept" if result.is_within else "not kept",
+        "-" if not has_budgets else "kept" if result.within_budgets else "not kept",
     )
     return table
 
 
-def _closing_lines(result: DnasResult) -> Iterator[str]:
-    changed = int((result.code != result.plain_code).sum())
-    if not result.is_within:
+def _closing_lines(result: DnasResult, budgets: Sequence[Budget]) -> Iterator[str]:
+    changed = sum(a != b for a, b in zip(result.code, result.code_without_budgets, strict=True))
+    if not result.within_budgets:
         bounds = " and ".join(
             f"{budget.metric} {_UNITS[budget.metric][1] * budget.bound:.4g} {_UNITS[budget.metric][0]}"
-            for budget in result.budgets
+            for budget in budgets
         )
         yield f"No network near alpha keeps {bounds}; this is the nearest one found."
     elif changed:
@@ -151,7 +151,7 @@ def retrain(
         RetrainRun,
         settings,
         execute=RetrainRun.execute,
-        name=lambda run: (run.settings.dataset, "dnas-retrain"),
+        name=lambda run: (run.settings.data.dataset, "dnas-retrain"),
         finish=finish,
         workdir=workdir,
         resume=resume,
@@ -163,7 +163,7 @@ def retrain(
 
 def _retrained_table(result: RetrainResult) -> Table:
     """Accuracy and size of a retrained network."""
-    table = Table(title=result.trained.code)
+    table = Table(title=result.code)
     for heading in ("validation", "test", "parameters", "MMACs"):
         table.add_column(heading, justify="right")
     table.add_row(

@@ -360,6 +360,8 @@ def price(
         FpgaTooSmallError: The only paradigm asked for does not fit the FPGA.
         ValueError: The architecture or a setting is none of these, or a predictor is of other networks.
     """
+    import jax.numpy as jnp
+
     from hadas_jax.report.darts import plot_genotype
     from hadas_jax.spaces.darts import format_code
     from hadas_jax.spaces.genotypes import genotype_of, read_architecture
@@ -377,7 +379,7 @@ def price(
     found, refused = [], []
     for name in names:
         try:
-            report = (generic_report if name == "generic" else pipeline_report)(network, code, chip)
+            report = (generic_report if name == "generic" else pipeline_report)(network, jnp.asarray(code), chip)
         except FpgaTooSmallError as error:
             if paradigm != "both":
                 raise
@@ -399,10 +401,12 @@ def price(
 
 
 def _by_table(code: ndarray, network: DartsNetwork, *, fpga: Fpga, table: str | None) -> Price:
+    import jax.numpy as jnp
+
     from hadas_jax.spaces.darts_costs import generic_table_name, throughput_table
 
     name = generic_table_name(network, fpga, table=table)
-    throughput = float(throughput_table("generic", network, fpga=fpga, table=name)(code[None])[0])
+    throughput = float(throughput_table("generic", network, fpga=fpga, table=name)(jnp.asarray(code)[None])[0])
     return Price(f"generic on {fpga.name}, {name} table", throughput, 1 / throughput)
 
 
@@ -426,6 +430,7 @@ def _by_predictor(path: Path | str, code: ndarray, network: DartsNetwork) -> Pri
 
 def _on_device(name: str, code: ndarray, *, network: DartsNetwork, clocks_mhz: dict[str, float | None]) -> Price:
     import jax
+    import jax.numpy as jnp
 
     from hadas_jax.spaces.darts_costs import darts_workload
     from hw_models import default_point, load_device, network_cost, with_clocks
@@ -433,7 +438,7 @@ def _on_device(name: str, code: ndarray, *, network: DartsNetwork, clocks_mhz: d
     chosen = {clock: None if mhz is None else (1e6 * mhz,) for clock, mhz in clocks_mhz.items()}
     device = with_clocks(load_device(name), **chosen)
     point = default_point(device)
-    cost = jax.jit(network_cost)(darts_workload(network, code), device, point)
+    cost = jax.jit(network_cost)(darts_workload(network, jnp.asarray(code)), device, point)
     mhz = " ".join(f"{float(hz) / 1e6:.5g}" for hz in (point.core_hz, point.memory_hz, point.host_hz))
     latency_s, energy_j = float(cost.latency_s), float(cost.energy_j)
     return Price(f"{Path(name).stem} at {mhz} MHz", 1 / latency_s, latency_s, energy_j)

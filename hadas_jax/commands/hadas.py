@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from hadas_jax.commands.run import run_command
-from hadas_jax.methods import Settings
 from hadas_jax.report.console import print_line
+from hadas_jax.settings import SearchSettings
 
 if TYPE_CHECKING:
     from hadas_jax.methods import Result, Run
 
 
 def search(
-    settings: Settings | None = None,
+    settings: SearchSettings | None = None,
     *,
     workdir: Path | str | None = None,
     resume: bool = False,
@@ -57,8 +57,8 @@ def search(
 
     Examples:
       >>> from hadas_jax.commands import search
-      >>> from hadas_jax.methods import Settings
-      >>> result = search(Settings(device="agx-xavier-gpu", population=32))  # doctest: +SKIP
+      >>> from hadas_jax.settings import SearchSettings
+      >>> result = search(SearchSettings.of(device="agx-xavier-gpu", population=32))  # doctest: +SKIP
       >>> result.levels[0].exits_and_clocks["deployable"].clocks_mhz  # doctest: +SKIP
     """
     from hadas_jax.backend import connect
@@ -74,11 +74,11 @@ def search(
 
     connect(coordinator, num_processes, process_id)
     return run_command(
-        Settings,
+        SearchSettings,
         Run,
         settings,
         execute=Run.execute,
-        name=lambda run: (run.settings.dataset, run.settings.device),
+        name=lambda run: (run.settings.data.dataset, run.settings.device),
         finish=finish,
         workdir=workdir,
         resume=resume,

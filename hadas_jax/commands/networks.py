@@ -5,6 +5,7 @@ Every function imports what it needs itself: `hadas --help` imports this module,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.commands.run import data_line, run_command
-from hadas_jax.deploy.fine_tune import FineTuneSettings
 from hadas_jax.report.console import new_console, new_file, print_line, waiting
+from hadas_jax.settings import Constraints, DeploymentSettings, FineTuneSettings
 
 if TYPE_CHECKING:
     from hadas_jax.deploy.architecture import Architecture
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from hadas_jax.deploy.materialise import SubNetwork
     from hadas_jax.deploy.operating_points import OperatingPoints
     from hadas_jax.deploy.static_network import StaticNetwork
-    from hadas_jax.methods.hadas.constraints import Constraints
 
 
 def select_network(
@@ -71,15 +71,15 @@ def select_network(
         parameter_counts,
         select,
     )
-    from hadas_jax.methods.hadas.constraints import Constraints
     from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
     from hadas_jax.report.network import print_selection
     from hadas_jax.report.search import constraint_texts
     from hadas_jax.runs.workdir import ARCHITECTURE, reading
     from hw_models.catalogue import chosen_device
 
-    limits = Constraints(max_latency_ms, max_energy_mj, min_accuracy, max_params)
-    _check_limits(limits)
+    limits = Constraints(
+        max_latency_ms=max_latency_ms, max_energy_mj=max_energy_mj, min_accuracy=min_accuracy, max_params=max_params
+    )
     if policy not in POLICY_NAMES:
         raise ValueError(f"policy: expected one of {', '.join(POLICY_NAMES)}, got {policy!r}")
     with reading(output or Path(workdir) / ARCHITECTURE):
@@ -87,7 +87,8 @@ def select_network(
         target = new_file(output or search.path / ARCHITECTURE, ".json", overwrite=overwrite)
         supernet = SearchedSupernet.of(search)
         designs = candidates(search.result, policy)
-        parameters = parameter_counts(designs, supernet.space, chosen_device(search.settings))
+        device = chosen_device(search.settings.device, search.settings.operating)
+        parameters = parameter_counts(designs, supernet.space, device)
         selection = select(objectives(designs, policy), limits, parameters=parameters, prefer=prefer)
         console = console or new_console()
         tolerance = search.result.accuracy_tolerance
@@ -110,18 +111,6 @@ def select_network(
         write_architecture(target, architecture, overwrite=overwrite)
     print_line(console, f"Written: {target} (for hadas show, hadas operating-points)")
     return architecture
-
-
-def _check_limits(limits: Constraints) -> None:
-    from hadas_jax.runs.settings import check_number
-
-    for name in ("max_latency_ms", "max_energy_mj"):
-        if getattr(limits, name) is not None:
-            check_number(name, getattr(limits, name), float, above=0)
-    if limits.min_accuracy is not None:
-        check_number("min_accuracy", limits.min_accuracy, float, lowest=0, highest=1)
-    if limits.max_params is not None:
-        check_number("max_params", limits.max_params, int, lowest=1)
 
 
 def show_network(
@@ -189,11 +178,11 @@ def operating_points(
     from hadas_jax.deploy.architecture import architecture_file, read_architecture
     from hadas_jax.deploy.operating_points import operating_table, write_operating_points
     from hadas_jax.report.network import print_operating_points
-    from hadas_jax.runs.settings import check_number
 
     for name, asked in (("deadlines_ms", deadlines_ms), ("power_caps_w", power_caps_w)):
         for most in asked:
-            check_number(name, most, float, above=0)
+            if not 0 < most < math.inf:
+                raise ValueError(f"{name}: expected a number above 0, got {most!r}")
     architecture = read_architecture(network)
     target = None if output is None else new_file(output, ".json", overwrite=overwrite)
     table = operating_table(architecture, deadline_of=deadline_of)
@@ -256,9 +245,8 @@ def materialise_network(
     print_line(console, data_line(searched.splits))
     count = sum(leaf.size for own in found.weights.values() for leaf in own.values())
     print_line(console, f"{len(found.segments)} segments, {count:,} numbers, exits included")
-    print_line(
-        console, f"Largest difference to the supernet's masked logits on the test split: {difference:.1e}, relative"
-    )
+    beside = "Largest difference to the supernet's masked logits on the test split"
+    print_line(console, f"{beside}: {difference:.1e}, relative")
     print_line(console, f"Written: {target} (for hadas fine-tune, hadas export)")
     return found
 
@@ -303,7 +291,6 @@ def fine_tune(
             finite.
     """
     from hadas_jax.deploy.fine_tune import FineTuneRun
-    from hadas_jax.methods import Settings
     from hadas_jax.report.search import saving_text
 
     def start(settings: FineTuneSettings) -> FineTuneRun:
@@ -319,8 +306,8 @@ def fine_tune(
 
     def finish(run: FineTuneRun, result: FineTuneResult, path: Path, console: Console) -> None:
         console.print(_before_and_after(result))
-        after, searched = result.after, result.network.architecture.origin.settings
-        tolerance = searched.get("accuracy_tolerance", Settings.accuracy_tolerance)
+        after, searched = result.after, run.network.architecture.origin.settings
+        tolerance = searched.get("accuracy_tolerance", DeploymentSettings.accuracy_tolerance)
         print_line(
             console,
             saving_text(

@@ -7,7 +7,6 @@ needs besides, it imports itself.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -16,23 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rich.console import Console
 
+from hadas_jax.settings import RunSettings
+
 if TYPE_CHECKING:
     from hadas_jax.data import Splits
     from hadas_jax.methods import Progress
-    from hadas_jax.runs.settings import StoredSettings
     from hadas_jax.runs.workdir import WorkDir
 
 # Settings that a resumed run may change: how networks are evaluated, and where the same images are, not what is found.
 FREE = ("eval_batch", "group", "dataset", "data_dir", "accuracy_tolerance")
-# What kind of run each class of settings is of, as its work directory says.
-KINDS = {
-    "Settings": "search",
-    "TrainSettings": "train",
-    "DnasSettings": "dnas-search",
-    "RetrainSettings": "dnas-retrain",
-    "FineTuneSettings": "fine-tune",
-}
-AnySettings = TypeVar("AnySettings", bound="StoredSettings")
+AnySettings = TypeVar("AnySettings", bound=RunSettings)
 AnyResult = TypeVar("AnyResult")
 
 
@@ -87,7 +79,7 @@ def run_command(
     settings = settings_of_run(settings, kind, workdir=workdir, resume=resume, overwrite=overwrite)
     run = start(settings)
     path = Path(workdir) if workdir is not None else default_workdir(*name(run))
-    place = WorkDir(path, kind=KINDS[kind.__name__], tensorboard=tensorboard)
+    place = WorkDir(path, kind=kind.KIND, tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
         print_line(console, f"Work directory: {place.path}")
@@ -144,14 +136,13 @@ def settings_of_run(
         raise ValueError("resume: expected `workdir` with the run to continue, got none")
     started = stored_settings(workdir, kind)
     settings = (settings or started).absolute()
-    fixed = [field.name for field in dataclasses.fields(settings) if field.name not in FREE]
-    changed = [name for name in fixed if getattr(settings, name) != getattr(started, name)]
-    if changed:
-        name = changed[0]
-        raise ValueError(
-            f"resume: expected the settings that the run was started with, got {name} "
-            f"{getattr(settings, name)!r} instead of {getattr(started, name)!r}"
-        )
+    before = started.flat()
+    for name, value in settings.flat().items():
+        if name not in FREE and value != before[name]:
+            raise ValueError(
+                f"resume: expected the settings that the run was started with, got {name} {value!r} instead of "
+                f"{before[name]!r}"
+            )
     return settings
 
 
@@ -181,7 +172,7 @@ def settings_from(
         started = stored_settings(workdir, kind)
     else:
         started = kind() if file is None else settings_file(file, kind)
-    return dataclasses.replace(started, **values)
+    return started.replace(**values)
 
 
 def stored_settings(workdir: Path | str, kind: type[AnySettings]) -> AnySettings:
@@ -192,7 +183,7 @@ def stored_settings(workdir: Path | str, kind: type[AnySettings]) -> AnySettings
     """
     from hadas_jax.runs.workdir import WorkDir
 
-    place = WorkDir(Path(workdir), kind=KINDS[kind.__name__])
+    place = WorkDir(Path(workdir), kind=kind.KIND)
     return kind.from_mapping(place.settings(), source=str(place.path / "config.json"))
 
 
@@ -216,14 +207,12 @@ def settings_file(path: Path | str, kind: type[AnySettings]) -> AnySettings:
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     if isinstance(content, dict) and {"form", "settings"} <= set(content):
-        content = settings_within(content, kind=KINDS[kind.__name__], source=source)
+        content = settings_within(content, kind=kind.KIND, source=source)
     return kind.from_mapping(content, source=source)
 
 
 @contextlib.contextmanager
-def running(
-    place: WorkDir, settings: StoredSettings, splits: Splits, *, resume: bool, overwrite: bool
-) -> Iterator[None]:
+def running(place: WorkDir, settings: RunSettings, splits: Splits, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Holds a work directory for a run, which is begun anew, or goes on on the images that it began with.
 
     Args:
@@ -236,9 +225,8 @@ def running(
     Raises:
         ValueError: As `WorkDir.run`, or data other than those of the run to resume.
     """
-    kept, record = dataclasses.asdict(settings), splits.record.as_json()
-    reads = getattr(settings, "checkpoint", None)
-    with place.run(kept, resume=resume, overwrite=overwrite, data=record, reads=reads):
+    kept, record = settings.flat(), splits.record.as_json()
+    with place.run(kept, resume=resume, overwrite=overwrite, data=record, reads=kept.get("checkpoint")):
         if resume:
             _require_same_data(place, splits)
         yield
@@ -246,7 +234,6 @@ def running(
 
 def _require_same_data(place: WorkDir, splits: Splits) -> None:
     from hadas_jax.data import SplitRecord
-    from hadas_jax.data.settings import require_same
     from hadas_jax.runs.checkpoints import validated
     from hadas_jax.runs.workdir import CONFIG
 
@@ -258,4 +245,4 @@ def _require_same_data(place: WorkDir, splits: Splits) -> None:
         )
     record = validated(SplitRecord, before, path=place.path / CONFIG)
     hint = "the same images are needed to go on; `dataset` names their place if they were moved"
-    require_same(splits, record, dataset=splits.name, owner=f"the run in {place.path}", hint=hint)
+    record.require(splits.record, dataset=splits.name, owner=f"the run in {place.path}", hint=hint)

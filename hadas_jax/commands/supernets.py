@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.commands.run import run_command
-from hadas_jax.methods import TrainSettings
 from hadas_jax.report.console import new_console, print_line
+from hadas_jax.settings import TrainSettings
 
 if TYPE_CHECKING:
     from jax import Array
@@ -59,7 +59,7 @@ def train(
         ValueError: Settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
     """
     from hadas_jax.report.search import plot_exits
-    from hadas_jax.training.run import execute_training, training_run
+    from hadas_jax.training.run import TrainingRun, execute_training
 
     def finish(run: TrainingRun, result: TrainResult, path: Path, console: Console) -> None:
         plot_exits(result.accuracies, path / "exits.png")
@@ -68,10 +68,10 @@ def train(
 
     return run_command(
         TrainSettings,
-        training_run,
+        lambda settings: TrainingRun(settings, exits_for=settings.exits_for),
         settings,
         execute=execute_training,
-        name=lambda run: (run.settings.dataset, "train"),
+        name=lambda run: (run.settings.data.dataset, "train"),
         finish=finish,
         workdir=workdir,
         resume=resume,

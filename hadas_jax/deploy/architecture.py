@@ -16,10 +16,10 @@ from pydantic import Field
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference
-from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.methods.hadas.results import Performance, Threshold
 from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.workdir import ARCHITECTURE, write_text
+from hadas_jax.settings import Constraints
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_active
 from hadas_jax.supernet.checkpoint import DESCRIPTION
 from hw_models import Device

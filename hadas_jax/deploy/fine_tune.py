@@ -15,15 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tyro.conf import Positional
 
-from hadas_jax.backend import memory_named
 from hadas_jax.data import LabelledImages
 from hadas_jax.data.splits import random_batches
 from hadas_jax.deploy.architecture import Architecture, SplitMetrics
@@ -35,12 +32,12 @@ from hadas_jax.evaluation import Outcomes, calibrate_thresholds, scores
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS
 from hadas_jax.methods.hadas.selection import TOLERANCE
 from hadas_jax.runs.checkpoints import read_checkpoint, validated
-from hadas_jax.runs.loop import Guard, Metrics, Progress, Step, run_stage
-from hadas_jax.runs.settings import StoredSettings, check_choice, check_fields, check_number
+from hadas_jax.runs.loop import Metrics, Progress, Step
 from hadas_jax.runs.workdir import RESULT, WorkDir, write_text
+from hadas_jax.settings import FineTuneSettings
 from hadas_jax.supernet import Tree
-from hadas_jax.training import AUGMENTATIONS, TrainState, augmentation, init_state, lower_rate, sgd
-from hadas_jax.training.batches import Augmentation, fed, pace_of
+from hadas_jax.training import TrainState, init_state, sgd
+from hadas_jax.training.batches import pace_of, train_epochs
 from hadas_jax.training.exits import exit_losses
 from hadas_jax.training.optimisers import descend, global_norm
 from hadas_jax.training.supernet import label_loss
@@ -51,51 +48,8 @@ _EXIT_WEIGHT, _STATS_BATCHES = 0.5, 8
 
 
 @dataclass(frozen=True)
-class FineTuneSettings(StoredSettings):
-    """Settings of training a selected network further, its exits and classifier together."""
-
-    PATHS: ClassVar[tuple[str, ...]] = ("network", "data_dir")
-
-    network: Positional[str] = ""
-    """Directory of hadas materialise, an ARCH.json, or a work directory with one."""
-    dataset: str | None = None
-    """Where the images of the search are now, if they were moved; in the form of `dataset` of a search."""
-    data_dir: str | None = None
-    """Likewise, in the form of `data_dir` of a search."""
-    epochs: int = 20
-    """Epochs of training."""
-    batch: int = 64
-    """Images per training step."""
-    learning_rate: float = 0.01
-    """Learning rate at the start; it falls to 0 along a cosine."""
-    weight_decay: float = 1e-5
-    """Weight decay of kernels."""
-    exit_weights: tuple[float, ...] = ()
-    """Weight of each exit's loss, beside 1 of the classifier's; by default 0.5 each."""
-    label_smoothing: float = 0.0
-    """Label smoothing of the classifier's targets."""
-    augmentation: str = "affine"
-    """Augmentation of training images: none, affine, crop-flip (photos) or randaugment."""
-    seed: int = 0
-    """Random seed; the data set is split as in the search."""
-
-    def __post_init__(self) -> None:
-        check_fields(self, ("network",), str, "text")
-        check_fields(self, ("dataset", "data_dir"), str, "text", optional=True)
-        for name in ("epochs", "batch"):
-            check_number(name, getattr(self, name), int, lowest=1)
-        check_number("seed", self.seed, int, lowest=0)
-        check_number("learning_rate", self.learning_rate, float, above=0)
-        check_number("weight_decay", self.weight_decay, float, lowest=0)
-        check_number("label_smoothing", self.label_smoothing, float, lowest=0, below=1)
-        for weight in self.exit_weights:
-            check_number("exit_weights", weight, float, lowest=0)
-        check_choice(self, "augmentation", AUGMENTATIONS)
-
-
-@dataclass(frozen=True)
-class FineTuneMetrics:
-    """What a network does on the test split.
+class FineTuneResult:
+    """What a network does on the test split, as result.json has it; the tuned network is beside it in `network/`.
 
     Attributes:
         before: What it did before fine-tuning.
@@ -106,24 +60,13 @@ class FineTuneMetrics:
     after: SplitMetrics
 
 
-@dataclass(frozen=True, kw_only=True)
-class FineTuneResult(FineTuneMetrics):
-    """What a fine-tuning run leaves.
-
-    Attributes:
-        network: The network with its new weights, thresholds and metrics.
-    """
-
-    network: StaticNetwork
-
-
-def read_result(path: Path) -> FineTuneMetrics:
+def read_result(path: Path) -> FineTuneResult:
     """Reads the result.json of a fine-tuning run.
 
     Raises:
         ValueError: One line: it cannot be read, or is of another form.
     """
-    return validated(FineTuneMetrics, read_checkpoint(path, _FORM, what="the result of hadas fine-tune"), path=path)
+    return validated(FineTuneResult, read_checkpoint(path, _FORM, what="the result of hadas fine-tune"), path=path)
 
 
 class FineTuneRun:
@@ -142,7 +85,7 @@ class FineTuneRun:
 
     def __init__(self, settings: FineTuneSettings) -> None:
         if not settings.network:
-            raise ValueError("NETWORK: expected a directory of hadas materialise or an ARCH.json, got none")
+            raise ValueError("network: expected a directory of hadas materialise or an ARCH.json, got none")
         moved = {"dataset": settings.dataset, "data_dir": settings.data_dir}
         self.settings, self.network = settings, network_at(settings.network, **moved)
         if not any(segment.has_batch_norm for segment in self.network.segments):
@@ -160,7 +103,6 @@ class FineTuneRun:
         self.splits = data_of(self.network.architecture, **moved)
         self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed))
         self._pace = pace_of(self.splits.train.count, batch=settings.batch)
-        self._steps = settings.epochs * self._pace.steps_per_epoch
 
     def execute(self, workdir: WorkDir, progress: Progress) -> FineTuneResult:
         """Trains, sets thresholds, evaluates, and writes network/ and result.json into the work directory.
@@ -176,10 +118,10 @@ class FineTuneRun:
         after = self._evaluate(architecture, _outcomes(tuned, self.splits.test))
         progress.update(1, {"test_accuracy": after.deployable.accuracy})
         network = dataclasses.replace(tuned, architecture=architecture.model_copy(update={"test": after}))
-        result = FineTuneResult(before=before, after=after, network=network)
+        result = FineTuneResult(before=before, after=after)
         save_network(workdir.path / NETWORK, network, overwrite=True)
         metrics = {name: getattr(result, name).model_dump(mode="json") for name in ("before", "after")}
-        content = {"form": _FORM, **metrics, "settings": dataclasses.asdict(self.settings)}
+        content = {"form": _FORM, **metrics, "settings": self.settings.flat()}
         write_text(workdir.path / RESULT, json.dumps(content, indent=1) + "\n")
         return result
 
@@ -187,7 +129,7 @@ class FineTuneRun:
         """Trains from the network's weights, or goes on from a checkpoint; returns what was trained."""
         settings = self.settings
         optimiser = sgd(
-            optax.cosine_decay_schedule(settings.learning_rate, self._steps),
+            optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * self._pace.steps_per_epoch),
             weight_decay=settings.weight_decay,
             clip=optax.clip_by_global_norm(1.0),
         )
@@ -198,25 +140,19 @@ class FineTuneRun:
             exit_weights=self._exit_weights,
             label_smoothing=settings.label_smoothing,
         )
-        advance = fed(
+        state = train_epochs(
+            "fine-tune",
             step,
+            init_state(trainable(self.network.weights), optimiser),
             self.splits.train,
             pace=self._pace,
+            epochs=settings.epochs,
             key=self._train_key,
             order_key=self._order_key,
-            augmentation=Augmentation(settings.augmentation, augmentation(settings.augmentation)),
+            augmentation=settings.augmentation,
+            workdir=workdir,
+            progress=progress,
         )
-        with memory_named("--batch", self._pace.batch, "images"):
-            state: TrainState = run_stage(
-                "fine-tune",
-                advance,
-                init_state(trainable(self.network.weights), optimiser),
-                chunks=self._steps // self._pace.chunk,
-                chunk=self._pace.chunk,
-                workdir=workdir,
-                progress=progress,
-                guard=Guard(lower=lower_rate),
-            )
         return jax.tree.map(jnp.asarray, state.weights)
 
     def _with_statistics(self, weights: Weights) -> Weights:

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.data.settings import load_splits, require_same
+from hadas_jax.data import LabelledImages, Splits, load
 from hadas_jax.data.splits import standardised_by
 from hadas_jax.deploy.architecture import (
     Architecture,
@@ -25,7 +24,7 @@ from hadas_jax.deploy.architecture import (
 )
 from hadas_jax.deploy.layers import IMAGES, Kind, Layer, Segment, Weights
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, load_network
-from hadas_jax.methods.hadas.settings import Settings
+from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import Backbone, MBConvSpace
 from hadas_jax.supernet import BatchStats, Parameters, Tree, apply, cut, cut_space, estimate_batch_stats, resize
 from hadas_jax.supernet.blocks import head_padding
@@ -78,32 +77,29 @@ def data_of(architecture: Architecture, *, dataset: str | None = None, data_dir:
     return splits if by is None else standardised_by(splits, by.mean, by.deviation)
 
 
-def _settings(architecture: Architecture, dataset: str | None, data_dir: str | None) -> Settings:
+def _settings(architecture: Architecture, dataset: str | None, data_dir: str | None) -> SearchSettings:
     """The settings of the search, its data where they are now."""
-    settings = Settings.from_mapping(architecture.origin.settings, source="origin.settings")
-    return dataclasses.replace(
-        settings, dataset=dataset or settings.dataset, data_dir=data_dir or settings.data_dir
-    ).absolute()
+    settings = SearchSettings.from_mapping(architecture.origin.settings, source="origin.settings")
+    data = settings.data
+    return settings.replace(dataset=dataset or data.dataset, data_dir=data_dir or data.data_dir).absolute()
 
 
 def _moved(architecture: Architecture, dataset: str | None, data_dir: str | None) -> Architecture:
     """The network with settings that say where its images are now, if they were moved."""
-    settings = json.loads(json.dumps(vars(_settings(architecture, dataset, data_dir))))
+    settings = json.loads(json.dumps(_settings(architecture, dataset, data_dir).flat()))
     return architecture.model_copy(update={"origin": architecture.origin.model_copy(update={"settings": settings})})
 
 
-def _load(architecture: Architecture, settings: Settings) -> Splits:
+def _load(architecture: Architecture, settings: SearchSettings) -> Splits:
     """The images of the search, and no others."""
     if architecture.data is None:
         raise ValueError(
             f"the network of {architecture.origin.workdir}: expected one that says on which images it was found, got "
             "one of an earlier version, which does not; search and select it anew"
         )
-    splits = load_splits(
-        settings, seed=settings.seed, record=architecture.data, evaluation_images=settings.evaluation_images
-    )
-    hint = "dataset names the place of the images of the search"
-    require_same(splits, architecture.data, dataset=settings.dataset, owner="the network", hint=hint)
+    splits = load(settings.data, stream_seed=settings.seed, record=architecture.data)
+    hint = "`dataset` names the place of the images of the search"
+    architecture.data.require(splits.record, dataset=settings.data.dataset, owner="the network", hint=hint)
     return splits
 
 
@@ -136,7 +132,7 @@ class SubNetwork:
         self.splits = _load(architecture, settings)
         self._architecture = _moved(architecture, dataset, data_dir)
         # The supernet has its space, whose file need not be there any more, and the division of its images.
-        supernet = dataclasses.replace(settings, checkpoint=str(self._directory), space=None, split_seed=None)
+        supernet = settings.replace(checkpoint=str(self._directory), space=None, split_seed=None)
         run = TrainingRun(supernet, fine_tune=False, splits=self.splits)
         self._backbone = architecture.decoded
         self._space = dataclasses.replace(run.space, resolution=(int(self._backbone.resolution),))
@@ -149,7 +145,7 @@ class SubNetwork:
             run.calibration_batches(),
             skip="blocks",
             resolution=self._space.resolution[0],
-            dtype=run.settings.dtype,
+            dtype=run.settings.training.dtype,
         )
 
     def cut_out(self, folder: Path) -> StaticNetwork:

@@ -26,15 +26,16 @@ from hadas_jax.deploy.architecture import (
     TargetDevice,
     backbone_fields,
 )
-from hadas_jax.methods.hadas.constraints import Constraints, static_costs
+from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.fronts import excess_of
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Result
 from hadas_jax.runs.workdir import SUPERNET
+from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.checkpoint import DESCRIPTION, Description, read_description
 from hadas_jax.training.run import at_resolutions
 from hw_models import Device, read_device_file
-from hw_models.catalogue import chosen_device
+from hw_models.catalogue import device_of
 
 PREFERENCES = ("knee", "accuracy", "latency", "energy")
 NEIGHBOURS = ("more accurate", "faster", "less energy")  # in the order of the objectives
@@ -174,7 +175,7 @@ class SearchedSupernet:
         Raises:
             ValueError: It is not there any more, or it is damaged.
         """
-        trained, given = search.path / SUPERNET, search.settings.checkpoint
+        trained, given = search.path / SUPERNET, search.settings.supernet.checkpoint
         has_trained = (trained / DESCRIPTION).is_file()
         if not has_trained and given is None:
             raise ValueError(
@@ -188,7 +189,7 @@ class SearchedSupernet:
                 f"{path}: expected the supernet that {search.path} searched, got one of other images or of another "
                 "division; search anew"
             )
-        return cls(path, description, at_resolutions(description.space, search.settings))
+        return cls(path, description, at_resolutions(description.space, search.settings.supernet.resolutions))
 
 
 def parameter_counts(designs: Sequence[Design], space: MBConvSpace, device: Device) -> np.ndarray:
@@ -228,6 +229,7 @@ def architecture_of(
         prefer: The preference of the selection.
     """
     settings, description = search.settings, supernet.description
+    device, operating = read_device_file(settings.device), settings.operating
     normalisation = description.normalisation
     return Architecture(
         space=supernet.space,
@@ -235,16 +237,16 @@ def architecture_of(
         backbone=backbone_fields(supernet.space.decode(jnp.asarray(design.genome, jnp.int32))),
         exits=design.exits,
         thresholds=design.thresholds,
-        policy=settings.policy,  # type: ignore[arg-type]
+        policy=settings.deployment.policy,
         found_by=design.found_by,  # type: ignore[arg-type]
         clocks_mhz=Clocks(**design.clocks_mhz),
         device=TargetDevice(
-            file=read_device_file(settings.device),
-            number_format=chosen_device(settings).formats[0].name.lower(),  # type: ignore[arg-type]
-            power_mode=settings.power_mode,
-            core_mhz=settings.core_mhz,
-            memory_mhz=settings.memory_mhz,
-            host_mhz=settings.host_mhz,
+            file=device,
+            number_format=device_of(device, operating).formats[0].name.lower(),  # type: ignore[arg-type]
+            power_mode=operating.power_mode,
+            core_mhz=operating.core_mhz,
+            memory_mhz=operating.memory_mhz,
+            host_mhz=operating.host_mhz,
         ),
         weights=parameters,
         class_names=description.class_names,
@@ -270,7 +272,7 @@ def architecture_of(
             workdir=search.path.resolve().name,
             prefer=prefer,
             limits=limits,
-            settings=json.loads(json.dumps(vars(settings))),
+            settings=json.loads(json.dumps(settings.flat())),
             versions=search.versions,
         ),
     )

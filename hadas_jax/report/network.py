@@ -15,12 +15,11 @@ from hadas_jax.deploy.architecture import Architecture, SplitMetrics
 from hadas_jax.deploy.export import ExportCheck
 from hadas_jax.deploy.operating_points import ExitUsage, OperatingPoints, PointCosts
 from hadas_jax.deploy.select import Selection
-from hadas_jax.methods import Settings
-from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.methods.hadas.results import Design, Performance
 from hadas_jax.report.console import megahertz, milli, new_table, print_line
 from hadas_jax.report.pictures import new_figure, save_picture
 from hadas_jax.report.search import constraint_texts, saving_text
+from hadas_jax.settings import Constraints, DeploymentSettings
 from hadas_jax.spaces import Backbone, MBConvSpace
 from hw_models.schema import DeviceFile
 
@@ -169,7 +168,7 @@ def print_architecture(architecture: Architecture, usage: ExitUsage, console: Co
     for table in (_blocks_table(architecture), _exits_table(architecture, usage), _performance_table(architecture)):
         console.print(table)
     test = architecture.test
-    tolerance = architecture.origin.settings.get("accuracy_tolerance", Settings.accuracy_tolerance)
+    tolerance = architecture.origin.settings.get("accuracy_tolerance", DeploymentSettings.accuracy_tolerance)
     text = saving_text(test.deployable, test.static, test.static_dvfs, difference=test.difference, tolerance=tolerance)
     print_line(console, text, wrap=True)
 
@@ -279,7 +278,7 @@ def print_selection(
     limits: Constraints,
     policy: str,
     console: Console,
-    tolerance: float = Settings.accuracy_tolerance,
+    tolerance: float = DeploymentSettings.accuracy_tolerance,
 ) -> None:
     """Prints a choice.
 

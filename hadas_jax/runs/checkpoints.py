@@ -10,23 +10,19 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from hadas_jax.backend import is_first
-from hadas_jax.backend import share
-from hadas_jax.runs.workdir import write_text
-from hw_models.files import unwritable
-from collections.abc import Mapping
-import jax.numpy as jnp
-from hw_models.files import whole_folder
-from hw_models.files import write_whole
-from typing import TypeVar
 import pydantic
-from hw_models.files import explain
-from hw_models.files import show
+
+from hadas_jax.backend import is_first, share
+from hadas_jax.runs.workdir import write_text
+from hw_models.files import explain, show, unwritable, whole_folder, write_whole
 
 _DIGESTS = "digests.json"
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)
@@ -154,6 +150,8 @@ def _flatten(state: Any) -> dict[str, np.ndarray]:
     """Returns the leaves by their path, in the tree's order."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+
+
 WEIGHTS = "weights"
 
 
@@ -199,6 +197,8 @@ def read_weights(directory: Path, name: str, *, shapes: Any) -> Any:
             f"{directory}: expected the weights that {name} describes, but those in {WEIGHTS}/ are damaged, missing or "
             "others"
         ) from error
+
+
 KindT = TypeVar("KindT")
 
 

@@ -2,14 +2,12 @@
 
 import csv
 import json
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from hadas_jax.runs.workdir import CONFIG
-from hadas_jax.runs.workdir import METRICS
-from hadas_jax.runs.workdir import RESULT
+
+from hadas_jax.runs.names import CONFIG, METRICS, RESULT
 
 _FORM = "hadas_jax."
 
@@ -152,6 +150,8 @@ def _mapping(path: Path) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
 # By kind of run, the file that is written when it is finished, and what it says.
 _RESULTS: dict[str, tuple[str, Callable[[Path], str]]] = {
     "search": ("levels.csv", _of_search),

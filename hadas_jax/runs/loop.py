@@ -6,18 +6,16 @@ one does, bit for bit on the CPU. After a rollback other keys take the place of 
 Stages of a run: each has its checkpoints, metrics and progress in their places.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-from typing import NamedTuple
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from hadas_jax.runs.checkpoints import Checkpoints
-from hadas_jax.runs.workdir import CHECKPOINTS
-from hadas_jax.runs.workdir import WorkDir
+from hadas_jax.runs.workdir import CHECKPOINTS, WorkDir
 
 State = Any  # a pytree of arrays
 Metrics = dict[str, jax.Array]

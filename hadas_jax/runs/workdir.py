@@ -4,24 +4,21 @@ Scalars of a run for TensorBoard, one event file for each stage; needs the extra
 """
 
 import contextlib
-import time
-import weakref
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-from hw_models.files import unwritable
 import importlib.metadata
 import json
 import os
 import platform
 import re
-from hadas_jax.runs.lock import HOLDER
-from hadas_jax.runs.lock import LOCK
-from hadas_jax.runs.lock import InUseError
-from hadas_jax.runs.lock import locked
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 from hadas_jax.backend import is_first
-from hw_models.files import remove
-from hw_models.files import write_whole
+from hadas_jax.runs.lock import HOLDER, LOCK, InUseError, locked
+from hadas_jax.runs.names import ARCHITECTURE, CHECKPOINTS, CONFIG, DERIVED, METRICS, REPORT, RESULT, SUPERNET
+from hw_models.files import remove, unwritable, write_whole
 
 FOLDER = "tensorboard"
 
@@ -100,10 +97,8 @@ def _close(stages: dict[str, Any]) -> None:
     for stage in stages.values():
         with contextlib.suppress(OSError):  # whatever was not written yet does not fit
             stage.close()
-CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
-REPORT = "report.html"
-DERIVED, RESULT = "derived", "result.json"
-SUPERNET, ARCHITECTURE = "supernet", "architecture.json"
+
+
 _OWN = (  # besides CONFIG, which is replaced last: until then the directory is known as a run's
     METRICS,
     CHECKPOINTS,

@@ -99,7 +99,7 @@ def _stop():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("devices lst", "unknown command 'devices lst': expected devices list, devices show"),
+        ("devices lst", "unknown command 'devices lst': expected devices list, devices fit, devices show"),
         ("devices show", "Missing from hadas devices show: DEVICE"),
         ("devices show toaster", "expected one of agx-orin-gpu"),
         ("devices show none.yaml", "none.yaml: expected a readable file"),

@@ -152,8 +152,8 @@ def test_fresh_parts_depend_on_the_seed_alone(arrays, small_space):
         ("net.npz -o out --space small --classes many", "--classes"),
         ("net.npz -o out --space small --normalisation luck", "--normalisation"),
         ("net.npz -o out --space small --exits-of a9", "unknown backbone 'a9': expected one of a0"),
-        ("net.npz -o out --space small --exits-of a0", "exits_of: expected a backbone of the space small"),
-        ("net.npz -o out --space small --exit-blocks 1 2", "exit_blocks: expected exits_of beside them"),
+        ("net.npz -o out --space small --exits-of a0", "--exits-of: expected a backbone of the space small"),
+        ("net.npz -o out --space small --exit-blocks 1 2", "--exit-blocks: expected exits_of beside them"),
         ("net.npz -o out --space small --exits net.npz", "--exits: expected --exits-of with the backbone"),
         (
             "net.npz -o out --space small --exits net.npz --exits-of a0",

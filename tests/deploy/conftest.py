@@ -3,8 +3,8 @@ import shutil
 import pytest
 
 from hadas_jax.deploy.select import SearchedSupernet, architecture_of, candidates, parameter_counts
-from hadas_jax.methods.hadas.constraints import NO_LIMITS
 from hadas_jax.methods.hadas.results import read_search
+from hadas_jax.settings import NO_CONSTRAINTS
 from hw_models.catalogue import chosen_device
 
 
@@ -28,13 +28,15 @@ def architecture(found):
     designs = candidates(found.result, "deployable")
     design = max(designs, key=lambda design: len(design.exits))
     supernet = SearchedSupernet.of(found)
-    parameters = parameter_counts([design], supernet.space, chosen_device(found.settings))
+    parameters = parameter_counts(
+        [design], supernet.space, chosen_device(found.settings.device, found.settings.operating)
+    )
     return architecture_of(
         found,
         design,
         supernet=supernet,
         parameters=int(parameters[0]),
         folder=found.path,
-        limits=NO_LIMITS,
+        limits=NO_CONSTRAINTS,
         prefer="knee",
     )

@@ -5,8 +5,7 @@ import pytest
 from rich.console import Console
 
 from hadas_jax.commands import list_runs
-from hadas_jax.runs.listing import find_runs
-from hadas_jax.runs.listing import run_state
+from hadas_jax.runs.listing import find_runs, run_state
 
 LEVELS = """selection_accuracy_level,network,policy,test_accuracy,latency_ms,energy_mj,energy_saving
 0.98,static,,0.97,0.5,5,0

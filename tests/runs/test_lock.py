@@ -14,12 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hadas_jax.runs import lock as locks
-from hadas_jax.runs.lock import InUseError
-from hadas_jax.runs.lock import locked
-from hadas_jax.runs.lock import require_unused
-from hadas_jax.runs.workdir import WorkDir
-from hadas_jax.runs.workdir import reading
-from hadas_jax.runs.workdir import writing
+from hadas_jax.runs.lock import InUseError, locked, require_unused
+from hadas_jax.runs.workdir import WorkDir, reading, writing
 
 ME = f"in use by process {os.getpid()} on host {socket.gethostname()}; wait for it or take another --workdir"
 HOLD = """

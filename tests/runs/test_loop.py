@@ -9,14 +9,8 @@ from hypothesis import settings as drawn
 from hypothesis import strategies as st
 
 from hadas_jax.runs import loop
-from hadas_jax.runs.checkpoints import CheckpointError
-from hadas_jax.runs.checkpoints import Checkpoints
-from hadas_jax.runs.loop import DivergenceError
-from hadas_jax.runs.loop import Guard
-from hadas_jax.runs.loop import new_record
-from hadas_jax.runs.loop import recorded
-from hadas_jax.runs.loop import risen
-from hadas_jax.runs.loop import rolled_back
+from hadas_jax.runs.checkpoints import CheckpointError, Checkpoints
+from hadas_jax.runs.loop import DivergenceError, Guard, new_record, recorded, risen, rolled_back
 
 KEY = jax.random.key(5)
 START = {"x": jnp.zeros(4, jnp.float32), "step": jnp.int32(0)}

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.deploy.fine_tune import FineTuneMetrics
+from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import exit_costs
 from hadas_jax.evaluation import accuracy_interval
-from hadas_jax.methods import Design, Performance, Result, Settings
-from hadas_jax.methods.eh_dnas.result import FoundNetwork
-from hadas_jax.methods.eh_dnas.retrain import RetrainedNetwork
+from hadas_jax.methods import Design, Performance, Result
+from hadas_jax.methods.eh_dnas.result import DnasResult
+from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.methods.hadas.results import POLICY_NAMES
 from hadas_jax.methods.hadas.results import level_rows as rows_of_levels
 from hadas_jax.report.console import megahertz, milli
@@ -30,6 +30,7 @@ from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, arrows, node_places
 from hadas_jax.report.html.record import RunRecord
 from hadas_jax.report.search import front_members, legend
 from hadas_jax.runs.workdir import SUPERNET
+from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.darts import CELLS, parse_code
 from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph, genotype_of
@@ -98,7 +99,7 @@ def _names(records: Sequence[RunRecord]) -> list[str]:
 
 def _run(record: RunRecord, name: str) -> dict[str, Any]:
     result, outcome = record.result, record.outcome
-    darts = _darts_network(outcome, record.settings) if isinstance(outcome, FoundNetwork | RetrainedNetwork) else None
+    darts = _darts_network(outcome, record.settings) if isinstance(outcome, DnasResult | RetrainResult) else None
     run: dict[str, Any] = {
         "name": name,
         "path": str(record.path),
@@ -117,8 +118,8 @@ def _run(record: RunRecord, name: str) -> dict[str, Any]:
     }
     if result is not None:
         try:
-            settings = Settings.from_mapping(record.settings, source=str(record.path))
-            device = chosen_device(settings)
+            settings = SearchSettings.from_mapping(record.settings, source=str(record.path))
+            device = chosen_device(settings.device, settings.operating)
             curves = clock_curves(_searched_space(settings, record.path), device, run["networks"])
             run["clock_grid"] = clock_grid_mhz(device)
             run["networks"] = [row | {"curves": curve} for row, curve in zip(run["networks"], curves, strict=True)]
@@ -157,7 +158,7 @@ def _facts(record: RunRecord) -> list[list[str]]:
     if record.data is not None:
         parts = ", ".join(f"{count:,} {name}" for name, count in record.data.parts.items())
         facts.append(["images", f"{parts}; divided {record.data.rule.partition('/')[0]}, seed {record.data.seed}"])
-    if isinstance(record.outcome, FineTuneMetrics):
+    if isinstance(record.outcome, FineTuneResult):
         for when, split in (("before", record.outcome.before), ("after", record.outcome.after)):
             found = split.deployable
             costs = f"{milli(found.latency_s)} ms, {milli(found.energy_j)} mJ"
@@ -332,15 +333,15 @@ def _some_clocks(count: int, chosen: int) -> list[int]:
     return spread.tolist()
 
 
-def _searched_space(settings: Settings, workdir: Path) -> MBConvSpace:
+def _searched_space(settings: SearchSettings, workdir: Path) -> MBConvSpace:
     """Returns the space that a search went through, as its supernet has it, or else from its data.
 
     Raises:
         ValueError: Neither supernet nor data are where they were.
     """
-    for supernet in (Path(settings.checkpoint or workdir / SUPERNET), workdir / SUPERNET):
+    for supernet in (Path(settings.supernet.checkpoint or workdir / SUPERNET), workdir / SUPERNET):
         if (supernet / DESCRIPTION).is_file():
-            return at_resolutions(read_description(supernet).space, settings)
+            return at_resolutions(read_description(supernet).space, settings.supernet.resolutions)
     return TrainingRun(settings, fine_tune=False).space
 
 
@@ -364,7 +365,7 @@ _COLUMNS = (
 NETWORK_VALUES = ("code", "genotype", *(name for _, name, _ in _COLUMNS))
 
 
-def _darts_network(outcome: FoundNetwork | RetrainedNetwork, settings: dict[str, Any]) -> dict[str, Any]:
+def _darts_network(outcome: DnasResult | RetrainResult, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns a network of the DARTS space as plain values.
 
     Args:
@@ -379,7 +380,7 @@ def _darts_network(outcome: FoundNetwork | RetrainedNetwork, settings: dict[str,
     code = parse_code(outcome.code)
     genotype = genotype_of(code)
     network = {"code": outcome.code, "genotype": str(genotype), "cells": _cells(genotype), "alpha": None}
-    if isinstance(outcome, RetrainedNetwork):
+    if isinstance(outcome, RetrainResult):
         shares = {name: 100 * getattr(outcome, name) for name in ("validation_accuracy", "test_accuracy")}
         return network | shares | {"parameters": outcome.parameters, "macs": outcome.macs}
     has_budgets = any(settings.get(name) is not None for name in _BUDGETS)
@@ -401,7 +402,7 @@ def network_columns(networks: Sequence[dict[str, Any]]) -> tuple[list[str], list
     return [heading for heading, _, _ in known], rows
 
 
-def _alpha(outcome: FoundNetwork, code: np.ndarray) -> dict[str, Any]:
+def _alpha(outcome: DnasResult, code: np.ndarray) -> dict[str, Any]:
     shares = np.asarray(jax.nn.softmax(jnp.asarray(outcome.alpha, jnp.float32), axis=-1), np.float64)
     # Inputs 0 and 1 are the two cells before, 2 + i is node i.
     names = ("k-2", "k-1", *range(4))
