@@ -61,7 +61,7 @@ class Lab:
     @cached_property
     def judge(self) -> CachedEvaluator:
         """Gives outcomes, from disk where they are."""
-        return CachedEvaluator(self.training.judge(self.params), self.outcomes)
+        return CachedEvaluator(self.training.evaluator(self.params), self.outcomes)
 
     def answers(self, genomes: np.ndarray, data: LabelledImages) -> Outcomes:
         """Returns the outcomes of backbones int32[P, G] on a split, and takes the time of those not known yet."""

@@ -79,7 +79,7 @@ class Lab:
         every = np.concatenate([[self.space.largest_genome, self.space.smallest_genome], drawn]).astype(np.int32)
         _, first = np.unique(every, axis=0, return_index=True)
         genomes = every[np.sort(first)][: experiment.backbones]
-        answers = training.judge(training.initial_parameters())
+        answers = training.evaluator(training.initial_parameters())
         parts = [answers(genomes, split) for split in (splits.validation, splits.calibration, splits.test)]
         self.outcomes: Outcomes = jax.tree.map(lambda *each: np.concatenate(each, axis=-1), *parts)
         self.images = self.outcomes.correct.shape[-1]

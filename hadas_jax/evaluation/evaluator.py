@@ -1,27 +1,25 @@
 """What backbones predict at every exit, population by population.
 
-Backbones are judged by resolution: one compilation serves all that share one, whatever else they are. One backbone
+Backbones are evaluated by resolution: one compilation serves all that share one, whatever else they are. One backbone
 after another, blocks, taps and channels that a backbone does not use are skipped; several side by side, they are
 masked (on two CPU cores half as fast; 16 at once and larger batches twice as fast as 4 on an H100, see
 `experiments/benchmark_supernet.py`).
-Batch-norm statistics belong to a backbone and are re-estimated on training images before it is judged.
-Shapes: P backbones, G genes, E exits, N images, K classes.
+Batch-norm statistics belong to a backbone and are re-estimated on training images before it is evaluated.
 
-Short names of values, equal for equal ones: what answers depend on, in the name of the folder that keeps them.
-
-What backbones answer, kept on disk: judged once, read by every search over the same supernet and images.
-
+`CachedEvaluator` does neither twice: it keeps statistics and outcomes in memory, and outcomes in a folder as well.
 Outcomes depend on neither device nor seed of a search. A folder holds those of any number of supernets and splits,
-told apart by what answers follow from: FOLDER/<supernet>/<images>/<genes>.npz, one file for each backbone.
-Shapes: P backbones, G genes, E exits, N images.
+told apart by what outcomes follow from: FOLDER/<supernet>/<images>/<genes>.npz, one file for each backbone.
+Shapes: P backbones, G genes, E exits, N images, K classes.
 """
 
 import dataclasses
 import hashlib
 import zipfile
 import zlib
-from contextlib import AbstractContextManager
-from functools import lru_cache, partial
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +33,12 @@ from hadas_jax.data import LabelledImages
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, available_exits
 from hadas_jax.supernet import BatchStats, Parameters, Skip, apply, estimate_batch_stats, resize
 from hw_models.files import as_npz, write_whole
+
+_CPU_PIXELS = 2**17  # of a batch: 128 images of 32x32 keep its caches warm
+_PIXELS = 2**19  # of a batch on an accelerator
+_SIDE_BY_SIDE = 16  # backbones at once on an accelerator
+_KEPT_BYTES = 2**29  # of outcomes, and as much of statistics
+_SCORES = ("confidence", "entropy", "learned")
 
 
 def fingerprint(*values: Any) -> str:
@@ -53,11 +57,6 @@ def fingerprint(*values: Any) -> str:
             digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
             digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-_CPU_PIXELS = 2**17  # of a batch: 128 images of 32x32 keep its caches warm
-_PIXELS = 2**19  # of a batch on an accelerator
-_SIDE_BY_SIDE = 16  # backbones at once on an accelerator
 
 
 @struct.dataclass
@@ -79,14 +78,15 @@ class Outcomes:
     learned: jax.Array
 
 
-def of_each(population: Outcomes) -> list[Outcomes]:
-    """Returns the outcomes of each backbone of a population, leading axis P, by itself."""
-    return [jax.tree.map(lambda leaf, row=row: leaf[row], population) for row in range(len(population.correct))]
+def of_each(population: Any) -> list[Any]:
+    """Returns the outcomes, or statistics, of each backbone of a population, leading axis P, by itself."""
+    rows = len(jax.tree.leaves(population)[0])
+    return [jax.tree.map(lambda leaf, row=row: leaf[row], population) for row in range(rows)]
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """How backbones are judged.
+    """How backbones are evaluated.
 
     Attributes:
         batch: Images at once; None: 128 of 32x32 pixels on a CPU, 512 elsewhere, and otherwise as many pixels.
@@ -119,20 +119,35 @@ class Evaluator:
         how: Batch, group and type.
 
     Examples:
-      >>> judge = Evaluator(space, params, calibration)  # doctest: +SKIP
-      >>> judge(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
+      >>> evaluate = Evaluator(space, params, calibration)  # doctest: +SKIP
+      >>> evaluate(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
     """
 
     def __init__(
         self, space: MBConvSpace, params: Parameters, calibration: jax.Array, how: EvaluationConfig | None = None
     ) -> None:
         self._space, self._how = space, how or EvaluationConfig()
-        spread = self._spread(space.resolution[0])
-        self._params, self._calibration = spread.place((params, calibration))
+        place = self._map(_statistics_map, space.resolution[0]).place
+        self._params, self._calibration = place((params, calibration))
         self._data: tuple[LabelledImages | None, Any] = (None, None)
 
-    def __call__(self, genomes: np.ndarray, data: LabelledImages) -> Outcomes:
-        """Judges backbones int32[P, G] on some images.
+    def statistics(self, genomes: np.ndarray) -> BatchStats:
+        """Estimates the batch-norm statistics of backbones int32[P, G]; numpy arrays with leading axis P.
+
+        Raises:
+            ValueError: There is too little memory for a batch.
+        """
+        shared = (self._params, self._calibration)
+        batch = self._calibration.shape[1]
+        return self._by_resolution(_statistics_map, genomes, (), shared, lambda size: _memory("batch", batch, size))
+
+    def __call__(self, genomes: np.ndarray, data: LabelledImages, *, statistics: BatchStats | None = None) -> Outcomes:
+        """Evaluates backbones int32[P, G] on some images.
+
+        Args:
+            genomes: The backbones.
+            data: The images.
+            statistics: Of `statistics`; None: they are estimated.
 
         Returns:
             Outcomes as numpy arrays with leading axis P.
@@ -140,82 +155,84 @@ class Evaluator:
         Raises:
             ValueError: There is too little memory for a batch.
         """
+        if statistics is None:
+            statistics = self.statistics(genomes)
         if self._data[0] is not data:
-            with memory_named("--evaluation-images", data.count, "images"):
-                self._data = data, self._spread(self._space.resolution[0]).place(data)
-        shared = (self._params, self._calibration, self._data[1])
+            with memory_named("evaluation_images", data.count, "images"):
+                self._data = data, self._map(_outcomes_map, self._space.resolution[0]).place(data)
+        shared = (self._params, self._data[1])
+
+        def memory(resolution: int) -> AbstractContextManager[None]:
+            return _memory("eval_batch", self._how.images(resolution), resolution)
+
+        return self._by_resolution(_outcomes_map, genomes, (statistics,), shared, memory)
+
+    def _by_resolution(
+        self,
+        rows_map: Callable[..., RowMap],
+        genomes: np.ndarray,
+        others: tuple[Any, ...],
+        shared: Any,
+        memory: Callable[[int], AbstractContextManager[None]],
+    ) -> Any:
+        """Maps over backbones and other rows, those of one resolution together; results are in order."""
         backbones = jax.tree.map(np.asarray, jax.vmap(self._space.decode)(jnp.asarray(genomes, jnp.int32)))
         rows, parts = [], []
         for resolution in np.unique(backbones.resolution).tolist():
             chosen = np.flatnonzero(backbones.resolution == resolution)
-            own = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], backbones)
-            with self._memory(resolution):
-                parts.append(self._spread(resolution)(own, shared))
+            picked = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], (backbones, *others))
+            with memory(resolution):
+                parts.append(self._map(rows_map, resolution)(picked, shared))
             rows.append(chosen)
         order = np.argsort(np.concatenate(rows))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *parts)
 
     @property
     def fingerprint(self) -> str:
-        """Of space, weights, calibration images and number format, which answers follow from."""
+        """Of space, weights, calibration images and number format, which outcomes follow from."""
         return fingerprint(repr(self._space), self._how.dtype, self._params, self._calibration)
 
-    def _memory(self, resolution: int) -> AbstractContextManager[None]:
-        """Names the flag of the larger batch: of the images that are judged, or of those for the statistics."""
-        judged, calibrated = self._how.images(resolution), self._calibration.shape[1]
-        flag, batch = ("--eval-batch", judged) if judged >= calibrated else ("--batch", calibrated)
-        return memory_named(flag, batch, f"images of {resolution} pixels")
-
-    def _spread(self, resolution: int) -> RowMap:
-        how = self._how
+    def _map(self, rows_map: Callable[..., RowMap], resolution: int) -> RowMap:
         space = dataclasses.replace(self._space, resolution=(resolution,))
-        return _judge_rows(space, how.images(resolution), how.backbones, how.dtype)
+        return rows_map(space, self._how.images(resolution), self._how.backbones, self._how.dtype)
+
+
+def _memory(argument: str, batch: int, resolution: int) -> AbstractContextManager[None]:
+    return memory_named(argument, batch, f"images of {resolution} pixels")
+
+
+def _each(one: Callable[..., Any], group: int, *, skip: Skip) -> RowMap:
+    """Maps over rows: one after another, where what a backbone does not use is skipped, or side by side, masked."""
+
+    def rows_of(rows: tuple[Any, ...], shared: Any) -> Any:
+        if group > 1:
+            return jax.vmap(lambda row: one(*row, *shared, skip="nothing"))(rows)
+        return jax.lax.map(lambda row: one(*row, *shared, skip=skip), rows)
+
+    return RowMap(rows_of, block=group)
+
+
+# Kept for equal arguments, so that evaluators of one space share compiled code.
+@lru_cache(maxsize=16)
+def _statistics_map(space: MBConvSpace, batch: int, group: int, dtype: str) -> RowMap:
+    del batch
+    (resolution,) = space.resolution
+
+    def statistics(backbone: Backbone, params: Parameters, calibration: jax.Array, *, skip: Skip) -> BatchStats:
+        return estimate_batch_stats(space, params, backbone, calibration, skip=skip, resolution=resolution, dtype=dtype)
+
+    # Taps and channels are masked here: these are few images, and code for every variant takes long to compile.
+    return _each(statistics, group, skip="blocks")
 
 
 @lru_cache(maxsize=16)
-def _judge_rows(space: MBConvSpace, batch: int, group: int, dtype: str) -> RowMap:
-    """Kept for equal arguments, so that judges of one space share compiled code."""
+def _outcomes_map(space: MBConvSpace, batch: int, group: int, dtype: str) -> RowMap:
+    def outcomes(
+        backbone: Backbone, stats: BatchStats, params: Parameters, data: LabelledImages, *, skip: Skip
+    ) -> Outcomes:
+        return outcomes_given(space, params, stats, backbone, data=data, batch=batch, dtype=dtype, skip=skip)
 
-    def judge(backbones: Backbone, shared: Any) -> Outcomes:
-        params, calibration, data = shared
-        one = partial(outcomes, space, params, data=data, calibration=calibration, batch=batch, dtype=dtype)
-        if group > 1:
-            return jax.vmap(one)(backbones)
-        return jax.lax.map(partial(one, skip="all"), backbones)
-
-    return RowMap(judge, block=group)
-
-
-def outcomes(
-    space: MBConvSpace,
-    params: Parameters,
-    backbone: Backbone,
-    *,
-    data: LabelledImages,
-    calibration: jax.Array,
-    batch: int,
-    dtype: str = "float32",
-    skip: Skip = "nothing",
-) -> Outcomes:
-    """Judges one backbone with batch-norm statistics of its own.
-
-    Args:
-        space: Static, of one resolution, which images are resized to.
-        params: Shared weights.
-        backbone: One design of the space.
-        data: The images to judge on.
-        calibration: See `Evaluator`.
-        batch: Static, images at once.
-        dtype: Static, float32 or bfloat16.
-        skip: Static; what the backbone does not use is skipped instead of masked, not for `jax.vmap`.
-    """
-    (resolution,) = space.resolution
-    # Taps and channels are masked here: these are few images, and code for every variant takes long to compile.
-    estimated: Skip = "blocks" if skip == "all" else skip
-    stats = estimate_batch_stats(
-        space, params, backbone, calibration, skip=estimated, resolution=resolution, dtype=dtype
-    )
-    return outcomes_given(space, params, stats, backbone, data=data, batch=batch, dtype=dtype, skip=skip)
+    return _each(outcomes, group, skip="all")
 
 
 def outcomes_given(
@@ -229,20 +246,31 @@ def outcomes_given(
     dtype: str = "float32",
     skip: Skip = "nothing",
 ) -> Outcomes:
-    """Judges one backbone with given batch-norm statistics, a batch of images at a time; see `outcomes`."""
+    """Evaluates one backbone with given batch-norm statistics, a batch of images at a time.
+
+    Args:
+        space: Static, of one resolution, which images are resized to.
+        params: Shared weights.
+        stats: Batch-norm statistics of the backbone.
+        backbone: One design of the space.
+        data: The images.
+        batch: Static, images at once.
+        dtype: Static, float32 or bfloat16.
+        skip: Static; what the backbone does not use is skipped instead of masked, not for `jax.vmap`.
+    """
     (resolution,) = space.resolution
     size, available = data.count, jnp.append(available_exits(space, backbone), True)
     count = -(-size // batch)
     batch = -(-size // count)
 
-    def judge(start: jax.Array) -> Outcomes:
+    def one_batch(start: jax.Array) -> Outcomes:
         images, labels = data.take(jnp.minimum(start + jnp.arange(batch), size - 1))
         shaped = resize(images, resolution).astype(jnp.dtype(dtype))
         logits = apply(space, params, stats, backbone, shaped, skip=skip)
         return outcomes_of_logits(logits.exits, logits.confidence, labels, available)
 
-    found = jax.lax.map(judge, batch * jnp.arange(count))
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(len(available), -1)[:, :size], found)
+    parts = jax.lax.map(one_batch, batch * jnp.arange(count))
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(len(available), -1)[:, :size], parts)
 
 
 def outcomes_of_logits(exits: jax.Array, confidence: jax.Array, labels: jax.Array, available: jax.Array) -> Outcomes:
@@ -266,40 +294,68 @@ def outcomes_of_logits(exits: jax.Array, confidence: jax.Array, labels: jax.Arra
     )
 
 
-_SCORES = ("confidence", "entropy", "learned")
-
-
 class PopulationEvaluator(Protocol):
-    """What judges backbones, such as `Evaluator`."""
+    """What evaluates backbones, such as `Evaluator`."""
 
-    def __call__(self, genomes: np.ndarray, data: LabelledImages) -> Outcomes:
+    def statistics(self, genomes: np.ndarray) -> BatchStats:
+        """Returns the batch-norm statistics, leading axis P, of backbones int32[P, G]."""
+
+    def __call__(self, genomes: np.ndarray, data: LabelledImages, *, statistics: BatchStats | None = None) -> Outcomes:
         """Returns outcomes, leading axis P, of backbones int32[P, G]."""
 
     @property
     def fingerprint(self) -> str:
-        """Of all that answers follow from, backbones and images aside."""
+        """Of all that outcomes follow from, backbones and images aside."""
+
+
+class _Memory:
+    """Pytrees of numpy arrays by key, the last used ones that fit into a number of bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._bytes = most, 0
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def get(self, key: Hashable) -> Any:
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
+
+    def put(self, key: Hashable, value: Any) -> None:
+        self._values[key] = value
+        self._bytes += _bytes(value)
+        while self._bytes > self._most:
+            self._bytes -= _bytes(self._values.popitem(last=False)[1])
+
+
+def _bytes(value: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(value))
 
 
 class CachedEvaluator:
-    """A judge that remembers in a folder; what it gives is what was given when the backbone was judged, bit for bit.
+    """An evaluator that remembers; what it gives is what was given when a backbone was evaluated, bit for bit.
+
+    Statistics and outcomes stay in memory, where they fit; outcomes in a folder as well, if one is given.
 
     Args:
-        judge: Asked about backbones that are not in the folder yet.
+        evaluator: Asked about backbones that are not known yet.
         folder: Made where it is not there; of several processes, all must see it, and the first one writes.
 
     Examples:
-      >>> kept = CachedEvaluator(judge, Path("outcomes"))  # doctest: +SKIP
-      >>> kept(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
+      >>> evaluate = CachedEvaluator(evaluator, Path("outcomes"))  # doctest: +SKIP
+      >>> evaluate(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
     """
 
-    def __init__(self, judge: PopulationEvaluator, folder: Path) -> None:
-        self._judge, self._folder = judge, folder / judge.fingerprint
-        self._data: tuple[LabelledImages | None, Path] = (None, folder)
-        self.judged = 0
-        """Backbones that were not in the folder, so far."""
+    def __init__(self, evaluator: PopulationEvaluator, folder: Path | None = None) -> None:
+        self._evaluator = evaluator
+        self._folder = None if folder is None else folder / evaluator.fingerprint
+        self._splits: list[LabelledImages] = []
+        self._names: list[str] = []
+        self._statistics, self._outcomes = _Memory(_KEPT_BYTES), _Memory(_KEPT_BYTES)
+        self.evaluated = 0
+        """Backbones that were not known, so far."""
 
     def __call__(self, genomes: np.ndarray, data: LabelledImages) -> Outcomes:
-        """Judges backbones int32[P, G] on some images.
+        """Evaluates backbones int32[P, G] on some images.
 
         Returns:
             Outcomes as numpy arrays with leading axis P.
@@ -308,30 +364,74 @@ class CachedEvaluator:
             ValueError: The folder cannot be written to or read, a file in it is damaged, or there is too little memory
                 for a batch.
         """
-        folder = self._folder_of(data)
-        paths = [folder / f"{'-'.join(map(str, genome))}.npz" for genome in np.asarray(genomes).tolist()]
-        try:
-            known = np.array(share_json([path.is_file() for path in paths]), bool)
-            found = [_read(path, data.count) if there else None for path, there in zip(paths, known, strict=True)]
-            if not known.all():
-                for row, one in zip(np.flatnonzero(~known).tolist(), self._new(genomes[~known], data), strict=True):
-                    found[row] = one
-                    if is_first():
-                        _write(one, paths[row])
-        except OSError as error:
-            raise ValueError(f"--outcomes: expected a folder to read and write, got {folder}: {error}") from error
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+        split, genomes = self._split(data), np.asarray(genomes, np.int32)
+        keys = [genome.tobytes() for genome in genomes]
+        outcomes = {key: self._outcomes.get((split, key)) for key in keys}
+        if self._folder is not None and None in outcomes.values():
+            self._read_folder(outcomes, genomes, split, data)
+        rows = [row for row, key in enumerate(keys) if outcomes[key] is None and key not in keys[:row]]
+        if rows:
+            new = self._evaluator(genomes[rows], data, statistics=self._known_statistics(genomes[rows]))
+            self.evaluated += len(rows)
+            for row, one in zip(rows, of_each(new), strict=True):
+                outcomes[keys[row]] = one
+                if self._folder is not None:
+                    self._write_folder(one, genomes[row], split)
+        for key, one in outcomes.items():
+            if self._outcomes.get((split, key)) is None:
+                self._outcomes.put((split, key), one)
+        return _stacked([outcomes[key] for key in keys])
 
-    def _new(self, genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
-        judged = self._judge(genomes, data)
-        self.judged += len(genomes)
-        return of_each(judged)
+    def _split(self, data: LabelledImages) -> int:
+        """The index of some images among those that were asked about."""
+        for index, known in enumerate(self._splits):
+            if known is data:
+                return index
+        self._splits.append(data)
+        self._names.append("" if self._folder is None else fingerprint(data))
+        return len(self._splits) - 1
 
-    def _folder_of(self, data: LabelledImages) -> Path:
-        """The folder of one supernet's answers on these images; made where it is not there."""
-        if self._data[0] is not data:
-            self._data = data, self._folder / fingerprint(data)
-        return self._data[1]
+    def _known_statistics(self, genomes: np.ndarray) -> BatchStats:
+        keys = [genome.tobytes() for genome in genomes]
+        known = {key: self._statistics.get(key) for key in keys}
+        rows = [row for row, key in enumerate(keys) if known[key] is None]
+        if rows:
+            for row, one in zip(rows, of_each(self._evaluator.statistics(genomes[rows])), strict=True):
+                known[keys[row]] = one
+                self._statistics.put(keys[row], one)
+        return _stacked([known[key] for key in keys])
+
+    def _path(self, genome: np.ndarray, split: int) -> Path:
+        assert self._folder is not None
+        return self._folder / self._names[split] / f"{'-'.join(map(str, genome.tolist()))}.npz"
+
+    def _read_folder(
+        self, outcomes: dict[bytes, Outcomes | None], genomes: np.ndarray, split: int, data: LabelledImages
+    ) -> None:
+        """Adds what is in the folder and not in memory."""
+        with _readable(self._folder):
+            paths = [self._path(genome, split) for genome in genomes]
+            there = share_json([path.is_file() for path in paths])
+            for genome, path, known in zip(genomes, paths, there, strict=True):
+                if known and outcomes[genome.tobytes()] is None:
+                    outcomes[genome.tobytes()] = _read(path, data.count)
+
+    def _write_folder(self, outcomes: Outcomes, genome: np.ndarray, split: int) -> None:
+        if is_first():
+            with _readable(self._folder):
+                _write(outcomes, self._path(genome, split))
+
+
+@contextmanager
+def _readable(folder: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"outcomes: expected a folder to read and write, got {folder}: {error}") from error
+
+
+def _stacked(parts: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
 
 
 def _write(outcomes: Outcomes, path: Path) -> None:
@@ -348,5 +448,5 @@ def _read(path: Path, images: int) -> Outcomes:
             return Outcomes(correct, *(file[name] for name in _SCORES))
     except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"--outcomes: expected how a backbone did, got a damaged file, {path}; delete it, and it is judged again"
+            f"outcomes: expected how a backbone did, got a damaged file, {path}; delete it, and it is evaluated again"
         ) from error

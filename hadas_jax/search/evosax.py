@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hadas_jax.search.directions import spread_weights
+from hadas_jax.search.directions import spread_weights, tchebycheff
 from hadas_jax.search.strategy import Elitist, State
 
 
@@ -438,7 +438,7 @@ def achievement(
     Source: Wierzbicki 1980; Steuer and Choo 1983.
     """
     gaps = jnp.clip((fitness - ideal) / span, -_LARGE, _LARGE)
-    distance = jnp.max(weights * gaps) + _AUGMENTATION * jnp.sum(gaps)
+    distance = tchebycheff(gaps, weights, augmentation=_AUGMENTATION)
     feasible = distance / (1 + jnp.abs(distance))
     # The bits of a float that is not negative rise with it, by about as much for every octave.
     octaves = jax.lax.bitcast_convert_type(violation, jnp.int32).astype(jnp.float32) * 2.0**-31

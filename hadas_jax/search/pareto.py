@@ -26,14 +26,27 @@ Shapes: N capacity, B genomes inserted at once, M objectives (minimised), G gene
 from collections.abc import Sequence
 from functools import partial, reduce
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from hadas_jax.backend import on_cpu
-from hadas_jax.search._checks import check_matrix, check_shape
 
 _RANGE = 2**32
+
+
+def assert_matrix(name: str, array: jax.Array, *, columns: int | None = None) -> None:
+    """Asserts that an argument is a floating matrix [rows, columns]; None for any number of columns."""
+    chex.assert_shape(array, (None, columns), custom_message=name)
+    chex.assert_type(array, float, custom_message=name)
+
+
+def all_or(valid: jax.Array | None, rows: jax.Array, *, name: str) -> jax.Array:
+    """Returns a mask bool[P] of rows [P, ...]; all of them where none is given."""
+    known = jnp.ones(rows.shape[0], bool) if valid is None else valid
+    chex.assert_shape(known, rows.shape[:1], custom_message=name)
+    return known
 
 
 def pack_genome(genome: jax.Array, cardinalities: Sequence[int]) -> tuple[jax.Array, ...]:
@@ -47,9 +60,9 @@ def pack_genome(genome: jax.Array, cardinalities: Sequence[int]) -> tuple[jax.Ar
         words uint32[...]: two genomes have equal words exactly if they are equal.
 
     Raises:
-        ValueError: If the last axis has another length than cardinalities.
+        AssertionError: If the last axis has another length than cardinalities.
     """
-    check_shape("genome", genome, (*genome.shape[:-1], len(cardinalities)))
+    chex.assert_shape(genome, (*genome.shape[:-1], len(cardinalities)), custom_message="genome")
     words: list[jax.Array] = []
     room = 0
     for gene, cardinality in enumerate(cardinalities):
@@ -74,7 +87,7 @@ def first_occurrences(genomes: jax.Array, cardinalities: Sequence[int]) -> jax.A
         bool[P].
 
     Raises:
-        ValueError: If G does not fit.
+        AssertionError: If G does not fit.
     """
     words = pack_genome(genomes, cardinalities)
     place = jnp.arange(genomes.shape[0], dtype=jnp.int32)
@@ -96,9 +109,9 @@ def first_live(genomes: jax.Array, *, live: jax.Array) -> jax.Array:
         bool[P].
 
     Raises:
-        ValueError: If live is not of shape [P].
+        AssertionError: If live is not of shape [P].
     """
-    check_shape("live", live, genomes.shape[:1])
+    chex.assert_shape(live, genomes.shape[:1], custom_message="live")
 
     def by(order: jax.Array, column: jax.Array) -> tuple[jax.Array, None]:
         return jax.lax.sort((column[order], order), num_keys=1, is_stable=True)[1], None
@@ -246,14 +259,14 @@ def dominance_keys(fitness: jax.Array, violation: jax.Array | None = None) -> ja
             that breaks a constraint has one key in all columns, which is above those of all feasible rows and
             rises with the violation (constraint domination, Deb et al. 2002, section VI); NaN rows stay the worst.
     """
-    check_matrix("fitness", fitness)
+    assert_matrix("fitness", fitness)
     values = fitness.astype(jnp.float32)
     values = jnp.where(values == 0, jnp.zeros_like(values), values)  # -0.0 and 0.0 are one value
     bits = jax.lax.bitcast_convert_type(values, jnp.int32)
     keys = jnp.where(bits < 0, bits ^ jnp.int32(_WORST), bits)
     missing = jnp.any(jnp.isnan(values), axis=1)
     if violation is not None:
-        check_shape("violation", violation, fitness.shape[:1])
+        chex.assert_shape(violation, fitness.shape[:1], custom_message="violation")
         keys = jnp.where((violation > 0)[:, None], _INFEASIBLE + _levels(violation)[:, None], keys)
         missing = missing | jnp.isnan(violation)
     return jnp.where(missing[:, None], jnp.int32(_WORST), keys)
@@ -289,14 +302,13 @@ def non_dominated_ranks(
         int32[P]: the rank; P for rows that are not valid.
 
     Raises:
-        ValueError: If fitness is no floating matrix, or violation or valid is not of shape [P].
+        AssertionError: If fitness is no floating matrix, or violation or valid is not of shape [P].
 
     Source: Deb et al. 2002, section III-A, for what the fronts are.
     """
     keys = dominance_keys(fitness, violation)
     P, M = keys.shape
-    known = jnp.ones(P, bool) if valid is None else valid
-    check_shape("valid", known, (P,))
+    known = all_or(valid, fitness, name="valid")
     length = padded_length(P)
     columns = jnp.pad(jnp.where(known[None, :], keys.T, _WORST), ((0, 0), (0, length - P)), constant_values=_WORST)
     place = jnp.arange(length, dtype=jnp.int32)
@@ -318,11 +330,10 @@ def non_dominated_mask(fitness: jax.Array, valid: jax.Array | None = None) -> ja
         bool[P]: valid and dominated by no valid row. All of several equal points are kept.
 
     Raises:
-        ValueError: If fitness is no floating matrix, or valid is not of shape [P].
+        AssertionError: If fitness is no floating matrix, or valid is not of shape [P].
     """
     keys = dominance_keys(fitness)
-    known = jnp.ones(keys.shape[0], bool) if valid is None else valid
-    check_shape("valid", known, keys.shape[:1])
+    known = all_or(valid, fitness, name="valid")
     return known & ~dominated_by(keys, jnp.where(known[:, None], keys, jnp.int32(_WORST)))
 
 
@@ -376,12 +387,12 @@ def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
         float32[P]: the distance, at least 0.
 
     Raises:
-        ValueError: If fitness is no floating matrix, or ranks is not of shape [P].
+        AssertionError: If fitness is no floating matrix, or ranks is not of shape [P].
 
     Source: Deb et al. 2002, section III-B.
     """
-    check_matrix("fitness", fitness)
-    check_shape("ranks", ranks, fitness.shape[:1])
+    assert_matrix("fitness", fitness)
+    chex.assert_shape(ranks, fitness.shape[:1], custom_message="ranks")
     P, M = fitness.shape
     missing = jnp.any(jnp.isnan(fitness), axis=1, keepdims=True)
     values = jnp.where(missing, jnp.inf, fitness).astype(jnp.float32)
@@ -407,10 +418,11 @@ def truncate(ranks: jax.Array, crowding: jax.Array, *, size: int) -> jax.Array:
         int32[size]: indices, the best first.
 
     Raises:
-        ValueError: If size is not within 1 .. P or the shapes differ.
+        ValueError: If size is not within 1 .. P.
+        AssertionError: If the shapes differ.
     """
     P = ranks.shape[0]
-    check_shape("crowding", crowding, ranks.shape)
+    chex.assert_shape(crowding, ranks.shape, custom_message="crowding")
     if not 0 < size <= P:
         raise ValueError(f"size: expected 1 .. {P}, got {size}")
     place = jnp.arange(P, dtype=jnp.int32)
@@ -478,15 +490,14 @@ def insert(archive: Archive, genomes: jax.Array, fitness: jax.Array, *, violatio
         The archive after that: the non-dominated ones of its members and the new genomes.
 
     Raises:
-        ValueError: For a wrong shape or dtype of genomes, fitness or violation.
+        AssertionError: For a wrong shape or dtype of genomes, fitness or violation.
     """
     B = genomes.shape[0]
-    check_matrix("fitness", fitness, columns=archive.fitness.shape[1])
-    check_shape("genomes", genomes, (fitness.shape[0], archive.genomes.shape[1]))
-    if genomes.dtype != jnp.int32:
-        raise ValueError(f"genomes: expected int32, got {genomes.dtype}")
+    assert_matrix("fitness", fitness, columns=archive.fitness.shape[1])
+    chex.assert_shape(genomes, (fitness.shape[0], archive.genomes.shape[1]), custom_message="genomes")
+    chex.assert_type(genomes, jnp.int32, custom_message="genomes")
     broken = jnp.zeros(B, jnp.float32) if violation is None else violation.astype(jnp.float32)
-    check_shape("violation", broken, (B,))
+    chex.assert_shape(broken, (B,), custom_message="violation")
     values = fitness.astype(jnp.float32)
     new = Archive(genomes, values, broken, ~(jnp.any(jnp.isnan(values), axis=1) | jnp.isnan(broken)))
     merged = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), archive, new)

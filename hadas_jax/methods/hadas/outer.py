@@ -2,9 +2,9 @@
 
 Bouzidi et al., "HADAS: Hardware-Aware Dynamic Neural Architecture Search for Edge Performance Scaling", DATE
 2023, https://arxiv.org/abs/2212.03354. The outer engine breeds backbones b and scores them by S(b) = (error,
-latency, energy) without exits at the default clocks. The best go to the inner engine (`methods.inner`), which finds
-for each the exits x and clocks f of the best dynamic versions D(x, f | b); by these the backbones are ranked once
-more. No backbone is evaluated or examined twice.
+latency, energy) without exits at the default clocks. The best go to the inner engine (`methods.hadas.inner`), which
+finds for each the exits x and clocks f of the best dynamic candidates D(x, f | b); by these the backbones are ranked
+once more. No backbone is evaluated or examined twice.
 Shapes: P population, G genes, A archive, E exits, W words of a bit set, L error levels, B latency bins. Costs are of
 one sample, in seconds and joules.
 """
@@ -23,11 +23,12 @@ from hadas_jax.backend import RowMap, on_cpu
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.methods.hadas.archive import Archive, empty_archive, unseen
 from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints, lower_bound_excess, static_costs
-from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS, exit_count, search_evolved, search_exact
-from hadas_jax.methods.hadas.score import ERROR_LEVELS, LATENCY_BINS, Inner, front_cells, table_hypervolume
-from hadas_jax.methods.hadas.surrogate import Proposer
+from hadas_jax.methods.hadas.inner import exit_count, search_evolved, search_exact
+from hadas_jax.methods.hadas.score import ERROR_LEVELS, LATENCY_BINS, InnerResult, front_cells, table_hypervolume
+from hadas_jax.methods.hadas.surrogate import Acquisition
 from hadas_jax.search import Elitist, State, load_strategy
 from hadas_jax.spaces import MBConvSpace
+from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Device
 
 # Genomes int32[N, G] -> the validation samples that every exit gets right, uint32[N, E + 1, W].
@@ -43,11 +44,11 @@ class Engines:
         generations: The first one included.
         elites: Backbones per generation that go to the inner engine.
         strategy: Of the outer engine, a name of `search.strategy_names`.
-        merit: What backbones are ranked by after the inner search: the hypervolume of their best dynamic versions
-            within the limits, or their best dynamic score.
+        merit: What backbones are ranked by after the inner search: the hypervolume of their best dynamic
+            candidates within the constraints, or their best dynamic score.
         gamma: Exponent of the dissimilarity in the dynamic score.
-        inner: "exact" goes through all versions of a backbone, "evolved" breeds them, "auto" does the first where a
-            backbone has few enough exits.
+        inner: "exact" goes through all dynamic candidates of a backbone, "evolved" breeds them, "auto" does the first
+            where a backbone has few enough exits.
         inner_population: Of the inner engine where it breeds.
         inner_generations: Likewise.
         limits: What networks may cost at most.
@@ -73,7 +74,7 @@ class HadasState:
     Attributes:
         outer: The strategy's state; zeros, but for its population, before the first generation.
         archive: Every backbone that was evaluated.
-        table: float32[L, B], least energy of all dynamic versions found within the limits, by error and latency.
+        table: float32[L, B], least energy of all dynamic candidates within the constraints, by error and latency.
     """
 
     outer: State
@@ -88,11 +89,11 @@ class Hadas:
     Attributes:
         space: Adapted to the data.
         device: The cost model.
-        evaluate: The supernet's answers, or whatever stands for them.
+        evaluate: Gives what the supernet's exits get right, or whatever stands for it.
         samples: Number of validation samples.
         engines: Settings.
         warm_start: int32[N, G], backbones of the first generation.
-        proposer: What proposes backbones after the first generation; None: the strategy.
+        acquisition: What proposes backbones after the first generation; None: the strategy.
     """
 
     space: MBConvSpace
@@ -101,7 +102,7 @@ class Hadas:
     samples: int
     engines: Engines
     warm_start: np.ndarray | None = None
-    proposer: Proposer | None = None
+    acquisition: Acquisition | None = None
 
     @cached_property
     def strategy(self) -> Elitist:
@@ -197,8 +198,8 @@ class Hadas:
             genomes, outer = self.strategy.ask(key, state.outer, self.params)
             return np.asarray(genomes), outer
         P, known = self.engines.population, state.archive.known
-        if self.proposer is not None:
-            proposed = self.proposer(key, state.archive)
+        if self.acquisition is not None:
+            proposed = self.acquisition(key, state.archive)
             return self._filled(key, unseen(proposed, known=known)[:P], known=known), state.outer
         found = np.zeros((0, len(self.space.codec.choices)), np.int32)
         for attempt in jax.random.split(key, 8):
@@ -247,20 +248,21 @@ class Hadas:
         if not new:
             return archive, table
         rows = np.array(new)
-        found = self.inner(key, archive.genomes[rows], archive.correct[rows])
-        heavy = np.maximum(archive.params[rows] / self.engines.limits.params - 1, 0)
-        broken = np.maximum(found.shortfall, heavy)
-        quality = found.score if self.engines.merit == "score" else [self.hypervolume(own) for own in found.table]
+        result = self.inner(key, archive.genomes[rows], archive.correct[rows])
+        too_large = np.maximum(archive.params[rows] / self.engines.limits.params - 1, 0)
+        violation = np.maximum(result.violation, too_large)
+        by_score = self.engines.merit == "score"
+        quality = result.score if by_score else [self.hypervolume(table) for table in result.table]
         archive = archive.update(
             rows,
-            merit=np.where(broken > 0, -broken, quality),
-            violation=broken,
-            versions=np.asarray(found.evaluations),
+            merit=np.where(violation > 0, -violation, quality),
+            violation=violation,
+            versions=np.asarray(result.evaluations),
         )
-        kept = found.table[heavy == 0]
+        kept = result.table[too_large == 0]
         return archive, np.minimum(table, kept.min(axis=0, initial=np.inf))
 
-    def inner(self, key: jax.Array, genomes: np.ndarray, correct: np.ndarray) -> Inner:
+    def inner(self, key: jax.Array, genomes: np.ndarray, correct: np.ndarray) -> InnerResult:
         """The inner engine for some backbones, spread over all devices.
 
         Args:
@@ -269,17 +271,17 @@ class Hadas:
             correct: uint32[N, E + 1, W].
 
         Returns:
-            What is found for each, leading axis N.
+            The result for each, leading axis N.
         """
         engines = self.engines
         counts = np.array([exit_count(self.space, genome) for genome in genomes])
-        exact = counts <= {"auto": MAX_EXACT_EXITS, "exact": self.space.num_exits, "evolved": -1}[engines.inner]
+        exact = counts <= {"auto": MAX_EXITS, "exact": self.space.num_exits, "evolved": -1}[engines.inner]
         seeds = np.asarray(jax.random.key_data(jax.random.split(key, len(genomes))))
         rows = (genomes, correct, _segment_costs(self.space)(genomes, self.device), seeds)
         shared = (self.device, engines.limits.objectives, np.float32(engines.gamma), self.reference)
         block = 1 if on_cpu() else engines.elites
         breeding = (engines.inner_population, engines.inner_generations, block)
-        parts: list[tuple[np.ndarray, Inner]] = []
+        parts: list[tuple[np.ndarray, InnerResult]] = []
         for chosen, search in (
             (exact, _exact(self.space, self.samples)),
             (~exact, _evolved(self.space, self.samples, *breeding)),
@@ -288,14 +290,14 @@ class Hadas:
                 picked = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], rows)
                 parts.append((np.flatnonzero(chosen), search(picked, shared)))
         order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *(found for _, found in parts))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *(result for _, result in parts))
 
 
 @lru_cache(maxsize=8)
 def _exact(space: MBConvSpace, samples: int) -> RowMap:
     """Kept for equal arguments, so that searches over the same space share compiled code."""
 
-    def search(rows: Any, shared: Any) -> Inner:
+    def search(rows: Any, shared: Any) -> InnerResult:
         _, limits, gamma, reference = shared
         exact = partial(search_exact, samples=samples, limits=limits, gamma=gamma, reference=reference)
         return jax.lax.map(lambda row: exact(space, *row[:3]), rows)
@@ -305,7 +307,7 @@ def _exact(space: MBConvSpace, samples: int) -> RowMap:
 
 @lru_cache(maxsize=8)
 def _evolved(space: MBConvSpace, samples: int, population: int, generations: int, block: int) -> RowMap:
-    def search(rows: Any, shared: Any) -> Inner:
+    def search(rows: Any, shared: Any) -> InnerResult:
         device, limits, gamma, reference = shared
         evolved = partial(
             search_evolved,

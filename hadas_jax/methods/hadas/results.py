@@ -78,8 +78,9 @@ class Design:
         selection_shares: Share of the selection samples that stop at each exit, and last at the classifier, when
             deployed.
         test_shares: Likewise of the test samples.
-        excess: By how much the design exceeds the limits on the selection samples under the policy that found it,
+        excess: By how much the design breaks the constraints on the selection samples under the policy that found it,
             relatively (see `hadas_jax.methods.hadas.constraints`); 0 within.
+        point: Index of the clocks among `hw_models.operating_points` of the device; None in files of earlier versions.
     """
 
     found_by: str
@@ -100,6 +101,7 @@ class Design:
     selection_shares: tuple[float, ...]
     test_shares: tuple[float, ...]
     excess: float = 0.0
+    point: int | None = None
 
 
 @dataclass(frozen=True)

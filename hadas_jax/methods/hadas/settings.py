@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from hadas_jax.evaluation import POLICIES
 from hadas_jax.methods.hadas.constraints import Constraints
-from hadas_jax.methods.hadas.surrogate import SurrogateProposer
+from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition
 from hadas_jax.runs.settings import check_choice, check_fields, check_number, check_numbers
 from hadas_jax.search import is_strategy, strategy_names
 from hadas_jax.training.settings import TrainingSettings
@@ -90,7 +90,7 @@ class Settings(TrainingSettings):
             raise ValueError(f"--strategy: expected one of {', '.join(strategy_names())}, got {self.strategy!r}")
         check_number("gamma", self.gamma, float, lowest=0)
         check_number("accuracy_tolerance", self.accuracy_tolerance, float, lowest=0, highest=1)
-        check_number("gradient_seeds", self.gradient_seeds, int, lowest=0, highest=SurrogateProposer.population)
+        check_number("gradient_seeds", self.gradient_seeds, int, lowest=0, highest=SurrogateAcquisition.population)
         if not isinstance(self.warm_start, tuple) or not all(isinstance(name, str) for name in self.warm_start):
             raise ValueError(f"--warm-start: expected names or files, got {self.warm_start!r}")
         for name in ("max_latency_ms", "max_energy_mj"):

@@ -17,12 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.evaluation import Surrogate, SurrogateState, count_bits
+from hadas_jax.evaluation import count_bits
 from hadas_jax.methods.hadas.archive import Archive
 from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints, relative_excess, trunk
 from hadas_jax.search import (
     NSGA2,
     RelaxedParams,
+    Surrogate,
+    SurrogateState,
     crowding_distance,
     first_occurrences,
     logits_of,
@@ -38,11 +40,11 @@ from hw_models import Cost, Device, cost, default_point, run_energy, run_latency
 _LEAST_MERIT = -1.0  # what breaks the limits by more is no worse
 _LEAST_SPAN = 1e-9  # of an objective that all backbones share
 # Gives P backbones int32[P, G], the most promising first.
-Proposer = Callable[[jax.Array, Archive], np.ndarray]
+Acquisition = Callable[[jax.Array, Archive], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class SurrogateProposer:
+class SurrogateAcquisition:
     """Proposes backbones that a surrogate expects to have good dynamic versions.
 
     Attributes:
