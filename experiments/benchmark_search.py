@@ -116,7 +116,7 @@ def inner(space: MBConvSpace, device: Device, console: Console, *, rounds: int, 
     }
     points = int(np.prod([len(clock) for clock in (device.core_hz, device.memory_hz, device.host_hz)]))
     exact = jax.jit(lambda genome, correct, costs: search_exact(space, genome, correct, costs, **common))
-    front = jax.jit(lambda genome, correct, costs: exact_front(space, genome, correct, costs, samples=SAMPLES))
+    front = partial(exact_front, space, samples=SAMPLES)
     table = Table(title="Inner search of one backbone, exact")
     for column in ("search", "exits", "versions", "first call (s)", "later calls (s)", "versions per second"):
         table.add_column(column, justify="left" if column == "search" else "right")

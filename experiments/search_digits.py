@@ -36,9 +36,9 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.evaluation import segment_costs
-from hadas_jax.methods import Archive, DynamicFront, Engines, Hadas, Run, Settings, exact_front
+from hadas_jax.methods import Archive, Engines, Hadas, Run, Settings, exact_front
 from hadas_jax.methods.hadas.fronts import non_dominated
-from hadas_jax.methods.hadas.surrogate import SurrogateProposer
+from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition
 from hadas_jax.report import LineProgress
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.search import crowding_distance, non_dominated_ranks, ratio_of_dominance, truncate
@@ -106,7 +106,7 @@ class Lab:
         self.run = Run(settings)
         progress = LineProgress(console)
         workdir.path.mkdir(parents=True, exist_ok=True)
-        self.engines = self.run.engines(self.run.training.train(workdir, progress))
+        self.engines = self.run.engines(self.run.evaluator(self.run.training.train(workdir, progress)))
         self.memory = Memory.load(workdir.path / "answers.npz")
 
     def compare(self, seed: int) -> dict[str, Any]:
@@ -155,9 +155,9 @@ class Lab:
     ) -> Archive:
         """Searches with the given number of evaluations."""
         base, generations = self.engines, budget // population
-        proposer = None
+        acquisition = None
         if surrogate:
-            proposer = SurrogateProposer(
+            acquisition = SurrogateAcquisition(
                 space=base.space,
                 device=base.device,
                 samples=base.samples,
@@ -175,7 +175,7 @@ class Lab:
                 elites=round(0.15 * population) if elites is None else elites,
                 strategy=strategy,
             ),
-            proposer=proposer,
+            acquisition=acquisition,
         )
         state = hadas.init(jax.random.key(seed))
         for generation in range(generations):
@@ -229,15 +229,11 @@ class Lab:
         """The exact front of the dynamic versions of some backbones, float32[N, 3]."""
         base = self.engines
 
-        @jax.jit
-        def find(genome: jax.Array, words: jax.Array) -> DynamicFront:
-            costs = segment_costs(base.space, base.space.decode(genome), base.device)
-            return exact_front(base.space, genome, words, costs, samples=base.samples)
-
+        price = jax.jit(lambda genome: segment_costs(base.space, base.space.decode(genome), base.device))
         parts = []
-        for genome, words in zip(genomes, self.evaluate(genomes), strict=True):
-            found = find(jnp.asarray(genome), jnp.asarray(words))
-            parts.append(np.asarray(found.objectives)[np.asarray(found.valid)])
+        for genome, words in zip(jnp.asarray(genomes), self.evaluate(genomes), strict=True):
+            front = exact_front(base.space, genome, jnp.asarray(words), price(genome), samples=base.samples)
+            parts.append(front.objectives)
         merged = np.concatenate(parts)
         return merged[non_dominated(merged)]
 

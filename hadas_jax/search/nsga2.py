@@ -180,10 +180,10 @@ def mate(
     preference = jnp.where(examined, state.merit, crowding)
     size = state.population.shape[0]
     parents = state.population[tournament(parent_key, ranks, preference, shape=(size + size % 2,))]
-    return breed(vary_key, parents, params, cardinalities=cardinalities)[:size]
+    return _breed(vary_key, parents, params, cardinalities=cardinalities)[:size]
 
 
-def breed(key: jax.Array, parents: jax.Array, params: Params, *, cardinalities: tuple[int, ...]) -> jax.Array:
+def _breed(key: jax.Array, parents: jax.Array, params: Params, *, cardinalities: tuple[int, ...]) -> jax.Array:
     """Crosses the first half of parents with the second, and mutates the children.
 
     Args:

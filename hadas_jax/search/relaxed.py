@@ -132,7 +132,7 @@ def relaxed_search(
     def loss(
         logits: jax.Array, key: jax.Array, weight: jax.Array, temperature: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        blurred = _gumbel_softmax(key, logits, valid, temperature=temperature, noise=params.noise)
+        blurred = gumbel_softmax(key, logits, valid, temperature=temperature, noise=params.noise)
         met = objectives(_harden(blurred) if straight_through else blurred)
         value = tchebycheff((met - ideal) / span, weight, augmentation=params.augmentation)
         return value, (_likeliest(blurred), met)
@@ -155,7 +155,7 @@ def relaxed_search(
     return Descents(_likeliest(probabilities), probabilities, *trace)
 
 
-def _gumbel_softmax(
+def gumbel_softmax(
     key: jax.Array, logits: jax.Array, valid: jax.Array, *, temperature: jax.Array | float, noise: jax.Array | float
 ) -> jax.Array:
     """Draws a blurred genome; at noise 1 its likeliest choices are distributed as the softmax of the logits.
