@@ -130,7 +130,7 @@ def allowed(level: float, *, calibration: int, test: int) -> float:
 
 
 def chosen(lab: Lab, thresholds: list[np.ndarray], selection: np.ndarray) -> tuple[int, np.ndarray]:
-    """Returns backbone and exit configuration int32[E] of the least energy that is as accurate as the best static network."""
+    """Returns backbone and exits int32[E] of the least energy that is as accurate as the best static network."""
     errors, energies = [], []
     for backbone, own in enumerate(lab.backbones):
         outcomes = lab.of(backbone, selection)
@@ -146,7 +146,7 @@ def chosen(lab: Lab, thresholds: list[np.ndarray], selection: np.ndarray) -> tup
 
 
 def thresholds_for(levels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Returns the thresholds [E] of an exit configuration int32[E] from those of all levels [R, E]; inf without an exit."""
+    """Returns the thresholds [E] of exits int32[E] from those of all levels [R, E]; inf without an exit."""
     own = table[np.maximum(levels - 1, 0), np.arange(len(levels))]
     return np.where(levels > 0, own, np.inf).astype(np.float32)
 

@@ -30,8 +30,8 @@ class Archive:
         correct: uint32[A, E + 1, W], which validation samples every exit gets right.
         params: float32[A], weights of the backbone.
         violation: float32[A], by how much a backbone breaks the limits at least, whatever its exits and clocks.
-        merit: float32[A], of its dynamic versions; NaN where the inner engine did not see the backbone.
-        versions: int32[A], dynamic versions that the inner engine judged.
+        merit: float32[A], of its dynamic candidates; NaN where the inner engine did not see the backbone.
+        versions: int32[A], how many dynamic candidates the inner engine evaluated.
         size: int32[].
     """
 

@@ -9,6 +9,7 @@ error, latency_s and energy_j.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -149,8 +150,13 @@ def exact_front(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs
     Returns:
         The front, sorted by error, then latency, then energy; index 0 for the backbone.
     """
-    backbone = dynamic_backbone(available_exits(space, space.decode(genome)), costs)
+    backbone = dynamic_backbone(_available(space, genome), costs)
     return subset_front(ideal_stops(correct, samples=samples), backbone)
+
+
+@partial(jax.jit, static_argnames="space")
+def _available(space: MBConvSpace, genome: jax.Array) -> jax.Array:
+    return available_exits(space, space.decode(genome))
 
 
 def subset_front(stops: Stops, backbone: DynamicBackbone, *, index: int = 0, point: int | None = None) -> Candidates:

@@ -209,7 +209,7 @@ class Result:
         largest_test_accuracy: Of the largest backbone without exits.
         smallest_test_accuracy: Of the smallest one.
         backbones: Evaluated in the search.
-        candidates: Backbone, exits and clocks together, judged in the search.
+        candidates: Backbone, exits and clocks together, evaluated in the search.
         limits: Of the search.
         within_limits: By policy, whether the designs of its front keep the limits on the selection samples.
         test_images: In the test split.

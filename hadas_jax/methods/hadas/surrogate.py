@@ -2,7 +2,7 @@
 
 The surrogate predicts from a backbone's genes which share of the validation samples every exit gets right, which share
 it or an earlier exit does, and the merit of the backbone. The second tell how many samples go on to each segment, and
-so what the dynamic versions of a backbone cost and how wrong they are at best. NSGA-II goes through thousands of
+so what the dynamic candidates of a backbone cost and how wrong they are at best. NSGA-II goes through thousands of
 backbones by these predictions; only what is then evaluated on the supernet enters archive and front.
 Shapes: A archive, E exits, T = 2 (E + 1) + 1 targets, P proposals, Q population, G genes, C choices of the longest
 gene.
@@ -45,7 +45,7 @@ Acquisition = Callable[[jax.Array, Archive], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class SurrogateAcquisition:
-    """Proposes backbones that a surrogate expects to have good dynamic versions.
+    """Proposes backbones that a surrogate expects to have good dynamic candidates.
 
     Attributes:
         space: Of the backbones.
@@ -115,7 +115,7 @@ class SurrogateAcquisition:
         params = strategy.default_params
         limits = jnp.asarray(self.limits.objectives)
 
-        def judge(population: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def evaluate(population: jax.Array) -> tuple[jax.Array, jax.Array]:
             mean, std = surrogate.predict(state, jax.nn.one_hot(population, max(surrogate.cardinalities)))
             hopeful = mean + self.optimism * std
             dynamic = jax.vmap(self._dynamic)(population, hopeful[:, :-1])
@@ -132,13 +132,13 @@ class SurrogateAcquisition:
             elites = picked[-self.gradient_seeds :]
             found = self._descend(descent_key, surrogate, state, start=elites, ideal=ideal, span=span, blocks=blocks)
             population = population.at[-self.gradient_seeds :].set(found)
-        fitness, violation = judge(population)
+        fitness, violation = evaluate(population)
         start = strategy.init(init_key, population, fitness, params, violation=violation)
 
         def generation(state: Any, key: jax.Array) -> tuple[Any, None]:
             ask_key, tell_key = jax.random.split(key)
             population, state = strategy.ask(ask_key, state, params)
-            fitness, violation = judge(population)
+            fitness, violation = evaluate(population)
             return strategy.tell(tell_key, population, fitness, state, params, violation=violation)[0], None
 
         end, _ = jax.lax.scan(generation, start, jax.random.split(loop_key, self.generations))
