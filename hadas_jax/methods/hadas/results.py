@@ -3,8 +3,6 @@
 A saving is told against the static network at the default clocks and against the static network at its best clocks,
 each beside the difference in accuracy from it on the test images.
 Units: errors and differences are shares of samples; latency in s, energy in J inside, ms and mJ in the files.
-
-The front.json of a finished search, read back.
 """
 
 import csv
@@ -50,9 +48,9 @@ class Performance:
         """1 - error."""
         return 1.0 - self.error
 
-    def saving(self, reference: "Performance") -> float:
-        """Returns the share of the reference's energy that this saves."""
-        return 1.0 - self.energy_j / reference.energy_j
+    def saving(self, reference: "Performance", cost: str = "energy_j") -> float:
+        """Returns the share of the reference's energy, or latency, that this saves."""
+        return 1.0 - getattr(self, cost) / getattr(reference, cost)
 
 
 @dataclass(frozen=True)
@@ -161,22 +159,23 @@ class Level:
     as_accurate: AsAccurate | None
 
     def rows(self) -> list["LevelRow"]:
-        """Returns the networks in the order of tables."""
+        """Returns the networks in the order of tables: all that a rendering of the level shows."""
+        static, static_dvfs = self.static.static_test, self.static_dvfs.test["ideal"]
+
+        def row(network: str, policy: str, design: Design, versus: Versus) -> LevelRow:
+            test = design.test[policy] if policy else {"static": static}.get(network, static_dvfs)
+            return LevelRow(network, policy, design, test, versus, static, static_dvfs)
+
         rows = [
-            LevelRow("static", "", self.static, self.static.static_test, self.versus["static"]),
-            LevelRow("static + DVFS", "", self.static_dvfs, self.static_dvfs.test["ideal"], self.versus["static_dvfs"]),
+            row("static", "", self.static, self.versus["static"]),
+            row("static + DVFS", "", self.static_dvfs, self.versus["static_dvfs"]),
         ]
         for policy in POLICY_NAMES:
-            for variant, name, designs in (
-                ("exits", "exits", self.exits),
-                ("exits + clocks", "exits_and_clocks", self.exits_and_clocks),
-            ):
-                design = designs[policy]
-                rows.append(LevelRow(variant, policy, design, design.test[policy], self.versus[f"{policy} {name}"]))
+            rows.append(row("exits", policy, self.exits[policy], self.versus[f"{policy} exits"]))
+            both = self.exits_and_clocks[policy]
+            rows.append(row("exits + clocks", policy, both, self.versus[f"{policy} exits_and_clocks"]))
         if self.as_accurate is not None:
-            design = self.as_accurate.design
-            found = design.test["deployable"]
-            rows.append(LevelRow(SHOWN, "deployable", design, found, self.as_accurate.versus))
+            rows.append(row(SHOWN, "deployable", self.as_accurate.design, self.as_accurate.versus))
         return rows
 
 
@@ -190,6 +189,8 @@ class LevelRow:
         design: The network.
         test: What it does on the test split.
         versus: The static networks.
+        static: What the static network of the level does on the test split.
+        static_dvfs: Likewise, the static network at its best clocks.
     """
 
     network: str
@@ -197,6 +198,8 @@ class LevelRow:
     design: Design
     test: Performance
     versus: Versus
+    static: Performance
+    static_dvfs: Performance
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,7 @@ def level_rows(result: Result) -> list[dict[str, Any]]:
 
 
 def _level_row(result: Result, level: Level, row: LevelRow) -> dict[str, Any]:
-    found, by_clocks = row.test, level.static_dvfs.test["ideal"]
+    found = row.test
     return {
         "selection_accuracy_level": level.accuracy,
         "network": row.network,
@@ -271,8 +274,8 @@ def _level_row(result: Result, level: Level, row: LevelRow) -> dict[str, Any]:
         "test_accuracy": found.accuracy,
         "latency_ms": found.latency_s * 1e3,
         "energy_mj": found.energy_j * 1e3,
-        "energy_saving": found.saving(level.static.static_test),
-        "energy_saving_dvfs": found.saving(by_clocks),
+        "energy_saving": found.saving(row.static),
+        "energy_saving_dvfs": found.saving(row.static_dvfs),
         **_difference("accuracy_difference", row.versus.static),
         **_difference("accuracy_difference_dvfs", row.versus.static_dvfs),
         "verdict": "" if row.network == "static" else result.verdict(row.versus.static),
