@@ -43,7 +43,6 @@ from hadas_jax.methods.hadas.exit_configs import (
     DynamicBackbone,
     dynamic_backbone,
     evaluate_configs,
-    expected_objectives,
     policy_stops,
     risk_thresholds,
 )
@@ -161,7 +160,7 @@ def examine(
     default = costs.latency_s.shape[1] - 1
     nobody = evaluate_configs(found_stops.ideal, jnp.zeros((1, space.num_exits), jnp.int32))
     static, static_dvfs = (
-        Performance(*expected_objectives(nobody, backbone.costs, 0, point))
+        Performance(*nobody.expected(backbone.costs, 0, point))
         for point in (default, _cheapest_point(nobody, backbone))
     )
     at_default, fronts = {}, {}

@@ -4,7 +4,7 @@
 
 Trains the supernet of the digits space once (or continues in --workdir), then searches it with several seeds; every
 answer of the supernet is kept in the work directory, so that no backbone is evaluated twice by any of them. The
-hypervolume is that of the dynamic versions (exit subsets and clocks, ideal mapping) of all backbones evaluated so far,
+hypervolume is that of the dynamic candidates (exit subsets and clocks, ideal mapping) of all backbones evaluated so far,
 found for all of them alike, on the validation split.
 
 - surrogate: evaluations until NSGA-II's final hypervolume (448 evaluations) is reached, with the surrogate, with the
@@ -54,7 +54,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Memory:
-    """Everything known of backbones, by genome: the supernet's answers and the tables of dynamic versions."""
+    """Everything known of backbones, by genome: the supernet's answers and the tables of dynamic candidates."""
 
     path: Path
     correct: dict[bytes, np.ndarray]
@@ -192,7 +192,7 @@ class Lab:
         return np.stack([self.memory.correct[genome.tobytes()] for genome in genomes])
 
     def tables(self, genomes: np.ndarray) -> np.ndarray:
-        """The tables of dynamic versions, from memory where they are."""
+        """The tables of dynamic candidates, from memory where they are."""
         known = self.memory.tables
         new = np.array([genome for genome in genomes if genome.tobytes() not in known])
         if len(new):
@@ -206,7 +206,7 @@ class Lab:
         return np.array([self.engines.hypervolume(table) for table in np.minimum.accumulate(tables, axis=0)])
 
     def hypervolume(self, genomes: np.ndarray) -> float:
-        """Of the dynamic versions of some backbones."""
+        """Of the dynamic candidates of some backbones."""
         return self.engines.hypervolume(self.tables(genomes).min(axis=0))
 
     def chosen(self, archive: Archive) -> np.ndarray:
@@ -226,7 +226,7 @@ class Lab:
         return archive.genomes[np.asarray(truncate(ranks, crowding_distance(fitness, ranks), size=count))]
 
     def front(self, genomes: np.ndarray) -> np.ndarray:
-        """The exact front of the dynamic versions of some backbones, float32[N, 3]."""
+        """The exact front of the dynamic candidates of some backbones, float32[N, 3]."""
         base = self.engines
 
         price = jax.jit(lambda genome: segment_costs(base.space, base.space.decode(genome), base.device))
@@ -245,7 +245,7 @@ def _first(flags: np.ndarray) -> int | None:
 
 def print_figures(rows: list[dict[str, Any]], console: Console) -> None:
     """Prints means and spreads over the seeds."""
-    table = Table(title=f"Hypervolume of all dynamic versions, {len(rows)} seeds")
+    table = Table(title=f"Hypervolume of all dynamic candidates, {len(rows)} seeds")
     for column in ("search", "after a third", "final", "evaluations to NSGA-II's final"):
         table.add_column(column)
     for kind in KINDS:

@@ -40,7 +40,6 @@ from hadas_jax.methods.hadas.exit_configs import (
     policy_stops,
     risk_thresholds,
     subset_configs,
-    subset_exits,
 )
 from hadas_jax.methods.hadas.results import read_search
 from hadas_jax.spaces import available_exits
@@ -142,7 +141,7 @@ def chosen(lab: Lab, thresholds: list[np.ndarray], selection: np.ndarray) -> tup
     least = [np.where(error <= goal + 1e-6, joules, np.inf) for error, joules in zip(errors, energies, strict=True)]
     backbone = int(np.argmin([each.min() for each in least]))
     config = int(least[backbone].argmin())
-    return backbone, subset_exits(np.array([config]), lab.backbones[backbone])[0]
+    return backbone, lab.backbones[backbone].exits_of(np.array([config]))[0]
 
 
 def thresholds_for(levels: np.ndarray, table: np.ndarray) -> np.ndarray:

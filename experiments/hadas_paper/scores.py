@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.evaluation import dissimilarity, pack_bits, segment_costs, subset_members
-from hadas_jax.methods.hadas.exit_configs import dynamic_backbone, ideal_stops, subset_configs, subset_count
+from hadas_jax.methods.hadas.exit_configs import dynamic_backbone, ideal_stops, subset_configs
 from hadas_jax.methods.hadas.score import exit_gains, exit_shares
 from hadas_jax.spaces import MBConvSpace, available_exits
 from hadas_paper.ablations import GAMMAS
@@ -57,7 +57,7 @@ def _scored(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Co
     members = subset_members(subset, len(right))
     return Scored(
         members=members,
-        possible=subset < subset_count(backbone),
+        possible=subset < backbone.subsets,
         shares=jnp.stack([exit_shares(members, stats.frequencies, right, gamma=gamma) for gamma in GAMMAS]),
         gains=exit_gains(backbone.active_costs),
         error=stats.error,

@@ -45,6 +45,15 @@ class ConfigStats:
     error: jax.Array
     frequencies: jax.Array
 
+    def expected(self, cost: Cost, config: int, point: int) -> tuple[float, float, float]:
+        """Returns error, latency_s and energy_j of one configuration, with segments of some costs, at one point."""
+        frequencies = np.asarray(self.frequencies[config], np.float64)
+        return (
+            float(self.error[config]),
+            float(frequencies @ np.asarray(cost.latency_s[:, point], np.float64)),
+            float(frequencies @ np.asarray(cost.energy_j[:, point], np.float64)),
+        )
+
 
 def pack_bits(flags: jax.Array) -> jax.Array:
     """Packs bool[..., N] into uint32[..., W], sample n as bit n % 32 of word n // 32; spare bits are zero."""

@@ -17,11 +17,11 @@ import hashlib
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ class Outcomes:
 def of_each(population: Any) -> list[Any]:
     """Returns the outcomes, or statistics, of each backbone of a population, leading axis P, by itself."""
     rows = len(jax.tree.leaves(population)[0])
-    return [jax.tree.map(lambda leaf, row=row: leaf[row], population) for row in range(rows)]
+    return [jax.tree.map(lambda leaf, row=row: leaf[row].copy(), population) for row in range(rows)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,43 +294,6 @@ def outcomes_of_logits(exits: jax.Array, confidence: jax.Array, labels: jax.Arra
     )
 
 
-class PopulationEvaluator(Protocol):
-    """What evaluates backbones, such as `Evaluator`."""
-
-    def statistics(self, genomes: np.ndarray) -> BatchStats:
-        """Returns the batch-norm statistics, leading axis P, of backbones int32[P, G]."""
-
-    def __call__(self, genomes: np.ndarray, data: LabelledImages, *, statistics: BatchStats | None = None) -> Outcomes:
-        """Returns outcomes, leading axis P, of backbones int32[P, G]."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Of all that outcomes follow from, backbones and images aside."""
-
-
-class _Memory:
-    """Pytrees of numpy arrays by key, the last used ones that fit into a number of bytes."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._bytes = most, 0
-        self._values: OrderedDict[Hashable, Any] = OrderedDict()
-
-    def get(self, key: Hashable) -> Any:
-        if key in self._values:
-            self._values.move_to_end(key)
-        return self._values.get(key)
-
-    def put(self, key: Hashable, value: Any) -> None:
-        self._values[key] = value
-        self._bytes += _bytes(value)
-        while self._bytes > self._most:
-            self._bytes -= _bytes(self._values.popitem(last=False)[1])
-
-
-def _bytes(value: Any) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(value))
-
-
 class CachedEvaluator:
     """An evaluator that remembers; what it gives is what was given when a backbone was evaluated, bit for bit.
 
@@ -345,11 +308,10 @@ class CachedEvaluator:
       >>> evaluate(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
     """
 
-    def __init__(self, evaluator: PopulationEvaluator, folder: Path | None = None) -> None:
+    def __init__(self, evaluator: Evaluator, folder: Path | None = None) -> None:
         self._evaluator = evaluator
         self._folder = None if folder is None else folder / evaluator.fingerprint
-        self._splits: list[LabelledImages] = []
-        self._names: list[str] = []
+        self._splits: list[tuple[LabelledImages, str]] = []
         self._statistics, self._outcomes = _Memory(_KEPT_BYTES), _Memory(_KEPT_BYTES)
         self.evaluated = 0
         """Backbones that were not known, so far."""
@@ -364,74 +326,70 @@ class CachedEvaluator:
             ValueError: The folder cannot be written to or read, a file in it is damaged, or there is too little memory
                 for a batch.
         """
-        split, genomes = self._split(data), np.asarray(genomes, np.int32)
-        keys = [genome.tobytes() for genome in genomes]
-        outcomes = {key: self._outcomes.get((split, key)) for key in keys}
-        if self._folder is not None and None in outcomes.values():
-            self._read_folder(outcomes, genomes, split, data)
-        rows = [row for row, key in enumerate(keys) if outcomes[key] is None and key not in keys[:row]]
-        if rows:
-            new = self._evaluator(genomes[rows], data, statistics=self._known_statistics(genomes[rows]))
-            self.evaluated += len(rows)
-            for row, one in zip(rows, of_each(new), strict=True):
-                outcomes[keys[row]] = one
-                if self._folder is not None:
-                    self._write_folder(one, genomes[row], split)
-        for key, one in outcomes.items():
-            if self._outcomes.get((split, key)) is None:
-                self._outcomes.put((split, key), one)
-        return _stacked([outcomes[key] for key in keys])
+        genomes, name = np.asarray(genomes, np.int32), self._name(data)
+        keys = [(name, genome.tobytes()) for genome in genomes]
+        return self._outcomes.fetch(keys, lambda rows: self._from_folder(genomes[rows], data, name))
 
-    def _split(self, data: LabelledImages) -> int:
-        """The index of some images among those that were asked about."""
-        for index, known in enumerate(self._splits):
+    def _name(self, data: LabelledImages) -> str:
+        """What tells these images from others, in memory and in the folder."""
+        for known, name in self._splits:
             if known is data:
-                return index
-        self._splits.append(data)
-        self._names.append("" if self._folder is None else fingerprint(data))
-        return len(self._splits) - 1
+                return name
+        self._splits.append((data, str(len(self._splits)) if self._folder is None else fingerprint(data)))
+        return self._splits[-1][1]
 
-    def _known_statistics(self, genomes: np.ndarray) -> BatchStats:
+    def _from_folder(self, genomes: np.ndarray, data: LabelledImages, name: str) -> list[Outcomes]:
+        if self._folder is None:
+            return self._new(genomes, data)
+        folder = self._folder / name
+        paths = [folder / f"{'-'.join(map(str, genome))}.npz" for genome in genomes.tolist()]
+        try:
+            known = np.array(share_json([path.is_file() for path in paths]), bool)
+            outcomes = [_read(path, data.count) if there else None for path, there in zip(paths, known, strict=True)]
+            if not known.all():
+                for row, one in zip(np.flatnonzero(~known).tolist(), self._new(genomes[~known], data), strict=True):
+                    outcomes[row] = one
+                    if is_first():
+                        _write(one, paths[row])
+        except OSError as error:
+            raise ValueError(f"outcomes: expected a folder to read and write, got {folder}: {error}") from error
+        return outcomes
+
+    def _new(self, genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
+        self.evaluated += len(genomes)
         keys = [genome.tobytes() for genome in genomes]
-        known = {key: self._statistics.get(key) for key in keys}
-        rows = [row for row, key in enumerate(keys) if known[key] is None]
+        statistics = self._statistics.fetch(keys, lambda rows: of_each(self._evaluator.statistics(genomes[rows])))
+        return of_each(self._evaluator(genomes, data, statistics=statistics))
+
+
+class _Memory:
+    """Pytrees of numpy arrays by key, the last used ones that fit into a number of bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._bytes = most, 0
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def fetch(self, keys: list[Any], compute: Callable[[list[int]], list[Any]]) -> Any:
+        """Returns the values of some keys, stacked; `compute` gives those of the rows that are not here, each once."""
+        values = {key: self._values.get(key) for key in keys}
+        rows = [row for row, key in enumerate(keys) if values[key] is None and key not in keys[:row]]
         if rows:
-            for row, one in zip(rows, of_each(self._evaluator.statistics(genomes[rows])), strict=True):
-                known[keys[row]] = one
-                self._statistics.put(keys[row], one)
-        return _stacked([known[key] for key in keys])
+            values |= zip([keys[row] for row in rows], compute(rows), strict=True)
+        for key, value in values.items():
+            self._keep(key, value)
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *(values[key] for key in keys))
 
-    def _path(self, genome: np.ndarray, split: int) -> Path:
-        assert self._folder is not None
-        return self._folder / self._names[split] / f"{'-'.join(map(str, genome.tolist()))}.npz"
-
-    def _read_folder(
-        self, outcomes: dict[bytes, Outcomes | None], genomes: np.ndarray, split: int, data: LabelledImages
-    ) -> None:
-        """Adds what is in the folder and not in memory."""
-        with _readable(self._folder):
-            paths = [self._path(genome, split) for genome in genomes]
-            there = share_json([path.is_file() for path in paths])
-            for genome, path, known in zip(genomes, paths, there, strict=True):
-                if known and outcomes[genome.tobytes()] is None:
-                    outcomes[genome.tobytes()] = _read(path, data.count)
-
-    def _write_folder(self, outcomes: Outcomes, genome: np.ndarray, split: int) -> None:
-        if is_first():
-            with _readable(self._folder):
-                _write(outcomes, self._path(genome, split))
+    def _keep(self, key: Hashable, value: Any) -> None:
+        if key not in self._values:
+            self._bytes += _bytes(value)
+        self._values[key] = value
+        self._values.move_to_end(key)
+        while self._bytes > self._most:
+            self._bytes -= _bytes(self._values.popitem(last=False)[1])
 
 
-@contextmanager
-def _readable(folder: Path | None) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"outcomes: expected a folder to read and write, got {folder}: {error}") from error
-
-
-def _stacked(parts: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+def _bytes(value: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(value))
 
 
 def _write(outcomes: Outcomes, path: Path) -> None:

@@ -303,7 +303,7 @@ def print_result(result: Result, console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=not console.is_terminal)
     fronts = ", ".join(f"{len(result.front(policy))} {policy}" for policy in POLICY_NAMES)
     console.print(
-        f"Searched {result.backbones} backbones and {result.candidates:,} dynamic versions. Designs on the "
+        f"Searched {result.backbones} backbones and {result.candidates:,} dynamic candidates. Designs on the "
         f"fronts: {fronts}. Without exits, the largest backbone is right on {result.largest_test_accuracy:.1%} of "
         f"the test split, the smallest on {result.smallest_test_accuracy:.1%}.",
         highlight=False,

@@ -11,7 +11,7 @@ values 0 .. cardinalities[g] - 1. Scores are minimised and finite.
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, ClassVar
@@ -171,32 +171,25 @@ class _Algorithm:
     @property
     def default_params(self) -> Any:
         """Evosax's parameters with first steps of this set-up; every number is an array."""
-        with _standard_promotion():
-            params = self.instance.default_params
-            if hasattr(params, "std_init"):
-                params = params.replace(std_init=self.step)
-            return jax.tree.map(_strong, params)
+
+        def params() -> Any:
+            found = self.instance.default_params
+            return found.replace(std_init=self.step) if hasattr(found, "std_init") else found
+
+        return _strongly(params)
 
     def init(self, key: jax.Array, points: jax.Array, scores: jax.Array, params: Any) -> Any:
         """Starts from evaluated points, the best first: float32[p, D], float32[p] -> state."""
-        with _standard_promotion():
-            if self.from_population:
-                state = self.instance.init(key, points, scores, params)
-            else:
-                state = self.instance.init(key, points[0], params)
-            return jax.tree.map(_strong, state)
+        start = (points, scores) if self.from_population else (points[0],)
+        return _strongly(self.instance.init, key, *start, params)
 
     def ask(self, key: jax.Array, state: Any, params: Any) -> tuple[jax.Array, Any]:
         """Proposes float32[p, D], and the state to tell."""
-        with _standard_promotion():
-            points, state = self.instance.ask(key, state, params)
-            return points, jax.tree.map(_strong, state)
+        return _strongly(self.instance.ask, key, state, params)
 
     def tell(self, key: jax.Array, points: jax.Array, scores: jax.Array, state: Any, params: Any) -> Any:
         """Learns from float32[p, D], float32[p] -> state."""
-        with _standard_promotion():
-            state, _ = self.instance.tell(key, points, scores, state, params)
-            return jax.tree.map(_strong, state)
+        return _strongly(lambda *told: self.instance.tell(*told)[0], key, points, scores, state, params)
 
 
 @cache
@@ -252,9 +245,15 @@ def _from_population(kind: type) -> bool:
     return kind in population_based_algorithms.values()
 
 
-def _strong(leaf: Any) -> jax.Array:
-    array = jnp.asarray(leaf)
-    return jax.lax.convert_element_type(array, array.dtype)
+def _strongly(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls evosax, and makes all numbers of what it returns arrays of strong types."""
+
+    def strong(leaf: Any) -> jax.Array:
+        array = jnp.asarray(leaf)
+        return jax.lax.convert_element_type(array, array.dtype)
+
+    with _standard_promotion():
+        return jax.tree.map(strong, call(*arguments))
 
 
 @contextmanager

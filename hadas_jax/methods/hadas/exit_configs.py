@@ -56,6 +56,20 @@ class DynamicBackbone:
         """Moves bit sets of exits to slots: uint32[E, W] -> uint32[K, W]; empty slots hold nothing."""
         return jnp.take(words, self.position, axis=0, mode="fill", fill_value=0)
 
+    @property
+    def subsets(self) -> jax.Array:
+        """int32[]: how many subsets the exits in slots have, the first ones of 2^K."""
+        return jnp.left_shift(jnp.int32(1), jnp.minimum(self.count, len(self.position)))
+
+    def exits_of(self, index: np.ndarray) -> np.ndarray:
+        """Returns int32[M, E]: the exit configurations that indices int[M] into `subset_configs` stand for."""
+        exits, position = len(self.available), np.asarray(self.position)
+        level, subset = np.divmod(index, 2 ** len(position))
+        chosen = np.zeros((len(index), exits), np.int32)
+        active = position < exits
+        chosen[:, position[active]] = subset_members(subset, len(position))[:, active] * (level[:, None] + 1)
+        return chosen
+
 
 @struct.dataclass
 class Stops:
@@ -146,27 +160,10 @@ def subset_configs(stops: Stops, backbone: DynamicBackbone) -> ConfigStats:
     used = backbone.position < len(backbone.available)
 
     def one_level(words: jax.Array) -> ConfigStats:
-        return subset_stats(
-            backbone.to_slots(words), correct, used, samples=stops.samples, configs=subset_count(backbone)
-        )
+        return subset_stats(backbone.to_slots(words), correct, used, samples=stops.samples, configs=backbone.subsets)
 
     stats = jax.lax.map(one_level, stops.stops)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stats)
-
-
-def subset_count(backbone: DynamicBackbone) -> jax.Array:
-    """Returns int32[]: how many subsets the exits in slots have, the first ones of 2^K."""
-    return jnp.left_shift(jnp.int32(1), jnp.minimum(backbone.count, len(backbone.position)))
-
-
-def subset_exits(index: np.ndarray, backbone: DynamicBackbone) -> np.ndarray:
-    """Returns int32[M, E]: the exit configurations that indices int[M] into `subset_configs` stand for."""
-    exits, position = len(backbone.available), np.asarray(backbone.position)
-    level, subset = np.divmod(index, 2 ** len(position))
-    chosen = np.zeros((len(index), exits), np.int32)
-    active = position < exits
-    chosen[:, position[active]] = subset_members(subset, len(position))[:, active] * (level[:, None] + 1)
-    return chosen
 
 
 @jax.jit
@@ -210,13 +207,3 @@ def _walk(stops: Stops, exits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Arr
     by_exit: tuple[jax.Array, ...] = (exits.T, jnp.moveaxis(stops.stops, 1, 0), stops.correct[:-1])
     (stopped, right), reached = jax.lax.scan(step, (nobody, nobody), by_exit)
     return right | (stops.correct[-1][None] & ~stopped), stopped, reached
-
-
-def expected_objectives(stats: ConfigStats, cost: Cost, config: int, point: int) -> tuple[float, float, float]:
-    """Returns error, latency_s and energy_j of one configuration of one backbone at one operating point."""
-    frequencies = np.asarray(stats.frequencies[config], np.float64)
-    return (
-        float(stats.error[config]),
-        float(frequencies @ np.asarray(cost.latency_s[:, point], np.float64)),
-        float(frequencies @ np.asarray(cost.energy_j[:, point], np.float64)),
-    )

@@ -25,7 +25,6 @@ from hadas_jax.methods.hadas.exit_configs import (
     evaluate_configs,
     ideal_stops,
     subset_configs,
-    subset_exits,
 )
 from hadas_jax.methods.hadas.inner import evolve
 from hadas_jax.search import Product, listed_front, non_dominated_mask, whole_product_front
@@ -173,7 +172,7 @@ def subset_front(stops: Stops, backbone: DynamicBackbone, *, index: int = 0, poi
     for first in range(0, len(stops.stops), group):
         some = dataclasses.replace(stops, stops=stops.stops[first : first + group])
         config, front = _front(subset_configs(some, backbone), backbone.active_costs, backbone, point)
-        exits = subset_exits(config, backbone)
+        exits = backbone.exits_of(config)
         parts.append(Candidates(np.full(len(config), index), np.where(exits > 0, exits + first, 0), *front))
     return _first_of_equal(parts)
 

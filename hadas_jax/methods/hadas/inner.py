@@ -26,7 +26,6 @@ from hadas_jax.methods.hadas.exit_configs import (
     evaluate_configs,
     ideal_stops,
     subset_configs,
-    subset_count,
 )
 from hadas_jax.methods.hadas.score import (
     ERROR_LEVELS,
@@ -97,7 +96,7 @@ def search_exact(
         reference: float32[3]; its latency is the table's longest.
     """
     backbone = dynamic_backbone(available_exits(space, space.decode(genome)), costs)
-    stats, configs = subset_configs(ideal_stops(correct, samples=samples), backbone), subset_count(backbone)
+    stats, configs = subset_configs(ideal_stops(correct, samples=samples), backbone), backbone.subsets
     members = subset_members(jnp.arange(len(stats.error), dtype=jnp.int32), len(backbone.position))
     shares = exit_shares(members, stats.frequencies, backbone.to_slots(correct[:-1]), gamma=gamma)
     gains = exit_gains(backbone.active_costs)

@@ -29,7 +29,7 @@ from hadas_jax.methods.hadas.surrogate import Acquisition
 from hadas_jax.search import Elitist, State, load_strategy
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.mbconv import MAX_EXITS
-from hw_models import Device
+from hw_models import Cost, Device
 
 # Genomes int32[N, G] -> the validation samples that every exit gets right, uint32[N, E + 1, W].
 Evaluate = Callable[[np.ndarray], np.ndarray]
@@ -123,7 +123,7 @@ class Hadas:
     @cached_property
     def reference(self) -> np.ndarray:
         """Every sample wrong, and twice the static cost of the largest backbone: float32[3]."""
-        costs, _ = _static(self.space)(self.space.largest_genome[None], self.device)
+        costs, _ = _row_map(static_costs, self.space, block=16)(self.space.largest_genome[None], self.device)
         return np.array([1, 2 * costs.latency_s[0], 2 * costs.energy_j[0]], np.float32)
 
     def init(self, key: jax.Array) -> HadasState:
@@ -226,11 +226,11 @@ class Hadas:
             return archive
         correct = self.evaluate(fresh)
         error = 1.0 - np.bitwise_count(correct[:, -1]).sum(axis=-1) / self.samples
-        costs, params = _static(self.space)(fresh, self.device)
+        costs, params = _row_map(static_costs, self.space, block=16)(fresh, self.device)
         limits = self.engines.limits
         violation = np.maximum(params / limits.params - 1, 0)
         if np.isfinite(limits.objectives).any():
-            bound = _bound(self.space, self.samples)
+            bound = _row_map(_bound, self.space, self.samples, block=8)
             violation = np.maximum(violation, bound((fresh, correct), (self.device, limits.objectives)))
         return archive.append(
             genomes=fresh,
@@ -277,14 +277,13 @@ class Hadas:
         counts = np.array([exit_count(self.space, genome) for genome in genomes])
         exact = counts <= {"auto": MAX_EXITS, "exact": self.space.num_exits, "evolved": -1}[engines.inner]
         seeds = np.asarray(jax.random.key_data(jax.random.split(key, len(genomes))))
-        rows = (genomes, correct, _segment_costs(self.space)(genomes, self.device), seeds)
+        rows = (genomes, correct, _row_map(_segment_costs, self.space)(genomes, self.device), seeds)
         shared = (self.device, engines.limits.objectives, np.float32(engines.gamma), self.reference)
-        block = 1 if on_cpu() else engines.elites
-        breeding = (engines.inner_population, engines.inner_generations, block)
+        effort, block = (engines.inner_population, engines.inner_generations), 1 if on_cpu() else engines.elites
         parts: list[tuple[np.ndarray, InnerResult]] = []
         for chosen, search in (
-            (exact, _exact(self.space, self.samples)),
-            (~exact, _evolved(self.space, self.samples, *breeding)),
+            (exact, _row_map(_exact, self.space, self.samples)),
+            (~exact, _row_map(_evolved, self.space, self.samples, effort, block=block)),
         ):
             if chosen.any():
                 picked = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], rows)
@@ -293,54 +292,33 @@ class Hadas:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *(result for _, result in parts))
 
 
-@lru_cache(maxsize=8)
-def _exact(space: MBConvSpace, samples: int) -> RowMap:
-    """Kept for equal arguments, so that searches over the same space share compiled code."""
-
-    def search(rows: Any, shared: Any) -> InnerResult:
-        _, limits, gamma, reference = shared
-        exact = partial(search_exact, samples=samples, limits=limits, gamma=gamma, reference=reference)
-        return jax.lax.map(lambda row: exact(space, *row[:3]), rows)
-
-    return RowMap(search)
+@lru_cache(maxsize=32)
+def _row_map(function: Callable[..., Any], *static: Any, block: int = 1) -> RowMap:
+    """Maps function(*static, rows, shared); kept for equal arguments, so that searches share compiled code."""
+    return RowMap(partial(function, *static), block=block)
 
 
-@lru_cache(maxsize=8)
-def _evolved(space: MBConvSpace, samples: int, population: int, generations: int, block: int) -> RowMap:
-    def search(rows: Any, shared: Any) -> InnerResult:
-        device, limits, gamma, reference = shared
-        evolved = partial(
-            search_evolved,
-            samples=samples,
-            limits=limits,
-            gamma=gamma,
-            reference=reference,
-            population=population,
-            generations=generations,
-        )
-        return jax.vmap(lambda row: evolved(jax.random.wrap_key_data(row[3]), space, *row[:3], device))(rows)
-
-    return RowMap(search, block=block)
+def _exact(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> InnerResult:
+    _, limits, gamma, reference = shared
+    exact = partial(search_exact, space, samples=samples, limits=limits, gamma=gamma, reference=reference)
+    return jax.lax.map(lambda row: exact(*row[:3]), rows)
 
 
-@lru_cache(maxsize=8)
-def _static(space: MBConvSpace) -> RowMap:
-    return RowMap(partial(static_costs, space), block=16)
+def _evolved(space: MBConvSpace, samples: int, effort: tuple[int, int], rows: Any, shared: Any) -> InnerResult:
+    device, limits, gamma, reference = shared
+    settings = {"samples": samples, "limits": limits, "gamma": gamma, "reference": reference}
+    evolved = partial(search_evolved, population=effort[0], generations=effort[1], **settings)
+    return jax.vmap(lambda row: evolved(jax.random.wrap_key_data(row[3]), space, *row[:3], device))(rows)
 
 
-@lru_cache(maxsize=8)
-def _segment_costs(space: MBConvSpace) -> RowMap:
-    return RowMap(lambda rows, device: jax.lax.map(lambda g: segment_costs(space, space.decode(g), device), rows))
+def _segment_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> Cost:
+    return jax.lax.map(lambda genome: segment_costs(space, space.decode(genome), device), genomes)
 
 
-@lru_cache(maxsize=8)
-def _bound(space: MBConvSpace, samples: int) -> RowMap:
-    def bound(rows: Any, shared: Any) -> jax.Array:
-        device, limits = shared
-        excess = partial(lower_bound_excess, space, device=device, limits=limits, samples=samples)
-        return jax.vmap(lambda genome, correct: excess(genome, correct))(*rows)
-
-    return RowMap(bound, block=8)
+def _bound(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> jax.Array:
+    device, limits = shared
+    excess = partial(lower_bound_excess, space, device=device, limits=limits, samples=samples)
+    return jax.vmap(lambda genome, correct: excess(genome, correct))(*rows)
 
 
 def best_merits(merit: np.ndarray, elites: int) -> np.ndarray:

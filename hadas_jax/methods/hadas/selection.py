@@ -39,7 +39,6 @@ from hadas_jax.methods.hadas.exit_configs import (
     correct_samples,
     dynamic_backbone,
     evaluate_configs,
-    expected_objectives,
     policy_stops,
     risk_thresholds,
 )
@@ -289,7 +288,7 @@ def performance(
     """
     stops = stops or pool.selection[backbone]
     stats = evaluate_configs(getattr(stops, policy), _under(policy, exits))
-    return Performance(*expected_objectives(stats, pool.backbones[backbone].costs, 0, point))
+    return Performance(*stats.expected(pool.backbones[backbone].costs, 0, point))
 
 
 def _under(policy: str, exits: np.ndarray) -> jax.Array:

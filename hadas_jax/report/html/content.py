@@ -499,7 +499,7 @@ def _tuned_facts(tuned: FineTuneMetrics) -> list[list[str]]:
 
 def _result_facts(result: Result) -> list[list[str]]:
     facts = [
-        ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic versions"],
+        ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic candidates"],
         ["largest backbone", f"{100 * result.largest_test_accuracy:.1f} % right without exits"],
         ["smallest backbone", f"{100 * result.smallest_test_accuracy:.1f} % right without exits"],
     ]

@@ -15,7 +15,7 @@ from hadas_jax.methods import Constraints
 from hadas_jax.methods.hadas import fronts, selection
 from hadas_jax.methods.hadas.archive import empty_archive
 from hadas_jax.methods.hadas.constraints import NO_LIMITS, static_costs
-from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, evaluate_configs, expected_objectives
+from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, evaluate_configs
 from hadas_jax.methods.hadas.fronts import (
     EXACT_CONFIGS,
     Candidates,
@@ -193,7 +193,7 @@ def test_expected_costs_are_what_a_walk_through_the_samples_costs(pool):
             stats = evaluate_configs(stops, jnp.asarray(configs, jnp.int32))
             for row, config in enumerate(configs):
                 walked = _simulate(stops, config, backbone.costs, point=POINT)
-                found = expected_objectives(stats, backbone.costs, row, POINT)
+                found = stats.expected(backbone.costs, row, POINT)
                 np.testing.assert_allclose(found, walked, rtol=2e-6)
 
 
