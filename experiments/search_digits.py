@@ -4,8 +4,8 @@
 
 Trains the supernet of the digits space once (or continues in --workdir), then searches it with several seeds; every
 answer of the supernet is kept in the work directory, so that no backbone is evaluated twice by any of them. The
-hypervolume is that of the dynamic candidates (exit subsets and clocks, ideal mapping) of all backbones evaluated so far,
-found for all of them alike, on the validation split.
+hypervolume is that of the dynamic candidates (exit subsets and clocks, ideal mapping) of all backbones evaluated so
+far, found for all of them alike, on the validation split.
 
 - surrogate: evaluations until NSGA-II's final hypervolume (448 evaluations) is reached, with the surrogate, with the
   surrogate and gradient seeds, and by random search;
