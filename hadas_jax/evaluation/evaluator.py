@@ -345,15 +345,16 @@ class CachedEvaluator:
         paths = [folder / f"{'-'.join(map(str, genome))}.npz" for genome in genomes.tolist()]
         try:
             known = np.array(share_json([path.is_file() for path in paths]), bool)
-            outcomes = [_read(path, data.count) if there else None for path, there in zip(paths, known, strict=True)]
+            outcomes = {row: _read(paths[row], data.count) for row in np.flatnonzero(known).tolist()}
             if not known.all():
-                for row, one in zip(np.flatnonzero(~known).tolist(), self._new(genomes[~known], data), strict=True):
+                new = zip(np.flatnonzero(~known).tolist(), self._new(genomes[~known], data), strict=True)
+                for row, one in new:
                     outcomes[row] = one
                     if is_first():
                         _write(one, paths[row])
         except OSError as error:
             raise ValueError(f"outcomes: expected a folder to read and write, got {folder}: {error}") from error
-        return outcomes
+        return [outcomes[row] for row in range(len(genomes))]
 
     def _new(self, genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
         self.evaluated += len(genomes)

@@ -7,6 +7,7 @@ few that are left are compared exactly, by a sweep in the order of the error (Ku
 finding the maxima of a set of vectors", 1975, https://doi.org/10.1145/321906.321910).
 """
 
+import dataclasses
 from functools import partial, reduce
 from typing import NamedTuple
 
@@ -103,7 +104,7 @@ def product_front(product: Product, *, capacity: int) -> ProductFront:
 
     nothing = jnp.full(_BINS, jnp.inf)
     start = _Sweep(nothing, nothing, _empty(2 * capacity), jnp.int32(0))
-    end = stream(step, start, product.replace(errors=rising, frequencies=rows, configs=feasible))
+    end = stream(step, start, dataclasses.replace(product, errors=rising, frequencies=rows, configs=feasible))
     kept = _Kept(*(field[:capacity] for field in end.kept))
     config = jnp.where(kept.config < 0, kept.config, order[kept.config])
     return _exact(kept._replace(config=config), end.left)

@@ -239,7 +239,7 @@ def _without_exits(pool: Pool, backbone: int, points: np.ndarray) -> Candidates:
 
 def _at_useful_points(pool: Pool, backbone: int) -> Candidates:
     """Returns a backbone without exits at all operating points that it may need."""
-    points = pool.backbones[backbone].points
+    points = np.asarray(pool.backbones[backbone].points)
     return _without_exits(pool, backbone, points[points >= 0])
 
 

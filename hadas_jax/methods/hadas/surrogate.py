@@ -56,10 +56,10 @@ class _Known(NamedTuple):
     """
 
     state: SurrogateState
-    genomes: jax.Array
-    size: jax.Array
-    ideal: jax.Array
-    span: jax.Array
+    genomes: Any
+    size: Any
+    ideal: Any
+    span: Any
     blocks: jax.Array
 
 
