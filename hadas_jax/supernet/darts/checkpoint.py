@@ -1,10 +1,9 @@
-"""A trained network of the DARTS space on disk: `derived.json`, which says what it is, beside `weights/`.
+"""A trained network of the DARTS space on disk: `derived.json`, which says what it is, beside `weights.npz`.
 
-The weights' files carry digests, so that damage is found; the statistics of batch norms are among them.
+The description holds the weights' digest, so that damage is found; the statistics of batch norms are among them.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import jax.numpy as jnp
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.runs.checkpoints import read_checkpoint, read_weights, validated, write_checkpoint
-from hadas_jax.runs.workdir import versions
 from hadas_jax.spaces.darts import parse_code
 from hadas_jax.spaces.genotypes import Genotype, genotype_of
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, weight_shapes
@@ -85,9 +83,7 @@ def save_derived(directory: Path | str, trained: DerivedCheckpoint) -> None:
     described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(DerivedDescription)}
     described["network"] = dataclasses.asdict(trained.network)
     described["data"] = None if trained.data is None else trained.data.as_json()
-    content = {"form": FORM, **described, "versions": versions()}
-    text = json.dumps(content, indent=1) + "\n"
-    write_checkpoint(directory, _DESCRIPTION, text=text, weights=(trained.weights, trained.statistics))
+    write_checkpoint(directory, _DESCRIPTION, {"form": FORM, **described}, (trained.weights, trained.statistics))
 
 
 def load_derived(directory: Path | str) -> DerivedCheckpoint:
