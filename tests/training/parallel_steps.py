@@ -48,7 +48,7 @@ FAST = {"xla_backend_optimization_level": 0}
 class Repeated:
     """A stream of one batch."""
 
-    mean, deviation = 0.0, 1.0
+    mean, std = 0.0, 1.0
 
     def batches(
         self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0
