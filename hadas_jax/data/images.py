@@ -171,7 +171,7 @@ THREADS = 8
 CONTENTS_BYTES = 2**31
 """The most bytes of a source's stored images that are read for its fingerprints."""
 FingerprintOf = Literal["contents", "names and sizes"]
-SKIPPING = "skip_unreadable leaves them out"
+SKIPPING = "`skip_unreadable` leaves them out"
 """The advice where unreadable images can be left out before the data set is cut into parts."""
 _BATCH = 1024  # images whose readings wait at the same time
 ItemT = TypeVar("ItemT")

@@ -253,7 +253,7 @@ def assemble(
     size = image_size or sources.image_size
     if size is None:
         raise ValueError(
-            f"{sources.name}: expected square images of one size, or a size to bring them to: give image_size"
+            f"{sources.name}: expected square images of one size, or a size to bring them to: give `image_size`"
         )
     train = sources.train
     is_streamed = len(train) * size**2 * train.channels > in_memory_bytes

@@ -23,8 +23,8 @@ from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, ideal_stops, scores, threshold_stops
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
 from hadas_jax.methods.hadas.results import Performance
+from hadas_jax.runs import ARCHITECTURE
 from hadas_jax.runs.checkpoints import WEIGHTS, read_checkpoint, read_weights, validated, write_described
-from hadas_jax.runs.workdir import ARCHITECTURE
 from hw_models.files import STAGED, whole_folder
 
 FORM = "hadas_jax.network/1"

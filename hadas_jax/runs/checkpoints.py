@@ -257,12 +257,12 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise whatever the damage causes
             raise CheckpointError(
                 f"checkpoint {folder} is damaged and cannot be read; "
-                "delete this folder to repeat its stage, then start with --resume again"
+                "delete this folder to repeat its stage, then start with `resume` again"
             ) from error
         if not fits:
             raise CheckpointError(
                 f"checkpoint {folder} is another run's: its arrays do not fit these settings; "
-                "use the settings that it was made with, or another --workdir"
+                "use the settings that it was made with, or another `workdir`"
             )
         return jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in expected])
 

@@ -8,7 +8,7 @@ from PIL import ExifTags, Image
 from hadas_jax.data import Stream, load_dataset
 
 CLASSES = ("cat", "dog", "eel")
-SKIP = "skip_unreadable leaves them out"
+SKIP = "`skip_unreadable` leaves them out"
 
 
 def save(path, *, size=(6, 6), channels=3, seed=0):
@@ -130,14 +130,14 @@ def test_a_class_called_train_is_a_class(tmp_path):
 def test_images_of_several_sizes_need_an_image_size(tmp_path, odd):
     fill(tmp_path, 10)
     save(tmp_path / "cat" / "other.png", size=odd)
-    message = "DIR: expected square images of one size, or a size to bring them to: give image_size"
+    message = "DIR: expected square images of one size, or a size to bring them to: give `image_size`"
     assert refused(tmp_path) == message
     assert load(tmp_path, image_size=4).train.images.shape[1:] == (4, 4, 3)
 
 
 def test_images_that_are_not_square_need_an_image_size(tmp_path):
     fill(tmp_path, 10, size=(5, 7))
-    assert "give image_size" in refused(tmp_path)
+    assert "give `image_size`" in refused(tmp_path)
     assert load(tmp_path, image_size=5).image_size == 5
 
 

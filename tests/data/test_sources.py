@@ -110,7 +110,7 @@ def read(source, **options):
 
 
 def test_records_that_cannot_be_read_are_left_out_where_it_is_asked_for():
-    with pytest.raises(ValueError, match="cannot read 2: image 7, image 50; skip_unreadable leaves them out"):
+    with pytest.raises(ValueError, match="cannot read 2: image 7, image 50; `skip_unreadable` leaves them out"):
         read(records({7, 50}))
     splits = read(records({7, 50}), skip_unreadable=True)
     parts = (splits.train, splits.validation, splits.calibration, splits.test)

@@ -57,7 +57,7 @@ def test_any_name_of_tensorflow_datasets_may_be_given(prepared):
 
 
 def test_labelled_validation_images_are_the_test_part_of_imagenet(prepared):
-    assert "give image_size" in refused(load_dataset, "imagenet2012", seed=0, data_dir=prepared)
+    assert "give `image_size`" in refused(load_dataset, "imagenet2012", seed=0, data_dir=prepared)
     splits = load_dataset("imagenet2012", seed=0, data_dir=prepared, image_size=24)
     assert counts(splits) == [28, 6, 6, 16]
     assert splits.classes == 1000

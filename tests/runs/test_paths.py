@@ -13,8 +13,8 @@ from hadas_jax.cli import main
 from hadas_jax.data import load_dataset
 from hadas_jax.methods import Settings
 from hadas_jax.report.console import new_console
-from hadas_jax.runs.settings import expand_home
 from hadas_jax.report.devices import print_device
+from hadas_jax.runs.settings import expand_home
 from hw_models import read_device_file
 
 ODD = "it's  [bold]a [x] :dog: größe"

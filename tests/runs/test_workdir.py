@@ -20,7 +20,7 @@ def test_a_new_run_records_its_settings_and_versions(place):
 def test_a_directory_with_a_run_is_not_started_over_unasked(place):
     place.start({"seed": 1}, overwrite=False)
     (place.path / "front.csv").write_text("precious")
-    with pytest.raises(ValueError, match="--resume continues it, --overwrite replaces it"):
+    with pytest.raises(ValueError, match="`resume` continues it, `overwrite` replaces it"):
         place.start({"seed": 2}, overwrite=False)
     assert (place.path / "front.csv").read_text() == "precious"
     assert place.settings() == {"seed": 1}
@@ -55,7 +55,7 @@ def test_a_supernet_alone_is_no_run_and_stays(place):
 def test_a_run_does_not_replace_the_supernet_that_it_starts_from(place):
     place.start({}, overwrite=False)
     (place.path / "supernet").mkdir()
-    with pytest.raises(ValueError, match=r"--checkpoint .*supernet: expected one outside the work directory"):
+    with pytest.raises(ValueError, match=r"checkpoint .*supernet: expected one outside the work directory"):
         place.start({}, overwrite=True, reads=str(place.path / "supernet"))
     assert (place.path / "supernet").is_dir()
 
