@@ -31,8 +31,7 @@ from hadas_jax.commands.supernets import accuracy_table
 from hadas_jax.methods import TrainSettings
 from hadas_jax.report import LineProgress, plot_exits
 from hadas_jax.report.console import say
-from hadas_jax.runs import METRICS
-from hadas_jax.runs.workdir import WorkDir, versions, write_text
+from hadas_jax.runs.workdir import METRICS, WorkDir, versions, write_text
 from hadas_jax.training.run import accuracies, execute_training, settings_name, training_run
 
 SETTINGS = TrainSettings(

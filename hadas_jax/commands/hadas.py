@@ -20,11 +20,10 @@ from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
 from hadas_jax.methods.eh_dnas.settings import DnasSettings
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
 from hadas_jax.report.console import new_console, say
-from hadas_jax.runs import CONFIG
 from hadas_jax.runs.checkpoints import validated
 from hadas_jax.runs.lock import require_unused
 from hadas_jax.runs.settings import StoredSettings
-from hadas_jax.runs.workdir import WorkDir, settings_within
+from hadas_jax.runs.workdir import CONFIG, WorkDir, settings_within
 from hw_models.files import load_yaml
 
 # Settings that a resumed run may change: how networks are judged, and where the same images are, not what is found.

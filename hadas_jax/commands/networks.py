@@ -42,10 +42,9 @@ from hadas_jax.report.network import (
     print_selection,
 )
 from hadas_jax.report.search import saving_text
-from hadas_jax.runs import ARCHITECTURE
 from hadas_jax.runs.listing import RunState, find_runs
 from hadas_jax.runs.settings import check_number
-from hadas_jax.runs.workdir import WorkDir, reading, writing
+from hadas_jax.runs.workdir import ARCHITECTURE, WorkDir, reading, writing
 from hw_models.catalogue import chosen_device
 
 NETWORK, EXPORT = "network", "export"  # folders beside ARCH.json

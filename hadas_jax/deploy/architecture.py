@@ -25,9 +25,8 @@ from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference
 from hadas_jax.methods.hadas.constraints import Constraints, static_costs
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Performance, Threshold
-from hadas_jax.runs import ARCHITECTURE, SUPERNET
 from hadas_jax.runs.checkpoints import read_checkpoint, validated
-from hadas_jax.runs.workdir import write_text
+from hadas_jax.runs.workdir import ARCHITECTURE, SUPERNET, write_text
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_active
 from hadas_jax.supernet.checkpoint import DESCRIPTION, Description, read_description
 from hadas_jax.training.run import at_resolutions

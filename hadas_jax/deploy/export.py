@@ -46,8 +46,7 @@ from hadas_jax.deploy.static_network import (
     require_place,
     write_network,
 )
-from hadas_jax.runs import ARCHITECTURE
-from hadas_jax.runs.workdir import versions, write_text
+from hadas_jax.runs.workdir import ARCHITECTURE, versions, write_text
 from hw_models.files import whole_folder, write_whole
 
 

@@ -41,11 +41,10 @@ from hadas_jax.deploy.static_network import StaticNetwork, on_split, outcomes_at
 from hadas_jax.evaluation import Outcomes, calibrate_thresholds, scores
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS
 from hadas_jax.methods.hadas.selection import TOLERANCE
-from hadas_jax.runs import RESULT
 from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.loop import Guard, Metrics, Progress, Step, run_stage
 from hadas_jax.runs.settings import StoredSettings, check_choice, check_fields, check_number
-from hadas_jax.runs.workdir import WorkDir, write_text
+from hadas_jax.runs.workdir import RESULT, WorkDir, write_text
 from hadas_jax.supernet import Tree
 from hadas_jax.training import AUGMENTATIONS, TrainState, augmentation, init_state, lower_rate, sgd
 from hadas_jax.training.batches import Augmentation, fed, pace_of

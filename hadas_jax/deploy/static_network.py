@@ -6,10 +6,15 @@ Shapes: e exits of the network, N samples, K classes.
 """
 
 import dataclasses
+import hashlib
+import io
+import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +28,12 @@ from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, ideal_stops, scores, threshold_stops
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
 from hadas_jax.methods.hadas.results import Performance
-from hadas_jax.runs import ARCHITECTURE
-from hadas_jax.runs.checkpoints import WEIGHTS, read_checkpoint, read_weights, validated, write_described
-from hw_models.files import STAGED, whole_folder
+from hadas_jax.runs.checkpoints import read_checkpoint, validated
+from hadas_jax.runs.workdir import ARCHITECTURE, versions, write_text
+from hw_models.files import STAGED, as_npz, whole_folder, write_whole
 
 FORM = "hadas_jax.network/1"
-NETWORK = "network.json"
+NETWORK, WEIGHTS = "network.json", "weights.npz"
 _OWN = (NETWORK, WEIGHTS, ARCHITECTURE)
 
 
@@ -110,9 +115,20 @@ def save_network(directory: Path | str, network: StaticNetwork, *, overwrite: bo
 
 def write_network(directory: Path, network: StaticNetwork) -> None:
     """Writes the files of a network into a folder that has none of them."""
+    arrays: dict[str, Any] = {
+        f"{layer}/{name}": np.asarray(leaf) for layer, own in network.weights.items() for name, leaf in own.items()
+    }
+    weights = as_npz(arrays)
+    write_whole(directory / WEIGHTS, weights)
     write_architecture(directory / ARCHITECTURE, network.architecture)
-    content = {"form": FORM, "image_size": network.image_size, "segments": segments_as_json(network.segments)}
-    write_described(directory, NETWORK, content, network.weights)
+    content = {
+        "form": FORM,
+        "image_size": network.image_size,
+        "weights": {"file": WEIGHTS, "sha256": _digest(weights)},
+        "segments": segments_as_json(network.segments),
+        "versions": versions(),
+    }
+    write_text(directory / NETWORK, json.dumps(content, indent=1) + "\n")
 
 
 def load_network(directory: Path | str) -> StaticNetwork:
@@ -127,8 +143,31 @@ def load_network(directory: Path | str) -> StaticNetwork:
         raise ValueError(f"{directory}: expected a network as hadas materialise writes, got none (no {NETWORK})")
     content = read_checkpoint(path, FORM, what="a network as hadas materialise writes")
     held = validated(_Held, content, path=path)
-    weights: Weights = read_weights(directory, NETWORK)
+    weights = _weights(directory / WEIGHTS, content.get("weights"))
     return StaticNetwork(read_architecture(directory), held.segments, weights, held.image_size)
+
+
+def _weights(path: Path, described: object) -> Weights:
+    try:
+        blob = path.read_bytes()
+        wanted = described["sha256"]  # type: ignore[index]
+        if _digest(blob) != wanted:
+            raise ValueError("digests differ")
+        with np.load(io.BytesIO(blob)) as arrays:
+            leaves = {name: jnp.asarray(arrays[name]) for name in arrays.files}
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: expected the weights that {NETWORK} describes, they are damaged or others"
+        ) from error
+    weights: Weights = {}
+    for name, leaf in leaves.items():
+        layer, own = name.split("/")
+        weights.setdefault(layer, {})[own] = leaf
+    return weights
+
+
+def _digest(blob: bytes) -> str:
+    return hashlib.sha256(blob).hexdigest()
 
 
 _BATCH = 128

@@ -13,18 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from hadas_jax.backend import is_first
-from hadas_jax.runs import (
-    ARCHITECTURE,
-    CHECKPOINTS,
-    CONFIG,
-    DERIVED,
-    FORM,
-    METRICS,
-    REPORT,
-    RESULT,
-    SUPERNET,
-    TENSORBOARD,
-)
+from hadas_jax.runs import ARCHITECTURE as ARCHITECTURE
+from hadas_jax.runs import CHECKPOINTS, FORM, REPORT, TENSORBOARD
+from hadas_jax.runs import CONFIG as CONFIG
+from hadas_jax.runs import DERIVED as DERIVED
+from hadas_jax.runs import METRICS as METRICS
+from hadas_jax.runs import RESULT as RESULT
+from hadas_jax.runs import SUPERNET as SUPERNET
 from hadas_jax.runs.lock import HOLDER, LOCK, InUseError, locked
 from hw_models.files import remove, unwritable, write_whole
 

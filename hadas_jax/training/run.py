@@ -29,9 +29,8 @@ from hadas_jax.data.record import FEW
 from hadas_jax.data.settings import load_splits, require_same
 from hadas_jax.data.splits import random_batches, standardised_by
 from hadas_jax.evaluation import EvaluationConfig, Evaluator
-from hadas_jax.runs import SUPERNET
 from hadas_jax.runs.loop import Guard, Progress, Step, run_stage
-from hadas_jax.runs.workdir import WorkDir, write_text
+from hadas_jax.runs.workdir import SUPERNET, WorkDir, write_text
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published_in, published_names
 from hadas_jax.supernet import Parameters, initialise
 from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, rewrite_description, save_supernet

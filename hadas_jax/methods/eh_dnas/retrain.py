@@ -30,11 +30,10 @@ from hadas_jax.data.settings import DataSettings, load_splits, require_same
 from hadas_jax.data.splits import random_batches
 from hadas_jax.methods.eh_dnas.result import FORM as GENOTYPE_FORM
 from hadas_jax.methods.eh_dnas.result import read_genotype
-from hadas_jax.runs import DERIVED, RESULT
 from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.loop import Guard, Progress, run_stage
 from hadas_jax.runs.settings import check_choice, check_fields, check_number
-from hadas_jax.runs.workdir import WorkDir, versions, write_text
+from hadas_jax.runs.workdir import DERIVED, RESULT, WorkDir, versions, write_text
 from hadas_jax.spaces.darts import format_code, parse_code
 from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of, read_architecture
 from hadas_jax.supernet import Tree

@@ -23,9 +23,8 @@ from hadas_jax.methods.hadas.results import Result, write_result
 from hadas_jax.methods.hadas.selection import Deployment
 from hadas_jax.methods.hadas.settings import Settings
 from hadas_jax.methods.hadas.surrogate import SurrogateProposer
-from hadas_jax.runs import SUPERNET
 from hadas_jax.runs.loop import Progress, run_stage
-from hadas_jax.runs.workdir import WorkDir, versions
+from hadas_jax.runs.workdir import SUPERNET, WorkDir, versions
 from hadas_jax.search import load_strategy
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters

@@ -36,7 +36,7 @@ from hadas_jax.methods.hadas.results import POLICY_NAMES
 from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, arrows, node_places
 from hadas_jax.report.html.record import RunRecord
 from hadas_jax.report.search import drawn, legend
-from hadas_jax.runs import SUPERNET
+from hadas_jax.runs.workdir import SUPERNET
 from hadas_jax.spaces import MBConvSpace, block_active
 from hadas_jax.spaces.darts import CELLS, parse_code
 from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph, genotype_of

@@ -15,8 +15,8 @@ from hadas_jax.methods.eh_dnas import retrain as retrain_result
 from hadas_jax.methods.eh_dnas.result import GENOTYPE, FoundNetwork, read_genotype
 from hadas_jax.methods.eh_dnas.retrain import RetrainedNetwork
 from hadas_jax.methods.hadas.results import read_search
-from hadas_jax.runs import CONFIG, METRICS, RESULT
 from hadas_jax.runs.checkpoints import validated
+from hadas_jax.runs.workdir import CONFIG, METRICS, RESULT
 
 Outcome = FoundNetwork | RetrainedNetwork | FineTuneMetrics
 
