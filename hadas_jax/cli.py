@@ -43,12 +43,16 @@ from hadas_jax.commands import reports as report_commands
 from hadas_jax.commands import supernets as import_commands
 from hadas_jax.commands import supernets as train_commands
 from hadas_jax.deploy.export import Format
-from hadas_jax.deploy.fine_tune import FineTuneSettings
-from hadas_jax.methods import Settings, TrainSettings
-from hadas_jax.methods.eh_dnas import DnasSettings
-from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
-from hadas_jax.methods.hadas.constraints import Constraints
-from hadas_jax.runs.settings import StoredSettings, expand_home
+from hadas_jax.settings import (
+    Constraints,
+    DnasSettings,
+    FineTuneSettings,
+    RetrainSettings,
+    RunSettings,
+    SearchSettings,
+    TrainSettings,
+    expand_home,
+)
 from hw_models.accelerator import DartsNetwork
 
 Network = Positional[Annotated[Path, arg(metavar="ARCH.json")]]
@@ -541,7 +545,7 @@ class Search(RunFlags):
     supernet/, into the work directory.
     """
 
-    settings: OmitArgPrefixes[Settings]
+    settings: OmitArgPrefixes[SearchSettings]
     workdir: Path | None = None
     """Where everything is written; by default runs/<time>-<dataset>-<device>."""
     coordinator: str | None = None
@@ -790,15 +794,15 @@ COMMANDS: dict[str, type[Command]] = {
     **DNAS_COMMANDS,
 }
 # Commands with a work directory, and the settings of each.
-RUNS: dict[type[Command], type[StoredSettings]] = {
-    Search: Settings,
+RUNS: dict[type[Command], type[RunSettings]] = {
+    Search: SearchSettings,
     Train: TrainSettings,
     RetrainGenotype: RetrainSettings,
     FineTuneNetwork: FineTuneSettings,
     SearchArchitecture: DnasSettings,
 }
 GROUPS = ("devices", "data", "dnas")  # commands of two words
-AnySettings = TypeVar("AnySettings", bound=StoredSettings)
+AnySettings = TypeVar("AnySettings", bound=RunSettings)
 _HELP = """Hardware-aware search for dynamic neural networks: backbone, early exits and clocks together.
 
     hadas search                      a whole run on handwritten digits, in a few minutes

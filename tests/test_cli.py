@@ -11,7 +11,7 @@ from failing_commands import fails
 import hw_models
 from hadas_jax.cli import main
 from hadas_jax.commands import hadas as commands
-from hadas_jax.methods import Settings
+from hadas_jax.settings import SearchSettings
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_a_work_directory_with_a_run_is_kept(capsys, tmp_path):
 def test_flags_become_settings(calls):
     main(["search", "--dataset", "npz:a.npz", "--population", "8", "--seed", "3", "--workdir", "w", "--overwrite"])
     settings, rest = calls[0]
-    assert settings == Settings(dataset="npz:a.npz", population=8, seed=3)
+    assert settings == SearchSettings.of(dataset="npz:a.npz", population=8, seed=3)
     assert str(rest["workdir"]) == "w"
     assert rest["overwrite"]
     assert not rest["resume"]
@@ -139,7 +139,7 @@ def test_flags_become_settings(calls):
 def test_flags_win_over_a_config_file(calls, tmp_path):
     (tmp_path / "mine.yaml").write_text("population: 8\nseed: 5\n")
     main(["search", "--config", "mine.yaml", "--seed", "6"])
-    assert calls[0][0] == Settings(population=8, seed=6)
+    assert calls[0][0] == SearchSettings.of(population=8, seed=6)
 
 
 def test_a_resumed_run_keeps_its_settings(calls, tmp_path):
@@ -147,7 +147,7 @@ def test_a_resumed_run_keeps_its_settings(calls, tmp_path):
     config = {"form": "hadas_jax.search/1", "settings": {"population": 8}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     main(["search", "--resume", "--workdir", "run"])
-    assert calls[0][0] == Settings(population=8)
+    assert calls[0][0] == SearchSettings.of(population=8)
     assert calls[0][1]["resume"]
 
 
@@ -190,7 +190,7 @@ def test_the_package_runs_as_the_command(monkeypatch, capsys):
 def test_numbers_of_a_config_file_may_be_written_as_anywhere_else(content, calls, tmp_path):
     (tmp_path / "mine.yaml").write_text(content, encoding="utf-8")
     main(["search", "--config", "mine.yaml"])
-    assert calls[0][0] == Settings(learning_rate=0.1, weight_decay=1e-5, epochs=1)
+    assert calls[0][0] == SearchSettings.of(learning_rate=0.1, weight_decay=1e-5, epochs=1)
 
 
 def test_the_config_file_of_a_run_is_one_of_settings(calls, tmp_path):
@@ -198,7 +198,7 @@ def test_the_config_file_of_a_run_is_one_of_settings(calls, tmp_path):
     content = {"form": "hadas_jax.search/1", "settings": {"population": 8, "resolutions": [8]}, "versions": {}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(content), encoding="utf-8")
     main(["search", "--config", "run/config.json", "--seed", "6"])
-    assert calls[0][0] == Settings(population=8, resolutions=(8,), seed=6)
+    assert calls[0][0] == SearchSettings.of(population=8, resolutions=(8,), seed=6)
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,22 @@
 The command `hadas dnas retrain` as a library call.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.backend import is_first
 from hadas_jax.commands.hadas import default_workdir, run_with_progress, running, settings_of_run
-from hadas_jax.methods.eh_dnas import DnasResult, DnasRun, DnasSettings
-from hadas_jax.methods.eh_dnas.retrain import RetrainResult, RetrainRun, RetrainSettings
+from hadas_jax.methods.eh_dnas import DnasResult, DnasRun
+from hadas_jax.methods.eh_dnas.hardware import Budget, budgets_of
+from hadas_jax.methods.eh_dnas.retrain import RetrainResult, RetrainRun
 from hadas_jax.report import plot_genotype
 from hadas_jax.report.console import new_console, say
 from hadas_jax.runs.workdir import WorkDir
-from hadas_jax.spaces.darts import format_code
+from hadas_jax.settings import DnasSettings, RetrainSettings
+from hadas_jax.spaces.darts import parse_code
 from hadas_jax.spaces.genotypes import genotype_of
 
 _UNITS = {"latency": ("ms", 1e3), "energy": ("mJ", 1e3)}
@@ -50,46 +52,47 @@ def search(
     """
     settings = settings_of_run(settings, DnasSettings, workdir=workdir, resume=resume, overwrite=overwrite)
     run = DnasRun(settings)
-    path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, f"dnas-{settings.hardware}")
+    path = Path(workdir) if workdir is not None else default_workdir(settings.data.dataset, f"dnas-{settings.hardware}")
     place = WorkDir(path, kind="dnas-search", tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
         result = run_with_progress(run.execute, place, console, splits=run.splits)
         if is_first():
-            plot_genotype(genotype_of(result.code), place.path / "genotype.png")
-    console.print(cost_table(result))
-    for line in _closing_lines(result, place.path):
+            plot_genotype(genotype_of(parse_code(result.code)), place.path / "genotype.png")
+    budgets = budgets_of(settings.loss)
+    console.print(cost_table(result, budgets))
+    for line in _closing_lines(result, budgets, place.path):
         say(console, line)
     return result
 
 
-def cost_table(result: DnasResult) -> Table:
-    """Returns what the network of a search costs, beside its budgets."""
-    table = Table(title=f"{format_code(result.code)} on the {result.hardware}")
+def cost_table(result: DnasResult, budgets: Sequence[Budget]) -> Table:
+    """Returns what the network of a search costs, and whether it keeps its budgets."""
+    table = Table(title=f"{result.code} on the {result.hardware}")
     for heading in ("images/s", "ms per image", "mJ per image", "clocks (MHz)", "budgets"):
         table.add_column(heading, justify="right")
-    costs = result.costs
+    fits = result.images_per_s > 0
     table.add_row(
-        f"{1 / float(costs.image_s):,.1f}",
-        f"{1e3 * float(costs.image_s):.4g}",
-        "-" if costs.energy_j is None else f"{1e3 * float(costs.energy_j):.4g}",
+        f"{result.images_per_s:,.1f}",
+        f"{1e3 / result.images_per_s:.4g}" if fits else "inf",
+        "-" if result.energy_mj is None else f"{result.energy_mj:.4g}",
         "-" if result.clocks_mhz is None else " ".join(f"{clock:.5g}" for clock in result.clocks_mhz),
-        "-" if not result.budgets else "kept" if result.is_within else "not kept",
+        "-" if not budgets else "kept" if result.within_budgets else "not kept",
     )
     return table
 
 
-def _closing_lines(result: DnasResult, path: Path) -> list[str]:
+def _closing_lines(result: DnasResult, budgets: Sequence[Budget], path: Path) -> list[str]:
     lines = []
-    if not result.is_within:
+    changed = sum(a != b for a, b in zip(result.code, result.code_without_budgets, strict=True))
+    if not result.within_budgets:
         bounds = " and ".join(
             f"{budget.metric} {_UNITS[budget.metric][1] * budget.bound:.4g} {_UNITS[budget.metric][0]}"
-            for budget in result.budgets
+            for budget in budgets
         )
         lines.append(f"No network near alpha keeps {bounds}; this is the nearest one found.")
-    elif np.any(result.code != result.plain_code):
-        nodes = int(np.sum(result.code != result.plain_code))
-        lines.append(f"To keep the budgets, {nodes} of 28 edges differ from what alpha alone stands for.")
+    elif changed:
+        lines.append(f"To keep the budgets, {changed} of 28 edges differ from what alpha alone stands for.")
     lines.append(f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
     return lines
 
@@ -122,7 +125,7 @@ def retrain(
     """
     settings = settings_of_run(settings, RetrainSettings, workdir=workdir, resume=resume, overwrite=overwrite)
     run = RetrainRun(settings)
-    path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "dnas-retrain")
+    path = Path(workdir) if workdir is not None else default_workdir(settings.data.dataset, "dnas-retrain")
     place = WorkDir(path, kind="dnas-retrain", tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
@@ -136,7 +139,7 @@ def retrain(
 
 def retrained_table(result: RetrainResult) -> Table:
     """Returns accuracy and size of a retrained network as a table."""
-    table = Table(title=result.trained.code)
+    table = Table(title=result.code)
     for heading in ("validation", "test", "parameters", "MMACs"):
         table.add_column(heading, justify="right")
     table.add_row(

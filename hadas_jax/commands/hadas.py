@@ -1,7 +1,6 @@
 """The commands as library calls, for notebooks and scripts; the command line adds only its flags."""
 
 import contextlib
-import dataclasses
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -13,30 +12,33 @@ from rich.console import Console
 
 from hadas_jax.backend import is_first
 from hadas_jax.data import SplitRecord, Splits
-from hadas_jax.data.settings import require_same
-from hadas_jax.deploy.fine_tune import FineTuneSettings
-from hadas_jax.methods import Progress, Result, Run, Settings, TrainSettings
-from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
-from hadas_jax.methods.eh_dnas.settings import DnasSettings
+from hadas_jax.methods import Progress, Result, Run
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
 from hadas_jax.report.console import new_console, say
 from hadas_jax.runs.checkpoints import validated
 from hadas_jax.runs.lock import require_unused
-from hadas_jax.runs.settings import StoredSettings
 from hadas_jax.runs.workdir import CONFIG, WorkDir, settings_within
+from hadas_jax.settings import (
+    DnasSettings,
+    FineTuneSettings,
+    RetrainSettings,
+    RunSettings,
+    SearchSettings,
+    TrainSettings,
+)
 from hw_models.files import load_yaml
 
 # Settings that a resumed run may change: how networks are judged, and where the same images are, not what is found.
 FREE = ("eval_batch", "group", "dataset", "data_dir", "accuracy_tolerance")
 # Of work directories.
 KINDS: dict[type, str] = {
-    Settings: "search",
+    SearchSettings: "search",
     TrainSettings: "train",
     DnasSettings: "dnas-search",
     RetrainSettings: "dnas-retrain",
     FineTuneSettings: "fine-tune",
 }
-AnySettings = TypeVar("AnySettings", bound=StoredSettings)
+AnySettings = TypeVar("AnySettings", bound=RunSettings)
 T = TypeVar("T")
 
 
@@ -48,7 +50,7 @@ def default_workdir(dataset: str, what: str) -> Path:
 
 
 def search(
-    settings: Settings | None = None,
+    settings: SearchSettings | None = None,
     *,
     workdir: Path | str | None = None,
     resume: bool = False,
@@ -75,16 +77,16 @@ def search(
 
     Examples:
       >>> from hadas_jax.commands import search
-      >>> from hadas_jax.methods import Settings
-      >>> result = search(Settings(device="agx-xavier-gpu", population=32))  # doctest: +SKIP
+      >>> from hadas_jax.methods import SearchSettings
+      >>> result = search(SearchSettings.of(device="agx-xavier-gpu", population=32))  # doctest: +SKIP
       >>> result.levels[0].exits_and_clocks["deployable"].clocks_mhz  # doctest: +SKIP
     """
-    settings = settings_of_run(settings, Settings, workdir=workdir, resume=resume, overwrite=overwrite)
+    settings = settings_of_run(settings, SearchSettings, workdir=workdir, resume=resume, overwrite=overwrite)
     run = Run(settings)
-    path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, settings.device)
+    path = Path(workdir) if workdir is not None else default_workdir(settings.data.dataset, settings.device)
     place = WorkDir(path, tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
-    with running(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint):
+    with running(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.supernet.checkpoint):
         result = run_with_progress(run.execute, place, console, splits=run.splits)
         if is_first():
             plot_front(result, place.path / "front.png")
@@ -124,19 +126,18 @@ def settings_of_run(
     if not resume:
         return (settings or kind()).absolute()
     if overwrite:
-        raise ValueError("--resume and --overwrite: expected one of them, got both")
+        raise ValueError("resume and overwrite: expected one of them, got both")
     if workdir is None:
-        raise ValueError("--resume: expected --workdir with the run to continue, got none")
+        raise ValueError("resume: expected workdir with the run to continue, got none")
     started = stored_settings(workdir, kind)
     settings = (settings or started).absolute()
-    fixed = [field.name for field in dataclasses.fields(settings) if field.name not in FREE]
-    changed = [name for name in fixed if getattr(settings, name) != getattr(started, name)]
-    if changed:
-        name = changed[0]
-        raise ValueError(
-            f"--resume: expected the settings that the run was started with, got {name} "
-            f"{getattr(settings, name)!r} instead of {getattr(started, name)!r}"
-        )
+    before = started.flat()
+    for name, value in settings.flat().items():
+        if name not in FREE and value != before[name]:
+            raise ValueError(
+                f"resume: expected the settings that the run was started with, got {name} {value!r} instead of "
+                f"{before[name]!r}"
+            )
     return settings
 
 
@@ -145,7 +146,7 @@ def stored_settings(workdir: Path | str | None, kind: type[AnySettings]) -> AnyS
 
     Args:
         workdir: Of the run.
-        kind: `Settings` of a search or `TrainSettings` of a training.
+        kind: `SearchSettings` of a search or `TrainSettings` of a training.
 
     Raises:
         ValueError: There is no such run, or its settings cannot be read.
@@ -164,7 +165,7 @@ def settings_file(path: Path | str, kind: type[AnySettings]) -> AnySettings:
     Raises:
         ValueError: It cannot be read, is of another kind of run, or a setting does not fit.
     """
-    source = f"--config {path}"
+    source = f"config {path}"
     try:
         content = load_yaml(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -181,7 +182,7 @@ def settings_file(path: Path | str, kind: type[AnySettings]) -> AnySettings:
 
 @contextlib.contextmanager
 def running(
-    place: WorkDir, settings: StoredSettings, splits: Splits, *, resume: bool, overwrite: bool, reads: str | None = None
+    place: WorkDir, settings: RunSettings, splits: Splits, *, resume: bool, overwrite: bool, reads: str | None = None
 ) -> Iterator[None]:
     """Holds a work directory for a run, which is begun anew, or goes on on the images that it began with.
 
@@ -196,9 +197,8 @@ def running(
     Raises:
         ValueError: As `WorkDir.run`, or data other than those of the run to resume.
     """
-    kept = dataclasses.asdict(settings)
     data = splits.record.as_json()
-    with place.run(kept, resume=resume, overwrite=overwrite, data=data, reads=reads):
+    with place.run(settings.flat(), resume=resume, overwrite=overwrite, data=data, reads=reads):
         if resume:
             _require_same_data(place, splits)
         yield
@@ -208,12 +208,12 @@ def _require_same_data(place: WorkDir, splits: Splits) -> None:
     before = place.data()
     if before is None:
         raise ValueError(
-            f"--resume: expected a run that says which images it began with, got one of an earlier version in "
+            f"resume: expected a run that says which images it began with, got one of an earlier version in "
             f"{place.path}, which does not; start it anew"
         )
     record = validated(SplitRecord, before, path=place.path / CONFIG)
-    hint = "the same images are needed to go on; --dataset names their place if they were moved"
-    require_same(splits, record, dataset=splits.name, owner=f"the run in {place.path}", hint=hint)
+    hint = "the same images are needed to go on; dataset names their place if they were moved"
+    record.require(splits.record, dataset=splits.name, owner=f"the run in {place.path}", hint=hint)
 
 
 def data_line(splits: Splits) -> str:

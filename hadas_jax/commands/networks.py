@@ -3,6 +3,7 @@
 The commands that take a selected network to a device, as library calls: materialise, fine-tune, export.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,14 +23,12 @@ from hadas_jax.deploy.architecture import (
     write_architecture,
 )
 from hadas_jax.deploy.export import ExportCheck, Format, check_export, export_network, image_values
-from hadas_jax.deploy.fine_tune import FineTuneResult, FineTuneRun, FineTuneSettings
+from hadas_jax.deploy.fine_tune import FineTuneResult, FineTuneRun
 from hadas_jax.deploy.materialise import Sources, data_of, network_at
 from hadas_jax.deploy.operating_points import OperatingPoints, exit_usage, operating_table, write_table
 from hadas_jax.deploy.runtime import read_manifest
 from hadas_jax.deploy.select import candidates, objectives, select
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, predict, save_network
-from hadas_jax.methods import Settings
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints
 from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
 from hadas_jax.profiling import this_machine
 from hadas_jax.report.console import new_console, new_file, say, waiting
@@ -43,8 +42,8 @@ from hadas_jax.report.network import (
 )
 from hadas_jax.report.search import saving_text
 from hadas_jax.runs.listing import RunState, find_runs
-from hadas_jax.runs.settings import check_number
 from hadas_jax.runs.workdir import ARCHITECTURE, WorkDir, reading, writing
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, DeploymentSettings, FineTuneSettings
 from hw_models.catalogue import chosen_device
 
 NETWORK, EXPORT = "network", "export"  # folders beside ARCH.json
@@ -142,7 +141,8 @@ def fine_tune(
         result = run_with_progress(run.execute, place, console, splits=run.splits)
     console.print(_before_and_after(result))
     after = result.after
-    tolerance = result.network.architecture.origin.settings.get("accuracy_tolerance", Settings.accuracy_tolerance)
+    given = run.network.architecture.origin.settings
+    tolerance = given.get("accuracy_tolerance", DeploymentSettings.accuracy_tolerance)
     text = saving_text(
         after.deployable, after.static, after.static_dvfs, difference=after.difference, tolerance=tolerance
     )
@@ -224,7 +224,7 @@ RUNS = Path("runs")
 def select_network(
     workdir: Path | str,
     *,
-    limits: Constraints = NO_LIMITS,
+    limits: Constraints = NO_CONSTRAINTS,
     prefer: str = "knee",
     policy: str = "deployable",
     output: Path | str | None = None,
@@ -248,7 +248,6 @@ def select_network(
     Raises:
         ValueError: No network keeps the limits (the nearest is shown), or the work directory or `output` do not fit.
     """
-    _check_limits(limits)
     if policy not in POLICY_NAMES:
         raise ValueError(f"--policy: expected one of {', '.join(POLICY_NAMES)}, got {policy!r}")
     with reading(output or Path(workdir) / ARCHITECTURE):
@@ -256,7 +255,7 @@ def select_network(
         target = new_file(output or search.path / ARCHITECTURE, ".json", overwrite=overwrite)
         supernet = supernet_of_search(search)
         designs = candidates(search.result, policy)
-        weights = weights_of(designs, supernet.space, chosen_device(search.settings))
+        weights = weights_of(designs, supernet.space, chosen_device(search.settings.device, search.settings.operating))
         selection = select(objectives(designs, policy), limits, weights=weights, prefer=prefer)
         console = console or new_console()
         tolerance = search.result.accuracy_tolerance
@@ -279,16 +278,6 @@ def select_network(
         write_architecture(target, architecture, overwrite=overwrite)
     say(console, f"Written: {target} (for hadas show, hadas operating-points)")
     return architecture
-
-
-def _check_limits(limits: Constraints) -> None:
-    for name in ("max_latency_ms", "max_energy_mj"):
-        if getattr(limits, name) is not None:
-            check_number(name, getattr(limits, name), float, above=0)
-    if limits.min_accuracy is not None:
-        check_number("min_accuracy", limits.min_accuracy, float, lowest=0, highest=1)
-    if limits.max_params is not None:
-        check_number("max_params", limits.max_params, int, lowest=1)
 
 
 def show_network(
@@ -348,7 +337,8 @@ def operating_points(
     """
     for name, asked in (("deadlines_ms", deadlines_ms), ("power_caps_w", power_caps_w)):
         for most in asked:
-            check_number(name, most, float, above=0)
+            if not 0 < most < math.inf:
+                raise ValueError(f"{name}: expected a number above 0, got {most!r}")
     architecture = read_architecture(place)
     target = None if output is None else new_file(output, ".json", overwrite=overwrite)
     table = operating_table(architecture, of=deadline_of)

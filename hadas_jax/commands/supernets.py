@@ -16,15 +16,15 @@ from rich.table import Table
 from hadas_jax.backend import is_first
 from hadas_jax.commands.hadas import default_workdir, run_with_progress, running, settings_of_run
 from hadas_jax.data import IMAGENET_NORMALISATION, prepare_dataset
-from hadas_jax.methods import TrainSettings
 from hadas_jax.report import plot_exits
 from hadas_jax.report.console import new_console, say
 from hadas_jax.runs.workdir import WorkDir
+from hadas_jax.settings import TrainSettings
 from hadas_jax.spaces import Backbone, MBConvSpace, load_space
 from hadas_jax.supernet.checkpoint import SupernetCheckpoint, require_free, save_supernet
 from hadas_jax.supernet.pytorch import Imported, from_pytorch
 from hadas_jax.supernet.pytorch_files import read_tensors
-from hadas_jax.training.run import TrainResult, execute_training, training_run
+from hadas_jax.training.run import TrainingRun, TrainResult, execute_training
 
 # Means and deviations of ImageNet's training images, red, green, blue, by which the original standardises.
 NORMALISATIONS = {"imagenet": IMAGENET_NORMALISATION, "none": None}
@@ -154,11 +154,11 @@ def train(
         ValueError: Settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
     """
     settings = settings_of_run(settings, TrainSettings, workdir=workdir, resume=resume, overwrite=overwrite)
-    run = training_run(settings)
-    path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "train")
+    run = TrainingRun(settings, exits_for=settings.exits_for)
+    path = Path(workdir) if workdir is not None else default_workdir(settings.data.dataset, "train")
     place = WorkDir(path, kind="train", tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
-    with running(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.checkpoint):
+    with running(place, settings, run.splits, resume=resume, overwrite=overwrite, reads=settings.supernet.checkpoint):
         result = run_with_progress(partial(execute_training, run), place, console, splits=run.splits)
         if is_first():
             plot_exits(result.accuracies, place.path / "exits.png")

@@ -9,9 +9,10 @@ from hadas_jax.data.arrays import Normalisation, check_arrays
 from hadas_jax.data.folder import open_folder
 from hadas_jax.data.npz import load_npz
 from hadas_jax.data.parts import TRAINING
+from hadas_jax.data.record import SplitRecord
 from hadas_jax.data.splits import Options, Splits, assemble, split_arrays
 from hadas_jax.data.tfds import PREFIX, SHORT_NAMES, open_prepared
-from hadas_jax.runs.settings import expand_home
+from hadas_jax.settings import DataSettings, expand_home
 
 IMAGENET_NORMALISATION: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's red, green and blue, by which most published weights standardise images."""
@@ -92,4 +93,26 @@ def load_dataset(
         image_size=image_size,
         in_memory_bytes=in_memory_bytes,
         skip_unreadable=skip_unreadable,
+    )
+
+
+def load(settings: DataSettings, *, stream_seed: int, record: SplitRecord | None = None) -> Splits:
+    """Loads the data of a run.
+
+    Args:
+        settings: Which images.
+        stream_seed: Seed of the order of a stream.
+        record: Of the images that something was made of: they are divided with its seed.
+
+    Raises:
+        ValueError: As `load_dataset`.
+    """
+    return load_dataset(
+        settings.dataset,
+        seed=(settings.split_seed or 0) if record is None else record.seed,
+        stream_seed=stream_seed,
+        data_dir=settings.data_dir,
+        image_size=settings.image_size,
+        evaluation_images=settings.evaluation_images,
+        skip_unreadable=settings.skip_unreadable,
     )

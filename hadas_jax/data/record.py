@@ -159,6 +159,24 @@ class SplitRecord:
             return "the same images divided otherwise, as another version of scikit-learn may do"
         return None
 
+    def require(self, found: "SplitRecord", *, dataset: str, owner: str, hint: str) -> None:
+        """Refuses data other than those that something was made of.
+
+        Args:
+            found: Of the data at hand.
+            dataset: Name of the data at hand.
+            owner: What was made of the data of this record.
+            hint: What to do.
+
+        Raises:
+            ValueError: One line: what differs.
+        """
+        mismatch = self.mismatch(found)
+        if mismatch is not None:
+            raise ValueError(
+                f"data set {dataset}: expected the images that {owner} was made of, got {mismatch}; {hint}"
+            )
+
 
 def make_record(
     parts: Parts,

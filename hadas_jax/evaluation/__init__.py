@@ -22,7 +22,6 @@ from hadas_jax.evaluation.early_exit import (
 )
 from hadas_jax.evaluation.evaluator import (
     CachedEvaluator,
-    EvaluationConfig,
     Evaluator,
     Outcomes,
     outcomes,
@@ -37,7 +36,6 @@ __all__ = [
     "ActiveExits",
     "CachedEvaluator",
     "Difference",
-    "EvaluationConfig",
     "Evaluator",
     "Outcomes",
     "SubsetStats",

@@ -32,6 +32,7 @@ from flax import struct
 
 from hadas_jax.backend import RowMap, is_first, memory_named, on_cpu, share_json
 from hadas_jax.data import LabelledImages
+from hadas_jax.settings import EvaluationSettings
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, available_exits
 from hadas_jax.supernet import BatchStats, Parameters, Skip, apply, estimate_batch_stats, resize
 from hw_models.files import as_npz, write_whole
@@ -84,29 +85,10 @@ def of_each(population: Outcomes) -> list[Outcomes]:
     return [jax.tree.map(lambda leaf, row=row: leaf[row], population) for row in range(len(population.correct))]
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """How backbones are judged.
-
-    Attributes:
-        batch: Images at once; None: 128 of 32x32 pixels on a CPU, 512 elsewhere, and otherwise as many pixels.
-        group: Backbones side by side; None: one on a CPU, 16 elsewhere.
-        dtype: That networks compute in, float32 or bfloat16.
-    """
-
-    batch: int | None = None
-    group: int | None = None
-    dtype: str = "float32"
-
-    def images(self, resolution: int) -> int:
-        """Images at once at a resolution in pixels."""
-        pixels = _CPU_PIXELS if on_cpu() else _PIXELS
-        return self.batch or max(pixels // resolution**2, 1)
-
-    @property
-    def backbones(self) -> int:
-        """Backbones side by side."""
-        return self.group or (1 if on_cpu() else _SIDE_BY_SIDE)
+def images_at_once(settings: EvaluationSettings, resolution: int) -> int:
+    """Returns how many images of a resolution in pixels are evaluated at once."""
+    pixels = _CPU_PIXELS if on_cpu() else _PIXELS
+    return settings.eval_batch or max(pixels // resolution**2, 1)
 
 
 class Evaluator:
@@ -116,7 +98,8 @@ class Evaluator:
         space: Of the backbones, of any number of resolutions.
         params: Shared weights.
         calibration: float32[batches, B, H, W, channels], standardised training images for the batch-norm statistics.
-        how: Batch, group and type.
+        settings: How many images and backbones are evaluated at once.
+        dtype: What networks compute in, float32 or bfloat16.
 
     Examples:
       >>> judge = Evaluator(space, params, calibration)  # doctest: +SKIP
@@ -124,9 +107,15 @@ class Evaluator:
     """
 
     def __init__(
-        self, space: MBConvSpace, params: Parameters, calibration: jax.Array, how: EvaluationConfig | None = None
+        self,
+        space: MBConvSpace,
+        params: Parameters,
+        calibration: jax.Array,
+        settings: EvaluationSettings | None = None,
+        *,
+        dtype: str = "float32",
     ) -> None:
-        self._space, self._how = space, how or EvaluationConfig()
+        self._space, self._settings, self._dtype = space, settings or EvaluationSettings(), dtype
         spread = self._spread(space.resolution[0])
         self._params, self._calibration = spread.place((params, calibration))
         self._data: tuple[LabelledImages | None, Any] = (None, None)
@@ -141,7 +130,7 @@ class Evaluator:
             ValueError: There is too little memory for a batch.
         """
         if self._data[0] is not data:
-            with memory_named("--evaluation-images", data.count, "images"):
+            with memory_named("evaluation_images", data.count, "images"):
                 self._data = data, self._spread(self._space.resolution[0]).place(data)
         shared = (self._params, self._calibration, self._data[1])
         backbones = jax.tree.map(np.asarray, jax.vmap(self._space.decode)(jnp.asarray(genomes, jnp.int32)))
@@ -158,18 +147,18 @@ class Evaluator:
     @property
     def fingerprint(self) -> str:
         """Of space, weights, calibration images and number format, which answers follow from."""
-        return fingerprint(repr(self._space), self._how.dtype, self._params, self._calibration)
+        return fingerprint(repr(self._space), self._dtype, self._params, self._calibration)
 
     def _memory(self, resolution: int) -> AbstractContextManager[None]:
         """Names the flag of the larger batch: of the images that are judged, or of those for the statistics."""
-        judged, calibrated = self._how.images(resolution), self._calibration.shape[1]
-        flag, batch = ("--eval-batch", judged) if judged >= calibrated else ("--batch", calibrated)
+        judged, calibrated = images_at_once(self._settings, resolution), self._calibration.shape[1]
+        flag, batch = ("eval_batch", judged) if judged >= calibrated else ("batch", calibrated)
         return memory_named(flag, batch, f"images of {resolution} pixels")
 
     def _spread(self, resolution: int) -> RowMap:
-        how = self._how
         space = dataclasses.replace(self._space, resolution=(resolution,))
-        return _judge_rows(space, how.images(resolution), how.backbones, how.dtype)
+        group = self._settings.group or (1 if on_cpu() else _SIDE_BY_SIDE)
+        return _judge_rows(space, images_at_once(self._settings, resolution), group, self._dtype)
 
 
 @lru_cache(maxsize=16)
@@ -319,7 +308,7 @@ class CachedEvaluator:
                     if is_first():
                         _write(one, paths[row])
         except OSError as error:
-            raise ValueError(f"--outcomes: expected a folder to read and write, got {folder}: {error}") from error
+            raise ValueError(f"outcomes: expected a folder to read and write, got {folder}: {error}") from error
         return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
 
     def _new(self, genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
@@ -348,5 +337,5 @@ def _read(path: Path, images: int) -> Outcomes:
             return Outcomes(correct, *(file[name] for name in _SCORES))
     except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"--outcomes: expected how a backbone did, got a damaged file, {path}; delete it, and it is judged again"
+            f"outcomes: expected how a backbone did, got a damaged file, {path}; delete it, and it is judged again"
         ) from error

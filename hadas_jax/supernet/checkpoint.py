@@ -6,18 +6,18 @@ kept: every backbone's own are re-estimated from training images where they are 
 `hadas_jax.supernet.estimate_batch_stats`.
 """
 
-import dataclasses
 import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+import pydantic
 
 from hadas_jax.backend import is_first
-from hadas_jax.data import SplitRecord
+from hadas_jax.data import Normalisation, SplitRecord
 from hadas_jax.runs.checkpoints import (
     ORBAX_WEIGHTS,
     WEIGHTS,
@@ -27,6 +27,7 @@ from hadas_jax.runs.checkpoints import (
     validated,
     write_checkpoint,
 )
+from hadas_jax.runs.workdir import SUPERNET
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.network import Parameters, initialise
 from hw_models.files import STAGED, as_npz
@@ -38,7 +39,64 @@ _FILES = (DESCRIPTION, WEIGHTS, IMAGES, ORBAX_WEIGHTS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Description:
+class Provenance:
+    """What all finished weights say of where they come from.
+
+    Attributes:
+        normalisation: Mean and standard deviation of every input channel by which images were standardised, in 0 .. 1
+            for images of bytes; None: unknown.
+        class_names: One for every class; None: unknown.
+        data: The data set that they were trained on and its division; None: unknown, as of an imported supernet.
+        source: Where they come from, in words for people.
+        details: Anything else worth keeping about their making; what JSON holds.
+    """
+
+    normalisation: Normalisation | None = None
+    class_names: tuple[str, ...] | None = None
+    data: SplitRecord | None = None
+    source: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+ProvenanceT = TypeVar("ProvenanceT", bound=Provenance)
+
+
+def description_content(kind: type[ProvenanceT], described: ProvenanceT, *, form: str) -> dict[str, Any]:
+    """Returns what the file of a description holds; of a checkpoint, the part of it that is a description.
+
+    Args:
+        kind: The class of the description.
+        described: The description, or a checkpoint whose class is derived from it.
+        form: The form of the file.
+    """
+    return {"form": form, **pydantic.TypeAdapter(kind).dump_python(described)}
+
+
+def read_described(
+    kind: type[ProvenanceT], directory: Path, *, name: str, inner: str, form: str, what: str
+) -> ProvenanceT:
+    """Reads the description beside finished weights.
+
+    Args:
+        kind: The class of the description.
+        directory: The folder of both.
+        name: Name of the file.
+        inner: Name of the folder that a run keeps such weights in.
+        form: The form of the file.
+        what: The weights, in words for errors.
+
+    Raises:
+        ValueError: There is none, or it is of another form.
+    """
+    path = directory / name
+    if not path.is_file():
+        hint = f"; {directory / inner} has one" if (directory / inner / name).is_file() else ""
+        raise ValueError(f"{directory}: expected a directory with {what}, got none (no {name}){hint}")
+    return validated(kind, read_checkpoint(path, form, what=f"the description of {what}"), path=path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description(Provenance):
     """What is needed to use a supernet's weights.
 
     Attributes:
@@ -47,23 +105,12 @@ class Description:
             are trained.
         exits_of: Name of the one backbone that they were trained for; None: all backbones share them.
         has_classifier: The final classifier is trained; a fresh one must be before the supernet is searched.
-        normalisation: Mean and deviation of every input channel by which images were standardised, in 0 .. 1 for images
-            of bytes; None: unknown.
-        class_names: One for every class; None: unknown.
-        data: The data set that it was trained on and its division; None: unknown, as of an imported supernet.
-        source: Where it comes from, in words for people.
-        details: Anything else worth keeping about its making; what JSON holds.
     """
 
     space: MBConvSpace
     trained_exits: tuple[int, ...]
     exits_of: str | None = None
     has_classifier: bool = True
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    class_names: tuple[str, ...] | None = None
-    data: SplitRecord | None = None
-    source: str
-    details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         space, exits, names = self.space, self.trained_exits, self.class_names
@@ -82,7 +129,7 @@ class Description:
             )
 
 
-def _normalises(normalisation: tuple[tuple[float, ...], tuple[float, ...]], channels: int) -> bool:
+def _normalises(normalisation: Normalisation, channels: int) -> bool:
     mean, deviation = normalisation
     finite = all(math.isfinite(number) for number in (*mean, *deviation))
     return len(mean) == len(deviation) == channels and finite and min(deviation) > 0
@@ -144,7 +191,9 @@ def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwri
     if is_first():
         require_free(directory, overwrite=overwrite)
     files = {} if trained.data is None else {IMAGES: as_npz({"seen": trained.seen}, compressed=True)}
-    write_checkpoint(directory, DESCRIPTION, _content(trained), trained.params, files=files)
+    write_checkpoint(
+        directory, DESCRIPTION, description_content(Description, trained, form=FORM), trained.params, files=files
+    )
 
 
 def rewrite_description(directory: Path | str, trained: Description) -> None:
@@ -154,14 +203,7 @@ def rewrite_description(directory: Path | str, trained: Description) -> None:
         directory: Of a supernet that `save_supernet` wrote.
         trained: The new description of the same weights.
     """
-    replace_description(Path(directory), DESCRIPTION, _content(trained))
-
-
-def _content(trained: Description) -> dict[str, Any]:
-    described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(Description)}
-    described["space"] = dataclasses.asdict(trained.space)
-    described["data"] = None if trained.data is None else trained.data.as_json()
-    return {"form": FORM, **described}
+    replace_description(Path(directory), DESCRIPTION, description_content(Description, trained, form=FORM))
 
 
 def load_supernet(directory: Path | str) -> SupernetCheckpoint:
@@ -175,9 +217,8 @@ def load_supernet(directory: Path | str) -> SupernetCheckpoint:
     space = described.space
     shapes = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
     params = read_weights(directory, DESCRIPTION, shapes=shapes)
-    fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
     seen = np.zeros(0, np.uint64) if described.data is None else _read_seen(directory / IMAGES)
-    return SupernetCheckpoint(params=params, seen=seen, **fields)
+    return SupernetCheckpoint(params=params, seen=seen, **vars(described))
 
 
 def _read_seen(path: Path) -> np.ndarray:
@@ -194,11 +235,6 @@ def read_description(directory: Path) -> Description:
     Raises:
         ValueError: There is none, or its description is of another form.
     """
-    path = directory / DESCRIPTION
-    if not path.is_file():
-        inner = directory / "supernet"
-        hint = f"; {inner} has one" if (inner / DESCRIPTION).is_file() else ""
-        raise ValueError(
-            f"{directory}: expected a directory with a trained supernet, got none (no {DESCRIPTION}){hint}"
-        )
-    return validated(Description, read_checkpoint(path, FORM, what="the description of a supernet"), path=path)
+    return read_described(
+        Description, directory, name=DESCRIPTION, inner=SUPERNET, form=FORM, what="a trained supernet"
+    )

@@ -18,7 +18,7 @@ from tiny_hadas import TINY
 
 from hadas_jax.cli import main
 from hadas_jax.commands.supernets import train
-from hadas_jax.methods import TrainSettings
+from hadas_jax.settings import TrainSettings
 from hadas_jax.spaces import catalogue
 from hadas_jax.supernet.checkpoint import load_supernet
 
@@ -251,6 +251,6 @@ def test_a_run_is_replaced_only_when_asked(trained, capsys):
 
 
 def test_resuming_with_other_settings_is_refused(trained, images):
-    settings = TrainSettings(dataset=f"folder:{images}", space="tiny", epochs=9)
+    settings = TrainSettings.of(dataset=f"folder:{images}", space="tiny", epochs=9)
     with pytest.raises(ValueError, match="got epochs 9 instead of 4"):
         train(settings, workdir=trained, resume=True)

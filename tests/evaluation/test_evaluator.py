@@ -7,7 +7,9 @@ import pytest
 
 from hadas_jax.backend import memory_named
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import EvaluationConfig, Evaluator
+from hadas_jax.evaluation import Evaluator
+from hadas_jax.evaluation.evaluator import images_at_once
+from hadas_jax.settings import EvaluationSettings
 from hadas_jax.spaces import available_exits
 from hadas_jax.supernet import apply, estimate_batch_stats, resize
 
@@ -34,7 +36,9 @@ def setting(space, spots, draw):
 def judge(space, setting):
     """The outcomes by the number of backbones that run side by side."""
     params, genomes, data, calibration = setting
-    return lambda group: Evaluator(space, params, calibration, EvaluationConfig(batch=32, group=group))(genomes, data)
+    return lambda group: Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32, group=group))(
+        genomes, data
+    )
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +99,19 @@ def test_groups_of_three_judge_as_one_by_one(judge, judged):
 def test_bfloat16_judges_nearly_the_same(space, setting, judged):
     params, genomes, data, calibration = setting
     small = np.flatnonzero(genomes[:, 0] == 0)
-    half = Evaluator(space, params, calibration, EvaluationConfig(batch=32, dtype="bfloat16"))(genomes[small], data)
+    half = Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32), dtype="bfloat16")(
+        genomes[small], data
+    )
     assert half.confidence.dtype == np.float32
     assert 0 < np.abs(half.confidence - judged.confidence[small]).max() < 0.15
     assert np.mean(half.correct == judged.correct[small]) > 0.9
 
 
 def test_a_batch_holds_as_many_pixels_at_any_resolution():
-    assert EvaluationConfig().images(32) == 128
-    assert EvaluationConfig().images(64) == 32
-    assert EvaluationConfig().images(100_000) == 1
-    assert EvaluationConfig(batch=7).images(32) == 7
+    assert images_at_once(EvaluationSettings(), 32) == 128
+    assert images_at_once(EvaluationSettings(), 64) == 32
+    assert images_at_once(EvaluationSettings(), 100_000) == 1
+    assert images_at_once(EvaluationSettings(eval_batch=7), 32) == 7
 
 
 def test_too_little_memory_names_the_flag_and_other_errors_pass():

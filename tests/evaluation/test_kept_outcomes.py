@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import CachedEvaluator, EvaluationConfig, Evaluator, Outcomes
+from hadas_jax.evaluation import CachedEvaluator, Evaluator, Outcomes
+from hadas_jax.settings import EvaluationSettings
 
 EXITS, IMAGES = 3, 37
 
@@ -93,7 +94,7 @@ def test_a_file_that_was_not_finished_does_not_count(tmp_path, data, genomes):
 
 def test_a_folder_that_cannot_be_one_is_refused(tmp_path, data, genomes):
     (tmp_path / "one").write_text("a file")
-    with pytest.raises(ValueError, match="--outcomes: expected a folder to read and write"):
+    with pytest.raises(ValueError, match="outcomes: expected a folder to read and write"):
         CachedEvaluator(Drawn(), tmp_path)(genomes, data)
 
 
@@ -101,11 +102,11 @@ def test_a_judges_fingerprint_follows_weights_calibration_images_and_format(tiny
     params = draw(tiny_space, 2)[0]
     calibration = jnp.ones((1, 2, 9, 9, 1))
     first = Evaluator(tiny_space, params, calibration).fingerprint
-    assert Evaluator(tiny_space, params, calibration, EvaluationConfig(group=2)).fingerprint == first
+    assert Evaluator(tiny_space, params, calibration, EvaluationSettings(group=2)).fingerprint == first
     others = [
         Evaluator(tiny_space, jax.tree.map(lambda leaf: leaf * 2, params), calibration),
         Evaluator(tiny_space, params, 2 * calibration),
-        Evaluator(tiny_space, params, calibration, EvaluationConfig(dtype="bfloat16")),
+        Evaluator(tiny_space, params, calibration, dtype="bfloat16"),
         Evaluator(dataclasses.replace(tiny_space, first_exit=2), params, calibration),
     ]
     assert len({first, *(judge.fingerprint for judge in others)}) == 5

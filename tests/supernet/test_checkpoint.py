@@ -108,11 +108,11 @@ def test_a_directory_without_supernet_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "expected the description of a supernet, cannot read it"),
-        ("[]", "expected the description of a supernet, cannot read it"),
-        ("{}", "expected the description of a supernet, cannot read it"),
+        ("{", "expected the description of a trained supernet, cannot read it"),
+        ("[]", "expected the description of a trained supernet, cannot read it"),
+        ("{}", "expected the description of a trained supernet, cannot read it"),
         ('{"form": "hadas_jax.supernet/2"}', "expected form hadas_jax.supernet/1, got 'hadas_jax.supernet/2'"),
-        ('{"form": "hadas_jax.supernet/1"}', "space: expected a value, got nothing"),
+        ('{"form": "hadas_jax.supernet/1"}', "source: expected a value, got nothing"),
     ],
 )
 def test_another_description_is_refused(saved, content, message):

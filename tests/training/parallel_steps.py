@@ -12,10 +12,10 @@ import optax
 
 from hadas_jax.data import LabelledImages
 from hadas_jax.runs.loop import scanned
+from hadas_jax.settings import TrainingSettings
 from hadas_jax.spaces import MBConvSpace, Stage
 from hadas_jax.supernet import initialise
 from hadas_jax.training import (
-    SandwichOptions,
     TrainState,
     batch_mesh,
     exit_step,
@@ -99,7 +99,7 @@ def main(output: str) -> None:
     params = jax.jit(initialise, static_argnums=0, compiler_options=FAST)(SPACE, KEY)
     found = {}
     for name, mesh in (("one", None), ("all", batch_mesh())):
-        sandwich = sandwich_step(SPACE, OPTIMISER, options=SandwichOptions(sampled=1, mesh=mesh))
+        sandwich = sandwich_step(SPACE, OPTIMISER, settings=TrainingSettings(sampled=1), mesh=mesh)
         heads = exit_step(SPACE, OPTIMISER, sampled=1, mesh=mesh)
         steps = {
             "sandwich": (sandwich, params.backbone, data),

@@ -23,11 +23,12 @@ import numpy as np
 
 from hadas_jax.evaluation import SubsetStats
 from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import Constraints, relative_excess, static_costs
+from hadas_jax.methods.hadas.constraints import relative_excess, static_costs
 from hadas_jax.methods.hadas.exit_configs import Anatomy, Stops, listed_plans, subset_levels, subset_plans
 from hadas_jax.methods.hadas.inner import evolve
 from hadas_jax.search import non_dominated_mask, whole_product_front
 from hadas_jax.search.product_front import listed_front
+from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace
 from hw_models import Device
 

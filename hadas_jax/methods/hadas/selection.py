@@ -28,7 +28,6 @@ from hadas_jax.evaluation import (
     mean_dissimilarity,
     segment_costs,
 )
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints
 from hadas_jax.methods.hadas.exit_configs import (
     RISK_LEVELS,
     Judged,
@@ -42,6 +41,7 @@ from hadas_jax.methods.hadas.exit_configs import (
 from hadas_jax.methods.hadas.fronts import Candidates, Choice, Choices, PoolFronts, join, merge, spread
 from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS
 from hadas_jax.methods.hadas.results import POLICY_NAMES, AsAccurate, Design, Level, Performance, Versus
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, DeploymentSettings
 from hadas_jax.spaces import Backbone, MBConvSpace, block_active
 from hw_models import Cost, Device, operating_points
 
@@ -61,13 +61,11 @@ class Deployment:
         device: The cost model.
         genomes: int32[P, G].
         splits: The data; `test` is not read before `measure`.
-        policy: Of the thresholds.
+        settings: Policy, thresholds, and what counts as as accurate.
         evaluate: Gives the outcomes of genomes on a split.
         key: Of the evolution for backbones with more than `exact_plans` plans.
         limits: Of the search.
-        per_exit_thresholds: Search the risk level of each exit by itself.
         exact_plans: All exit subsets, each at all shared risk levels, are tried where there are at most so many.
-        accuracy_tolerance: Share of test images by which a network may be less accurate and still be as accurate.
     """
 
     def __init__(
@@ -77,17 +75,14 @@ class Deployment:
         *,
         genomes: np.ndarray,
         splits: Splits,
-        policy: str,
+        settings: DeploymentSettings,
         evaluate: Evaluate,
         key: jax.Array,
-        limits: Constraints = NO_LIMITS,
-        per_exit_thresholds: bool = False,
+        limits: Constraints = NO_CONSTRAINTS,
         exact_plans: int = EXACT_PLANS,
-        accuracy_tolerance: float = 0.005,
     ) -> None:
         self.space, self.device, self.genomes = space, device, genomes
-        self._splits, self._policy, self._evaluate = splits, policy, evaluate
-        self._limits, self._per_exit, self._tolerance = limits, per_exit_thresholds, accuracy_tolerance
+        self._splits, self._settings, self._evaluate, self._limits = splits, settings, evaluate, limits
         self._clocks = operating_points(device)
         self._decoded = [jax.tree.map(np.asarray, _decoded(space, jnp.asarray(g))) for g in genomes]
         slots = min(space.num_exits, MAX_EXACT_EXITS)
@@ -96,14 +91,14 @@ class Deployment:
         self.backbones = [jax.tree.map(np.asarray, backbone) for backbone in found]
         self._pool = PoolFronts(self.backbones, device, key=key, limits=limits, exact_plans=exact_plans)
         calibration = evaluate(genomes, splits.calibration)
-        self.thresholds = [np.asarray(thresholds_of(found, policy=policy)) for found in calibration]
+        self.thresholds = [np.asarray(thresholds_of(found, policy=settings.policy)) for found in calibration]
         validation = evaluate(genomes, splits.validation)
         outcomes = [_join(a, b) for a, b in zip(validation, calibration, strict=True)]
         self._correct = [found.correct[:-1] for found in outcomes]
         self.selection = [self._judge(b, found) for b, found in enumerate(outcomes)]
 
     def _judge(self, backbone: int, outcomes: Outcomes) -> Judged:
-        found = judge(outcomes, thresholds=jnp.asarray(self.thresholds[backbone]), policy=self._policy)
+        found = judge(outcomes, thresholds=jnp.asarray(self.thresholds[backbone]), policy=self._settings.policy)
         return jax.tree.map(np.asarray, found)
 
     @property
@@ -118,7 +113,7 @@ class Deployment:
             fronts[policy], at_default[policy] = self._pool.fronts(
                 [getattr(judged, policy) for judged in self.selection],
                 points=(None, self.default_point),
-                per_exit=self._per_exit and policy == "deployable",
+                per_exit=self._settings.per_exit_thresholds and policy == "deployable",
             )
         within, chosen = {}, []
         for policy, front in fronts.items():
@@ -217,7 +212,7 @@ class Deployment:
         for higher, others in levels:
             choice = others["deployable exits_and_clocks"]
             against = versus(choice, "deployable")
-            if not against.is_shown(self._tolerance):
+            if not against.is_shown(self._settings.accuracy_tolerance):
                 break
             shown = AsAccurate(higher, self._design(choice, test[choice.backbone]), against)
         policies = {name: "ideal" if name.startswith("static") else name.partition(" ")[0] for name in picks}
