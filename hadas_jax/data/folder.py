@@ -41,8 +41,8 @@ def open_folder(folder: Path, *, skip_unreadable: bool = False) -> Sources:
         raise ValueError(f"{name}: expected a folder with one folder of images for each class, got none at this path")
     layout = read_layout(folder)
     paths = [path for listing in layout.parts.values() for path, _ in listing]
-    looked_at = paths if skip_unreadable else paths[:: -(-len(paths) // _HEADERS)]
-    headers = dict(zip(looked_at, in_threads(_header, looked_at), strict=True))
+    sample = paths if skip_unreadable else paths[:: -(-len(paths) // _HEADERS)]
+    headers = dict(zip(sample, in_threads(_header, sample), strict=True))
     failed = {path: header for path, header in headers.items() if isinstance(header, str)}
     if skip_unreadable:
         layout = layout.without(set(failed))
@@ -51,13 +51,13 @@ def open_folder(folder: Path, *, skip_unreadable: bool = False) -> Sources:
     shapes = [header for header in headers.values() if not isinstance(header, str)]
     sizes = {shape[:2] for shape in shapes}
     height, width = next(iter(sizes))
-    are_alike = len(sizes) == 1 and height == width and len(looked_at) == len(paths)
+    is_one_size = len(sizes) == 1 and height == width and len(sample) == len(paths)
     channels = max(shape[2] for shape in shapes)
 
     return Sources(
         name,
         as_groups({part: _source(folder, listing, channels) for part, listing in layout.parts.items()}),
-        image_size=height if are_alike else None,
+        image_size=height if is_one_size else None,
         classes=len(layout.classes),
         class_names=layout.classes,
         notes=layout.notes,

@@ -13,6 +13,9 @@ from pathlib import Path
 from hadas_jax.data.images import file_endings
 from hadas_jax.data.notes import file_counts, first_few, one_line, part_of, plural
 
+Listing = tuple[tuple[Path, int], ...]
+"""Image files with their labels."""
+_ANNOTATIONS = "val_annotations.txt"
 _SYSTEM = frozenset(
     (
         "__macosx",
@@ -35,11 +38,11 @@ class _Folder:
     """A folder with all that is below it.
 
     Attributes:
-        path: Of the folder.
-        folders: Inside it, by name.
-        images: Files of endings that images have, which lie directly in it, by name.
-        others: How many files of every other ending lie directly in it.
-        hidden: How many hidden and system files and folders lie directly in it.
+        path: Path of the folder.
+        folders: Folders inside it, in the order of their names.
+        images: Files directly in it whose endings images have, in the order of their names.
+        others: Number of files directly in it of every other ending.
+        hidden: Number of hidden and system files and folders directly in it.
     """
 
     path: Path
@@ -73,70 +76,15 @@ class _Folder:
         return sum((folder.others for folder in self.below()), Counter())
 
 
-def _read(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> _Folder:
-    """Lists a folder and all below it; links are followed.
-
-    Args:
-        path: The folder.
-        above: The folders that it lies in, for links that lead back.
-
-    Raises:
-        ValueError: A folder cannot be listed.
-    """
-    folders: list[_Folder] = []
-    images: list[Path] = []
-    others: Counter[str] = Counter()
-    hidden = 0
-    try:
-        inside = above | {_identity(path)}
-        with os.scandir(path) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        raise ValueError(f"{one_line(path)}: cannot list this folder: {error.strerror}") from error
-    for entry in entries:
-        ending = os.path.splitext(entry.name)[1].lower()
-        if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM or _is_special(entry, inside):
-            hidden += 1
-        elif _is_folder(entry):
-            folders.append(_read(path / entry.name, inside))
-        elif ending in file_endings():
-            images.append(path / entry.name)
-        else:
-            others[ending] += 1
-    return _Folder(path, tuple(folders), tuple(images), others, hidden)
-
-
-def _identity(path: Path | str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-
-
-def _is_special(entry: os.DirEntry[str], inside: frozenset[tuple[int, int]]) -> bool:
-    """Whether it is a link to a folder that it lies in, or a pipe, a socket or a device."""
-    if _is_folder(entry):
-        return entry.is_symlink() and _identity(entry.path) in inside
-    is_file = os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
-    return not is_file and os.path.exists(entry.path)
-
-
-_ANNOTATIONS = "val_annotations.txt"
-Listing = tuple[tuple[Path, int], ...]
-"""Image files with their labels."""
-
-
 @dataclass(frozen=True)
 class Layout:
     """The labelled images of a folder.
 
     Attributes:
-        folder: Of the data set.
+        folder: Folder of the data set.
         parts: Images of train, and of val and test where there are some.
-        classes: Names in the order of their labels.
-        notes: On what was left out.
+        classes: Names of the classes in the order of their labels.
+        notes: What was left out, in a clause each.
     """
 
     folder: Path
@@ -186,16 +134,16 @@ def _inside(tree: _Folder) -> _Folder:
 
 def _parts(tree: _Folder) -> dict[str, _Folder]:
     """The folder of each part; without such folders all is for training."""
-    found: dict[str, list[_Folder]] = {}
+    named: dict[str, list[_Folder]] = {}
     others = []
     for inner in tree.folders:
         part = part_of(inner.name)
         if part is None:
             others.append(inner.name)
         else:
-            found.setdefault(part, []).append(inner)
+            named.setdefault(part, []).append(inner)
     where = one_line(tree.path)
-    if not any(inner.folders for inner in found.get("train", ())) and (others or len(found) < 2):
+    if not any(inner.folders for inner in named.get("train", ())) and (others or len(named) < 2):
         _refuse_unnamed_parts(tree)
         return {"train": tree}
     if others:
@@ -203,14 +151,14 @@ def _parts(tree: _Folder) -> dict[str, _Folder]:
             f"{where}: expected train, val and test alone beside each other, got {first_few(others)}; name folders "
             "so or move them elsewhere"
         )
-    for part, inners in found.items():
-        if len(inners) > 1:
-            names = first_few(inner.name for inner in inners)
+    for part, folders in named.items():
+        if len(folders) > 1:
+            names = first_few(inner.name for inner in folders)
             raise ValueError(f"{where}: expected one {part} folder, got {names}; move all but one elsewhere")
-    if "train" not in found:
+    if "train" not in named:
         names = first_few(inner.name for inner in tree.folders)
         raise ValueError(f"{where}: expected a folder train of training images beside {names}, got none")
-    return {part: inners[0] for part, inners in found.items()}
+    return {part: folders[0] for part, folders in named.items()}
 
 
 def _refuse_unnamed_parts(tree: _Folder) -> None:
@@ -221,7 +169,7 @@ def _refuse_unnamed_parts(tree: _Folder) -> None:
         while not folder.images and len(inner) == 1:
             folder, inner = inner[0], _with_images(inner[0])
         if not folder.images and inner:
-            inside[top.name] = {found.name.casefold() for found in inner}
+            inside[top.name] = {each.name.casefold() for each in inner}
     for name, inner_names in inside.items():
         if len({part_of(inner_name) for inner_name in inner_names} - {None}) > 1:
             raise ValueError(
@@ -249,8 +197,8 @@ def _classes(train: _Folder) -> dict[str, int]:
         raise ValueError(f"{where}, got none{beside}")
     if len(names) == 1:
         one = train.folders[0]
-        way_out = f"; if the data set is in there, give {one_line(one.path)}" if len(one.folders) > 1 else ""
-        raise ValueError(f"{where}, got one, {one_line(one.name)}{way_out}")
+        advice = f"; if the data set is in there, give {one_line(one.path)}" if len(one.folders) > 1 else ""
+        raise ValueError(f"{where}, got one, {one_line(one.name)}{advice}")
     for name in names:
         if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
             raise ValueError(
@@ -264,10 +212,10 @@ def _listing(folder: _Folder, part: str, classes: Mapping[str, int]) -> Listing:
     where = one_line(folder.path)
     if part == "val" and (folder.path / _ANNOTATIONS).is_file():
         return _annotated(folder.path, classes)
-    known = [inner for inner in folder.folders if inner.name in classes]
+    of_classes = [inner for inner in folder.folders if inner.name in classes]
     unknown = [inner for inner in folder.folders if inner.name not in classes]
     images = list(folder.all_images())
-    if images and not known and len(unknown) + bool(folder.images) == 1:
+    if images and not of_classes and len(unknown) + bool(folder.images) == 1:
         if part == "test":
             return ()
         raise ValueError(
@@ -279,21 +227,21 @@ def _listing(folder: _Folder, part: str, classes: Mapping[str, int]) -> Listing:
         raise ValueError(
             f"{where}: expected the classes of the training images, got {names} beside them; rename or remove them"
         )
-    found = tuple((path, classes[inner.name]) for inner in known for path in sorted(inner.all_images()))
-    empty = [inner.name for inner in known if not inner.has_images]
-    if not found or (part == "train" and empty):
+    listing = tuple((path, classes[inner.name]) for inner in of_classes for path in sorted(inner.all_images()))
+    empty = [inner.name for inner in of_classes if not inner.has_images]
+    if not listing or (part == "train" and empty):
         others = folder.all_others()
         unread = f" ({file_counts(others)} there)" if others else ""
-        where_none = first_few(empty) if found else "any folder"
-        way_out = "" if part == "train" else "; fill this folder or remove it"
-        raise ValueError(f"{where}: expected images of every class, got none in {where_none}{unread}{way_out}")
-    return found
+        where_none = first_few(empty) if listing else "any folder"
+        advice = "" if part == "train" else "; fill this folder or remove it"
+        raise ValueError(f"{where}: expected images of every class, got none in {where_none}{unread}{advice}")
+    return listing
 
 
 def _annotated(folder: Path, classes: Mapping[str, int]) -> Listing:
     """The images that a file lists with their classes, separated by tabs."""
     path = folder / _ANNOTATIONS
-    found: dict[Path, int] = {}
+    labels: dict[Path, int] = {}
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -303,12 +251,12 @@ def _annotated(folder: Path, classes: Mapping[str, int]) -> Listing:
         if len(fields) < 2 or fields[1] not in classes:
             raise ValueError(f"{where}: expected a file and a class of the training images, got {line!r}")
         image = folder / "images" / fields[0]
-        if image in found:
+        if image in labels:
             raise ValueError(f"{where}: expected every file once, got {one_line(fields[0])} again")
-        found[image] = classes[fields[1]]
-    if not found:
+        labels[image] = classes[fields[1]]
+    if not labels:
         raise ValueError(f"{one_line(path)}: expected a line for each image, got none")
-    return tuple(found.items())
+    return tuple(labels.items())
 
 
 def _notes(tree: _Folder, parts: Mapping[str, _Folder], listings: Mapping[str, Listing]) -> list[str]:
@@ -338,3 +286,53 @@ def _notes(tree: _Folder, parts: Mapping[str, _Folder], listings: Mapping[str, L
     if hidden:
         notes.append(f"left out: {plural(hidden, 'hidden or system file')}")
     return notes
+
+
+def _read(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> _Folder:
+    """Lists a folder and all below it; links are followed.
+
+    Args:
+        path: The folder.
+        above: The folders that it lies in, for links that lead back.
+
+    Raises:
+        ValueError: A folder cannot be listed.
+    """
+    folders: list[_Folder] = []
+    images: list[Path] = []
+    others: Counter[str] = Counter()
+    hidden = 0
+    try:
+        inside = above | {_identity(path)}
+        with os.scandir(path) as unsorted:
+            entries = sorted(unsorted, key=lambda entry: entry.name)
+    except OSError as error:
+        raise ValueError(f"{one_line(path)}: cannot list this folder: {error.strerror}") from error
+    for entry in entries:
+        ending = os.path.splitext(entry.name)[1].lower()
+        if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM or _is_special(entry, inside):
+            hidden += 1
+        elif _is_folder(entry):
+            folders.append(_read(path / entry.name, inside))
+        elif ending in file_endings():
+            images.append(path / entry.name)
+        else:
+            others[ending] += 1
+    return _Folder(path, tuple(folders), tuple(images), others, hidden)
+
+
+def _identity(path: Path | str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _is_special(entry: os.DirEntry[str], inside: frozenset[tuple[int, int]]) -> bool:
+    """Whether it is a link to a folder that it lies in, or a pipe, a socket or a device."""
+    if _is_folder(entry):
+        return entry.is_symlink() and _identity(entry.path) in inside
+    is_file = os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
+    return not is_file and os.path.exists(entry.path)

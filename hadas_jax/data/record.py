@@ -104,7 +104,7 @@ class SplitRecord:
         return dataclasses.asdict(self)
 
     def is_related(self, other: "SplitRecord") -> bool:
-        """Whether another data set is this one or has come of it: more than a few of its images are of this one."""
+        """Returns whether another data set is this one or has come of it: they share more than a few images."""
         shared = len(set(self.sketch) & set(other.sketch))
         return shared > FEW * min(len(self.sketch), len(other.sketch))
 
@@ -159,11 +159,11 @@ class SplitRecord:
             return "the same images divided otherwise, as another version of scikit-learn may do"
         return None
 
-    def require(self, found: "SplitRecord", *, dataset: str, owner: str, hint: str) -> None:
+    def require(self, other: "SplitRecord", *, dataset: str, owner: str, hint: str) -> None:
         """Refuses data other than those that something was made of.
 
         Args:
-            found: Of the data at hand.
+            other: The record of the data at hand.
             dataset: Name of the data at hand.
             owner: What was made of the data of this record.
             hint: What to do.
@@ -171,7 +171,7 @@ class SplitRecord:
         Raises:
             ValueError: One line: what differs.
         """
-        mismatch = self.mismatch(found)
+        mismatch = self.mismatch(other)
         if mismatch is not None:
             raise ValueError(
                 f"data set {dataset}: expected the images that {owner} was made of, got {mismatch}; {hint}"

@@ -41,7 +41,7 @@ class DivergenceError(ValueError):
 
 
 def scanned(
-    step: Step, *, data: Any, key: jax.Array, chunk: int, place: jax.sharding.Sharding | None = None
+    step: Step, *, data: Any, key: jax.Array, chunk: int, sharding: jax.sharding.Sharding | None = None
 ) -> Advance:
     """Returns a chunk of traced steps as one compiled scan.
 
@@ -50,10 +50,10 @@ def scanned(
         data: Arrays that every step reads; of typed PRNG keys among them, such as those of orders, a retry gets others.
         key: Typed PRNG key of the loop.
         chunk: Steps of a chunk.
-        place: Sharding that state and data get first, so that the first chunk and the following ones are compiled once;
+        sharding: Sharding that state and data get first, so that the first chunk and the following ones are compiled once;
             None leaves them where they are.
     """
-    data = data if place is None else jax.device_put(data, place)
+    data = data if sharding is None else jax.device_put(data, sharding)
 
     @jax.jit  # the key is an argument, so that runs of all seeds share their compiled code
     def run_chunk(state: State, start: jax.Array, key: jax.Array, data: Any) -> tuple[State, Metrics]:
@@ -64,7 +64,7 @@ def scanned(
 
     def advance(state: State, done: int, retry: int = 0) -> tuple[State, Metrics]:
         keys = jax.tree.map(lambda leaf: retry_key(leaf, retry) if _is_key(leaf) else leaf, (key, data))
-        return run_chunk(state if place is None else jax.device_put(state, place), jnp.int32(done), *keys)
+        return run_chunk(state if sharding is None else jax.device_put(state, sharding), jnp.int32(done), *keys)
 
     return advance
 

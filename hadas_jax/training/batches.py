@@ -341,7 +341,7 @@ def fed(
 
     data = ((images, *shared) if shared else images, order_key)
     place = None if mesh is None else whole_sharding(mesh)
-    return scanned(picking, data=data, key=key, chunk=pace.chunk, place=place)
+    return scanned(picking, data=data, key=key, chunk=pace.chunk, sharding=place)
 
 
 def train_epochs(
