@@ -50,7 +50,7 @@ def scanned(
         data: Arrays that every step reads; of typed PRNG keys among them, such as those of orders, a retry gets others.
         key: Typed PRNG key of the loop.
         chunk: Steps of a chunk.
-        sharding: Sharding that state and data get first, so that the first chunk and the following ones are compiled once;
+        sharding: Sharding that state and data get first, so that first and following chunks are compiled once;
             None leaves them where they are.
     """
     data = data if sharding is None else jax.device_put(data, sharding)

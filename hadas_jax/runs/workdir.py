@@ -106,55 +106,36 @@ class WorkDir:
 
         Raises:
             InUseError: Another process holds the directory.
-            ValueError: As `start`, of a run that is not resumed.
+            ValueError: The directory of a new run holds a run and `overwrite` is not set, holds something else, or
+                holds what the run starts from.
         """
-        if is_first() and not resume:
+        is_new = is_first() and not resume
+        if is_new:
             self._require_fit(reads)
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise unwritable(self.path, error) from error
         with locked(self.path):
-            if not resume:
-                self.start(settings, overwrite=overwrite, data=data, reads=reads)
+            if is_new:
+                self._require_fit(reads)  # again: another process may have written in between
+                content = {"form": self._form, "settings": settings, "data": data, "versions": versions()}
+                self._begin(json.dumps(content, indent=2) + "\n", overwrite=overwrite)
             yield
 
-    def start(
-        self,
-        settings: dict[str, Any],
-        *,
-        overwrite: bool,
-        data: dict[str, Any] | None = None,
-        reads: str | None = None,
-    ) -> None:
-        """Begins a new run; `run` holds the directory, too.
-
-        Args:
-            settings: Settings of the run.
-            overwrite: Whether the run that is there is replaced.
-            data: Record of the run's data set and its division.
-            reads: Directory of a supernet that the run starts from.
-
-        Raises:
-            ValueError: The directory holds a run and `overwrite` is not set, holds something else, or holds what the
-                run starts from.
-        """
-        if not is_first():
-            return
-        self._require_fit(reads)
+    def _begin(self, config: str, *, overwrite: bool) -> None:
+        """Writes the config.json of a new run, in place of a run that is there and may be replaced."""
         if self.holds_run and not overwrite:
             raise ValueError(f"work directory {self.path} holds a run: `resume` continues it, `overwrite` replaces it")
         try:
             for name in _FILES if self.holds_run else ():
                 remove(self.path / name)
-            for entry in self.path.glob("*.partial") if self.path.is_dir() else ():
+            for entry in self.path.glob("*.partial"):
                 if _is_partial(entry.name):
                     entry.unlink()
-            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(error.filename or self.path, error) from error
-        content = {"form": self._form, "settings": settings, "data": data, "versions": versions()}
-        write_text(self.path / CONFIG, json.dumps(content, indent=2) + "\n")
+        write_text(self.path / CONFIG, config)
 
     def _require_fit(self, reads: str | None) -> None:
         """Raises where the directory holds something else than a run, or what the run starts from."""
