@@ -33,7 +33,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands.hadas import search, settings_of_run
+from hadas_jax.commands.hadas import search
+from hadas_jax.commands.run import settings_of_run
 from hadas_jax.commands.supernets import train
 from hadas_jax.evaluation import Difference
 from hadas_jax.report.console import say

@@ -26,7 +26,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from hadas_jax.commands.hadas import running, settings_of_run
+from hadas_jax.commands.run import running, settings_of_run
 from hadas_jax.commands.supernets import accuracy_table
 from hadas_jax.report import LineProgress, plot_exits
 from hadas_jax.report.console import say
@@ -102,7 +102,7 @@ def main(experiment: Experiment) -> None:
     )
     run = TrainingRun(settings)
     progress = TimedProgress(console)
-    with running(workdir, settings, run.splits, resume=resumed, overwrite=False, reads=settings.supernet.checkpoint):
+    with running(workdir, settings, run.splits, resume=resumed, overwrite=False):
         result = execute_training(run, workdir, progress)
         plot_exits(result.accuracies, experiment.workdir / "exits.png")
     progress.close()

@@ -13,12 +13,11 @@ import os
 import re
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, TypeVar, Union, dataclass_transform, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, dataclass_transform, get_args, get_origin
 
 import numpy as np
 import pydantic
 from pydantic import Field
-from tyro.conf import Positional
 
 Switch = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -117,7 +116,7 @@ class DataSettings:
     """Height and width that images are brought to when they are read; by default their own."""
     split_seed: Annotated[int, Field(strict=True, ge=0, le=_HIGHEST_SEED)] | None = None
     """Random seed of the division into training, validation, calibration and test images; by default 0. What was made
-    of images keeps their division, so beside a checkpoint it is refused."""
+    of images keeps their division, so beside `checkpoint` it is refused."""
     skip_unreadable: Switch = False
     """Leave out images that cannot be read, instead of stopping at them."""
     evaluation_images: Count | None = None
@@ -130,7 +129,7 @@ class SupernetSettings:
     """Which supernet a run trains or takes."""
 
     space: str | None = None
-    """The space of backbones by name, or the path of a space file; by default the one of the checkpoint, or digits for
+    """The space of backbones by name, or the path of a space file; by default the one of `checkpoint`, or digits for
     images below 20 pixels and small-images for others."""
     resolutions: tuple[Count, ...] = ()
     """Resolutions to use of those that the space has; by default all."""
@@ -144,7 +143,7 @@ class TrainingSettings:
     """How a supernet and its exits are trained."""
 
     epochs: Natural = 28
-    """Epochs of supernet training; with 0, hadas train keeps the supernet of the checkpoint and trains exits alone."""
+    """Epochs of supernet training; with 0, hadas train keeps the supernet of `checkpoint` and trains exits alone."""
     exit_epochs: Count = 16
     """Epochs of exit training."""
     batch: Count = 64
@@ -175,13 +174,13 @@ class TrainingSettings:
     """Compute activations twice instead of keeping them: a third of the memory, on CPUs also quicker."""
     cut: Switch = False
     """Compute the kernel taps and channels alone that a network uses: quicker steps, twice the compilation; with
-    remat."""
+    `remat`."""
     data_parallel: Switch = False
     """Split every training batch over the devices of this machine."""
 
     def __post_init__(self) -> None:
         if self.cut and not self.remat:
-            raise ValueError("cut: expected with remat, which keeps its memory in bounds, got it alone")
+            raise ValueError("cut: expected with `remat`, which keeps its memory in bounds, got it alone")
 
 
 @_checked
@@ -234,7 +233,7 @@ class NestedSearchSettings:
     surrogate: Switch = False
     """Let an ensemble trained on what was evaluated choose what to evaluate next."""
     gradient_seeds: Annotated[int, Field(strict=True, ge=0, le=256)] = 32
-    """With the surrogate, descents along its gradient and the cost model's that its choice starts from; 0 for none."""
+    """With `surrogate`, descents along its gradient and the cost model's that its choice starts from; 0 for none."""
     warm_start: tuple[str, ...] = ()
     """Backbones of the first generation: published names (a0 to a6), or the front.json of another run."""
 
@@ -301,7 +300,13 @@ class DeploymentSettings:
 
 @_checked
 class RunSettings:
-    """What the settings of all commands have in common: they are made of groups, and can be written flat."""
+    """What the settings of all commands have in common: they are made of groups, and can be written flat.
+
+    Attributes:
+        KIND: The kind of run that they are of, as its work directory says.
+    """
+
+    KIND: ClassVar[str]
 
     @classmethod
     def of(cls, **values: Any) -> Self:
@@ -389,7 +394,7 @@ class SupernetRunSettings(RunSettings):
     def __post_init__(self) -> None:
         checkpoint = self.supernet.checkpoint
         if checkpoint is None and self.training.epochs < 1:
-            raise ValueError("epochs: expected a whole number of at least 1 without a checkpoint, got 0")
+            raise ValueError("epochs: expected a whole number of at least 1 without `checkpoint`, got 0")
         if checkpoint is not None and self.data.split_seed is not None:
             raise ValueError(
                 "split_seed and checkpoint: expected one of them, got both; the division of the images that a "
@@ -401,14 +406,18 @@ class SupernetRunSettings(RunSettings):
 class TrainSettings(SupernetRunSettings):
     """Settings of `hadas train`."""
 
+    KIND: ClassVar[str] = "train"
+
     exits_for: str | None = None
-    """Train the exits of this backbone alone: largest, smallest, or a0 to a6; as the HADAS paper does with 30 exit
-    epochs, batches of 64 and an exit learning rate of 0.01."""
+    """Train the exits of this backbone alone: largest, smallest, or a0 to a6; as the HADAS paper does with
+    `exit_epochs` 30, `batch` 64, `exit_learning_rate` 0.01."""
 
 
 @_checked
 class SearchSettings(SupernetRunSettings):
     """Settings of `hadas search`."""
+
+    KIND: ClassVar[str] = "search"
 
     device: str = "agx-xavier-gpu"
     """A device that comes with the package, or the path of a device file."""
@@ -489,6 +498,8 @@ class BilevelSettings:
 class DnasSettings(RunSettings):
     """Settings of `hadas dnas search`; half of the training images is for the weights, half for the architecture."""
 
+    KIND: ClassVar[str] = "dnas-search"
+
     data: DataSettings = DataSettings()
     hardware: str = "generic"
     """What the network is for: generic or pipeline, the accelerators of E2E-Perf, or a device (hadas devices list)."""
@@ -525,8 +536,8 @@ class DnasSettings(RunSettings):
         for name, value in given.items():
             if value is not None:
                 raise ValueError(
-                    f"{name}: expected with a device as hardware, got it with {self.hardware}; budgets of "
-                    "accelerators are min_fps"
+                    f"{name}: expected with a device as `hardware`, got it with {self.hardware}; budgets of "
+                    "accelerators are `min_fps`"
                 )
 
     @property
@@ -567,6 +578,8 @@ class DartsTrainingSettings:
 class RetrainSettings(RunSettings):
     """Settings of `hadas dnas retrain`, the training of a genotype's network from scratch."""
 
+    KIND: ClassVar[str] = "dnas-retrain"
+
     data: DataSettings = DataSettings()
     genotype: str = "DARTS_V2"
     """DARTS_V1, DARTS_V2, OURS_ACC or OURS_PIP; a code of 28 digits; the text Genotype(...); or a file with one of
@@ -590,12 +603,14 @@ class RetrainSettings(RunSettings):
 class FineTuneSettings(RunSettings):
     """Settings of `hadas fine-tune`: a selected network is trained further, its exits and classifier together."""
 
-    network: Positional[str] = ""
+    KIND: ClassVar[str] = "fine-tune"
+
+    network: str = ""
     """Directory of hadas materialise, an ARCH.json, or a work directory with one."""
     dataset: str | None = None
-    """Where the images of the search are now, if they were moved; as the dataset of hadas search."""
+    """Where the images of the search are now, if they were moved; as `dataset` of hadas search."""
     data_dir: str | None = None
-    """Likewise, as the data_dir of hadas search."""
+    """Likewise, as `data_dir` of hadas search."""
     epochs: Count = 20
     """Epochs of training."""
     batch: Count = 64

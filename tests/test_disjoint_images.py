@@ -16,8 +16,9 @@ from PIL import Image
 from tiny_hadas import TINY
 from tiny_search import SETTINGS, listed
 
-from hadas_jax.commands.hadas import running, search
+from hadas_jax.commands.hadas import search
 from hadas_jax.commands.networks import fine_tune, materialise_network, select_network
+from hadas_jax.commands.run import running
 from hadas_jax.commands.supernets import train
 from hadas_jax.deploy.architecture import architecture_of, supernet_of_search, weights_of, write_architecture
 from hadas_jax.deploy.materialise import data_of

@@ -28,7 +28,7 @@ RATE, SHARE = (
 TEXT, SWITCH = "expected text, got", "expected true or false, got"
 AUGMENTATION = "expected one of none, affine, crop-flip, randaugment, got"
 DTYPE = "expected one of float32, bfloat16, got"
-DEVICE = "expected with a device as hardware, got it with generic; budgets of accelerators are min_fps"
+DEVICE = "expected with a device as `hardware`, got it with generic; budgets of accelerators are `min_fps`"
 CLOCKS = "expected a list of values, each a number above 0, got"
 
 DATA = [
@@ -59,7 +59,7 @@ SUPERNET = [
     ("augmentation", "luck", f"{AUGMENTATION} 'luck'"),
     ("dtype", "float16", f"{DTYPE} 'float16'"),
     ("remat", 1, f"{SWITCH} 1"),
-    ("cut", True, "expected with remat, which keeps its memory in bounds, got it alone"),
+    ("cut", True, "expected with `remat`, which keeps its memory in bounds, got it alone"),
     ("data_parallel", "yes", f"{SWITCH} 'yes'"),
     ("stats_batches", 0, f"{COUNT} 0"),
     ("eval_batch", "3", f"{COUNT} '3', which is text: leave out its quotes"),
@@ -200,7 +200,7 @@ def test_groups_are_checked_where_they_are_made():
 
 
 def test_a_supernet_is_trained_unless_a_checkpoint_has_one():
-    with pytest.raises(ValueError, match=r"^epochs: expected a whole number of at least 1 without a checkpoint, got 0"):
+    with pytest.raises(ValueError, match=r"^epochs: expected a whole number of at least 1 without `checkpoint`, got 0"):
         TrainSettings.of(epochs=0)
     assert TrainSettings.of(checkpoint="net", epochs=0).training.epochs == 0
 

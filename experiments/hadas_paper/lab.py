@@ -23,7 +23,7 @@ from hadas_jax.methods import Archive, Hadas, TrainingRun
 from hadas_jax.methods.hadas.exit_configs import Judged, judge, listed_plans, right_samples
 from hadas_jax.methods.hadas.fronts import Candidates, PoolFronts
 from hadas_jax.methods.hadas.selection import Deployment
-from hadas_jax.settings import NO_CONSTRAINTS, NestedSearchSettings
+from hadas_jax.settings import NO_CONSTRAINTS, DeploymentSettings, NestedSearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters
 from hw_models import Device
@@ -120,7 +120,7 @@ class Pool:
             device,
             genomes=genomes,
             splits=lab.splits,
-            policy=POLICY,
+            settings=DeploymentSettings(policy=POLICY),
             evaluate=evaluate,
             key=jax.random.key(0),
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from hadas_jax.commands.hadas import settings_of_run
+from hadas_jax.commands.run import settings_of_run
 from hadas_jax.commands.supernets import train
 from hadas_jax.methods import TrainingRun
 from hadas_jax.runs.workdir import WorkDir, write_text

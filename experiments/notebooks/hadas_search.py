@@ -47,7 +47,7 @@ from hadas_jax.commands.hadas import search
 from hadas_jax.commands.networks import operating_points, select_network, show_network
 from hadas_jax.commands.reports import report
 from hadas_jax.report import levels_table
-from hadas_jax.settings import Constraints, SearchSettings
+from hadas_jax.settings import SearchSettings
 
 SMOKE = os.environ.get("HADAS_JAX_SMOKE") == "1"  # the smallest sizes: is everything in order?
 jax.devices()
@@ -55,8 +55,9 @@ jax.devices()
 # %% [markdown]
 # ## Settings
 #
-# The flags of `hadas search` are the fields of `SearchSettings`. Any device of `hadas devices list`, or a device file
-# of your own, takes the place of this one; `dataset="npz:my_images.npz"` or `"folder:my_images"` takes that of the digits.
+# The flags of `hadas search` are the names that `SearchSettings.of` takes. Any device of `hadas devices list`, or a
+# device file of your own, takes the place of this one; `dataset="npz:my_images.npz"` or `"folder:my_images"` takes that
+# of the digits.
 
 # %%
 settings = SearchSettings.of(
@@ -106,8 +107,8 @@ Image("runs/notebook/figures/clocks.png", width=900)
 # ## One network under a budget
 
 # %%
-budget = Constraints() if SMOKE else Constraints(max_latency_ms=0.3)
-network = select_network("runs/notebook", limits=budget, prefer="knee", overwrite=True)
+budget = None if SMOKE else 0.3
+network = select_network("runs/notebook", max_latency_ms=budget, prefer="knee", overwrite=True)
 
 # %%
 show_network("runs/notebook", plot="runs/notebook/network.png", overwrite=True)

@@ -218,7 +218,7 @@ def _loaded(architecture: Architecture, settings: SearchSettings) -> Splits:
             "one of an earlier version, which does not; search and select it anew"
         )
     splits = load(settings.data, stream_seed=settings.seed, record=architecture.data)
-    hint = "dataset names the place of the images of the search"
+    hint = "`dataset` names the place of the images of the search"
     architecture.data.require(splits.record, dataset=settings.data.dataset, owner="the network", hint=hint)
     return splits
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hadas_jax.runs import CONFIG, FORM, METRICS, RESULT
+from hadas_jax.runs.names import CONFIG, FORM, METRICS, RESULT
 
 
 @dataclass(frozen=True)

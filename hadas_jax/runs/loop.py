@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.runs import CHECKPOINTS
 from hadas_jax.runs.checkpoints import Checkpoints
+from hadas_jax.runs.names import CHECKPOINTS
 from hadas_jax.runs.workdir import WorkDir
 
 State = Any  # a pytree of arrays

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from hadas_jax.backend import is_first
-from hadas_jax.runs import ARCHITECTURE as ARCHITECTURE
-from hadas_jax.runs import CHECKPOINTS, FORM, REPORT, TENSORBOARD
-from hadas_jax.runs import CONFIG as CONFIG
-from hadas_jax.runs import DERIVED as DERIVED
-from hadas_jax.runs import METRICS as METRICS
-from hadas_jax.runs import RESULT as RESULT
-from hadas_jax.runs import SUPERNET as SUPERNET
 from hadas_jax.runs.lock import HOLDER, LOCK, InUseError, locked
+from hadas_jax.runs.names import ARCHITECTURE as ARCHITECTURE
+from hadas_jax.runs.names import CHECKPOINTS, FORM, REPORT, TENSORBOARD
+from hadas_jax.runs.names import CONFIG as CONFIG
+from hadas_jax.runs.names import DERIVED as DERIVED
+from hadas_jax.runs.names import METRICS as METRICS
+from hadas_jax.runs.names import RESULT as RESULT
+from hadas_jax.runs.names import SUPERNET as SUPERNET
 from hw_models.files import remove, unwritable, write_whole
 
 _FILES = (  # besides CONFIG, which is replaced last: until then the directory is recognised as a run's

@@ -193,7 +193,7 @@ class TrainingRun:
         if self._mesh is not None and self._pace.batch % self._mesh.size:
             raise ValueError(
                 f"data_parallel: expected a batch that the {self._mesh.size} devices divide, got {self._pace.batch}; "
-                "change batch"
+                "change `batch`"
             )
 
     def _require_known_data(self) -> None:

@@ -4,7 +4,7 @@ import os
 import pytest
 from rich.console import Console
 
-from hadas_jax.commands.reports import runs_table
+from hadas_jax.commands import list_runs
 from hadas_jax.runs.listing import find_runs
 
 LEVELS = """selection_accuracy_level,network,policy,test_accuracy,latency_ms,energy_mj,energy_saving
@@ -108,7 +108,7 @@ def test_the_table_of_runs_with_long_names_fits_eighty_columns(tmp_path, monkeyp
     start(tmp_path / "tuned", "fine-tune", dataset=None, network=str(tmp_path / name / "network"))
     monkeypatch.chdir(tmp_path)
     console = Console(width=80)
-    console.print(runs_table(find_runs(["."])))
+    list_runs(["."], console=console)
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) == 80
     cells = zip(*(line.split("│") for line in printed.splitlines() if line.startswith("│")), strict=True)

@@ -46,9 +46,8 @@ def test_data_sets_below_the_home_folder_are_found(at_home):
 
 
 def test_paths_in_settings_files_may_begin_with_a_tilde(at_home):
-    found = SearchSettings.from_mapping(
-        {"dataset": "npz:~/a.npz", "checkpoint": "~/b", "device": "~/c.yaml"}, source="x"
-    )
+    values = {"dataset": "npz:~/a.npz", "checkpoint": "~/b", "device": "~/c.yaml"}
+    found = SearchSettings.from_mapping(values, source="x")
     assert (found.data.dataset, found.supernet.checkpoint) == (f"npz:{at_home}/a.npz", f"{at_home}/b")
     assert found.device == f"{at_home}/c.yaml"
 

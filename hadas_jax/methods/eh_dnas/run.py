@@ -149,7 +149,7 @@ class DnasRun:
         if isinstance(splits.train, Stream):
             raise ValueError(
                 f"dataset {settings.data.dataset}: expected training images that fit into memory, got a stream; "
-                "give a smaller image_size"
+                "give a smaller `image_size`"
             )
         keys = jax.random.split(jax.random.key(settings.seed), 7)
         self._weights_key, self._alpha_key, self._halves_key, self._search_key, self._predictor_key = keys[:5]

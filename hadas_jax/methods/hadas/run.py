@@ -23,7 +23,7 @@ from hadas_jax.methods.hadas.selection import Deployment
 from hadas_jax.methods.hadas.surrogate import SurrogateProposer
 from hadas_jax.runs.loop import Progress, run_stage
 from hadas_jax.runs.workdir import SUPERNET, WorkDir, versions
-from hadas_jax.search import load_strategy
+from hadas_jax.search import is_strategy, load_strategy, strategy_names
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters
@@ -52,7 +52,7 @@ class Run:
         if settings.search.inner == "exact" and self.space.num_exits > MAX_EXACT_EXITS:
             raise ValueError(
                 f"inner exact: expected a space of at most {MAX_EXACT_EXITS} exit positions, got "
-                f"{self.space.num_exits} of {self.space.name}; use auto"
+                f"{self.space.num_exits} of {self.space.name}; use `inner` auto"
             )
         self._check_strategy()
         self._warm_start = load_backbones(settings.search.warm_start, self.space, record=self.splits.record)
@@ -61,12 +61,14 @@ class Run:
 
     def _check_strategy(self) -> None:
         settings, cardinalities = self.settings.search, tuple(int(c) for c in self.space.codec.cardinalities)
+        if not is_strategy(settings.strategy):
+            raise ValueError(f"strategy: expected one of {', '.join(strategy_names())}, got {settings.strategy!r}")
         try:
             strategy = load_strategy(
                 settings.strategy, population_size=settings.population, cardinalities=cardinalities
             )
         except ValueError as error:
-            raise ValueError(f"strategy {settings.strategy} with population {settings.population}: {error}") from error
+            raise ValueError(f"strategy {settings.strategy}, `population` {settings.population}: {error}") from error
         if settings.surrogate and not strategy.accepts_any:
             raise ValueError(
                 "surrogate: expected a strategy that learns from any backbone (NSGA2, NSGA3 or RandomSearch), "
