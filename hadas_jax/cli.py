@@ -107,7 +107,7 @@ class _Flag:
             told["name"] = _SINGULAR[self.name]
         elif self.name == "output":
             told["aliases"] = ("-o",)
-        return operator.getitem(Annotated, (kind, *markers, tyro.conf.arg(**told)))  # type: ignore[call-overload]
+        return operator.getitem(Annotated, (kind, *markers, tyro.conf.arg(**told)))
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Command:
         return found
 
     @cached_property
-    def settings(self) -> dict[str, tuple[type, dict[str, list[_Flag]]]]:
+    def settings(self) -> dict[str, tuple[Any, dict[str, list[_Flag]]]]:
         """By parameter, the class of its settings and their flags in groups."""
         kinds = {flag.name: flag.kind for flag, _ in self._parameters if dataclasses.is_dataclass(flag.kind)}
         return {name: (kind, dict(_setting_groups(kind, name))) for name, kind in kinds.items()}
@@ -166,7 +166,7 @@ class Command:
         for _, by_name in self.settings.values():
             for group, flags in by_name.items():
                 fields = {flag.name: flag.annotation(names, is_setting=True) for flag in flags}
-                kind = TypedDict(group, fields, total=False)  # type: ignore[operator]
+                kind = TypedDict(group, fields, total=False)  # type: ignore[misc]
                 parameters[group] = (Annotated[kind, tyro.conf.OmitArgPrefixes], inspect.Parameter.empty)
         read.__annotations__ = {name: annotation for name, (annotation, _) in parameters.items()}
         read.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -380,17 +380,17 @@ def _print_help(group: str, names: Sequence[str], *, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _print_completion(shell: str = "bash", *_: str) -> NoReturn:
+def _print_completion(shell: str = "bash", *ignored: str) -> NoReturn:
     """Prints a script for a shell that completes commands and flags."""
     if shell not in SHELLS:
         raise ValueError(f"--print-completion: expected one of {', '.join(SHELLS)}, got {shell!r}")
-    app, groups = SubcommandApp(), {}
+    groups = {"": SubcommandApp()}
     for name, function in COMMANDS.items():
         group, _, last = name.rpartition(" ")
-        if group and group not in groups:
-            groups[group] = app.command(SubcommandApp(), name=group)
-        groups.get(group, app).command(name=last)(Command(name, function).reader())
-    app.cli(prog="hadas", args=["--tyro-print-completion", shell])
+        if group not in groups:
+            groups[group] = groups[""].command(SubcommandApp(), name=group)
+        groups[group].command(name=last)(Command(name, function).reader())
+    groups[""].cli(prog="hadas", args=["--tyro-print-completion", shell])
     sys.exit()
 
 
