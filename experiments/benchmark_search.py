@@ -32,10 +32,11 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.evaluation import pack_bits, segment_costs
-from hadas_jax.methods import Engines, Hadas, exact_front, search_evolved, search_exact
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, static_cost
+from hadas_jax.methods import Hadas, exact_front, search_evolved, search_exact
+from hadas_jax.methods.hadas.constraints import static_cost
 from hadas_jax.methods.hadas.inner import exit_count
 from hadas_jax.methods.hadas.score import table_hypervolume
+from hadas_jax.settings import NO_CONSTRAINTS, NestedSearchSettings
 from hadas_jax.spaces import MBConvSpace, load_space, published
 from hw_models import Device, load_device
 
@@ -85,11 +86,11 @@ def budget(space: MBConvSpace, device: Device, console: Console) -> None:
         return found
 
     start = time.perf_counter()
-    engines = Engines(population=64, generations=7, elites=10)
-    hadas = Hadas(space, device, evaluate, samples=SAMPLES, engines=engines)
+    settings = NestedSearchSettings(population=64, generations=7)
+    hadas = Hadas(space, device, evaluate, samples=SAMPLES, settings=settings, elites=settings.elites)
     state = hadas.init(jax.random.key(0))
     steps = []
-    for generation in range(engines.generations):
+    for generation in range(settings.generations):
         before = time.perf_counter()
         state, metrics = hadas.generation(state, jax.random.key(generation))
         steps.append(time.perf_counter() - before)
@@ -110,7 +111,7 @@ def inner(space: MBConvSpace, device: Device, console: Console, *, rounds: int, 
     costs_of = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))
     common: dict[str, Any] = {
         "samples": SAMPLES,
-        "limits": jnp.asarray(NO_LIMITS.objectives),
+        "limits": jnp.asarray(NO_CONSTRAINTS.objectives),
         "gamma": jnp.float32(1),
         "reference": reference,
     }

@@ -37,8 +37,6 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from hadas_jax.evaluation import ConfigStats, Outcomes, segment_costs
-from hadas_jax.methods import Constraints
-from hadas_jax.methods.hadas.constraints import NO_LIMITS
 from hadas_jax.methods.hadas.exit_configs import (
     DynamicBackbone,
     dynamic_backbone,
@@ -50,6 +48,7 @@ from hadas_jax.methods.hadas.fronts import Candidates, subset_front
 from hadas_jax.methods.hadas.results import POLICY_NAMES, Performance
 from hadas_jax.report.console import say
 from hadas_jax.runs.workdir import versions, write_text
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, load_space, published_in
 from hw_models import load_device
 
@@ -182,8 +181,8 @@ def examine(
     ):
         as_fast = Constraints(max_latency_ms=static.latency_s * 1e3 * (1 + 1e-6))
         found[target] = {
-            "exits": _cheapest(at_default[policy], error, backbone, limits=NO_LIMITS),
-            "exits + clocks": _cheapest(fronts[policy], error, backbone, limits=NO_LIMITS),
+            "exits": _cheapest(at_default[policy], error, backbone, limits=NO_CONSTRAINTS),
+            "exits + clocks": _cheapest(fronts[policy], error, backbone, limits=NO_CONSTRAINTS),
             "exits + clocks, as fast as static": _cheapest(fronts[policy], error, backbone, limits=as_fast),
         }
     return found

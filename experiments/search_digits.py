@@ -36,12 +36,13 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.evaluation import segment_costs
-from hadas_jax.methods import Archive, Engines, Hadas, Run, Settings, exact_front
+from hadas_jax.methods import Archive, Hadas, Run, exact_front
 from hadas_jax.methods.hadas.fronts import non_dominated
 from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition
 from hadas_jax.report import LineProgress
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.search import crowding_distance, non_dominated_ranks, ratio_of_dominance, truncate
+from hadas_jax.settings import NestedSearchSettings, SearchSettings
 
 BUDGET = 448
 KINDS: dict[str, dict[str, Any]] = {
@@ -86,7 +87,7 @@ def main() -> None:
         parser.exit(2, f"error: --output: expected a file in an existing folder, got {arguments.output}\n")
     console = Console()
     try:
-        lab = Lab(Settings(device=arguments.device), WorkDir(arguments.workdir), console)
+        lab = Lab(SearchSettings.of(device=arguments.device), WorkDir(arguments.workdir), console)
     except ValueError as error:
         parser.exit(2, f"error: {error}\n")
     rows = []
@@ -102,7 +103,7 @@ def main() -> None:
 class Lab:
     """The trained space, and searches over it."""
 
-    def __init__(self, settings: Settings, workdir: WorkDir, console: Console) -> None:
+    def __init__(self, settings: SearchSettings, workdir: WorkDir, console: Console) -> None:
         self.run = Run(settings)
         progress = LineProgress(console)
         workdir.path.mkdir(parents=True, exist_ok=True)
@@ -169,12 +170,8 @@ class Lab:
             device=base.device,
             evaluate=self.evaluate,
             samples=base.samples,
-            engines=Engines(
-                population=population,
-                generations=generations,
-                elites=round(0.15 * population) if elites is None else elites,
-                strategy=strategy,
-            ),
+            settings=NestedSearchSettings(population=population, generations=generations, strategy=strategy),
+            elites=round(0.15 * population) if elites is None else elites,
             acquisition=acquisition,
         )
         state = hadas.init(jax.random.key(seed))

@@ -17,7 +17,6 @@ best static network.
 Shapes: P backbones, R risk levels, E exits, N images.
 """
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +74,9 @@ class Lab:
     def __init__(self, experiment: Experiment) -> None:
         found = read_search(experiment.workdir)
         supernet = supernet_of_search(found)
-        settings = dataclasses.replace(found.settings, checkpoint=str(supernet.path), space=None, split_seed=None)
+        settings = found.settings.replace(checkpoint=str(supernet.path), space=None, split_seed=None)
         training = TrainingRun(settings, fine_tune=False)
-        self.space, splits, device = training.space, training.splits, chosen_device(settings)
+        self.space, splits, device = training.space, training.splits, chosen_device(settings.device, settings.operating)
         rng = np.random.default_rng(experiment.seed)
         drawn = rng.integers(
             0, self.space.codec.cardinalities, (4 * experiment.backbones, len(self.space.codec.choices))

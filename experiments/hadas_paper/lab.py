@@ -19,11 +19,11 @@ import numpy as np
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import CachedEvaluator, Outcomes, pack_bits
 from hadas_jax.evaluation.evaluator import of_each
-from hadas_jax.methods import Archive, Engines, Hadas, TrainingRun
-from hadas_jax.methods.hadas.constraints import NO_LIMITS
+from hadas_jax.methods import Archive, Hadas, TrainingRun
 from hadas_jax.methods.hadas.exit_configs import PolicyStops, correct_samples, evaluate_configs
 from hadas_jax.methods.hadas.fronts import Candidates, pool_fronts
 from hadas_jax.methods.hadas.selection import set_thresholds
+from hadas_jax.settings import NO_CONSTRAINTS, NestedSearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters
 from hw_models import Device
@@ -71,7 +71,9 @@ class Lab:
             self.evaluating_s += time.perf_counter() - start
         return found
 
-    def search(self, device: Device, *, seed: int, population: int, generations: int, **engines: Any) -> Archive:
+    def search(
+        self, device: Device, *, seed: int, population: int, generations: int, elites: int, **settings: Any
+    ) -> Archive:
         """Runs the nested search.
 
         Args:
@@ -79,7 +81,8 @@ class Lab:
           seed: of the search.
           population: backbones per generation.
           generations: the first one included.
-          engines: other settings of `Engines`.
+          elites: backbones per generation that go to the inner search.
+          settings: others of `NestedSearchSettings`.
         """
         validation = self.splits.validation
         hadas = Hadas(
@@ -87,7 +90,8 @@ class Lab:
             device=device,
             evaluate=lambda genomes: np.asarray(pack_bits(jnp.asarray(self.answers(genomes, validation).correct))),
             samples=validation.count,
-            engines=Engines(population=population, generations=generations, **engines),
+            settings=NestedSearchSettings(population=population, generations=generations, **settings),
+            elites=elites,
         )
         first, key = jax.random.split(jax.random.key(seed))
         state = hadas.init(first)
@@ -134,7 +138,7 @@ class Pool:
             [getattr(self._stops["selection"][row], policy) for row in rows],
             self._device,
             key=jax.random.key(0),
-            limits=NO_LIMITS,
+            limits=NO_CONSTRAINTS,
             points=(point,),
             exact_configs=EXACT_CONFIGS,
         )

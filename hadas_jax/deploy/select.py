@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.methods.hadas.fronts import constraint_violation
 from hadas_jax.methods.hadas.results import Design, Result
+from hadas_jax.settings import Constraints
 
 PREFERENCES = ("knee", "accuracy", "latency", "energy")
 NEIGHBOURS = ("more accurate", "faster", "less energy")  # in the order of the objectives

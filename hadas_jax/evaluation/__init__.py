@@ -14,7 +14,7 @@ from hadas_jax.evaluation.early_exit import (
     subset_stats,
     useful_points,
 )
-from hadas_jax.evaluation.evaluator import CachedEvaluator, EvaluationConfig, Evaluator, Outcomes, outcomes_given
+from hadas_jax.evaluation.evaluator import CachedEvaluator, Evaluator, Outcomes, outcomes_given
 from hadas_jax.evaluation.paired import NO_DIFFERENCE, Difference, accuracy_difference, accuracy_interval, least_images
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "CachedEvaluator",
     "ConfigStats",
     "Difference",
-    "EvaluationConfig",
     "Evaluator",
     "Outcomes",
     "accuracy_difference",

@@ -30,6 +30,7 @@ from flax import struct
 
 from hadas_jax.backend import RowMap, is_first, memory_named, on_cpu, share_json
 from hadas_jax.data import LabelledImages
+from hadas_jax.settings import EvaluationSettings
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, available_exits
 from hadas_jax.supernet import BatchStats, Parameters, Skip, apply, estimate_batch_stats, resize
 from hw_models.files import as_npz, write_whole
@@ -84,29 +85,10 @@ def of_each(population: Any) -> list[Any]:
     return [jax.tree.map(lambda leaf, row=row: leaf[row].copy(), population) for row in range(rows)]
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """How backbones are evaluated.
-
-    Attributes:
-        batch: Images at once; None: 128 of 32x32 pixels on a CPU, 512 elsewhere, and otherwise as many pixels.
-        group: Backbones side by side; None: one on a CPU, 16 elsewhere.
-        dtype: That networks compute in, float32 or bfloat16.
-    """
-
-    batch: int | None = None
-    group: int | None = None
-    dtype: str = "float32"
-
-    def images(self, resolution: int) -> int:
-        """Images at once at a resolution in pixels."""
-        pixels = _CPU_PIXELS if on_cpu() else _PIXELS
-        return self.batch or max(pixels // resolution**2, 1)
-
-    @property
-    def backbones(self) -> int:
-        """Backbones side by side."""
-        return self.group or (1 if on_cpu() else _SIDE_BY_SIDE)
+def images_at_once(settings: EvaluationSettings, resolution: int) -> int:
+    """Returns how many images of a resolution in pixels are evaluated at once."""
+    pixels = _CPU_PIXELS if on_cpu() else _PIXELS
+    return settings.eval_batch or max(pixels // resolution**2, 1)
 
 
 class Evaluator:
@@ -116,7 +98,8 @@ class Evaluator:
         space: Of the backbones, of any number of resolutions.
         params: Shared weights.
         calibration: float32[batches, B, H, W, channels], standardised training images for the batch-norm statistics.
-        how: Batch, group and type.
+        settings: How many images and backbones are evaluated at once.
+        dtype: What networks compute in, float32 or bfloat16.
 
     Examples:
       >>> evaluate = Evaluator(space, params, calibration)  # doctest: +SKIP
@@ -124,9 +107,15 @@ class Evaluator:
     """
 
     def __init__(
-        self, space: MBConvSpace, params: Parameters, calibration: jax.Array, how: EvaluationConfig | None = None
+        self,
+        space: MBConvSpace,
+        params: Parameters,
+        calibration: jax.Array,
+        settings: EvaluationSettings | None = None,
+        *,
+        dtype: str = "float32",
     ) -> None:
-        self._space, self._how = space, how or EvaluationConfig()
+        self._space, self._settings, self._dtype = space, settings or EvaluationSettings(), dtype
         place = self._map(_statistics_map, space.resolution[0]).place
         self._params, self._calibration = place((params, calibration))
         self._data: tuple[LabelledImages | None, Any] = (None, None)
@@ -163,7 +152,7 @@ class Evaluator:
         shared = (self._params, self._data[1])
 
         def memory(resolution: int) -> AbstractContextManager[None]:
-            return _memory("eval_batch", self._how.images(resolution), resolution)
+            return _memory("eval_batch", images_at_once(self._settings, resolution), resolution)
 
         return self._by_resolution(_outcomes_map, genomes, (statistics,), shared, memory)
 
@@ -190,11 +179,12 @@ class Evaluator:
     @property
     def fingerprint(self) -> str:
         """Of space, weights, calibration images and number format, which outcomes follow from."""
-        return fingerprint(repr(self._space), self._how.dtype, self._params, self._calibration)
+        return fingerprint(repr(self._space), self._dtype, self._params, self._calibration)
 
     def _map(self, rows_map: Callable[..., RowMap], resolution: int) -> RowMap:
         space = dataclasses.replace(self._space, resolution=(resolution,))
-        return rows_map(space, self._how.images(resolution), self._how.backbones, self._how.dtype)
+        group = self._settings.group or (1 if on_cpu() else _SIDE_BY_SIDE)
+        return rows_map(space, images_at_once(self._settings, resolution), group, self._dtype)
 
 
 def _memory(argument: str, batch: int, resolution: int) -> AbstractContextManager[None]:

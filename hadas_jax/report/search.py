@@ -23,10 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference, accuracy_interval, least_images
-from hadas_jax.methods import Settings
-from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.methods.hadas.results import NOT_SHOWN, POLICY_NAMES, SHOWN, Design, LevelRow, Performance, Result
 from hadas_jax.report.pictures import save_picture
+from hadas_jax.settings import Constraints, DeploymentSettings
 from hadas_jax.training.run import ExitAccuracies
 
 
@@ -235,7 +234,7 @@ def saving_text(
     static_dvfs: Performance | None,
     *,
     difference: Difference | None,
-    tolerance: float = Settings.accuracy_tolerance,
+    tolerance: float = DeploymentSettings.accuracy_tolerance,
 ) -> str:
     """Returns what a network saves on the test split against its backbone without exits, in one sentence.
 

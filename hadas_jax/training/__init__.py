@@ -6,9 +6,6 @@ from hadas_jax.training.exits import exit_losses, exit_step
 from hadas_jax.training.optimisers import TrainState, init_state, lower_rate, paper_exit_optimiser, sgd
 from hadas_jax.training.supernet import (
     DISTILLATIONS,
-    DTYPES,
-    SAMPLINGS,
-    SandwichOptions,
     alpha_divergence,
     sandwich_backbones,
     sandwich_step,
@@ -17,10 +14,7 @@ from hadas_jax.training.supernet import (
 __all__ = [
     "AUGMENTATIONS",
     "DISTILLATIONS",
-    "DTYPES",
-    "SAMPLINGS",
     "Augment",
-    "SandwichOptions",
     "TrainState",
     "alpha_divergence",
     "augmentation",

@@ -25,9 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from hadas_jax.backend import memory_named
 from hadas_jax.data.arrays import LabelledImages, standardise
-from hadas_jax.runs.loop import Advance, Metrics, State, Step, retry_key, scanned
+from hadas_jax.runs.loop import Advance, Guard, Metrics, Progress, State, Step, retry_key, run_stage, scanned
+from hadas_jax.runs.workdir import WorkDir
 from hadas_jax.training.augmentation import Augment
+from hadas_jax.training.augmentation import augmentation as policy
+from hadas_jax.training.optimisers import TrainState, lower_rate
 
 AXIS = "batch"
 
@@ -122,14 +126,14 @@ _AHEAD = 2  # steps that may be under way while the host prepares the next batch
 
 
 class Stream(Protocol):
-    """Batches that can be read from any step on; images are standardised by its mean and deviation, in 0 .. 1."""
+    """Batches from any step on; images are standardised by its mean and standard deviation, in 0 .. 1."""
 
     @property
     def mean(self) -> Any:
         """Of each channel, or one for all."""
 
     @property
-    def deviation(self) -> Any:
+    def std(self) -> Any:
         """Of each channel, or one for all."""
 
     def batches(
@@ -160,7 +164,7 @@ def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment |
             augment_key,
             labelled.images[chosen],
             mean=labelled.mean,
-            deviation=labelled.deviation,
+            std=labelled.std,
             augment=augment,
         )
         taken = (images, labelled.labels[chosen])
@@ -200,7 +204,7 @@ def streamed(
         state: State, key: jax.Array, i: jax.Array, images: jax.Array, labels: jax.Array, shared: tuple
     ) -> tuple[State, Metrics]:
         step_key, augment_key = jax.random.split(jax.random.fold_in(key, i))
-        prepared = prepare(augment_key, images, mean=stream.mean, deviation=stream.deviation, augment=augment)
+        prepared = prepare(augment_key, images, mean=stream.mean, std=stream.std, augment=augment)
         taken = (prepared, labels)
         return step(state, step_key, (taken, *shared) if shared else taken)
 
@@ -229,19 +233,19 @@ def streamed(
     return advance
 
 
-def prepare(key: jax.Array, images: jax.Array, *, mean: Any, deviation: Any, augment: Augment | None) -> jax.Array:
+def prepare(key: jax.Array, images: jax.Array, *, mean: Any, std: Any, augment: Augment | None) -> jax.Array:
     """Returns float32[B, H, W, channels]: images scaled (if bytes), augmented and standardised.
 
     Args:
         key: PRNG key of the augmentation.
         images: uint8 or floating [B, H, W, channels].
         mean: float32[channels] or a number, subtracted.
-        deviation: Likewise, divided by.
+        std: Standard deviation, likewise, divided by.
         augment: Of the scaled images; None leaves them as they are.
     """
     if augment is not None:
         images = augment(key, standardise(images, 0.0, 1.0))
-    return standardise(images, mean, deviation)
+    return standardise(images, mean, std)
 
 
 # Augmentations for which a stream reads random parts of its images instead of their middle.
@@ -261,19 +265,6 @@ class Pace:
     batch: int
     chunk: int
     steps_per_epoch: int
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to training images.
-
-    Attributes:
-        name: As the settings have it.
-        augment: Of images in 0 .. 1; None leaves them as they are.
-    """
-
-    name: str
-    augment: Augment | None
 
 
 def pace_of(samples: int, *, batch: int) -> Pace:
@@ -310,7 +301,8 @@ def fed(
     pace: Pace,
     key: jax.Array,
     order_key: jax.Array,
-    augmentation: Augmentation,
+    augmentation: str = "none",
+    cutout_size: int = 0,
     shared: tuple = (),
     mesh: Mesh | None = None,
 ) -> Advance:
@@ -323,11 +315,12 @@ def fed(
         pace: Of the training.
         key: Typed PRNG key of the loop.
         order_key: PRNG key of the epochs' orders; a stream has its own order.
-        augmentation: Of the images.
+        augmentation: Name of the policy, see `hadas_jax.training.augmentation`.
+        cutout_size: Side in pixels of a square that is cut out of images; 0: none.
         shared: Further arrays that every step reads.
         mesh: Devices that each batch is spread over.
     """
-    augment = augmentation.augment
+    augment = policy(augmentation, cutout_size=cutout_size)
     if not isinstance(images, LabelledImages):
         return streamed(
             step,
@@ -336,7 +329,7 @@ def fed(
             key=key,
             chunk=pace.chunk,
             augment=augment,
-            crops=augmentation.name in _CROPPING,
+            crops=augmentation in _CROPPING,
             shared=shared,
             mesh=mesh,
         )
@@ -348,4 +341,46 @@ def fed(
 
     data = ((images, *shared) if shared else images, order_key)
     place = None if mesh is None else whole_sharding(mesh)
-    return scanned(picking, data=data, key=key, chunk=pace.chunk, place=place)
+    return scanned(picking, data=data, key=key, chunk=pace.chunk, sharding=place)
+
+
+def train_epochs(
+    name: str,
+    step: Step,
+    state: TrainState,
+    images: LabelledImages | Stream,
+    *,
+    pace: Pace,
+    epochs: int,
+    workdir: WorkDir,
+    progress: Progress,
+    **feeding: Any,
+) -> TrainState:
+    """Trains for some epochs as a stage of a run; a diverging loss goes back to the last good checkpoint.
+
+    Args:
+        name: Of the stage.
+        step: As for `fed`.
+        state: Before the first step.
+        images: To train on.
+        pace: Of the training.
+        epochs: Times through the images.
+        workdir: Of the run.
+        progress: Told of every chunk.
+        **feeding: Further arguments of `fed`.
+
+    Raises:
+        ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
+    """
+    advance = fed(step, images, pace=pace, **feeding)
+    with memory_named("batch", pace.batch, "images"):
+        return run_stage(
+            name,
+            advance,
+            state,
+            chunks=epochs * pace.steps_per_epoch // pace.chunk,
+            chunk=pace.chunk,
+            workdir=workdir,
+            progress=progress,
+            guard=Guard(lower=lower_rate),
+        )

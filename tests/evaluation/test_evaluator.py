@@ -9,7 +9,9 @@ import pytest
 import hadas_jax.evaluation.evaluator as evaluators
 from hadas_jax.backend import memory_named
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import EvaluationConfig, Evaluator
+from hadas_jax.evaluation import Evaluator
+from hadas_jax.evaluation.evaluator import images_at_once
+from hadas_jax.settings import EvaluationSettings
 from hadas_jax.spaces import available_exits
 from hadas_jax.supernet import apply, estimate_batch_stats, resize
 
@@ -27,7 +29,7 @@ def setting(space, spots, draw):
     """Parameters, five genomes, 71 images to evaluate on (no multiple of a batch), three calibration batches."""
     genomes = np.random.default_rng(1).integers(0, space.codec.cardinalities, (5, len(space.codec.names)))
     genomes[:2] = space.largest_genome, space.smallest_genome
-    data = LabelledImages(images=spots.images[:71], labels=spots.labels[:71], mean=0.3, deviation=0.8)
+    data = LabelledImages(images=spots.images[:71], labels=spots.labels[:71], mean=0.3, std=0.8)
     calibration = data.take(jnp.arange(60))[0].reshape(3, 20, *spots.images.shape[1:])
     return draw(space, 2)[0], genomes.astype(np.int32), data, calibration
 
@@ -36,7 +38,9 @@ def setting(space, spots, draw):
 def evaluate(space, setting):
     """The outcomes by the number of backbones that run side by side."""
     params, genomes, data, calibration = setting
-    return lambda group: Evaluator(space, params, calibration, EvaluationConfig(batch=32, group=group))(genomes, data)
+    return lambda group: Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32, group=group))(
+        genomes, data
+    )
 
 
 @pytest.fixture(scope="module")
@@ -97,17 +101,19 @@ def test_groups_of_three_evaluate_as_one_by_one(evaluate, evaluated):
 def test_bfloat16_evaluates_nearly_the_same(space, setting, evaluated):
     params, genomes, data, calibration = setting
     small = np.flatnonzero(genomes[:, 0] == 0)
-    half = Evaluator(space, params, calibration, EvaluationConfig(batch=32, dtype="bfloat16"))(genomes[small], data)
+    half = Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32), dtype="bfloat16")(
+        genomes[small], data
+    )
     assert half.confidence.dtype == np.float32
     assert 0 < np.abs(half.confidence - evaluated.confidence[small]).max() < 0.15
     assert np.mean(half.correct == evaluated.correct[small]) > 0.9
 
 
 def test_a_batch_holds_as_many_pixels_at_any_resolution():
-    assert EvaluationConfig().images(32) == 128
-    assert EvaluationConfig().images(64) == 32
-    assert EvaluationConfig().images(100_000) == 1
-    assert EvaluationConfig(batch=7).images(32) == 7
+    assert images_at_once(EvaluationSettings(), 32) == 128
+    assert images_at_once(EvaluationSettings(), 64) == 32
+    assert images_at_once(EvaluationSettings(), 100_000) == 1
+    assert images_at_once(EvaluationSettings(eval_batch=7), 32) == 7
 
 
 def test_too_little_memory_names_the_flag_and_other_errors_pass():
@@ -120,7 +126,7 @@ def test_too_little_memory_names_the_flag_and_other_errors_pass():
 
 def test_outcomes_by_given_statistics_are_those_of_estimating_them(space, setting, evaluated):
     params, genomes, data, calibration = setting
-    evaluate = Evaluator(space, params, calibration, EvaluationConfig(batch=32, group=1))
+    evaluate = Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32, group=1))
     given = evaluate(genomes, data, statistics=evaluate.statistics(genomes))
     jax.tree.map(np.testing.assert_array_equal, given, evaluated)
 
@@ -135,6 +141,6 @@ def test_populations_of_one_resolution_share_one_compilation(space, setting, mon
         monkeypatch.setattr(evaluators, name, chex.assert_max_traces(getattr(evaluators, name), n=1))
     small = genomes[genomes[:, 0] == 0]
     for population in (small, small[:1], np.repeat(small, 2, axis=0)):
-        Evaluator(space, params, calibration, EvaluationConfig(batch=32, group=1))(population, data)
+        Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32, group=1))(population, data)
     for rows_map in maps:
         rows_map.cache_clear()

@@ -8,7 +8,8 @@ import pytest
 
 import hadas_jax.evaluation.evaluator as evaluators
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import CachedEvaluator, EvaluationConfig, Evaluator, Outcomes
+from hadas_jax.evaluation import CachedEvaluator, Evaluator, Outcomes
+from hadas_jax.settings import EvaluationSettings
 
 EXITS, IMAGES = 3, 37
 
@@ -109,11 +110,11 @@ def test_an_evaluators_fingerprint_follows_weights_calibration_images_and_format
     params = draw(tiny_space, 2)[0]
     calibration = jnp.ones((1, 2, 9, 9, 1))
     first = Evaluator(tiny_space, params, calibration).fingerprint
-    assert Evaluator(tiny_space, params, calibration, EvaluationConfig(group=2)).fingerprint == first
+    assert Evaluator(tiny_space, params, calibration, EvaluationSettings(group=2)).fingerprint == first
     others = [
         Evaluator(tiny_space, jax.tree.map(lambda leaf: leaf * 2, params), calibration),
         Evaluator(tiny_space, params, 2 * calibration),
-        Evaluator(tiny_space, params, calibration, EvaluationConfig(dtype="bfloat16")),
+        Evaluator(tiny_space, params, calibration, EvaluationSettings(dtype="bfloat16")),
         Evaluator(dataclasses.replace(tiny_space, first_exit=2), params, calibration),
     ]
     assert len({first, *(evaluator.fingerprint for evaluator in others)}) == 5

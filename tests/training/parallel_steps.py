@@ -12,10 +12,10 @@ import optax
 
 from hadas_jax.data import LabelledImages
 from hadas_jax.runs.loop import scanned
+from hadas_jax.settings import TrainingSettings
 from hadas_jax.spaces import MBConvSpace, Stage
 from hadas_jax.supernet import initialise
 from hadas_jax.training import (
-    SandwichOptions,
     TrainState,
     batch_mesh,
     exit_step,
@@ -48,7 +48,7 @@ FAST = {"xla_backend_optimization_level": 0}
 class Repeated:
     """A stream of one batch."""
 
-    mean, deviation = 0.0, 1.0
+    mean, std = 0.0, 1.0
 
     def batches(
         self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0
@@ -73,7 +73,7 @@ def streams() -> dict[str, Any]:
     data = (batch[0].astype(np.float32) / 255, batch[1])
     advances = {
         "stream": streamed(step, Repeated(), batch=BATCH, key=KEY, chunk=3, mesh=mesh),
-        "arrays": scanned(step, data=data, key=KEY, chunk=3, place=whole_sharding(mesh)),
+        "arrays": scanned(step, data=data, key=KEY, chunk=3, sharding=whole_sharding(mesh)),
     }
     jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
     found = {}
@@ -99,7 +99,7 @@ def main(output: str) -> None:
     params = jax.jit(initialise, static_argnums=0, compiler_options=FAST)(SPACE, KEY)
     found = {}
     for name, mesh in (("one", None), ("all", batch_mesh())):
-        sandwich = sandwich_step(SPACE, OPTIMISER, options=SandwichOptions(sampled=1, mesh=mesh))
+        sandwich = sandwich_step(SPACE, OPTIMISER, settings=TrainingSettings(sampled=1), mesh=mesh)
         heads = exit_step(SPACE, OPTIMISER, sampled=1, mesh=mesh)
         steps = {
             "sandwich": (sandwich, params.backbone, data),

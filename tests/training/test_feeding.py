@@ -7,17 +7,15 @@ import pytest
 from hadas_jax.data import LabelledImages
 from hadas_jax.training import TrainState
 from hadas_jax.training import batches as feeding
-from hadas_jax.training.augmentation import augmentation
-from hadas_jax.training.batches import Augmentation, Pace, batch_indices, chunk_of, fed, pace_of
+from hadas_jax.training.batches import Pace, batch_indices, chunk_of, fed, pace_of
 
-PLAIN = Augmentation("none", None)
 COUNT, PACE = 14, Pace(batch=4, chunk=3, steps_per_epoch=3)
 
 
 class Notes:
     """A stream of images that all hold the number of their step, which notes whether random parts are read."""
 
-    mean, deviation = (0.0,), (1.0,)
+    mean, std = (0.0,), (1.0,)
 
     def __init__(self):
         self.crops = []
@@ -33,7 +31,7 @@ class Notes:
 @pytest.fixture(scope="module")
 def labelled():
     images = jnp.arange(COUNT, dtype=jnp.float32)[:, None, None, None] * jnp.ones((1, 4, 4, 1))
-    return LabelledImages(images, jnp.arange(COUNT, dtype=jnp.int32), mean=jnp.zeros(1), deviation=jnp.ones(1))
+    return LabelledImages(images, jnp.arange(COUNT, dtype=jnp.int32), mean=jnp.zeros(1), std=jnp.ones(1))
 
 
 def start():
@@ -47,7 +45,7 @@ def look(state, key, data):
     return state.replace(step=state.step + 1), found
 
 
-def advance(images, *, seed=0, augmentation=PLAIN, shared=()):
+def advance(images, *, seed=0, augmentation="none", shared=()):
     key, order_key = jax.random.key(0), jax.random.key(seed)
     return fed(look, images, pace=PACE, key=key, order_key=order_key, augmentation=augmentation, shared=shared)
 
@@ -85,7 +83,7 @@ def test_a_stream_goes_on_from_the_step_that_is_due():
 )
 def test_a_stream_reads_random_parts_for_augmentations_that_crop(name, crops):
     stream = Notes()
-    advance(stream, augmentation=Augmentation(name, augmentation(name)))(start(), 0)
+    advance(stream, augmentation=name)(start(), 0)
     assert stream.crops == [crops]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from hadas_jax.evaluation import ConfigStats
 from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import Constraints, relative_excess, static_costs
+from hadas_jax.methods.hadas.constraints import relative_excess, static_costs
 from hadas_jax.methods.hadas.exit_configs import (
     DynamicBackbone,
     Stops,
@@ -28,6 +28,7 @@ from hadas_jax.methods.hadas.exit_configs import (
 )
 from hadas_jax.methods.hadas.inner import evolve
 from hadas_jax.search import Product, listed_front, non_dominated_mask, whole_product_front
+from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Cost, Device

@@ -22,48 +22,20 @@ import numpy as np
 from hadas_jax.backend import RowMap, on_cpu
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.methods.hadas.archive import Archive, empty_archive, unseen
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints, lower_bound_excess, static_costs
+from hadas_jax.methods.hadas.constraints import lower_bound_excess, static_costs
 from hadas_jax.methods.hadas.inner import exit_count, search_evolved, search_exact
 from hadas_jax.methods.hadas.score import ERROR_LEVELS, LATENCY_BINS, InnerResult, front_cells, table_hypervolume
 from hadas_jax.methods.hadas.surrogate import Acquisition
 from hadas_jax.search import Elitist, State, load_strategy
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, NestedSearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Cost, Device
 
+_INNER_POPULATION, _INNER_GENERATIONS = 128, 60  # of the inner engine where it breeds
+
 # Genomes int32[N, G] -> the validation samples that every exit gets right, uint32[N, E + 1, W].
 Evaluate = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Engines:
-    """Settings of the two engines.
-
-    Attributes:
-        population: Backbones per generation.
-        generations: The first one included.
-        elites: Backbones per generation that go to the inner engine.
-        strategy: Of the outer engine, a name of `search.strategy_names`.
-        merit: What backbones are ranked by after the inner search: the hypervolume of their best dynamic
-            candidates within the constraints, or their best dynamic score.
-        gamma: Exponent of the dissimilarity in the dynamic score.
-        inner: "exact" goes through all dynamic candidates of a backbone, "evolved" breeds them, "auto" does the first
-            where a backbone has few enough exits.
-        inner_population: Of the inner engine where it breeds.
-        inner_generations: Likewise.
-        limits: What networks may cost at most.
-    """
-
-    population: int
-    generations: int
-    elites: int
-    strategy: str = "NSGA2"
-    merit: str = "hypervolume"
-    gamma: float = 1.0
-    inner: str = "auto"
-    inner_population: int = 128
-    inner_generations: int = 60
-    limits: Constraints = NO_LIMITS
 
 
 @jax.tree_util.register_dataclass
@@ -91,7 +63,9 @@ class Hadas:
         device: The cost model.
         evaluate: Gives what the supernet's exits get right, or whatever stands for it.
         samples: Number of validation samples.
-        engines: Settings.
+        settings: How both engines search.
+        elites: Backbones per generation that go to the inner engine.
+        constraints: What networks may cost at most.
         warm_start: int32[N, G], backbones of the first generation.
         acquisition: What proposes backbones after the first generation; None: the strategy.
     """
@@ -100,7 +74,9 @@ class Hadas:
     device: Device
     evaluate: Evaluate
     samples: int
-    engines: Engines
+    settings: NestedSearchSettings
+    elites: int
+    constraints: Constraints = NO_CONSTRAINTS
     warm_start: np.ndarray | None = None
     acquisition: Acquisition | None = None
 
@@ -108,9 +84,8 @@ class Hadas:
     def strategy(self) -> Elitist:
         """The outer engine's strategy."""
         cardinalities = tuple(int(c) for c in self.space.codec.cardinalities)
-        return load_strategy(
-            self.engines.strategy, population_size=self.engines.population, cardinalities=cardinalities
-        )
+        settings = self.settings
+        return load_strategy(settings.strategy, population_size=settings.population, cardinalities=cardinalities)
 
     @cached_property
     def params(self) -> Any:
@@ -128,7 +103,7 @@ class Hadas:
 
     def init(self, key: jax.Array) -> HadasState:
         """Returns the state before the first generation: given, extreme and random backbones to evaluate."""
-        P, G = self.engines.population, len(self.space.codec.choices)
+        P, G = self.settings.population, len(self.space.codec.choices)
         first = [] if self.warm_start is None else list(self.warm_start)
         first += [self.space.largest_genome, self.space.smallest_genome]
         start = unseen(np.stack(first), known=set())[:P]
@@ -141,7 +116,7 @@ class Hadas:
         outer = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         return HadasState(
             outer=dataclasses.replace(outer, population=genomes),
-            archive=empty_archive(self.engines.generations * P, self.space, samples=self.samples),
+            archive=empty_archive(self.settings.generations * P, self.space, samples=self.samples),
             table=np.full((ERROR_LEVELS, LATENCY_BINS), np.inf, np.float32),
         )
 
@@ -174,7 +149,7 @@ class Hadas:
         # Inner engine: D(x, f | b) of the best, and second selection by it.
         survivors = archive.rows(np.asarray(outer.population))
         archive, table = self._examined(inner_key, archive, survivors, state.table)
-        merit = best_merits(archive.merit[survivors], self.engines.elites)
+        merit = best_merits(archive.merit[survivors], self.elites)
         outer = self.strategy.prefer(outer, jnp.asarray(merit))
         outer = dataclasses.replace(outer, violation=archive.violation[survivors])
         metrics = {
@@ -190,14 +165,14 @@ class Hadas:
 
     def hypervolume(self, table: np.ndarray) -> float:
         """Share of the box within reference and limits that a table of `HadasState` dominates."""
-        return float(table_hypervolume(table, reference=self.reference, limits=self.engines.limits.objectives))
+        return float(table_hypervolume(table, reference=self.reference, limits=self.constraints.objectives))
 
     def _propose(self, key: jax.Array, state: HadasState) -> tuple[np.ndarray, State]:
         """Backbones for the next generation, new ones wherever the strategy leaves the choice."""
         if not self.strategy.accepts_any:
             genomes, outer = self.strategy.ask(key, state.outer, self.params)
             return np.asarray(genomes), outer
-        P, known = self.engines.population, state.archive.known
+        P, known = self.settings.population, state.archive.known
         if self.acquisition is not None:
             proposed = self.acquisition(key, state.archive)
             return self._filled(key, unseen(proposed, known=known)[:P], known=known), state.outer
@@ -211,7 +186,7 @@ class Hadas:
 
     def _filled(self, key: jax.Array, genomes: np.ndarray, *, known: set[bytes]) -> np.ndarray:
         """Random new backbones behind the given ones, and known ones where the space has no more: int32[P, G]."""
-        P, rng = self.engines.population, np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        P, rng = self.settings.population, np.random.default_rng(np.asarray(jax.random.key_data(key)))
         for _ in range(4):
             if len(genomes) < P:
                 drawn = rng.integers(0, self.space.codec.cardinalities, (4 * P, genomes.shape[1]), np.int32)
@@ -227,7 +202,7 @@ class Hadas:
         correct = self.evaluate(fresh)
         error = 1.0 - np.bitwise_count(correct[:, -1]).sum(axis=-1) / self.samples
         costs, params = _row_map(static_costs, self.space, block=16)(fresh, self.device)
-        limits = self.engines.limits
+        limits = self.constraints
         violation = np.maximum(params / limits.params - 1, 0)
         if np.isfinite(limits.objectives).any():
             bound = _row_map(_bound, self.space, self.samples, block=8)
@@ -244,14 +219,14 @@ class Hadas:
         self, key: jax.Array, archive: Archive, survivors: np.ndarray, table: np.ndarray
     ) -> tuple[Archive, np.ndarray]:
         """Sends the first survivors that were not examined yet to the inner engine."""
-        new = list(dict.fromkeys(row for row in survivors if not archive.examined[row]))[: self.engines.elites]
+        new = list(dict.fromkeys(row for row in survivors if not archive.examined[row]))[: self.elites]
         if not new:
             return archive, table
         rows = np.array(new)
         result = self.inner(key, archive.genomes[rows], archive.correct[rows])
-        too_large = np.maximum(archive.params[rows] / self.engines.limits.params - 1, 0)
+        too_large = np.maximum(archive.params[rows] / self.constraints.params - 1, 0)
         violation = np.maximum(result.violation, too_large)
-        by_score = self.engines.merit == "score"
+        by_score = self.settings.merit == "score"
         quality = result.score if by_score else [self.hypervolume(table) for table in result.table]
         archive = archive.update(
             rows,
@@ -273,13 +248,13 @@ class Hadas:
         Returns:
             The result for each, leading axis N.
         """
-        engines = self.engines
+        settings = self.settings
         counts = np.array([exit_count(self.space, genome) for genome in genomes])
-        exact = counts <= {"auto": MAX_EXITS, "exact": self.space.num_exits, "evolved": -1}[engines.inner]
+        exact = counts <= {"auto": MAX_EXITS, "exact": self.space.num_exits, "evolved": -1}[settings.inner]
         seeds = np.asarray(jax.random.key_data(jax.random.split(key, len(genomes))))
         rows = (genomes, correct, _row_map(_segment_costs, self.space)(genomes, self.device), seeds)
-        shared = (self.device, engines.limits.objectives, np.float32(engines.gamma), self.reference)
-        effort, block = (engines.inner_population, engines.inner_generations), 1 if on_cpu() else engines.elites
+        shared = (self.device, self.constraints.objectives, np.float32(settings.gamma), self.reference)
+        effort, block = (_INNER_POPULATION, _INNER_GENERATIONS), 1 if on_cpu() else self.elites
         parts: list[tuple[np.ndarray, InnerResult]] = []
         for chosen, search in (
             (exact, _row_map(_exact, self.space, self.samples)),

@@ -19,10 +19,9 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference, least_images
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints
-from hadas_jax.methods.hadas.settings import Settings
 from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.workdir import WorkDir, write_text
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, SearchSettings
 
 POLICY_NAMES = ("ideal", "deployable")
 FORM = "hadas_jax.front/2"
@@ -227,7 +226,7 @@ class Result:
     candidates: int
     test_images: int
     accuracy_tolerance: float
-    limits: Constraints = NO_LIMITS
+    limits: Constraints = NO_CONSTRAINTS
     within_limits: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(POLICY_NAMES, True))
 
     def front(self, policy: str) -> list[Design]:
@@ -358,7 +357,7 @@ class FinishedSearch:
     """
 
     path: Path
-    settings: Settings
+    settings: SearchSettings
     versions: dict[str, str]
     result: Result
     data: SplitRecord
@@ -388,7 +387,7 @@ def read_search(workdir: Path | str) -> FinishedSearch:
     content = read_checkpoint(path, FORM, what="the front of a search", hint=hint)
     return FinishedSearch(
         path=place.path,
-        settings=Settings.from_mapping(content.get("settings"), source=str(path)),
+        settings=SearchSettings.from_mapping(content.get("settings"), source=str(path)),
         versions=content.get("versions", {}),
         result=validated(Result, content, path=path, hint=hint),
         data=validated(SplitRecord, content.get("data"), path=path, hint=hint),

@@ -31,7 +31,6 @@ from hadas_jax.evaluation import (
     segment_costs,
 )
 from hadas_jax.evaluation.evaluator import of_each
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints
 from hadas_jax.methods.hadas.exit_configs import (
     RISK_LEVELS,
     DynamicBackbone,
@@ -45,6 +44,7 @@ from hadas_jax.methods.hadas.exit_configs import (
 from hadas_jax.methods.hadas.fronts import EXACT_CONFIGS, Candidates, join, merge, pool_fronts, spread
 from hadas_jax.methods.hadas.inner import exit_count
 from hadas_jax.methods.hadas.results import POLICY_NAMES, AsAccurate, Design, Level, Performance, Versus
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, block_active
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Device, operating_points
@@ -141,7 +141,7 @@ def set_thresholds(
     splits: Splits,
     policy: str,
     evaluate: Evaluate,
-    limits: Constraints = NO_LIMITS,
+    limits: Constraints = NO_CONSTRAINTS,
 ) -> Pool:
     """Sets the thresholds of some backbones on the calibration split, and evaluates them on the selection samples.
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from hadas_jax.evaluation import count_bits
 from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints, relative_excess, trunk
+from hadas_jax.methods.hadas.constraints import relative_excess, trunk
 from hadas_jax.search import (
     NSGA2,
     RelaxedParams,
@@ -33,6 +33,7 @@ from hadas_jax.search import (
     sample,
     truncate,
 )
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, relaxed_cost, segments
 from hadas_jax.spaces.costs import block_costs, block_layers
 from hw_models import Cost, Device, cost, default_point, run_energy, run_latency
@@ -83,7 +84,7 @@ class SurrogateAcquisition:
     space: MBConvSpace
     device: Device
     samples: int
-    limits: Constraints = NO_LIMITS
+    limits: Constraints = NO_CONSTRAINTS
     picks: int = 16
     optimism: float = 1.0
     population: int = 256

@@ -11,10 +11,9 @@ import pytest
 
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference, Outcomes, accuracy_difference
-from hadas_jax.methods import Constraints
 from hadas_jax.methods.hadas import fronts, selection
 from hadas_jax.methods.hadas.archive import empty_archive
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, static_costs
+from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, evaluate_configs
 from hadas_jax.methods.hadas.fronts import (
     EXACT_CONFIGS,
@@ -26,6 +25,7 @@ from hadas_jax.methods.hadas.fronts import (
     subset_front,
 )
 from hadas_jax.methods.hadas.selection import Pool, choose, measure, performance, set_thresholds
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hw_models import load_device, with_clocks
 
 SAMPLES, POINT = 300, 5
@@ -75,7 +75,7 @@ def make(device):
     known = dict.fromkeys(("record", "fingerprints", "evaluated_fingerprints"))
     splits = Splits(*[NOTHING] * 4, classes=10, mean=0.0, deviation=1.0, name="x", **known)
 
-    def make(space, genomes, *, limits=NO_LIMITS, **settings):
+    def make(space, genomes, *, limits=NO_CONSTRAINTS, **settings):
         draws = iter(range(100))
 
         def evaluate(genomes, data):
@@ -254,7 +254,7 @@ def test_static_networks_run_at_the_cheapest_clocks_of_all_within_the_limits(mak
         np.stack([np.asarray(getattr(b.costs, name)[: exits + 1], np.float64).sum(axis=0) for b in backbones])
         for name in ("latency_s", "energy_j")
     )
-    limits = NO_LIMITS if share is None else Constraints(max_latency_ms=1e3 * share * float(latency[:, -1].max()))
+    limits = NO_CONSTRAINTS if share is None else Constraints(max_latency_ms=1e3 * share * float(latency[:, -1].max()))
     found = make(space, genomes, limits=limits)
     excess = np.maximum(latency / limits.objectives[1] - 1, 0) if limits.any else np.zeros_like(latency)
     none = np.zeros(exits, np.int32)
@@ -405,9 +405,9 @@ def test_where_nothing_keeps_the_limits_the_nearest_are_reported_with_their_viol
 def test_the_cheapest_is_first_of_all_the_one_nearest_to_the_limits():
     objectives = np.array([[0.1, 3.0, 1.0], [0.1, 1.0, 3.0], [0.1, 1.0, 2.0], [0.3, 1.0, 0.5]], np.float32)
     found = Candidates(np.zeros(4, int), np.zeros((4, 1), np.int32), np.arange(4), objectives)
-    assert found.cheapest(0.2, limits=NO_LIMITS) == 0
+    assert found.cheapest(0.2, limits=NO_CONSTRAINTS) == 0
     assert found.cheapest(0.2, limits=Constraints(max_latency_ms=2000)) == 2
-    assert found.cheapest(0.05, limits=NO_LIMITS) is None
+    assert found.cheapest(0.05, limits=NO_CONSTRAINTS) is None
 
 
 def test_backbones_with_too_many_weights_leave_the_pool(space, device):
@@ -415,7 +415,7 @@ def test_backbones_with_too_many_weights_leave_the_pool(space, device):
     params = np.asarray(static_costs(space, jnp.asarray(genomes), device)[1])
     archive = empty_archive(4, space, samples=40)
     archive = archive.append(genomes=genomes, params=params, static=np.array([[0.1, 2, 2], [0.2, 1, 1]], np.float32))
-    assert len(pool_of(archive, space, device, limits=NO_LIMITS)) == 2
+    assert len(pool_of(archive, space, device, limits=NO_CONSTRAINTS)) == 2
     kept = pool_of(archive, space, device, limits=Constraints(max_params=int(params[0]) - 1))
     np.testing.assert_array_equal(kept, genomes[1:])
 
