@@ -157,7 +157,7 @@ class SubNetwork:
         splits = self.splits
         architecture = self._architecture.model_copy(
             update={
-                "normalisation": Normalisation(mean=splits.mean, deviation=splits.deviation),
+                "normalisation": Normalisation(mean=splits.mean, deviation=splits.std),
                 "supernet": SupernetReference.to(self._directory, folder=folder),
             }
         )

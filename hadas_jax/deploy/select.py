@@ -27,7 +27,7 @@ from hadas_jax.deploy.architecture import (
     backbone_fields,
 )
 from hadas_jax.methods.hadas.constraints import static_costs
-from hadas_jax.methods.hadas.fronts import excess_of
+from hadas_jax.methods.hadas.fronts import constraint_violation
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Result
 from hadas_jax.runs.workdir import SUPERNET
 from hadas_jax.settings import Constraints
@@ -140,7 +140,7 @@ def merit(objectives: np.ndarray, prefer: str) -> np.ndarray:
 def violation(objectives: np.ndarray, limits: Constraints, *, parameters: np.ndarray) -> np.ndarray:
     """Returns the relative constraint violation float32[M] of designs; 0 where all constraints are kept."""
     of_parameters = np.asarray(parameters / limits.params - 1, np.float32)
-    return np.maximum(excess_of(objectives, limits), of_parameters)
+    return np.maximum(constraint_violation(objectives, limits), of_parameters)
 
 
 def _neighbours(objectives: np.ndarray, row: int) -> dict[str, int]:

@@ -124,15 +124,15 @@ def test_images_that_do_not_fit_into_memory_are_trained_on_and_resumed_alike(str
     found = TrainingRun(settings).train(WorkDir(tmp_path / "b", kind="train"), Silent())
     assert same(found, expected)
     assert not same(found.backbone, run.initial_parameters().backbone)
-    shares = accuracies(run.judge(found), np.stack([run.space.largest_genome]), run.splits.test)
+    shares = accuracies(run.evaluator(found), np.stack([run.space.largest_genome]), run.splits.test)
     assert shares.shape == (1, run.space.num_exits + 1)
 
 
 def poisoned(down_to):
     """`scanned` with a loss that is infinite past the first chunk until the learning rate is as low as this."""
 
-    def poisoned(step, *, data, key, chunk, place=None):
-        advance = scanned(step, data=data, key=key, chunk=chunk, place=place)
+    def poisoned(step, *, data, key, chunk, sharding=None):
+        advance = scanned(step, data=data, key=key, chunk=chunk, sharding=sharding)
 
         def diverging(state, done, retry):
             following, metrics = advance(state, done, retry)
@@ -193,7 +193,7 @@ def test_the_same_number_of_classes_keeps_all_weights(save, untrained):
 
 def test_images_are_standardised_as_the_checkpoint_was_trained(save):
     run = TrainingRun(TrainSettings.of(checkpoint=save()), fine_tune=False)
-    assert (run.splits.mean, run.splits.deviation) == ((0.25,), (0.5,))
+    assert (run.splits.mean, run.splits.std) == ((0.25,), (0.5,))
     for part in (run.splits.train, run.splits.validation, run.splits.calibration, run.splits.test):
         found, _ = part.take(jnp.arange(3))
         np.testing.assert_allclose(found, (np.asarray(part.images[:3]) - 0.25) / 0.5)
@@ -210,7 +210,7 @@ def test_a_stream_is_standardised_as_the_checkpoint_was_trained(streamed_images,
     )
     train = TrainingRun(settings).splits.train
     assert isinstance(train, Stream)
-    assert (train.mean, train.deviation) == given
+    assert (train.mean, train.std) == given
 
 
 def test_parts_to_judge_on_have_at_most_so_many_images():
@@ -221,7 +221,7 @@ def test_parts_to_judge_on_have_at_most_so_many_images():
 def test_batch_norm_statistics_see_all_classes_of_images_in_order(images, monkeypatch):
     monkeypatch.setattr(training_run, "Evaluator", lambda space, params, calibration, settings, dtype: calibration)
     run = TrainingRun(QUICK.replace(dataset=images(6), batch=16, stats_batches=3))
-    calibration = run.judge(run.initial_parameters())
+    calibration = run.evaluator(run.initial_parameters())
     assert calibration.shape == (3, 16, 8, 8, 1)
     assert len(np.unique(np.asarray(calibration))) == 6
 

@@ -6,10 +6,9 @@ accuracies are of the test split where nothing else is said.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,11 @@ import numpy as np
 
 from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import exit_costs
-from hadas_jax.evaluation import accuracy_interval
+from hadas_jax.evaluation import Difference, accuracy_interval
 from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.eh_dnas.result import DnasResult
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.methods.hadas.results import POLICY_NAMES
-from hadas_jax.methods.hadas.results import level_rows as rows_of_levels
 from hadas_jax.report.console import megahertz, milli
 from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, arrows, node_places
 from hadas_jax.report.html.record import RunRecord
@@ -107,7 +105,7 @@ def _run(record: RunRecord, name: str) -> dict[str, Any]:
         "settings": record.settings,
         "versions": record.versions,
         "networks": [] if result is None else _network_rows(result),
-        "levels": [] if result is None else list(_level_rows(result)),
+        "levels": [] if result is None else _level_rows(result),
         "clock_grid": None,
         "curves": _metric_curves(record.metrics),
         "exits": _exit_curves(record.exits),
@@ -168,7 +166,7 @@ def _facts(record: RunRecord) -> list[list[str]]:
 
 def _result_facts(result: Result) -> list[list[str]]:
     facts = [
-        ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic versions"],
+        ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic candidates"],
         ["largest backbone", f"{100 * result.largest_test_accuracy:.1f} % right without exits"],
         ["smallest backbone", f"{100 * result.smallest_test_accuracy:.1f} % right without exits"],
     ]
@@ -241,9 +239,7 @@ def _network_row(result: Result, design: Design, kind: str, policy: str) -> dict
         "against": {
             "energy_saved": 100 * deployed.saving(design.static_test),
             "energy_saved_dvfs": 100 * deployed.saving(design.static_dvfs_test),
-            "accuracy_difference": 100 * difference.difference,
-            "accuracy_difference_low": 100 * difference.low,
-            "accuracy_difference_high": 100 * difference.high,
+            **_difference(difference),
             "verdict": result.verdict(difference),
         },
     }
@@ -253,30 +249,34 @@ def _metrics(found: Performance) -> dict[str, float]:
     return {"accuracy": 100 * found.accuracy, "latency": 1e3 * found.latency_s, "energy": 1e3 * found.energy_j}
 
 
-def _level_rows(result: Result) -> Iterator[dict[str, Any]]:
-    """Yields the rows of `hadas_jax.methods.hadas.results.level_rows` in percent, with savings of both costs.
+def _level_rows(result: Result) -> list[dict[str, Any]]:
+    """Returns the rows of the table of levels, with savings of both costs.
 
-    Savings are against the static network of the level at the default and (`_dvfs`) at its best clocks.
+    Savings are against the static network of the level at the default and (`_dvfs`) at its best clocks; the difference
+    in accuracy is from the former.
     """
-    columns = {"latency": "latency_ms", "energy": "energy_mj"}
-    differences = ("accuracy_difference", "accuracy_difference_low", "accuracy_difference_high")
-    for level, rows in groupby(rows_of_levels(result), key=lambda row: row["selection_accuracy_level"]):
-        static, by_clocks, *_ = networks = list(rows)
-        for row in networks:
-            yield {
-                "level": 100 * level,
-                "network": row["network"],
-                "policy": row["policy"],
-                "accuracy": 100 * row["test_accuracy"],
-                **{cost: row[column] for cost, column in columns.items()},
-                **{
-                    f"{cost}_saved{suffix}": 100 * (1 - row[columns[cost]] / reference[columns[cost]])
-                    for suffix, reference in (("", static), ("_dvfs", by_clocks))
-                    for cost in COSTS
-                },
-                **{name: 100 * row[name] for name in differences},
-                "verdict": row["verdict"],
-            }
+    return [
+        {
+            "level": 100 * level.accuracy,
+            "network": row.network,
+            "policy": row.policy,
+            **_metrics(row.test),
+            **{f"{cost}_saved": 100 * row.test.saving(row.static, name) for cost, name in COSTS.items()},
+            **{f"{cost}_saved_dvfs": 100 * row.test.saving(row.static_dvfs, name) for cost, name in COSTS.items()},
+            **_difference(row.versus.static),
+            "verdict": "" if row.network == "static" else result.verdict(row.versus.static),
+        }
+        for level in result.levels
+        for row in level.rows()
+    ]
+
+
+def _difference(found: Difference) -> dict[str, float]:
+    return {
+        "accuracy_difference": 100 * found.difference,
+        "accuracy_difference_low": 100 * found.low,
+        "accuracy_difference_high": 100 * found.high,
+    }
 
 
 def clock_grid_mhz(device: Device) -> dict[str, list[float]]:
