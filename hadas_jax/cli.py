@@ -28,11 +28,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypedDict
 
 import docstring_parser
 import tyro
-from typing_extensions import TypedDict
 from tyro.extras import SubcommandApp
 
 from hadas_jax import commands
@@ -65,7 +64,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "dnas price": dnas_costs.price,
     "bench": commands.bench,
 }
-SHELLS = ("bash", "zsh", "fish", "tcsh")
+SHELLS = ("bash", "zsh", "fish")
 _SETTINGS = "settings"  # the parameter of a run, which --config and --resume fill in
 _POSITIONAL_SETTINGS = ("network",)  # what fine-tuning begins with
 # Flags that are called otherwise than their parameters.
@@ -198,9 +197,10 @@ class Command:
 
     def in_flags(self, message: str) -> str:
         """Returns a message of the library with the flags of the arguments that it begins with or quotes."""
-        names = "|".join(map(re.escape, sorted(self.shown, key=len, reverse=True)))
-        pattern = re.compile(rf"((?:^|: )(?:(?:{names}) and )?)({names})(?=: | [^:]*: | and )")
-        return _with_flags(pattern.sub(lambda found: found[1] + self.shown[found[2]], message), self.shown)
+        name = f"(?:{'|'.join(sorted(self.shown, key=len, reverse=True))})"
+        leading = re.compile(rf"(?:^|(?<=: )){name}(?: and {name})*(?=: | [^:]*: )")
+        renamed = leading.sub(lambda found: re.sub(name, lambda each: self.shown[each[0]], found[0]), message)
+        return _with_flags(renamed, self.shown)
 
 
 def _is_bool(name: str, by_name: dict[str, list[_Flag]]) -> bool:
@@ -292,7 +292,7 @@ def _one_line(box: str) -> str:
     if choice is not None:
         got, flag, known = choice[1], choice[2], ", ".join(re.findall(r"'([^']*)'", choice[3]))
         return f"{flag}: expected one of {known}, got {got}"
-    near = re.match(r"Perhaps you meant: (\S+)", more[0]) if more else None
+    near = re.match(r"Perhaps you meant: ([^\s,]+)", more[0]) if more else None
     return message.removeprefix("Error parsing ") + (f"; perhaps {near[1]} is meant" if near else "")
 
 
