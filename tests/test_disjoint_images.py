@@ -315,7 +315,7 @@ def test_images_are_known_again_in_another_form(form, folder, tmp_path, monkeypa
     weights = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     settings = TrainSettings.of(dataset=f"folder:{folder}", space="tiny")
     if form == "fewer":  # so large that names and sizes are looked at, and then no more
-        monkeypatch.setattr("hadas_jax.data.folder.CONTENTS_BYTES", 60 * 200)
+        monkeypatch.setattr("hadas_jax.data.images.CONTENTS_BYTES", 60 * 200)
     splits = command(settings).splits
     save_supernet(tmp_path / "net", command(settings).described(weights, {}))
     if form == "fewer":

@@ -38,13 +38,13 @@ def _runs_table(runs: Sequence[RunState]) -> Table:
     for run in runs:
         changed = datetime.fromtimestamp(run.changed).strftime("%m-%d %H:%M")
         names = "\n".join(name for name in (run.dataset, run.hardware) if name)
-        shown = (str(run.path), run.kind or "unreadable", names, changed, _state(run), run.figures or "")
+        shown = (str(run.path), run.kind or "unreadable", names, changed, _state(run), run.result or "")
         table.add_row(*map(Text, shown))
     return table
 
 
 def _state(run: RunState) -> str:
-    if run.figures is not None:
+    if run.result is not None:
         return "finished"
     return ", ".join(f"{stage} {step:,}" for stage, step in run.steps.items()) or "started"
 

@@ -281,7 +281,7 @@ class Sources:
             folder: That it will be written to.
         """
         splits, given = self.run.splits, self._architecture
-        normalisation = Normalisation(mean=splits.mean, deviation=splits.deviation)
+        normalisation = Normalisation(mean=splits.mean, deviation=splits.std)
         supernet = place_from(folder, self._directory)
         architecture = given.model_copy(update={"normalisation": normalisation, "supernet": supernet})
         segments, weights = materialise(

@@ -73,7 +73,7 @@ def _taken(directory: Path) -> BaseFileLock | None:
         return lock
     except Timeout:
         raise InUseError(
-            f"work directory {directory} is in use by {_holder(directory)}; wait for it or take another --workdir"
+            f"work directory {directory} is in use by {_holder(directory)}; wait for it or take another `workdir`"
         ) from None
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _WITHOUT_LOCKS:

@@ -1,12 +1,11 @@
-"""A trained supernet on disk: `supernet.json`, which says what it is, beside `weights/` and `images.npz`.
+"""A trained supernet on disk: `supernet.json`, which says what it is, beside `weights.npz` and `images.npz`.
 
 `images.npz` has fingerprints of all images that the weights may have seen, so that other data can be told from the same
-data changed. The weights' files carry digests, so that damage is found. Batch-norm statistics are not kept: every
-backbone's own are re-estimated from training images where they are needed, see
+data changed. The description holds the digest of the weights, so that damage is found. Batch-norm statistics are not
+kept: every backbone's own are re-estimated from training images where they are needed, see
 `hadas_jax.supernet.estimate_batch_stats`.
 """
 
-import json
 import math
 import os
 from dataclasses import dataclass, field
@@ -19,8 +18,16 @@ import pydantic
 
 from hadas_jax.backend import is_first
 from hadas_jax.data import Normalisation, SplitRecord
-from hadas_jax.runs.checkpoints import WEIGHTS, read_checkpoint, read_weights, validated, write_checkpoint
-from hadas_jax.runs.workdir import SUPERNET, versions, write_text
+from hadas_jax.runs.checkpoints import (
+    ORBAX_WEIGHTS,
+    WEIGHTS,
+    read_checkpoint,
+    read_weights,
+    replace_description,
+    validated,
+    write_checkpoint,
+)
+from hadas_jax.runs.workdir import SUPERNET
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.network import Parameters, initialise
 from hw_models.files import STAGED, as_npz
@@ -28,6 +35,7 @@ from hw_models.files import STAGED, as_npz
 FORM = "hadas_jax.supernet/1"
 DESCRIPTION = "supernet.json"
 IMAGES = "images.npz"
+_FILES = (DESCRIPTION, WEIGHTS, IMAGES, ORBAX_WEIGHTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +61,15 @@ class Provenance:
 ProvenanceT = TypeVar("ProvenanceT", bound=Provenance)
 
 
-def description_text(kind: type[ProvenanceT], described: ProvenanceT, *, form: str) -> str:
-    """Returns the JSON text of a description; of a checkpoint, the part of it that is one.
+def description_content(kind: type[ProvenanceT], described: ProvenanceT, *, form: str) -> dict[str, Any]:
+    """Returns what the file of a description holds; of a checkpoint, the part of it that is a description.
 
     Args:
         kind: The class of the description.
         described: The description, or a checkpoint whose class is derived from it.
         form: The form of the file.
     """
-    content = pydantic.TypeAdapter(kind).dump_python(described)
-    return json.dumps({"form": form, **content, "versions": versions()}, indent=1) + "\n"
+    return {"form": form, **pydantic.TypeAdapter(kind).dump_python(described)}
 
 
 def read_described(
@@ -159,25 +166,14 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
     held = sorted(entry.name for entry in directory.iterdir() if entry.name != STAGED) if directory.is_dir() else []
-    own = (DESCRIPTION, WEIGHTS, IMAGES) if DESCRIPTION in held or _is_unfinished(directory, held) else ()
-    foreign = [name for name in held if name not in own]
+    is_supernet = DESCRIPTION in held or (directory / STAGED).is_dir()  # which a killed process leaves
+    foreign = [name for name in held if not is_supernet or name not in _FILES]
     if foreign:
         raise ValueError(
             f"{directory}: expected none, an empty one or a supernet's directory, got one with {foreign[0]}"
         )
     if held and not overwrite:
         raise ValueError(f"{directory} holds a supernet: --overwrite replaces it")
-
-
-def _is_unfinished(directory: Path, held: list[str]) -> bool:
-    """Whether all that a directory holds are the images and weights of a supernet whose writing was interrupted."""
-    weights = directory / WEIGHTS
-    return (
-        WEIGHTS in held
-        and set(held) <= {WEIGHTS, IMAGES}
-        and weights.is_dir()
-        and all(entry.name.startswith("0") for entry in weights.iterdir())
-    )
 
 
 def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwrite: bool = False) -> None:
@@ -191,11 +187,13 @@ def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwri
     Raises:
         ValueError: The directory holds something else, or a supernet that may not be replaced.
     """
-    directory, text = Path(directory), description_text(Description, trained, form=FORM)
+    directory = Path(directory)
     if is_first():
         require_free(directory, overwrite=overwrite)
     files = {} if trained.data is None else {IMAGES: as_npz({"seen": trained.seen}, compressed=True)}
-    write_checkpoint(directory, DESCRIPTION, text=text, weights=trained.params, files=files)
+    write_checkpoint(
+        directory, DESCRIPTION, description_content(Description, trained, form=FORM), trained.params, files=files
+    )
 
 
 def rewrite_description(directory: Path | str, trained: Description) -> None:
@@ -205,7 +203,7 @@ def rewrite_description(directory: Path | str, trained: Description) -> None:
         directory: Of a supernet that `save_supernet` wrote.
         trained: The new description of the same weights.
     """
-    write_text(Path(directory) / DESCRIPTION, description_text(Description, trained, form=FORM))
+    replace_description(Path(directory), DESCRIPTION, description_content(Description, trained, form=FORM))
 
 
 def load_supernet(directory: Path | str) -> SupernetCheckpoint:

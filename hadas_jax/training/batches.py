@@ -126,14 +126,14 @@ _AHEAD = 2  # steps that may be under way while the host prepares the next batch
 
 
 class Stream(Protocol):
-    """Batches that can be read from any step on; images are standardised by its mean and deviation, in 0 .. 1."""
+    """Batches from any step on; images are standardised by its mean and standard deviation, in 0 .. 1."""
 
     @property
     def mean(self) -> Any:
         """Of each channel, or one for all."""
 
     @property
-    def deviation(self) -> Any:
+    def std(self) -> Any:
         """Of each channel, or one for all."""
 
     def batches(
@@ -164,7 +164,7 @@ def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment |
             augment_key,
             labelled.images[chosen],
             mean=labelled.mean,
-            deviation=labelled.deviation,
+            std=labelled.std,
             augment=augment,
         )
         taken = (images, labelled.labels[chosen])
@@ -204,7 +204,7 @@ def streamed(
         state: State, key: jax.Array, i: jax.Array, images: jax.Array, labels: jax.Array, shared: tuple
     ) -> tuple[State, Metrics]:
         step_key, augment_key = jax.random.split(jax.random.fold_in(key, i))
-        prepared = prepare(augment_key, images, mean=stream.mean, deviation=stream.deviation, augment=augment)
+        prepared = prepare(augment_key, images, mean=stream.mean, std=stream.std, augment=augment)
         taken = (prepared, labels)
         return step(state, step_key, (taken, *shared) if shared else taken)
 
@@ -233,19 +233,19 @@ def streamed(
     return advance
 
 
-def prepare(key: jax.Array, images: jax.Array, *, mean: Any, deviation: Any, augment: Augment | None) -> jax.Array:
+def prepare(key: jax.Array, images: jax.Array, *, mean: Any, std: Any, augment: Augment | None) -> jax.Array:
     """Returns float32[B, H, W, channels]: images scaled (if bytes), augmented and standardised.
 
     Args:
         key: PRNG key of the augmentation.
         images: uint8 or floating [B, H, W, channels].
         mean: float32[channels] or a number, subtracted.
-        deviation: Likewise, divided by.
+        std: Standard deviation, likewise, divided by.
         augment: Of the scaled images; None leaves them as they are.
     """
     if augment is not None:
         images = augment(key, standardise(images, 0.0, 1.0))
-    return standardise(images, mean, deviation)
+    return standardise(images, mean, std)
 
 
 # Augmentations for which a stream reads random parts of its images instead of their middle.
@@ -341,7 +341,7 @@ def fed(
 
     data = ((images, *shared) if shared else images, order_key)
     place = None if mesh is None else whole_sharding(mesh)
-    return scanned(picking, data=data, key=key, chunk=pace.chunk, place=place)
+    return scanned(picking, data=data, key=key, chunk=pace.chunk, sharding=place)
 
 
 def train_epochs(

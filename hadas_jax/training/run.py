@@ -380,7 +380,7 @@ class TrainingRun:
             params=params,
             trained_exits=self.trained_exits,
             exits_of=self.exits_for,
-            normalisation=(splits.mean, splits.deviation),
+            normalisation=(splits.mean, splits.std),
             class_names=splits.class_names if self._trains_supernet or before is None else before.class_names,
             data=splits.record,
             seen=splits.fingerprints if before is None else np.union1d(splits.fingerprints, before.seen),

@@ -122,8 +122,11 @@ def test_an_interrupted_run_resumes_to_the_same_bits(retrained, found, dataset, 
     workdir = tmp_path / "run"
     place = WorkDir(workdir, kind="dnas-retrain")
     run = RetrainRun(settings)
-    place.start(settings.flat(), data=run.splits.record.as_json(), overwrite=False)
-    with pytest.raises(InterruptionError):
+    data = run.splits.record.as_json()
+    with (
+        pytest.raises(InterruptionError),
+        place.run(settings.flat(), data=data, resume=False, overwrite=False),
+    ):
         run.execute(place, Interrupting(2))
     main(f"dnas retrain --workdir {workdir} --resume".split())
     assert "done before" in capsys.readouterr().out

@@ -206,8 +206,8 @@ MISTAKES = [
     ("train --exits-for a9", "--exits-for: expected one of largest, smallest, a0"),
     ("train --space attentivenas --resolutions 32", "--resolutions: expected some of 192, 224, 256, 288"),
     ("train --checkpoint none", "none: expected a directory with a trained supernet, got none"),
-    ("train --checkpoint {damaged} --dataset folder:{images}", "those in weights/ are damaged, missing or others"),
-    ("search --checkpoint {damaged} --dataset folder:{images}", "those in weights/ are damaged, missing or others"),
+    ("train --checkpoint {damaged} --dataset folder:{images}", "those in weights.npz are damaged, missing or others"),
+    ("search --checkpoint {damaged} --dataset folder:{images}", "those in weights.npz are damaged, missing or others"),
     ("train --checkpoint {net}", "--dataset digits: expected images of 3 channels as --checkpoint"),
     ("search --checkpoint {net} --space digits --dataset folder:{images}", "--space digits: expected tiny as"),
     ("search --checkpoint {net} --resolutions 9 --dataset folder:{images}", "--resolutions: expected some of 8"),
@@ -223,7 +223,7 @@ def places(trained, images, tmp_path_factory):
     """Things to get wrong, by name."""
     folder = tmp_path_factory.mktemp("wrong")
     damaged = shutil.copytree(trained / "supernet", folder / "damaged")
-    weights = max((path for path in (damaged / "weights").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    weights = damaged / "weights.npz"
     weights.write_bytes(weights.read_bytes()[:-9])
     write_images(folder / "one", CLASSES[:1], count=8)
     write_images(folder / "broken", CLASSES[:2], count=8)

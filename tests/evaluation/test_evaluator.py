@@ -27,7 +27,7 @@ def setting(space, spots, draw):
     """Parameters, five genomes, 71 images to judge on (no multiple of a batch), three calibration batches."""
     genomes = np.random.default_rng(1).integers(0, space.codec.cardinalities, (5, len(space.codec.names)))
     genomes[:2] = space.largest_genome, space.smallest_genome
-    data = LabelledImages(images=spots.images[:71], labels=spots.labels[:71], mean=0.3, deviation=0.8)
+    data = LabelledImages(images=spots.images[:71], labels=spots.labels[:71], mean=0.3, std=0.8)
     calibration = data.take(jnp.arange(60))[0].reshape(3, 20, *spots.images.shape[1:])
     return draw(space, 2)[0], genomes.astype(np.int32), data, calibration
 

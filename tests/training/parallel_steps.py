@@ -48,7 +48,7 @@ FAST = {"xla_backend_optimization_level": 0}
 class Repeated:
     """A stream of one batch."""
 
-    mean, deviation = 0.0, 1.0
+    mean, std = 0.0, 1.0
 
     def batches(
         self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0
@@ -73,7 +73,7 @@ def streams() -> dict[str, Any]:
     data = (batch[0].astype(np.float32) / 255, batch[1])
     advances = {
         "stream": streamed(step, Repeated(), batch=BATCH, key=KEY, chunk=3, mesh=mesh),
-        "arrays": scanned(step, data=data, key=KEY, chunk=3, place=whole_sharding(mesh)),
+        "arrays": scanned(step, data=data, key=KEY, chunk=3, sharding=whole_sharding(mesh)),
     }
     jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
     found = {}

@@ -29,7 +29,7 @@ def bytes_():
 @pytest.fixture(scope="module")
 def labelled(bytes_):
     labels = jnp.arange(COUNT, dtype=jnp.int32)
-    return LabelledImages(jnp.asarray(bytes_), labels, mean=jnp.asarray(MEAN), deviation=jnp.asarray(DEVIATION))
+    return LabelledImages(jnp.asarray(bytes_), labels, mean=jnp.asarray(MEAN), std=jnp.asarray(DEVIATION))
 
 
 def at(step):
@@ -46,7 +46,7 @@ def look(state, key, data):
 class Record:
     """A stream of the batches that `batch_indices` gives, which notes where it is started."""
 
-    mean, deviation = tuple(MEAN.tolist()), tuple(DEVIATION.tolist())
+    mean, std = tuple(MEAN.tolist()), tuple(DEVIATION.tolist())
 
     def __init__(self, images):
         self.images, self.starts = images, []
@@ -96,8 +96,8 @@ def test_what_every_step_shares_follows_the_batch(labelled):
 
 def test_affine_warps_before_and_after_standardising_are_the_same(bytes_):
     affine = augmentation("affine")
-    before = prepare(KEY, jnp.asarray(bytes_), mean=MEAN, deviation=DEVIATION, augment=affine)
-    after = affine(KEY, prepare(KEY, jnp.asarray(bytes_), mean=MEAN, deviation=DEVIATION, augment=None))
+    before = prepare(KEY, jnp.asarray(bytes_), mean=MEAN, std=DEVIATION, augment=affine)
+    after = affine(KEY, prepare(KEY, jnp.asarray(bytes_), mean=MEAN, std=DEVIATION, augment=None))
     np.testing.assert_allclose(before, after, atol=1e-4)
 
 

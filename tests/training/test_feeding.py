@@ -15,7 +15,7 @@ COUNT, PACE = 14, Pace(batch=4, chunk=3, steps_per_epoch=3)
 class Notes:
     """A stream of images that all hold the number of their step, which notes whether random parts are read."""
 
-    mean, deviation = (0.0,), (1.0,)
+    mean, std = (0.0,), (1.0,)
 
     def __init__(self):
         self.crops = []
@@ -31,7 +31,7 @@ class Notes:
 @pytest.fixture(scope="module")
 def labelled():
     images = jnp.arange(COUNT, dtype=jnp.float32)[:, None, None, None] * jnp.ones((1, 4, 4, 1))
-    return LabelledImages(images, jnp.arange(COUNT, dtype=jnp.int32), mean=jnp.zeros(1), deviation=jnp.ones(1))
+    return LabelledImages(images, jnp.arange(COUNT, dtype=jnp.int32), mean=jnp.zeros(1), std=jnp.ones(1))
 
 
 def start():

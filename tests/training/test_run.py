@@ -131,8 +131,8 @@ def test_images_that_do_not_fit_into_memory_are_trained_on_and_resumed_alike(str
 def poisoned(down_to):
     """`scanned` with a loss that is infinite past the first chunk until the learning rate is as low as this."""
 
-    def poisoned(step, *, data, key, chunk, place=None):
-        advance = scanned(step, data=data, key=key, chunk=chunk, place=place)
+    def poisoned(step, *, data, key, chunk, sharding=None):
+        advance = scanned(step, data=data, key=key, chunk=chunk, sharding=sharding)
 
         def diverging(state, done, retry):
             following, metrics = advance(state, done, retry)
@@ -193,7 +193,7 @@ def test_the_same_number_of_classes_keeps_all_weights(save, untrained):
 
 def test_images_are_standardised_as_the_checkpoint_was_trained(save):
     run = TrainingRun(TrainSettings.of(checkpoint=save()), fine_tune=False)
-    assert (run.splits.mean, run.splits.deviation) == ((0.25,), (0.5,))
+    assert (run.splits.mean, run.splits.std) == ((0.25,), (0.5,))
     for part in (run.splits.train, run.splits.validation, run.splits.calibration, run.splits.test):
         found, _ = part.take(jnp.arange(3))
         np.testing.assert_allclose(found, (np.asarray(part.images[:3]) - 0.25) / 0.5)
@@ -210,7 +210,7 @@ def test_a_stream_is_standardised_as_the_checkpoint_was_trained(streamed_images,
     )
     train = TrainingRun(settings).splits.train
     assert isinstance(train, Stream)
-    assert (train.mean, train.deviation) == given
+    assert (train.mean, train.std) == given
 
 
 def test_parts_to_judge_on_have_at_most_so_many_images():

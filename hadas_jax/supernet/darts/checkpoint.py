@@ -1,6 +1,6 @@
-"""A trained network of the DARTS space on disk: `derived.json`, which says what it is, beside `weights/`.
+"""A trained network of the DARTS space on disk: `derived.json`, which says what it is, beside `weights.npz`.
 
-The weights' files carry digests, so that damage is found; the statistics of batch norms are among them.
+The description holds the weights' digest, so that damage is found; the statistics of batch norms are among them.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hadas_jax.runs.checkpoints import read_weights, write_checkpoint
 from hadas_jax.runs.workdir import DERIVED
 from hadas_jax.spaces.darts import parse_code
 from hadas_jax.spaces.genotypes import Genotype, genotype_of
-from hadas_jax.supernet.checkpoint import Provenance, description_text, read_described
+from hadas_jax.supernet.checkpoint import Provenance, description_content, read_described
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, weight_shapes
 from hadas_jax.supernet.layers import Tree
 from hw_models.accelerator.network import DartsNetwork
@@ -67,8 +67,8 @@ def save_derived(directory: Path | str, trained: DerivedCheckpoint) -> None:
         directory: Created if need be.
         trained: What is written.
     """
-    text = description_text(DerivedDescription, trained, form=FORM)
-    write_checkpoint(Path(directory), _DESCRIPTION, text=text, weights=(trained.weights, trained.statistics))
+    content = description_content(DerivedDescription, trained, form=FORM)
+    write_checkpoint(Path(directory), _DESCRIPTION, content, (trained.weights, trained.statistics))
 
 
 def load_derived(directory: Path | str) -> DerivedCheckpoint:

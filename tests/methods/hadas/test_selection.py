@@ -42,7 +42,7 @@ def make(device):
     """Deployments of backbones whose outcomes are drawn: later exits are right more often and surer."""
     nothing = LabelledImages(images=jnp.zeros((0, 8, 8, 1)), labels=jnp.zeros(0, jnp.int32))
     known = dict.fromkeys(("record", "fingerprints", "evaluated_fingerprints"))
-    splits = Splits(*[nothing] * 4, classes=10, mean=0.0, deviation=1.0, name="x", **known)
+    splits = Splits(*[nothing] * 4, classes=10, mean=0.0, std=1.0, name="x", **known)
 
     def make(space, genomes, **settings):
         draws = iter(range(100))
