@@ -111,7 +111,7 @@ def main(experiment: Experiment) -> None:
     rng = np.random.default_rng(0)
     shape = (experiment.sub_networks, len(run.space.codec.names))
     genomes = rng.integers(0, run.space.codec.cardinalities, shape).astype(np.int32)
-    shares = accuracies(run.judge(result.trained.params), genomes, run.splits.test)[:, -1]
+    shares = accuracies(run.evaluator(result.trained.params), genomes, run.splits.test)[:, -1]
     console.print(
         f"{experiment.sub_networks} random sub-networks: {100 * shares.min():.2f} to {100 * shares.max():.2f} %, "
         f"mean {100 * shares.mean():.2f} %"

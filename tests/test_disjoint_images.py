@@ -421,7 +421,7 @@ def noise(tmp_path_factory):
     with listed():
         trained = train(settings, workdir=place / "trained").trained
         run = TrainingRun(settings)
-        known = accuracies(run.judge(trained.params), run.space.largest_genome[None], run.splits.train)[0, -1]
+        known = accuracies(run.evaluator(trained.params), run.space.largest_genome[None], run.splits.train)[0, -1]
     return place, float(known)
 
 

@@ -114,13 +114,13 @@ def performance(pool: Pool, policy: str, front: Candidates, error: float) -> dic
         raise ValueError(f"expected a design of at most {error:.2%} error, got none")
     test = pool.measured(policy, front.take(np.array([row])))[0].tolist()
     static = front.take(np.array([row]))
-    static = dataclasses.replace(static, levels=np.zeros_like(static.levels))
+    static = dataclasses.replace(static, exits=np.zeros_like(static.exits))
     return {
         "selection_accuracy": 1 - float(front.objectives[row, 0]),
         "test_accuracy": 1 - test[0],
         "latency_ms": 1e3 * test[1],
         "energy_mj": 1e3 * test[2],
-        "exits": int((front.levels[row] > 0).sum()),
+        "exits": int((front.exits[row] > 0).sum()),
         **difference((policy, pool, front.take(np.array([row]))), ("ideal", pool, static)),
     }
 

@@ -59,12 +59,12 @@ class Laboratory:
         """Returns the results of a part, computed and written unless they are there."""
         path = self.experiment.out / "parts" / f"{name}.json"
         if not path.is_file():
-            start, before, judged = time.perf_counter(), self.lab.judging_s, self.lab.judge.judged
+            start, before, judged = time.perf_counter(), self.lab.evaluating_s, self.lab.evaluate.evaluated
             found = compute()
             seconds = {
                 "all_s": round(time.perf_counter() - start, 2),
-                "judging_s": round(self.lab.judging_s - before, 2),
-                "judged_anew": self.lab.judge.judged - judged,
+                "judging_s": round(self.lab.evaluating_s - before, 2),
+                "judged_anew": self.lab.evaluate.evaluated - judged,
             }
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(found | {"seconds": seconds}, indent=1) + "\n")
@@ -75,9 +75,9 @@ class Laboratory:
         """Returns what a search evaluated; it is run unless it was before."""
         path = self.experiment.out / "searches" / f"{device}-{kind}-seed{seed}.npz"
         if not path.is_file():
-            start, before = time.perf_counter(), self.lab.judging_s
+            start, before = time.perf_counter(), self.lab.evaluating_s
             archive = self.lab.search(load_device(device), seed=seed, **self.experiment.budget | engines)
-            seconds = time.perf_counter() - start - (self.lab.judging_s - before)
+            seconds = time.perf_counter() - start - (self.lab.evaluating_s - before)
             size = int(archive.size)
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez_compressed(

@@ -359,7 +359,7 @@ class TrainingRun:
         )
         return jax.tree.map(jnp.asarray, share(jax.tree.map(np.asarray, state.weights)))
 
-    def judge(self, params: Parameters) -> Evaluator:
+    def evaluator(self, params: Parameters) -> Evaluator:
         """Returns what gives the outcomes of backbones int32[N, G] on a split."""
         evaluation, dtype = self.settings.evaluation, self.settings.training.dtype
         with memory_named("stats_batches", evaluation.stats_batches, "batches"):
@@ -390,9 +390,9 @@ class TrainingRun:
         )
 
 
-def accuracies(judge: Evaluator, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
+def accuracies(evaluate: Evaluator, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
     """Returns float64[N, E + 1]: the accuracy of backbones int32[N, G] at every exit and, last, the classifier."""
-    return np.asarray(judge(genomes, data).correct, np.float64).mean(axis=-1)
+    return np.asarray(evaluate(genomes, data).correct, np.float64).mean(axis=-1)
 
 
 def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:
@@ -471,7 +471,7 @@ def along_depth(run: TrainingRun, params: Parameters, genomes: dict[str, np.ndar
         params: Weights to judge by.
         genomes: int32[G] by name.
     """
-    judged = accuracies(run.judge(params), np.stack(list(genomes.values())), run.splits.test)
+    judged = accuracies(run.evaluator(params), np.stack(list(genomes.values())), run.splits.test)
     return tuple(_at_exits(run, *item, shares) for item, shares in zip(genomes.items(), judged, strict=True))
 
 

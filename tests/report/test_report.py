@@ -70,7 +70,7 @@ def test_the_table_shows_savings_against_the_static_network(result):
     assert "static" in shown
     assert "75%" in shown  # ideal: 1 mJ of 4 mJ
     assert "62%" in shown  # deployable: 1.5 mJ of 4 mJ
-    assert "12,345 dynamic versions" in shown
+    assert "12,345 dynamic candidates" in shown
 
 
 def test_the_table_shows_savings_at_best_clocks_and_differences_in_accuracy_within_eighty_columns(result):

@@ -124,7 +124,7 @@ def test_images_that_do_not_fit_into_memory_are_trained_on_and_resumed_alike(str
     found = TrainingRun(settings).train(WorkDir(tmp_path / "b", kind="train"), Silent())
     assert same(found, expected)
     assert not same(found.backbone, run.initial_parameters().backbone)
-    shares = accuracies(run.judge(found), np.stack([run.space.largest_genome]), run.splits.test)
+    shares = accuracies(run.evaluator(found), np.stack([run.space.largest_genome]), run.splits.test)
     assert shares.shape == (1, run.space.num_exits + 1)
 
 
@@ -221,7 +221,7 @@ def test_parts_to_judge_on_have_at_most_so_many_images():
 def test_batch_norm_statistics_see_all_classes_of_images_in_order(images, monkeypatch):
     monkeypatch.setattr(training_run, "Evaluator", lambda space, params, calibration, settings, dtype: calibration)
     run = TrainingRun(QUICK.replace(dataset=images(6), batch=16, stats_batches=3))
-    calibration = run.judge(run.initial_parameters())
+    calibration = run.evaluator(run.initial_parameters())
     assert calibration.shape == (3, 16, 8, 8, 1)
     assert len(np.unique(np.asarray(calibration))) == 6
 

@@ -2,9 +2,9 @@
 
 Bouzidi et al., "HADAS: Hardware-Aware Dynamic Neural Architecture Search for Edge Performance Scaling", DATE
 2023, https://arxiv.org/abs/2212.03354. The outer engine breeds backbones b and scores them by S(b) = (error,
-latency, energy) without exits at the default clocks. The best go to the inner engine (`methods.inner`), which finds
-for each the exits x and clocks f of the best dynamic versions D(x, f | b); by these the backbones are ranked once
-more. No backbone is evaluated or examined twice.
+latency, energy) without exits at the default clocks. The best go to the inner engine (`methods.hadas.inner`), which
+finds for each the exits x and clocks f of the best dynamic candidates D(x, f | b); by these the backbones are ranked
+once more. No backbone is evaluated or examined twice.
 Shapes: P population, G genes, A archive, E exits, W words of a bit set, L error levels, B latency bins. Costs are of
 one sample, in seconds and joules.
 """
@@ -23,13 +23,14 @@ from hadas_jax.backend import RowMap, on_cpu
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.methods.hadas.archive import Archive, empty_archive, unseen
 from hadas_jax.methods.hadas.constraints import lower_bound_excess, static_costs
-from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS, exit_count, search_evolved, search_exact
-from hadas_jax.methods.hadas.score import ERROR_LEVELS, LATENCY_BINS, Inner, front_cells, table_hypervolume
-from hadas_jax.methods.hadas.surrogate import Proposer
+from hadas_jax.methods.hadas.inner import exit_count, search_evolved, search_exact
+from hadas_jax.methods.hadas.score import ERROR_LEVELS, LATENCY_BINS, InnerResult, front_cells, table_hypervolume
+from hadas_jax.methods.hadas.surrogate import Acquisition
 from hadas_jax.search import Elitist, State, load_strategy
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints, NestedSearchSettings
 from hadas_jax.spaces import MBConvSpace
-from hw_models import Device
+from hadas_jax.spaces.mbconv import MAX_EXITS
+from hw_models import Cost, Device
 
 _INNER_POPULATION, _INNER_GENERATIONS = 128, 60  # of the inner engine where it breeds
 
@@ -45,7 +46,7 @@ class HadasState:
     Attributes:
         outer: The strategy's state; zeros, but for its population, before the first generation.
         archive: Every backbone that was evaluated.
-        table: float32[L, B], least energy of all dynamic versions found within the limits, by error and latency.
+        table: float32[L, B], least energy of all dynamic candidates within the constraints, by error and latency.
     """
 
     outer: State
@@ -60,13 +61,13 @@ class Hadas:
     Attributes:
         space: Adapted to the data.
         device: The cost model.
-        evaluate: The supernet's answers, or whatever stands for them.
+        evaluate: Gives what the supernet's exits get right, or whatever stands for it.
         samples: Number of validation samples.
         settings: How both engines search.
         elites: Backbones per generation that go to the inner engine.
         constraints: What networks may cost at most.
         warm_start: int32[N, G], backbones of the first generation.
-        proposer: What proposes backbones after the first generation; None: the strategy.
+        acquisition: What proposes backbones after the first generation; None: the strategy.
     """
 
     space: MBConvSpace
@@ -77,7 +78,7 @@ class Hadas:
     elites: int
     constraints: Constraints = NO_CONSTRAINTS
     warm_start: np.ndarray | None = None
-    proposer: Proposer | None = None
+    acquisition: Acquisition | None = None
 
     @cached_property
     def strategy(self) -> Elitist:
@@ -97,7 +98,7 @@ class Hadas:
     @cached_property
     def reference(self) -> np.ndarray:
         """Every sample wrong, and twice the static cost of the largest backbone: float32[3]."""
-        costs, _ = _static(self.space)(self.space.largest_genome[None], self.device)
+        costs, _ = _row_map(static_costs, self.space, block=16)(self.space.largest_genome[None], self.device)
         return np.array([1, 2 * costs.latency_s[0], 2 * costs.energy_j[0]], np.float32)
 
     def init(self, key: jax.Array) -> HadasState:
@@ -172,8 +173,8 @@ class Hadas:
             genomes, outer = self.strategy.ask(key, state.outer, self.params)
             return np.asarray(genomes), outer
         P, known = self.settings.population, state.archive.known
-        if self.proposer is not None:
-            proposed = self.proposer(key, state.archive)
+        if self.acquisition is not None:
+            proposed = self.acquisition(key, state.archive)
             return self._filled(key, unseen(proposed, known=known)[:P], known=known), state.outer
         found = np.zeros((0, len(self.space.codec.choices)), np.int32)
         for attempt in jax.random.split(key, 8):
@@ -200,11 +201,11 @@ class Hadas:
             return archive
         correct = self.evaluate(fresh)
         error = 1.0 - np.bitwise_count(correct[:, -1]).sum(axis=-1) / self.samples
-        costs, params = _static(self.space)(fresh, self.device)
+        costs, params = _row_map(static_costs, self.space, block=16)(fresh, self.device)
         limits = self.constraints
         violation = np.maximum(params / limits.params - 1, 0)
         if np.isfinite(limits.objectives).any():
-            bound = _bound(self.space, self.samples)
+            bound = _row_map(_bound, self.space, self.samples, block=8)
             violation = np.maximum(violation, bound((fresh, correct), (self.device, limits.objectives)))
         return archive.append(
             genomes=fresh,
@@ -222,20 +223,21 @@ class Hadas:
         if not new:
             return archive, table
         rows = np.array(new)
-        found = self.inner(key, archive.genomes[rows], archive.correct[rows])
-        heavy = np.maximum(archive.params[rows] / self.constraints.params - 1, 0)
-        broken = np.maximum(found.shortfall, heavy)
-        quality = found.score if self.settings.merit == "score" else [self.hypervolume(own) for own in found.table]
+        result = self.inner(key, archive.genomes[rows], archive.correct[rows])
+        too_large = np.maximum(archive.params[rows] / self.constraints.params - 1, 0)
+        violation = np.maximum(result.violation, too_large)
+        by_score = self.settings.merit == "score"
+        quality = result.score if by_score else [self.hypervolume(table) for table in result.table]
         archive = archive.update(
             rows,
-            merit=np.where(broken > 0, -broken, quality),
-            violation=broken,
-            versions=np.asarray(found.evaluations),
+            merit=np.where(violation > 0, -violation, quality),
+            violation=violation,
+            versions=np.asarray(result.evaluations),
         )
-        kept = found.table[heavy == 0]
+        kept = result.table[too_large == 0]
         return archive, np.minimum(table, kept.min(axis=0, initial=np.inf))
 
-    def inner(self, key: jax.Array, genomes: np.ndarray, correct: np.ndarray) -> Inner:
+    def inner(self, key: jax.Array, genomes: np.ndarray, correct: np.ndarray) -> InnerResult:
         """The inner engine for some backbones, spread over all devices.
 
         Args:
@@ -244,76 +246,54 @@ class Hadas:
             correct: uint32[N, E + 1, W].
 
         Returns:
-            What is found for each, leading axis N.
+            The result for each, leading axis N.
         """
         settings = self.settings
         counts = np.array([exit_count(self.space, genome) for genome in genomes])
-        exact = counts <= {"auto": MAX_EXACT_EXITS, "exact": self.space.num_exits, "evolved": -1}[settings.inner]
+        exact = counts <= {"auto": MAX_EXITS, "exact": self.space.num_exits, "evolved": -1}[settings.inner]
         seeds = np.asarray(jax.random.key_data(jax.random.split(key, len(genomes))))
-        rows = (genomes, correct, _segment_costs(self.space)(genomes, self.device), seeds)
+        rows = (genomes, correct, _row_map(_segment_costs, self.space)(genomes, self.device), seeds)
         shared = (self.device, self.constraints.objectives, np.float32(settings.gamma), self.reference)
-        block = 1 if on_cpu() else self.elites
-        breeding = (_INNER_POPULATION, _INNER_GENERATIONS, block)
-        parts: list[tuple[np.ndarray, Inner]] = []
+        effort, block = (_INNER_POPULATION, _INNER_GENERATIONS), 1 if on_cpu() else self.elites
+        parts: list[tuple[np.ndarray, InnerResult]] = []
         for chosen, search in (
-            (exact, _exact(self.space, self.samples)),
-            (~exact, _evolved(self.space, self.samples, *breeding)),
+            (exact, _row_map(_exact, self.space, self.samples)),
+            (~exact, _row_map(_evolved, self.space, self.samples, effort, block=block)),
         ):
             if chosen.any():
                 picked = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], rows)
                 parts.append((np.flatnonzero(chosen), search(picked, shared)))
         order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *(found for _, found in parts))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *(result for _, result in parts))
 
 
-@lru_cache(maxsize=8)
-def _exact(space: MBConvSpace, samples: int) -> RowMap:
-    """Kept for equal arguments, so that searches over the same space share compiled code."""
-
-    def search(rows: Any, shared: Any) -> Inner:
-        _, limits, gamma, reference = shared
-        exact = partial(search_exact, samples=samples, limits=limits, gamma=gamma, reference=reference)
-        return jax.lax.map(lambda row: exact(space, *row[:3]), rows)
-
-    return RowMap(search)
+@lru_cache(maxsize=32)
+def _row_map(function: Callable[..., Any], *static: Any, block: int = 1) -> RowMap:
+    """Maps function(*static, rows, shared); kept for equal arguments, so that searches share compiled code."""
+    return RowMap(partial(function, *static), block=block)
 
 
-@lru_cache(maxsize=8)
-def _evolved(space: MBConvSpace, samples: int, population: int, generations: int, block: int) -> RowMap:
-    def search(rows: Any, shared: Any) -> Inner:
-        device, limits, gamma, reference = shared
-        evolved = partial(
-            search_evolved,
-            samples=samples,
-            limits=limits,
-            gamma=gamma,
-            reference=reference,
-            population=population,
-            generations=generations,
-        )
-        return jax.vmap(lambda row: evolved(jax.random.wrap_key_data(row[3]), space, *row[:3], device))(rows)
-
-    return RowMap(search, block=block)
+def _exact(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> InnerResult:
+    _, limits, gamma, reference = shared
+    exact = partial(search_exact, space, samples=samples, limits=limits, gamma=gamma, reference=reference)
+    return jax.lax.map(lambda row: exact(*row[:3]), rows)
 
 
-@lru_cache(maxsize=8)
-def _static(space: MBConvSpace) -> RowMap:
-    return RowMap(partial(static_costs, space), block=16)
+def _evolved(space: MBConvSpace, samples: int, effort: tuple[int, int], rows: Any, shared: Any) -> InnerResult:
+    device, limits, gamma, reference = shared
+    settings = {"samples": samples, "limits": limits, "gamma": gamma, "reference": reference}
+    evolved = partial(search_evolved, population=effort[0], generations=effort[1], **settings)
+    return jax.vmap(lambda row: evolved(jax.random.wrap_key_data(row[3]), space, *row[:3], device))(rows)
 
 
-@lru_cache(maxsize=8)
-def _segment_costs(space: MBConvSpace) -> RowMap:
-    return RowMap(lambda rows, device: jax.lax.map(lambda g: segment_costs(space, space.decode(g), device), rows))
+def _segment_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> Cost:
+    return jax.lax.map(lambda genome: segment_costs(space, space.decode(genome), device), genomes)
 
 
-@lru_cache(maxsize=8)
-def _bound(space: MBConvSpace, samples: int) -> RowMap:
-    def bound(rows: Any, shared: Any) -> jax.Array:
-        device, limits = shared
-        excess = partial(lower_bound_excess, space, device=device, limits=limits, samples=samples)
-        return jax.vmap(lambda genome, correct: excess(genome, correct))(*rows)
-
-    return RowMap(bound, block=8)
+def _bound(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> jax.Array:
+    device, limits = shared
+    excess = partial(lower_bound_excess, space, device=device, limits=limits, samples=samples)
+    return jax.vmap(lambda genome, correct: excess(genome, correct))(*rows)
 
 
 def best_merits(merit: np.ndarray, elites: int) -> np.ndarray:

@@ -10,22 +10,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.evaluation import CachedEvaluator, Evaluator, Outcomes, pack_bits
-from hadas_jax.evaluation.evaluator import of_each
+from hadas_jax.data import Splits
+from hadas_jax.evaluation import CachedEvaluator, pack_bits
 from hadas_jax.methods.hadas.archive import Archive, load_backbones
 from hadas_jax.methods.hadas.constraints import require_reachable
 from hadas_jax.methods.hadas.fronts import pool_of
-from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS
 from hadas_jax.methods.hadas.outer import Hadas, HadasState
 from hadas_jax.methods.hadas.results import Result, write_result
-from hadas_jax.methods.hadas.selection import Deployment
-from hadas_jax.methods.hadas.surrogate import SurrogateProposer
+from hadas_jax.methods.hadas.selection import choose, measure, set_thresholds
+from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition
 from hadas_jax.runs.loop import Progress, run_stage
 from hadas_jax.runs.workdir import SUPERNET, WorkDir, versions
 from hadas_jax.search import is_strategy, load_strategy, strategy_names
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
+from hadas_jax.spaces.mbconv import MAX_EXITS
 from hadas_jax.supernet import Parameters
 from hadas_jax.supernet.checkpoint import save_supernet
 from hadas_jax.training.run import TrainingRun
@@ -37,7 +36,7 @@ class Run:
     """One HADAS run: reads its inputs at once, so that mistakes show before any work.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
 
     Raises:
         ValueError: An unknown data set, device or space, or files that do not fit.
@@ -49,9 +48,9 @@ class Run:
         self.training = TrainingRun(settings, fine_tune=False)
         self.splits: Splits = self.training.splits
         self.space: MBConvSpace = self.training.space
-        if settings.search.inner == "exact" and self.space.num_exits > MAX_EXACT_EXITS:
+        if settings.search.inner == "exact" and self.space.num_exits > MAX_EXITS:
             raise ValueError(
-                f"inner exact: expected a space of at most {MAX_EXACT_EXITS} exit positions, got "
+                f"inner exact: expected a space of at most {MAX_EXITS} exit positions, got "
                 f"{self.space.num_exits} of {self.space.name}; use `inner` auto"
             )
         self._check_strategy()
@@ -83,8 +82,9 @@ class Run:
         """
         params = self.training.train(workdir, progress)
         self._keep_supernet(params, workdir)
-        archive = self.search(params, workdir, progress)
-        result = self.deploy(params, archive, progress)
+        evaluate = self.evaluator(params)
+        archive = self.search(evaluate, workdir, progress)
+        result = self.deploy(evaluate, archive, progress)
         context = {
             "settings": self.settings.flat(),
             "data": self.splits.record.as_json(),
@@ -100,9 +100,9 @@ class Run:
             trained = self.training.described(params, details, command="hadas search")
             save_supernet(workdir.path / SUPERNET, trained, overwrite=True)
 
-    def search(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Archive:
+    def search(self, evaluate: CachedEvaluator, workdir: WorkDir, progress: Progress) -> Archive:
         """Runs the nested search."""
-        engines = self.engines(params)
+        engines = self.engines(evaluate)
 
         def advance(state: HadasState, done: int, retry: int = 0) -> tuple[HadasState, dict[str, Any]]:
             return engines.generation(state, jax.random.fold_in(self._search_key, done))
@@ -118,32 +118,31 @@ class Run:
         )
         return state.archive
 
-    def engines(self, params: Parameters) -> Hadas:
+    def engines(self, evaluate: CachedEvaluator) -> Hadas:
         """Returns the search engines over a trained supernet."""
-        judge = self.judge(params)
         return Hadas(
             space=self.space,
             device=self.device,
-            evaluate=lambda genomes: np.asarray(pack_bits(judge(genomes, self.splits.validation).correct)),
+            evaluate=lambda genomes: np.asarray(pack_bits(evaluate(genomes, self.splits.validation).correct)),
             samples=self.splits.validation.count,
             settings=self.settings.search,
             elites=self.settings.search.elites,
             constraints=self.settings.constraints,
             warm_start=self._warm_start,
-            proposer=self._proposer,
+            acquisition=self._acquisition,
         )
 
-    def judge(self, params: Parameters) -> Evaluator | CachedEvaluator:
-        """Returns what gives the outcomes of backbones int32[N, G] on a split, from the folder of outcomes if any."""
-        judge = self.training.judge(params)
-        return judge if self.settings.outcomes is None else CachedEvaluator(judge, Path(self.settings.outcomes))
+    def evaluator(self, params: Parameters) -> CachedEvaluator:
+        """Returns what gives the outcomes of backbones int32[N, G] on a split, each once."""
+        folder = self.settings.outcomes
+        return CachedEvaluator(self.training.evaluator(params), None if folder is None else Path(folder))
 
     @property
-    def _proposer(self) -> SurrogateProposer | None:
+    def _acquisition(self) -> SurrogateAcquisition | None:
         settings = self.settings.search
         if not settings.surrogate:
             return None
-        return SurrogateProposer(
+        return SurrogateAcquisition(
             space=self.space,
             device=self.device,
             samples=self.splits.validation.count,
@@ -153,36 +152,41 @@ class Run:
             gradient_seeds=settings.gradient_seeds,
         )
 
-    def deploy(self, params: Parameters, archive: Archive, progress: Progress) -> Result:
+    def deploy(self, evaluate: CachedEvaluator, archive: Archive, progress: Progress) -> Result:
         """Sets thresholds on the calibration split, chooses designs, and measures them on the test split."""
         settings, space, constraints = self.settings.deployment, self.space, self.settings.constraints
         genomes = pool_of(archive, space, self.device, limits=constraints)
-        judge = self.judge(params)
-
-        def evaluate(genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
-            return of_each(judge(genomes, data))
-
         progress.stage("thresholds", 1)
-        deployment = Deployment(
+        pool = set_thresholds(
             space,
             self.device,
-            genomes=genomes,
+            genomes,
             splits=self.splits,
-            settings=settings,
+            policy=settings.policy,
             evaluate=evaluate,
-            key=jax.random.fold_in(self._search_key, self.settings.search.generations),
             limits=constraints,
         )
-        choices = deployment.choices(settings.front_size)
+        choices = choose(
+            pool,
+            front_size=settings.front_size,
+            key=jax.random.fold_in(self._search_key, self.settings.search.generations),
+            per_exit_thresholds=settings.per_exit_thresholds,
+        )
         progress.update(1, {"backbones": float(len(genomes)), "designs": float(len(choices.designs))})
         progress.stage("test", 1)
-        designs, measured = deployment.measure(choices)
+        designs, levels = measure(
+            pool,
+            choices,
+            test=self.splits.test,
+            evaluate=evaluate,
+            accuracy_tolerance=settings.accuracy_tolerance,
+        )
         extremes = evaluate(np.stack([space.largest_genome, space.smallest_genome]), self.splits.test)
-        largest, smallest = (float(np.mean(found.correct[-1])) for found in extremes)
+        largest, smallest = extremes.correct[:, -1].mean(axis=-1).tolist()
         progress.update(1, {"largest_accuracy": largest, "smallest_accuracy": smallest})
         return Result(
             designs=designs,
-            levels=measured,
+            levels=levels,
             largest_test_accuracy=largest,
             smallest_test_accuracy=smallest,
             backbones=int(archive.size),

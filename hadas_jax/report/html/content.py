@@ -307,12 +307,13 @@ def level_rows(result: Result) -> list[dict[str, Any]]:
     """
     rows = []
     for level in result.levels:
-        static, by_clocks = level.static.static_test, level.static_dvfs.test["ideal"]
         for each in level.rows():
             row = {"level": 100 * level.accuracy, "network": each.network, "policy": each.policy}
             row |= _figures(each.test)
-            for suffix, reference in (("", static), ("_dvfs", by_clocks)):
-                row |= {f"{cost}_saved{suffix}": _saved(each.test, reference, name) for cost, name in COSTS.items()}
+            for suffix, reference in (("", each.static), ("_dvfs", each.static_dvfs)):
+                row |= {
+                    f"{cost}_saved{suffix}": 100 * each.test.saving(reference, name) for cost, name in COSTS.items()
+                }
             difference = each.versus.static
             row |= _difference(difference)
             rows.append(row | {"verdict": "" if each.network == "static" else result.verdict(difference)})
@@ -344,8 +345,8 @@ def _row(result: Result, design: Design, kind: str, policy: str) -> dict[str, An
         "joined": dict.fromkeys(COSTS),
         "holds": dict.fromkeys(COSTS, True),
         "against": {
-            "energy_saved": _saved(deployed, design.static_test, "energy_j"),
-            "energy_saved_dvfs": _saved(deployed, design.static_dvfs_test, "energy_j"),
+            "energy_saved": 100 * deployed.saving(design.static_test),
+            "energy_saved_dvfs": 100 * deployed.saving(design.static_dvfs_test),
             **_difference(difference),
             "verdict": result.verdict(difference),
         },
@@ -358,10 +359,6 @@ def _figures(performance: Performance) -> dict[str, float]:
         "latency": 1e3 * performance.latency_s,
         "energy": 1e3 * performance.energy_j,
     }
-
-
-def _saved(found: Performance, reference: Performance, cost: str) -> float:
-    return 100 * (1 - getattr(found, cost) / getattr(reference, cost))
 
 
 def _difference(found: Difference) -> dict[str, float]:
@@ -503,7 +500,7 @@ def _tuned_facts(tuned: FineTuneResult) -> list[list[str]]:
 
 def _result_facts(result: Result) -> list[list[str]]:
     facts = [
-        ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic versions"],
+        ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic candidates"],
         ["largest backbone", f"{100 * result.largest_test_accuracy:.1f} % right without exits"],
         ["smallest backbone", f"{100 * result.smallest_test_accuracy:.1f} % right without exits"],
     ]

@@ -9,9 +9,9 @@ import pytest
 from hadas_jax.evaluation import pack_bits, segment_costs
 from hadas_jax.methods import Hadas
 from hadas_jax.methods.hadas.constraints import lower_bound, static_cost, static_costs
-from hadas_jax.methods.hadas.inner import exact_front
+from hadas_jax.methods.hadas.fronts import exact_front
 from hadas_jax.methods.hadas.outer import best_merits
-from hadas_jax.methods.hadas.surrogate import SurrogateProposer, shares_right
+from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition, shares_right
 from hadas_jax.search import hypervolume
 from hadas_jax.settings import Constraints, NestedSearchSettings
 from hadas_jax.spaces import available_exits, segments, workload
@@ -57,7 +57,8 @@ def space(small_space):
 @pytest.fixture
 def make(space, device):
     def make(evaluate=None, **settings):
-        others = {name: settings.pop(name) for name in ("constraints", "warm_start", "proposer") if name in settings}
+        names = ("constraints", "warm_start", "acquisition")
+        others = {name: settings.pop(name) for name in names if name in settings}
         elites, settings = settings.pop("elites", 2), dataclasses.replace(SETTINGS, **settings)
         evaluate = evaluate or Supernet(space)
         return Hadas(space, device, evaluate, samples=SAMPLES, settings=settings, elites=elites, **others)
@@ -134,9 +135,8 @@ def test_a_merit_is_a_lower_bound_of_the_exact_hypervolume(make, space, device):
     row = int(np.flatnonzero(archive.examined)[0])
     genome, correct = jnp.asarray(archive.genomes[row]), jnp.asarray(archive.correct[row])
     costs = jax.jit(lambda g: segment_costs(space, space.decode(g), device))(genome)
-    front = exact_front(space, genome, correct, costs, samples=SAMPLES, capacity=512)
-    scaled = jnp.where(front.valid[:, None], front.objectives / hadas.reference[None], 2.0)
-    exact = float(hypervolume(scaled, jnp.ones(3)))
+    front = exact_front(space, genome, correct, costs, samples=SAMPLES)
+    exact = float(hypervolume(jnp.asarray(front.objectives / hadas.reference[None]), jnp.ones(3)))
     assert exact * 0.93 <= archive.merit[row] <= exact * (1 + 1e-5)
 
 
@@ -155,7 +155,7 @@ def test_the_dynamic_score_can_be_the_merit(make):
     assert ((by_score.merit[examined] > 0) & (by_score.merit[examined] < 1)).all()
 
 
-def test_versions_beyond_the_limits_stay_out_and_backbones_without_others_count_less(make, space, device):
+def test_candidates_that_break_constraints_stay_out_and_backbones_without_others_count_less(make, space, device):
     static = static_cost(space, jnp.asarray(space.smallest_genome), device)
     limits = Constraints(max_latency_ms=float(static.latency_s) * 1e3, max_params=3000)
     hadas = make(constraints=limits, population=8, elites=8, generations=1)
@@ -197,14 +197,13 @@ def test_the_static_cost_is_the_trunks_without_heads(space, device):
     np.testing.assert_allclose(params[0], jnp.sum(trunk.weight_elements * trunk.active), rtol=1e-6)
 
 
-def test_no_dynamic_version_goes_below_the_lower_bound(space, device):
+def test_no_dynamic_candidate_goes_below_the_lower_bound(space, device):
     genome = jnp.asarray(space.largest_genome)
     correct = jnp.asarray(Supernet(space)(np.asarray(genome)[None])[0])
     bound = np.asarray(lower_bound(space, genome, correct, device, samples=SAMPLES))
     costs = jax.jit(lambda g: segment_costs(space, space.decode(g), device))(genome)
-    front = exact_front(space, genome, correct, costs, samples=SAMPLES, capacity=512)
-    valid = np.asarray(front.valid)
-    objectives, points = np.asarray(front.objectives)[valid], np.asarray(front.point)[valid]
+    front = exact_front(space, genome, correct, costs, samples=SAMPLES)
+    objectives, points = front.objectives, front.point
     assert (objectives >= bound[points] * (1 - 1e-5)).all()
     assert np.isclose(objectives[:, 0].min(), bound[0, 0], atol=1e-6)
     assert (bound[:, 1] < np.asarray(costs.latency_s)[: space.num_exits + 1].sum(axis=0)).all()
@@ -226,14 +225,14 @@ def test_what_the_surrogate_learns_is_the_share_of_each_exit_and_of_all_up_to_it
 def test_the_surrogate_proposes_what_is_evaluated_next(make, space, device):
     limits = Constraints(max_params=10**9, max_latency_ms=1e9)
     effort = {"picks": 16, "population": 24, "generations": 8, "gradient_seeds": 6}
-    proposer = SurrogateProposer(space, device, SAMPLES, limits=limits, **effort)
+    acquisition = SurrogateAcquisition(space, device, SAMPLES, limits=limits, **effort)
     calls = []
 
     def recorded(key, archive):
-        calls.append((int(archive.size), proposer(key, archive)))
+        calls.append((int(archive.size), acquisition(key, archive)))
         return calls[-1][1]
 
-    archive = run(make(population=12, generations=2, elites=1, proposer=recorded))[0][-1].archive
+    archive = run(make(population=12, generations=2, elites=1, acquisition=recorded))[0][-1].archive
     ((size, proposed),) = calls
     assert size == 12
     assert proposed.shape == (16, len(space.codec.choices))
