@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands.run import data_line, run_command
+from hadas_jax.commands.run import RunArguments, data_line, run_command
 from hadas_jax.report.console import new_console, new_file, say, waiting
 from hadas_jax.settings import Constraints, DeploymentSettings, FineTuneSettings
 
@@ -250,12 +250,7 @@ def _against_supernet(sources: Sources, network: StaticNetwork) -> float:
 
 def fine_tune(
     settings: FineTuneSettings | None = None,
-    *,
-    workdir: Path | str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    tensorboard: bool = False,
-    console: Console | None = None,
+    **run: Unpack[RunArguments],
 ) -> FineTuneResult:
     """Trains a selected network further, exits and classifier together, and sets its thresholds anew.
 
@@ -264,12 +259,7 @@ def fine_tune(
 
     Args:
         settings: Settings of the run; None: the defaults, or those of the run to resume.
-        workdir: Where everything is written; by default runs/<time>-<dataset>-fine-tune.
-        resume: Continue the run in `workdir`, with its settings; a finished one is only evaluated again.
-        overwrite: Replace the run in `workdir`.
-        tensorboard: Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra
-            tensorboard.
-        console: For progress and the table; None: standard output.
+        **run: See `RunArguments`.
 
     Returns:
         The network with its metrics before and after.
@@ -282,19 +272,16 @@ def fine_tune(
     from hadas_jax.report.search import saving_text
 
     def start(settings: FineTuneSettings) -> FineTuneRun:
-        if (
-            workdir is not None
-            and not resume
-            and Path(settings.network).resolve().is_relative_to(Path(workdir).resolve())
-        ):
+        workdir = None if run.get("resume") else run.get("workdir")
+        if workdir is not None and Path(settings.network).resolve().is_relative_to(Path(workdir).resolve()):
             raise ValueError(
                 f"{settings.network}: expected a network outside the work directory {workdir}, which a new run replaces"
             )
         return FineTuneRun(settings)
 
-    def finish(run: FineTuneRun, result: FineTuneResult, path: Path, console: Console) -> None:
+    def finish(started: FineTuneRun, result: FineTuneResult, path: Path, console: Console) -> None:
         console.print(_before_and_after(result))
-        after, searched = result.after, run.network.architecture.origin.settings
+        after, searched = result.after, started.network.architecture.origin.settings
         tolerance = searched.get("accuracy_tolerance", DeploymentSettings.accuracy_tolerance)
         say(
             console,
@@ -309,13 +296,9 @@ def fine_tune(
         start,
         settings,
         execute=FineTuneRun.execute,
-        name=lambda run: (str(run.network.architecture.origin.settings["dataset"]), "fine-tune"),
+        name=lambda started: (str(started.network.architecture.origin.settings["dataset"]), "fine-tune"),
         finish=finish,
-        workdir=workdir,
-        resume=resume,
-        overwrite=overwrite,
-        tensorboard=tensorboard,
-        console=console,
+        **run,
     )
 
 
