@@ -332,7 +332,7 @@ def test_images_are_known_again_in_another_form(form, folder, tmp_path, monkeypa
         scaled = pixels if form == "npz" else pixels.astype(np.float32) / 255
         np.savez(tmp_path / "same.npz", images=scaled, labels=labels)
         dataset = f"npz:{tmp_path / 'same.npz'}"
-    with pytest.raises(ValueError, match=r"expected the images that --checkpoint .* was made of"):
+    with pytest.raises(ValueError, match=r"expected the images that checkpoint .* was made of"):
         command(settings.replace(dataset=dataset, checkpoint=str(tmp_path / "net"), space=None))
 
 
