@@ -8,7 +8,7 @@ Shapes: G genes, P candidates, N networks.
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -245,66 +245,37 @@ def layer_cases(sizes: int, *, batch: int = 1) -> list[Case]:
     """
     if not 0 <= sizes <= len(_SIZES):
         raise ValueError(f"layers: expected 0 to {len(_SIZES)} sizes of each kind, got {sizes}")
-    cases = []
-    for side, channels in _SIZES[:sizes]:
-        for kind in LayerKind:
-            layer = _SingleLayer(kind, side, channels, batch)
-            name = f"layer-{kind.name.lower()}"
-            cases.append(Case(f"{name}-{side}-{channels}", name, layer.table(), layer.start, batch))
-    return cases
+    return [_layer_case(kind, side, channels, batch) for side, channels in _SIZES[:sizes] for kind in LayerKind]
 
 
-@dataclasses.dataclass(frozen=True)
-class _SingleLayer:
-    """One layer on square maps of `side` pixels and `channels`, `batch` images per run."""
+def _layer_case(kind: LayerKind, side: int, channels: int, batch: int) -> Case:
+    """The case of one layer on square maps of `side` pixels; compiles when it is built first."""
+    pixels, wide, maps = side**2, _RATIO * channels, (batch, side, side, channels)
+    dense, linear, inputs = 9 * channels * _DENSE_OUT, wide * channels, channels * pixels
+    # Per kind what computes it, shapes of input and weights (or a second input), and MACs, weights, inputs and outputs
+    # of one sample.
+    layers: dict[LayerKind, tuple[Callable[..., Any], tuple[tuple[int, ...], ...], tuple[int, int, int, int]]] = {
+        LayerKind.DENSE: (
+            partial(conv, stride=1, padding=1),
+            (maps, (3, 3, channels, _DENSE_OUT)),
+            (dense * pixels, dense, inputs, _DENSE_OUT * pixels),
+        ),
+        LayerKind.POINTWISE: (jnp.matmul, (maps, (channels, wide)), (linear * pixels, linear, inputs, wide * pixels)),
+        LayerKind.DEPTHWISE: (depthwise_conv, (maps, (3, 3, channels)), (9 * inputs, 9 * channels, inputs, inputs)),
+        LayerKind.POOLING: (partial(jnp.mean, axis=(1, 2)), (maps,), (inputs, 0, inputs, channels)),
+        LayerKind.ELEMENTWISE: (jnp.add, (maps, maps), (inputs, 0, 2 * inputs, inputs)),
+        LayerKind.LINEAR: (jnp.matmul, ((batch, channels), (channels, wide)), (linear, linear, channels, wide)),
+    }
+    function, shapes, (macs, weights, reads, writes) = layers[kind]
+    table = layer_table([kind], [macs], weight_elements=[weights], input_elements=[reads], output_elements=[writes])
 
-    kind: LayerKind
-    side: int
-    channels: int
-    batch: int
+    @cache
+    def compiled() -> Callable[..., Any]:
+        structs = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+        return jax.jit(function).lower(*structs).compile()
 
-    def table(self) -> LayerTable:
-        """Returns its layer table of one row, for one sample."""
-        pixels, ins = self.side**2, self.channels
-        macs, weights, reads, writes = {
-            LayerKind.DENSE: (9 * ins * _DENSE_OUT * pixels, 9 * ins * _DENSE_OUT, ins * pixels, _DENSE_OUT * pixels),
-            LayerKind.POINTWISE: (_RATIO * ins**2 * pixels, _RATIO * ins**2, ins * pixels, _RATIO * ins * pixels),
-            LayerKind.DEPTHWISE: (9 * ins * pixels, 9 * ins, ins * pixels, ins * pixels),
-            LayerKind.POOLING: (ins * pixels, 0, ins * pixels, ins),
-            LayerKind.ELEMENTWISE: (ins * pixels, 0, 2 * ins * pixels, ins * pixels),
-            LayerKind.LINEAR: (_RATIO * ins**2, _RATIO * ins**2, ins, _RATIO * ins),
-        }[self.kind]
-        return layer_table(
-            [self.kind], [macs], weight_elements=[weights], input_elements=[reads], output_elements=[writes]
-        )
+    def start() -> Callable[[], Any]:
+        return partial(compiled(), *(jnp.asarray(_random_values(shape)) for shape in shapes))
 
-    def start(self) -> Callable[[], Any]:
-        """Returns a callable that runs it; compiles in the first call alone."""
-        return partial(self._compiled, *(jnp.asarray(_random_values(shape.shape)) for shape in self._inputs))
-
-    @cached_property
-    def _inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Shapes of the input, and of the weights or a second input if there is one."""
-        ins = self.channels
-        maps = (self.batch, self.side, self.side, ins)
-        shapes = {
-            LayerKind.DENSE: (maps, (3, 3, ins, _DENSE_OUT)),
-            LayerKind.POINTWISE: (maps, (ins, _RATIO * ins)),
-            LayerKind.DEPTHWISE: (maps, (3, 3, ins)),
-            LayerKind.POOLING: (maps,),
-            LayerKind.ELEMENTWISE: (maps, maps),
-            LayerKind.LINEAR: ((self.batch, ins), (ins, _RATIO * ins)),
-        }[self.kind]
-        return tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-
-    @cached_property
-    def _compiled(self) -> Callable[..., Any]:
-        functions: dict[LayerKind, Callable[..., jax.Array]] = {
-            LayerKind.DENSE: partial(conv, stride=1, padding=1),
-            LayerKind.POINTWISE: jnp.matmul,
-            LayerKind.DEPTHWISE: depthwise_conv,
-            LayerKind.POOLING: partial(jnp.mean, axis=(1, 2)),
-            LayerKind.ELEMENTWISE: jnp.add,
-            LayerKind.LINEAR: jnp.matmul,
-        }
-        return jax.jit(functions[self.kind]).lower(*self._inputs).compile()
+    name = f"layer-{kind.name.lower()}"
+    return Case(f"{name}-{side}-{channels}", name, table, start, batch)

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator
 from rich.table import Table
 
 from hadas_jax.report.console import new_table
-from hadas_jax.report.pictures import new_figure, save_picture, write_ticks_in_full
+from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture
 from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph
 from hw_models.predictors import FittedPredictor
 
@@ -29,7 +29,7 @@ _COLOURS = {"max": "#8c6bb1", "avg": "#9ebcda", "skip": "#969696", "sep": "#d95f
 
 
 @dataclass(frozen=True)
-class Arrow:
+class _Arrow:
     """An edge of a cell.
 
     Attributes:
@@ -59,16 +59,16 @@ def node_places(graph: CellGraph) -> dict[str, Point]:
     return {name: _point(place) for name, place in zip(graph.nodes, _PLACES, strict=True)}
 
 
-def arrows(graph: CellGraph) -> list[Arrow]:
+def arrows(graph: CellGraph) -> list[_Arrow]:
     """Returns the edges of a cell; they bend to both sides in turn."""
-    found: list[Arrow] = []
+    found: list[_Arrow] = []
     for k, (first, last, operation) in enumerate(graph.edges):
         start, end, bend = _PLACES[first], _PLACES[last], _BEND if k % 2 else -_BEND
         side = bend * np.array([end[1] - start[1], start[0] - end[0]])
         places = [start + t * (end - start) + 2 * t * (1 - t) * side for t in _ALONG]
         label = max(places, key=lambda place: _room(place, [arrow.label for arrow in found if arrow.operation]))
         curve = (_point(start), _point((start + end) / 2 + side), _point(end))
-        found.append(Arrow(*curve, _point(label), bend, operation))
+        found.append(_Arrow(*curve, _point(label), bend, operation))
     return found
 
 
@@ -154,15 +154,12 @@ def plot_held_out(fitted: FittedPredictor, path: Path) -> None:
     errors, notes = fitted.held_out, fitted.predictor.notes
     figure, [[axis]] = new_figure((6.2, 5.4))
     both = np.concatenate([errors.actual, errors.predicted])
-    ends = (both.min() * 0.97, both.max() * 1.03)
-    bins = np.geomspace(*ends, 121)
+    bins = np.geomspace(both.min() * 0.97, both.max() * 1.03, 121)
     counts, _, _ = np.histogram2d(errors.actual, errors.predicted, bins=bins)
     image = axis.pcolormesh(bins, bins, np.ma.masked_equal(counts.T, 0), norm="log", cmap="viridis")
-    axis.plot(ends, ends, color="black", linewidth=0.8)
-    axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+    compare_on_equal_axes(axis, both, below=0.97, above=1.03)
     for scale in (axis.xaxis, axis.yaxis):
         scale.set_minor_locator(LogLocator(subs=(1.5, 2, 3, 5, 7)))
-        write_ticks_in_full(scale)
     axis.set_xlabel("true images/s")
     axis.set_ylabel("predicted images/s")
     title = f"{fitted.predictor.kind}, {notes.paradigm} on {notes.fpga}: {errors.mean:.2%} mean error"

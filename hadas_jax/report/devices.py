@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hadas_jax.report.console import milli, new_table, print_line
-from hadas_jax.report.pictures import new_figure, save_picture, write_ticks_in_full
+from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture, spread_rows, write_ticks_in_full
 from hw_models import device_names, read_device_file
 from hw_models.catalogue import mode_caps, to_device
 from hw_models.clock_grid import clock_grid, cost_everywhere, sum_layers
@@ -159,7 +159,7 @@ def plot_device(file: DeviceFile, path: Path) -> None:
     energy = np.asarray(cost.energy_j + run_energy(device, points)).reshape(shape)[..., -1]
     core = np.asarray(device.core_hz) / 1e6
     figure, (axes,) = new_figure((11, 4.6), 1, 2)
-    shown = np.unique(np.linspace(0, shape[1] - 1, min(shape[1], _MOST_LINES)).round().astype(int))
+    shown = spread_rows(shape[1], _MOST_LINES)
     colours = np.linspace(0.85, 0.1, len(shown))
     for axis, values, label in ((axes[0], latency, "latency (ms)"), (axes[1], energy, "energy (mJ)")):
         for memory, colour in zip(shown, colours, strict=True):
@@ -221,13 +221,8 @@ def _scatter(axis: Axes, actual: np.ndarray, predicted: np.ndarray, families: li
     for group in groups if is_named else [None]:
         chosen = np.array([is_named is False or family == group for family in families])
         axis.scatter(actual[chosen], predicted[chosen], s=18, alpha=0.7, linewidths=0, label=group)
-    known = np.isfinite(actual)
-    values = np.concatenate([actual[known], predicted[known]])
-    ends = (values.min() * 0.9, values.max() * 1.1)
-    axis.plot(ends, ends, color="black", linewidth=0.8)
-    axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+    measured = actual[np.isfinite(actual)], predicted[np.isfinite(actual)]
+    compare_on_equal_axes(axis, np.concatenate(measured), below=0.9, above=1.1)
     axis.grid(visible=True, which="both", alpha=0.2)
-    for scale in (axis.xaxis, axis.yaxis):
-        write_ticks_in_full(scale)
     if is_named:
         axis.legend(fontsize=7)

@@ -17,7 +17,7 @@ from hadas_jax.deploy.operating_points import ExitUsage, OperatingPoints, PointC
 from hadas_jax.deploy.select import Selection
 from hadas_jax.methods.hadas.results import Design, Performance
 from hadas_jax.report.console import megahertz, milli, new_table, print_line
-from hadas_jax.report.pictures import new_figure, save_picture
+from hadas_jax.report.pictures import new_figure, save_picture, spread_rows
 from hadas_jax.report.search import constraint_texts, saving_text
 from hadas_jax.settings import Constraints, DeploymentSettings
 from hadas_jax.spaces import Backbone, MBConvSpace
@@ -30,7 +30,7 @@ _MOST_STEPS = 12  # of a staircase that are printed
 
 
 @dataclass(frozen=True)
-class Part:
+class _Part:
     """A part of a backbone.
 
     Attributes:
@@ -52,19 +52,19 @@ class Part:
     ends_stage: bool = False
 
 
-def outline(space: MBConvSpace, backbone: Backbone) -> list[Part]:
+def outline(space: MBConvSpace, backbone: Backbone) -> list[_Part]:
     """Returns the parts of one concrete backbone of a space."""
     widths, depths, kernels, expands = (
         np.asarray(field).tolist() for field in (backbone.width, backbone.depth, backbone.kernel, backbone.expand)
     )
     size = -(-int(backbone.resolution) // space.stem_stride)
-    parts = [Part("stem", None, size, widths[0], ends_stage=True)]
+    parts = [_Part("stem", None, size, widths[0], ends_stage=True)]
     for s, stage in enumerate(space.stages):
         size = -(-size // stage.stride)
         for d in range(depths[s]):
             is_last, block = d == depths[s] - 1, sum(depths[:s]) + d
-            parts.append(Part(f"stage {s + 1}", block, size, widths[s + 1], kernels[s], expands[s], is_last))
-    return [*parts, Part("classifier", None, 1, space.classes, ends_stage=True)]
+            parts.append(_Part(f"stage {s + 1}", block, size, widths[s + 1], kernels[s], expands[s], is_last))
+    return [*parts, _Part("classifier", None, 1, space.classes, ends_stage=True)]
 
 
 def plot_architecture(architecture: Architecture, usage: ExitUsage, path: Path) -> None:
@@ -100,7 +100,7 @@ def _performance(found: Performance) -> str:
     return f"{found.accuracy:.1%}, {milli(found.latency_s)} ms, {milli(found.energy_j)} mJ"
 
 
-def _draw_chain(axis: Axes, parts: list[Part], architecture: Architecture, usage: ExitUsage) -> None:
+def _draw_chain(axis: Axes, parts: list[_Part], architecture: Architecture, usage: ExitUsage) -> None:
     largest = parts[0].size
     number = {block: k for k, block in enumerate(architecture.exits)}
     stages = list(dict.fromkeys(part.name for part in parts if part.block is not None))
@@ -267,8 +267,7 @@ def _points_table(title: str, bound: str, rows: Sequence[tuple[float, PointCosts
 
 def _spread(points: Sequence[PointCosts]) -> list[PointCosts]:
     """Some of a staircase's steps, both ends among them."""
-    rows = np.unique(np.linspace(0, len(points) - 1, _MOST_STEPS).round().astype(int))
-    return [points[row] for row in rows]
+    return [points[row] for row in spread_rows(len(points), _MOST_STEPS)]
 
 
 def print_selection(

@@ -26,6 +26,7 @@ from hadas_jax.methods.hadas.results import POLICY_NAMES
 from hadas_jax.report.console import megahertz, milli
 from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, arrows, node_places
 from hadas_jax.report.html.record import RunRecord
+from hadas_jax.report.pictures import spread_rows
 from hadas_jax.report.search import front_members, legend
 from hadas_jax.runs.workdir import SUPERNET
 from hadas_jax.settings import SearchSettings
@@ -328,7 +329,7 @@ def clock_curves(space: MBConvSpace, device: Device, rows: Sequence[dict[str, An
 
 def _some_clocks(count: int, chosen: int) -> list[int]:
     """Returns a few of the memory clocks, evenly spread, with the network's own in place of its neighbour."""
-    spread = np.unique(np.linspace(0, count - 1, min(count, MOST_LINES)).round().astype(int))
+    spread = spread_rows(count, MOST_LINES)
     spread[np.argmin(np.abs(spread - chosen))] = chosen
     return spread.tolist()
 
