@@ -31,9 +31,10 @@ from hadas_jax.deploy.static_network import StaticNetwork, evaluate, outcomes_at
 from hadas_jax.evaluation import Outcomes, calibrate_thresholds, scores
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS
 from hadas_jax.methods.hadas.selection import TOLERANCE
-from hadas_jax.runs.checkpoints import read_checkpoint, validated
+from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.loop import Metrics, Progress, Step
-from hadas_jax.runs.workdir import RESULT, WorkDir, write_text
+from hadas_jax.runs.names import RESULT
+from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import FineTuneSettings
 from hadas_jax.supernet import Tree
 from hadas_jax.training import TrainState, init_state, sgd
@@ -66,7 +67,7 @@ def read_result(path: Path) -> FineTuneResult:
     Raises:
         ValueError: One line: it cannot be read, or is of another form.
     """
-    return validated(FineTuneResult, read_checkpoint(path, _FORM, what="the result of hadas fine-tune"), path=path)
+    return validated(FineTuneResult, read_json(path, _FORM, what="the result of hadas fine-tune"), path=path)
 
 
 class FineTuneRun:

@@ -29,7 +29,8 @@ from hadas_jax.data.record import FEW
 from hadas_jax.data.splits import random_batches, standardised_by
 from hadas_jax.evaluation import Evaluator
 from hadas_jax.runs.loop import Progress, Step
-from hadas_jax.runs.workdir import SUPERNET, WorkDir, write_text
+from hadas_jax.runs.names import SUPERNET
+from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import SupernetRunSettings
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published_in, published_names
 from hadas_jax.supernet import Parameters, Tree, initialise
