@@ -47,7 +47,8 @@ from hadas_jax.runs.settings import StoredSettings, check_choice, check_fields, 
 from hadas_jax.runs.workdir import RESULT, WorkDir, write_text
 from hadas_jax.supernet import Tree
 from hadas_jax.training import AUGMENTATIONS, TrainState, augmentation, init_state, lower_rate, sgd
-from hadas_jax.training.batches import Augmentation, fed, pace_of
+from hadas_jax.training.augmentation import CROPPING
+from hadas_jax.training.batches import Schedule, make_train_chunk
 from hadas_jax.training.exits import exit_losses
 from hadas_jax.training.optimisers import descend, global_norm
 from hadas_jax.training.supernet import label_loss
@@ -254,8 +255,8 @@ class FineTuneRun:
             )
         self.splits = data_of(self.network.architecture, dataset=settings.dataset, data_dir=settings.data_dir)
         self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed))
-        self._pace = pace_of(self.splits.train.count, batch=settings.batch)
-        self._steps = settings.epochs * self._pace.steps_per_epoch
+        self._schedule = Schedule.of(self.splits.train.count, batch=settings.batch)
+        self._steps = settings.epochs * self._schedule.steps_per_epoch
 
     def execute(self, workdir: WorkDir, progress: Progress) -> FineTuneResult:
         """Trains, sets thresholds, judges, and writes network/ and result.json into the work directory.
@@ -293,21 +294,22 @@ class FineTuneRun:
             exit_weights=self._exit_weights,
             label_smoothing=settings.label_smoothing,
         )
-        advance = fed(
+        advance = make_train_chunk(
             step,
             self.splits.train,
-            pace=self._pace,
+            schedule=self._schedule,
             key=self._train_key,
             order_key=self._order_key,
-            augmentation=Augmentation(settings.augmentation, augmentation(settings.augmentation)),
+            augment=augmentation(settings.augmentation),
+            random_crops=settings.augmentation in CROPPING,
         )
-        with memory_named("--batch", self._pace.batch, "images"):
+        with memory_named("--batch", self._schedule.batch, "images"):
             state: TrainState = run_stage(
                 "fine-tune",
                 advance,
                 init_state(trained_part(self.network.weights), optimiser),
-                chunks=self._steps // self._pace.chunk,
-                chunk=self._pace.chunk,
+                chunks=self._steps // self._schedule.chunk,
+                chunk=self._schedule.chunk,
                 workdir=workdir,
                 progress=progress,
                 guard=Guard(lower=lower_rate),
@@ -317,8 +319,8 @@ class FineTuneRun:
     def _with_statistics(self, weights: Weights) -> Weights:
         """Estimates batch norm's statistics on random training images, not augmented."""
         train = self.splits.train
-        batches = min(_STATS_BATCHES, train.count // self._pace.batch)
-        images = random_batches(train, batches, self._pace.batch, seed=self.settings.seed)
+        batches = min(_STATS_BATCHES, train.count // self._schedule.batch)
+        images = random_batches(train, batches, self._schedule.batch, seed=self.settings.seed)
         return with_statistics(self.network.segments, weights, images)
 
     def _with_thresholds(self, network: StaticNetwork) -> Architecture:

@@ -44,7 +44,13 @@ class DivergenceError(ValueError):
 
 
 def scanned(
-    step: Step, *, data: Any, key: jax.Array, chunk: int, place: jax.sharding.Sharding | None = None
+    step: Step,
+    *,
+    data: Any,
+    key: jax.Array,
+    chunk: int,
+    place: jax.sharding.Sharding | None = None,
+    jit: Callable = jax.jit,
 ) -> Advance:
     """Returns a chunk of traced steps as one compiled scan.
 
@@ -55,10 +61,11 @@ def scanned(
         chunk: Steps of a chunk.
         place: Where state and data go first, so that the first chunk and the following ones are compiled once; None
             leaves them where they are.
+        jit: Compiles the scan.
     """
     data = data if place is None else jax.device_put(data, place)
 
-    @jax.jit  # the key is an argument, so that runs of all seeds share their compiled code
+    @jit  # the key is an argument, so that runs of all seeds share their compiled code
     def run_chunk(state: State, start: jax.Array, key: jax.Array, data: Any) -> tuple[State, Metrics]:
         def body(state: State, i: jax.Array) -> tuple[State, Metrics]:
             return step(state, jax.random.fold_in(key, i), data)

@@ -34,8 +34,8 @@ from hadas_jax.runs.workdir import SUPERNET, WorkDir, write_text
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published_in, published_names
 from hadas_jax.supernet import Parameters, initialise
 from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, rewrite_description, save_supernet
-from hadas_jax.training.augmentation import augmentation
-from hadas_jax.training.batches import Augmentation, batch_mesh, fed, pace_of
+from hadas_jax.training.augmentation import CROPPING, augmentation
+from hadas_jax.training.batches import Schedule, batch_mesh, make_train_chunk
 from hadas_jax.training.exits import exit_step
 from hadas_jax.training.optimisers import init_state, lower_rate, paper_exit_optimiser, sgd
 from hadas_jax.training.settings import TrainingSettings, TrainSettings
@@ -197,13 +197,14 @@ class TrainingRun:
         keys = jax.random.split(jax.random.key(settings.seed), 7)
         self._init_key, self._order_key, self._train_key = keys[:3]
         self._exit_order_key, self._exit_key, self.population_key, self.search_key = keys[3:]
-        self._pace = pace_of(self.splits.train.count, batch=settings.batch)
+        self._schedule = Schedule.of(self.splits.train.count, batch=settings.batch)
         if settings.augmentation == "randaugment":
             _require_unit_range(self.splits.train, settings.dataset)
         self._mesh = batch_mesh(jax.local_devices()) if settings.data_parallel else None
-        if self._mesh is not None and self._pace.batch % self._mesh.size:
+        batch = self._schedule.batch
+        if self._mesh is not None and batch % self._mesh.size:
             raise ValueError(
-                f"--data-parallel: expected a batch that the {self._mesh.size} devices divide, got {self._pace.batch}; "
+                f"--data-parallel: expected a batch that the {self._mesh.size} devices divide, got {batch}; "
                 "change --batch"
             )
 
@@ -301,7 +302,7 @@ class TrainingRun:
         """Trains the shared weights by the sandwich rule."""
         settings = self.settings
         optimiser = sgd(
-            optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * self._pace.steps_per_epoch),
+            optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * self._schedule.steps_per_epoch),
             weight_decay=settings.weight_decay,
             clip=optax.clip(1.0),
         )
@@ -322,7 +323,7 @@ class TrainingRun:
     def train_exits(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
         """Trains exit heads, the backbone's weights frozen: shared ones, or those of one backbone."""
         settings = self.settings
-        steps = settings.exit_epochs * self._pace.steps_per_epoch
+        steps = settings.exit_epochs * self._schedule.steps_per_epoch
         optimiser = sgd(
             optax.warmup_cosine_decay_schedule(0.0, settings.exit_learning_rate, steps // 6, steps),
             weight_decay=settings.weight_decay,
@@ -330,7 +331,7 @@ class TrainingRun:
         )
         if self.exits_backbone is not None:
             optimiser = paper_exit_optimiser(
-                self._pace.steps_per_epoch,
+                self._schedule.steps_per_epoch,
                 epochs=settings.exit_epochs,
                 warmup_epochs=settings.exit_epochs // 6,
                 learning_rate=settings.exit_learning_rate,
@@ -371,24 +372,25 @@ class TrainingRun:
         progress: Progress,
     ) -> Any:
         """Trains for some epochs and returns the weights."""
-        pace, how = self._pace, self.settings.augmentation
-        advance = fed(
+        schedule, policy = self._schedule, self.settings.augmentation
+        advance = make_train_chunk(
             step,
             self.splits.train,
-            pace=pace,
+            schedule=schedule,
             key=key,
             order_key=order_key,
-            augmentation=Augmentation(how, augmentation(how)),
+            augment=augmentation(policy),
+            random_crops=policy in CROPPING,
             shared=shared,
             mesh=self._mesh,
         )
-        with memory_named("--batch", pace.batch, "images"):
+        with memory_named("--batch", schedule.batch, "images"):
             state = run_stage(
                 name,
                 advance,
                 state,
-                chunks=epochs * pace.steps_per_epoch // pace.chunk,
-                chunk=pace.chunk,
+                chunks=epochs * schedule.steps_per_epoch // schedule.chunk,
+                chunk=schedule.chunk,
                 workdir=workdir,
                 progress=progress,
                 guard=Guard(lower=lower_rate),
@@ -404,8 +406,8 @@ class TrainingRun:
 
     def calibration_batches(self) -> jax.Array:
         """Random training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
-        batches = min(self.settings.stats_batches, self._pace.steps_per_epoch)
-        return random_batches(self.splits.train, batches, self._pace.batch, seed=self.settings.seed)
+        batches = min(self.settings.stats_batches, self._schedule.steps_per_epoch)
+        return random_batches(self.splits.train, batches, self._schedule.batch, seed=self.settings.seed)
 
     def described(
         self, params: Parameters, details: dict[str, Any], *, command: str = "hadas train"

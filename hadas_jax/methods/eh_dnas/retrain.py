@@ -40,7 +40,8 @@ from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.checkpoint import DerivedCheckpoint, save_derived
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, initialise_derived
 from hadas_jax.training import AUGMENTATIONS, DTYPES, TrainState, init_state, lower_rate
-from hadas_jax.training.batches import Augmentation, fed, pace_of
+from hadas_jax.training.augmentation import CROPPING
+from hadas_jax.training.batches import Schedule, make_train_chunk
 from hadas_jax.training.darts import RetrainOptions, retrain_augmentation, retrain_optimiser, retrain_step
 from hadas_jax.training.run import settings_name
 from hw_models.accelerator.network import DartsNetwork, network_rows, row_counts
@@ -286,7 +287,7 @@ class RetrainRun:
         cutout = size // 2 if settings.cutout is None else settings.cutout
         self._augment = retrain_augmentation(settings.augmentation, cutout_size=cutout)
         self._init_key, self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed), 3)
-        self._pace = pace_of(self.splits.train.count, batch=settings.batch)
+        self._schedule = Schedule.of(self.splits.train.count, batch=settings.batch)
 
     def execute(self, workdir: WorkDir, progress: Progress) -> RetrainResult:
         """Trains the network, judges it on validation and test images, and writes all into the work directory.
@@ -318,7 +319,7 @@ class RetrainRun:
 
     def train(self, workdir: WorkDir, progress: Progress) -> Tree:
         """Trains from fresh weights, or goes on from a checkpoint; returns the weights without an auxiliary head."""
-        settings, steps = self.settings, self.settings.epochs * self._pace.steps_per_epoch
+        settings, steps = self.settings, self.settings.epochs * self._schedule.steps_per_epoch
         has_head = settings.auxiliary_weight > 0
         fresh = initialise_derived(self.network, self.genotype, self._init_key, auxiliary=has_head)
         optimiser = retrain_optimiser(settings.learning_rate, steps, weight_decay=settings.weight_decay)
@@ -330,21 +331,22 @@ class RetrainRun:
             remat=settings.remat,
         )
         step = retrain_step(self.network, self.genotype, optimiser, steps=steps, options=options)
-        advance = fed(
+        advance = make_train_chunk(
             step,
             self.splits.train,
-            pace=self._pace,
+            schedule=self._schedule,
             key=self._train_key,
             order_key=self._order_key,
-            augmentation=Augmentation(settings.augmentation, self._augment),
+            augment=self._augment,
+            random_crops=settings.augmentation in CROPPING,
         )
-        with memory_named("--batch", self._pace.batch, "images"):
+        with memory_named("--batch", self._schedule.batch, "images"):
             state: TrainState = run_stage(
                 "retrain",
                 advance,
                 init_state(fresh, optimiser),
-                chunks=steps // self._pace.chunk,
-                chunk=self._pace.chunk,
+                chunks=steps // self._schedule.chunk,
+                chunk=self._schedule.chunk,
                 workdir=workdir,
                 progress=progress,
                 guard=Guard(lower=lower_rate),
@@ -354,8 +356,8 @@ class RetrainRun:
     def statistics(self, weights: Tree) -> Tree:
         """Estimates batch norm's statistics on random training images, not augmented."""
         settings, train = self.settings, self.splits.train
-        batches = min(settings.stats_batches, train.count // self._pace.batch)
-        images = random_batches(train, batches, self._pace.batch, seed=settings.seed)
+        batches = min(settings.stats_batches, train.count // self._schedule.batch)
+        images = random_batches(train, batches, self._schedule.batch, seed=settings.seed)
         with memory_named("--stats-batches", settings.stats_batches, "batches"):
             return estimate_statistics(
                 self.network,
