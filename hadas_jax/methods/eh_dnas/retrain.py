@@ -35,7 +35,7 @@ from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.checkpoint import DerivedCheckpoint, save_derived
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, initialise_derived
 from hadas_jax.training import init_state
-from hadas_jax.training.batches import pace_of, train_epochs
+from hadas_jax.training.batches import Schedule, train_epochs
 from hadas_jax.training.darts import retrain_optimiser, retrain_step
 from hadas_jax.training.run import settings_name
 from hw_models.accelerator.network import DartsNetwork, network_rows, row_counts
@@ -176,7 +176,7 @@ class RetrainRun:
             raise ValueError(f"cutout: expected at most the {size} pixels of the images, got {training.cutout}")
         self._cutout = size // 2 if training.cutout is None else training.cutout
         self._init_key, self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed), 3)
-        self._pace = pace_of(self.splits.train.count, batch=training.batch)
+        self._schedule = Schedule.of(self.splits.train.count, batch=training.batch)
 
     def _require_data_of(self, search: SplitRecord) -> None:
         """Refuses the images of the search where they are others by now, or are divided otherwise."""
@@ -222,7 +222,7 @@ class RetrainRun:
     def train(self, workdir: WorkDir, progress: Progress) -> Tree:
         """Trains from fresh weights, or goes on from a checkpoint; returns the weights without an auxiliary head."""
         training = self.settings.training
-        steps = training.epochs * self._pace.steps_per_epoch
+        steps = training.epochs * self._schedule.steps_per_epoch
         has_head = training.auxiliary_weight > 0
         fresh = initialise_derived(self.network, self.genotype, self._init_key, auxiliary=has_head)
         optimiser = retrain_optimiser(training.learning_rate, steps, weight_decay=training.weight_decay)
@@ -231,7 +231,7 @@ class RetrainRun:
             retrain_step(self.network, self.genotype, optimiser, steps=steps, settings=training),
             init_state(fresh, optimiser),
             self.splits.train,
-            pace=self._pace,
+            schedule=self._schedule,
             epochs=training.epochs,
             key=self._train_key,
             order_key=self._order_key,
@@ -245,8 +245,8 @@ class RetrainRun:
     def statistics(self, weights: Tree) -> Tree:
         """Estimates batch norm's statistics on random training images, not augmented."""
         settings, train = self.settings, self.splits.train
-        batches = min(settings.stats_batches, train.count // self._pace.batch)
-        images = random_batches(train, batches, self._pace.batch, seed=settings.seed)
+        batches = min(settings.stats_batches, train.count // self._schedule.batch)
+        images = random_batches(train, batches, self._schedule.batch, seed=settings.seed)
         with memory_named("stats_batches", settings.stats_batches, "batches"):
             return estimate_statistics(
                 self.network,
