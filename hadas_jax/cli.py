@@ -49,7 +49,7 @@ from hadas_jax.methods.eh_dnas import DnasSettings
 from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
 from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.runs.settings import StoredSettings, expand_home
-from hw_models.accelerator import DartsNetwork
+from hadas_jax.spaces.darts_network import DartsNetwork
 
 Network = Positional[Annotated[Path, arg(metavar="ARCH.json")]]
 

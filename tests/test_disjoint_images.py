@@ -155,7 +155,7 @@ def test_a_genotype_is_retrained_on_the_division_that_it_was_found_on(
         dataset=datasets[own_test], genotype=str(path), seed=seed, evaluation_images=images, channels=2, cells=3
     )
     assert_disjoint([found.splits, RetrainRun(settings).splits])
-    with pytest.raises(ValueError, match=f"--split-seed {split_seed + 1}: expected none beside --genotype"):
+    with pytest.raises(ValueError, match=f"split_seed {split_seed + 1}: expected none beside genotype"):
         RetrainRun(dataclasses.replace(settings, split_seed=split_seed + 1))
 
 
@@ -165,7 +165,7 @@ def test_a_genotype_is_not_retrained_on_its_images_changed_or_of_an_earlier_vers
     path = write_genotype(tmp_path, RetrainRun(small).splits.record)
     of_file = dataclasses.replace(small, genotype=str(path))
     for _, changed in changed_sets(pathlib_of(name), tmp_path):
-        with pytest.raises(ValueError, match=f"data set {changed}: expected the images that --genotype .* was made of"):
+        with pytest.raises(ValueError, match=f"data set {changed}: expected the images that genotype .* was made of"):
             RetrainRun(dataclasses.replace(of_file, dataset=changed))
     assert RetrainRun(dataclasses.replace(of_file, dataset=other)).splits.record.seed == 0
     write_genotype(tmp_path, None)

@@ -74,7 +74,7 @@ def cost_table(result: DnasResult) -> Table:
         f"{1e3 * float(costs.image_s):.4g}",
         "-" if costs.energy_j is None else f"{1e3 * float(costs.energy_j):.4g}",
         "-" if result.clocks_mhz is None else " ".join(f"{clock:.5g}" for clock in result.clocks_mhz),
-        "-" if not result.budgets else "kept" if result.is_within else "not kept",
+        "-" if not result.constraints else "kept" if result.is_within else "not kept",
     )
     return table
 
@@ -83,8 +83,8 @@ def _closing_lines(result: DnasResult, path: Path) -> list[str]:
     lines = []
     if not result.is_within:
         bounds = " and ".join(
-            f"{budget.metric} {_UNITS[budget.metric][1] * budget.bound:.4g} {_UNITS[budget.metric][0]}"
-            for budget in result.budgets
+            f"{constraint.metric} {_UNITS[constraint.metric][1] * constraint.bound:.4g} {_UNITS[constraint.metric][0]}"
+            for constraint in result.constraints
         )
         lines.append(f"No network near alpha keeps {bounds}; this is the nearest one found.")
     elif np.any(result.code != result.plain_code):

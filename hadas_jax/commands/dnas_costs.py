@@ -21,21 +21,23 @@ from hadas_jax.report import StepProgress, plot_genotype
 from hadas_jax.report.console import new_console, new_file, say
 from hadas_jax.report.darts import held_out_table, plot_held_out
 from hadas_jax.runs.workdir import versions
-from hadas_jax.spaces.darts import format_code, sample_codes
+from hadas_jax.spaces.darts import DARTS_CODES, OPERATIONS, format_code, sample_codes
 from hadas_jax.spaces.darts_costs import (
     PARADIGMS,
     PricedNetworks,
+    darts_counts,
     darts_workload,
     generic_table_name,
+    read_darts_predictor,
     read_priced_networks,
     throughput_table,
     write_priced_networks,
 )
+from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hadas_jax.spaces.genotypes import genotype_of, read_architecture
 from hadas_jax.supernet.pytorch_files import read_pytorch
 from hw_models import default_point, load_device, network_cost, with_clocks
 from hw_models.accelerator import (
-    DartsNetwork,
     Fpga,
     FpgaTooSmallError,
     generic_report,
@@ -43,7 +45,6 @@ from hw_models.accelerator import (
     pipeline_report,
     report_table,
 )
-from hw_models.accelerator.network import OPERATIONS
 from hw_models.predictors import (
     FittedPredictor,
     PredictorNotes,
@@ -51,7 +52,6 @@ from hw_models.predictors import (
     fit_predictor,
     import_predictor,
     predict_throughput,
-    read_predictor,
     recipe_of,
     write_predictor,
 )
@@ -213,7 +213,7 @@ def fit(
     notes = PredictorNotes(
         paradigm=paradigm,
         fpga=priced.fpga,
-        network=priced.network,
+        network=priced.network.sizes,
         source=f"{origin}, {table}seed {seed}, hadas-jax {versions()['hadas-jax']}, jax {versions()['jax']}",
     )
     with StepProgress(console) as progress:
@@ -221,6 +221,7 @@ def fit(
             jax.random.key(seed),
             priced.codes[fits],
             throughputs[fits],
+            layout=DARTS_CODES,
             kind=kind,
             members=members,
             recipe=recipe,
@@ -265,11 +266,9 @@ def import_published(
     """
     console = console or new_console()
     target = new_file(output, ".npz", overwrite=overwrite)
-    predictor = import_predictor(read_pytorch(file), paradigm=paradigm, mean=mean, deviation=deviation)
+    predictor = import_predictor(read_pytorch(file), layout=DARTS_CODES, paradigm=paradigm, mean=mean, std=deviation)
     write_predictor(predictor, target)
-    say(
-        console, f"Written: {target}, {paradigm}, {float(predictor.mean):g} + {float(predictor.deviation):g} z images/s"
-    )
+    say(console, f"Written: {target}, {paradigm}, {float(predictor.mean):g} + {float(predictor.std):g} z images/s")
     return predictor
 
 
@@ -357,7 +356,7 @@ def price(
     found, refused = [], []
     for name in PARADIGMS if paradigm == "both" else (paradigm,):
         try:
-            report = _REPORTS[name](network, jnp.asarray(code), chip)
+            report = _REPORTS[name](network_rows(network), darts_counts(jnp.asarray(code)), chip)
         except FpgaTooSmallError as error:
             if paradigm != "both":
                 raise
@@ -385,10 +384,8 @@ def _by_table(code: np.ndarray, network: DartsNetwork, *, fpga: Fpga, table: str
 
 
 def _by_predictor(path: Path | str, code: np.ndarray, network: DartsNetwork) -> Price:
-    predictor = read_predictor(path)
+    predictor = read_darts_predictor(path, network)
     notes = predictor.notes
-    if notes.network not in (None, network):
-        raise ValueError(f"{path}: expected a predictor of {network}, got one of {notes.network}")
     found = jax.jit(predict_throughput)(predictor, jnp.asarray(code))
     throughput = float(found.throughput)
     error = "" if notes.held_out_error is None else f", {notes.held_out_error:.2%} mean error"

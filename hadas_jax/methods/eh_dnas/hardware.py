@@ -1,21 +1,18 @@
-"""What networks of the DARTS space cost on the hardware of a search: smoothly while it goes on, exactly for a code.
+"""The hardware of a search: what networks of the DARTS space cost on it, and its part of the search loss.
 
 Accelerators are priced by E2E-Perf; as its pipeline moves in steps, a search goes along a predictor of it. Devices are
 priced by the roofline model at all operating points that the search may choose from, which is smooth by itself.
-Jiang et al., "EH-DNAS", 2021, https://arxiv.org/abs/2111.12299.
-Shapes: F operating points, 1 for accelerators.
 
-The hardware's part of the search loss: weighted, with budgets, or both; clocks are chosen with the architecture.
+Jiang et al., "EH-DNAS", 2021, https://arxiv.org/abs/2111.12299, adds lambda / g(alpha), where g is a standardised
+throughput, which has no bound where g passes 0. Here
 
-The original adds lambda / g(alpha), where g is a standardised throughput, which has no bound where g passes 0. Here
+    loss(alpha) = min over f of  weight h(c(alpha, f)) + sum over k of mu_k log(c_k(alpha, f) / bound_k)
 
-    loss(alpha) = min over f of  weight h(c(alpha, f)) + sum over k of mu_k log(c_k(alpha, f) / budget_k)
-
-where h is the logarithm, whose gradient is that of the relative cost, or the cost relative to that of a flat alpha.
-The minimum runs over the operating points f, exactly; its gradient is that at the best point. The multipliers mu_k
-rise while the network that alpha stands for is over budget k, and fall while it is within (dual ascent on a
-Lagrangian), so that budgets are met by the network that is derived and not by its relaxation alone.
-Shapes: F operating points, K budgets.
+where h is the logarithm, whose gradient is that of the relative cost, or the cost relative to that of a flat alpha. The
+minimum runs over the operating points f, exactly; its gradient is that at the best point. The multipliers mu_k rise
+while the network that alpha stands for violates constraint k, and fall while it keeps it (dual ascent on a Lagrangian),
+so that constraints are met by the network that is derived and not by its relaxation alone.
+Shapes: F operating points, 1 for accelerators; K constraints.
 """
 
 from collections.abc import Callable
@@ -28,6 +25,7 @@ from jax.typing import ArrayLike
 
 from hadas_jax.spaces.darts import relaxed_code, sampled_codes
 from hadas_jax.spaces.darts_costs import darts_workload, throughput_table
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hw_models import (
     Device,
     OperatingPoint,
@@ -38,9 +36,11 @@ from hw_models import (
     run_latency,
     sum_layers,
 )
-from hw_models.accelerator import DartsNetwork, Fpga
+from hw_models.accelerator import Fpga
 from hw_models.predictors import ThroughputPredictor, predict_throughput
 
+METRICS = ("latency", "energy", "edp")
+FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {"log": jnp.log, "relative": lambda ratio: ratio}
 _SAMPLES = 64  # networks whose mean cost stands for the expected one
 
 
@@ -54,6 +54,25 @@ class Costs(NamedTuple):
 
     image_s: jax.Array
     energy_j: jax.Array | None
+
+    def metric(self, name: str) -> jax.Array:
+        """Returns float32[F]: `latency` (seconds per image), `energy` (joules) or `edp`, their product.
+
+        Raises:
+            ValueError: There is no such metric, or nothing is known of the energy.
+        """
+        if name == "latency":
+            return self.image_s
+        if name not in METRICS:
+            raise ValueError(f"minimise: expected one of {', '.join(METRICS)}, got {name!r}")
+        if self.energy_j is None:
+            raise ValueError(f"minimise: expected latency, as nothing is known of an accelerator's energy, got {name}")
+        return self.energy_j if name == "energy" else self.energy_j * self.image_s
+
+    def at(self, point: ArrayLike) -> "Costs":
+        """Returns the costs at one operating point, leaves float32[]."""
+        chosen = jnp.asarray(point, jnp.int32)
+        return jax.tree.map(lambda leaf: leaf[chosen], self)
 
 
 @dataclass(frozen=True)
@@ -84,8 +103,9 @@ def device_hardware(device: Device, network: DartsNetwork) -> Hardware:
     per_run = run_latency(device, points), run_energy(device, points)
 
     def costs(architecture: jax.Array) -> Costs:
-        found = cost_everywhere(sum_layers(clock_grid(darts_workload(network, architecture), device)), device)
-        return Costs(found.latency_s + per_run[0], found.energy_j + per_run[1])
+        grid = sum_layers(clock_grid(darts_workload(network, architecture), device))
+        layers = cost_everywhere(grid, device)
+        return Costs(layers.latency_s + per_run[0], layers.energy_j + per_run[1])
 
     return Hardware(device.name, lambda alpha, key: costs(relaxed_code(alpha)), costs, points)
 
@@ -119,35 +139,8 @@ def accelerator_hardware(
     return Hardware(f"{paradigm} accelerator on {fpga.name}", relaxed, exact, None)
 
 
-def metric(costs: Costs, name: str) -> jax.Array:
-    """Returns float32[F]: `latency` (seconds per image), `energy` (joules) or `edp`, their product.
-
-    Raises:
-        ValueError: There is no such metric, or nothing is known of the energy.
-    """
-    if name == "latency":
-        return costs.image_s
-    if name not in METRICS:
-        raise ValueError(f"--minimise: expected one of {', '.join(METRICS)}, got {name!r}")
-    if costs.energy_j is None:
-        raise ValueError(f"--minimise {name}: expected latency, as nothing is known of an accelerator's energy")
-    return costs.energy_j if name == "energy" else costs.energy_j * costs.image_s
-
-
-METRICS = ("latency", "energy", "edp")
-
-
-def at_point(costs: Costs, point: ArrayLike) -> Costs:
-    """Returns the costs at one operating point, leaves float32[]."""
-    chosen = jnp.asarray(point, jnp.int32)
-    return Costs(costs.image_s[chosen], None if costs.energy_j is None else costs.energy_j[chosen])
-
-
-FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {"log": jnp.log, "relative": lambda ratio: ratio}
-
-
 @dataclass(frozen=True)
-class Budget:
+class Constraint:
     """An upper bound of a cost.
 
     Attributes:
@@ -168,7 +161,7 @@ class Objective:
         weight: Of the metric in the loss, the paper's lambda; 0 leaves it out.
         form: `log` or `relative`.
         reference: Float, cost that a relative one is a multiple of.
-        budgets: That the network must keep.
+        constraints: That the network must keep.
         ascent: Step of the multipliers.
     """
 
@@ -176,13 +169,13 @@ class Objective:
     weight: float
     form: str
     reference: float
-    budgets: tuple[Budget, ...]
+    constraints: tuple[Constraint, ...]
     ascent: float
 
     @property
     def is_blind(self) -> bool:
         """Whether the search does not look at the hardware: plain DARTS."""
-        return self.weight == 0 and not self.budgets
+        return self.weight == 0 and not self.constraints
 
 
 def hardware_loss(objective: Objective, costs: Costs, multipliers: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -193,49 +186,49 @@ def hardware_loss(objective: Objective, costs: Costs, multipliers: jax.Array) ->
         costs: Of a relaxed architecture.
         multipliers: float32[K].
     """
-    everywhere = objective.weight * FORMS[objective.form](metric(costs, objective.metric) / objective.reference)
-    for multiplier, budget in zip(multipliers, objective.budgets, strict=True):
-        everywhere = everywhere + multiplier * jnp.log(metric(costs, budget.metric) / budget.bound)
+    everywhere = objective.weight * FORMS[objective.form](costs.metric(objective.metric) / objective.reference)
+    for multiplier, log_ratio in zip(multipliers, _log_ratios(objective, costs), strict=True):
+        everywhere = everywhere + multiplier * log_ratio
     point = jnp.argmin(jax.lax.stop_gradient(everywhere))
     return everywhere[point], point
 
 
 def chosen_point(objective: Objective, costs: Costs) -> jax.Array:
-    """Returns the operating point for a network, int32[]: the least metric within the budgets.
+    """Returns the operating point for a network, int32[]: the least metric where the constraints are kept.
 
-    Where no point keeps them, the one that is least beyond.
+    Where no point keeps them, the one of least violation.
 
     Args:
         objective: Of the search.
         costs: Of the network.
     """
-    value = metric(costs, objective.metric)
-    if not objective.budgets:
+    value = costs.metric(objective.metric)
+    if not objective.constraints:
         return jnp.argmin(value)
-    excess = jnp.max(jnp.maximum(_log_ratios(objective, costs), 0.0), axis=0)
-    within = excess <= 0
-    return jnp.where(jnp.any(within), jnp.argmin(jnp.where(within, value, jnp.inf)), jnp.argmin(excess))
+    violation = jnp.max(jnp.maximum(_log_ratios(objective, costs), 0.0), axis=0)
+    kept = violation <= 0
+    return jnp.where(jnp.any(kept), jnp.argmin(jnp.where(kept, value, jnp.inf)), jnp.argmin(violation))
 
 
-def excess(objective: Objective, costs: Costs) -> jax.Array:
-    """Returns float32[K]: log(cost / budget) of a network at its chosen point, above 0 where it is over a budget."""
+def violations(objective: Objective, costs: Costs) -> jax.Array:
+    """Returns float32[K]: log(cost / bound) of a network at its chosen point, above 0 where it violates."""
     return _log_ratios(objective, costs)[:, chosen_point(objective, costs)]
 
 
-def ascend(objective: Objective, multipliers: jax.Array, over: jax.Array) -> jax.Array:
+def ascend(objective: Objective, multipliers: jax.Array, violation: jax.Array) -> jax.Array:
     """Returns the multipliers float32[K] after a step of dual ascent.
 
     Args:
         objective: Of the search.
         multipliers: float32[K], before.
-        over: float32[K], from `excess`.
+        violation: float32[K], of `violations`.
     """
-    # A network that does not fit is over by infinity; a factor of e is enough to turn the search.
-    return jnp.maximum(multipliers + objective.ascent * jnp.clip(over, -1.0, 1.0), 0.0)
+    # A network that does not fit violates by infinity; a factor of e is enough to turn the search.
+    return jnp.maximum(multipliers + objective.ascent * jnp.clip(violation, -1.0, 1.0), 0.0)
 
 
 def _log_ratios(objective: Objective, costs: Costs) -> jax.Array:
-    """float32[K, F]."""
-    if not objective.budgets:
+    """Logarithms of cost over bound, float32[K, F]."""
+    if not objective.constraints:
         return jnp.zeros((0, *costs.image_s.shape), jnp.float32)
-    return jnp.stack([jnp.log(metric(costs, budget.metric) / budget.bound) for budget in objective.budgets])
+    return jnp.stack([jnp.log(costs.metric(k.metric) / k.bound) for k in objective.constraints])

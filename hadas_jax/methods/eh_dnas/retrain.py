@@ -1,15 +1,8 @@
-"""A retraining run as a whole: the network of a genotype from fresh weights to its accuracy on the test split.
+"""Retraining: the network of a genotype from fresh weights to its accuracy on the test split, and the file of it.
 
 Training keeps checkpoints and resumes exactly; a diverging loss goes back to the last good one at a lower rate. Batch
 norm's statistics are estimated on training images when it has ended.
-
-Accuracy of the network of a genotype.
-
 Shapes: N images.
-
-What a retraining leaves: a trained network, its accuracy and size, and the file that says so.
-
-Settings of retraining: what the command line, a config file and a notebook share.
 """
 
 import dataclasses
@@ -35,6 +28,8 @@ from hadas_jax.runs.loop import Guard, Progress, run_stage
 from hadas_jax.runs.settings import check_choice, check_fields, check_number
 from hadas_jax.runs.workdir import DERIVED, RESULT, WorkDir, versions, write_text
 from hadas_jax.spaces.darts import format_code, parse_code
+from hadas_jax.spaces.darts_costs import darts_counts
+from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of, read_architecture
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.checkpoint import DerivedCheckpoint, save_derived
@@ -43,137 +38,11 @@ from hadas_jax.training import AUGMENTATIONS, DTYPES, TrainState, init_state, lo
 from hadas_jax.training.batches import Augmentation, fed, pace_of
 from hadas_jax.training.darts import RetrainOptions, retrain_augmentation, retrain_optimiser, retrain_step
 from hadas_jax.training.run import settings_name
-from hw_models.accelerator.network import DartsNetwork, network_rows, row_counts
-
-_PIXELS = 2**17  # of a batch: 128 images of 32x32
-
-
-def derived_accuracy(
-    network: DartsNetwork,
-    genotype: Genotype,
-    weights: Tree,
-    statistics: Tree,
-    data: LabelledImages,
-    *,
-    batch: int | None = None,
-    dtype: str = "float32",
-) -> float:
-    """Returns the share of images that a trained network puts into their class.
-
-    Args:
-        network: Its size.
-        genotype: Its cells.
-        weights: Trained.
-        statistics: Of its batch norms.
-        data: N images with their labels.
-        batch: Images at once; None: 128 of 32x32 pixels, and otherwise as many pixels.
-        dtype: What the network computes in, float32 or bfloat16.
-
-    Raises:
-        ValueError: There is too little memory for a batch.
-    """
-    size = min(batch or max(_PIXELS // network.image_size**2, 1), data.count)
-    with memory_named("--eval-batch", size, "images"):
-        return float(jnp.mean(_is_right(network, genotype, size, dtype, weights, statistics, data), dtype=jnp.float32))
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _is_right(
-    network: DartsNetwork,
-    genotype: Genotype,
-    batch: int,
-    dtype: str,
-    weights: Tree,
-    statistics: Tree,
-    data: LabelledImages,
-) -> jax.Array:
-    """Returns bool[N]."""
-
-    def one(start: jax.Array) -> jax.Array:
-        images, labels = data.take(jnp.minimum(start + jnp.arange(batch), data.count - 1))
-        logits = apply_derived(network, genotype, weights, statistics, images.astype(jnp.dtype(dtype)))
-        return jnp.argmax(logits, axis=-1) == labels
-
-    return jax.lax.map(one, jnp.arange(0, data.count, batch)).reshape(-1)[: data.count]
-
+from hw_models.accelerator import row_counts
 
 FORM = "hadas_jax.retrained/1"
-
-
-@dataclass(frozen=True)
-class RetrainMetrics:
-    """What a retraining says of its network.
-
-    Attributes:
-        validation_accuracy: A share.
-        test_accuracy: Likewise.
-        parameters: Of the network, without an auxiliary head.
-        macs: multiply-accumulates for one image, of convolutions and classifier.
-    """
-
-    validation_accuracy: float
-    test_accuracy: float
-    parameters: int
-    macs: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrainResult(RetrainMetrics):
-    """What a retraining run leaves.
-
-    Attributes:
-        trained: The network, also in the work directory.
-    """
-
-    trained: DerivedCheckpoint
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrainedNetwork(RetrainMetrics):
-    """What a retraining run leaves, as its result.json has it.
-
-    Attributes:
-        code: Of the network, 28 digits.
-    """
-
-    code: str
-
-    def __post_init__(self) -> None:
-        parse_code(self.code)
-
-
-def network_macs(network: DartsNetwork, genotype: Genotype) -> int:
-    """Counts the multiply-accumulates of convolutions and classifier for one image."""
-    rows = network_rows(network)
-    layers = np.asarray(row_counts(network, jnp.asarray(code_of(genotype))), np.float64)
-    return round(float(np.sum((layers * rows.macs)[rows.is_weighted])))
-
-
-def write_result(path: Path, result: RetrainResult, *, settings: dict[str, Any]) -> None:
-    """Writes accuracies, sizes, genotype, settings and versions as JSON."""
-    trained = result.trained
-    content = {
-        "form": FORM,
-        "code": trained.code,
-        "genotype": str(trained.genotype),
-        "network": asdict(trained.network),
-        **{field.name: getattr(result, field.name) for field in fields(RetrainMetrics)},
-        "settings": settings,
-        "versions": versions(),
-    }
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_result(path: Path) -> RetrainedNetwork:
-    """Reads what `write_result` wrote.
-
-    Raises:
-        ValueError: One line: it cannot be read, or is of another form.
-    """
-    return validated(RetrainedNetwork, read_checkpoint(path, FORM, what="the result of hadas dnas retrain"), path=path)
-
-
 STYLES = ("cifar", "imagenet")
+_PIXELS = 2**17  # of a batch: 128 images of 32x32
 
 
 @dataclass(frozen=True)
@@ -229,7 +98,7 @@ class RetrainSettings(DataSettings):
             check_number(name, getattr(self, name), int, lowest=1)
         check_number("channels", self.channels, int, lowest=2)
         if self.channels % 2:
-            raise ValueError(f"--channels: expected an even number, got {self.channels}")
+            raise ValueError(f"channels: expected an even number, got {self.channels}")
         for name in ("evaluation_images", "eval_batch"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), int, lowest=1)
@@ -245,6 +114,48 @@ class RetrainSettings(DataSettings):
         check_fields(self, ("remat",), bool, "true or false")
         for name, choices in (("style", STYLES), ("augmentation", AUGMENTATIONS), ("dtype", DTYPES)):
             check_choice(self, name, choices)
+
+
+@dataclass(frozen=True)
+class _RetrainMetrics:
+    """What a retraining says of its network.
+
+    Attributes:
+        validation_accuracy: A share.
+        test_accuracy: Likewise.
+        parameters: Of the network, without an auxiliary head.
+        macs: multiply-accumulates for one image, of convolutions and classifier.
+    """
+
+    validation_accuracy: float
+    test_accuracy: float
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainResult(_RetrainMetrics):
+    """What a retraining run leaves.
+
+    Attributes:
+        trained: The network, also in the work directory.
+    """
+
+    trained: DerivedCheckpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainedNetwork(_RetrainMetrics):
+    """What a retraining run leaves, as its result.json has it.
+
+    Attributes:
+        code: Of the network, 28 digits.
+    """
+
+    code: str
+
+    def __post_init__(self) -> None:
+        parse_code(self.code)
 
 
 class RetrainRun:
@@ -265,11 +176,11 @@ class RetrainRun:
             settings, seed=settings.seed, record=found_on, evaluation_images=settings.evaluation_images
         )
         if found_on is not None and found_on.is_related(self.splits.record):
-            owner, hint = f"--genotype {settings.genotype}", "use those, or give its code instead of its file"
+            owner, hint = f"genotype {settings.genotype}", "use those, or give its code instead of its file"
             require_same(self.splits, found_on, dataset=settings.dataset, owner=owner, hint=hint)
         if found_on is not None and settings.split_seed not in (None, found_on.seed):
             raise ValueError(
-                f"--split-seed {settings.split_seed}: expected none beside --genotype {settings.genotype}, which was "
+                f"split_seed {settings.split_seed}: expected none beside genotype {settings.genotype}, which was "
                 f"chosen on images divided with seed {found_on.seed}; retraining divides them alike"
             )
         size = self.splits.image_size
@@ -282,14 +193,14 @@ class RetrainRun:
             stem="cifar" if settings.style == "cifar" else "imagenet",
         )
         if settings.cutout is not None and settings.cutout > size:
-            raise ValueError(f"--cutout: expected at most the {size} pixels of the images, got {settings.cutout}")
+            raise ValueError(f"cutout: expected at most the {size} pixels of the images, got {settings.cutout}")
         cutout = size // 2 if settings.cutout is None else settings.cutout
         self._augment = retrain_augmentation(settings.augmentation, cutout_size=cutout)
         self._init_key, self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed), 3)
         self._pace = pace_of(self.splits.train.count, batch=settings.batch)
 
     def execute(self, workdir: WorkDir, progress: Progress) -> RetrainResult:
-        """Trains the network, judges it on validation and test images, and writes all into the work directory.
+        """Trains the network, evaluates it on validation and test images, and writes all into the work directory.
 
         Raises:
             ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
@@ -297,13 +208,9 @@ class RetrainRun:
         settings, weights = self.settings, self.train(workdir, progress)
         progress.stage("test", 1)
         statistics = self.statistics(weights)
-        judge = partial(derived_accuracy, self.network, self.genotype, weights, statistics)
         shares = {
-            name: judge(data, batch=settings.eval_batch, dtype=settings.dtype)
-            for name, data in (
-                ("validation_accuracy", self.splits.validation),
-                ("test_accuracy", self.splits.test),
-            )
+            "validation_accuracy": self.accuracy(weights, statistics, self.splits.validation),
+            "test_accuracy": self.accuracy(weights, statistics, self.splits.test),
         }
         progress.update(1, shares)
         result = RetrainResult(
@@ -365,6 +272,18 @@ class RetrainRun:
                 dtype=settings.dtype,
             )
 
+    def accuracy(self, weights: Tree, statistics: Tree, data: LabelledImages) -> float:
+        """Returns the share of images that a trained network puts into their class.
+
+        Raises:
+            ValueError: There is too little memory for a batch.
+        """
+        batch = self.settings.eval_batch or max(_PIXELS // self.network.image_size**2, 1)
+        size = min(batch, data.count)
+        with memory_named("--eval-batch", size, "images"):
+            is_right = _is_right(self.network, self.genotype, size, self.settings.dtype, weights, statistics, data)
+            return float(jnp.mean(is_right, dtype=jnp.float32))
+
     def _described(self, weights: Tree, statistics: Tree, shares: dict[str, float]) -> DerivedCheckpoint:
         return DerivedCheckpoint(
             network=self.network,
@@ -379,6 +298,57 @@ class RetrainRun:
         )
 
 
+def network_macs(network: DartsNetwork, genotype: Genotype) -> int:
+    """Counts the multiply-accumulates of convolutions and classifier for one image."""
+    rows = network_rows(network)
+    layers = np.asarray(row_counts(rows, darts_counts(jnp.asarray(code_of(genotype)))), np.float64)
+    return round(float(np.sum((layers * rows.macs)[rows.is_weighted])))
+
+
+def write_result(path: Path, result: RetrainResult, *, settings: dict[str, Any]) -> None:
+    """Writes accuracies, sizes, genotype, settings and versions as JSON."""
+    trained = result.trained
+    content = {
+        "form": FORM,
+        "code": trained.code,
+        "genotype": str(trained.genotype),
+        "network": asdict(trained.network),
+        **{field.name: getattr(result, field.name) for field in fields(_RetrainMetrics)},
+        "settings": settings,
+        "versions": versions(),
+    }
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_result(path: Path) -> RetrainedNetwork:
+    """Reads what `write_result` wrote.
+
+    Raises:
+        ValueError: One line: it cannot be read, or is of another form.
+    """
+    return validated(RetrainedNetwork, read_checkpoint(path, FORM, what="the result of hadas dnas retrain"), path=path)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _is_right(
+    network: DartsNetwork,
+    genotype: Genotype,
+    batch: int,
+    dtype: str,
+    weights: Tree,
+    statistics: Tree,
+    data: LabelledImages,
+) -> jax.Array:
+    """Returns bool[N]."""
+
+    def one(start: jax.Array) -> jax.Array:
+        images, labels = data.take(jnp.minimum(start + jnp.arange(batch), data.count - 1))
+        logits = apply_derived(network, genotype, weights, statistics, images.astype(jnp.dtype(dtype)))
+        return jnp.argmax(logits, axis=-1) == labels
+
+    return jax.lax.map(one, jnp.arange(0, data.count, batch)).reshape(-1)[: data.count]
+
+
 def _data_of(source: str) -> SplitRecord | None:
     """The data that a genotype was chosen on, where it comes from a search."""
     path = Path(source)
@@ -389,7 +359,7 @@ def _data_of(source: str) -> SplitRecord | None:
     found = read_genotype(path)
     if found.data is None:
         raise ValueError(
-            f"--genotype {source}: expected a search that says which images it used, got one of an earlier version, "
+            f"genotype {source}: expected a search that says which images it used, got one of an earlier version, "
             f"which does not; search anew, or give its code instead: {shlex.quote(found.code)}"
         )
     return found.data
@@ -399,4 +369,4 @@ def _genotype(source: str) -> Genotype:
     try:
         return genotype_of(read_architecture(source))
     except ValueError as error:
-        raise ValueError(f"--genotype {source}: {error}") from error
+        raise ValueError(f"genotype {source}: {error}") from error

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hadas_jax.data.settings import DataSettings
-from hadas_jax.methods.eh_dnas.hardware import FORMS, METRICS, Budget
+from hadas_jax.methods.eh_dnas.hardware import FORMS, METRICS, Constraint
 from hadas_jax.methods.eh_dnas.search import RELAXATIONS
 from hadas_jax.runs.settings import check_choice, check_fields, check_number, check_numbers
 from hadas_jax.spaces.darts_costs import PARADIGMS
@@ -140,17 +140,17 @@ class DnasSettings(DataSettings):
         return self.hardware
 
     @property
-    def budgets(self) -> tuple[Budget, ...]:
+    def constraints(self) -> tuple[Constraint, ...]:
         """What a network may cost at most."""
         latencies = []
         if self.max_latency_ms is not None:
             latencies.append(1e-3 * self.max_latency_ms)
         if self.min_fps is not None:
             latencies.append(1.0 / self.min_fps)
-        budgets = [Budget("latency", min(latencies))] if latencies else []
+        constraints = [Constraint("latency", min(latencies))] if latencies else []
         if self.max_energy_mj is not None:
-            budgets.append(Budget("energy", 1e-3 * self.max_energy_mj))
-        return tuple(budgets)
+            constraints.append(Constraint("energy", 1e-3 * self.max_energy_mj))
+        return tuple(constraints)
 
     def _check_accelerator(self) -> None:
         """Raises for what only devices have."""

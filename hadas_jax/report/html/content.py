@@ -38,12 +38,11 @@ from hadas_jax.report.html.record import RunRecord
 from hadas_jax.report.search import drawn, legend
 from hadas_jax.runs.workdir import SUPERNET
 from hadas_jax.spaces import MBConvSpace, block_active
-from hadas_jax.spaces.darts import CELLS, parse_code
+from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, OPERATIONS, parse_code
 from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph, genotype_of
 from hadas_jax.supernet.checkpoint import read_description
 from hadas_jax.training.run import TrainingRun
 from hw_models import Cost, Device
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, OPERATIONS
 from hw_models.catalogue import chosen_device
 
 MOST_LINES = 5

@@ -17,9 +17,8 @@ from hadas_jax.methods.hadas.results import NOT_SHOWN
 from hadas_jax.report.darts import draw_cell
 from hadas_jax.report.html.tables import Rows
 from hadas_jax.report.pictures import save_picture
-from hadas_jax.spaces.darts import CELLS
+from hadas_jax.spaces.darts import CELLS, OPERATIONS
 from hadas_jax.spaces.genotypes import cell_graph, parse_genotype
-from hw_models.accelerator.network import OPERATIONS
 
 
 def draw_cells(rows: Rows) -> Figure:

@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax.spaces.darts import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.supernet.darts.network import CellLayout, cell_layouts
 from hadas_jax.supernet.darts.ops import (
     apart_with_gradient,
@@ -37,7 +39,6 @@ from hadas_jax.supernet.darts.ops import (
     standardise,
 )
 from hadas_jax.supernet.layers import Tree, conv
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS, DartsNetwork
 
 SEPARABLE = tuple(name for name in OPERATIONS if name.startswith("sep"))
 SKIP = "skip_connect"

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 from hadas_jax.methods.eh_dnas.bilevel import WeightDescent
-from hadas_jax.methods.eh_dnas.hardware import Budget, Costs, Hardware, Objective
+from hadas_jax.methods.eh_dnas.hardware import Constraint, Costs, Hardware, Objective
 from hadas_jax.methods.eh_dnas.search import Search, alpha_optimiser, init_search, lower_weights_rate, search_step
 from hadas_jax.spaces.darts import relaxed_code
 
@@ -32,7 +33,7 @@ def _costs(distribution):
 
 
 def _search(**changed):
-    objective = Objective(metric="latency", weight=0.0, form="log", reference=1.0, budgets=(), ascent=0.1)
+    objective = Objective(metric="latency", weight=0.0, form="log", reference=1.0, constraints=(), ascent=0.1)
     fields = {
         "network": _network,
         "hardware": Hardware("toy", lambda alpha, key: _costs(relaxed_code(alpha)), _costs, None),
@@ -47,7 +48,7 @@ def _search(**changed):
 
 
 def _stepped(search, steps=1, seed=4):
-    state, step = init_search(search, WEIGHTS, ALPHA), jax.jit(search_step(search))
+    state, step = init_search(search, WEIGHTS, ALPHA), jax.jit(chex.assert_max_traces(search_step(search), n=1))
     for i in range(steps):
         state, metrics = step(state, jax.random.fold_in(jax.random.key(seed), i), BATCHES)
     return state, metrics
@@ -79,7 +80,7 @@ def test_hardware_is_descended_not_ascended():
 
 
 def test_multiplier_of_a_broken_budget_rises_until_the_derived_network_keeps_it():
-    search = _search(objective={"budgets": (Budget("latency", 6.0),)}, optimiser=alpha_optimiser(0.05, 0.0))
+    search = _search(objective={"constraints": (Constraint("latency", 6.0),)}, optimiser=alpha_optimiser(0.05, 0.0))
     state, metrics = _stepped(search, 3)
     assert float(state.multipliers[0]) > 0
     state, metrics = _stepped(search, 200)
@@ -103,7 +104,7 @@ def test_a_network_that_does_not_fit_is_worth_no_images_and_raises_the_multiplie
     nothing_fits = Hardware(
         "full", lambda alpha, key: _costs(relaxed_code(alpha)), lambda code: Costs(jnp.full(1, jnp.inf), None), None
     )
-    search = _search(hardware=nothing_fits, objective={"budgets": (Budget("latency", 6.0),)})
+    search = _search(hardware=nothing_fits, objective={"constraints": (Constraint("latency", 6.0),)})
     state, metrics = _stepped(search)
     assert float(metrics["images_per_s"]) == 0
     np.testing.assert_allclose(state.multipliers, [0.1])

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from hadas_jax.methods.eh_dnas import DnasSettings
-from hadas_jax.methods.eh_dnas.hardware import Budget
+from hadas_jax.methods.eh_dnas.hardware import Constraint
 
 WRONG = [
     ("dataset", 3, "--dataset: expected text, got 3"),
@@ -60,10 +60,10 @@ def test_every_setting_is_checked():
 
 
 def test_budgets_are_in_seconds_per_image_and_joules():
-    assert DnasSettings().budgets == ()
-    assert DnasSettings(min_fps=1000.0).budgets == (Budget("latency", 0.001),)
+    assert DnasSettings().constraints == ()
+    assert DnasSettings(min_fps=1000.0).constraints == (Constraint("latency", 0.001),)
     both = DnasSettings(hardware="tx2-gpu", min_fps=100.0, max_latency_ms=5.0, max_energy_mj=20.0)
-    assert both.budgets == (Budget("latency", 0.005), Budget("energy", 0.02))
+    assert both.constraints == (Constraint("latency", 0.005), Constraint("energy", 0.02))
 
 
 def test_settings_come_back_from_a_file_as_they_went():

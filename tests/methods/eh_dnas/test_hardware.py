@@ -6,22 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hadas_jax.methods.eh_dnas.hardware import (
-    Budget,
+    Constraint,
     Costs,
     Objective,
     ascend,
-    at_point,
     chosen_point,
-    excess,
     hardware_loss,
-    metric,
+    violations,
 )
 
 COSTS = Costs(image_s=jnp.array([0.010, 0.005, 0.002]), energy_j=jnp.array([0.1, 0.15, 0.9]))
 
 
 def _objective(**changed):
-    fields = {"metric": "energy", "weight": 0.5, "form": "log", "reference": 0.1, "budgets": (), "ascent": 0.1}
+    fields = {"metric": "energy", "weight": 0.5, "form": "log", "reference": 0.1, "constraints": (), "ascent": 0.1}
     return Objective(**fields | changed)
 
 
@@ -47,22 +45,22 @@ def test_gradient_of_the_log_form_does_not_depend_on_the_unit(cost, scale):
 
 
 def test_multipliers_push_towards_the_clocks_that_keep_the_budget():
-    objective = _objective(budgets=(Budget("latency", 0.004),))
+    objective = _objective(constraints=(Constraint("latency", 0.004),))
     assert int(hardware_loss(objective, COSTS, jnp.array([0.0]))[1]) == 0
     assert int(hardware_loss(objective, COSTS, jnp.array([5.0]))[1]) == 2
 
 
 def test_the_point_is_the_least_metric_within_the_budgets_or_the_least_beyond():
     assert int(chosen_point(_objective(), COSTS)) == 0
-    assert int(chosen_point(_objective(budgets=(Budget("latency", 0.006),)), COSTS)) == 1
-    both = _objective(budgets=(Budget("latency", 0.004), Budget("energy", 0.12)))
+    assert int(chosen_point(_objective(constraints=(Constraint("latency", 0.006),)), COSTS)) == 1
+    both = _objective(constraints=(Constraint("latency", 0.004), Constraint("energy", 0.12)))
     # Beyond: log 2.5, log 1.25, log 7.5.
     assert int(chosen_point(both, COSTS)) == 1
-    np.testing.assert_allclose(excess(both, COSTS), np.log([1.25, 1.25]), rtol=1e-5)
+    np.testing.assert_allclose(violations(both, COSTS), np.log([1.25, 1.25]), rtol=1e-5)
 
 
 def test_multipliers_rise_beyond_a_budget_fall_within_and_never_below_zero():
-    objective = _objective(budgets=(Budget("latency", 1.0), Budget("energy", 1.0)))
+    objective = _objective(constraints=(Constraint("latency", 1.0), Constraint("energy", 1.0)))
     raised = ascend(objective, jnp.array([0.0, 0.3]), jnp.array([0.5, -0.2]))
     np.testing.assert_allclose(raised, [0.05, 0.28], rtol=1e-5)
     np.testing.assert_allclose(ascend(objective, jnp.array([0.0, 0.3]), jnp.array([-0.5, jnp.inf])), [0.0, 0.4])
@@ -71,13 +69,13 @@ def test_multipliers_rise_beyond_a_budget_fall_within_and_never_below_zero():
 def test_plain_darts_is_told_from_searches_that_look_at_hardware():
     assert _objective(weight=0.0).is_blind
     assert not _objective().is_blind
-    assert not _objective(weight=0.0, budgets=(Budget("latency", 1.0),)).is_blind
+    assert not _objective(weight=0.0, constraints=(Constraint("latency", 1.0),)).is_blind
 
 
 def test_metrics_of_accelerators_know_no_energy():
     costs = Costs(jnp.array([0.25]), None)
-    assert float(at_point(costs, 0).image_s) == 0.25
-    with pytest.raises(ValueError, match="--minimise energy: expected latency"):
-        metric(costs, "energy")
-    with pytest.raises(ValueError, match="--minimise: expected one of latency, energy, edp, got 'power'"):
-        metric(costs, "power")
+    assert float(costs.at(0).image_s) == 0.25
+    with pytest.raises(ValueError, match="minimise: expected latency"):
+        costs.metric("energy")
+    with pytest.raises(ValueError, match="minimise: expected one of latency, energy, edp, got 'power'"):
+        costs.metric("power")
