@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from full_disk import disk
+from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -154,7 +155,7 @@ def test_a_disk_that_breaks_at_any_write_is_one_line_and_the_run_goes_on_to_the_
 
 
 @pytest.mark.slow
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from(CODES)), min_size=1, max_size=2))
 def test_a_run_that_meets_broken_disks_again_and_again_ends_the_same(tmp_path_factory, whole, breaks):
     path = tmp_path_factory.mktemp("again") / "run"

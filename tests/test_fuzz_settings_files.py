@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,7 +84,7 @@ def message_of(content, kind=TrainSettings):
     return None
 
 
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(
     spelt_settings(), st.sampled_from(["\n", "\r\n", "\n\n", "\n# more\n"]), st.sampled_from(["", "\ufeff", "---\n"])
 )
@@ -93,7 +94,7 @@ def test_settings_come_back_equal_however_yaml_spells_them(drawn, between, start
         assert read(start + between.join(lines) + "\n") == TrainSettings(**values)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(spelt_settings(), st.sampled_from(list(KINDS)), st.booleans())
 def test_settings_written_as_json_or_yaml_or_by_a_run_are_read_back(drawn, kind, is_yaml):
     values, _ = drawn
@@ -115,7 +116,7 @@ ANY_VALUE = st.recursive(
 FIELDS = tuple(Settings().__dataclass_fields__)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=12), ANY_VALUE, min_size=1, max_size=3))
 def test_values_that_do_not_fit_are_one_line(values):
     message = message_of(json.dumps(values), Settings)
@@ -128,7 +129,7 @@ def test_values_that_do_not_fit_are_one_line(values):
         assert "\n" not in message
 
 
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_files_of_anything_are_settings_or_one_line(content):
     message = message_of(content)

@@ -1,6 +1,7 @@
 """The weight-sharing supernet and its exit heads, as pure functions."""
 
 from hadas_jax.supernet.blocks import Drops, draw_drops
+from hadas_jax.supernet.cut import cut, cut_space
 from hadas_jax.supernet.layers import Tree, is_kernel, resize
 from hadas_jax.supernet.network import (
     BatchStats,
@@ -24,6 +25,8 @@ __all__ = [
     "Tree",
     "apply",
     "apply_training",
+    "cut",
+    "cut_space",
     "draw_drops",
     "estimate_batch_stats",
     "initialise",

@@ -232,32 +232,50 @@ def variant_index(stage: Stage, setting: BlockSetting) -> jax.Array:
     return kernel * len(stage.expand) + expand
 
 
-def cut_block(tree: Tree, stage: Stage, variant: Stage, in_channels: int) -> Tree:
-    """Cuts a variant's weights, or batch-norm statistics, out of those of a stage's block.
+def cut_block(tree: Tree, stage: Stage, *, in_width: int, out_width: int, kernel: int, expand: int) -> Tree:
+    """Cuts smaller blocks out of those of a stage: the leading channels, the centre of the kernel.
 
     Args:
-        tree: Of one block.
-        stage: Whose block it is.
-        variant: One of `variants`.
-        in_channels: Largest width of the block's input.
+        tree: Weights or batch-norm statistics of one block, or of several with a leading axis over them.
+        stage: Of the blocks.
+        in_width: Channels that remain of the input, likewise of the output.
+        out_width: See above.
+        kernel: Size of the depthwise kernel that remains.
+        expand: Ratio of the middle channels that remain to those of the input.
     """
-    mid = make_divisible(in_channels * max(variant.expand)) if stage.expands else in_channels
-    rim = (max(stage.kernel) - max(variant.kernel)) // 2
-    middle, hidden, taps = slice(mid), slice(make_divisible(mid // 4)), slice(rim, max(stage.kernel) - rim)
-    everything = slice(None)
-    cuts: dict[str, dict[str, tuple]] = {
-        "expand": {"kernel": (everything, middle)},
-        "depthwise": {"kernel": (taps, taps, middle)},
-        "squeeze": {"kernel": (middle, hidden), "bias": (hidden,)},
-        "excite": {"kernel": (hidden, middle), "bias": (middle,)},
-        "project": {"kernel": (middle,)},
+    mid = make_divisible(in_width * expand) if stage.expands else in_width
+    hidden = make_divisible(mid // 4)
+    sizes: dict[str, tuple[int | None, int | None]] = {
+        "expand": (in_width, mid),
+        "expand_bn": (None, mid),
+        "depthwise": (kernel, mid),
+        "depthwise_bn": (None, mid),
+        "squeeze": (mid, hidden),
+        "excite": (hidden, mid),
+        "project": (mid, out_width),
+        "project_bn": (None, out_width),
+        "shortcut": (in_width, out_width),
     }
+    return cut_layers(tree, sizes)
+
+
+def cut_layers(tree: Tree, sizes: dict[str, tuple[int | None, int | None]]) -> Tree:
+    """Cuts layers to the leading input and output channels, depthwise kernels to their centre.
+
+    Args:
+        tree: Weights or statistics, each layer's by its name.
+        sizes: Per layer what remains of its inputs (of a depthwise kernel: its size) and outputs; None: all.
+    """
 
     def cut(path: tuple, leaf: jax.Array) -> jax.Array:
         layer, name = path[-2].key, path[-1].key
-        if layer in ("expand_bn", "depthwise_bn"):
-            return leaf[middle]
-        return leaf[cuts.get(layer, {}).get(name, ())]
+        inputs, outputs = sizes[layer]
+        if name != "kernel":
+            return leaf[..., :outputs]
+        if layer != "depthwise" or inputs is None:
+            return leaf[..., :inputs, :outputs]
+        rim = (leaf.shape[-2] - inputs) // 2
+        return leaf[..., rim : rim + inputs, rim : rim + inputs, :outputs]
 
     return jax.tree_util.tree_map_with_path(cut, tree)
 

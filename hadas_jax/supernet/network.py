@@ -173,7 +173,9 @@ def _block(
         small = block.clone(stage=variant, expands=block.stage.expands)
 
         def branch(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
-            weights, stats = (cut_block(tree, block.stage, variant, x.shape[-1]) for tree in (weights, stats))
+            sizes = {"in_width": x.shape[-1], "out_width": max(variant.width)}
+            sizes |= {"kernel": max(variant.kernel), "expand": max(variant.expand)}
+            weights, stats = (cut_block(tree, block.stage, **sizes) for tree in (weights, stats))
             y, found = call(small, weights, stats, x, *inputs, keep_stats=mode.keep_stats)
             return y, pad_statistics(found, shapes)
 

@@ -72,7 +72,7 @@ def test_a_predictor_is_fitted_to_a_data_set(data, tmp_path):
     again = read_predictor("p.npz", layout=DARTS_CODES)
     assert again.members == 2
     assert again.notes == fitted.predictor.notes
-    assert (again.notes.paradigm, again.notes.fpga, again.notes.network) == ("generic", "ku115", DartsNetwork())
+    assert (again.notes.paradigm, again.notes.fpga, again.notes.network) == ("generic", "ku115", DartsNetwork().sizes)
     assert again.notes.source.startswith("d.npz, published table, seed 0, hadas-jax ")
     assert f"{fitted.held_out.mean:.3%}" in text
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

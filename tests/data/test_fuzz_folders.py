@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from fuzzing import DRAWS
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
@@ -243,7 +244,7 @@ def found(splits, *parts):
 
 
 FUZZ = settings(
-    max_examples=2000,
+    max_examples=DRAWS,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 

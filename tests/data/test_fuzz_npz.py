@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from fuzzing import DRAWS
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -208,7 +209,7 @@ def check(splits, pairs):
 
 
 FUZZ = settings(
-    max_examples=2000,
+    max_examples=DRAWS,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -77,7 +78,7 @@ def test_the_interval_holds_the_difference_is_symmetric_and_follows_the_counts(c
 
 
 @pytest.mark.slow
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(outcomes(most=100_000))
 def test_every_outcome_has_an_interval(case):
     gained, lost, images = case

@@ -39,7 +39,7 @@ def run(module, tmp_path_factory):
 
     def run(out, *arguments):
         given = ["--smoke", "--dataset", "cifar100", "--data-dir", str(data), "--space", "tiny", "--out", str(out)]
-        return module("hadas_paper").main([*given, *arguments])
+        return module("hadas_paper.__main__").main([*given, *arguments])
 
     return run
 
@@ -150,7 +150,7 @@ def test_settings_that_cannot_be_are_refused(run, tmp_path, capsys, arguments, m
 
 
 def test_baselines_grow_from_the_smallest_backbone_step_by_step(module):
-    baselines = module("hadas_paper_baselines")
+    baselines = module("hadas_paper.baselines")
     space = load_space("small-images").adapt(in_channels=1, classes=10, image_size=28)
     steps = np.array(baselines.ladder(space))
     assert (steps[0] == space.smallest_genome).all()
@@ -167,7 +167,7 @@ def test_baselines_grow_from_the_smallest_backbone_step_by_step(module):
 
 
 def test_figures_of_two_fronts(module):
-    metrics = module("hadas_paper_metrics")
+    metrics = module("hadas_paper.metrics")
     ours = np.array([[0.1, 1, 2], [0.2, 1, 1]], np.float32)
     theirs = np.array([[0.1, 2, 3], [0.2, 0.5, 1], [0.3, 2, 2]], np.float32)
     assert metrics.dominance(ours, theirs) == pytest.approx(2 / 3)

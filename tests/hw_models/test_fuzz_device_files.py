@@ -8,6 +8,7 @@ import math
 import hypothesis
 import numpy as np
 import pytest
+from fuzzing import DRAWS
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from hw_models.files import checked, dump_yaml, load_yaml
 from hw_models.schema import DeviceFile
 
 fuzz = hypothesis.settings(
-    max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=DRAWS, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 scalars = st.one_of(
     st.none(),

@@ -1,21 +1,10 @@
 """Tests of text files: UTF-8 or what their first bytes name, whatever the locale."""
 
-import ast
 import codecs
-from pathlib import Path
 
 import pytest
 
-import hw_models as hw
-from hadas_jax import profiling
-from hadas_jax.commands import devices as device_commands
 from hw_models.files import read_text
-
-SOURCES = [
-    *Path(hw.__file__).parent.rglob("*.py"),
-    *Path(profiling.__file__).parent.rglob("*.py"),
-    Path(device_commands.__file__),
-]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -36,19 +25,3 @@ def test_what_is_no_text_gives_one_line(content, message, tmp_path):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_text(tmp_path / "a.txt")
-
-
-def test_no_text_file_is_opened_in_the_encoding_of_the_locale():
-    calls = [
-        (path.name, node)
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-    ]
-    opened = [(name, node) for name, node in calls if node.func.attr in ("open", "read_text", "write_text")]
-    binary = [
-        node for _, node in opened if any(isinstance(mode, ast.Constant) and "b" in mode.value for mode in node.args)
-    ]
-    assert len(opened) > 5
-    for name, node in opened:
-        assert node in binary or "encoding" in {keyword.arg for keyword in node.keywords}, f"{name}:{node.lineno}"

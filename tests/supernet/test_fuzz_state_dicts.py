@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import draw_network
+from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from original_checkpoint import write_original
@@ -147,14 +148,14 @@ def read(content):
         return read_tensors(file.name)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(checkpoints(), st.booleans())
 def test_whatever_is_around_the_weights_they_are_the_plain_ones(drawn, zipped):
     content, expected = drawn
     assert equal(imported(read(written(content, zipped=zipped)))[0], expected)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(st.data())
 def test_weights_that_are_wrong_are_named_in_one_line(data):
     entries = dict(PLAIN)
@@ -183,7 +184,7 @@ def test_weights_that_are_wrong_are_named_in_one_line(data):
     assert "\n" not in str(raised.value)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(st.data())
 def test_a_damaged_file_is_one_line_or_has_the_plain_weights(data):
     whole = bytearray(WHOLE)
@@ -210,7 +211,7 @@ def test_a_damaged_file_is_one_line_or_has_the_plain_weights(data):
 WHOLE = written({"net": {f"module.{name}": torch.from_numpy(array) for name, array in PLAIN.items()}, "epoch": 3})
 
 
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(st.data())
 def test_averaged_weights_are_taken_where_they_are_alone_or_asked_for(data):
     plain, averaged = data.draw(st.sampled_from(KEYS)), data.draw(st.sampled_from(AVERAGED))

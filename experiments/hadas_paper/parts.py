@@ -1,4 +1,4 @@
-"""The stages of `hadas_paper.py`, part by part, with their results on disk: what is there is not computed again."""
+"""The stages of `hadas_paper`, part by part, with their results on disk: what is there is not computed again."""
 
 import dataclasses
 import json
@@ -8,13 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hadas_paper_ablations as ablations
-import hadas_paper_scores as scores
-import hadas_paper_stages as stages
 import numpy as np
-from hadas_paper_lab import Lab
-from hadas_paper_settings import Experiment
-from hadas_paper_stages import Baselines, Searched
 from rich.console import Console
 
 from hadas_jax.commands.hadas import settings_of_run
@@ -22,6 +16,10 @@ from hadas_jax.commands.supernets import train
 from hadas_jax.methods import TrainingRun, TrainingSettings, TrainSettings
 from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.supernet.checkpoint import load_supernet
+from hadas_paper import ablations, scores, stages
+from hadas_paper.lab import Lab
+from hadas_paper.settings import Experiment
+from hadas_paper.stages import Baselines, Searched
 from hw_models import load_device
 
 OWN_HEADS = ("smallest", "largest")  # backbones that get exits of their own

@@ -1,4 +1,4 @@
-"""Stage 4 of `hadas_paper.py`: what each part of the method is worth, on one device.
+"""Stage 4 of `hadas_paper`: what each part of the method is worth, on one device.
 
 Hypervolumes are relative to the box of the device's reference, of designs that were chosen on the selection samples.
 Shapes: G genes; objectives are error, latency_s and energy_j.
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from hadas_paper_lab import Lab, Pool
-from hadas_paper_metrics import SPLITS, compare, equal_accuracy, relative_hypervolume
-from hadas_paper_stages import Baselines, Searched, network, static_objectives
 
 from hadas_jax.methods.hadas.fronts import merge
 from hadas_jax.methods.hadas.results import POLICY_NAMES
+from hadas_paper.lab import Lab, Pool
+from hadas_paper.metrics import SPLITS, compare, equal_accuracy, relative_hypervolume
+from hadas_paper.stages import Baselines, Searched, network, static_objectives
 from hw_models import Device
 
 GAMMAS = (0.0, 1.0, 2.0)

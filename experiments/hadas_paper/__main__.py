@@ -1,7 +1,7 @@
 """The experiments of the HADAS paper on a supernet of one's own: four stages, four devices, several seeds.
 
 Command:   python experiments/fashion_mnist_npz.py -o fashion_mnist.npz
-           python experiments/hadas_paper.py --dataset npz:fashion_mnist.npz -o hadas_paper.json
+           cd experiments; python -m hadas_paper --dataset npz:../fashion_mnist.npz -o ../hadas_paper.json
            With --dataset cifar100 --data-dir DATA (hadas data prepare cifar100) the same on CIFAR-100. --checkpoint
            takes a supernet that is trained already; without it one is trained as supernet_fashion_mnist.py does.
            --stages, --devices and --seeds choose parts; what is in --out already is not done again.
@@ -34,14 +34,14 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from hadas_paper_parts import Laboratory
-from hadas_paper_settings import Experiment
-from hadas_paper_tables import picture, tables
 from rich.console import Console
 
 from hadas_jax.report.console import say
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.supernet.checkpoint import DESCRIPTION
+from hadas_paper.parts import Laboratory
+from hadas_paper.settings import Experiment
+from hadas_paper.tables import picture, tables
 from hw_models import load_device
 
 

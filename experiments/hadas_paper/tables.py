@@ -1,13 +1,13 @@
-"""Tables and pictures of `hadas_paper.py`."""
+"""Tables and pictures of `hadas_paper`."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hadas_paper_metrics import SPLITS, spread
 from rich.table import Table
 
 from hadas_jax.methods.hadas.results import POLICY_NAMES
+from hadas_paper.metrics import SPLITS, spread
 
 VARIANTS = ("exits", "exits + clocks")
 DIFFERENCES = ("accuracy_difference", "accuracy_difference_low", "accuracy_difference_high")

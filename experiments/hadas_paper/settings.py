@@ -1,4 +1,4 @@
-"""Settings of `hadas_paper.py`."""
+"""Settings of `hadas_paper`."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which exits the score of HADAS's inner engine prefers, by the weight of its dissimilarity; for `hadas_paper.py`.
+"""Which exits the score of HADAS's inner engine prefers, by the weight of its dissimilarity; for `hadas_paper`.
 
 The score is the mean over exits of what they save, times their dissimilarity to the other exits to the power of gamma
 (`hadas_jax.methods.hadas.score.exit_shares`). An exit that is alone has none to differ from and counts in full, so that
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hadas_paper_ablations import GAMMAS
-from hadas_paper_lab import Lab
 
 from hadas_jax.evaluation import pack_bits, segment_costs
 from hadas_jax.evaluation.early_exit import packed_dissimilarity
 from hadas_jax.methods.hadas.inner import plan_shares, product_of
 from hadas_jax.methods.hadas.score import exit_gains
 from hadas_jax.spaces import MBConvSpace
+from hadas_paper.ablations import GAMMAS
+from hadas_paper.lab import Lab
 from hw_models import Cost, Device
 
 SIZES = (1, 2, 3, 4)  # exits of a subset

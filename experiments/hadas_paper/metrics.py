@@ -11,12 +11,12 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from hadas_paper_lab import Pool
 
 from hadas_jax.evaluation import accuracy_difference
 from hadas_jax.methods.hadas.constraints import NO_LIMITS
 from hadas_jax.methods.hadas.fronts import Candidates, non_dominated
 from hadas_jax.search import hypervolume, ratio_of_dominance
+from hadas_paper.lab import Pool
 
 SPLITS = ("selection", "test")
 

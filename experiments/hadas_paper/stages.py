@@ -1,4 +1,4 @@
-"""The four stages of `hadas_paper.py`, each for one device (and seed), as figures that JSON can hold.
+"""The four stages of `hadas_paper`, each for one device (and seed), as figures that JSON can hold.
 
 Designs are chosen on the selection samples, energies and accuracies are those of the test split unless a name says
 otherwise. "Ideal" is the paper's mapping, which needs labels, "deployable" compares confidence with thresholds.
@@ -10,9 +10,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from hadas_paper_baselines import like_published, macs
-from hadas_paper_lab import Lab, Pool
-from hadas_paper_metrics import (
+
+from hadas_jax.methods.hadas.constraints import NO_LIMITS, static_costs
+from hadas_jax.methods.hadas.results import POLICY_NAMES
+from hadas_jax.search import crowding_distance, non_dominated_ranks, truncate
+from hadas_jax.spaces import published_names
+from hadas_paper.baselines import like_published, macs
+from hadas_paper.lab import Lab, Pool
+from hadas_paper.metrics import (
     SPLITS,
     compare,
     energy_curve,
@@ -20,11 +25,6 @@ from hadas_paper_metrics import (
     performance,
     relative_hypervolume,
 )
-
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, static_costs
-from hadas_jax.methods.hadas.results import POLICY_NAMES
-from hadas_jax.search import crowding_distance, non_dominated_ranks, truncate
-from hadas_jax.spaces import published_names
 from hw_models import Device
 
 

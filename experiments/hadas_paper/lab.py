@@ -1,4 +1,4 @@
-"""A trained supernet, and what the stages of `hadas_paper.py` do with it: searches, fronts over exits and clocks.
+"""A trained supernet, and what the stages of `hadas_paper` do with it: searches, fronts over exits and clocks.
 
 How backbones do on the images is kept on disk once for all devices, seeds and stages (`hadas search --outcomes`).
 Shapes: P backbones, G genes, M candidates; objectives are error, latency_s and energy_j.
