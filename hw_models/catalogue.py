@@ -3,11 +3,10 @@
 import dataclasses
 import importlib.resources
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from hw_models.device import Device, NumberFormat, OperatingPoint, with_caps, with_clocks
 from hw_models.files import dump_yaml, packaged_names, packaged_or_own, read_checked, write_whole
@@ -123,7 +122,7 @@ def to_device(file: DeviceFile) -> Device:
     speedups = {form: getattr(latency.format_speedup, form.name.lower()) for form in NumberFormat}
     core_weights = latency.core_weight_bytes_per_cycle
     formats = tuple(form for form, speedup in speedups.items() if speedup is not None)
-    numbers: dict[str, ArrayLike] = {
+    numbers: dict[str, Any] = {
         "core_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.core.value],
         "memory_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.memory.value],
         "host_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.host.value],

@@ -111,8 +111,9 @@ def network_rows(network: DartsNetwork) -> Rows:
     features, size = last
     rows.append(_Row("pooling", LayerKind.POOLING, features, features, size, size, 1, 1))
     rows.append(_Row("classifier", LayerKind.LINEAR, features, network.classes, 1, 1, 1, 1))
-    columns = (np.asarray(column, np.int64) for column in zip(*(row[1:] for row in rows), strict=True))
-    return Rows(tuple(row.name for row in rows), *columns, groups=_GROUPS)
+    names, *columns = zip(*rows, strict=True)
+    arrays = dict(zip(_Row._fields[1:], (np.asarray(column, np.int64) for column in columns), strict=True))
+    return Rows(name=names, groups=_GROUPS, **arrays)
 
 
 def _strided(size: int, stride: int) -> int:
