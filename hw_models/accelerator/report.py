@@ -102,20 +102,16 @@ def pipeline_report(rows: Rows, counts: jax.Array, fpga: Fpga) -> AcceleratorRep
     stages = jax.tree.map(np.asarray, stages)
     layers = np.asarray(row_counts(rows, counts)).astype(int)
     slowest, batch = float(cost.slowest_cycles), int(cost.batch)
-    table = tuple(
-        StageRow(
-            name=rows.name[i],
-            layers=int(layers[i]),
-            macs=int(rows.macs[i]),
-            channels=int(stages.channels[i]),
-            kernels=int(stages.kernels[i]),
-            cycles=float(stages.cycles[i]),
-            share=float(stages.cycles[i]) / slowest,
-            dsp=int(layers[i] * batch * stages.dsp[i]),
-            bram18=int(layers[i] * (batch * stages.cache_blocks[i] + stages.weight_blocks[i])),
-            is_bottleneck=bool(rows.is_weighted[i] and stages.cycles[i] == slowest),
-        )
-        for i in np.flatnonzero((layers > 0) & (rows.is_weighted | rows.is_pooling))
+    table = _stage_rows(
+        rows,
+        layers,
+        channels=stages.channels,
+        kernels=stages.kernels,
+        cycles=stages.cycles,
+        share=stages.cycles / slowest,
+        dsp=layers * batch * stages.dsp,
+        bram18=layers * (batch * stages.cache_blocks + stages.weight_blocks),
+        is_bottleneck=rows.is_weighted & (stages.cycles == slowest),
     )
     worst, *ties = [row for row in table if row.is_bottleneck]
     by_memory = float(cost.bram18_batch) < float(cost.dsp_batch)
@@ -154,20 +150,16 @@ def generic_report(rows: Rows, counts: jax.Array, fpga: Fpga) -> AcceleratorRepo
     times = layers * cycles
     total, worst = float(times[runs].sum()), runs[np.argmax(times[runs])]
     channels, kernels, dsp, bram18 = (int(leaf) for leaf in (size.channels, size.kernels, size.dsp, size.bram18))
-    table = tuple(
-        StageRow(
-            name=rows.name[i],
-            layers=int(layers[i]),
-            macs=int(rows.macs[i]),
-            channels=channels if rows.is_weighted[i] else 1,
-            kernels=kernels if rows.is_weighted[i] else 1,
-            cycles=float(cycles[i]),
-            share=float(times[i]) / total,
-            dsp=dsp if rows.is_weighted[i] else 0,
-            bram18=bram18 if rows.is_weighted[i] else 0,
-            is_bottleneck=bool(i == worst),
-        )
-        for i in runs
+    table = _stage_rows(
+        rows,
+        layers,
+        channels=np.where(rows.is_weighted, channels, 1),
+        kernels=np.where(rows.is_weighted, kernels, 1),
+        cycles=cycles,
+        share=times / total,
+        dsp=np.where(rows.is_weighted, dsp, 0),
+        bram18=np.where(rows.is_weighted, bram18, 0),
+        is_bottleneck=np.arange(len(layers)) == worst,
     )
     overhead = fpga.layer_overhead_cycles if rows.is_weighted[worst] else fpga.pool_overhead_cycles
     full_macs = rows.inputs[worst] * rows.outputs[worst] * rows.kernel[worst] ** 2 * rows.out_size[worst] ** 2
@@ -221,3 +213,14 @@ def report_table(report: AcceleratorReport, *, most_rows: int | None = None) -> 
             style = "bold" if row.is_bottleneck else ""
             table.add_row(*cells, f"{row.share:.0%}", f"{row.dsp}", f"{row.bram18}", style=style)
     return table
+
+
+def _stage_rows(rows: Rows, layers: np.ndarray, **columns: np.ndarray) -> tuple[StageRow, ...]:
+    """The rows of a report: those of layers that the network has and that take time; columns [L] by field."""
+    shown = np.flatnonzero((layers > 0) & (rows.is_weighted | rows.is_pooling))
+    columns = {"layers": layers, "macs": rows.macs.astype(int), **columns}
+    values = {name: column[shown].tolist() for name, column in columns.items()}
+    return tuple(
+        StageRow(name=rows.name[row], **dict(zip(values, cells, strict=True)))
+        for row, *cells in zip(shown, *values.values(), strict=True)
+    )

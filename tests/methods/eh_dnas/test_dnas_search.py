@@ -48,6 +48,7 @@ def _search(**changed):
 
 
 def _stepped(search, steps=1, seed=4):
+    chex.clear_trace_counter()
     state, step = init_search(search, WEIGHTS, ALPHA), jax.jit(chex.assert_max_traces(search_step(search), n=1))
     for i in range(steps):
         state, metrics = step(state, jax.random.fold_in(jax.random.key(seed), i), BATCHES)
