@@ -18,7 +18,7 @@ from hadas_jax.settings import DnasSettings, RetrainSettings
 
 if TYPE_CHECKING:
     from hadas_jax.methods.eh_dnas import DnasResult, DnasRun
-    from hadas_jax.methods.eh_dnas.hardware import Budget
+    from hadas_jax.methods.eh_dnas.hardware import Constraint
     from hadas_jax.methods.eh_dnas.retrain import RetrainResult, RetrainRun
 
 _UNITS = {"latency": ("ms", 1e3), "energy": ("mJ", 1e3)}
@@ -44,14 +44,14 @@ def search(
         ValueError: Settings, files or the work directory do not fit, or a loss is no longer finite.
     """
     from hadas_jax.methods.eh_dnas import DnasRun
-    from hadas_jax.methods.eh_dnas.hardware import budgets_of
+    from hadas_jax.methods.eh_dnas.hardware import constraints_of
     from hadas_jax.report.darts import plot_genotype
     from hadas_jax.spaces.darts import parse_code
     from hadas_jax.spaces.genotypes import genotype_of
 
     def finish(started: DnasRun, result: DnasResult, path: Path, console: Console) -> None:
         plot_genotype(genotype_of(parse_code(result.code)), path / "genotype.png")
-        budgets = budgets_of(started.settings.loss)
+        budgets = constraints_of(started.settings.loss)
         console.print(_cost_table(result, has_budgets=bool(budgets)))
         for line in _closing_lines(result, budgets):
             print_line(console, line)
@@ -83,7 +83,7 @@ def _cost_table(result: DnasResult, *, has_budgets: bool) -> Table:
     return table
 
 
-def _closing_lines(result: DnasResult, budgets: Sequence[Budget]) -> Iterator[str]:
+def _closing_lines(result: DnasResult, budgets: Sequence[Constraint]) -> Iterator[str]:
     changed = sum(a != b for a, b in zip(result.code, result.code_without_budgets, strict=True))
     if not result.within_budgets:
         bounds = " and ".join(

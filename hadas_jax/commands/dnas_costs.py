@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
     from hadas_jax.spaces.darts_costs import PricedNetworks
-    from hw_models.accelerator import DartsNetwork, Fpga
+    from hadas_jax.spaces.darts_network import DartsNetwork
+    from hw_models.accelerator import Fpga
     from hw_models.predictors import FittedPredictor, ThroughputPredictor
 
 PARADIGMS = ("generic", "pipeline")
@@ -48,7 +49,7 @@ class NetworkSize:
     @property
     def network(self) -> DartsNetwork:
         """A network of this size."""
-        from hw_models.accelerator import DartsNetwork
+        from hadas_jax.spaces.darts_network import DartsNetwork
 
         return DartsNetwork(*dataclasses.astuple(self))
 
@@ -202,6 +203,7 @@ def fit(
     from hadas_jax.report.console import StepProgress
     from hadas_jax.report.darts import held_out_table, plot_held_out
     from hadas_jax.runs.workdir import versions
+    from hadas_jax.spaces.darts import DARTS_CODES
     from hadas_jax.spaces.darts_costs import read_priced_networks
     from hw_models.predictors import PredictorNotes, fit_predictor, recipe_of, write_predictor
 
@@ -228,7 +230,7 @@ def fit(
     notes = PredictorNotes(
         paradigm=fitted_to,
         fpga=priced.fpga,
-        network=priced.network,
+        network=priced.network.sizes,
         source=f"{origin}, {table}seed {seed}, hadas-jax {versions()['hadas-jax']}, jax {versions()['jax']}",
     )
     with StepProgress(console) as progress:
@@ -236,6 +238,7 @@ def fit(
             jax.random.key(seed),
             priced.codes[fits],
             throughputs[fits],
+            layout=DARTS_CODES,
             kind=kind,
             members=members,
             recipe=recipe,
@@ -278,15 +281,16 @@ def import_published(
     Raises:
         ValueError: A file or a setting does not fit.
     """
+    from hadas_jax.spaces.darts import DARTS_CODES
     from hadas_jax.supernet.pytorch_files import read_pytorch
     from hw_models.predictors import import_predictor, write_predictor
 
     console = console or new_console()
     target = new_file(output, ".npz", overwrite=overwrite)
-    predictor = import_predictor(read_pytorch(file), paradigm=paradigm, mean=mean, deviation=deviation)
+    predictor = import_predictor(read_pytorch(file), layout=DARTS_CODES, paradigm=paradigm, mean=mean, std=deviation)
     write_predictor(predictor, target)
     print_line(
-        console, f"Written: {target}, {paradigm}, {float(predictor.mean):g} + {float(predictor.deviation):g} z images/s"
+        console, f"Written: {target}, {paradigm}, {float(predictor.mean):g} + {float(predictor.std):g} z images/s"
     )
     return predictor
 
@@ -364,6 +368,8 @@ def price(
 
     from hadas_jax.report.darts import plot_genotype
     from hadas_jax.spaces.darts import format_code
+    from hadas_jax.spaces.darts_costs import darts_counts
+    from hadas_jax.spaces.darts_network import network_rows
     from hadas_jax.spaces.genotypes import genotype_of, read_architecture
     from hw_models.accelerator import FpgaTooSmallError, generic_report, load_fpga, pipeline_report, report_table
 
@@ -379,7 +385,8 @@ def price(
     found, refused = [], []
     for name in names:
         try:
-            report = (generic_report if name == "generic" else pipeline_report)(network, jnp.asarray(code), chip)
+            reported = generic_report if name == "generic" else pipeline_report
+            report = reported(network_rows(network), darts_counts(jnp.asarray(code)), chip)
         except FpgaTooSmallError as error:
             if paradigm != "both":
                 raise
@@ -413,12 +420,11 @@ def _by_table(code: ndarray, network: DartsNetwork, *, fpga: Fpga, table: str | 
 def _by_predictor(path: Path | str, code: ndarray, network: DartsNetwork) -> Price:
     import jax
 
-    from hw_models.predictors import predict_throughput, read_predictor
+    from hadas_jax.spaces.darts_costs import read_darts_predictor
+    from hw_models.predictors import predict_throughput
 
-    predictor = read_predictor(path)
+    predictor = read_darts_predictor(path, network)
     notes = predictor.notes
-    if notes.network not in (None, network):
-        raise ValueError(f"{path}: expected a predictor of {network}, got one of {notes.network}")
     found = jax.jit(predict_throughput)(predictor, code)
     throughput = float(found.throughput)
     error = "" if notes.held_out_error is None else f", {notes.held_out_error:.2%} mean error"

@@ -1,11 +1,10 @@
 """Genotypes: networks of the DARTS space in the textual form that DARTS writes, published ones, and their graphs.
 
-A genotype lists two (operation, input) pairs for each node of a cell, where inputs 0 and 1 are those of the cell and
-2 + i is node i: `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], ...)`.
-DARTS_V1 and DARTS_V2: Liu et al., 2018, https://arxiv.org/abs/1806.09055; OURS_ACC (generic accelerator) and OURS_PIP
-(pipeline): Jiang et al., "EH-DNAS", 2021, https://arxiv.org/abs/2111.12299.
-
-Networks of the DARTS space as users write them: a published name, a code, a genotype, or a file of one of these.
+A genotype lists two (operation, input) pairs for each node of a cell, where inputs 0 and 1 are those of the cell and 2
++ i is node i: `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], ...)`. DARTS_V1 and
+DARTS_V2: Liu et al., 2018, https://arxiv.org/abs/1806.09055; OURS_ACC (generic accelerator) and OURS_PIP (pipeline):
+Jiang et al., "EH-DNAS", 2021, https://arxiv.org/abs/2111.12299. `read_architecture` reads a network as users write it:
+a published name, a code, a genotype, or a file of one of these.
 """
 
 import ast
@@ -16,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hadas_jax.spaces.darts import CELLS, check_code, parse_code
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
+from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS, check_code, parse_code
 
 Edge = tuple[str, int]
 _CONCAT = tuple(range(2, 2 + NODES))
 _EDGES_PER_CELL = 2 * NODES
+_SUFFIXES = (".json", ".txt")
 _SHORT = {
     "max": "max_pool_3x3",
     "avg": "avg_pool_3x3",
@@ -130,6 +129,34 @@ def parse_genotype(text: str) -> Genotype:
     return Genotype(*(_edges(fields.get(cell), cell) for cell in CELLS))
 
 
+def read_architecture(text: str) -> np.ndarray:
+    """Reads a network.
+
+    Args:
+        text: A published name (`DARTS_V2`), 28 digits with spaces where you like, `Genotype(normal=[...], ...)`, or
+            the path of a file of one of these; a .json file has it under `genotype`, as `hadas dnas search` writes.
+
+    Returns:
+        The code, int32[28].
+
+    Raises:
+        ValueError: It is none of these; the message says what is wrong.
+    """
+    text = text.strip()
+    if text in published_genotype_names():
+        return code_of(published_genotype(text))
+    if "Genotype(" in text:
+        return code_of(parse_genotype(text))
+    if text.endswith(_SUFFIXES) or Path(text).is_file():
+        return _read_file(Path(text))
+    if text and not set(text) - set("0123456789 "):
+        return parse_code(text)
+    raise ValueError(
+        f"architecture: expected one of {', '.join(published_genotype_names())}, 28 digits, Genotype(...) or a file, "
+        f"got {text if len(text) < 60 else text[:57] + '...'!r}"
+    )
+
+
 def published_genotype_names() -> tuple[str, ...]:
     """Returns the names that `published_genotype` knows."""
     return tuple(_PUBLISHED)
@@ -203,37 +230,6 @@ def _concat(value: ast.expr | None) -> list[int] | None:
 
 def _cut(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")
-
-
-_SUFFIXES = (".json", ".txt")
-
-
-def read_architecture(text: str) -> np.ndarray:
-    """Reads a network.
-
-    Args:
-        text: A published name (`DARTS_V2`), 28 digits with spaces where you like, `Genotype(normal=[...], ...)`, or
-            the path of a file of one of these; a .json file has it under `genotype`, as `hadas dnas search` writes.
-
-    Returns:
-        The code, int32[28].
-
-    Raises:
-        ValueError: It is none of these; the message says what is wrong.
-    """
-    text = text.strip()
-    if text in published_genotype_names():
-        return code_of(published_genotype(text))
-    if "Genotype(" in text:
-        return code_of(parse_genotype(text))
-    if text.endswith(_SUFFIXES) or Path(text).is_file():
-        return _read_file(Path(text))
-    if text and not set(text) - set("0123456789 "):
-        return parse_code(text)
-    raise ValueError(
-        f"architecture: expected one of {', '.join(published_genotype_names())}, 28 digits, Genotype(...) or a file, "
-        f"got {text if len(text) < 60 else text[:57] + '...'!r}"
-    )
 
 
 def _read_file(path: Path) -> np.ndarray:

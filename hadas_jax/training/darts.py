@@ -14,12 +14,12 @@ import optax
 
 from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.settings import DartsTrainingSettings
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import Genotype
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.network import apply_derived_training, draw_path_drops
 from hadas_jax.training.optimisers import TrainState, descend, global_norm
 from hadas_jax.training.supernet import label_loss
-from hw_models.accelerator.network import DartsNetwork
 
 _MOMENTUM, _CLIP = 0.9, 5.0
 

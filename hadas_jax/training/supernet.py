@@ -29,7 +29,7 @@ from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.search import sample
 from hadas_jax.settings import TrainingSettings
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
-from hadas_jax.spaces.workload import places, workload
+from hadas_jax.spaces.workload import row_owners, workload
 from hadas_jax.supernet import Skip, Tree, apply_training, draw_drops
 from hadas_jax.supernet.layers import resize
 from hadas_jax.training.batches import replicate, shard_batch
@@ -97,7 +97,7 @@ def multiply_accumulates(space: MBConvSpace, backbone: Backbone) -> jax.Array:
     """Returns float32[]: multiply-accumulates of the backbone's convolutions and linear layers, without exits."""
     table = workload(space, backbone)
     counted = jnp.isin(table.kind, jnp.array([LayerKind.POOLING, LayerKind.ELEMENTWISE], table.kind.dtype), invert=True)
-    trunk = jnp.asarray(places(space).part >= 0)
+    trunk = jnp.asarray(row_owners(space).part >= 0)
     return jnp.sum(jnp.where(counted & trunk, table.macs * table.active, 0.0))
 
 

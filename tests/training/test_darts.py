@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from hadas_jax.settings import DartsTrainingSettings
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import Genotype
 from hadas_jax.supernet.darts.network import initialise_derived
 from hadas_jax.training import init_state
 from hadas_jax.training.darts import retrain_optimiser, retrain_step
-from hw_models.accelerator.network import DartsNetwork
 
 NETWORK = DartsNetwork(channels=4, cells=1, classes=3, image_size=9, in_channels=1)
 CELL = (

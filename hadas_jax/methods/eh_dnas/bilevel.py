@@ -137,9 +137,9 @@ def bilevel_step(
             step=state.step + 1,
             rate=state.rate,
         )
-        found = metrics | {f"train_{name}": value for name, value in train_metrics.items()}
+        both = metrics | {f"train_{name}": value for name, value in train_metrics.items()}
         norms = {"architecture_gradient": global_norm(gradient)}
-        return following, found | norms | {"loss": loss, "train_loss": weights_loss}
+        return following, both | norms | {"loss": loss, "train_loss": weights_loss}
 
     return step
 

@@ -30,6 +30,8 @@ from hadas_jax.runs.names import DERIVED, RESULT
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import RetrainSettings
 from hadas_jax.spaces.darts import format_code, parse_code
+from hadas_jax.spaces.darts_costs import darts_counts
+from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of, read_architecture
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.checkpoint import DerivedCheckpoint, save_derived
@@ -38,58 +40,9 @@ from hadas_jax.training import init_state
 from hadas_jax.training.batches import Schedule, train_epochs
 from hadas_jax.training.darts import retrain_optimiser, retrain_step
 from hadas_jax.training.run import settings_name
-from hw_models.accelerator.network import DartsNetwork, network_rows, row_counts
+from hw_models.accelerator import row_counts
 
 _PIXELS = 2**17  # of a batch: 128 images of 32x32
-
-
-def derived_accuracy(
-    network: DartsNetwork,
-    genotype: Genotype,
-    weights: Tree,
-    statistics: Tree,
-    data: LabelledImages,
-    *,
-    batch: int | None = None,
-    dtype: str = "float32",
-) -> float:
-    """Returns the share of images that a trained network puts into their class.
-
-    Args:
-        network: Its size.
-        genotype: Its cells.
-        weights: Trained.
-        statistics: Of its batch norms.
-        data: N images with their labels.
-        batch: Images at once; None: 128 of 32x32 pixels, and otherwise as many pixels.
-        dtype: What the network computes in, float32 or bfloat16.
-
-    Raises:
-        ValueError: There is too little memory for a batch.
-    """
-    size = min(batch or max(_PIXELS // network.image_size**2, 1), data.count)
-    with memory_named("eval_batch", size, "images"):
-        return float(jnp.mean(_is_right(network, genotype, size, dtype, weights, statistics, data), dtype=jnp.float32))
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _is_right(
-    network: DartsNetwork,
-    genotype: Genotype,
-    batch: int,
-    dtype: str,
-    weights: Tree,
-    statistics: Tree,
-    data: LabelledImages,
-) -> jax.Array:
-    """Returns bool[N]."""
-
-    def one(start: jax.Array) -> jax.Array:
-        images, labels = data.take(jnp.minimum(start + jnp.arange(batch), data.count - 1))
-        logits = apply_derived(network, genotype, weights, statistics, images.astype(jnp.dtype(dtype)))
-        return jnp.argmax(logits, axis=-1) == labels
-
-    return jax.lax.map(one, jnp.arange(0, data.count, batch)).reshape(-1)[: data.count]
 
 
 FORM = "hadas_jax.retrained/1"
@@ -120,7 +73,7 @@ class RetrainResult:
 def network_macs(network: DartsNetwork, genotype: Genotype) -> int:
     """Counts the multiply-accumulates of convolutions and classifier for one image."""
     rows = network_rows(network)
-    layers = np.asarray(row_counts(network, jnp.asarray(code_of(genotype))), np.float64)
+    layers = np.asarray(row_counts(rows, darts_counts(jnp.asarray(code_of(genotype)))), np.float64)
     return round(float(np.sum((layers * rows.macs)[rows.is_weighted])))
 
 
@@ -196,16 +149,12 @@ class RetrainRun:
         Raises:
             ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
         """
-        settings, weights = self.settings, self.train(workdir, progress)
+        weights = self.train(workdir, progress)
         progress.stage("test", 1)
         statistics = self.statistics(weights)
-        judge = partial(derived_accuracy, self.network, self.genotype, weights, statistics)
         shares = {
-            name: judge(data, batch=settings.eval_batch, dtype=settings.training.dtype)
-            for name, data in (
-                ("validation_accuracy", self.splits.validation),
-                ("test_accuracy", self.splits.test),
-            )
+            "validation_accuracy": self.accuracy(weights, statistics, self.splits.validation),
+            "test_accuracy": self.accuracy(weights, statistics, self.splits.test),
         }
         progress.update(1, shares)
         trained = self._described(weights, statistics, shares)
@@ -216,7 +165,7 @@ class RetrainRun:
             macs=network_macs(self.network, self.genotype),
         )
         save_derived(workdir.path / DERIVED, trained)
-        write_result(workdir.path / RESULT, result, network=self.network, settings=settings.flat())
+        write_result(workdir.path / RESULT, result, network=self.network, settings=self.settings.flat())
         return result
 
     def train(self, workdir: WorkDir, progress: Progress) -> Tree:
@@ -256,6 +205,18 @@ class RetrainRun:
                 dtype=settings.training.dtype,
             )
 
+    def accuracy(self, weights: Tree, statistics: Tree, data: LabelledImages) -> float:
+        """Returns the share of images that a trained network puts into their class.
+
+        Raises:
+            ValueError: There is too little memory for a batch.
+        """
+        dtype, batch = self.settings.training.dtype, self.settings.eval_batch
+        size = min(batch or max(_PIXELS // self.network.image_size**2, 1), data.count)
+        with memory_named("eval_batch", size, "images"):
+            is_right = _is_right(self.network, self.genotype, size, dtype, weights, statistics, data)
+            return float(jnp.mean(is_right, dtype=jnp.float32))
+
     def _described(self, weights: Tree, statistics: Tree, shares: dict[str, float]) -> DerivedCheckpoint:
         return DerivedCheckpoint(
             network=self.network,
@@ -268,6 +229,26 @@ class RetrainRun:
             weights=weights,
             statistics=statistics,
         )
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _is_right(
+    network: DartsNetwork,
+    genotype: Genotype,
+    batch: int,
+    dtype: str,
+    weights: Tree,
+    statistics: Tree,
+    data: LabelledImages,
+) -> jax.Array:
+    """Returns bool[N]."""
+
+    def one(start: jax.Array) -> jax.Array:
+        images, labels = data.take(jnp.minimum(start + jnp.arange(batch), data.count - 1))
+        logits = apply_derived(network, genotype, weights, statistics, images.astype(jnp.dtype(dtype)))
+        return jnp.argmax(logits, axis=-1) == labels
+
+    return jax.lax.map(one, jnp.arange(0, data.count, batch)).reshape(-1)[: data.count]
 
 
 def _data_of(source: str) -> SplitRecord | None:

@@ -92,7 +92,7 @@ class Operation(nn.Module):
     """The operation of an edge, other than `none`; a skip of stride 1 is the identity.
 
     Attributes:
-        kind: One of `hw_models.accelerator.network.OPERATIONS`.
+        kind: One of `hadas_jax.spaces.darts.OPERATIONS`.
         stride: 1 or 2.
         use_batch_stats: See `BatchNorm`.
     """

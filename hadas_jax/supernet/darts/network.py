@@ -18,11 +18,11 @@ import numpy as np
 from flax import linen as nn
 from jax.typing import ArrayLike, DTypeLike
 
-from hadas_jax.spaces.darts import CELLS
+from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import Genotype, code_of
 from hadas_jax.supernet.darts.layers import ConvNorm, FactorisedReduction, Operation
 from hadas_jax.supernet.layers import Tree, call, linear
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS, DartsNetwork
 
 _POOL = 5
 _AUXILIARY_WIDTHS = (128, 768)
