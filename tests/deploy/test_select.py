@@ -66,7 +66,7 @@ def test_a_wider_limit_never_makes_the_choice_worse(front, asked, prefer, name, 
     value = getattr(asked, name)
     if value is None:
         return
-    wider = 1 - factor * (1 - value) if name == "min_accuracy" else type(value)(value * factor)
+    wider = max(1 - factor * (1 - value), 0.0) if name == "min_accuracy" else type(value)(value * factor)
     before = select(points, asked, parameters=weights, prefer=prefer)
     after = select(points, dataclasses.replace(asked, **{name: wider}), parameters=weights, prefer=prefer)
     if before.violation == 0:
