@@ -147,7 +147,7 @@ def write_genotype(result: DnasResult, directory: Path, *, settings: dict[str, A
         data: Of the run.
     """
     costs = result.costs
-    found = FoundNetwork(
+    network = FoundNetwork(
         code=format_code(result.code),
         hardware=result.hardware,
         images_per_s=1.0 / float(costs.image_s),
@@ -159,7 +159,7 @@ def write_genotype(result: DnasResult, directory: Path, *, settings: dict[str, A
         data=data,
     )
     genotype = str(genotype_of(result.code))
-    content = {"form": FORM, "genotype": genotype, **asdict(found), "settings": settings, "versions": versions()}
+    content = {"form": FORM, "genotype": genotype, **asdict(network), "settings": settings, "versions": versions()}
     write_text(directory / GENOTYPE, json.dumps(content, indent=2) + "\n")
 
 

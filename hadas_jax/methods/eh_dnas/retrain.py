@@ -356,13 +356,13 @@ def _data_of(source: str) -> SplitRecord | None:
         return None
     if f'"{GENOTYPE_FORM}"' not in path.read_text(encoding="utf-8"):
         return None
-    found = read_genotype(path)
-    if found.data is None:
+    searched = read_genotype(path)
+    if searched.data is None:
         raise ValueError(
             f"genotype {source}: expected a search that says which images it used, got one of an earlier version, "
-            f"which does not; search anew, or give its code instead: {shlex.quote(found.code)}"
+            f"which does not; search anew, or give its code instead: {shlex.quote(searched.code)}"
         )
-    return found.data
+    return searched.data
 
 
 def _genotype(source: str) -> Genotype:
