@@ -164,21 +164,17 @@ class _DeviceUse(Protocol):
         """Settings of the host clock."""
 
 
-class _DeviceSettings(_DeviceUse, Protocol):
-    """Settings that choose a device."""
-
-    @property
-    def device(self) -> str:
-        """A device that comes with the package, or the path of a device file."""
-
-
-def chosen_device(settings: _DeviceSettings) -> Device:
+def chosen_device(name_or_path: str | Path, use: _DeviceUse) -> Device:
     """Loads a device in its power mode, with the clocks to search and the number format to run in.
+
+    Args:
+        name_or_path: As `load_device`.
+        use: Power mode, clocks and number format.
 
     Raises:
         ValueError: The device does not have what is asked for.
     """
-    return device_of(read_device_file(settings.device), settings)
+    return device_of(read_device_file(name_or_path), use)
 
 
 def device_of(file: DeviceFile, use: _DeviceUse) -> Device:

@@ -1,7 +1,11 @@
+import functools
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,9 +13,11 @@ import yaml
 from failing_commands import fails
 
 import hw_models
+from hadas_jax import cli
 from hadas_jax.cli import main
-from hadas_jax.commands import hadas as commands
-from hadas_jax.methods import Settings
+from hadas_jax.commands import run as commands
+from hadas_jax.commands import search
+from hadas_jax.settings import SearchSettings
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +30,12 @@ def elsewhere(tmp_path, monkeypatch):
 def calls(monkeypatch):
     """What the command would have called."""
     found = []
-    monkeypatch.setattr(commands, "search", lambda settings, **kwargs: found.append((settings, kwargs)))
+
+    @functools.wraps(search)
+    def called(settings, **kwargs):
+        found.append((settings, kwargs))
+
+    monkeypatch.setitem(cli.COMMANDS, "search", called)
     return found
 
 
@@ -34,7 +45,7 @@ def calls(monkeypatch):
         ("serch", "unknown command 'serch': expected search"),
         ("search --population 0", "--population: expected a whole number of at least 1, got 0"),
         ("search --population many", "--population: invalid literal"),
-        ("search --popuation 3", "--popuation"),
+        ("search --popuation 3", "--popuation, 3; perhaps --population is meant; see hadas search --help"),
         ("search --dataset moon", "unknown dataset 'moon': expected one of digits, cifar10, cifar100"),
         ("search --device toaster", "expected one of agx-orin-gpu, agx-xavier-cpu, agx-xavier-gpu"),
         ("search --space outer", "unknown space 'outer': expected one of digits, small-images, attentivenas"),
@@ -56,7 +67,7 @@ def calls(monkeypatch):
         ("search --core-mhz 1", "core_hz: expected settings of agx-xavier-gpu"),
         ("search --policy luck", "--policy: expected one of confidence, entropy, learned"),
         ("search --strategy Luck", "--strategy: expected one of NSGA2, NSGA3, RandomSearch, "),
-        ("search --strategy CMA_ES --population 31", "--strategy CMA_ES --population 31: "),
+        ("search --strategy CMA_ES --population 31", "--strategy CMA_ES, --population 31: "),
         ("search --strategy CMA_ES --surrogate", "--surrogate: expected a strategy that learns from any backbone"),
         ("search --inner lucky", "--inner: expected one of auto, exact, evolved, got 'lucky'"),
         ("search --merit luck", "--merit: expected one of hypervolume, score, got 'luck'"),
@@ -65,10 +76,10 @@ def calls(monkeypatch):
         ("search --max-latency-ms 0", "--max-latency-ms: expected a number above 0"),
         ("search --max-params 10", "--max-params: expected at least 19,"),
         ("search --process-id 1", "--coordinator: expected with the other two"),
-        ("search --process-id one", "error: Error parsing --process-id: no type matching"),
+        ("search --process-id one", "error: --process-id: no type matching"),
         ("dnas sample -o s.npz --seed 99999999999999999999", "whole numbers of at most 63 bits"),
         ("bench --populations 1", "--populations: expected sizes of at least 2"),
-        ("bench -o nowhere/b.json", "--output: expected a file in an existing folder"),
+        ("bench -o nowhere/b.json", "nowhere/b.json: expected a folder that exists"),
         ("search --resume", "--resume: expected --workdir"),
         ("search --resume --workdir none", "expected a run to resume, got none"),
         ("search --resume --overwrite --workdir none", "expected a run to resume"),
@@ -94,10 +105,11 @@ def test_arrays_that_do_not_fit_are_named(images, labels, message, capsys, tmp_p
 
 
 def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
+    @functools.wraps(search)
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "runs/locked")
 
-    monkeypatch.setattr(commands, "search", refuse)
+    monkeypatch.setitem(cli.COMMANDS, "search", refuse)
     assert "runs/locked: expected to be read or written, got: Permission denied" in fails(["search"], capsys)
 
 
@@ -130,7 +142,7 @@ def test_a_work_directory_with_a_run_is_kept(capsys, tmp_path):
 def test_flags_become_settings(calls):
     main(["search", "--dataset", "npz:a.npz", "--population", "8", "--seed", "3", "--workdir", "w", "--overwrite"])
     settings, rest = calls[0]
-    assert settings == Settings(dataset="npz:a.npz", population=8, seed=3)
+    assert settings == SearchSettings.of(dataset="npz:a.npz", population=8, seed=3)
     assert str(rest["workdir"]) == "w"
     assert rest["overwrite"]
     assert not rest["resume"]
@@ -139,7 +151,7 @@ def test_flags_become_settings(calls):
 def test_flags_win_over_a_config_file(calls, tmp_path):
     (tmp_path / "mine.yaml").write_text("population: 8\nseed: 5\n")
     main(["search", "--config", "mine.yaml", "--seed", "6"])
-    assert calls[0][0] == Settings(population=8, seed=6)
+    assert calls[0][0] == SearchSettings.of(population=8, seed=6)
 
 
 def test_a_resumed_run_keeps_its_settings(calls, tmp_path):
@@ -147,7 +159,7 @@ def test_a_resumed_run_keeps_its_settings(calls, tmp_path):
     config = {"form": "hadas_jax.search/1", "settings": {"population": 8}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     main(["search", "--resume", "--workdir", "run"])
-    assert calls[0][0] == Settings(population=8)
+    assert calls[0][0] == SearchSettings.of(population=8)
     assert calls[0][1]["resume"]
 
 
@@ -157,6 +169,93 @@ def test_help_tells_the_commands(arguments, code, capsys):
         main(arguments)
     assert stop.value.code == code
     assert "search" in capsys.readouterr().out
+
+
+def test_a_group_alone_lists_its_commands(capsys):
+    for arguments, code in ((["dnas"], 2), (["dnas", "--help"], 0)):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        printed = capsys.readouterr().out
+        assert stop.value.code == code
+        assert "hadas dnas price" in printed
+        assert "hadas devices" not in printed
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_help_of_a_command_explains_every_flag_and_names_flags_as_they_are_given(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([*name.split(), "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: hadas {name} ")
+    command = cli.Command(name, cli.COMMANDS[name])
+    for flag in command.flags:
+        assert flag.help.endswith("."), flag
+        assert flag.help[0].isupper() or flag.help.split()[0].strip(",:") in (*EXAMPLES, "by"), flag
+
+
+EXAMPLES = ("digits", "cifar10", "ku115", "stablehlo", "mlp", "HOST:PORT")
+
+
+@pytest.mark.parametrize("words", ["--help", "search --help", "runs", "devices"])
+def test_help_and_the_list_of_runs_import_no_jax(words):
+    code = f"""
+import sys
+from hadas_jax.cli import main
+try:
+    main({words.split()!r})
+finally:
+    print("jax" in sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert done.stderr == "False\n", done.stderr
+
+
+@pytest.mark.slow
+def test_help_takes_no_longer_than_importing_jax():
+    def seconds(*words):
+        times = []
+        for _ in range(5):
+            start = time.monotonic()
+            subprocess.run([sys.executable, *words], check=True, capture_output=True)
+            times.append(time.monotonic() - start)
+        return min(times)
+
+    assert seconds("-m", "hadas_jax", "--help") <= seconds("-c", "import jax")
+
+
+@pytest.mark.parametrize("shell", cli.SHELLS)
+def test_a_script_completes_commands_and_flags(shell, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--print-completion", shell])
+    assert not stop.value.code
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("fit-predictor", "--max-latency-ms", "operating-points"))
+    assert "--print-completion: expected one of bash" in fails("--print-completion sh", capsys)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("batch: expected 1", "--batch: expected 1"),
+        ("resume and overwrite: expected one", "--resume and --overwrite: expected one"),
+        ("config c.yaml: batch: expected 1", "--config c.yaml: --batch: expected 1"),
+        ("checkpoint my net: expected a directory", "--checkpoint my net: expected a directory"),
+        (
+            "my.npz: expected a new file; `overwrite` replaces it",
+            "my.npz: expected a new file; --overwrite replaces it",
+        ),
+        ("max_latency_ms: expected more than `gamma`", "--max-latency-ms: expected more than --gamma"),
+        ("a batch of images: expected 3", "a batch of images: expected 3"),
+        ("mismatch: batches differ", "mismatch: batches differ"),
+    ],
+)
+def test_messages_of_the_library_name_flags(message, shown):
+    assert cli.Command("search", search).in_flags(message) == shown
+
+
+def test_a_flag_turns_off_what_a_config_file_turns_on(calls, tmp_path):
+    (tmp_path / "mine.yaml").write_text("remat: true\nimage_size: 9\n")
+    main(["search", "--config", "mine.yaml", "--no-remat", "--image-size", "None"])
+    assert calls[0][0] == SearchSettings()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +289,7 @@ def test_the_package_runs_as_the_command(monkeypatch, capsys):
 def test_numbers_of_a_config_file_may_be_written_as_anywhere_else(content, calls, tmp_path):
     (tmp_path / "mine.yaml").write_text(content, encoding="utf-8")
     main(["search", "--config", "mine.yaml"])
-    assert calls[0][0] == Settings(learning_rate=0.1, weight_decay=1e-5, epochs=1)
+    assert calls[0][0] == SearchSettings.of(learning_rate=0.1, weight_decay=1e-5, epochs=1)
 
 
 def test_the_config_file_of_a_run_is_one_of_settings(calls, tmp_path):
@@ -198,7 +297,7 @@ def test_the_config_file_of_a_run_is_one_of_settings(calls, tmp_path):
     content = {"form": "hadas_jax.search/1", "settings": {"population": 8, "resolutions": [8]}, "versions": {}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(content), encoding="utf-8")
     main(["search", "--config", "run/config.json", "--seed", "6"])
-    assert calls[0][0] == Settings(population=8, resolutions=(8,), seed=6)
+    assert calls[0][0] == SearchSettings.of(population=8, resolutions=(8,), seed=6)
 
 
 @pytest.mark.parametrize(

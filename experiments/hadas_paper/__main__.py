@@ -25,7 +25,6 @@ Bouzidi et al., "HADAS", DATE 2023, https://arxiv.org/abs/2212.03354. Stages, ea
 How every backbone does on the images is judged once and kept in --outcomes for all devices, seeds and stages.
 """
 
-import dataclasses
 import hashlib
 import json
 import sys
@@ -36,7 +35,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.supernet.checkpoint import DESCRIPTION
 from hadas_paper.parts import Laboratory
@@ -55,7 +54,7 @@ def run(experiment: Experiment, console: Console) -> dict[str, Any]:
         raise ValueError(f"--picture: expected the stage hadas, which it shows, got {', '.join(experiment.stages)}")
     for device in experiment.devices:
         load_device(device)
-    settings = dataclasses.asdict(experiment.judging) | {"smoke": experiment.smoke}
+    settings = experiment.judging.flat() | {"smoke": experiment.smoke}
     _same_as_before(experiment.out / "judging.json", settings)
     laboratory = Laboratory(experiment, console)
     supernet = (Path(experiment.supernet) / DESCRIPTION).read_bytes()
@@ -102,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(table)
     if experiment.output is not None:
         write_text(experiment.output, json.dumps(results, indent=1) + "\n")
-        say(console, f"Written: {experiment.output}")
+        print_line(console, f"Written: {experiment.output}")
     if experiment.picture is not None:
         picture(results, experiment.picture)
     return 0

@@ -81,7 +81,12 @@ def _backbone(space: MBConvSpace, tree: Tree, heads: Tree, backbone: Backbone) -
             cut_heads[f"stage{s}"] = own | ({"conv": own["conv"][..., :after, :]} if "conv" in own else {})
         position, block = position + max(stage.depth), block + depth[s]
     head = make_divisible(width[-2] * space.head_expand)
-    sizes = {"head": (width[-2], head), "head_bn": (None, head), "last": (head, width[-1]), "classifier": (width[-1], None)}
+    sizes = {
+        "head": (width[-2], head),
+        "head_bn": (None, head),
+        "last": (head, width[-1]),
+        "classifier": (width[-1], None),
+    }
     cut_tree["tail"] = cut_layers(tree["tail"], sizes)
     return cut_tree, cut_heads
 

@@ -1,14 +1,11 @@
 """Training of supernets and of their exit heads: steps, where their batches come from, augmentation, optimisers."""
 
-from hadas_jax.training.augmentation import AUGMENTATIONS, Augment, augmentation, rand_augment
-from hadas_jax.training.batches import batch_mesh, resident, streamed, whole_sharding
+from hadas_jax.training.augmentation import AUGMENTATIONS, Augment, augmentation
+from hadas_jax.training.batches import Schedule, batch_mesh, make_train_chunk, resident
 from hadas_jax.training.exits import exit_losses, exit_step
 from hadas_jax.training.optimisers import TrainState, init_state, lower_rate, paper_exit_optimiser, sgd
 from hadas_jax.training.supernet import (
     DISTILLATIONS,
-    DTYPES,
-    SAMPLINGS,
-    SandwichOptions,
     alpha_divergence,
     sandwich_backbones,
     sandwich_step,
@@ -17,10 +14,8 @@ from hadas_jax.training.supernet import (
 __all__ = [
     "AUGMENTATIONS",
     "DISTILLATIONS",
-    "DTYPES",
-    "SAMPLINGS",
     "Augment",
-    "SandwichOptions",
+    "Schedule",
     "TrainState",
     "alpha_divergence",
     "augmentation",
@@ -29,12 +24,10 @@ __all__ = [
     "exit_step",
     "init_state",
     "lower_rate",
+    "make_train_chunk",
     "paper_exit_optimiser",
-    "rand_augment",
     "resident",
     "sandwich_backbones",
     "sandwich_step",
     "sgd",
-    "streamed",
-    "whole_sharding",
 ]

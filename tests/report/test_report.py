@@ -6,10 +6,11 @@ from levels import level
 from rich.console import Console
 
 from hadas_jax.evaluation import accuracy_difference
-from hadas_jax.methods import Constraints, Design, Performance, Result
+from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.hadas.results import AsAccurate, Versus, level_rows
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
-from hadas_jax.report.search import drawn
+from hadas_jax.report.search import front_members
+from hadas_jax.settings import Constraints
 
 LESS = accuracy_difference(5, 10, images=1000)  # -0.5 points [-1.4, +0.4]
 
@@ -69,7 +70,7 @@ def test_the_table_shows_savings_against_the_static_network(result):
     assert "static" in shown
     assert "75%" in shown  # ideal: 1 mJ of 4 mJ
     assert "62%" in shown  # deployable: 1.5 mJ of 4 mJ
-    assert "12,345 dynamic versions" in shown
+    assert "12,345 dynamic candidates" in shown
 
 
 def test_the_table_shows_savings_at_best_clocks_and_differences_in_accuracy_within_eighty_columns(result):
@@ -125,7 +126,7 @@ def test_the_line_joins_the_front_of_the_selection_samples_and_is_pale_where_it_
         one((0.2, 1.0, 2.0), (0.30, 1.0, 2.0)),  # no better on test than the one before, and dearer
         one((0.3, 1.0, 2.5), (0.01, 1.0, 0.5)),  # not on that front, lucky on test
     ]
-    assert drawn(designs, "deployable", "energy_j") == ([1, 2, 0], [1, 0])
+    assert front_members(designs, "deployable", "energy_j") == ([1, 2, 0], [1, 0])
 
 
 def test_the_picture_is_a_png(result, tmp_path):

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from hadas_jax.settings import HardwareLossSettings
 from hadas_jax.spaces.darts import relaxed_code, sampled_codes
 from hadas_jax.spaces.darts_costs import darts_workload, throughput_table
 from hadas_jax.spaces.darts_network import DartsNetwork
@@ -39,8 +40,7 @@ from hw_models import (
 from hw_models.accelerator import Fpga
 from hw_models.predictors import ThroughputPredictor, predict_throughput
 
-METRICS = ("latency", "energy", "edp")
-FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {"log": jnp.log, "relative": lambda ratio: ratio}
+_FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {"log": jnp.log, "relative": lambda ratio: ratio}
 _SAMPLES = 64  # networks whose mean cost stands for the expected one
 
 
@@ -59,14 +59,12 @@ class Costs(NamedTuple):
         """Returns float32[F]: `latency` (seconds per image), `energy` (joules) or `edp`, their product.
 
         Raises:
-            ValueError: There is no such metric, or nothing is known of the energy.
+            ValueError: Nothing is known of the energy.
         """
         if name == "latency":
             return self.image_s
-        if name not in METRICS:
-            raise ValueError(f"minimise: expected one of {', '.join(METRICS)}, got {name!r}")
         if self.energy_j is None:
-            raise ValueError(f"minimise: expected latency, as nothing is known of an accelerator's energy, got {name}")
+            raise ValueError(f"minimise {name}: expected latency, as nothing is known of an accelerator's energy")
         return self.energy_j if name == "energy" else self.energy_j * self.image_s
 
     def at(self, point: ArrayLike) -> "Costs":
@@ -152,30 +150,36 @@ class Constraint:
     bound: float
 
 
+def constraints_of(loss: HardwareLossSettings) -> tuple[Constraint, ...]:
+    """Returns the constraints of a search in SI units, latency first."""
+    latencies = [] if loss.max_latency_ms is None else [1e-3 * loss.max_latency_ms]
+    latencies += [] if loss.min_fps is None else [1.0 / loss.min_fps]
+    constraints = [Constraint("latency", min(latencies))] if latencies else []
+    constraints += [] if loss.max_energy_mj is None else [Constraint("energy", 1e-3 * loss.max_energy_mj)]
+    return tuple(constraints)
+
+
 @dataclass(frozen=True)
 class Objective:
     """What the search asks of the hardware.
 
     Attributes:
-        metric: To be minimised: `latency`, `energy` or `edp`.
-        weight: Of the metric in the loss, the paper's lambda; 0 leaves it out.
-        form: `log` or `relative`.
+        loss: The cost in the loss, and the constraints.
         reference: Float, cost that a relative one is a multiple of.
-        constraints: That the network must keep.
-        ascent: Step of the multipliers.
     """
 
-    metric: str
-    weight: float
-    form: str
-    reference: float
-    constraints: tuple[Constraint, ...]
-    ascent: float
+    loss: HardwareLossSettings
+    reference: float = 1.0
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What the network may cost at most."""
+        return constraints_of(self.loss)
 
     @property
     def is_blind(self) -> bool:
         """Whether the search does not look at the hardware: plain DARTS."""
-        return self.weight == 0 and not self.constraints
+        return self.loss.weight == 0 and not self.constraints
 
 
 def hardware_loss(objective: Objective, costs: Costs, multipliers: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -186,7 +190,8 @@ def hardware_loss(objective: Objective, costs: Costs, multipliers: jax.Array) ->
         costs: Of a relaxed architecture.
         multipliers: float32[K].
     """
-    everywhere = objective.weight * FORMS[objective.form](costs.metric(objective.metric) / objective.reference)
+    loss = objective.loss
+    everywhere = loss.weight * _FORMS[loss.form](costs.metric(loss.minimise) / objective.reference)
     for multiplier, log_ratio in zip(multipliers, _log_ratios(objective, costs), strict=True):
         everywhere = everywhere + multiplier * log_ratio
     point = jnp.argmin(jax.lax.stop_gradient(everywhere))
@@ -202,7 +207,7 @@ def chosen_point(objective: Objective, costs: Costs) -> jax.Array:
         objective: Of the search.
         costs: Of the network.
     """
-    value = costs.metric(objective.metric)
+    value = costs.metric(objective.loss.minimise)
     if not objective.constraints:
         return jnp.argmin(value)
     violation = jnp.max(jnp.maximum(_log_ratios(objective, costs), 0.0), axis=0)
@@ -224,7 +229,7 @@ def ascend(objective: Objective, multipliers: jax.Array, violation: jax.Array) -
         violation: float32[K], of `violations`.
     """
     # A network that does not fit violates by infinity; a factor of e is enough to turn the search.
-    return jnp.maximum(multipliers + objective.ascent * jnp.clip(violation, -1.0, 1.0), 0.0)
+    return jnp.maximum(multipliers + objective.loss.budget_ascent * jnp.clip(violation, -1.0, 1.0), 0.0)
 
 
 def _log_ratios(objective: Objective, costs: Costs) -> jax.Array:

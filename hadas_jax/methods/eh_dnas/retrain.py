@@ -5,28 +5,27 @@ norm's statistics are estimated on training images when it has ended.
 Shapes: N images.
 """
 
-import dataclasses
 import json
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.backend import memory_named
-from hadas_jax.data import LabelledImages, SplitRecord, Splits
-from hadas_jax.data.settings import DataSettings, load_splits, require_same
+from hadas_jax.data import LabelledImages, SplitRecord, Splits, load
 from hadas_jax.data.splits import random_batches
 from hadas_jax.methods.eh_dnas.result import FORM as GENOTYPE_FORM
 from hadas_jax.methods.eh_dnas.result import read_genotype
-from hadas_jax.runs.checkpoints import read_checkpoint, validated
-from hadas_jax.runs.loop import Guard, Progress, run_stage
-from hadas_jax.runs.settings import check_choice, check_fields, check_number
-from hadas_jax.runs.workdir import DERIVED, RESULT, WorkDir, versions, write_text
+from hadas_jax.runs.checkpoints import read_json, validated
+from hadas_jax.runs.loop import Progress
+from hadas_jax.runs.names import DERIVED, RESULT
+from hadas_jax.runs.workdir import WorkDir, versions, write_text
+from hadas_jax.settings import RetrainSettings
 from hadas_jax.spaces.darts import format_code, parse_code
 from hadas_jax.spaces.darts_costs import darts_counts
 from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
@@ -34,125 +33,33 @@ from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of, read_arch
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.checkpoint import DerivedCheckpoint, save_derived
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, initialise_derived
-from hadas_jax.training import AUGMENTATIONS, DTYPES, TrainState, init_state, lower_rate
-from hadas_jax.training.batches import Augmentation, fed, pace_of
-from hadas_jax.training.darts import RetrainOptions, retrain_augmentation, retrain_optimiser, retrain_step
+from hadas_jax.training import init_state
+from hadas_jax.training.batches import Schedule, train_epochs
+from hadas_jax.training.darts import retrain_optimiser, retrain_step
 from hadas_jax.training.run import settings_name
 from hw_models.accelerator import row_counts
 
 FORM = "hadas_jax.retrained/1"
-STYLES = ("cifar", "imagenet")
 _PIXELS = 2**17  # of a batch: 128 images of 32x32
 
 
 @dataclass(frozen=True)
-class RetrainSettings(DataSettings):
-    """Settings of the training of a genotype's network from scratch."""
-
-    NAMES_OR_PATHS: ClassVar[tuple[str, ...]] = ("genotype",)
-
-    genotype: str = "DARTS_V2"
-    """DARTS_V1, DARTS_V2, OURS_ACC or OURS_PIP; a code of 28 digits; the text Genotype(...); or a file with one of
-    them, such as genotype.json of hadas dnas search."""
-    evaluation_images: int | None = None
-    """Most images of validation, calibration and test each, chosen of these parts; by default all, of streams 10,000
-    for the test."""
-    style: str = "cifar"
-    """Stem: cifar, one convolution, or imagenet, three of stride 2."""
-    channels: int = 16
-    """Of the first cell; DARTS has 36 for CIFAR and 48 for ImageNet."""
-    cells: int = 8
-    """Those at a third and two thirds of the way are reduce cells; DARTS has 20 for CIFAR and 14 for ImageNet."""
-    epochs: int = 60
-    """Epochs of training; DARTS has 600 for CIFAR."""
-    batch: int = 96
-    """Images per training step."""
-    learning_rate: float = 0.025
-    """At the start; it falls to 0 along a cosine."""
-    weight_decay: float = 3e-4
-    """Of all weights."""
-    auxiliary_weight: float = 0.4
-    """Of the loss of an auxiliary head after the second reduce cell, in training alone; 0: no such head."""
-    drop_path: float = 0.2
-    """Share of edges that are dropped at the end, rising from 0; DARTS has 0.3 for CIFAR and 0 for ImageNet."""
-    cutout: int | None = None
-    """Side in pixels of the square that is cut out of training images; by default half the image's, 0: none."""
-    augmentation: str = "affine"
-    """Of training images, before cutout: none, affine, crop-flip (photos) or randaugment."""
-    label_smoothing: float = 0.0
-    """Of the targets; DARTS has 0.1 for ImageNet."""
-    dtype: str = "float32"
-    """What the network computes in: float32 or bfloat16; weights, statistics and losses are float32."""
-    remat: bool = False
-    """Compute each cell twice instead of keeping its activations, for large networks and batches."""
-    stats_batches: int = 10
-    """Training batches that batch-norm statistics are estimated on at the end."""
-    eval_batch: int | None = None
-    """Images at once when the network is judged; by default 128 of 32x32 pixels, or as many pixels."""
-    seed: int = 0
-    """Of everything random."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("cells", "epochs", "batch", "stats_batches"):
-            check_number(name, getattr(self, name), int, lowest=1)
-        check_number("channels", self.channels, int, lowest=2)
-        if self.channels % 2:
-            raise ValueError(f"channels: expected an even number, got {self.channels}")
-        for name in ("evaluation_images", "eval_batch"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), int, lowest=1)
-        if self.cutout is not None:
-            check_number("cutout", self.cutout, int, lowest=0)
-        check_number("seed", self.seed, int, lowest=0)
-        check_number("learning_rate", self.learning_rate, float, above=0)
-        for name in ("weight_decay", "auxiliary_weight"):
-            check_number(name, getattr(self, name), float, lowest=0)
-        for name in ("drop_path", "label_smoothing"):
-            check_number(name, getattr(self, name), float, lowest=0, below=1)
-        check_fields(self, ("genotype",), str, "text")
-        check_fields(self, ("remat",), bool, "true or false")
-        for name, choices in (("style", STYLES), ("augmentation", AUGMENTATIONS), ("dtype", DTYPES)):
-            check_choice(self, name, choices)
-
-
-@dataclass(frozen=True)
-class _RetrainMetrics:
-    """What a retraining says of its network.
+class RetrainResult:
+    """What a retraining says of its network, as result.json has it; the network is beside it in `derived/`.
 
     Attributes:
+        code: The network, 28 digits.
         validation_accuracy: A share.
-        test_accuracy: Likewise.
-        parameters: Of the network, without an auxiliary head.
-        macs: multiply-accumulates for one image, of convolutions and classifier.
+        test_accuracy: A share.
+        parameters: Number of weights, without an auxiliary head.
+        macs: Multiply-accumulates for one image, of convolutions and classifier.
     """
 
+    code: str
     validation_accuracy: float
     test_accuracy: float
     parameters: int
     macs: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrainResult(_RetrainMetrics):
-    """What a retraining run leaves.
-
-    Attributes:
-        trained: The network, also in the work directory.
-    """
-
-    trained: DerivedCheckpoint
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrainedNetwork(_RetrainMetrics):
-    """What a retraining run leaves, as its result.json has it.
-
-    Attributes:
-        code: Of the network, 28 digits.
-    """
-
-    code: str
 
     def __post_init__(self) -> None:
         parse_code(self.code)
@@ -172,35 +79,38 @@ class RetrainRun:
         self.settings = settings
         self.genotype: Genotype = _genotype(settings.genotype)
         found_on = _data_of(settings.genotype)
-        self.splits: Splits = load_splits(
-            settings, seed=settings.seed, record=found_on, evaluation_images=settings.evaluation_images
-        )
-        if found_on is not None and found_on.is_related(self.splits.record):
-            owner, hint = f"genotype {settings.genotype}", "use those, or give its code instead of its file"
-            require_same(self.splits, found_on, dataset=settings.dataset, owner=owner, hint=hint)
-        if found_on is not None and settings.split_seed not in (None, found_on.seed):
-            raise ValueError(
-                f"split_seed {settings.split_seed}: expected none beside genotype {settings.genotype}, which was "
-                f"chosen on images divided with seed {found_on.seed}; retraining divides them alike"
-            )
-        size = self.splits.image_size
+        self.splits: Splits = load(settings.data, stream_seed=settings.seed, record=found_on)
+        if found_on is not None:
+            self._require_data_of(found_on)
+        size, training = self.splits.image_size, settings.training
         self.network = DartsNetwork(
             channels=settings.channels,
             cells=settings.cells,
             classes=self.splits.classes,
             image_size=size,
             in_channels=self.splits.channels,
-            stem="cifar" if settings.style == "cifar" else "imagenet",
+            stem=settings.style,
         )
-        if settings.cutout is not None and settings.cutout > size:
-            raise ValueError(f"cutout: expected at most the {size} pixels of the images, got {settings.cutout}")
-        cutout = size // 2 if settings.cutout is None else settings.cutout
-        self._augment = retrain_augmentation(settings.augmentation, cutout_size=cutout)
+        if training.cutout is not None and training.cutout > size:
+            raise ValueError(f"cutout: expected at most the {size} pixels of the images, got {training.cutout}")
+        self._cutout = size // 2 if training.cutout is None else training.cutout
         self._init_key, self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed), 3)
-        self._pace = pace_of(self.splits.train.count, batch=settings.batch)
+        self._schedule = Schedule.of(self.splits.train.count, batch=training.batch)
+
+    def _require_data_of(self, search: SplitRecord) -> None:
+        """Refuses the images of the search where they are others by now, or are divided otherwise."""
+        data, owner = self.settings.data, f"genotype {self.settings.genotype}"
+        if search.is_related(self.splits.record):
+            hint = "use those, or give its code instead of its file"
+            search.require(self.splits.record, dataset=data.dataset, owner=owner, hint=hint)
+        if data.split_seed not in (None, search.seed):
+            raise ValueError(
+                f"split_seed {data.split_seed}: expected none beside {owner}, which was chosen on images divided with "
+                f"seed {search.seed}; retraining divides them alike"
+            )
 
     def execute(self, workdir: WorkDir, progress: Progress) -> RetrainResult:
-        """Trains the network, evaluates it on validation and test images, and writes all into the work directory.
+        """Trains the network, judges it on validation and test images, and writes all into the work directory.
 
         Raises:
             ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
@@ -208,91 +118,72 @@ class RetrainRun:
         settings, weights = self.settings, self.train(workdir, progress)
         progress.stage("test", 1)
         statistics = self.statistics(weights)
+        judge = partial(_derived_accuracy, self.network, self.genotype, weights, statistics)
         shares = {
-            "validation_accuracy": self.accuracy(weights, statistics, self.splits.validation),
-            "test_accuracy": self.accuracy(weights, statistics, self.splits.test),
+            name: judge(data, batch=settings.eval_batch, dtype=settings.training.dtype)
+            for name, data in (
+                ("validation_accuracy", self.splits.validation),
+                ("test_accuracy", self.splits.test),
+            )
         }
         progress.update(1, shares)
+        trained = self._described(weights, statistics, shares)
         result = RetrainResult(
-            trained=self._described(weights, statistics, shares),
+            code=trained.code,
             **shares,
             parameters=sum(leaf.size for leaf in jax.tree.leaves(weights)),
             macs=network_macs(self.network, self.genotype),
         )
-        save_derived(workdir.path / DERIVED, result.trained)
-        write_result(workdir.path / RESULT, result, settings=dataclasses.asdict(settings))
+        save_derived(workdir.path / DERIVED, trained)
+        write_result(workdir.path / RESULT, result, network=self.network, settings=settings.flat())
         return result
 
     def train(self, workdir: WorkDir, progress: Progress) -> Tree:
         """Trains from fresh weights, or goes on from a checkpoint; returns the weights without an auxiliary head."""
-        settings, steps = self.settings, self.settings.epochs * self._pace.steps_per_epoch
-        has_head = settings.auxiliary_weight > 0
+        training = self.settings.training
+        steps = training.epochs * self._schedule.steps_per_epoch
+        has_head = training.auxiliary_weight > 0
         fresh = initialise_derived(self.network, self.genotype, self._init_key, auxiliary=has_head)
-        optimiser = retrain_optimiser(settings.learning_rate, steps, weight_decay=settings.weight_decay)
-        options = RetrainOptions(
-            auxiliary_weight=settings.auxiliary_weight,
-            drop_path=settings.drop_path,
-            label_smoothing=settings.label_smoothing,
-            dtype=settings.dtype,
-            remat=settings.remat,
-        )
-        step = retrain_step(self.network, self.genotype, optimiser, steps=steps, options=options)
-        advance = fed(
-            step,
+        optimiser = retrain_optimiser(training.learning_rate, steps, weight_decay=training.weight_decay)
+        state = train_epochs(
+            "retrain",
+            retrain_step(self.network, self.genotype, optimiser, steps=steps, settings=training),
+            init_state(fresh, optimiser),
             self.splits.train,
-            pace=self._pace,
+            schedule=self._schedule,
+            epochs=training.epochs,
             key=self._train_key,
             order_key=self._order_key,
-            augmentation=Augmentation(settings.augmentation, self._augment),
+            augmentation=training.augmentation,
+            cutout_size=self._cutout,
+            workdir=workdir,
+            progress=progress,
         )
-        with memory_named("--batch", self._pace.batch, "images"):
-            state: TrainState = run_stage(
-                "retrain",
-                advance,
-                init_state(fresh, optimiser),
-                chunks=steps // self._pace.chunk,
-                chunk=self._pace.chunk,
-                workdir=workdir,
-                progress=progress,
-                guard=Guard(lower=lower_rate),
-            )
         return {name: part for name, part in state.weights.items() if name != "auxiliary"}
 
     def statistics(self, weights: Tree) -> Tree:
         """Estimates batch norm's statistics on random training images, not augmented."""
         settings, train = self.settings, self.splits.train
-        batches = min(settings.stats_batches, train.count // self._pace.batch)
-        images = random_batches(train, batches, self._pace.batch, seed=settings.seed)
-        with memory_named("--stats-batches", settings.stats_batches, "batches"):
+        batches = min(settings.stats_batches, train.count // self._schedule.batch)
+        images = random_batches(train, batches, self._schedule.batch, seed=settings.seed)
+        with memory_named("stats_batches", settings.stats_batches, "batches"):
             return estimate_statistics(
                 self.network,
                 self.genotype,
                 weights,
                 images,
-                dtype=settings.dtype,
+                dtype=settings.training.dtype,
             )
-
-    def accuracy(self, weights: Tree, statistics: Tree, data: LabelledImages) -> float:
-        """Returns the share of images that a trained network puts into their class.
-
-        Raises:
-            ValueError: There is too little memory for a batch.
-        """
-        batch = self.settings.eval_batch or max(_PIXELS // self.network.image_size**2, 1)
-        size = min(batch, data.count)
-        with memory_named("--eval-batch", size, "images"):
-            is_right = _is_right(self.network, self.genotype, size, self.settings.dtype, weights, statistics, data)
-            return float(jnp.mean(is_right, dtype=jnp.float32))
 
     def _described(self, weights: Tree, statistics: Tree, shares: dict[str, float]) -> DerivedCheckpoint:
         return DerivedCheckpoint(
             network=self.network,
             code=format_code(code_of(self.genotype)),
-            normalisation=(self.splits.mean, self.splits.deviation),
+            normalisation=(self.splits.mean, self.splits.std),
             class_names=self.splits.class_names,
             data=self.splits.record,
-            source=f"hadas dnas retrain on {settings_name(self.settings.dataset)}",
-            details={"settings": dataclasses.asdict(self.settings), **shares},
+            source=f"hadas dnas retrain on {settings_name(self.settings.data.dataset)}",
+            details={"settings": self.settings.flat(), **shares},
             weights=weights,
             statistics=statistics,
         )
@@ -305,28 +196,55 @@ def network_macs(network: DartsNetwork, genotype: Genotype) -> int:
     return round(float(np.sum((layers * rows.macs)[rows.is_weighted])))
 
 
-def write_result(path: Path, result: RetrainResult, *, settings: dict[str, Any]) -> None:
+def write_result(path: Path, result: RetrainResult, *, network: DartsNetwork, settings: dict[str, Any]) -> None:
     """Writes accuracies, sizes, genotype, settings and versions as JSON."""
-    trained = result.trained
     content = {
         "form": FORM,
-        "code": trained.code,
-        "genotype": str(trained.genotype),
-        "network": asdict(trained.network),
-        **{field.name: getattr(result, field.name) for field in fields(_RetrainMetrics)},
+        **asdict(result),
+        "genotype": str(genotype_of(parse_code(result.code))),
+        "network": asdict(network),
         "settings": settings,
         "versions": versions(),
     }
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_result(path: Path) -> RetrainedNetwork:
+def read_result(path: Path) -> RetrainResult:
     """Reads what `write_result` wrote.
 
     Raises:
         ValueError: One line: it cannot be read, or is of another form.
     """
-    return validated(RetrainedNetwork, read_checkpoint(path, FORM, what="the result of hadas dnas retrain"), path=path)
+    return validated(RetrainResult, read_json(path, FORM, what="the result of hadas dnas retrain"), path=path)
+
+
+def _derived_accuracy(
+    network: DartsNetwork,
+    genotype: Genotype,
+    weights: Tree,
+    statistics: Tree,
+    data: LabelledImages,
+    *,
+    batch: int | None = None,
+    dtype: str = "float32",
+) -> float:
+    """Returns the share of images that a trained network puts into their class.
+
+    Args:
+        network: Its size.
+        genotype: Its cells.
+        weights: Trained.
+        statistics: Of its batch norms.
+        data: N images with their labels.
+        batch: Images at once; None: 128 of 32x32 pixels, and otherwise as many pixels.
+        dtype: What the network computes in, float32 or bfloat16.
+
+    Raises:
+        ValueError: There is too little memory for a batch.
+    """
+    size = min(batch or max(_PIXELS // network.image_size**2, 1), data.count)
+    with memory_named("eval_batch", size, "images"):
+        return float(jnp.mean(_is_right(network, genotype, size, dtype, weights, statistics, data), dtype=jnp.float32))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -356,13 +274,13 @@ def _data_of(source: str) -> SplitRecord | None:
         return None
     if f'"{GENOTYPE_FORM}"' not in path.read_text(encoding="utf-8"):
         return None
-    searched = read_genotype(path)
-    if searched.data is None:
+    found = read_genotype(path)
+    if found.data is None:
         raise ValueError(
             f"genotype {source}: expected a search that says which images it used, got one of an earlier version, "
-            f"which does not; search anew, or give its code instead: {shlex.quote(searched.code)}"
+            f"which does not; search anew, or give its code instead: {shlex.quote(found.code)}"
         )
-    return searched.data
+    return found.data
 
 
 def _genotype(source: str) -> Genotype:

@@ -13,14 +13,14 @@ import numpy as np
 import optax
 
 from hadas_jax.backend import is_first, memory_named
-from hadas_jax.data import LabelledImages, Splits, Stream
-from hadas_jax.data.settings import load_splits
+from hadas_jax.data import LabelledImages, Splits, Stream, load
 from hadas_jax.methods.eh_dnas.bilevel import WeightDescent, resident_pair
 from hadas_jax.methods.eh_dnas.hardware import (
     Hardware,
     Objective,
     accelerator_hardware,
     chosen_point,
+    constraints_of,
     device_hardware,
     violations,
 )
@@ -33,15 +33,15 @@ from hadas_jax.methods.eh_dnas.search import (
     lower_weights_rate,
     search_step,
 )
-from hadas_jax.methods.eh_dnas.settings import DnasSettings
 from hadas_jax.runs.loop import Guard, Progress, run_stage, scanned
 from hadas_jax.runs.workdir import WorkDir
-from hadas_jax.spaces.darts import DARTS_CODES, derive_code, sample_codes
+from hadas_jax.settings import AcceleratorSettings, DnasSettings
+from hadas_jax.spaces.darts import DARTS_CODES, derive_code, format_code, sample_codes
 from hadas_jax.spaces.darts_costs import read_darts_predictor, throughput_table
 from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.supernet.darts import apply_search, initialise_search
 from hadas_jax.training import augmentation
-from hadas_jax.training.batches import pace_of
+from hadas_jax.training.batches import Schedule
 from hw_models import default_point, with_clocks
 from hw_models.accelerator import Fpga, load_fpga
 from hw_models.catalogue import chosen_device
@@ -64,18 +64,18 @@ class DnasRun:
 
     def __init__(self, settings: DnasSettings) -> None:
         self.settings = settings
-        self.splits: Splits = load_splits(settings, seed=settings.seed)
+        self.splits: Splits = load(settings.data, stream_seed=settings.seed)
         splits = self.splits
         if isinstance(splits.train, Stream):
             raise ValueError(
-                f"dataset {settings.dataset}: expected training images that fit into memory, got a stream; "
-                "give a smaller image_size"
+                f"dataset {settings.data.dataset}: expected training images that fit into memory, got a stream; "
+                "give a smaller `image_size`"
             )
         keys = jax.random.split(jax.random.key(settings.seed), 7)
         self._weights_key, self._alpha_key, self._halves_key, self._search_key, self._predictor_key = keys[:5]
         self._order_keys = (keys[5], keys[6])
         self.halves = halved(splits.train, self._halves_key)
-        self._pace = pace_of(min(half.count for half in self.halves), batch=settings.batch)
+        self._schedule = Schedule.of(min(half.count for half in self.halves), batch=settings.training.batch)
         self.network = DartsNetwork(
             channels=settings.channels,
             cells=settings.cells,
@@ -84,8 +84,8 @@ class DnasRun:
             in_channels=splits.channels,
         )
         self.priced = DartsNetwork() if settings.priced == "e2e-perf" else self.network
-        self._fpga = load_fpga(settings.fpga) if settings.is_accelerator else None
-        self._device = None if settings.is_accelerator else chosen_device(settings)
+        self._fpga = load_fpga(settings.accelerator.fpga) if settings.is_accelerator else None
+        self._device = None if settings.is_accelerator else chosen_device(settings.hardware, settings.operating)
         if self._device is not None and not settings.search_clocks:
             point = default_point(self._device)
             self._device = with_clocks(
@@ -105,28 +105,28 @@ class DnasRun:
         state = init_search(search, initialise_search(self.network, self._weights_key), self.initial_alpha())
         run = resident_pair(
             search_step(search),
-            batch=self._pace.batch,
-            augment=augmentation(self.settings.augmentation),
+            batch=self._schedule.batch,
+            augment=augmentation(self.settings.training.augmentation),
         )
-        with memory_named("--batch", self._pace.batch, "images"):
+        with memory_named("batch", self._schedule.batch, "images"):
             state = run_stage(
                 "architecture",
-                scanned(run, data=(*self.halves, self._order_keys), key=self._search_key, chunk=self._pace.chunk),
+                scanned(run, data=(*self.halves, self._order_keys), key=self._search_key, chunk=self._schedule.chunk),
                 state,
-                chunks=self.steps // self._pace.chunk,
-                chunk=self._pace.chunk,
+                chunks=self.steps // self._schedule.chunk,
+                chunk=self._schedule.chunk,
                 workdir=workdir,
                 progress=progress,
                 guard=Guard(lower=lower_weights_rate),
             )
         result = self.result(search, state)
-        write_genotype(result, workdir.path, settings=dataclasses.asdict(self.settings), data=self.splits.record)
+        write_genotype(result, workdir.path, settings=self.settings.flat())
         return result
 
     @property
     def steps(self) -> int:
-        """Of the search."""
-        return self.settings.epochs * self._pace.steps_per_epoch
+        """Steps of the search."""
+        return self.settings.training.epochs * self._schedule.steps_per_epoch
 
     def initial_alpha(self) -> jax.Array:
         """Returns the first alpha, float32[28, 8], next to uniform."""
@@ -137,17 +137,24 @@ class DnasRun:
         if self._device is not None:
             return device_hardware(self._device, self.priced)
         assert self._fpga is not None
-        needs_predictor = self.settings.weight > 0 or self.settings.constraints
+        settings = self.settings
+        needs_predictor = settings.loss.weight > 0 or constraints_of(settings.loss)
         predictor = None
         if needs_predictor:
             predictor = _predictor_of_run(
-                self.settings, self.priced, self._fpga, key=self._predictor_key, workdir=workdir, progress=progress
+                settings.accelerator,
+                settings.hardware,
+                self.priced,
+                fpga=self._fpga,
+                key=self._predictor_key,
+                workdir=workdir,
+                progress=progress,
             )
-        return accelerator_hardware(self.settings.hardware, self.priced, fpga=self._fpga, predictor=predictor)
+        return accelerator_hardware(settings.hardware, self.priced, fpga=self._fpga, predictor=predictor)
 
     def search(self, hardware: Hardware) -> Search:
         """Returns how the search goes."""
-        settings, steps = self.settings, self.steps
+        settings, steps = self.settings.training, self.steps
         first, last = settings.temperature
         return Search(
             network=partial(apply_search, self.network, dtype=settings.dtype, remat=settings.remat),
@@ -166,19 +173,11 @@ class DnasRun:
         )
 
     def _objective(self, hardware: Hardware) -> Objective:
-        settings = self.settings
-        reference = 1.0
-        if settings.weight > 0:
+        loss, reference = self.settings.loss, 1.0
+        if loss.weight > 0:
             costs = hardware.relaxed(jnp.zeros((28, 8)), self._alpha_key)
-            reference = float(jnp.min(costs.metric(settings.minimise)))
-        return Objective(
-            metric=settings.minimise,
-            weight=settings.weight,
-            form=settings.form,
-            reference=reference,
-            constraints=settings.constraints,
-            ascent=settings.budget_ascent,
-        )
+            reference = float(jnp.min(costs.metric(loss.minimise)))
+        return Objective(loss, reference)
 
     def result(self, search: Search, state: SearchState) -> DnasResult:
         """Derives the network of a finished search, within the constraints where that can be."""
@@ -189,26 +188,27 @@ class DnasRun:
 
         code = derive_feasible(alpha, violation)
         costs = hardware.exact(jnp.asarray(code))
-        point, clocks_mhz = int(chosen_point(objective, costs)), None
-        if hardware.points is not None:
-            clocks_mhz = tuple(float(clock[point]) / 1e6 for clock in jax.tree.leaves(hardware.points))
+        point = int(chosen_point(objective, costs))
+        chosen, clocks = costs.at(point), jax.tree.leaves(hardware.points)
         return DnasResult(
-            code=code,
-            plain_code=np.asarray(derive_code(alpha)),
-            alpha=np.asarray(alpha),
+            code=format_code(code),
             hardware=hardware.name,
-            costs=jax.tree.map(float, costs.at(point)),
-            clocks_mhz=clocks_mhz,
-            constraints=objective.constraints,
-            is_within=float(violation(jnp.asarray(code))) <= 0,
+            images_per_s=1.0 / float(chosen.image_s),
+            energy_mj=None if chosen.energy_j is None else 1e3 * float(chosen.energy_j),
+            clocks_mhz=tuple(float(clock[point]) / 1e6 for clock in clocks) or None,
+            within_budgets=float(violation(jnp.asarray(code))) <= 0,
+            code_without_budgets=format_code(np.asarray(derive_code(alpha))),
+            alpha=tuple(map(tuple, np.round(np.asarray(alpha, float), 6).tolist())),
+            data=self.splits.record,
         )
 
 
 def _predictor_of_run(
-    settings: DnasSettings,
+    settings: AcceleratorSettings,
+    paradigm: str,
     network: DartsNetwork,
-    fpga: Fpga,
     *,
+    fpga: Fpga,
     key: jax.Array,
     workdir: WorkDir,
     progress: Progress,
@@ -219,13 +219,13 @@ def _predictor_of_run(
         ValueError: A predictor that cannot be read, or one of other hardware or networks; no random network fits.
     """
     if settings.predictor is not None:
-        return read_darts_predictor(settings.predictor, network, paradigm=settings.hardware, fpga=fpga.name)
+        return read_darts_predictor(settings.predictor, network, paradigm=paradigm, fpga=fpga.name)
     kept = workdir.path / PREDICTOR
     if kept.is_file():
         return read_darts_predictor(kept, network)
     draw_key, fit_key = jax.random.split(key)
     codes = jax.jit(lambda key: sample_codes(key, settings.predictor_samples))(draw_key)
-    throughputs = np.asarray(throughput_table(settings.hardware, network, fpga=fpga)(codes))
+    throughputs = np.asarray(throughput_table(paradigm, network, fpga=fpga)(codes))
     fits = throughputs > 0
     if np.sum(fits) < 2:
         raise ValueError(
@@ -249,7 +249,7 @@ def _predictor_of_run(
         throughputs[fits],
         layout=DARTS_CODES,
         kind=settings.predictor_kind,
-        notes=PredictorNotes(settings.hardware, fpga.name, network.sizes),
+        notes=PredictorNotes(paradigm, fpga.name, network.sizes),
         on_epoch=on_epoch,
     )
     if is_first():
