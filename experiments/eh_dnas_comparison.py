@@ -128,10 +128,8 @@ def _predictor(experiment: Experiment, paradigm: str, kind: str) -> Path:
         codes = jax.jit(lambda key: sample_codes(key, experiment.networks))(jax.random.key(0))
         throughputs = throughput_table(paradigm, network, fpga=fpga)(codes)
         notes = PredictorNotes(paradigm, fpga.name, network.sizes)
-        write_predictor(
-            fit_predictor(jax.random.key(1), codes, throughputs, layout=DARTS_CODES, kind=kind, notes=notes).predictor,
-            path,
-        )
+        fitted = fit_predictor(jax.random.key(1), codes, throughputs, layout=DARTS_CODES, kind=kind, notes=notes)
+        write_predictor(fitted.predictor, path)
     return path
 
 

@@ -68,8 +68,8 @@ def _in_mode(file: DeviceFile, mode: str | None) -> Device:
     if mode is None:
         return device
     if mode not in file.modes:
-        known = f"one of {', '.join(file.modes)}" if file.modes else "none, as the device file names no power modes"
-        raise DeviceFileError(f"power mode of {file.name}: expected {known}, got {mode!r}")
+        expected = f"one of {', '.join(file.modes)}" if file.modes else "none, as the device file names no power modes"
+        raise DeviceFileError(f"power mode of {file.name}: expected {expected}, got {mode!r}")
     return with_caps(device, mode_caps(file, mode))
 
 

@@ -43,7 +43,7 @@ class Cost:
     energy_j: jax.Array
 
 
-class LayerTimes(NamedTuple):
+class _LayerTimes(NamedTuple):
     """Parts of the time of each layer, and the traffic behind it; inactive rows are exactly 0.
 
     Attributes:
@@ -182,7 +182,7 @@ def layer_times(
     *,
     batch: ArrayLike = 1,
     number_format: NumberFormat | jax.Array | None = None,
-) -> LayerTimes:
+) -> _LayerTimes:
     """Computes the parts that latency and energy are made of.
 
     Args:
@@ -217,7 +217,7 @@ def layer_times(
     core_s = compute_s + weight_bytes * device.core_cycles_per_weight_byte / point.core_hz
     activation_bytes = samples * (reads + writes) * element_bytes
     memory_cycles = weight_bytes / device.weight_bytes_per_cycle + activation_bytes / device.activation_bytes_per_cycle
-    return LayerTimes(
+    return _LayerTimes(
         compute_s=layers.active * compute_s,
         roofline_s=layers.active * p_norm(core_s, memory_cycles / point.memory_hz, device.norm_order),
         launch_s=layers.active * kernels * device.launch_cycles / point.host_hz,
@@ -237,12 +237,12 @@ def p_norm(a: jax.Array, b: jax.Array, order: jax.Array) -> jax.Array:
     return jnp.where(is_positive, norm, 0.0)
 
 
-def _energy(times: LayerTimes, device: Device, point: OperatingPoint) -> jax.Array:
+def _energy(times: _LayerTimes, device: Device, point: OperatingPoint) -> jax.Array:
     load_j = _load_energy(times, device, point)
     return idle_power(device, point) * times.latency_s + load_j + device.byte_j * times.traffic_bytes
 
 
-def _load_energy(times: LayerTimes, device: Device, point: OperatingPoint) -> jax.Array:
+def _load_energy(times: _LayerTimes, device: Device, point: OperatingPoint) -> jax.Array:
     stalled = device.core_stalled_share
     return load_power(device, point.core_hz) * (stalled * times.roofline_s + (1.0 - stalled) * times.compute_s)
 

@@ -229,10 +229,10 @@ def _subset(device: Device, name: str, values: Sequence[float]) -> jax.Array:
         raise ValueError(f"{name}: expected at least one setting of {device.name}, got none")
     nearest, is_known = match_settings(table, asked)
     if not is_known.all():
-        known, unknown = " ".join(f"{hz / 1e6:g}" for hz in table), float(asked[~is_known][0]) / 1e6
+        settings, unknown = " ".join(f"{hz / 1e6:g}" for hz in table), float(asked[~is_known][0]) / 1e6
         likely = in_other_units(unknown, "MHz", lambda mhz: bool(match_settings(table, np.array([mhz * 1e6]))[1][0]))
         raise ValueError(
-            f"{name}: expected settings of {device.name} ({known} MHz), got {unknown:.10g} MHz"
+            f"{name}: expected settings of {device.name} ({settings} MHz), got {unknown:.10g} MHz"
             + (f": {likely}" if likely else "")
         )
     return jnp.asarray(table[np.unique(nearest)])

@@ -368,9 +368,9 @@ def what_it_is(path: Path | str) -> str | None:
         start = file.read(_READ)
     if not start:
         return "an empty file"
-    known = next((words for signature, words in _SIGNATURES.items() if start.startswith(signature)), None)
-    if known is not None:
-        return f"{known} ({size:,} bytes)"
+    kind = next((words for signature, words in _SIGNATURES.items() if start.startswith(signature)), None)
+    if kind is not None:
+        return f"{kind} ({size:,} bytes)"
     if start.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
         return f"a zip archive that is cut off after {size:,} bytes: copy or download it again"
     if start[257:262] == b"ustar":

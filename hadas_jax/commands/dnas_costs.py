@@ -287,7 +287,8 @@ def import_published(
 
     console = console or new_console()
     target = new_file(output, ".npz", overwrite=overwrite)
-    predictor = import_predictor(read_pytorch(file), layout=DARTS_CODES, paradigm=paradigm, mean=mean, std=deviation)
+    entries = read_pytorch(file)
+    predictor = import_predictor(entries, layout=DARTS_CODES, paradigm=paradigm, mean=mean, std=deviation)
     write_predictor(predictor, target)
     print_line(
         console, f"Written: {target}, {paradigm}, {float(predictor.mean):g} + {float(predictor.std):g} z images/s"
@@ -382,11 +383,11 @@ def price(
     clocks = {"core_hz": core_mhz, "memory_hz": memory_mhz, "host_hz": host_mhz}
     asked = [_by_predictor(path, code, network) for path in predictors]
     run = [_on_device(name, code, network=network, clocks_mhz=clocks) for name in devices]
+    counts = darts_counts(jnp.asarray(code))
     found, refused = [], []
     for name in names:
         try:
-            reported = generic_report if name == "generic" else pipeline_report
-            report = reported(network_rows(network), darts_counts(jnp.asarray(code)), chip)
+            report = (generic_report if name == "generic" else pipeline_report)(network_rows(network), counts, chip)
         except FpgaTooSmallError as error:
             if paradigm != "both":
                 raise

@@ -216,11 +216,11 @@ def _expected_sums(space: MBConvSpace, table: jax.Array, probabilities: jax.Arra
     layout = _layout(space)
     # The gene past the last one has a single choice.
     certain = jnp.zeros((1, width)).at[0, 0].set(1.0)
-    known = jnp.concatenate([probabilities[:, :width], certain])
+    padded = jnp.concatenate([probabilities[:, :width], certain])
     parts, slots = layout.genes.shape
-    share = jnp.sum(known[layout.depth_genes] * layout.depths, axis=1, keepdims=True)
+    share = jnp.sum(padded[layout.depth_genes] * layout.depths, axis=1, keepdims=True)
     for slot in range(slots):
-        choices = known[layout.genes[:, slot], : layout.sizes[slot]]
+        choices = padded[layout.genes[:, slot], : layout.sizes[slot]]
         share = (share[:, :, None] * choices[:, None, :]).reshape(parts, -1)
     return jnp.tensordot(share.ravel(), table[layout.rows.ravel()], axes=1)
 

@@ -118,10 +118,10 @@ def parse_genotype(text: str) -> Genotype:
     if start < 0 or not isinstance(call, ast.Call) or call.args:
         raise ValueError(f"genotype: expected Genotype(normal=[...], reduce=[...]), got {_cut(text)}")
     fields = {str(keyword.arg): keyword.value for keyword in call.keywords}
-    known = [name for cell in CELLS for name in (cell, f"{cell}_concat")]
+    allowed = [name for cell in CELLS for name in (cell, f"{cell}_concat")]
     for name in fields:
-        if name not in known:
-            raise ValueError(f"genotype: expected fields {', '.join(known)}, got {name}")
+        if name not in allowed:
+            raise ValueError(f"genotype: expected fields {', '.join(allowed)}, got {name}")
     for cell in CELLS:
         concat = _concat(fields.get(f"{cell}_concat"))
         if concat is not None and sorted(concat) != list(_CONCAT):
@@ -199,12 +199,12 @@ def _digits(edges: tuple[Edge, ...], cell: str) -> np.ndarray:
         node = i // 2
         if operation not in OPERATIONS[1:]:
             raise ValueError(f"genotype: {cell}: expected one of {', '.join(OPERATIONS[1:])}, got {operation!r}")
-        found = np.flatnonzero((node == EDGE_NODE) & (start == EDGE_INPUT))
-        if not len(found):
+        edge = np.flatnonzero((node == EDGE_NODE) & (start == EDGE_INPUT))
+        if not len(edge):
             raise ValueError(f"genotype: {cell}: node {node}: expected an input from 0 to {1 + node}, got {start!r}")
-        if digits[found[0]]:
+        if digits[edge[0]]:
             raise ValueError(f"genotype: {cell}: node {node}: expected two different inputs, got {start} twice")
-        digits[found[0]] = OPERATIONS.index(operation)
+        digits[edge[0]] = OPERATIONS.index(operation)
     return digits
 
 
@@ -235,14 +235,14 @@ def _cut(text: str, limit: int = 60) -> str:
 def _read_file(path: Path) -> np.ndarray:
     try:
         text = path.read_text(encoding="utf-8")
-        found = json.loads(text)["genotype"] if path.suffix == ".json" else text
+        written = json.loads(text)["genotype"] if path.suffix == ".json" else text
     except OSError as error:
         raise ValueError(f"{path}: expected a file of an architecture, got: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected an architecture under genotype, cannot read it") from error
-    if not isinstance(found, str) or Path(found.strip()[:200]).is_file():
+    if not isinstance(written, str) or Path(written.strip()[:200]).is_file():
         raise ValueError(f"{path}: expected the text of an architecture, got another content")
     try:
-        return read_architecture(found)
+        return read_architecture(written)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

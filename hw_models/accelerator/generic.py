@@ -20,7 +20,7 @@ from hw_models.accelerator.rows import Rows, row_counts
 
 
 @struct.dataclass
-class Engine:
+class _Engine:
     """Size of the engine; leaves int32[], all 0 where the FPGA holds none.
 
     Attributes:
@@ -66,7 +66,7 @@ class GenericTable:
     clock_hz: jax.Array
 
 
-def engine(fpga: Fpga) -> Engine:
+def engine(fpga: Fpga) -> _Engine:
     """Sizes the engine: the largest power of two of multipliers that DSPs and memory blocks allow."""
     most = int(np.log2(fpga.engine_parallelism))
     sizes = np.arange(2 * most, -1, -1, dtype=np.int32)
@@ -78,7 +78,7 @@ def engine(fpga: Fpga) -> Engine:
     fits = (dsp <= fpga.usable_dsp.astype(jnp.int32)) & (bram18 <= fpga.usable_bram18.astype(jnp.int32))
     first = jnp.argmax(fits)
     leaves = (jnp.where(jnp.any(fits), jnp.asarray(leaf)[first], 0) for leaf in (channels, kernels, dsp, bram18))
-    return Engine(*leaves)
+    return _Engine(*leaves)
 
 
 def generic_cost(rows: Rows, counts: jax.Array, fpga: Fpga) -> GenericCost:

@@ -344,10 +344,10 @@ def _rounded(value: Any) -> np.ndarray:
 def _check_clock_columns(rows: Sequence[Measurement]) -> None:
     """Raises `ValueError` if a clock is known in some rows only."""
     for clock in Clocks.model_fields:
-        known = sum(getattr(row, f"{clock}_mhz") is not None for row in rows)
-        if 0 < known < len(rows):
+        given = sum(getattr(row, f"{clock}_mhz") is not None for row in rows)
+        if 0 < given < len(rows):
             raise ValueError(
-                f"measurements: {clock}_mhz: expected a clock in every row or in none, got one in {known} of "
+                f"measurements: {clock}_mhz: expected a clock in every row or in none, got one in {given} of "
                 f"{len(rows)} rows"
             )
 

@@ -138,12 +138,12 @@ def fit(
         The device of the best start.
     """
     target = jnp.log(measured.latency_s if quantity == "latency" else measured.power_w)
-    known = (weights > 0) & jnp.isfinite(target)
+    is_measured = (weights > 0) & jnp.isfinite(target)
 
     def loss(factors: _Factors) -> jax.Array:
         latency_s, power_w = predict(measured, _scaled(base, factors, quantity))
         predicted = jnp.log(latency_s if quantity == "latency" else power_w)
-        residual = jnp.where(known, predicted - jnp.where(known, target, 0.0), 0.0) / _NOISE
+        residual = jnp.where(is_measured, predicted - jnp.where(is_measured, target, 0.0), 0.0) / _NOISE
         misfit = jnp.sum(weights * optax.losses.huber_loss(residual))
         own = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(factors.own))
         return misfit + 0.5 * own / prior_sigma**2 + 0.5 * (factors.common / _COMMON_SIGMA) ** 2
@@ -161,7 +161,7 @@ def fit(
     fitted = _scaled(base, jax.tree.map(lambda leaf: leaf[best], ends), quantity)
     if quantity == "latency":
         return fitted
-    has_board = jnp.any(known & ~measured.is_core)
+    has_board = jnp.any(is_measured & ~measured.is_core)
     rest: dict[str, Any] = {
         name: jnp.where(has_board, getattr(fitted, name), getattr(base, name)) for name in _OF_BOARD
     }

@@ -122,8 +122,8 @@ class Clock:
 
     def _setting(self, mhz: float) -> float:
         """The setting that a clock is, or itself where the machine names no settings."""
-        known = self.available_mhz()
-        if known is None:
+        available = self.available_mhz()
+        if available is None:
             low, high = self._bounds(self._fastest()[0])
             if not CLOCK.contains(mhz) or not low * (1 - SAME_CLOCK) <= mhz <= high * (1 + SAME_CLOCK):
                 likely = in_other_units(mhz, CLOCK.unit, lambda meant: low <= meant <= high and CLOCK.contains(meant))
@@ -134,17 +134,17 @@ class Clock:
             return min(max(mhz, low), high)
 
         def nearest(mhz: float) -> float | None:
-            setting = min(known, key=lambda setting: abs(setting - mhz))
+            setting = min(available, key=lambda setting: abs(setting - mhz))
             return setting if abs(setting - mhz) <= SAME_CLOCK * setting else None
 
-        found = nearest(mhz)
-        if found is None:
+        setting = nearest(mhz)
+        if setting is None:
             likely = in_other_units(mhz, CLOCK.unit, lambda meant: nearest(meant) is not None)
-            settings = " ".join(f"{setting:g}" for setting in known)
+            settings = " ".join(f"{setting:g}" for setting in available)
             raise ValueError(
                 f"{self.name} clock: expected one of {settings} MHz, got {mhz:.10g}" + (f": {likely}" if likely else "")
             )
-        return found
+        return setting
 
     def _fastest(self) -> tuple[Path, ...]:
         """Folders whose highest clock is the highest of all."""
@@ -169,8 +169,8 @@ class Clock:
 
     def _settings(self, folder: Path) -> tuple[float, ...]:
         words = (_text(folder / self.available) or "").split()
-        found = {float(word) / self.available_per_mhz for word in words if re.fullmatch(r"[0-9]+", word)}
-        return tuple(sorted(mhz for mhz in found if CLOCK.contains(mhz)))
+        clocks = {float(word) / self.available_per_mhz for word in words if re.fullmatch(r"[0-9]+", word)}
+        return tuple(sorted(mhz for mhz in clocks if CLOCK.contains(mhz)))
 
     def _at_or_below(self, folder: Path, mhz: float) -> float:
         """The nearest setting of a folder that is no faster, or its slowest one."""
@@ -381,11 +381,11 @@ class Machine:
     def clocks(self) -> dict[str, Clock]:
         """The clocks that it has, by field of `ClockSetting`."""
         if self.processor == "cpu":
-            found = {"core_mhz": _cpu_clock(self.root), "memory_mhz": _memory_clock(self.root)}
+            clocks = {"core_mhz": _cpu_clock(self.root), "memory_mhz": _memory_clock(self.root)}
         else:
             core, memory, host = _gpu_clock(self.root), _memory_clock(self.root), _cpu_clock(self.root)
-            found = {"core_mhz": core, "memory_mhz": memory, "host_mhz": host}
-        return {name: clock for name, clock in found.items() if clock is not None}
+            clocks = {"core_mhz": core, "memory_mhz": memory, "host_mhz": host}
+        return {name: clock for name, clock in clocks.items() if clock is not None}
 
     @contextlib.contextmanager
     def hold(self, setting: ClockSetting) -> Iterator[ClockSetting]:
@@ -400,18 +400,18 @@ class Machine:
                 if mhz is None:
                     continue
                 if name not in clocks:
-                    known = ", ".join(clocks) or "none"
-                    raise ValueError(f"{name}: expected a clock that can be set on this machine ({known}), got {mhz:g}")
+                    own = ", ".join(clocks) or "none"
+                    raise ValueError(f"{name}: expected a clock that can be set on this machine ({own}), got {mhz:g}")
                 stack.enter_context(clocks[name].held(mhz))
             yield ClockSetting(**{name: clock.fixed_mhz() for name, clock in clocks.items()})
 
     def meter(self) -> "_RailMeter | _CounterMeter | None":
         """What reads power here, the board's rather than the processor's; None where nothing can be read."""
-        found = {rail.label.upper(): rail for rail in _rails(self.root)}
+        by_label = {rail.label.upper(): rail for rail in _rails(self.root)}
         for labels in (*((label,) for label in _BOARD_RAILS), *_BOARD_SUMS):
-            if all(label in found for label in labels):
-                return _RailMeter("board", tuple(found[label] for label in labels))
-        core = tuple(rail for rail in found.values() if _parts_of(rail) == {self.processor.upper()})
+            if all(label in by_label for label in labels):
+                return _RailMeter("board", tuple(by_label[label] for label in labels))
+        core = tuple(rail for rail in by_label.values() if _parts_of(rail) == {self.processor.upper()})
         if core:
             return _RailMeter("core", core)
         counters = _energy_counters(self.root)
@@ -503,7 +503,7 @@ def _devfreq(name: str, folders: tuple[Path, ...]) -> Clock | None:
 
 def _rails(root: Path) -> tuple[_Rail, ...]:
     """Rails that can be read now: of hwmon, or of the driver of older Jetson kernels."""
-    found = []
+    every = []
     for folder in _folders(root, "sys/class/hwmon/hwmon*"):
         chip = _text(folder / "name") or ""
         for i in (1, 2, 3) if chip == "ina3221" else (1,) if chip.startswith("ina") else ():
@@ -511,13 +511,13 @@ def _rails(root: Path) -> tuple[_Rail, ...]:
             names = (f"in{i}_label", f"power{i}_label", f"curr{i}_label", *(("label",) if chip != "ina3221" else ()))
             label = next(filter(None, (_text(folder / name) for name in names)), None)
             if label:
-                found.append(_hwmon_rail(label, folder, i))
+                every.append(_hwmon_rail(label, folder, i))
     for folder in _folders(root, "sys/bus/i2c/drivers/ina3221x/*/iio*device*"):
         for i in (0, 1, 2):
             label = _text(folder / f"rail_name_{i}")
             if label:
-                found.append(_Rail(label, (folder / f"in_power{i}_input",), 1e3))
-    return tuple(rail for rail in found if rail.watts() is not None)
+                every.append(_Rail(label, (folder / f"in_power{i}_input",), 1e3))
+    return tuple(rail for rail in every if rail.watts() is not None)
 
 
 def _hwmon_rail(label: str, folder: Path, channel: int) -> _Rail:

@@ -174,9 +174,9 @@ def architecture_gradient(
         return lambda weights: slope(weights, state.architecture, train_batch, ahead_key)[0]
 
     ahead = _descend(state, gradient_of(0)(state.weights), descent)
-    found, (along, gradient) = search(ahead.weights, state.architecture, search_batch, search_key)
+    loss_and_metrics, (along, gradient) = search(ahead.weights, state.architecture, search_batch, search_key)
     _, bend = jax.jvp(gradient_of(1), (state.weights,), (along,))
-    return found, jax.tree.map(lambda direct, mixed: direct - ahead.step_size * mixed, gradient, bend)
+    return loss_and_metrics, jax.tree.map(lambda direct, mixed: direct - ahead.step_size * mixed, gradient, bend)
 
 
 def _descend(state: BilevelState, gradient: Tree, descent: WeightDescent) -> _Descended:

@@ -64,7 +64,7 @@ class Costs(NamedTuple):
         if name == "latency":
             return self.image_s
         if self.energy_j is None:
-            raise ValueError(f"minimise: expected latency, as nothing is known of an accelerator's energy, got {name}")
+            raise ValueError(f"minimise {name}: expected latency, as nothing is known of an accelerator's energy")
         return self.energy_j if name == "energy" else self.energy_j * self.image_s
 
     def at(self, point: ArrayLike) -> "Costs":

@@ -1,10 +1,7 @@
-"""A retraining run as a whole: the network of a genotype from fresh weights to its accuracy on the test split.
+"""Retraining: the network of a genotype from fresh weights to its accuracy on the test split, and the file of it.
 
 Training keeps checkpoints and resumes exactly; a diverging loss goes back to the last good one at a lower rate. Batch
 norm's statistics are estimated on training images when it has ended.
-
-What it leaves: a trained network, its accuracy and size, and the file that says so.
-
 Shapes: N images.
 """
 
@@ -42,10 +39,8 @@ from hadas_jax.training.darts import retrain_optimiser, retrain_step
 from hadas_jax.training.run import settings_name
 from hw_models.accelerator import row_counts
 
-_PIXELS = 2**17  # of a batch: 128 images of 32x32
-
-
 FORM = "hadas_jax.retrained/1"
+_PIXELS = 2**17  # of a batch: 128 images of 32x32
 
 
 @dataclass(frozen=True)
@@ -68,35 +63,6 @@ class RetrainResult:
 
     def __post_init__(self) -> None:
         parse_code(self.code)
-
-
-def network_macs(network: DartsNetwork, genotype: Genotype) -> int:
-    """Counts the multiply-accumulates of convolutions and classifier for one image."""
-    rows = network_rows(network)
-    layers = np.asarray(row_counts(rows, darts_counts(jnp.asarray(code_of(genotype)))), np.float64)
-    return round(float(np.sum((layers * rows.macs)[rows.is_weighted])))
-
-
-def write_result(path: Path, result: RetrainResult, *, network: DartsNetwork, settings: dict[str, Any]) -> None:
-    """Writes accuracies, sizes, genotype, settings and versions as JSON."""
-    content = {
-        "form": FORM,
-        **asdict(result),
-        "genotype": str(genotype_of(parse_code(result.code))),
-        "network": asdict(network),
-        "settings": settings,
-        "versions": versions(),
-    }
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_result(path: Path) -> RetrainResult:
-    """Reads what `write_result` wrote.
-
-    Raises:
-        ValueError: One line: it cannot be read, or is of another form.
-    """
-    return validated(RetrainResult, read_json(path, FORM, what="the result of hadas dnas retrain"), path=path)
 
 
 class RetrainRun:
@@ -149,12 +115,16 @@ class RetrainRun:
         Raises:
             ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
         """
-        weights = self.train(workdir, progress)
+        settings, weights = self.settings, self.train(workdir, progress)
         progress.stage("test", 1)
         statistics = self.statistics(weights)
+        judge = partial(_derived_accuracy, self.network, self.genotype, weights, statistics)
         shares = {
-            "validation_accuracy": self.accuracy(weights, statistics, self.splits.validation),
-            "test_accuracy": self.accuracy(weights, statistics, self.splits.test),
+            name: judge(data, batch=settings.eval_batch, dtype=settings.training.dtype)
+            for name, data in (
+                ("validation_accuracy", self.splits.validation),
+                ("test_accuracy", self.splits.test),
+            )
         }
         progress.update(1, shares)
         trained = self._described(weights, statistics, shares)
@@ -165,7 +135,7 @@ class RetrainRun:
             macs=network_macs(self.network, self.genotype),
         )
         save_derived(workdir.path / DERIVED, trained)
-        write_result(workdir.path / RESULT, result, network=self.network, settings=self.settings.flat())
+        write_result(workdir.path / RESULT, result, network=self.network, settings=settings.flat())
         return result
 
     def train(self, workdir: WorkDir, progress: Progress) -> Tree:
@@ -205,18 +175,6 @@ class RetrainRun:
                 dtype=settings.training.dtype,
             )
 
-    def accuracy(self, weights: Tree, statistics: Tree, data: LabelledImages) -> float:
-        """Returns the share of images that a trained network puts into their class.
-
-        Raises:
-            ValueError: There is too little memory for a batch.
-        """
-        dtype, batch = self.settings.training.dtype, self.settings.eval_batch
-        size = min(batch or max(_PIXELS // self.network.image_size**2, 1), data.count)
-        with memory_named("eval_batch", size, "images"):
-            is_right = _is_right(self.network, self.genotype, size, dtype, weights, statistics, data)
-            return float(jnp.mean(is_right, dtype=jnp.float32))
-
     def _described(self, weights: Tree, statistics: Tree, shares: dict[str, float]) -> DerivedCheckpoint:
         return DerivedCheckpoint(
             network=self.network,
@@ -229,6 +187,64 @@ class RetrainRun:
             weights=weights,
             statistics=statistics,
         )
+
+
+def network_macs(network: DartsNetwork, genotype: Genotype) -> int:
+    """Counts the multiply-accumulates of convolutions and classifier for one image."""
+    rows = network_rows(network)
+    layers = np.asarray(row_counts(rows, darts_counts(jnp.asarray(code_of(genotype)))), np.float64)
+    return round(float(np.sum((layers * rows.macs)[rows.is_weighted])))
+
+
+def write_result(path: Path, result: RetrainResult, *, network: DartsNetwork, settings: dict[str, Any]) -> None:
+    """Writes accuracies, sizes, genotype, settings and versions as JSON."""
+    content = {
+        "form": FORM,
+        **asdict(result),
+        "genotype": str(genotype_of(parse_code(result.code))),
+        "network": asdict(network),
+        "settings": settings,
+        "versions": versions(),
+    }
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_result(path: Path) -> RetrainResult:
+    """Reads what `write_result` wrote.
+
+    Raises:
+        ValueError: One line: it cannot be read, or is of another form.
+    """
+    return validated(RetrainResult, read_json(path, FORM, what="the result of hadas dnas retrain"), path=path)
+
+
+def _derived_accuracy(
+    network: DartsNetwork,
+    genotype: Genotype,
+    weights: Tree,
+    statistics: Tree,
+    data: LabelledImages,
+    *,
+    batch: int | None = None,
+    dtype: str = "float32",
+) -> float:
+    """Returns the share of images that a trained network puts into their class.
+
+    Args:
+        network: Its size.
+        genotype: Its cells.
+        weights: Trained.
+        statistics: Of its batch norms.
+        data: N images with their labels.
+        batch: Images at once; None: 128 of 32x32 pixels, and otherwise as many pixels.
+        dtype: What the network computes in, float32 or bfloat16.
+
+    Raises:
+        ValueError: There is too little memory for a batch.
+    """
+    size = min(batch or max(_PIXELS // network.image_size**2, 1), data.count)
+    with memory_named("eval_batch", size, "images"):
+        return float(jnp.mean(_is_right(network, genotype, size, dtype, weights, statistics, data), dtype=jnp.float32))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -77,11 +77,11 @@ def test_plain_darts_is_told_from_searches_that_look_at_hardware():
 def test_metrics_of_accelerators_know_no_energy():
     costs = Costs(jnp.array([0.25]), None)
     assert float(costs.at(0).image_s) == 0.25
-    with pytest.raises(ValueError, match="minimise: expected latency"):
+    with pytest.raises(ValueError, match="minimise energy: expected latency"):
         costs.metric("energy")
 
 
-def test_constraints_are_in_seconds_per_image_and_joules():
+def test_budgets_are_in_seconds_per_image_and_joules():
     assert constraints_of(HardwareLossSettings()) == ()
     assert constraints_of(HardwareLossSettings(min_fps=1000.0)) == (Constraint("latency", 0.001),)
     both = HardwareLossSettings(min_fps=100.0, max_latency_ms=5.0, max_energy_mj=20.0)
