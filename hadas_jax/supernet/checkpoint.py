@@ -173,7 +173,7 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
             f"{directory}: expected none, an empty one or a supernet's directory, got one with {foreign[0]}"
         )
     if held and not overwrite:
-        raise ValueError(f"{directory} holds a supernet: --overwrite replaces it")
+        raise ValueError(f"{directory} holds a supernet: `overwrite` replaces it")
 
 
 def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwrite: bool = False) -> None:

@@ -116,7 +116,7 @@ def test_what_lies_beside_the_weights_is_told_and_can_be_chosen(arrays, small_sp
 def test_a_supernet_is_replaced_only_when_asked(arrays, small_space):
     write("net.npz", arrays)
     text_of("net.npz", "net", space=small_space)
-    with pytest.raises(ValueError, match="net holds a supernet: --overwrite replaces it"):
+    with pytest.raises(ValueError, match="net holds a supernet: `overwrite` replaces it"):
         text_of("net.npz", "net", space=small_space, classes=5)
     assert load_supernet("net").space.classes == 3
     text_of("net.npz", "net", space=small_space, classes=5, overwrite=True)

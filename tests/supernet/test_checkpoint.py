@@ -67,7 +67,7 @@ def test_the_description_holds_form_and_versions(saved):
 def test_a_saved_supernet_is_replaced_only_when_asked(trained, saved):
     before = (saved / "supernet.json").read_bytes()
     other = dataclasses.replace(trained, source="another", params=jax.tree.map(lambda leaf: leaf + 1, trained.params))
-    with pytest.raises(ValueError, match="holds a supernet: --overwrite replaces it"):
+    with pytest.raises(ValueError, match="holds a supernet: `overwrite` replaces it"):
         save_supernet(saved, other)
     assert (saved / "supernet.json").read_bytes() == before
     assert_same(load_supernet(saved), trained)
@@ -209,7 +209,7 @@ def test_a_space_that_was_not_adapted_is_refused(small_network):
 def test_a_supernet_whose_writing_was_interrupted_is_replaced_if_asked(trained, saved):
     (saved / "supernet.json").unlink()
     (saved / ".partial").mkdir()  # where a process that is killed has what it did not move yet
-    with pytest.raises(ValueError, match="holds a supernet: --overwrite replaces it"):
+    with pytest.raises(ValueError, match="holds a supernet: `overwrite` replaces it"):
         save_supernet(saved, trained)
     save_supernet(saved, trained, overwrite=True)
     assert_same(load_supernet(saved), trained)
