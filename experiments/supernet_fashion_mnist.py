@@ -30,7 +30,8 @@ from hadas_jax.commands.run import running, settings_of_run
 from hadas_jax.commands.supernets import accuracy_table
 from hadas_jax.report import LineProgress, plot_exits
 from hadas_jax.report.console import print_line
-from hadas_jax.runs.workdir import METRICS, WorkDir, versions, write_text
+from hadas_jax.runs.names import METRICS
+from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import TrainSettings
 from hadas_jax.training.run import TrainingRun, accuracies, execute_training, settings_name
 

@@ -74,7 +74,8 @@ def select_network(
     from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
     from hadas_jax.report.network import print_selection
     from hadas_jax.report.search import constraint_texts
-    from hadas_jax.runs.workdir import ARCHITECTURE, reading
+    from hadas_jax.runs.names import ARCHITECTURE
+    from hadas_jax.runs.workdir import reading
     from hw_models.catalogue import chosen_device
 
     limits = Constraints(

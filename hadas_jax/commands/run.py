@@ -250,7 +250,7 @@ def running(place: WorkDir, settings: RunSettings, splits: Splits, *, resume: bo
 def _require_same_data(place: WorkDir, splits: Splits) -> None:
     from hadas_jax.data import SplitRecord
     from hadas_jax.runs.checkpoints import validated
-    from hadas_jax.runs.workdir import CONFIG
+    from hadas_jax.runs.names import CONFIG
 
     before = place.data()
     if before is None:

@@ -17,8 +17,9 @@ from pydantic import Field
 from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference
 from hadas_jax.methods.hadas.results import Performance, Threshold
-from hadas_jax.runs.checkpoints import read_checkpoint, validated
-from hadas_jax.runs.workdir import ARCHITECTURE, write_text
+from hadas_jax.runs.checkpoints import read_json, validated
+from hadas_jax.runs.names import ARCHITECTURE
+from hadas_jax.runs.workdir import write_text
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_active
 from hadas_jax.supernet.checkpoint import DESCRIPTION
@@ -277,7 +278,7 @@ def read_architecture(path: Path | str) -> Architecture:
     if not file.is_file():
         hint = "; hadas select WORKDIR writes it" if Path(path).is_dir() else ""
         raise ValueError(f"{file}: expected an ARCH.json as hadas select writes, got none{hint}")
-    content = read_checkpoint(file, _FORM, what="an ARCH.json as hadas select writes")
+    content = read_json(file, _FORM, what="an ARCH.json as hadas select writes")
     return validated(Architecture, content, path=file)
 
 

@@ -31,13 +31,14 @@ from hadas_jax.deploy.static_network import StaticNetwork, evaluate, outcomes_at
 from hadas_jax.evaluation import Outcomes, calibrate_thresholds, scores
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS
 from hadas_jax.methods.hadas.selection import TOLERANCE
-from hadas_jax.runs.checkpoints import read_checkpoint, validated
+from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.loop import Metrics, Progress, Step
-from hadas_jax.runs.workdir import RESULT, WorkDir, write_text
+from hadas_jax.runs.names import RESULT
+from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import FineTuneSettings
 from hadas_jax.supernet import Tree
 from hadas_jax.training import TrainState, init_state, sgd
-from hadas_jax.training.batches import pace_of, train_epochs
+from hadas_jax.training.batches import Schedule, train_epochs
 from hadas_jax.training.exits import exit_losses
 from hadas_jax.training.optimisers import descend, global_norm
 from hadas_jax.training.supernet import label_loss
@@ -66,7 +67,7 @@ def read_result(path: Path) -> FineTuneResult:
     Raises:
         ValueError: One line: it cannot be read, or is of another form.
     """
-    return validated(FineTuneResult, read_checkpoint(path, _FORM, what="the result of hadas fine-tune"), path=path)
+    return validated(FineTuneResult, read_json(path, _FORM, what="the result of hadas fine-tune"), path=path)
 
 
 class FineTuneRun:
@@ -102,7 +103,7 @@ class FineTuneRun:
             )
         self.splits = data_of(self.network.architecture, **moved)
         self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed))
-        self._pace = pace_of(self.splits.train.count, batch=settings.batch)
+        self._schedule = Schedule.of(self.splits.train.count, batch=settings.batch)
 
     def execute(self, workdir: WorkDir, progress: Progress) -> FineTuneResult:
         """Trains, sets thresholds, evaluates, and writes network/ and result.json into the work directory.
@@ -129,7 +130,7 @@ class FineTuneRun:
         """Trains from the network's weights, or goes on from a checkpoint; returns what was trained."""
         settings = self.settings
         optimiser = sgd(
-            optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * self._pace.steps_per_epoch),
+            optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * self._schedule.steps_per_epoch),
             weight_decay=settings.weight_decay,
             clip=optax.clip_by_global_norm(1.0),
         )
@@ -145,7 +146,7 @@ class FineTuneRun:
             step,
             init_state(trainable(self.network.weights), optimiser),
             self.splits.train,
-            pace=self._pace,
+            schedule=self._schedule,
             epochs=settings.epochs,
             key=self._train_key,
             order_key=self._order_key,
@@ -158,8 +159,8 @@ class FineTuneRun:
     def _with_statistics(self, weights: Weights) -> Weights:
         """Estimates batch norm's statistics on random training images, not augmented."""
         train = self.splits.train
-        batches = min(_STATS_BATCHES, train.count // self._pace.batch)
-        images = random_batches(train, batches, self._pace.batch, seed=self.settings.seed)
+        batches = min(_STATS_BATCHES, train.count // self._schedule.batch)
+        images = random_batches(train, batches, self._schedule.batch, seed=self.settings.seed)
         return with_statistics(self.network.segments, weights, images)
 
     def _with_thresholds(self, network: StaticNetwork) -> Architecture:

@@ -29,7 +29,7 @@ from hadas_jax.deploy.architecture import (
 from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.fronts import constraint_violation
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Result
-from hadas_jax.runs.workdir import SUPERNET
+from hadas_jax.runs.names import SUPERNET
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.checkpoint import DESCRIPTION, Description, read_description

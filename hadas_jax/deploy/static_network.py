@@ -5,15 +5,10 @@ Shapes: e exits of the network, N samples, K classes.
 """
 
 import dataclasses
-import hashlib
-import io
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +22,13 @@ from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, scores
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
 from hadas_jax.methods.hadas.results import Performance
-from hadas_jax.runs.checkpoints import read_checkpoint, validated
-from hadas_jax.runs.workdir import ARCHITECTURE, versions, write_text
-from hw_models.files import STAGED, as_npz, whole_folder, write_whole
+from hadas_jax.runs.checkpoints import WEIGHTS, read_json, read_weights, validated, write_described
+from hadas_jax.runs.names import ARCHITECTURE
+from hw_models.files import STAGED, whole_folder
 
 _FORM = "hadas_jax.network/1"
-_NETWORK, _WEIGHTS = "network.json", "weights.npz"
-NETWORK_FILES = (_NETWORK, _WEIGHTS, ARCHITECTURE)
+_NETWORK = "network.json"
+NETWORK_FILES = (_NETWORK, WEIGHTS, ARCHITECTURE)
 
 
 @dataclass(frozen=True)
@@ -59,22 +54,10 @@ class StaticNetwork:
 
     def write(self, folder: Path) -> None:
         """Writes the files of this network, `NETWORK_FILES`, into a folder that has none of them."""
-        arrays: dict[str, Any] = {
-            f"{layer}/{name}": np.asarray(leaf)
-            for layer, leaves in self.weights.items()
-            for name, leaf in leaves.items()
-        }
-        weights = as_npz(arrays)
-        write_whole(folder / _WEIGHTS, weights)
         write_architecture(folder / ARCHITECTURE, self.architecture)
-        content = {
-            "form": _FORM,
-            "image_size": self.image_size,
-            "weights": {"file": _WEIGHTS, "sha256": _digest(weights)},
-            "segments": [dataclasses.asdict(segment) for segment in self.segments],
-            "versions": versions(),
-        }
-        write_text(folder / _NETWORK, json.dumps(content, indent=1) + "\n")
+        segments = [dataclasses.asdict(segment) for segment in self.segments]
+        content = {"form": _FORM, "image_size": self.image_size, "segments": segments}
+        write_described(folder, _NETWORK, content, self.weights)
 
 
 def save_network(directory: Path | str, network: StaticNetwork, *, overwrite: bool = False) -> None:
@@ -111,32 +94,10 @@ def load_network(directory: Path | str) -> StaticNetwork:
     if not holds_network(directory):
         raise ValueError(f"{directory}: expected a network as hadas materialise writes, got none (no {_NETWORK})")
     path = directory / _NETWORK
-    content = read_checkpoint(path, _FORM, what="a network as hadas materialise writes")
+    content = read_json(path, _FORM, what="a network as hadas materialise writes")
     stored = validated(_Stored, content, path=path)
-    weights = _read_weights(directory / _WEIGHTS, content.get("weights"))
+    weights: Weights = read_weights(directory, _NETWORK)
     return StaticNetwork(read_architecture(directory), stored.segments, weights, stored.image_size)
-
-
-def _read_weights(path: Path, description: object) -> Weights:
-    """Reads weights that have the digest of their description in network.json."""
-    weights: Weights = {}
-    try:
-        blob = path.read_bytes()
-        if _digest(blob) != description["sha256"]:  # type: ignore[index]
-            raise ValueError("digests differ")
-        with np.load(io.BytesIO(blob)) as arrays:
-            for key in arrays.files:
-                layer, name = key.split("/")
-                weights.setdefault(layer, {})[name] = jnp.asarray(arrays[key])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: expected the weights that {_NETWORK} describes, they are damaged or others"
-        ) from error
-    return weights
-
-
-def _digest(blob: bytes) -> str:
-    return hashlib.sha256(blob).hexdigest()
 
 
 def output_directory(directory: Path | str, files: tuple[str, ...], *, mark: str, overwrite: bool = False) -> Path:

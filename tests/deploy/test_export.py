@@ -104,7 +104,7 @@ def test_damaged_and_foreign_networks_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match="`overwrite` replaces it"):
         save_network(place, network)
     (place / "weights.npz").write_bytes((place / "weights.npz").read_bytes()[:-9])
-    with pytest.raises(ValueError, match="they are damaged or others"):
+    with pytest.raises(ValueError, match="are damaged, missing or others"):
         load_network(place)
     content = json.loads((place / "network.json").read_text())
     (place / "network.json").write_text(json.dumps(content | {"form": "hadas_jax.network/9"}))

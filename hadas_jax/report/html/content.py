@@ -28,7 +28,7 @@ from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, arrows, node_places
 from hadas_jax.report.html.record import RunRecord
 from hadas_jax.report.pictures import spread_rows
 from hadas_jax.report.search import front_members, legend
-from hadas_jax.runs.workdir import SUPERNET
+from hadas_jax.runs.names import SUPERNET
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.darts import CELLS, parse_code

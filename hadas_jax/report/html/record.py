@@ -16,7 +16,7 @@ from hadas_jax.methods.eh_dnas.result import GENOTYPE, DnasResult, read_genotype
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.methods.hadas.results import read_search
 from hadas_jax.runs.checkpoints import validated
-from hadas_jax.runs.workdir import CONFIG, METRICS, RESULT
+from hadas_jax.runs.names import CONFIG, METRICS, RESULT
 
 _Outcome = DnasResult | RetrainResult | FineTuneResult
 
