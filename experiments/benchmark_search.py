@@ -7,13 +7,13 @@ so that all the time is the search's own. Three figures, on the GPU of the AGX X
 
 - budget: the whole search of the paper (448 backbones, inner search on 70 of them), in a process that has compiled
   nothing yet, compilation included;
-- exact: the inner search of the backbone a0 (12 exits, 15 million dynamic versions), from bit sets and
+- exact: the inner search of the backbone a0 (12 exits, 15 million dynamic candidates), from bit sets and
   segment costs to the table that merits come from, and to the exact front; likewise with 16 exits (239 million);
-- evolved: the share of the exact hypervolume of a0 that the evolutionary inner search reaches, at how many versions.
+- evolved: the share of the exact hypervolume of a0 that the evolutionary inner search reaches, at how many candidates.
 
 On two cores of an Intel Xeon (AVX-512, jax 0.10.2) it takes a minute and gives: budget 25 to 30 s, of which 18 to
 22 s the first generation; exact 0.016 s and 0.10 s, with 16 exits 0.16 s and 1.1 s; evolved 99.97 % with 0.05 % of
-the versions.
+the candidates.
 """
 
 import argparse
@@ -32,10 +32,11 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.evaluation import pack_bits, segment_costs
-from hadas_jax.methods import Engines, Hadas, exact_front, search_evolved, search_exact
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, static_cost
+from hadas_jax.methods import Hadas, exact_front, search_evolved, search_exact
+from hadas_jax.methods.hadas.constraints import static_cost
 from hadas_jax.methods.hadas.inner import exit_count
 from hadas_jax.methods.hadas.score import table_hypervolume
+from hadas_jax.settings import NO_CONSTRAINTS, NestedSearchSettings
 from hadas_jax.spaces import MBConvSpace, load_space, published
 from hw_models import Device, load_device
 
@@ -85,11 +86,11 @@ def budget(space: MBConvSpace, device: Device, console: Console) -> None:
         return found
 
     start = time.perf_counter()
-    engines = Engines(population=64, generations=7, elites=10)
-    hadas = Hadas(space, device, evaluate, samples=SAMPLES, engines=engines)
+    settings = NestedSearchSettings(population=64, generations=7)
+    hadas = Hadas(space, device, evaluate, samples=SAMPLES, settings=settings, elites=settings.elites)
     state = hadas.init(jax.random.key(0))
     steps = []
-    for generation in range(engines.generations):
+    for generation in range(settings.generations):
         before = time.perf_counter()
         state, metrics = hadas.generation(state, jax.random.key(generation))
         steps.append(time.perf_counter() - before)
@@ -97,7 +98,7 @@ def budget(space: MBConvSpace, device: Device, console: Console) -> None:
     archive = state.archive
     console.print(
         f"budget: {whole:.1f} s for {int(archive.size)} backbones, {int(archive.examined.sum())} examined, "
-        f"{archive.versions.sum(dtype=np.int64):,} dynamic versions; first generation {steps[0]:.1f} s, later ones "
+        f"{archive.versions.sum(dtype=np.int64):,} dynamic candidates; first generation {steps[0]:.1f} s, later ones "
         f"{statistics.median(steps[1:]):.2f} s; {inside:.1f} s of all that drew outcomes; hypervolume "
         f"{metrics['hypervolume'][0]:.4f}"
     )
@@ -110,15 +111,15 @@ def inner(space: MBConvSpace, device: Device, console: Console, *, rounds: int, 
     costs_of = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))
     common: dict[str, Any] = {
         "samples": SAMPLES,
-        "limits": jnp.asarray(NO_LIMITS.objectives),
+        "limits": jnp.asarray(NO_CONSTRAINTS.objectives),
         "gamma": jnp.float32(1),
         "reference": reference,
     }
     points = int(np.prod([len(clock) for clock in (device.core_hz, device.memory_hz, device.host_hz)]))
     exact = jax.jit(lambda genome, correct, costs: search_exact(space, genome, correct, costs, **common))
-    front = jax.jit(lambda genome, correct, costs: exact_front(space, genome, correct, costs, samples=SAMPLES))
+    front = partial(exact_front, space, samples=SAMPLES)
     table = Table(title="Inner search of one backbone, exact")
-    for column in ("search", "exits", "versions", "first call (s)", "later calls (s)", "versions per second"):
+    for column in ("search", "exits", "candidates", "first call (s)", "later calls (s)", "candidates per second"):
         table.add_column(column, justify="left" if column == "search" else "right")
     for name, genome in _backbones(space).items():
         correct = jnp.asarray(outcomes(space, genome[None])[0])
@@ -141,7 +142,7 @@ def inner(space: MBConvSpace, device: Device, console: Console, *, rounds: int, 
     _, median = _timed(lambda: bred(jax.random.key(0), costs), rounds)
     console.print(
         f"evolved, a0: {np.mean(shares):.2%} of the exact hypervolume (least {min(shares):.2%}, {seeds} seeds) with "
-        f"{tried:.3%} of the versions, {median:.2f} s"
+        f"{tried:.3%} of the candidates, {median:.2f} s"
     )
 
 

@@ -35,9 +35,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from hadas_jax.backend import on_cpu
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import EvaluationConfig, Evaluator, outcomes_given
+from hadas_jax.evaluation import Evaluator, outcomes_given
+from hadas_jax.evaluation.evaluator import images_at_once
 from hadas_jax.runs.workdir import versions, write_text
+from hadas_jax.settings import EvaluationSettings
 from hadas_jax.spaces import ATTENTIVENAS, Backbone, MBConvSpace
 from hadas_jax.supernet import BatchStats, Parameters, estimate_batch_stats, initialise, run_trunk
 from hadas_jax.training.supernet import multiply_accumulates
@@ -93,7 +96,7 @@ class Ours:
     """
 
     def __init__(
-        self, resolution: int, genomes: np.ndarray, data: LabelledImages, how: EvaluationConfig, *, exits: bool = True
+        self, resolution: int, genomes: np.ndarray, data: LabelledImages, how: EvaluationSettings, *, exits: bool = True
     ) -> None:
         self.space, _ = population(resolution, 1)
         self.data, self.count = data, len(genomes)
@@ -103,8 +106,8 @@ class Ours:
             partial(estimate_batch_stats, self.space), params, self.space.largest(), data.images[None, :2]
         )
         stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
-        batch, group = how.images(resolution), how.backbones
-        one = partial(self._judge, batch=batch, dtype=how.dtype, exits=exits, skip="all" if group == 1 else "nothing")
+        batch, group = images_at_once(how, resolution), how.group or (1 if on_cpu() else 16)
+        one = partial(self._judge, batch=batch, dtype="float32", exits=exits, skip="all" if group == 1 else "nothing")
 
         def run(params: Parameters, stats: BatchStats, backbones: Backbone, data: LabelledImages) -> jax.Array:
             judge = partial(one, params, stats, data=data)
@@ -261,7 +264,7 @@ def main(benchmark: Benchmark) -> None:
         space, genomes = population(resolution, count)
         data = images_of(resolution, images)
         largest = np.repeat(space.largest_genome[None], 2, axis=0)
-        default = EvaluationConfig()
+        default = EvaluationSettings()
         contestants: dict[str, Any] = {
             "ours, all exits": Ours(resolution, genomes, data, default),
             "ours, classifier alone": Ours(resolution, genomes, data, default, exits=False),
@@ -269,10 +272,10 @@ def main(benchmark: Benchmark) -> None:
             "ours, largest, classifier alone": Ours(resolution, largest, data, default, exits=False),
         }
         for group in groups:
-            how = EvaluationConfig(group=group)
+            how = EvaluationSettings(group=group)
             contestants[f"ours, all exits, {group} side by side"] = Ours(resolution, genomes, data, how)
         for batch in benchmark.batches:
-            how = EvaluationConfig(batch=batch)
+            how = EvaluationSettings(eval_batch=batch)
             contestants[f"ours, all exits, {batch} images at once"] = Ours(resolution, genomes, data, how)
         if benchmark.peer and _has_torch():
             batch = 256 if resolution <= 64 else 32

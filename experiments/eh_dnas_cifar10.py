@@ -12,17 +12,16 @@ from pathlib import Path
 
 from eh_dnas_comparison import Experiment, main
 
-from hadas_jax.methods.eh_dnas import DnasSettings
-from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
+from hadas_jax.settings import DnasSettings, RetrainSettings
 
 DEFAULT = Experiment(
     dataset="cifar10",
     out=Path("runs/eh_dnas_cifar10"),
     networks=1_400_000,
-    search=DnasSettings(
+    search=DnasSettings.of(
         priced="e2e-perf", epochs=50, alpha_learning_rate=3e-4, weight=0.3, augmentation="crop-flip", order="second"
     ),
-    retrain=RetrainSettings(channels=36, cells=20, epochs=600, drop_path=0.3, augmentation="crop-flip", remat=True),
+    retrain=RetrainSettings.of(channels=36, cells=20, epochs=600, drop_path=0.3, augmentation="crop-flip", remat=True),
 )
 
 if __name__ == "__main__":

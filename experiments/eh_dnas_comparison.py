@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.commands.dnas import retrain, search
-from hadas_jax.methods.eh_dnas import GENOTYPE, DnasSettings
+from hadas_jax.methods.eh_dnas import GENOTYPE
 from hadas_jax.methods.eh_dnas.hardware import accelerator_hardware, device_hardware
-from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
 from hadas_jax.report.console import say
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
+from hadas_jax.settings import DnasSettings, RetrainSettings
 from hadas_jax.spaces.darts import parse_code, sample_codes
 from hadas_jax.spaces.darts_costs import PARADIGMS, throughput_table
 from hw_models import default_point, load_device, with_clocks
@@ -101,19 +101,16 @@ def compare(experiment: Experiment, console: Console) -> list[Found]:
     price = _prices(experiment)
     found = []
     for seed in experiment.seeds:
-        jobs = [(PLAIN, "", dataclasses.replace(experiment.search, weight=0.0))]
+        jobs = [(PLAIN, "", experiment.search.replace(weight=0.0))]
         for name in experiment.hardware:
-            on_hardware = dataclasses.replace(experiment.search, hardware=name)
+            on_hardware = experiment.search.replace(hardware=name)
             if name in paradigms:
-                jobs += [
-                    (guide, name, dataclasses.replace(on_hardware, predictor=str(predictors[name, guide])))
-                    for guide in GUIDES
-                ]
+                jobs += [(guide, name, on_hardware.replace(predictor=str(predictors[name, guide]))) for guide in GUIDES]
             else:
                 jobs.append(("roofline", name, on_hardware))
         for guide, hardware, settings in jobs:
             folder = experiment.out / "-".join(filter(None, (guide, hardware, f"seed{seed}")))
-            code = _searched(dataclasses.replace(settings, seed=seed, split_seed=seed), folder / "search", console)
+            code = _searched(settings.replace(seed=seed, split_seed=seed), folder / "search", console)
             accuracy = _retrained(experiment, code, seed, console)
             seconds = folder / SECONDS
             taken = float(seconds.read_text(encoding="utf-8")) if seconds.is_file() else None
@@ -167,7 +164,7 @@ def _retrained(experiment: Experiment, code: str, seed: int, console: Console) -
     """Returns the test accuracy of a network, which is trained unless it is there; equal networks are trained once."""
     workdir = experiment.out / "retrained" / f"{''.join(code.split())}-seed{seed}"
     if not (workdir / "result.json").is_file():
-        settings = dataclasses.replace(experiment.retrain, genotype=code, seed=seed, split_seed=seed)
+        settings = experiment.retrain.replace(genotype=code, seed=seed, split_seed=seed)
         retrain(settings, workdir=workdir, resume=WorkDir(workdir).holds_run, console=console)
     return json.loads((workdir / "result.json").read_text(encoding="utf-8"))["test_accuracy"]
 
@@ -226,8 +223,8 @@ def main(default: Experiment, arguments: Sequence[str] | None = None) -> None:
     data = {"dataset": experiment.dataset, "data_dir": experiment.data_dir}
     experiment = dataclasses.replace(
         experiment,
-        search=dataclasses.replace(experiment.search, **data),  # type: ignore[arg-type]
-        retrain=dataclasses.replace(experiment.retrain, **data),  # type: ignore[arg-type]
+        search=experiment.search.replace(**data),
+        retrain=experiment.retrain.replace(**data),
     )
     if experiment.smoke:
         experiment = smallest(experiment)
@@ -244,8 +241,8 @@ def main(default: Experiment, arguments: Sequence[str] | None = None) -> None:
         content = {
             "summary": rows,
             "networks": [dataclasses.asdict(each) for each in found],
-            "search": dataclasses.asdict(experiment.search),
-            "retrain": dataclasses.asdict(experiment.retrain),
+            "search": experiment.search.flat(),
+            "retrain": experiment.retrain.flat(),
             "seconds_of_this_call": round(time.monotonic() - start),
             "versions": versions(),
         }
@@ -259,8 +256,8 @@ def smallest(experiment: Experiment) -> Experiment:
         experiment,
         seeds=experiment.seeds[:1],
         networks=3000,
-        search=dataclasses.replace(experiment.search, channels=2, cells=3, epochs=1),
-        retrain=dataclasses.replace(experiment.retrain, channels=2, cells=2, epochs=1),
+        search=experiment.search.replace(channels=2, cells=3, epochs=1),
+        retrain=experiment.retrain.replace(channels=2, cells=2, epochs=1),
     )
 
 

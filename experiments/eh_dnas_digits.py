@@ -19,14 +19,13 @@ from pathlib import Path
 
 from eh_dnas_comparison import Experiment, main
 
-from hadas_jax.methods.eh_dnas import DnasSettings
-from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
+from hadas_jax.settings import DnasSettings, RetrainSettings
 
 DEFAULT = Experiment(
     dataset="digits",
     out=Path("runs/eh_dnas_digits"),
-    search=DnasSettings(priced="e2e-perf", channels=8, cells=5, order="first", epochs=40, weight=0.3),
-    retrain=RetrainSettings(epochs=40),
+    search=DnasSettings.of(priced="e2e-perf", channels=8, cells=5, order="first", epochs=40, weight=0.3),
+    retrain=RetrainSettings.of(epochs=40),
 )
 
 if __name__ == "__main__":

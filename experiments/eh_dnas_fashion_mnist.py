@@ -9,14 +9,13 @@ from pathlib import Path
 
 from eh_dnas_comparison import Experiment, main
 
-from hadas_jax.methods.eh_dnas import DnasSettings
-from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
+from hadas_jax.settings import DnasSettings, RetrainSettings
 
 DEFAULT = Experiment(
     dataset="fashion_mnist",
     out=Path("runs/eh_dnas_fashion_mnist"),
     seeds=(0,),
-    search=DnasSettings(
+    search=DnasSettings.of(
         image_size=14,
         priced="e2e-perf",
         channels=8,
@@ -27,7 +26,7 @@ DEFAULT = Experiment(
         weight=0.3,
         augmentation="none",
     ),
-    retrain=RetrainSettings(image_size=14, epochs=6, cutout=0, drop_path=0.0, augmentation="crop-flip"),
+    retrain=RetrainSettings.of(image_size=14, epochs=6, cutout=0, drop_path=0.0, augmentation="crop-flip"),
 )
 
 if __name__ == "__main__":

@@ -33,20 +33,21 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands.hadas import search, settings_of_run
+from hadas_jax.commands.hadas import search
+from hadas_jax.commands.run import settings_of_run
 from hadas_jax.commands.supernets import train
 from hadas_jax.evaluation import Difference
-from hadas_jax.methods import Settings, TrainingSettings, TrainSettings
 from hadas_jax.report.console import say
 from hadas_jax.report.search import difference_text
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
-from hadas_jax.training.run import along_depth, training_run
+from hadas_jax.settings import SearchSettings, SupernetRunSettings, TrainSettings
+from hadas_jax.training.run import TrainingRun, along_depth
 from hw_models.catalogue import chosen_device
 
 PAPER_DEVICES = ("agx-xavier-gpu", "agx-xavier-cpu", "tx2-gpu", "tx2-cpu")
 STATISTICS = 4096  # training images that batch-norm statistics are estimated on: the paper's 64 batches of 64
 
-RECIPE = TrainSettings(
+RECIPE = TrainSettings.of(
     epochs=300,
     exit_epochs=30,
     batch=128,
@@ -125,16 +126,15 @@ class Experiment:
         changes = PAPER_EXITS | ({"exit_epochs": SMOKE["exit_epochs"]} if self.smoke else {})
         return self._on_data(RECIPE, checkpoint=str(self.supernet), exits_for=self.backbone, **changes)
 
-    def searching(self, device: str) -> Settings:
+    def searching(self, device: str) -> SearchSettings:
         """Settings of the nested search for a device."""
         budget = SMOKE_BUDGET if self.smoke else BUDGET
-        settings = Settings(device=device, batch=RECIPE.batch, dtype=RECIPE.dtype, **budget)
+        settings = SearchSettings.of(device=device, batch=RECIPE.training.batch, dtype=RECIPE.training.dtype, **budget)
         return self._on_data(settings, checkpoint=str(self.supernet))
 
     def _on_data(self, settings: Any, **changes: Any) -> Any:
-        batch = changes.get("batch", settings.batch)
-        return dataclasses.replace(
-            settings,
+        batch = changes.get("batch", settings.training.batch)
+        return settings.replace(
             dataset=self.dataset,
             data_dir=self.data_dir,
             seed=self.seed,
@@ -144,7 +144,7 @@ class Experiment:
 
 
 def stage(
-    command: Callable[..., Any], settings: TrainingSettings, workdir: Path, *, last: str, console: Console
+    command: Callable[..., Any], settings: SupernetRunSettings, workdir: Path, *, last: str, console: Console
 ) -> None:
     """Runs a command in its work directory, from where it was; does nothing where it has come to its end.
 
@@ -169,7 +169,7 @@ def active_exits(experiment: Experiment) -> dict[str, Any]:
     """Returns the test accuracies of one backbone along its depth, by shared exits and by its own."""
     name, kept = experiment.backbone, experiment.out / f"shared_exits_{experiment.backbone}.json"
     if not kept.is_file():
-        run = training_run(experiment.paper_exits())
+        run = TrainingRun(experiment.paper_exits(), exits_for=name)
         assert run.loaded is not None
         assert run.exits_backbone is not None
         (found,) = along_depth(run, run.loaded.params, {name: run.space.encode(run.exits_backbone)})
@@ -246,9 +246,9 @@ def execute(experiment: Experiment, console: Console) -> dict[str, Any]:
     out, name = experiment.out, experiment.backbone
     searches = {device: experiment.searching(device) for device in experiment.devices}
     for settings in searches.values():
-        chosen_device(settings)
+        chosen_device(settings.device, settings.operating)
     if not out.exists():  # mistakes show before any work
-        training_run(dataclasses.replace(experiment.training(), exits_for=name))
+        TrainingRun(experiment.training(), exits_for=name)
     stage(train, experiment.training(), out / "supernet", last="exits.png", console=console)
     stage(train, experiment.paper_exits(), out / f"exits_{name}", last="exits.png", console=console)
     for device, settings in searches.items():

@@ -36,15 +36,19 @@ from rich.table import Table
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
-from hadas_jax.evaluation import Outcomes, SubsetStats, segment_costs
-from hadas_jax.methods import Constraints
-from hadas_jax.methods.hadas.constraints import NO_LIMITS
-from hadas_jax.methods.hadas.exit_configs import Anatomy, anatomy, expected, judge, listed_plans, thresholds_of
+from hadas_jax.evaluation import ConfigStats, Outcomes, segment_costs
+from hadas_jax.methods.hadas.exit_configs import (
+    DynamicBackbone,
+    dynamic_backbone,
+    evaluate_configs,
+    policy_stops,
+    risk_thresholds,
+)
 from hadas_jax.methods.hadas.fronts import Candidates, subset_front
-from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS
 from hadas_jax.methods.hadas.results import POLICY_NAMES, Performance
 from hadas_jax.report.console import say
 from hadas_jax.runs.workdir import versions, write_text
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, load_space, published_in
 from hw_models import load_device
 
@@ -145,22 +149,23 @@ def examine(
     genome = jnp.asarray(space.encode(published_in(space, name)))
     available = np.asarray(available_exits(space, space.decode(genome)))
     costs = jax.jit(lambda g: segment_costs(space, space.decode(g), device))(genome)
-    body = anatomy(space, genome, costs, slots=MAX_EXACT_EXITS)
+    backbone = dynamic_backbone(jnp.asarray(available), costs)
 
     def drawn(seed: int) -> Outcomes:
         return drawn_outcomes(accuracies, available, correlation=correlation, samples=experiment.samples, seed=seed)
 
-    thresholds = thresholds_of(drawn(experiment.seed + 1), policy="confidence")
-    judged = judge(drawn(experiment.seed), thresholds=thresholds, policy="confidence")
+    thresholds = risk_thresholds(drawn(experiment.seed + 1), policy="confidence")
+    found_stops = policy_stops(drawn(experiment.seed), thresholds=thresholds, policy="confidence")
     default = costs.latency_s.shape[1] - 1
-    nobody = listed_plans(judged.ideal, jnp.zeros((1, space.num_exits), jnp.int32))
+    nobody = evaluate_configs(found_stops.ideal, jnp.zeros((1, space.num_exits), jnp.int32))
     static, static_dvfs = (
-        Performance(*expected(nobody, body.costs, 0, point)) for point in (default, _cheapest_point(nobody, body))
+        Performance(*nobody.expected(backbone.costs, 0, point))
+        for point in (default, _cheapest_point(nobody, backbone))
     )
     at_default, fronts = {}, {}
     for policy in POLICY_NAMES:
-        stops = getattr(judged, policy)
-        at_default[policy], fronts[policy] = (subset_front(stops, body, index=0, point=p) for p in (default, None))
+        stops = getattr(found_stops, policy)
+        at_default[policy], fronts[policy] = (subset_front(stops, backbone, point=p) for p in (default, None))
     found: dict[str, Any] = {
         "backbone": name,
         "exits": int(available.sum()),
@@ -176,24 +181,26 @@ def examine(
     ):
         as_fast = Constraints(max_latency_ms=static.latency_s * 1e3 * (1 + 1e-6))
         found[target] = {
-            "exits": _cheapest(at_default[policy], error, body, limits=NO_LIMITS),
-            "exits + clocks": _cheapest(fronts[policy], error, body, limits=NO_LIMITS),
-            "exits + clocks, as fast as static": _cheapest(fronts[policy], error, body, limits=as_fast),
+            "exits": _cheapest(at_default[policy], error, backbone, limits=NO_CONSTRAINTS),
+            "exits + clocks": _cheapest(fronts[policy], error, backbone, limits=NO_CONSTRAINTS),
+            "exits + clocks, as fast as static": _cheapest(fronts[policy], error, backbone, limits=as_fast),
         }
     return found
 
 
-def _cheapest_point(stats: SubsetStats, body: Anatomy) -> int:
-    """The operating point of the least energy of one plan."""
-    return int(np.argmin(np.asarray(stats.weights[0], np.float64) @ np.asarray(body.costs.energy_j, np.float64)))
+def _cheapest_point(stats: ConfigStats, backbone: DynamicBackbone) -> int:
+    """The operating point of the least energy of one configuration."""
+    return int(
+        np.argmin(np.asarray(stats.frequencies[0], np.float64) @ np.asarray(backbone.costs.energy_j, np.float64))
+    )
 
 
-def _cheapest(front: Candidates, error: float, body: Anatomy, *, limits: Constraints) -> dict[str, Any]:
+def _cheapest(front: Candidates, error: float, backbone: DynamicBackbone, *, limits: Constraints) -> dict[str, Any]:
     row = front.cheapest(error, limits=limits)
     if row is None:
-        raise ValueError(f"expected a version of error {error:.4f} on a front, got none")
+        raise ValueError(f"expected a candidate of error {error:.4f} on a front, got none")
     performance = Performance(*(float(value) for value in front.objectives[row]))
-    exits = np.flatnonzero(front.levels[row][np.asarray(body.available)] > 0)
+    exits = np.flatnonzero(front.exits[row][np.asarray(backbone.available)] > 0)
     return dataclasses.asdict(performance) | {"exits": exits.tolist(), "point": int(front.point[row])}
 
 

@@ -4,8 +4,8 @@
 
 Trains the supernet of the digits space once (or continues in --workdir), then searches it with several seeds; every
 answer of the supernet is kept in the work directory, so that no backbone is evaluated twice by any of them. The
-hypervolume is that of the dynamic versions (exit subsets and clocks, ideal mapping) of all backbones evaluated so far,
-found for all of them alike, on the validation split.
+hypervolume is that of the dynamic candidates (exit subsets and clocks, ideal mapping) of all backbones evaluated so
+far, found for all of them alike, on the validation split.
 
 - surrogate: evaluations until NSGA-II's final hypervolume (448 evaluations) is reached, with the surrogate, with the
   surrogate and gradient seeds, and by random search;
@@ -36,12 +36,13 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.evaluation import segment_costs
-from hadas_jax.methods import Archive, DynamicFront, Engines, Hadas, Run, Settings, exact_front
+from hadas_jax.methods import Archive, Hadas, Run, exact_front
 from hadas_jax.methods.hadas.fronts import non_dominated
-from hadas_jax.methods.hadas.surrogate import SurrogateProposer
+from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition
 from hadas_jax.report import LineProgress
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.search import crowding_distance, non_dominated_ranks, ratio_of_dominance, truncate
+from hadas_jax.settings import NestedSearchSettings, SearchSettings
 
 BUDGET = 448
 KINDS: dict[str, dict[str, Any]] = {
@@ -54,7 +55,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Memory:
-    """Everything known of backbones, by genome: the supernet's answers and the tables of dynamic versions."""
+    """Everything known of backbones, by genome: the supernet's answers and the tables of dynamic candidates."""
 
     path: Path
     correct: dict[bytes, np.ndarray]
@@ -86,7 +87,7 @@ def main() -> None:
         parser.exit(2, f"error: --output: expected a file in an existing folder, got {arguments.output}\n")
     console = Console()
     try:
-        lab = Lab(Settings(device=arguments.device), WorkDir(arguments.workdir), console)
+        lab = Lab(SearchSettings.of(device=arguments.device), WorkDir(arguments.workdir), console)
     except ValueError as error:
         parser.exit(2, f"error: {error}\n")
     rows = []
@@ -102,11 +103,11 @@ def main() -> None:
 class Lab:
     """The trained space, and searches over it."""
 
-    def __init__(self, settings: Settings, workdir: WorkDir, console: Console) -> None:
+    def __init__(self, settings: SearchSettings, workdir: WorkDir, console: Console) -> None:
         self.run = Run(settings)
         progress = LineProgress(console)
         workdir.path.mkdir(parents=True, exist_ok=True)
-        self.engines = self.run.engines(self.run.training.train(workdir, progress))
+        self.engines = self.run.engines(self.run.evaluator(self.run.training.train(workdir, progress)))
         self.memory = Memory.load(workdir.path / "answers.npz")
 
     def compare(self, seed: int) -> dict[str, Any]:
@@ -155,9 +156,9 @@ class Lab:
     ) -> Archive:
         """Searches with the given number of evaluations."""
         base, generations = self.engines, budget // population
-        proposer = None
+        acquisition = None
         if surrogate:
-            proposer = SurrogateProposer(
+            acquisition = SurrogateAcquisition(
                 space=base.space,
                 device=base.device,
                 samples=base.samples,
@@ -169,13 +170,9 @@ class Lab:
             device=base.device,
             evaluate=self.evaluate,
             samples=base.samples,
-            engines=Engines(
-                population=population,
-                generations=generations,
-                elites=round(0.15 * population) if elites is None else elites,
-                strategy=strategy,
-            ),
-            proposer=proposer,
+            settings=NestedSearchSettings(population=population, generations=generations, strategy=strategy),
+            elites=round(0.15 * population) if elites is None else elites,
+            acquisition=acquisition,
         )
         state = hadas.init(jax.random.key(seed))
         for generation in range(generations):
@@ -192,7 +189,7 @@ class Lab:
         return np.stack([self.memory.correct[genome.tobytes()] for genome in genomes])
 
     def tables(self, genomes: np.ndarray) -> np.ndarray:
-        """The tables of dynamic versions, from memory where they are."""
+        """The tables of dynamic candidates, from memory where they are."""
         known = self.memory.tables
         new = np.array([genome for genome in genomes if genome.tobytes() not in known])
         if len(new):
@@ -206,7 +203,7 @@ class Lab:
         return np.array([self.engines.hypervolume(table) for table in np.minimum.accumulate(tables, axis=0)])
 
     def hypervolume(self, genomes: np.ndarray) -> float:
-        """Of the dynamic versions of some backbones."""
+        """Of the dynamic candidates of some backbones."""
         return self.engines.hypervolume(self.tables(genomes).min(axis=0))
 
     def chosen(self, archive: Archive) -> np.ndarray:
@@ -226,18 +223,14 @@ class Lab:
         return archive.genomes[np.asarray(truncate(ranks, crowding_distance(fitness, ranks), size=count))]
 
     def front(self, genomes: np.ndarray) -> np.ndarray:
-        """The exact front of the dynamic versions of some backbones, float32[N, 3]."""
+        """The exact front of the dynamic candidates of some backbones, float32[N, 3]."""
         base = self.engines
 
-        @jax.jit
-        def find(genome: jax.Array, words: jax.Array) -> DynamicFront:
-            costs = segment_costs(base.space, base.space.decode(genome), base.device)
-            return exact_front(base.space, genome, words, costs, samples=base.samples)
-
+        price = jax.jit(lambda genome: segment_costs(base.space, base.space.decode(genome), base.device))
         parts = []
-        for genome, words in zip(genomes, self.evaluate(genomes), strict=True):
-            found = find(jnp.asarray(genome), jnp.asarray(words))
-            parts.append(np.asarray(found.objectives)[np.asarray(found.valid)])
+        for genome, words in zip(jnp.asarray(genomes), self.evaluate(genomes), strict=True):
+            front = exact_front(base.space, genome, jnp.asarray(words), price(genome), samples=base.samples)
+            parts.append(front.objectives)
         merged = np.concatenate(parts)
         return merged[non_dominated(merged)]
 
@@ -249,7 +242,7 @@ def _first(flags: np.ndarray) -> int | None:
 
 def print_figures(rows: list[dict[str, Any]], console: Console) -> None:
     """Prints means and spreads over the seeds."""
-    table = Table(title=f"Hypervolume of all dynamic versions, {len(rows)} seeds")
+    table = Table(title=f"Hypervolume of all dynamic candidates, {len(rows)} seeds")
     for column in ("search", "after a third", "final", "evaluations to NSGA-II's final"):
         table.add_column(column)
     for kind in KINDS:

@@ -26,15 +26,15 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from hadas_jax.commands.hadas import running, settings_of_run
+from hadas_jax.commands.run import running, settings_of_run
 from hadas_jax.commands.supernets import accuracy_table
-from hadas_jax.methods import TrainSettings
 from hadas_jax.report import LineProgress, plot_exits
 from hadas_jax.report.console import say
 from hadas_jax.runs.workdir import METRICS, WorkDir, versions, write_text
-from hadas_jax.training.run import accuracies, execute_training, settings_name, training_run
+from hadas_jax.settings import TrainSettings
+from hadas_jax.training.run import TrainingRun, accuracies, execute_training, settings_name
 
-SETTINGS = TrainSettings(
+SETTINGS = TrainSettings.of(
     dataset="npz:fashion_mnist.npz",
     space="small-images",
     epochs=12,
@@ -100,9 +100,9 @@ def main(experiment: Experiment) -> None:
     settings = settings_of_run(
         experiment.settings, TrainSettings, workdir=workdir.path, resume=resumed, overwrite=False
     )
-    run = training_run(settings)
+    run = TrainingRun(settings)
     progress = TimedProgress(console)
-    with running(workdir, settings, run.splits, resume=resumed, overwrite=False, reads=settings.checkpoint):
+    with running(workdir, settings, run.splits, resume=resumed, overwrite=False):
         result = execute_training(run, workdir, progress)
         plot_exits(result.accuracies, experiment.workdir / "exits.png")
     progress.close()
@@ -111,7 +111,7 @@ def main(experiment: Experiment) -> None:
     rng = np.random.default_rng(0)
     shape = (experiment.sub_networks, len(run.space.codec.names))
     genomes = rng.integers(0, run.space.codec.cardinalities, shape).astype(np.int32)
-    shares = accuracies(run.judge(result.trained.params), genomes, run.splits.test)[:, -1]
+    shares = accuracies(run.evaluator(result.trained.params), genomes, run.splits.test)[:, -1]
     console.print(
         f"{experiment.sub_networks} random sub-networks: {100 * shares.min():.2f} to {100 * shares.max():.2f} %, "
         f"mean {100 * shares.mean():.2f} %"
@@ -120,8 +120,7 @@ def main(experiment: Experiment) -> None:
     console.print(f"Smallest below largest: {100 * (largest - smallest):.2f} points; seconds: {progress.seconds}")
     if experiment.output is not None:
         content: dict[str, Any] = {
-            "settings": dataclasses.asdict(experiment.settings)
-            | {"dataset": settings_name(experiment.settings.dataset)},
+            "settings": experiment.settings.flat() | {"dataset": settings_name(experiment.settings.data.dataset)},
             "versions": versions(),
             "training_images": run.splits.train.count,
             "test_images": run.splits.test.count,

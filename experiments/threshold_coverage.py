@@ -17,10 +17,8 @@ best static network.
 Shapes: P backbones, R risk levels, E exits, N images.
 """
 
-import dataclasses
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +31,17 @@ from rich.table import Table
 from scipy.stats import hypergeom
 
 from hadas_jax.deploy.architecture import supernet_of_search
-from hadas_jax.evaluation import Outcomes, scores, segment_costs, threshold_stops
+from hadas_jax.evaluation import Outcomes, scores, segment_costs
 from hadas_jax.methods import TrainingRun
-from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, anatomy, judge, subset_levels, subset_plans, thresholds_of
+from hadas_jax.methods.hadas.exit_configs import (
+    RISK_LEVELS,
+    dynamic_backbone,
+    policy_stops,
+    risk_thresholds,
+    subset_configs,
+)
 from hadas_jax.methods.hadas.results import read_search
+from hadas_jax.spaces import available_exits
 from hw_models.catalogue import chosen_device
 
 POLICY = "confidence"
@@ -69,9 +74,9 @@ class Lab:
     def __init__(self, experiment: Experiment) -> None:
         found = read_search(experiment.workdir)
         supernet = supernet_of_search(found)
-        settings = dataclasses.replace(found.settings, checkpoint=str(supernet.path), space=None, split_seed=None)
+        settings = found.settings.replace(checkpoint=str(supernet.path), space=None, split_seed=None)
         training = TrainingRun(settings, fine_tune=False)
-        self.space, splits, device = training.space, training.splits, chosen_device(settings)
+        self.space, splits, device = training.space, training.splits, chosen_device(settings.device, settings.operating)
         rng = np.random.default_rng(experiment.seed)
         drawn = rng.integers(
             0, self.space.codec.cardinalities, (4 * experiment.backbones, len(self.space.codec.choices))
@@ -79,16 +84,17 @@ class Lab:
         every = np.concatenate([[self.space.largest_genome, self.space.smallest_genome], drawn]).astype(np.int32)
         _, first = np.unique(every, axis=0, return_index=True)
         genomes = every[np.sort(first)][: experiment.backbones]
-        answers = training.judge(training.initial_parameters())
-        parts = [answers(genomes, split) for split in (splits.validation, splits.calibration, splits.test)]
+        evaluate = training.evaluator(training.initial_parameters())
+        parts = [evaluate(genomes, split) for split in (splits.validation, splits.calibration, splits.test)]
         self.outcomes: Outcomes = jax.tree.map(lambda *each: np.concatenate(each, axis=-1), *parts)
         self.images = self.outcomes.correct.shape[-1]
         self.calibration = splits.calibration.count
         price = jax.jit(lambda genome: segment_costs(self.space, self.space.decode(genome), device))
         costs = [price(jnp.asarray(genome)) for genome in genomes]
-        make = partial(anatomy, self.space, slots=self.space.num_exits)
-        self.bodies = [make(jnp.asarray(g), cost) for g, cost in zip(genomes, costs, strict=True)]
-        self.energy = [np.asarray(cost.energy_j[:, -1], np.float64) for cost in costs]
+        exits = jax.jit(jax.vmap(lambda genome: available_exits(self.space, self.space.decode(genome))))
+        available = exits(jnp.asarray(genomes))
+        self.backbones = [dynamic_backbone(own, cost) for own, cost in zip(available, costs, strict=True)]
+        self.energy = [np.asarray(each.active_costs.energy_j[:, -1], np.float64) for each in self.backbones]
 
     def of(self, backbone: int, images: np.ndarray) -> Outcomes:
         """The outcomes of one backbone on some images."""
@@ -104,7 +110,7 @@ def risks(outcomes: Outcomes, thresholds: np.ndarray) -> np.ndarray:
 
 def loss(outcomes: Outcomes, thresholds: np.ndarray) -> float:
     """Returns by how much less accurate a network of exits with thresholds [E] is than without exits."""
-    stops = np.asarray(threshold_stops(jnp.asarray(scores(outcomes, POLICY)), jnp.asarray(thresholds)))
+    stops = np.asarray(scores(outcomes, POLICY)) >= thresholds[:, None]
     correct = np.asarray(outcomes.correct)
     first = np.concatenate([stops, np.ones_like(stops[:1])]).argmax(axis=0)
     return float(correct[-1].mean() - correct[first, np.arange(len(first))].mean())
@@ -122,22 +128,23 @@ def allowed(level: float, *, calibration: int, test: int) -> float:
 
 
 def chosen(lab: Lab, thresholds: list[np.ndarray], selection: np.ndarray) -> tuple[int, np.ndarray]:
-    """Returns backbone and plan int32[E] of the least energy that is as accurate as the best static network."""
+    """Returns backbone and exits int32[E] of the least energy that is as accurate as the best static network."""
     errors, energies = [], []
-    for backbone, body in enumerate(lab.bodies):
-        judged = judge(lab.of(backbone, selection), thresholds=jnp.asarray(thresholds[backbone]), policy=POLICY)
-        stats = subset_plans(judged.deployable, body)
+    for backbone, own in enumerate(lab.backbones):
+        outcomes = lab.of(backbone, selection)
+        stops = policy_stops(outcomes, thresholds=jnp.asarray(thresholds[backbone]), policy=POLICY)
+        stats = subset_configs(stops.deployable, own)
         errors.append(np.asarray(stats.error))
-        energies.append(np.asarray(stats.weights, np.float64) @ lab.energy[backbone])
-    goal = min(error[0] for error in errors)  # the first plan has no exits
+        energies.append(np.asarray(stats.frequencies, np.float64) @ lab.energy[backbone])
+    goal = min(error[0] for error in errors)  # the first configuration has no exits
     least = [np.where(error <= goal + 1e-6, joules, np.inf) for error, joules in zip(errors, energies, strict=True)]
     backbone = int(np.argmin([each.min() for each in least]))
-    plan = int(least[backbone].argmin())
-    return backbone, subset_levels(np.array([plan]), lab.bodies[backbone].own, lab.space.num_exits)[0]
+    config = int(least[backbone].argmin())
+    return backbone, lab.backbones[backbone].exits_of(np.array([config]))[0]
 
 
 def thresholds_for(levels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Returns the thresholds [E] of a plan int32[E] from those of all levels [R, E]; inf without an exit."""
+    """Returns the thresholds [E] of exits int32[E] from those of all levels [R, E]; inf without an exit."""
     own = table[np.maximum(levels - 1, 0), np.arange(len(levels))]
     return np.where(levels > 0, own, np.inf).astype(np.float32)
 
@@ -147,14 +154,14 @@ def measure(experiment: Experiment) -> dict[str, Any]:
     lab, rng = Lab(experiment), np.random.default_rng(experiment.seed)
     rest = lab.images - 2 * lab.calibration
     sizes = (lab.calibration, rest // 2, lab.calibration, rest - rest // 2)
-    available = np.stack([np.asarray(body.available) for body in lab.bodies])
+    available = np.stack([np.asarray(own.available) for own in lab.backbones])
     given, picked = [], []
     for _ in range(experiment.cuts):
         calibration, validation, fresh, test = np.split(rng.permutation(lab.images), np.cumsum(sizes)[:-1])
-        tables = [np.asarray(thresholds_of(lab.of(b, calibration), policy=POLICY)) for b in range(len(lab.bodies))]
+        tables = [np.asarray(risk_thresholds(lab.of(b, calibration), policy=POLICY)) for b in range(len(lab.backbones))]
         given.append([risks(lab.of(b, test), table) for b, table in enumerate(tables)])
         backbone, plan = chosen(lab, tables, np.concatenate([validation, calibration]))
-        anew = np.asarray(thresholds_of(lab.of(backbone, fresh), policy=POLICY))
+        anew = np.asarray(risk_thresholds(lab.of(backbone, fresh), policy=POLICY))
         on_test, on_selection = (lab.of(backbone, rows) for rows in (test, np.concatenate([validation, calibration])))
         level = np.append(0, LEVELS)[plan]
         row: dict[str, Any] = {"promised": float(level.sum()), "exits": int((plan > 0).sum())}
@@ -171,7 +178,7 @@ def measure(experiment: Experiment) -> dict[str, Any]:
     return {
         "images": dict(zip(("calibration", "validation", "fresh", "test"), sizes, strict=True)),
         "cuts": experiment.cuts,
-        "backbones": len(lab.bodies),
+        "backbones": len(lab.backbones),
         "given_beforehand": _given(np.array(given), available, sizes),
         "best_of_many": _picked(picked, np.array(given), sizes),
     }

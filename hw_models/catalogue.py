@@ -187,21 +187,17 @@ class DeviceUse(Protocol):
         """Settings of the host clock."""
 
 
-class DeviceSettings(DeviceUse, Protocol):
-    """Settings that choose a device."""
-
-    @property
-    def device(self) -> str:
-        """A device that comes with the package, or the path of a device file."""
-
-
-def chosen_device(settings: DeviceSettings) -> Device:
+def chosen_device(name_or_path: str | Path, use: DeviceUse) -> Device:
     """Loads a device in its power mode, with the clocks to search and the number format to run in.
+
+    Args:
+        name_or_path: As `load_device`.
+        use: Power mode, clocks and number format.
 
     Raises:
         ValueError: The device does not have what is asked for.
     """
-    return device_of(read_device_file(settings.device), settings)
+    return device_of(read_device_file(name_or_path), use)
 
 
 def device_of(file: DeviceFile, use: DeviceUse) -> Device:
@@ -211,7 +207,7 @@ def device_of(file: DeviceFile, use: DeviceUse) -> Device:
         names = [form.name.lower() for form in device.formats]
         if use.number_format not in names:
             raise ValueError(
-                f"--number-format: expected one that {device.name} runs ({', '.join(names)}), got {use.number_format!r}"
+                f"number_format: expected one that {device.name} runs ({', '.join(names)}), got {use.number_format!r}"
             )
         chosen = device.formats[names.index(use.number_format)]
         others = tuple(form for form in device.formats if form != chosen)

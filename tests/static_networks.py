@@ -17,8 +17,8 @@ from hadas_jax.deploy.architecture import (
 )
 from hadas_jax.deploy.materialise import materialise
 from hadas_jax.deploy.static_network import StaticNetwork, outcomes_at_exits, predict
-from hadas_jax.methods.hadas.constraints import NO_LIMITS
 from hadas_jax.methods.hadas.results import Performance
+from hadas_jax.settings import NO_CONSTRAINTS
 from hw_models import operating_points, read_device_file
 
 _SPLIT = OnSplit(
@@ -55,7 +55,7 @@ def static_network(space, network, *, thresholds=(0.5, 0.5), policy="confidence"
         supernet=SupernetPlace(path="supernet", sha256="0" * 64),
         selection=_SPLIT,
         test=_SPLIT,
-        origin=Origin(workdir="run", prefer="knee", limits=NO_LIMITS, settings={}, versions={}),
+        origin=Origin(workdir="run", prefer="knee", limits=NO_CONSTRAINTS, settings={}, versions={}),
     )
     return StaticNetwork(architecture, *cut(space, network, genome, (1, 3)), 9)
 

@@ -58,7 +58,7 @@ def test_the_table_fits_eighty_columns_and_has_no_columns_of_peers_where_there_a
 
 def test_nothing_is_overwritten_unasked(written):
     _, path, _ = written
-    with pytest.raises(ValueError, match="exists; --overwrite replaces it"):
+    with pytest.raises(ValueError, match="exists; `overwrite` replaces it"):
         bench(path, populations=(40,))
     with pytest.raises(ValueError, match=r"--output: expected a \.json file"):
         bench(path.with_suffix(".txt"))

@@ -1,3 +1,4 @@
+import functools
 import json
 import re
 import runpy
@@ -9,9 +10,11 @@ import yaml
 from failing_commands import fails
 
 import hw_models
+from hadas_jax import cli
 from hadas_jax.cli import main
-from hadas_jax.commands import hadas as commands
-from hadas_jax.methods import Settings
+from hadas_jax.commands import run as commands
+from hadas_jax.commands import search
+from hadas_jax.settings import SearchSettings
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +27,12 @@ def elsewhere(tmp_path, monkeypatch):
 def calls(monkeypatch):
     """What the command would have called."""
     found = []
-    monkeypatch.setattr(commands, "search", lambda settings, **kwargs: found.append((settings, kwargs)))
+
+    @functools.wraps(search)
+    def called(settings, **kwargs):
+        found.append((settings, kwargs))
+
+    monkeypatch.setitem(cli.COMMANDS, "search", called)
     return found
 
 
@@ -34,7 +42,7 @@ def calls(monkeypatch):
         ("serch", "unknown command 'serch': expected search"),
         ("search --population 0", "--population: expected a whole number of at least 1, got 0"),
         ("search --population many", "--population: invalid literal"),
-        ("search --popuation 3", "--popuation"),
+        ("search --popuation 3", "--popuation, 3; perhaps --population is meant; see hadas search --help"),
         ("search --dataset moon", "unknown dataset 'moon': expected one of digits, cifar10, cifar100"),
         ("search --device toaster", "expected one of agx-orin-gpu, agx-xavier-cpu, agx-xavier-gpu"),
         ("search --space outer", "unknown space 'outer': expected one of digits, small-images, attentivenas"),
@@ -56,7 +64,7 @@ def calls(monkeypatch):
         ("search --core-mhz 1", "core_hz: expected settings of agx-xavier-gpu"),
         ("search --policy luck", "--policy: expected one of confidence, entropy, learned"),
         ("search --strategy Luck", "--strategy: expected one of NSGA2, NSGA3, RandomSearch, "),
-        ("search --strategy CMA_ES --population 31", "--strategy CMA_ES --population 31: "),
+        ("search --strategy CMA_ES --population 31", "--strategy CMA_ES, --population 31: "),
         ("search --strategy CMA_ES --surrogate", "--surrogate: expected a strategy that learns from any backbone"),
         ("search --inner lucky", "--inner: expected one of auto, exact, evolved, got 'lucky'"),
         ("search --merit luck", "--merit: expected one of hypervolume, score, got 'luck'"),
@@ -65,10 +73,10 @@ def calls(monkeypatch):
         ("search --max-latency-ms 0", "--max-latency-ms: expected a number above 0"),
         ("search --max-params 10", "--max-params: expected at least 19,"),
         ("search --process-id 1", "--coordinator: expected with the other two"),
-        ("search --process-id one", "error: Error parsing --process-id: no type matching"),
+        ("search --process-id one", "error: --process-id: no type matching"),
         ("dnas sample -o s.npz --seed 99999999999999999999", "whole numbers of at most 63 bits"),
         ("bench --populations 1", "--populations: expected sizes of at least 2"),
-        ("bench -o nowhere/b.json", "--output: expected a file in an existing folder"),
+        ("bench -o nowhere/b.json", "nowhere/b.json: expected a folder that exists"),
         ("search --resume", "--resume: expected --workdir"),
         ("search --resume --workdir none", "expected a run to resume, got none"),
         ("search --resume --overwrite --workdir none", "expected a run to resume"),
@@ -94,10 +102,11 @@ def test_arrays_that_do_not_fit_are_named(images, labels, message, capsys, tmp_p
 
 
 def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
+    @functools.wraps(search)
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "runs/locked")
 
-    monkeypatch.setattr(commands, "search", refuse)
+    monkeypatch.setitem(cli.COMMANDS, "search", refuse)
     assert "runs/locked: expected to be read or written, got: Permission denied" in fails(["search"], capsys)
 
 
@@ -130,7 +139,7 @@ def test_a_work_directory_with_a_run_is_kept(capsys, tmp_path):
 def test_flags_become_settings(calls):
     main(["search", "--dataset", "npz:a.npz", "--population", "8", "--seed", "3", "--workdir", "w", "--overwrite"])
     settings, rest = calls[0]
-    assert settings == Settings(dataset="npz:a.npz", population=8, seed=3)
+    assert settings == SearchSettings.of(dataset="npz:a.npz", population=8, seed=3)
     assert str(rest["workdir"]) == "w"
     assert rest["overwrite"]
     assert not rest["resume"]
@@ -139,7 +148,7 @@ def test_flags_become_settings(calls):
 def test_flags_win_over_a_config_file(calls, tmp_path):
     (tmp_path / "mine.yaml").write_text("population: 8\nseed: 5\n")
     main(["search", "--config", "mine.yaml", "--seed", "6"])
-    assert calls[0][0] == Settings(population=8, seed=6)
+    assert calls[0][0] == SearchSettings.of(population=8, seed=6)
 
 
 def test_a_resumed_run_keeps_its_settings(calls, tmp_path):
@@ -147,7 +156,7 @@ def test_a_resumed_run_keeps_its_settings(calls, tmp_path):
     config = {"form": "hadas_jax.search/1", "settings": {"population": 8}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     main(["search", "--resume", "--workdir", "run"])
-    assert calls[0][0] == Settings(population=8)
+    assert calls[0][0] == SearchSettings.of(population=8)
     assert calls[0][1]["resume"]
 
 
@@ -190,7 +199,7 @@ def test_the_package_runs_as_the_command(monkeypatch, capsys):
 def test_numbers_of_a_config_file_may_be_written_as_anywhere_else(content, calls, tmp_path):
     (tmp_path / "mine.yaml").write_text(content, encoding="utf-8")
     main(["search", "--config", "mine.yaml"])
-    assert calls[0][0] == Settings(learning_rate=0.1, weight_decay=1e-5, epochs=1)
+    assert calls[0][0] == SearchSettings.of(learning_rate=0.1, weight_decay=1e-5, epochs=1)
 
 
 def test_the_config_file_of_a_run_is_one_of_settings(calls, tmp_path):
@@ -198,7 +207,7 @@ def test_the_config_file_of_a_run_is_one_of_settings(calls, tmp_path):
     content = {"form": "hadas_jax.search/1", "settings": {"population": 8, "resolutions": [8]}, "versions": {}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(content), encoding="utf-8")
     main(["search", "--config", "run/config.json", "--seed", "6"])
-    assert calls[0][0] == Settings(population=8, resolutions=(8,), seed=6)
+    assert calls[0][0] == SearchSettings.of(population=8, resolutions=(8,), seed=6)
 
 
 @pytest.mark.parametrize(

@@ -16,19 +16,19 @@ from PIL import Image
 from tiny_hadas import TINY
 from tiny_search import SETTINGS, listed
 
-from hadas_jax.commands.hadas import running, search
+from hadas_jax.commands.hadas import search
 from hadas_jax.commands.networks import fine_tune, materialise_network, select_network
+from hadas_jax.commands.run import running
 from hadas_jax.commands.supernets import train
 from hadas_jax.deploy.architecture import architecture_of, supernet_of_search, weights_of, write_architecture
-from hadas_jax.deploy.fine_tune import FineTuneSettings
 from hadas_jax.deploy.materialise import data_of
-from hadas_jax.methods import TrainingRun, TrainSettings
-from hadas_jax.methods.eh_dnas import DnasRun, DnasSettings
-from hadas_jax.methods.eh_dnas.retrain import RetrainRun, RetrainSettings
+from hadas_jax.methods import TrainingRun
+from hadas_jax.methods.eh_dnas import DnasRun
+from hadas_jax.methods.eh_dnas.retrain import RetrainRun
 from hadas_jax.methods.hadas.archive import load_backbones
-from hadas_jax.methods.hadas.constraints import NO_LIMITS
 from hadas_jax.methods.hadas.results import read_search
 from hadas_jax.runs.workdir import WorkDir
+from hadas_jax.settings import NO_CONSTRAINTS, DnasSettings, FineTuneSettings, RetrainSettings, TrainSettings
 from hadas_jax.spaces.darts import format_code
 from hadas_jax.spaces.genotypes import read_architecture
 from hadas_jax.supernet import initialise
@@ -102,7 +102,7 @@ def test_commands_that_follow_another_take_its_division(
     own_test, split_seed, first, then, datasets, untrained, tmp_path_factory
 ):
     place = tmp_path_factory.mktemp("checkpoints")
-    base = TrainSettings(
+    base = TrainSettings.of(
         dataset=datasets[own_test], space="tiny", split_seed=split_seed, seed=first[0], evaluation_images=first[1]
     )
     run = command(base)
@@ -110,8 +110,7 @@ def test_commands_that_follow_another_take_its_division(
     for number, (kind, seed, images) in enumerate(then):
         checkpoint = place / str(number)
         save_supernet(checkpoint, run.described(untrained, {}))
-        changed = dataclasses.replace(
-            base,
+        changed = base.replace(
             checkpoint=str(checkpoint),
             split_seed=None,
             seed=seed,
@@ -149,25 +148,25 @@ def write_genotype(place, record):
 def test_a_genotype_is_retrained_on_the_division_that_it_was_found_on(
     split_seed, seed, images, own_test, datasets, tmp_path_factory
 ):
-    found = DnasRun(DnasSettings(dataset=datasets[own_test], split_seed=split_seed, weight=0.0, channels=2, cells=3))
+    found = DnasRun(DnasSettings.of(dataset=datasets[own_test], split_seed=split_seed, weight=0.0, channels=2, cells=3))
     path = write_genotype(tmp_path_factory.mktemp("search"), found.splits.record)
-    settings = RetrainSettings(
+    settings = RetrainSettings.of(
         dataset=datasets[own_test], genotype=str(path), seed=seed, evaluation_images=images, channels=2, cells=3
     )
     assert_disjoint([found.splits, RetrainRun(settings).splits])
-    with pytest.raises(ValueError, match=f"--split-seed {split_seed + 1}: expected none beside --genotype"):
-        RetrainRun(dataclasses.replace(settings, split_seed=split_seed + 1))
+    with pytest.raises(ValueError, match=f"split_seed {split_seed + 1}: expected none beside genotype"):
+        RetrainRun(settings.replace(split_seed=split_seed + 1))
 
 
 def test_a_genotype_is_not_retrained_on_its_images_changed_or_of_an_earlier_version(datasets, tmp_path):
     name, other = datasets[False], datasets[True]
-    small = RetrainSettings(dataset=name, channels=2, cells=3)
+    small = RetrainSettings.of(dataset=name, channels=2, cells=3)
     path = write_genotype(tmp_path, RetrainRun(small).splits.record)
-    of_file = dataclasses.replace(small, genotype=str(path))
+    of_file = small.replace(genotype=str(path))
     for _, changed in changed_sets(pathlib_of(name), tmp_path):
-        with pytest.raises(ValueError, match=f"data set {changed}: expected the images that --genotype .* was made of"):
-            RetrainRun(dataclasses.replace(of_file, dataset=changed))
-    assert RetrainRun(dataclasses.replace(of_file, dataset=other)).splits.record.seed == 0
+        with pytest.raises(ValueError, match=f"data set {changed}: expected the images that genotype .* was made of"):
+            RetrainRun(of_file.replace(dataset=changed))
+    assert RetrainRun(of_file.replace(dataset=other)).splits.record.seed == 0
     write_genotype(tmp_path, None)
     with pytest.raises(ValueError, match="which does not; search anew, or give its code"):
         RetrainRun(of_file)
@@ -206,19 +205,19 @@ def test_data_that_changed_since_are_refused(kind, untrained, tmp_path):
     names = np.array(["a", "x", "c"])
     arrays = {"images": rng.integers(0, 256, (90, 8, 8, 1), np.uint8), "labels": np.arange(90) % 3}
     np.savez(path, **arrays, class_names=names)
-    base = TrainSettings(dataset=f"npz:{path}", space="tiny")
+    base = TrainSettings.of(dataset=f"npz:{path}", space="tiny")
     save_supernet(tmp_path / "net", command(base).described(untrained, {}))
-    again = dataclasses.replace(base, checkpoint=str(tmp_path / "net"), epochs=1 if kind == "train" else 0)
+    again = base.replace(checkpoint=str(tmp_path / "net"), epochs=1 if kind == "train" else 0)
     for difference, dataset in changed_sets(path, tmp_path):
-        with pytest.raises(ValueError, match=f"data set {dataset}: expected the images that --checkpoint") as error:
-            command(dataclasses.replace(again, dataset=dataset), fine_tune=kind != "search")
+        with pytest.raises(ValueError, match=f"data set {dataset}: expected the images that checkpoint") as error:
+            command(again.replace(dataset=dataset), fine_tune=kind != "search")
         assert difference in str(error.value)
 
 
 def test_a_supernet_may_be_trained_further_on_images_that_it_never_saw(untrained, datasets, tmp_path):
-    first = command(TrainSettings(dataset=datasets[False], space="tiny"))
+    first = command(TrainSettings.of(dataset=datasets[False], space="tiny"))
     save_supernet(tmp_path / "net", first.described(untrained, {}))
-    other = TrainSettings(dataset=datasets[True], space="tiny", checkpoint=str(tmp_path / "net"), epochs=1)
+    other = TrainSettings.of(dataset=datasets[True], space="tiny", checkpoint=str(tmp_path / "net"), epochs=1)
     second = command(other)
     save_supernet(tmp_path / "further", second.described(untrained, {}))
     seen = load_supernet(tmp_path / "further").seen
@@ -226,30 +225,30 @@ def test_a_supernet_may_be_trained_further_on_images_that_it_never_saw(untrained
     assert "other images than the checkpoint's" in second.splits.summary()
     # What was seen first is still known.
     with pytest.raises(ValueError, match=r"has not seen, but 42 of its 42 validation, calibration and test images"):
-        command(dataclasses.replace(other, dataset=datasets[False], checkpoint=str(tmp_path / "further")))
+        command(other.replace(dataset=datasets[False], checkpoint=str(tmp_path / "further")))
     with pytest.raises(ValueError, match=r"hadas train --checkpoint .* trains it for these"):
-        command(dataclasses.replace(other, epochs=0), fine_tune=False)
+        command(other.replace(epochs=0), fine_tune=False)
 
 
 def test_a_division_of_ones_own_is_refused_beside_a_checkpoint():
-    with pytest.raises(ValueError, match="--split-seed and --checkpoint: expected one of them, got both"):
-        TrainSettings(checkpoint="runs/x/supernet", split_seed=1)
+    with pytest.raises(ValueError, match="split_seed and checkpoint: expected one of them, got both"):
+        TrainSettings.of(checkpoint="runs/x/supernet", split_seed=1)
 
 
 def test_a_supernet_of_an_earlier_version_is_refused(untrained, datasets, tmp_path):
-    run = command(TrainSettings(dataset=datasets[False], space="tiny"))
+    run = command(TrainSettings.of(dataset=datasets[False], space="tiny"))
     without = dataclasses.replace(run.described(untrained, {"settings": {"seed": 0}}), data=None)
     save_supernet(tmp_path / "old", without)
     with pytest.raises(ValueError, match="expected a supernet that says which images trained it"):
-        command(TrainSettings(dataset=datasets[False], checkpoint=str(tmp_path / "old"), epochs=0), fine_tune=False)
+        command(TrainSettings.of(dataset=datasets[False], checkpoint=str(tmp_path / "old"), epochs=0), fine_tune=False)
     save_supernet(tmp_path / "imported", dataclasses.replace(without, details={}))
-    imported = TrainSettings(dataset=datasets[False], checkpoint=str(tmp_path / "imported"), epochs=0)
+    imported = TrainSettings.of(dataset=datasets[False], checkpoint=str(tmp_path / "imported"), epochs=0)
     assert command(imported, fine_tune=False).splits.record == run.splits.record
 
 
 def test_backbones_that_were_chosen_on_another_division_are_no_warm_start(datasets, tmp_path):
-    run = command(TrainSettings(dataset=datasets[False], space="tiny"))
-    other = command(TrainSettings(dataset=datasets[False], space="tiny", split_seed=1))
+    run = command(TrainSettings.of(dataset=datasets[False], space="tiny"))
+    other = command(TrainSettings.of(dataset=datasets[False], space="tiny", split_seed=1))
     genome = run.space.smallest_genome.tolist()
     path = tmp_path / "front.json"
 
@@ -261,10 +260,10 @@ def test_backbones_that_were_chosen_on_another_division_are_no_warm_start(datase
         load_backbones([str(path)], run.space, record=run.splits.record)
     assert load_backbones([str(path)], run.space, record=other.splits.record).tolist() == [genome]
     (_, dataset), *_ = changed_sets(pathlib_of(datasets[False]), tmp_path)
-    changed = command(TrainSettings(dataset=dataset, space="tiny"))
+    changed = command(TrainSettings.of(dataset=dataset, space="tiny"))
     with pytest.raises(ValueError, match="got 91 training images instead of 90: test images of this search may"):
         load_backbones([str(path)], run.space, record=changed.splits.record)
-    elsewhere = command(TrainSettings(dataset=datasets[True], space="tiny"))
+    elsewhere = command(TrainSettings.of(dataset=datasets[True], space="tiny"))
     assert load_backbones([str(path)], run.space, record=elsewhere.splits.record).tolist() == [genome]
     write(None)
     with pytest.raises(ValueError, match="got one of an earlier version"):
@@ -272,15 +271,15 @@ def test_backbones_that_were_chosen_on_another_division_are_no_warm_start(datase
 
 
 def test_a_run_does_not_go_on_from_a_supernet_of_another_division(untrained, datasets, tmp_path):
-    base = TrainSettings(dataset=datasets[False], space="tiny")
+    base = TrainSettings.of(dataset=datasets[False], space="tiny")
     save_supernet(tmp_path / "net", command(base).described(untrained, {}))
-    settings = dataclasses.replace(base, checkpoint=str(tmp_path / "net"), space=None)
+    settings = base.replace(checkpoint=str(tmp_path / "net"), space=None)
     workdir = WorkDir(tmp_path / "run", kind="train")
     with running(workdir, settings, command(settings).splits, resume=False, overwrite=False):
         pass
     with running(workdir, settings, command(settings).splits, resume=True, overwrite=False):
         pass
-    replaced = command(dataclasses.replace(base, split_seed=5)).described(untrained, {})
+    replaced = command(base.replace(split_seed=5)).described(untrained, {})
     save_supernet(tmp_path / "net", replaced, overwrite=True)
     with (
         pytest.raises(ValueError, match="got the same images divided with seed 5 instead of 0"),
@@ -314,9 +313,9 @@ def folder(tmp_path):
 def test_images_are_known_again_in_another_form(form, folder, tmp_path, monkeypatch):
     shapes = jax.eval_shape(lambda: initialise(TINY.adapt(in_channels=3, classes=3, image_size=8), jax.random.key(0)))
     weights = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    settings = TrainSettings(dataset=f"folder:{folder}", space="tiny")
+    settings = TrainSettings.of(dataset=f"folder:{folder}", space="tiny")
     if form == "fewer":  # so large that names and sizes are looked at, and then no more
-        monkeypatch.setattr("hadas_jax.data.folder.CONTENTS_BYTES", 60 * 200)
+        monkeypatch.setattr("hadas_jax.data.images.CONTENTS_BYTES", 60 * 200)
     splits = command(settings).splits
     save_supernet(tmp_path / "net", command(settings).described(weights, {}))
     if form == "fewer":
@@ -333,7 +332,7 @@ def test_images_are_known_again_in_another_form(form, folder, tmp_path, monkeypa
         np.savez(tmp_path / "same.npz", images=scaled, labels=labels)
         dataset = f"npz:{tmp_path / 'same.npz'}"
     with pytest.raises(ValueError, match=r"expected the images that --checkpoint .* was made of"):
-        command(dataclasses.replace(settings, dataset=dataset, checkpoint=str(tmp_path / "net"), space=None))
+        command(settings.replace(dataset=dataset, checkpoint=str(tmp_path / "net"), space=None))
 
 
 def without_test_columns(path):
@@ -348,9 +347,9 @@ def with_most_exits(place):
     """Selects the network of a search that has the most exits."""
     found = read_search(place)
     design, supernet = max(found.result.designs, key=lambda each: len(each.exits)), supernet_of_search(found)
-    (weights,) = weights_of([design], supernet.space, chosen_device(found.settings))
+    (weights,) = weights_of([design], supernet.space, chosen_device(found.settings.device, found.settings.operating))
     architecture = architecture_of(
-        found, design, supernet=supernet, weights=int(weights), folder=place, limits=NO_LIMITS, prefer="knee"
+        found, design, supernet=supernet, weights=int(weights), folder=place, limits=NO_CONSTRAINTS, prefer="knee"
     )
     write_architecture(place / "architecture.json", architecture)
     return architecture
@@ -373,7 +372,7 @@ def two_runs(tmp_path_factory):
         (train, labels), (test, test_labels) = images(300, 60, 3), images(60, 60 + 140 * number, 4 + number)
         np.savez(place / "data.npz", images=train, labels=labels, test_images=test, test_labels=test_labels)
         with listed():
-            settings = dataclasses.replace(SETTINGS, dataset=f"npz:{place / 'data.npz'}", batch=64, epochs=8)
+            settings = SETTINGS.replace(dataset=f"npz:{place / 'data.npz'}", batch=64, epochs=8)
             result = search(settings, workdir=place / "search")
             architecture = with_most_exits(place / "search")
             materialise_network(place / "search")
@@ -409,7 +408,7 @@ def noise(tmp_path_factory):
         images=rng.integers(0, 256, (600, 8, 8, 1), np.uint8),
         labels=rng.permutation(np.arange(600) % 3),
     )
-    settings = TrainSettings(
+    settings = TrainSettings.of(
         dataset=f"npz:{place / 'noise.npz'}",
         space="tiny",
         epochs=150,
@@ -422,7 +421,7 @@ def noise(tmp_path_factory):
     with listed():
         trained = train(settings, workdir=place / "trained").trained
         run = TrainingRun(settings)
-        known = accuracies(run.judge(trained.params), run.space.largest_genome[None], run.splits.train)[0, -1]
+        known = accuracies(run.evaluator(trained.params), run.space.largest_genome[None], run.splits.train)[0, -1]
     return place, float(known)
 
 
@@ -432,8 +431,7 @@ def noise(tmp_path_factory):
 def test_random_labels_are_guessed_by_chance_whatever_the_seed(seed, images, noise):
     place, known = noise
     assert known > 0.6  # so that an image which was trained on would show
-    settings = dataclasses.replace(
-        SETTINGS,
+    settings = SETTINGS.replace(
         dataset=f"npz:{place / 'noise.npz'}",
         space=None,
         checkpoint=str(place / "trained" / "supernet"),

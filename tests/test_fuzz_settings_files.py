@@ -10,13 +10,14 @@ from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hadas_jax.commands.hadas import KINDS, settings_file
-from hadas_jax.methods import Settings, TrainSettings
+from hadas_jax.commands.run import settings_file
+from hadas_jax.settings import DnasSettings, FineTuneSettings, RetrainSettings, SearchSettings, TrainSettings
 from hw_models.files import dump_yaml
 
 pytestmark = pytest.mark.slow
 
 WHOLE = {"epochs": 1, "exit_epochs": 1, "batch": 1, "sampled": 0, "seed": 0, "image_size": 1, "eval_batch": 1}
+KINDS = (SearchSettings, TrainSettings, DnasSettings, RetrainSettings, FineTuneSettings)
 REAL = ("learning_rate", "exit_learning_rate", "weight_decay")
 SHARES = ("label_smoothing", "dropout", "drop_connect")
 CHOICES = {"sampling": ("uniform", "bestup"), "distillation": ("kl", "alpha"), "dtype": ("float32", "bfloat16")}
@@ -91,21 +92,21 @@ def message_of(content, kind=TrainSettings):
 def test_settings_come_back_equal_however_yaml_spells_them(drawn, between, start):
     values, lines = drawn
     if lines:
-        assert read(start + between.join(lines) + "\n") == TrainSettings(**values)
+        assert read(start + between.join(lines) + "\n") == TrainSettings.of(**values)
 
 
 @settings(max_examples=DRAWS)
-@given(spelt_settings(), st.sampled_from(list(KINDS)), st.booleans())
+@given(spelt_settings(), st.sampled_from(KINDS), st.booleans())
 def test_settings_written_as_json_or_yaml_or_by_a_run_are_read_back(drawn, kind, is_yaml):
     values, _ = drawn
-    stored = {"form": f"hadas_jax.{KINDS[kind]}/1", "settings": values, "versions": {"jax": "1e5"}}
+    stored = {"form": f"hadas_jax.{kind.KIND}/1", "settings": values, "versions": {"jax": "1e5"}}
     write = dump_yaml if is_yaml else json.dumps
     if values:
-        assert read(write(values)) == TrainSettings(**values)
+        assert read(write(values)) == TrainSettings.of(**values)
     if kind is TrainSettings:
-        assert read(write(stored)) == TrainSettings(**values)
+        assert read(write(stored)) == TrainSettings.of(**values)
     else:
-        assert f"a run of hadas {KINDS[kind]}" in message_of(write(stored))
+        assert f"a run of hadas {kind.KIND}" in message_of(write(stored))
 
 
 ANY_VALUE = st.recursive(
@@ -113,19 +114,19 @@ ANY_VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
     max_leaves=5,
 )
-FIELDS = tuple(Settings().__dataclass_fields__)
+FIELDS = tuple(SearchSettings().flat())
 
 
 @settings(max_examples=DRAWS)
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=12), ANY_VALUE, min_size=1, max_size=3))
 def test_values_that_do_not_fit_are_one_line(values):
-    message = message_of(json.dumps(values), Settings)
+    message = message_of(json.dumps(values), SearchSettings)
     if message is None:
-        kept = read(json.dumps(values), Settings)
-        numbers = [getattr(kept, name) for name in values if isinstance(getattr(kept, name), float)]
+        kept = read(json.dumps(values), SearchSettings).flat()
+        numbers = [kept[name] for name in values if isinstance(kept[name], float)]
         assert all(math.isfinite(number) for number in numbers)
     else:
-        assert message.startswith("--config ")
+        assert message.startswith("config ")
         assert "\n" not in message
 
 

@@ -4,10 +4,10 @@ import contextlib
 
 from tiny_hadas import TINY
 
-from hadas_jax.methods import Settings
+from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import catalogue
 
-SETTINGS = Settings(
+SETTINGS = SearchSettings.of(
     space="tiny",
     device="tx2-gpu",
     population=4,

@@ -25,7 +25,6 @@ Bouzidi et al., "HADAS", DATE 2023, https://arxiv.org/abs/2212.03354. Stages, ea
 How every backbone does on the images is judged once and kept in --outcomes for all devices, seeds and stages.
 """
 
-import dataclasses
 import hashlib
 import json
 import sys
@@ -55,7 +54,7 @@ def run(experiment: Experiment, console: Console) -> dict[str, Any]:
         raise ValueError(f"--picture: expected the stage hadas, which it shows, got {', '.join(experiment.stages)}")
     for device in experiment.devices:
         load_device(device)
-    settings = dataclasses.asdict(experiment.judging) | {"smoke": experiment.smoke}
+    settings = experiment.judging.flat() | {"smoke": experiment.smoke}
     _same_as_before(experiment.out / "judging.json", settings)
     laboratory = Laboratory(experiment, console)
     supernet = (Path(experiment.supernet) / DESCRIPTION).read_bytes()

@@ -19,17 +19,17 @@ import numpy as np
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import CachedEvaluator, Outcomes, pack_bits
 from hadas_jax.evaluation.evaluator import of_each
-from hadas_jax.methods import Archive, Engines, Hadas, TrainingRun
-from hadas_jax.methods.hadas.constraints import NO_LIMITS
-from hadas_jax.methods.hadas.exit_configs import Judged, judge, listed_plans, right_samples
-from hadas_jax.methods.hadas.fronts import Candidates, PoolFronts
-from hadas_jax.methods.hadas.selection import Deployment
+from hadas_jax.methods import Archive, Hadas, TrainingRun
+from hadas_jax.methods.hadas.exit_configs import PolicyStops, correct_samples, evaluate_configs
+from hadas_jax.methods.hadas.fronts import Candidates, pool_fronts
+from hadas_jax.methods.hadas.selection import set_thresholds
+from hadas_jax.settings import NO_CONSTRAINTS, NestedSearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet import Parameters
 from hw_models import Device
 
 POLICY = "confidence"
-EXACT_PLANS = 2**16
+EXACT_CONFIGS = 2**16
 
 
 @dataclass
@@ -40,13 +40,13 @@ class Lab:
       training: of the supernet, with its data.
       params: the trained weights.
       outcomes: folder of what is known.
-      judging_s: time spent on judging backbones since the lab was opened.
+      evaluating_s: time spent on evaluating backbones since the lab was opened.
     """
 
     training: TrainingRun
     params: Parameters
     outcomes: Path
-    judging_s: float = field(default=0.0, init=False)
+    evaluating_s: float = field(default=0.0, init=False)
 
     @property
     def space(self) -> MBConvSpace:
@@ -59,19 +59,21 @@ class Lab:
         return self.training.splits
 
     @cached_property
-    def judge(self) -> CachedEvaluator:
+    def evaluate(self) -> CachedEvaluator:
         """Gives outcomes, from disk where they are."""
-        return CachedEvaluator(self.training.judge(self.params), self.outcomes)
+        return CachedEvaluator(self.training.evaluator(self.params), self.outcomes)
 
     def answers(self, genomes: np.ndarray, data: LabelledImages) -> Outcomes:
         """Returns the outcomes of backbones int32[P, G] on a split, and takes the time of those not known yet."""
-        start, before = time.perf_counter(), self.judge.judged
-        found = self.judge(genomes, data)
-        if self.judge.judged > before:
-            self.judging_s += time.perf_counter() - start
+        start, before = time.perf_counter(), self.evaluate.evaluated
+        found = self.evaluate(genomes, data)
+        if self.evaluate.evaluated > before:
+            self.evaluating_s += time.perf_counter() - start
         return found
 
-    def search(self, device: Device, *, seed: int, population: int, generations: int, **engines: Any) -> Archive:
+    def search(
+        self, device: Device, *, seed: int, population: int, generations: int, elites: int, **settings: Any
+    ) -> Archive:
         """Runs the nested search.
 
         Args:
@@ -79,7 +81,8 @@ class Lab:
           seed: of the search.
           population: backbones per generation.
           generations: the first one included.
-          engines: other settings of `Engines`.
+          elites: backbones per generation that go to the inner search.
+          settings: others of `NestedSearchSettings`.
         """
         validation = self.splits.validation
         hadas = Hadas(
@@ -87,7 +90,8 @@ class Lab:
             device=device,
             evaluate=lambda genomes: np.asarray(pack_bits(jnp.asarray(self.answers(genomes, validation).correct))),
             samples=validation.count,
-            engines=Engines(population=population, generations=generations, **engines),
+            settings=NestedSearchSettings(population=population, generations=generations, **settings),
+            elites=elites,
         )
         first, key = jax.random.split(jax.random.key(seed))
         state = hadas.init(first)
@@ -107,28 +111,18 @@ class Pool:
 
     def __init__(self, lab: Lab, device: Device, genomes: np.ndarray) -> None:
         self.genomes, self._device, self._exits = genomes, device, lab.space.num_exits
-
-        def evaluate(genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
-            return of_each(lab.answers(genomes, data))
-
-        self._deployed = Deployment(
-            lab.space,
-            device,
-            genomes=genomes,
-            splits=lab.splits,
-            policy=POLICY,
-            evaluate=evaluate,
-            key=jax.random.key(0),
-        )
-        self._bodies = self._deployed.backbones
-        self._judged: dict[str, list[Judged]] = {"selection": self._deployed.selection, "test": []}
-        for thresholds, found in zip(self._deployed.thresholds, evaluate(genomes, lab.splits.test), strict=True):
-            self._judged["test"].append(judge(found, thresholds=jnp.asarray(thresholds), policy=POLICY))
+        self._pool = set_thresholds(lab.space, device, genomes, splits=lab.splits, policy=POLICY, evaluate=lab.answers)
+        self._backbones = self._pool.backbones
+        test = of_each(lab.answers(genomes, lab.splits.test))
+        self._stops: dict[str, list[PolicyStops]] = {
+            "selection": self._pool.selection,
+            "test": [self._pool.stops(b, outcomes) for b, outcomes in enumerate(test)],
+        }
 
     @property
     def default(self) -> int:
         """The default operating point."""
-        return self._deployed.default_point
+        return self._pool.default_point
 
     def front(self, policy: str, *, point: int | None = None, only: int | None = None) -> Candidates:
         """Returns the front over exits and clocks on the selection samples, exact where backbones have few exits.
@@ -139,15 +133,15 @@ class Pool:
           only: the only backbone to take; None: all.
         """
         rows = list(range(len(self.genomes))) if only is None else [only]
-        fronts = PoolFronts(
-            [self._bodies[row] for row in rows],
+        (found,) = pool_fronts(
+            [self._backbones[row] for row in rows],
+            [getattr(self._stops["selection"][row], policy) for row in rows],
             self._device,
             key=jax.random.key(0),
-            limits=NO_LIMITS,
-            exact_plans=EXACT_PLANS,
+            limits=NO_CONSTRAINTS,
+            points=(point,),
+            exact_configs=EXACT_CONFIGS,
         )
-        stops = [getattr(self._judged["selection"][row], policy) for row in rows]
-        (found,) = fronts.fronts(stops, points=(point,))
         return dataclasses.replace(found, backbone=np.asarray(rows)[found.backbone])
 
     def without_exits(self, *, points: Sequence[int] | None = None) -> Candidates:
@@ -157,8 +151,8 @@ class Pool:
         """
         points = (self.default,) if points is None else points
         backbone, point = (grid.ravel() for grid in np.meshgrid(range(len(self.genomes)), points, indexing="ij"))
-        levels, blank = np.zeros((len(point), self._exits), np.int32), np.zeros((len(point), 3), np.float32)
-        found = Candidates(backbone, levels, point, blank)
+        exits, blank = np.zeros((len(point), self._exits), np.int32), np.zeros((len(point), 3), np.float32)
+        found = Candidates(backbone, exits, point, blank)
         return dataclasses.replace(found, objectives=self.measured("ideal", found, split="selection"))
 
     @property
@@ -168,31 +162,31 @@ class Pool:
 
     def exit_accuracies(self, index: int) -> list[float]:
         """Returns the test accuracy of every exit that a backbone has, and last of its classifier."""
-        judged = self._judged["test"][index].ideal
-        right = np.bitwise_count(np.asarray(judged.correct)).sum(axis=-1) / judged.samples
-        return right[np.append(np.asarray(self._bodies[index].available), True)].tolist()
+        stops = self._stops["test"][index].ideal
+        right = np.bitwise_count(np.asarray(stops.correct)).sum(axis=-1) / stops.samples
+        return right[np.append(np.asarray(self._backbones[index].available), True)].tolist()
 
     def right_on_test(self, policy: str, candidate: Candidates) -> np.ndarray:
         """Returns uint32[W]: a bit set of the test samples that one candidate gets right."""
-        stops = getattr(self._judged["test"][int(candidate.backbone[0])], policy)
-        return np.asarray(right_samples(stops, jnp.asarray(candidate.levels, jnp.int32)))[0]
+        stops = getattr(self._stops["test"][int(candidate.backbone[0])], policy)
+        return np.asarray(correct_samples(stops, jnp.asarray(candidate.exits, jnp.int32)))[0]
 
     @property
     def test_images(self) -> int:
         """Images of the test split."""
-        return self._judged["test"][0].ideal.samples
+        return self._stops["test"][0].ideal.samples
 
     def measured(self, policy: str, candidates: Candidates, *, split: str = "test") -> np.ndarray:
         """Returns objectives float32[M, 3] of candidates on a split, `selection` or `test`."""
         found = np.zeros((len(candidates), 3), np.float32)
         for index in np.unique(candidates.backbone).tolist():
             rows = np.flatnonzero(candidates.backbone == index)
-            plans, which = np.unique(candidates.levels[rows], axis=0, return_inverse=True)
-            padded = np.pad(plans, ((0, -len(plans) % 64), (0, 0)))  # few shapes are compiled
-            stats = listed_plans(getattr(self._judged[split][index], policy), jnp.asarray(padded))
-            weights, costs = np.asarray(stats.weights, np.float64)[which], self._bodies[index].costs
+            configs, which = np.unique(candidates.exits[rows], axis=0, return_inverse=True)
+            padded = np.pad(configs, ((0, -len(configs) % 64), (0, 0)))  # few shapes are compiled
+            stats = evaluate_configs(getattr(self._stops[split][index], policy), jnp.asarray(padded))
+            frequencies, costs = np.asarray(stats.frequencies, np.float64)[which], self._backbones[index].costs
             points = candidates.point[rows]
             found[rows, 0] = np.asarray(stats.error)[which]
             for column, cost in ((1, costs.latency_s), (2, costs.energy_j)):
-                found[rows, column] = np.einsum("md,dm->m", weights, np.asarray(cost, np.float64)[:, points])
+                found[rows, column] = np.einsum("md,dm->m", frequencies, np.asarray(cost, np.float64)[:, points])
         return found

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.evaluation import accuracy_difference
-from hadas_jax.methods.hadas.constraints import NO_LIMITS
 from hadas_jax.methods.hadas.fronts import Candidates, non_dominated
 from hadas_jax.search import hypervolume, ratio_of_dominance
+from hadas_jax.settings import NO_CONSTRAINTS
 from hadas_paper.lab import Pool
 
 SPLITS = ("selection", "test")
@@ -72,7 +72,7 @@ def equal_accuracy(
 ) -> dict[str, Any]:
     """Returns the cheapest designs of at most one error, on both splits, and what ours saves; None where none is."""
     names = ("ours", "baseline")
-    rows = [front.cheapest(error, limits=NO_LIMITS) for _, front in (ours, theirs)]
+    rows = [front.cheapest(error, limits=NO_CONSTRAINTS) for _, front in (ours, theirs)]
     found: dict[str, Any] = {}
     for split in SPLITS:
         shown: dict[str, Any] = {}
@@ -109,18 +109,18 @@ def performance(pool: Pool, policy: str, front: Candidates, error: float) -> dic
 
     The difference in accuracy is from the same backbone without exits.
     """
-    row = front.cheapest(error, limits=NO_LIMITS)
+    row = front.cheapest(error, limits=NO_CONSTRAINTS)
     if row is None:
         raise ValueError(f"expected a design of at most {error:.2%} error, got none")
     test = pool.measured(policy, front.take(np.array([row])))[0].tolist()
     static = front.take(np.array([row]))
-    static = dataclasses.replace(static, levels=np.zeros_like(static.levels))
+    static = dataclasses.replace(static, exits=np.zeros_like(static.exits))
     return {
         "selection_accuracy": 1 - float(front.objectives[row, 0]),
         "test_accuracy": 1 - test[0],
         "latency_ms": 1e3 * test[1],
         "energy_mj": 1e3 * test[2],
-        "exits": int((front.levels[row] > 0).sum()),
+        "exits": int((front.exits[row] > 0).sum()),
         **difference((policy, pool, front.take(np.array([row]))), ("ideal", pool, static)),
     }
 

@@ -1,6 +1,5 @@
 """The stages of `hadas_paper`, part by part, with their results on disk: what is there is not computed again."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -11,10 +10,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from hadas_jax.commands.hadas import settings_of_run
+from hadas_jax.commands.run import settings_of_run
 from hadas_jax.commands.supernets import train
-from hadas_jax.methods import TrainingRun, TrainingSettings, TrainSettings
+from hadas_jax.methods import TrainingRun
 from hadas_jax.runs.workdir import WorkDir, write_text
+from hadas_jax.settings import SupernetRunSettings, TrainSettings
 from hadas_jax.supernet.checkpoint import load_supernet
 from hadas_paper import ablations, scores, stages
 from hadas_paper.lab import Lab
@@ -50,8 +50,8 @@ class Laboratory:
             if not started:
                 write_text(workdir.with_name(f"{workdir.name}_s.json"), f"{time.perf_counter() - start:.1f}\n")
 
-    def _lab(self, supernet: str, settings: TrainingSettings) -> Lab:
-        training = TrainingRun(dataclasses.replace(settings, checkpoint=supernet), fine_tune=False)
+    def _lab(self, supernet: str, settings: SupernetRunSettings) -> Lab:
+        training = TrainingRun(settings.replace(checkpoint=supernet), fine_tune=False)
         outcomes = self.experiment.outcomes or self.experiment.out / "outcomes"
         return Lab(training, load_supernet(supernet).params, outcomes)
 
@@ -59,12 +59,12 @@ class Laboratory:
         """Returns the results of a part, computed and written unless they are there."""
         path = self.experiment.out / "parts" / f"{name}.json"
         if not path.is_file():
-            start, before, judged = time.perf_counter(), self.lab.judging_s, self.lab.judge.judged
+            start, before, judged = time.perf_counter(), self.lab.evaluating_s, self.lab.evaluate.evaluated
             found = compute()
             seconds = {
                 "all_s": round(time.perf_counter() - start, 2),
-                "judging_s": round(self.lab.judging_s - before, 2),
-                "judged_anew": self.lab.judge.judged - judged,
+                "judging_s": round(self.lab.evaluating_s - before, 2),
+                "judged_anew": self.lab.evaluate.evaluated - judged,
             }
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(found | {"seconds": seconds}, indent=1) + "\n")
@@ -75,9 +75,9 @@ class Laboratory:
         """Returns what a search evaluated; it is run unless it was before."""
         path = self.experiment.out / "searches" / f"{device}-{kind}-seed{seed}.npz"
         if not path.is_file():
-            start, before = time.perf_counter(), self.lab.judging_s
+            start, before = time.perf_counter(), self.lab.evaluating_s
             archive = self.lab.search(load_device(device), seed=seed, **self.experiment.budget | engines)
-            seconds = time.perf_counter() - start - (self.lab.judging_s - before)
+            seconds = time.perf_counter() - start - (self.lab.evaluating_s - before)
             size = int(archive.size)
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez_compressed(
@@ -171,13 +171,12 @@ class Laboratory:
         experiment, device = self.experiment, self.experiment.devices[0]
         workdir = experiment.out / f"exits_{backbone}"
         shared = load_supernet(experiment.supernet).details.get("settings", {})
-        settings = dataclasses.replace(
-            experiment.training,
+        settings = experiment.training.replace(
             space=None,
             checkpoint=experiment.supernet,
             exits_for=backbone,
             epochs=0,
-            exit_epochs=shared.get("exit_epochs", experiment.training.exit_epochs),
+            exit_epochs=shared.get("exit_epochs", experiment.training.training.exit_epochs),
         )
         self._run_training(settings, workdir)
         own = self._lab(str(workdir / "supernet"), experiment.judging)

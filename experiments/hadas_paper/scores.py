@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.evaluation import pack_bits, segment_costs
-from hadas_jax.evaluation.early_exit import packed_dissimilarity
-from hadas_jax.methods.hadas.inner import plan_shares, product_of
-from hadas_jax.methods.hadas.score import exit_gains
-from hadas_jax.spaces import MBConvSpace
+from hadas_jax.evaluation import dissimilarity, pack_bits, segment_costs, subset_members
+from hadas_jax.methods.hadas.exit_configs import dynamic_backbone, ideal_stops, subset_configs
+from hadas_jax.methods.hadas.score import exit_gains, exit_shares
+from hadas_jax.spaces import MBConvSpace, available_exits
 from hadas_paper.ablations import GAMMAS
 from hadas_paper.lab import Lab
 from hw_models import Cost, Device
@@ -32,10 +31,10 @@ class Scored(NamedTuple):
     Attributes:
       members: bool[S, K].
       possible: bool[S], subsets of exits that the backbone has.
-      shares: float32[gammas, S, K], as from `plan_shares`.
+      shares: float32[gammas, S, K], as from `exit_shares`.
       gains: float32[K, F], as from `exit_gains`.
       error: float32[S], by the ideal mapping.
-      weights: float32[S, D], of the segments' costs.
+      frequencies: float32[S, D], of the segments.
       energy: float32[D, F], of the segments, in joules.
       apart: float32[K, K], dissimilarity of each two exits.
     """
@@ -45,26 +44,26 @@ class Scored(NamedTuple):
     shares: Any
     gains: Any
     error: Any
-    weights: Any
+    frequencies: Any
     energy: Any
     apart: Any
 
 
 @partial(jax.jit, static_argnames=("space", "samples"))
 def _scored(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Cost, *, samples: int) -> Scored:
-    product = product_of(space, genome, correct, costs, samples=samples)
-    shares = jnp.stack([plan_shares(product, gamma) for gamma in GAMMAS])
-    _, subsets, slots = shares.shape
-    subset = jnp.arange(subsets, dtype=jnp.int32)
+    backbone = dynamic_backbone(available_exits(space, space.decode(genome)), costs)
+    stats, right = subset_configs(ideal_stops(correct, samples=samples), backbone), backbone.to_slots(correct[:-1])
+    subset = jnp.arange(len(stats.error), dtype=jnp.int32)
+    members = subset_members(subset, len(right))
     return Scored(
-        members=((subset[:, None] >> jnp.arange(slots, dtype=jnp.int32)[None]) & 1) == 1,
-        possible=subset < product.plans,
-        shares=shares,
-        gains=exit_gains(product.costs),
-        error=product.stats.error,
-        weights=product.stats.weights,
-        energy=product.costs.energy_j,
-        apart=packed_dissimilarity(product.correct[:-1]),
+        members=members,
+        possible=subset < backbone.subsets,
+        shares=jnp.stack([exit_shares(members, stats.frequencies, right, gamma=gamma) for gamma in GAMMAS]),
+        gains=exit_gains(backbone.active_costs),
+        error=stats.error,
+        frequencies=stats.frequencies,
+        energy=backbone.active_costs.energy_j,
+        apart=dissimilarity(right),
     )
 
 
@@ -83,13 +82,13 @@ def _preferred(found: Scored, gamma: int, size: int) -> dict[str, float] | None:
         return None
     scores = found.shares[gamma][rows] @ found.gains
     row, point = np.unravel_index(np.argmax(scores), scores.shape)
-    plan = rows[row]
-    chosen = np.flatnonzero(found.members[plan])
+    config = rows[row]
+    chosen = np.flatnonzero(found.members[config])
     pairs = found.apart[np.ix_(chosen, chosen)][np.triu_indices(size, 1)]
     return {
-        "plan": int(plan),
-        "accuracy": 1.0 - float(found.error[plan]),
-        "energy_mj": 1e3 * float(found.weights[plan] @ found.energy[:, point]),
+        "config": int(config),
+        "accuracy": 1.0 - float(found.error[config]),
+        "energy_mj": 1e3 * float(found.frequencies[config] @ found.energy[:, point]),
         "dissimilarity": float(pairs.mean()) if size > 1 else 1.0,
     }
 
@@ -129,7 +128,7 @@ def _means(rows: list[dict[int, Any]], plain: list[dict[int, Any]]) -> dict[str,
         if there:
             found[f"{size} exits"] = {
                 "backbones": len(there),
-                "other_exits": sum(new["plan"] != old["plan"] for new, old in there),
+                "other_exits": sum(new["config"] != old["config"] for new, old in there),
                 **{what: _mean(new[what] for new, _ in there) for what in ("accuracy", "energy_mj", "dissimilarity")},
             }
     return found

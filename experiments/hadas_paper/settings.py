@@ -1,6 +1,5 @@
 """Settings of `hadas_paper`."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 from supernet_fashion_mnist import SETTINGS
 
-from hadas_jax.methods import TrainingSettings, TrainSettings
+from hadas_jax.settings import SupernetRunSettings, TrainSettings
 
 STAGES = ("motivation", "inner", "hadas", "ablations")
 ABLATIONS = ("parts", "sequential", "elites", "dissimilarity", "scores", "heads")
@@ -62,16 +61,16 @@ class Experiment:
     def training(self) -> TrainSettings:
         """Settings of the supernet and its exits."""
         few: dict[str, Any] = {"epochs": 2, "exit_epochs": 2, "batch": 64, "stats_batches": 2} if self.smoke else {}
-        return dataclasses.replace(
-            SETTINGS, dataset=self.dataset, data_dir=self.data_dir, space=self.space or SETTINGS.space, **few
-        )
+        space = self.space or SETTINGS.supernet.space
+        return SETTINGS.replace(dataset=self.dataset, data_dir=self.data_dir, space=space, **few)
 
     @property
-    def judging(self) -> TrainingSettings:
+    def judging(self) -> SupernetRunSettings:
         """Settings that backbones are judged by."""
-        kept = {field.name: getattr(self.training, field.name) for field in dataclasses.fields(TrainingSettings)}
         images = 100 if self.smoke else self.evaluation_images
-        return TrainingSettings(**kept | {"checkpoint": self.supernet, "space": None, "evaluation_images": images})
+        kept = {name: value for name, value in self.training.flat().items() if name != "exits_for"}
+        changed = {"checkpoint": self.supernet, "space": None, "evaluation_images": images}
+        return SupernetRunSettings.of(**kept | changed)
 
     @property
     def budget(self) -> dict[str, Any]:

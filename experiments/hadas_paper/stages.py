@@ -11,9 +11,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, static_costs
+from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.results import POLICY_NAMES
 from hadas_jax.search import crowding_distance, non_dominated_ranks, truncate
+from hadas_jax.settings import NO_CONSTRAINTS
 from hadas_jax.spaces import published_names
 from hadas_paper.baselines import like_published, macs
 from hadas_paper.lab import Lab, Pool
@@ -121,8 +122,8 @@ def motivation(lab: Lab, device: Device, base: Baselines, joint: Searched) -> di
     found = Pool(lab, device, joint.genomes[joint.examined])
     front = found.front("ideal")
     goal = float(base.pool.front("ideal", only=last).objectives[:, 0].min())
-    cheap = front.cheapest(max(goal, float(front.objectives[:, 0].min())), limits=NO_LIMITS)
-    best = front.cheapest(float(front.objectives[:, 0].min()), limits=NO_LIMITS)
+    cheap = front.cheapest(max(goal, float(front.objectives[:, 0].min())), limits=NO_CONSTRAINTS)
+    best = front.cheapest(float(front.objectives[:, 0].min()), limits=NO_CONSTRAINTS)
     assert cheap is not None
     assert best is not None
     rows = [network(base.pool, index, f"{base.names[index]}-like") for index in (0, last)]

@@ -43,7 +43,7 @@ from IPython.display import Image
 
 from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device
 from hadas_jax.commands.hadas import search
-from hadas_jax.methods import Settings
+from hadas_jax.settings import SearchSettings
 
 SMOKE = os.environ.get("HADAS_JAX_SMOKE") == "1"  # the smallest sizes: is everything in order?
 PLACE = Path("runs/device")
@@ -101,7 +101,7 @@ show_device(str(device))
 # The file's path stands where the name of a device would.
 
 # %%
-settings = Settings(
+settings = SearchSettings.of(
     device=str(device),
     epochs=1 if SMOKE else 28,
     exit_epochs=1 if SMOKE else 16,

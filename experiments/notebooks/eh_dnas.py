@@ -44,8 +44,7 @@ from IPython.display import Image
 from hadas_jax.commands.dnas import retrain, search
 from hadas_jax.commands.dnas_costs import price
 from hadas_jax.commands.reports import report
-from hadas_jax.methods.eh_dnas import DnasSettings
-from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
+from hadas_jax.settings import DnasSettings, RetrainSettings
 
 SMOKE = os.environ.get("HADAS_JAX_SMOKE") == "1"  # the smallest sizes: is everything in order?
 jax.devices()
@@ -58,7 +57,7 @@ jax.devices()
 # `hadas devices list` as `hardware`, its roofline model needs no predictor.
 
 # %%
-settings = DnasSettings(
+settings = DnasSettings.of(
     dataset="digits",
     hardware="generic",
     weight=0.3,  # of the throughput in the loss
@@ -100,7 +99,7 @@ prices_of_darts = price("DARTS_V2", devices=["agx-xavier-gpu", "raspberry-pi-4"]
 # ## Train from scratch
 
 # %%
-retrain_settings = RetrainSettings(
+retrain_settings = RetrainSettings.of(
     genotype="runs/dnas/genotype.json",
     epochs=1 if SMOKE else 40,
     channels=2 if SMOKE else 16,

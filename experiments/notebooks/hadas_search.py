@@ -46,9 +46,8 @@ from IPython.display import Image, display
 from hadas_jax.commands.hadas import search
 from hadas_jax.commands.networks import operating_points, select_network, show_network
 from hadas_jax.commands.reports import report
-from hadas_jax.methods import Settings
-from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.report import levels_table
+from hadas_jax.settings import SearchSettings
 
 SMOKE = os.environ.get("HADAS_JAX_SMOKE") == "1"  # the smallest sizes: is everything in order?
 jax.devices()
@@ -56,11 +55,12 @@ jax.devices()
 # %% [markdown]
 # ## Settings
 #
-# The flags of `hadas search` are the fields of `Settings`. Any device of `hadas devices list`, or a device file of your
-# own, takes the place of this one; `dataset="npz:my_images.npz"` or `"folder:my_images"` takes that of the digits.
+# The flags of `hadas search` are the names that `SearchSettings.of` takes. Any device of `hadas devices list`, or a
+# device file of your own, takes the place of this one; `dataset="npz:my_images.npz"` or `"folder:my_images"` takes that
+# of the digits.
 
 # %%
-settings = Settings(
+settings = SearchSettings.of(
     dataset="digits",
     device="agx-xavier-gpu",
     epochs=1 if SMOKE else 28,  # of the supernet
@@ -107,8 +107,8 @@ Image("runs/notebook/figures/clocks.png", width=900)
 # ## One network under a budget
 
 # %%
-budget = Constraints() if SMOKE else Constraints(max_latency_ms=0.3)
-network = select_network("runs/notebook", limits=budget, prefer="knee", overwrite=True)
+budget = None if SMOKE else 0.3
+network = select_network("runs/notebook", max_latency_ms=budget, prefer="knee", overwrite=True)
 
 # %%
 show_network("runs/notebook", plot="runs/notebook/network.png", overwrite=True)

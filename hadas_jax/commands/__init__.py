@@ -1,4 +1,4 @@
-"""Every command as a library call; `dnas` and `dnas_costs` are those of EH-DNAS."""
+"""Every command of `hadas` as a call; those of `hadas dnas` are in its modules `dnas` and `dnas_costs`."""
 
 from hadas_jax.commands.benchmark import bench
 from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device
@@ -6,13 +6,12 @@ from hadas_jax.commands.hadas import search
 from hadas_jax.commands.networks import (
     export,
     fine_tune,
-    list_runs,
     materialise_network,
     operating_points,
     select_network,
     show_network,
 )
-from hadas_jax.commands.reports import report
+from hadas_jax.commands.reports import list_runs, report
 from hadas_jax.commands.supernets import import_checkpoint, prepare, train
 
 __all__ = [

@@ -1,16 +1,22 @@
-"""The command that measures search throughput, as a library call."""
+"""The command that measures search throughput.
+
+It imports what it needs itself: `hadas --help` imports this module, and must not import JAX.
+"""
+
+from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
 from rich.console import Console
 
-from hadas_jax.benchmark import Throughput, measure_throughput, plot_throughput, pymoo_version, throughput_table
-from hadas_jax.report.console import new_console, say
-from hadas_jax.runs.workdir import versions, write_text
+from hadas_jax.report.console import new_console, new_file, say
+
+if TYPE_CHECKING:
+    from hadas_jax.benchmark import Throughput
 
 FORM = "hadas_jax.bench/1"
 
@@ -26,17 +32,17 @@ def bench(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> list[Throughput]:
-    """Measures search throughput, prints a table, and writes it as JSON with a picture beside it.
+    """Measures how many candidates per second each part of a search gets through, beside pymoo where installed.
 
     Args:
-        output: JSON file; a PNG of the same name goes beside it. None: nothing is written.
-        device: Cost model, a name or the path of a device file.
-        populations: Sizes to measure.
+        output: JSON file to write; a picture goes beside it. By default nothing is written.
+        device: Cost model: a name of `hadas devices list`, or the path of a device file.
+        populations: Population sizes to measure.
         rounds: Measurements of each, of which the median counts.
-        peer_limit: Largest population that pymoo gets where it is installed; 0: none.
-        seed: Of everything random.
-        overwrite: Replace the files.
-        console: For the table; None: standard output.
+        peer_limit: Largest population that pymoo gets, a tenth of it where it removes duplicates; 0: none.
+        seed: Random seed.
+        overwrite: Replace `output` and its picture.
+        console: For progress and the table; None: standard output.
 
     Returns:
         What was measured.
@@ -44,8 +50,15 @@ def bench(
     Raises:
         ValueError: Files that exist, an unknown device, or numbers that are too small.
     """
+    import jax
+
+    from hadas_jax.benchmark import measure_throughput, plot_throughput, pymoo_version, throughput_table
+    from hadas_jax.runs.workdir import versions, write_text
+
     console = console or new_console()
-    target = None if output is None else _target(Path(output), overwrite=overwrite)
+    if output is not None:
+        target = new_file(output, ".json", overwrite=overwrite)
+        picture = new_file(target.with_suffix(".png"), ".png", what="picture", overwrite=overwrite)
     rows = []
     for row in measure_throughput(
         device=device, populations=populations, rounds=rounds, peer_limit=peer_limit, seed=seed
@@ -54,7 +67,7 @@ def bench(
         say(console, f"{row.work}, population {row.population:,}: {row.per_second:,.0f} candidates per second")
     title = f"Search throughput: {jax.device_count()} {jax.devices()[0].device_kind}, {device}"
     console.print(throughput_table(rows, title=title))
-    if target is not None:
+    if output is not None:
         content = {
             "form": FORM,
             "device": device,
@@ -65,17 +78,6 @@ def bench(
             "rows": [dataclasses.asdict(row) | {"per_second": row.per_second} for row in rows],
         }
         write_text(target, json.dumps(content, indent=1) + "\n")
-        plot_throughput(rows, target.with_suffix(".png"), title=title)
-        say(console, f"Written: {target}, {target.with_suffix('.png')}")
+        plot_throughput(rows, picture, title=title)
+        say(console, f"Written: {target}, {picture}")
     return rows
-
-
-def _target(path: Path, *, overwrite: bool) -> Path:
-    if path.suffix != ".json":
-        raise ValueError(f"--output: expected a .json file, got {path}")
-    if not path.parent.is_dir():
-        raise ValueError(f"--output: expected a file in an existing folder, got {path}")
-    taken = [str(file) for file in (path, path.with_suffix(".png")) if file.exists()]
-    if taken and not overwrite:
-        raise ValueError(f"--output: {taken[0]} exists; --overwrite replaces it")
-    return path

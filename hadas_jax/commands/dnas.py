@@ -1,23 +1,25 @@
-"""The command `hadas dnas search` as a library call.
+"""The commands that search and retrain networks of the DARTS space (EH-DNAS).
 
-The command `hadas dnas retrain` as a library call.
+Every function imports what it needs itself: `hadas --help` imports this module, and must not import JAX.
 """
 
-from pathlib import Path
+from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.backend import is_first
-from hadas_jax.commands.hadas import default_workdir, run_with_progress, running, settings_of_run
-from hadas_jax.methods.eh_dnas import DnasResult, DnasRun, DnasSettings
-from hadas_jax.methods.eh_dnas.retrain import RetrainResult, RetrainRun, RetrainSettings
-from hadas_jax.report import plot_genotype
-from hadas_jax.report.console import new_console, say
-from hadas_jax.runs.workdir import WorkDir
-from hadas_jax.spaces.darts import format_code
-from hadas_jax.spaces.genotypes import genotype_of
+from hadas_jax.commands.run import run_command
+from hadas_jax.report.console import say
+from hadas_jax.settings import DnasSettings, RetrainSettings
+
+if TYPE_CHECKING:
+    from hadas_jax.methods.eh_dnas import DnasResult, DnasRun
+    from hadas_jax.methods.eh_dnas.hardware import Budget
+    from hadas_jax.methods.eh_dnas.retrain import RetrainResult, RetrainRun
 
 _UNITS = {"latency": ("ms", 1e3), "energy": ("mJ", 1e3)}
 
@@ -31,67 +33,80 @@ def search(
     tensorboard: bool = False,
     console: Console | None = None,
 ) -> DnasResult:
-    """Runs EH-DNAS: fits a predictor where one is needed, searches an architecture by gradient, derives a network.
+    """Searches a network of the DARTS space by gradient, with a model of its hardware in the loss (EH-DNAS).
+
+    Writes genotype.json (for hadas dnas retrain), genotype.png, config.json, metrics.jsonl, checkpoints/ and, where
+    one was fitted, predictor.npz into the work directory.
 
     Args:
-        settings: Of the run; None: the defaults, or when resuming those that the run was started with.
-        workdir: Of the run; None: a new one, runs/<time>-<dataset>-dnas-<hardware>.
-        resume: Continue the run in `workdir`; a finished one only reports again.
+        settings: Settings of the run; None: the defaults, or those of the run to resume.
+        workdir: Where everything is written; by default runs/<time>-<dataset>-dnas-<hardware>.
+        resume: Continue the run in `workdir`, with its settings; a finished one is only evaluated again.
         overwrite: Replace the run in `workdir`.
-        tensorboard: Write metrics into tensorboard/ too; needs the extra `tensorboard`.
+        tensorboard: Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra
+            tensorboard.
         console: For progress and the table; None: standard output.
 
     Returns:
-        The network found. The work directory then holds genotype.json (for hadas dnas retrain), genotype.png,
-        config.json, metrics.jsonl, checkpoints/ and, where one was fitted, predictor.npz.
+        The network found.
 
     Raises:
         ValueError: Settings, files or the work directory do not fit, or a loss is no longer finite.
     """
-    settings = settings_of_run(settings, DnasSettings, workdir=workdir, resume=resume, overwrite=overwrite)
-    run = DnasRun(settings)
-    path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, f"dnas-{settings.hardware}")
-    place = WorkDir(path, kind="dnas-search", tensorboard=tensorboard)
-    console = console or new_console(quiet=not is_first())
-    with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
-        result = run_with_progress(run.execute, place, console, splits=run.splits)
-        if is_first():
-            plot_genotype(genotype_of(result.code), place.path / "genotype.png")
-    console.print(cost_table(result))
-    for line in _closing_lines(result, place.path):
-        say(console, line)
-    return result
+    from hadas_jax.methods.eh_dnas import DnasRun
+    from hadas_jax.methods.eh_dnas.hardware import budgets_of
+    from hadas_jax.report.darts import plot_genotype
+    from hadas_jax.spaces.darts import parse_code
+    from hadas_jax.spaces.genotypes import genotype_of
+
+    def finish(run: DnasRun, result: DnasResult, path: Path, console: Console) -> None:
+        plot_genotype(genotype_of(parse_code(result.code)), path / "genotype.png")
+        budgets = budgets_of(run.settings.loss)
+        console.print(_cost_table(result, has_budgets=bool(budgets)))
+        for line in _closing_lines(result, budgets):
+            say(console, line)
+        say(console, f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
+
+    return run_command(
+        DnasSettings,
+        DnasRun,
+        settings,
+        execute=DnasRun.execute,
+        name=lambda run: (run.settings.data.dataset, f"dnas-{run.settings.hardware}"),
+        finish=finish,
+        workdir=workdir,
+        resume=resume,
+        overwrite=overwrite,
+        tensorboard=tensorboard,
+        console=console,
+    )
 
 
-def cost_table(result: DnasResult) -> Table:
-    """Returns what the network of a search costs, beside its budgets."""
-    table = Table(title=f"{format_code(result.code)} on the {result.hardware}")
+def _cost_table(result: DnasResult, *, has_budgets: bool) -> Table:
+    """What the network of a search costs, and whether it keeps its budgets."""
+    table = Table(title=f"{result.code} on the {result.hardware}")
     for heading in ("images/s", "ms per image", "mJ per image", "clocks (MHz)", "budgets"):
         table.add_column(heading, justify="right")
-    costs = result.costs
     table.add_row(
-        f"{1 / float(costs.image_s):,.1f}",
-        f"{1e3 * float(costs.image_s):.4g}",
-        "-" if costs.energy_j is None else f"{1e3 * float(costs.energy_j):.4g}",
+        f"{result.images_per_s:,.1f}",
+        f"{1e3 / result.images_per_s:.4g}" if result.images_per_s > 0 else "inf",
+        "-" if result.energy_mj is None else f"{result.energy_mj:.4g}",
         "-" if result.clocks_mhz is None else " ".join(f"{clock:.5g}" for clock in result.clocks_mhz),
-        "-" if not result.budgets else "kept" if result.is_within else "not kept",
+        "-" if not has_budgets else "kept" if result.within_budgets else "not kept",
     )
     return table
 
 
-def _closing_lines(result: DnasResult, path: Path) -> list[str]:
-    lines = []
-    if not result.is_within:
+def _closing_lines(result: DnasResult, budgets: Sequence[Budget]) -> Iterator[str]:
+    changed = sum(a != b for a, b in zip(result.code, result.code_without_budgets, strict=True))
+    if not result.within_budgets:
         bounds = " and ".join(
             f"{budget.metric} {_UNITS[budget.metric][1] * budget.bound:.4g} {_UNITS[budget.metric][0]}"
-            for budget in result.budgets
+            for budget in budgets
         )
-        lines.append(f"No network near alpha keeps {bounds}; this is the nearest one found.")
-    elif np.any(result.code != result.plain_code):
-        nodes = int(np.sum(result.code != result.plain_code))
-        lines.append(f"To keep the budgets, {nodes} of 28 edges differ from what alpha alone stands for.")
-    lines.append(f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
-    return lines
+        yield f"No network near alpha keeps {bounds}; this is the nearest one found."
+    elif changed:
+        yield f"To keep the budgets, {changed} of 28 edges differ from what alpha alone stands for."
 
 
 def retrain(
@@ -103,40 +118,52 @@ def retrain(
     tensorboard: bool = False,
     console: Console | None = None,
 ) -> RetrainResult:
-    """Trains the network of a genotype from scratch and judges it.
+    """Trains the network of a genotype from scratch and evaluates it, as DARTS retrains what a search found.
+
+    Writes derived/ (the trained network), result.json, genotype.png, config.json, metrics.jsonl and checkpoints/ into
+    the work directory.
 
     Args:
-        settings: Of the run; None: the defaults, or when resuming those that the run was started with.
-        workdir: Of the run; None: a new one, runs/<time>-<dataset>-dnas-retrain.
-        resume: Continue the run in `workdir`; a finished one is only judged again.
+        settings: Settings of the run; None: the defaults, or those of the run to resume.
+        workdir: Where everything is written; by default runs/<time>-<dataset>-dnas-retrain.
+        resume: Continue the run in `workdir`, with its settings; a finished one is only evaluated again.
         overwrite: Replace the run in `workdir`.
-        tensorboard: Write metrics into tensorboard/ too; needs the extra `tensorboard`.
+        tensorboard: Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra
+            tensorboard.
         console: For progress and the table; None: standard output.
 
     Returns:
-        The network with its accuracies. The work directory then holds derived/ (for `load_derived`), result.json,
-        genotype.png, config.json, metrics.jsonl and checkpoints/.
+        The network with its accuracies.
 
     Raises:
         ValueError: Settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
     """
-    settings = settings_of_run(settings, RetrainSettings, workdir=workdir, resume=resume, overwrite=overwrite)
-    run = RetrainRun(settings)
-    path = Path(workdir) if workdir is not None else default_workdir(settings.dataset, "dnas-retrain")
-    place = WorkDir(path, kind="dnas-retrain", tensorboard=tensorboard)
-    console = console or new_console(quiet=not is_first())
-    with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
-        result = run_with_progress(run.execute, place, console, splits=run.splits)
-        if is_first():
-            plot_genotype(run.genotype, place.path / "genotype.png")
-    console.print(retrained_table(result))
-    say(console, f"Written: {place.path}/derived, result.json, genotype.png")
-    return result
+    from hadas_jax.methods.eh_dnas.retrain import RetrainRun
+    from hadas_jax.report.darts import plot_genotype
+
+    def finish(run: RetrainRun, result: RetrainResult, path: Path, console: Console) -> None:
+        plot_genotype(run.genotype, path / "genotype.png")
+        console.print(_retrained_table(result))
+        say(console, f"Written: {path}/derived, result.json, genotype.png")
+
+    return run_command(
+        RetrainSettings,
+        RetrainRun,
+        settings,
+        execute=RetrainRun.execute,
+        name=lambda run: (run.settings.data.dataset, "dnas-retrain"),
+        finish=finish,
+        workdir=workdir,
+        resume=resume,
+        overwrite=overwrite,
+        tensorboard=tensorboard,
+        console=console,
+    )
 
 
-def retrained_table(result: RetrainResult) -> Table:
-    """Returns accuracy and size of a retrained network as a table."""
-    table = Table(title=result.trained.code)
+def _retrained_table(result: RetrainResult) -> Table:
+    """Accuracy and size of a retrained network."""
+    table = Table(title=result.code)
     for heading in ("validation", "test", "parameters", "MMACs"):
         table.add_column(heading, justify="right")
     table.add_row(

@@ -1,93 +1,87 @@
-"""The command that prices one network of the DARTS space, as a library call: accelerators, predictors, devices.
+"""The commands about what networks of the DARTS space cost: data sets, predictors, the price of one network.
 
-The commands about data sets and predictors of the DARTS space as library calls.
-
-The commands that fit and import predictors of the DARTS space as library calls.
+Every function imports what it needs itself: `hadas --help` imports this module, and must not import JAX.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.report import StepProgress, plot_genotype
 from hadas_jax.report.console import new_console, new_file, say
-from hadas_jax.report.darts import held_out_table, plot_held_out
-from hadas_jax.runs.workdir import versions
-from hadas_jax.spaces.darts import format_code, sample_codes
-from hadas_jax.spaces.darts_costs import (
-    PARADIGMS,
-    PricedNetworks,
-    darts_workload,
-    generic_table_name,
-    read_priced_networks,
-    throughput_table,
-    write_priced_networks,
-)
-from hadas_jax.spaces.genotypes import genotype_of, read_architecture
-from hadas_jax.supernet.pytorch_files import read_pytorch
-from hw_models import default_point, load_device, network_cost, with_clocks
-from hw_models.accelerator import (
-    DartsNetwork,
-    Fpga,
-    FpgaTooSmallError,
-    generic_report,
-    load_fpga,
-    pipeline_report,
-    report_table,
-)
-from hw_models.accelerator.network import OPERATIONS
-from hw_models.predictors import (
-    FittedPredictor,
-    PredictorNotes,
-    ThroughputPredictor,
-    fit_predictor,
-    import_predictor,
-    predict_throughput,
-    read_predictor,
-    recipe_of,
-    write_predictor,
-)
 
-ALL_OPERATIONS = tuple(range(1, len(OPERATIONS)))
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    from hadas_jax.spaces.darts_costs import PricedNetworks
+    from hw_models.accelerator import DartsNetwork, Fpga
+    from hw_models.predictors import FittedPredictor, ThroughputPredictor
+
+PARADIGMS = ("generic", "pipeline")
 _CHUNK = 1 << 17
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """Size of the networks that the hardware runs; by default those that E2E-Perf measures."""
+
+    network_channels: int = 16
+    """Channels of the first cell."""
+    network_cells: int = 8
+    """Cells; those at a third and two thirds of the way are reduce cells."""
+    network_classes: int = 10
+    """Classes."""
+    image_size: int = 32
+    """Height and width of the images, in pixels."""
+    in_channels: int = 3
+    """Channels of the images."""
+    network_stem: Literal["cifar", "imagenet"] = "cifar"
+    """One convolution (cifar), or three of stride 2 (imagenet)."""
+
+    @property
+    def network(self) -> DartsNetwork:
+        """A network of this size."""
+        from hw_models.accelerator import DartsNetwork
+
+        return DartsNetwork(*dataclasses.astuple(self))
 
 
 def sample(
     output: Path | str,
     *,
     count: int = 1_400_000,
-    operations: Sequence[int] = ALL_OPERATIONS,
+    operations: Sequence[int] = (1, 2, 3, 4, 5, 6, 7),
     different: bool = False,
-    paradigm: str = "both",
-    network: DartsNetwork | None = None,
+    paradigm: Literal["generic", "pipeline", "both"] = "both",
+    size: NetworkSize = NetworkSize(),
     fpga: str = "ku115",
-    table: str | None = None,
+    table: Literal["published", "fitted"] | None = None,
     seed: int = 0,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> PricedNetworks:
-    """Draws networks at random, prices them and writes the data set.
+    """Draws networks of the DARTS space at random and prices them on an FPGA, for `hadas dnas fit-predictor`.
 
     Args:
-        output: File to write, .npz, see `hadas_jax.spaces.darts_costs`.
-        count: N. The first networks of a seed do not depend on it.
-        operations: Digits to draw from.
-        different: Whether the two operations of a node must differ, as in the data sets of EH-DNAS.
-        paradigm: `generic`, `pipeline`, or `both`.
-        network: Size of the networks; None: the one that E2E-Perf measures.
-        fpga: A name or the path of a file.
-        table: Of the generic paradigm, see `hadas_jax.spaces.darts_costs`.
-        seed: Of the draw.
+        output: Data set to write, .npz.
+        count: Number of networks; the first ones of a seed do not depend on it.
+        operations: Digits of operations to draw from; EH-DNAS drew 1 to 6.
+        different: The two operations of a node differ, as in EH-DNAS's data sets.
+        paradigm: Generic: one engine for all layers; pipeline: a stage for each.
+        size: Size of the networks.
+        fpga: ku115, zc706, or the path of an FPGA file.
+        table: Table of the generic paradigm; by default the published one where there is one: the default network on
+            the KU115.
+        seed: Random seed of the draw.
         overwrite: Replace `output`.
-        console: None: standard output.
+        console: For progress and the table; None: standard output.
 
     Returns:
         What was written.
@@ -95,13 +89,20 @@ def sample(
     Raises:
         ValueError: A setting is none of these, or the file exists.
     """
-    console, network, chip = console or new_console(), network or DartsNetwork(), load_fpga(fpga)
+    import jax
+    import numpy as np
+
+    from hadas_jax.report.console import StepProgress
+    from hadas_jax.runs.workdir import versions
+    from hadas_jax.spaces.darts import sample_codes
+    from hadas_jax.spaces.darts_costs import PricedNetworks, generic_table_name, throughput_table, write_priced_networks
+    from hw_models.accelerator import load_fpga
+
+    console, network, chip = console or new_console(), size.network, load_fpga(fpga)
     target = new_file(output, ".npz", overwrite=overwrite)
     if count < 1:
-        raise ValueError(f"--count: expected at least 1, got {count}")
-    if paradigm not in (*PARADIGMS, "both"):
-        raise ValueError(f"--paradigm: expected generic, pipeline or both, got {paradigm!r}")
-    names = PARADIGMS if paradigm == "both" else (paradigm,)
+        raise ValueError(f"count: expected at least 1, got {count}")
+    names = _paradigms(paradigm)
     prices = {name: throughput_table(name, network, fpga=chip, table=table) for name in names}
     draw = jax.jit(lambda key: sample_codes(key, _CHUNK, operations=operations, different=different))
     key, parts = jax.random.key(seed), []
@@ -134,16 +135,22 @@ def sample(
     return priced
 
 
+def _paradigms(paradigm: str) -> tuple[str, ...]:
+    if paradigm not in (*PARADIGMS, "both"):
+        raise ValueError(f"paradigm: expected generic, pipeline or both, got {paradigm!r}")
+    return PARADIGMS if paradigm == "both" else (paradigm,)
+
+
 def _summary(priced: PricedNetworks) -> Table:
     table = Table(title=f"{len(priced.codes):,} networks on {priced.fpga}, images/s")
     table.add_column("paradigm", no_wrap=True)
-    for figure in ("mean", "spread", "lowest", "highest", "do not fit"):
-        table.add_column(figure, justify="right")
+    for heading in ("mean", "spread", "lowest", "highest", "do not fit"):
+        table.add_column(heading, justify="right")
     for name, column in priced.throughputs.items():
         found = column[column > 0].astype(float)
-        figures = (found.mean(), found.std(), found.min(), found.max()) if len(found) else (np.nan,) * 4
+        values = (found.mean(), found.std(), found.min(), found.max()) if len(found) else (float("nan"),) * 4
         title = f"{name}, {priced.table} table" if name == "generic" else name
-        table.add_row(title, *(f"{value:,.1f}" for value in figures), f"{len(column) - len(found):,}")
+        table.add_row(title, *(f"{value:,.1f}" for value in values), f"{len(column) - len(found):,}")
     return table
 
 
@@ -151,8 +158,8 @@ def fit(
     data: Path | str | PricedNetworks,
     output: Path | str,
     *,
-    paradigm: str | None = None,
-    kind: str = "mlp",
+    paradigm: Literal["generic", "pipeline"] | None = None,
+    kind: Literal["mlp", "embedding", "lookup"] = "mlp",
     members: int = 1,
     hidden: Sequence[int] | None = None,
     epochs: int | None = None,
@@ -165,24 +172,24 @@ def fit(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> FittedPredictor:
-    """Fits a predictor to a data set and writes it, with a picture of predicted against true throughput beside it.
+    """Fits a differentiable predictor of throughput to a data set of `hadas dnas sample`.
 
     Args:
-        data: File of `hadas dnas sample`, or its content.
-        output: Predictor to write, .npz; the picture has the same name and .png.
-        paradigm: Of the throughputs; None: the only one in the data.
-        kind: `mlp`, `embedding` or `lookup`, see `hw_models.predictors`.
-        members: Models of the ensemble.
-        hidden: Hidden layers; None here and below: as `hw_models.predictors.recipe_of(kind)`.
+        data: Data set of `hadas dnas sample`.
+        output: Predictor to write, .npz; a picture of predicted against true throughput goes beside it.
+        paradigm: Paradigm of the throughputs; by default the only one in the data set.
+        kind: mlp: on counts of operations; embedding: EH-DNAS's own; lookup: a sum over edges.
+        members: Models of the ensemble; from two on, predictions come with a spread.
+        hidden: Sizes of hidden layers; by default those of the kind, as everything below.
         epochs: Times through the data.
         batch: Networks per step.
-        learning_rate: At the start.
-        weight_decay: Of all weights.
-        dropout: Of embeddings.
-        held_out: Networks left out to judge by; None: a tenth, at most 50,000.
-        seed: Of everything random.
+        learning_rate: Learning rate at the start; it falls to 0 as a cosine.
+        weight_decay: Weight decay of all weights.
+        dropout: Dropout rate of embeddings.
+        held_out: Networks left out to evaluate by; by default a tenth, at most 50,000.
+        seed: Random seed.
         overwrite: Replace `output` and its picture.
-        console: None: standard output.
+        console: For progress and the table; None: standard output.
 
     Returns:
         The predictor and its errors.
@@ -190,6 +197,14 @@ def fit(
     Raises:
         ValueError: The data, a setting or a file does not fit, or the fit diverged.
     """
+    import jax
+
+    from hadas_jax.report.console import StepProgress
+    from hadas_jax.report.darts import held_out_table, plot_held_out
+    from hadas_jax.runs.workdir import versions
+    from hadas_jax.spaces.darts_costs import read_priced_networks
+    from hw_models.predictors import PredictorNotes, fit_predictor, recipe_of, write_predictor
+
     console = console or new_console()
     target = new_file(output, ".npz", overwrite=overwrite)
     picture = new_file(target.with_suffix(".png"), ".png", overwrite=overwrite)
@@ -204,14 +219,14 @@ def fit(
     recipe = dataclasses.replace(recipe_of(kind), **{name: value for name, value in asked.items() if value is not None})
     origin = Path(data).name if isinstance(data, Path | str) else "a data set"
     priced = read_priced_networks(data) if isinstance(data, Path | str) else data
-    paradigm = _paradigm(priced, paradigm)
-    throughputs = priced.throughputs[paradigm]
+    fitted_to = _paradigm_of(priced, paradigm)
+    throughputs = priced.throughputs[fitted_to]
     fits = throughputs > 0
     if not fits.all():
         say(console, f"Left out: {(~fits).sum():,} of {len(fits):,} networks, which do not fit {priced.fpga}")
-    table = f"{priced.table} table, " if paradigm == "generic" else ""
+    table = f"{priced.table} table, " if fitted_to == "generic" else ""
     notes = PredictorNotes(
-        paradigm=paradigm,
+        paradigm=fitted_to,
         fpga=priced.fpga,
         network=priced.network,
         source=f"{origin}, {table}seed {seed}, hadas-jax {versions()['hadas-jax']}, jax {versions()['jax']}",
@@ -240,22 +255,22 @@ def import_published(
     file: Path | str,
     output: Path | str,
     *,
-    paradigm: str,
+    paradigm: Literal["generic", "pipeline"],
     mean: float | None = None,
     deviation: float | None = None,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> ThroughputPredictor:
-    """Imports a predictor of EH-DNAS from its PyTorch file and writes it.
+    """Imports a predictor that EH-DNAS published as a PyTorch state dict; needs the extra torch.
 
     Args:
-        file: State dict, see `hadas_jax.supernet.pytorch.read_pytorch`; needs the extra `torch` unless it is an npz.
+        file: State dict of the embedding perceptron, .pt, or .npz of the same arrays.
         output: Predictor to write, .npz.
-        paradigm: `generic` or `pipeline`.
-        mean: Of the throughputs that it was fitted to, images/s; None: as published.
-        deviation: Likewise.
+        paradigm: Which of the published predictors it is.
+        mean: Mean of the throughputs that it was fitted to, images/s; by default as published.
+        deviation: Standard deviation of these throughputs.
         overwrite: Replace `output`.
-        console: None: standard output.
+        console: For the closing line; None: standard output.
 
     Returns:
         What was written.
@@ -263,6 +278,9 @@ def import_published(
     Raises:
         ValueError: A file or a setting does not fit.
     """
+    from hadas_jax.supernet.pytorch_files import read_pytorch
+    from hw_models.predictors import import_predictor, write_predictor
+
     console = console or new_console()
     target = new_file(output, ".npz", overwrite=overwrite)
     predictor = import_predictor(read_pytorch(file), paradigm=paradigm, mean=mean, deviation=deviation)
@@ -273,19 +291,16 @@ def import_published(
     return predictor
 
 
-def _paradigm(priced: PricedNetworks, paradigm: str | None) -> str:
+def _paradigm_of(priced: PricedNetworks, paradigm: str | None) -> str:
     known = list(priced.throughputs)
     if paradigm is None and len(known) == 1:
         return known[0]
     if paradigm not in known:
-        raise ValueError(f"--paradigm: expected {' or '.join(known)} as the data set has, got {paradigm or 'none'}")
+        raise ValueError(f"paradigm: expected {' or '.join(known)} as the data set has, got {paradigm or 'none'}")
     return paradigm
 
 
-_REPORTS = {"generic": generic_report, "pipeline": pipeline_report}
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Price:
     """What a network costs by one model.
 
@@ -305,12 +320,12 @@ class Price:
 
 
 def price(
-    architecture: str | np.ndarray,
+    architecture: str | ndarray,
     *,
-    paradigm: str = "both",
-    network: DartsNetwork | None = None,
+    paradigm: Literal["generic", "pipeline", "both"] = "both",
+    size: NetworkSize = NetworkSize(),
     fpga: str = "ku115",
-    table: str | None = None,
+    table: Literal["published", "fitted"] | None = None,
     predictors: Sequence[Path | str] = (),
     devices: Sequence[str] = (),
     core_mhz: float | None = None,
@@ -320,22 +335,23 @@ def price(
     plot: Path | str | None = None,
     console: Console | None = None,
 ) -> list[Price]:
-    """Prices a network and says where its time goes.
+    """Prices a network of the DARTS space: on an FPGA by both paradigms, by predictors, and on roofline devices.
 
     Args:
-        architecture: As `hadas_jax.spaces.genotypes.read_architecture`, or a code int[28].
-        paradigm: Of the accelerator: `generic`, `pipeline` or `both`.
-        network: Size of the network; None: the one that E2E-Perf measures.
-        fpga: A name or the path of a file.
-        table: Of the generic paradigm, see `hadas_jax.spaces.darts_costs`.
-        predictors: Files of `hadas dnas fit-predictor` to ask too.
-        devices: Roofline devices to price it on too, names or paths of files.
-        core_mhz: Clock of these devices; None: the highest.
-        memory_mhz: Likewise.
-        host_mhz: Likewise.
+        architecture: DARTS_V1, DARTS_V2, OURS_ACC, OURS_PIP, 28 digits, Genotype(...), or a file of one of these.
+        paradigm: Generic: one engine for all layers; pipeline: a stage for each.
+        size: Size of the network.
+        fpga: ku115, zc706, or the path of an FPGA file.
+        table: Table of the generic paradigm; by default the published one where there is one: the default network on
+            the KU115.
+        predictors: Predictors of `hadas dnas fit-predictor` to ask.
+        devices: Names of `hadas devices list`, or paths of device files.
+        core_mhz: Clock of the devices; by default the highest.
+        memory_mhz: Memory clock of the devices; by default the highest.
+        host_mhz: Clock of the CPU that launches kernels; by default the highest.
         rows: Layers to show of each paradigm, those that take longest.
         plot: PNG file for a picture of both cells.
-        console: None: standard output.
+        console: For the tables; None: standard output.
 
     Returns:
         The prices that were printed.
@@ -344,20 +360,26 @@ def price(
         FpgaTooSmallError: The only paradigm asked for does not fit the FPGA.
         ValueError: The architecture or a setting is none of these, or a predictor is of other networks.
     """
-    console, network, chip = console or new_console(), network or DartsNetwork(), load_fpga(fpga)
+    import jax.numpy as jnp
+
+    from hadas_jax.report.darts import plot_genotype
+    from hadas_jax.spaces.darts import format_code
+    from hadas_jax.spaces.genotypes import genotype_of, read_architecture
+    from hw_models.accelerator import FpgaTooSmallError, generic_report, load_fpga, pipeline_report, report_table
+
+    console, network, chip = console or new_console(), size.network, load_fpga(fpga)
     code = read_architecture(architecture if isinstance(architecture, str) else " ".join(map(str, architecture)))
-    if paradigm not in (*PARADIGMS, "both"):
-        raise ValueError(f"--paradigm: expected generic, pipeline or both, got {paradigm!r}")
+    names = _paradigms(paradigm)
     if rows < 1:
-        raise ValueError(f"--rows: expected at least 1, got {rows}")
+        raise ValueError(f"rows: expected at least 1, got {rows}")
     picture = None if plot is None else new_file(plot, ".png")
     clocks = {"core_hz": core_mhz, "memory_hz": memory_mhz, "host_hz": host_mhz}
     asked = [_by_predictor(path, code, network) for path in predictors]
     run = [_on_device(name, code, network=network, clocks_mhz=clocks) for name in devices]
     found, refused = [], []
-    for name in PARADIGMS if paradigm == "both" else (paradigm,):
+    for name in names:
         try:
-            report = _REPORTS[name](network, jnp.asarray(code), chip)
+            report = (generic_report if name == "generic" else pipeline_report)(network, jnp.asarray(code), chip)
         except FpgaTooSmallError as error:
             if paradigm != "both":
                 raise
@@ -378,18 +400,26 @@ def price(
     return found
 
 
-def _by_table(code: np.ndarray, network: DartsNetwork, *, fpga: Fpga, table: str | None) -> Price:
+def _by_table(code: ndarray, network: DartsNetwork, *, fpga: Fpga, table: str | None) -> Price:
+    import jax.numpy as jnp
+
+    from hadas_jax.spaces.darts_costs import generic_table_name, throughput_table
+
     name = generic_table_name(network, fpga, table=table)
     throughput = float(throughput_table("generic", network, fpga=fpga, table=name)(jnp.asarray(code)[None])[0])
     return Price(f"generic on {fpga.name}, {name} table", throughput, 1 / throughput)
 
 
-def _by_predictor(path: Path | str, code: np.ndarray, network: DartsNetwork) -> Price:
+def _by_predictor(path: Path | str, code: ndarray, network: DartsNetwork) -> Price:
+    import jax
+
+    from hw_models.predictors import predict_throughput, read_predictor
+
     predictor = read_predictor(path)
     notes = predictor.notes
     if notes.network not in (None, network):
         raise ValueError(f"{path}: expected a predictor of {network}, got one of {notes.network}")
-    found = jax.jit(predict_throughput)(predictor, jnp.asarray(code))
+    found = jax.jit(predict_throughput)(predictor, code)
     throughput = float(found.throughput)
     error = "" if notes.held_out_error is None else f", {notes.held_out_error:.2%} mean error"
     model = f"{Path(path).name}: {predictor.kind} of {notes.paradigm or 'unknown data'} {notes.fpga}".rstrip() + error
@@ -398,7 +428,13 @@ def _by_predictor(path: Path | str, code: np.ndarray, network: DartsNetwork) -> 
     return Price(model, throughput, latency_s, spread=spread)
 
 
-def _on_device(name: str, code: np.ndarray, *, network: DartsNetwork, clocks_mhz: dict[str, float | None]) -> Price:
+def _on_device(name: str, code: ndarray, *, network: DartsNetwork, clocks_mhz: dict[str, float | None]) -> Price:
+    import jax
+    import jax.numpy as jnp
+
+    from hadas_jax.spaces.darts_costs import darts_workload
+    from hw_models import default_point, load_device, network_cost, with_clocks
+
     chosen = {clock: None if mhz is None else (1e6 * mhz,) for clock, mhz in clocks_mhz.items()}
     device = with_clocks(load_device(name), **chosen)
     point = default_point(device)

@@ -1,246 +1,60 @@
-"""The commands that follow a search, as library calls: choose a design, show it, tabulate its operating points.
+"""The commands that follow a search: choose a network, show it, tabulate its operating points, take it to a device.
 
-The commands that take a selected network to a device, as library calls: materialise, fine-tune, export.
+Every function imports what it needs itself: `hadas --help` imports this module, and must not import JAX.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands.hadas import data_line, default_workdir, run_with_progress, running, settings_of_run
-from hadas_jax.commands.reports import runs_table
-from hadas_jax.deploy.architecture import (
-    Architecture,
-    architecture_file,
-    architecture_of,
-    read_architecture,
-    supernet_of_search,
-    weights_of,
-    write_architecture,
-)
-from hadas_jax.deploy.export import ExportCheck, Format, check_export, export_network, image_values
-from hadas_jax.deploy.fine_tune import FineTuneResult, FineTuneRun, FineTuneSettings
-from hadas_jax.deploy.materialise import Sources, data_of, network_at
-from hadas_jax.deploy.operating_points import OperatingPoints, exit_usage, operating_table, write_table
-from hadas_jax.deploy.runtime import read_manifest
-from hadas_jax.deploy.select import candidates, objectives, select
-from hadas_jax.deploy.static_network import StaticNetwork, holds_network, predict, save_network
-from hadas_jax.methods import Settings
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints
-from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
-from hadas_jax.profiling import this_machine
+from hadas_jax.commands.run import data_line, run_command
 from hadas_jax.report.console import new_console, new_file, say, waiting
-from hadas_jax.report.network import (
-    limit_text,
-    plot_architecture,
-    print_architecture,
-    print_export,
-    print_operating_points,
-    print_selection,
-)
-from hadas_jax.report.search import saving_text
-from hadas_jax.runs.listing import RunState, find_runs
-from hadas_jax.runs.settings import check_number
-from hadas_jax.runs.workdir import ARCHITECTURE, WorkDir, reading, writing
-from hw_models.catalogue import chosen_device
+from hadas_jax.settings import Constraints, DeploymentSettings, FineTuneSettings
 
-NETWORK, EXPORT = "network", "export"  # folders beside ARCH.json
-
-
-def materialise_network(
-    place: Path | str,
-    *,
-    output: Path | str | None = None,
-    fold_batch_norm: bool = False,
-    dataset: str | None = None,
-    data_dir: str | None = None,
-    overwrite: bool = False,
-    console: Console | None = None,
-) -> StaticNetwork:
-    """Cuts a selected network out of its supernet, and compares the two on the test split.
-
-    Args:
-        place: Of the ARCH.json, or a work directory with one.
-        output: Directory to write; None: network/ beside the ARCH.json.
-        fold_batch_norm: Leave no batch norm in it; then it cannot be fine-tuned.
-        dataset: Where the images of the search are now; None: where they were.
-        data_dir: Likewise.
-        overwrite: Replace the network in `output`.
-        console: None: standard output.
-
-    Returns:
-        The network.
-
-    Raises:
-        ValueError: The ARCH.json, its supernet, the data set or `output` do not fit.
-    """
-    architecture, file = read_architecture(place), architecture_file(place)
-    target = Path(output) if output is not None else file.parent / NETWORK
-    console = console or new_console()
-    with writing(target), waiting(console, "Cutting the network out of its supernet, and comparing the two"):
-        sources = Sources(architecture, file, dataset=dataset, data_dir=data_dir)
-        network = sources.network(target)
-        network = network.folded() if fold_batch_norm else network
-        save_network(target, network, overwrite=overwrite)
-        difference = against_supernet(sources, network)
-    say(console, data_line(sources.run.splits))
-    count = sum(leaf.size for own in network.weights.values() for leaf in own.values())
-    say(console, f"{len(network.segments)} segments, {count:,} numbers, exits included")
-    say(console, f"Largest difference to the supernet's masked logits on the test split: {difference:.1e}, relative")
-    say(console, f"Written: {target} (for hadas fine-tune, hadas export)")
-    return network
-
-
-def against_supernet(sources: Sources, network: StaticNetwork) -> float:
-    """Returns the largest difference of logits to those of the supernet with masks, in units of the largest logit."""
-    data = sources.run.splits.test
-    pairs = zip(sources.masked_logits(data), predict(network.segments, network.weights, data), strict=True)
-    return max(float(np.abs(ours - masked).max() / np.abs(masked).max()) for masked, ours in pairs if masked.size)
-
-
-def fine_tune(
-    settings: FineTuneSettings | None = None,
-    *,
-    workdir: Path | str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    tensorboard: bool = False,
-    console: Console | None = None,
-) -> FineTuneResult:
-    """Trains a selected network further, sets its thresholds anew, and reports on the test split.
-
-    Args:
-        settings: Of the run; None: when resuming those that the run was started with.
-        workdir: Of the run; None: a new one, runs/<time>-<dataset>-fine-tune.
-        resume: Continue the run in `workdir`; a finished one is only judged again.
-        overwrite: Replace the run in `workdir`.
-        tensorboard: Write metrics into tensorboard/ too; needs the extra `tensorboard`.
-        console: For progress and the table; None: standard output.
-
-    Returns:
-        The network with its figures before and after. The work directory then holds network/ (for `export`),
-        result.json, config.json, metrics.jsonl and checkpoints/.
-
-    Raises:
-        ValueError: Settings, network, data, checkpoints or the work directory do not fit, or the loss does not stay
-            finite.
-    """
-    settings = settings_of_run(settings, FineTuneSettings, workdir=workdir, resume=resume, overwrite=overwrite)
-    run = FineTuneRun(settings)
-    dataset = str(run.network.architecture.origin.settings["dataset"])
-    path = Path(workdir) if workdir is not None else default_workdir(dataset, "fine-tune")
-    place = WorkDir(path, kind="fine-tune", tensorboard=tensorboard)
-    if Path(settings.network).resolve().is_relative_to(path.resolve()) and not resume:
-        raise ValueError(
-            f"{settings.network}: expected a network outside the work directory {path}, which a new run replaces"
-        )
-    console = console or new_console()
-    with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
-        result = run_with_progress(run.execute, place, console, splits=run.splits)
-    console.print(_before_and_after(result))
-    after = result.after
-    tolerance = result.network.architecture.origin.settings.get("accuracy_tolerance", Settings.accuracy_tolerance)
-    text = saving_text(
-        after.deployable, after.static, after.static_dvfs, difference=after.difference, tolerance=tolerance
-    )
-    say(console, text)
-    say(console, f"Written: {place.path}/network (for hadas show, hadas export), result.json")
-    return result
-
-
-def _before_and_after(result: FineTuneResult) -> Table:
-    table = Table(title="Test split, as deployed")
-    for heading in ("", "accuracy", "latency ms", "energy mJ", "stop at each exit", "classifier alone"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for name, found in (("before", result.before), ("after", result.after)):
-        deployed = found.deployable
-        shares = " ".join(f"{share:.1%}" for share in found.shares)
-        costs = (f"{deployed.latency_s * 1e3:.3f}", f"{deployed.energy_j * 1e3:.3g}")
-        table.add_row(name, f"{deployed.accuracy:.2%}", *costs, shares, f"{found.static.accuracy:.2%}")
-    return table
-
-
-def export(
-    place: Path | str,
-    *,
-    format: Format = "stablehlo",
-    output: Path | str | None = None,
-    batch: int | None = None,
-    dataset: str | None = None,
-    data_dir: str | None = None,
-    overwrite: bool = False,
-    console: Console | None = None,
-) -> ExportCheck:
-    """Exports a network as one segment for each exit with a manifest, and compares it with JAX on the test split.
-
-    Args:
-        place: Directory of a materialised network, an ARCH.json, or a work directory with one.
-        format: Stablehlo, onnx or saved, see `hadas_jax.deploy.export`.
-        output: Directory to write; None: export/ beside the network or the ARCH.json.
-        batch: Images at once; None: any number.
-        dataset: Where the images of the search are now; None: where they were.
-        data_dir: Likewise.
-        overwrite: Replace the export in `output`.
-        console: None: standard output.
-
-    Returns:
-        The comparison.
-
-    Raises:
-        ValueError: Files or arguments do not fit, an extra is missing, or the export does something else than JAX.
-    """
-    network = network_at(place, dataset=dataset, data_dir=data_dir)
-    beside = Path(place) if Path(place).is_dir() and not holds_network(place) else Path(place).absolute().parent
-    target = Path(output) if output is not None else beside / EXPORT
-    console = console or new_console()
-    splits = data_of(network.architecture, dataset=dataset, data_dir=data_dir)
-    say(console, data_line(splits))
-    values = image_values(splits.train)
-    with writing(target):
-        export_network(target, network, format=format, batch=batch, values=values, overwrite=overwrite)
-        check = check_export(target, network, splits.test)
-    print_export(
-        check,
-        read_manifest(target),
-        device=network.architecture.device.file,
-        machine=this_machine().name,
-        console=console,
-    )
-    if not check.is_equal:
-        raise ValueError(
-            f"{target}: expected the network as it is in JAX, got logits that differ by {check.difference:.1e} and "
-            f"{check.other_exits} of {check.images} images at another exit"
-        )
-    say(console, f"Written: {target}")
-    return check
-
-
-RUNS = Path("runs")
+if TYPE_CHECKING:
+    from hadas_jax.deploy.architecture import Architecture
+    from hadas_jax.deploy.export import ExportCheck
+    from hadas_jax.deploy.fine_tune import FineTuneResult, FineTuneRun
+    from hadas_jax.deploy.materialise import Sources
+    from hadas_jax.deploy.operating_points import OperatingPoints
+    from hadas_jax.deploy.static_network import StaticNetwork
 
 
 def select_network(
     workdir: Path | str,
     *,
-    limits: Constraints = NO_LIMITS,
-    prefer: str = "knee",
-    policy: str = "deployable",
+    max_latency_ms: float | None = None,
+    max_energy_mj: float | None = None,
+    min_accuracy: float | None = None,
+    max_params: int | None = None,
+    prefer: Literal["knee", "accuracy", "latency", "energy"] = "knee",
+    policy: Literal["deployable", "ideal"] = "deployable",
     output: Path | str | None = None,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> Architecture:
-    """Chooses a network of a finished search, tells what it was chosen over, and writes its ARCH.json.
+    """Chooses a network of a finished search under limits, and writes it as ARCH.json for the commands that follow.
+
+    Networks are judged on the samples that the search chose by (validation and calibration); the metrics of the test
+    split stand beside.
 
     Args:
-        workdir: Of the search.
-        limits: That the network keeps on the selection samples.
-        prefer: What counts among those that do, see `hadas_jax.deploy.select.merit`.
-        policy: That networks are judged under, ideal or deployable.
-        output: ARCH.json to write; None: architecture.json in the work directory.
-        overwrite: Replace `output`.
-        console: None: standard output.
+        workdir: Work directory of the search.
+        max_latency_ms: Limit of the mean latency of a sample.
+        max_energy_mj: Limit of the mean energy of a sample.
+        min_accuracy: Limit of the accuracy, a share between 0 and 1.
+        max_params: Limit of the number of weights of the backbone, exit heads aside.
+        prefer: What counts among the networks within the limits; knee: nearest to the best of all three at once.
+        policy: How samples stop: at exits that are sure enough, or as an upper bound at those that are right.
+        output: File to write; by default architecture.json in `workdir`.
+        overwrite: Replace the file.
+        console: For the table; None: standard output.
 
     Returns:
         The network.
@@ -248,15 +62,24 @@ def select_network(
     Raises:
         ValueError: No network keeps the limits (the nearest is shown), or the work directory or `output` do not fit.
     """
-    _check_limits(limits)
+    from hadas_jax.deploy.architecture import architecture_of, supernet_of_search, weights_of, write_architecture
+    from hadas_jax.deploy.select import candidates, objectives, select
+    from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
+    from hadas_jax.report.network import limit_text, print_selection
+    from hadas_jax.runs.workdir import ARCHITECTURE, reading
+    from hw_models.catalogue import chosen_device
+
+    limits = Constraints(
+        max_latency_ms=max_latency_ms, max_energy_mj=max_energy_mj, min_accuracy=min_accuracy, max_params=max_params
+    )
     if policy not in POLICY_NAMES:
-        raise ValueError(f"--policy: expected one of {', '.join(POLICY_NAMES)}, got {policy!r}")
+        raise ValueError(f"policy: expected one of {', '.join(POLICY_NAMES)}, got {policy!r}")
     with reading(output or Path(workdir) / ARCHITECTURE):
         search = read_search(workdir)
         target = new_file(output or search.path / ARCHITECTURE, ".json", overwrite=overwrite)
         supernet = supernet_of_search(search)
         designs = candidates(search.result, policy)
-        weights = weights_of(designs, supernet.space, chosen_device(search.settings))
+        weights = weights_of(designs, supernet.space, chosen_device(search.settings.device, search.settings.operating))
         selection = select(objectives(designs, policy), limits, weights=weights, prefer=prefer)
         console = console or new_console()
         tolerance = search.result.accuracy_tolerance
@@ -281,26 +104,16 @@ def select_network(
     return architecture
 
 
-def _check_limits(limits: Constraints) -> None:
-    for name in ("max_latency_ms", "max_energy_mj"):
-        if getattr(limits, name) is not None:
-            check_number(name, getattr(limits, name), float, above=0)
-    if limits.min_accuracy is not None:
-        check_number("min_accuracy", limits.min_accuracy, float, lowest=0, highest=1)
-    if limits.max_params is not None:
-        check_number("max_params", limits.max_params, int, lowest=1)
-
-
 def show_network(
-    place: Path | str, *, plot: Path | str | None = None, overwrite: bool = False, console: Console | None = None
+    network: Path | str, *, plot: Path | str | None = None, overwrite: bool = False, console: Console | None = None
 ) -> Architecture:
-    """Prints a selected network: its blocks, exits, clocks, and who stops where at what cost.
+    """Shows a selected network: blocks, exits, clocks, and the share of samples and energy of every exit.
 
     Args:
-        place: Of the ARCH.json, or a work directory with one.
-        plot: PNG file for a picture; None: no picture.
-        overwrite: Replace `plot`.
-        console: None: standard output.
+        network: File that hadas select wrote, or the work directory with it.
+        plot: PNG file for a picture.
+        overwrite: Replace the picture.
+        console: For the tables; None: standard output.
 
     Returns:
         The network.
@@ -308,7 +121,11 @@ def show_network(
     Raises:
         ValueError: There is no such file, it does not fit, or the picture cannot be written.
     """
-    architecture = read_architecture(place)
+    from hadas_jax.deploy.architecture import read_architecture
+    from hadas_jax.deploy.operating_points import exit_usage
+    from hadas_jax.report.network import plot_architecture, print_architecture
+
+    architecture = read_architecture(network)
     picture = None if plot is None else new_file(plot, ".png", overwrite=overwrite)
     usage = exit_usage(architecture)
     console = console or new_console()
@@ -320,41 +137,49 @@ def show_network(
 
 
 def operating_points(
-    place: Path | str,
+    network: Path | str,
     *,
     deadlines_ms: Sequence[float] = (),
     power_caps_w: Sequence[float] = (),
-    deadline_of: str = "mean",
+    deadline_of: Literal["mean", "longest"] = "mean",
     output: Path | str | None = None,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> OperatingPoints:
-    """Finds the clocks of a selected network for every deadline and power cap.
+    """Lists the clocks that are best for a selected network at every deadline and power cap, for a governor.
+
+    For a deadline the least energy counts, for a cap on the mean power the least latency. All operating points of the
+    device that the search had are judged; exits and thresholds stay.
 
     Args:
-        place: Of the ARCH.json, or a work directory with one.
-        deadlines_ms: To print the best points for; none of both: some of all steps.
-        power_caps_w: Likewise.
-        deadline_of: The mean latency, or the longest.
-        output: JSON file with all; None: printed alone.
-        overwrite: Replace `output`.
-        console: None: standard output.
+        network: File that hadas select wrote, or the work directory with it.
+        deadlines_ms: Deadlines to answer; by default some of all steps are printed.
+        power_caps_w: Caps on the mean power to answer.
+        deadline_of: Latency that has to keep a deadline: the mean one, or that of a sample that reaches the classifier.
+        output: JSON file to write, with all steps.
+        overwrite: Replace the file.
+        console: For the tables; None: standard output.
 
     Returns:
-        The table.
+        The operating points.
 
     Raises:
         ValueError: The files or arguments do not fit.
     """
+    from hadas_jax.deploy.architecture import architecture_file, read_architecture
+    from hadas_jax.deploy.operating_points import operating_table, write_table
+    from hadas_jax.report.network import print_operating_points
+
     for name, asked in (("deadlines_ms", deadlines_ms), ("power_caps_w", power_caps_w)):
         for most in asked:
-            check_number(name, most, float, above=0)
-    architecture = read_architecture(place)
+            if not 0 < most < math.inf:
+                raise ValueError(f"{name}: expected a number above 0, got {most!r}")
+    architecture = read_architecture(network)
     target = None if output is None else new_file(output, ".json", overwrite=overwrite)
     table = operating_table(architecture, of=deadline_of)
     deadlines_s = [most * 1e-3 for most in deadlines_ms]
     console = console or new_console()
-    say(console, f"{architecture_file(place)} on {architecture.device.file.name}")
+    say(console, f"{architecture_file(network)} on {architecture.device.file.name}")
     print_operating_points(table, deadlines_s=deadlines_s, power_caps_w=power_caps_w, console=console)
     if target is not None:
         write_table(target, table, architecture=architecture, deadlines_s=deadlines_s, power_caps_w=power_caps_w)
@@ -362,23 +187,206 @@ def operating_points(
     return table
 
 
-def list_runs(folders: Sequence[Path | str] = (), *, console: Console | None = None) -> list[RunState]:
-    """Prints the work directories in some folders, the newest first.
+def materialise_network(
+    network: Path | str,
+    *,
+    output: Path | str | None = None,
+    fold_batch_norm: bool = False,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> StaticNetwork:
+    """Cuts a selected network out of its supernet: weights of its own size, nothing masked, with its exits.
+
+    Writes network.json, weights.npz and architecture.json, and compares the network with the supernet.
 
     Args:
-        folders: Work directories, or folders of them; none: runs/.
-        console: None: standard output.
+        network: File that hadas select wrote, or the work directory with it.
+        output: Directory to write; by default network/ beside the file.
+        fold_batch_norm: Fold batch norm into the layers before it; hadas export does so anyway, hadas fine-tune needs
+            it unfolded.
+        dataset: Where the images of the search are now, if they were moved; as the dataset of hadas search.
+        data_dir: Likewise, as the data_dir of hadas search.
+        overwrite: Replace the network in the directory.
+        console: For what was done; None: standard output.
 
     Returns:
-        The runs.
+        The network.
 
     Raises:
-        ValueError: A folder does not exist.
+        ValueError: The file, its supernet, the data set or `output` do not fit.
     """
+    from hadas_jax.deploy.architecture import architecture_file, read_architecture
+    from hadas_jax.deploy.materialise import Sources
+    from hadas_jax.deploy.static_network import save_network
+    from hadas_jax.runs.workdir import writing
+
+    architecture, file = read_architecture(network), architecture_file(network)
+    target = Path(output) if output is not None else file.parent / "network"
     console = console or new_console()
-    runs = find_runs(folders or ([RUNS] if RUNS.is_dir() else []))
-    if runs:
-        console.print(runs_table(runs))
-    else:
-        say(console, f"No work directory in {', '.join(map(str, folders or [RUNS]))}; hadas search starts one")
-    return runs
+    with writing(target), waiting(console, "Cutting the network out of its supernet, and comparing the two"):
+        sources = Sources(architecture, file, dataset=dataset, data_dir=data_dir)
+        found = sources.network(target)
+        found = found.folded() if fold_batch_norm else found
+        save_network(target, found, overwrite=overwrite)
+        difference = _against_supernet(sources, found)
+    say(console, data_line(sources.run.splits))
+    count = sum(leaf.size for own in found.weights.values() for leaf in own.values())
+    say(console, f"{len(found.segments)} segments, {count:,} numbers, exits included")
+    say(console, f"Largest difference to the supernet's masked logits on the test split: {difference:.1e}, relative")
+    say(console, f"Written: {target} (for hadas fine-tune, hadas export)")
+    return found
+
+
+def _against_supernet(sources: Sources, network: StaticNetwork) -> float:
+    """The largest difference of logits to those of the supernet with masks, in units of the largest logit."""
+    from hadas_jax.deploy.static_network import predict
+
+    data = sources.run.splits.test
+    pairs = zip(sources.masked_logits(data), predict(network.segments, network.weights, data), strict=True)
+    return max(float(abs(ours - masked).max() / abs(masked).max()) for masked, ours in pairs if masked.size)
+
+
+def fine_tune(
+    settings: FineTuneSettings | None = None,
+    *,
+    workdir: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    console: Console | None = None,
+) -> FineTuneResult:
+    """Trains a selected network further, exits and classifier together, and sets its thresholds anew.
+
+    Writes network/ (for hadas export), result.json, config.json, metrics.jsonl and checkpoints/ into the work
+    directory, and reports on the test split.
+
+    Args:
+        settings: Settings of the run; None: the defaults, or those of the run to resume.
+        workdir: Where everything is written; by default runs/<time>-<dataset>-fine-tune.
+        resume: Continue the run in `workdir`, with its settings; a finished one is only evaluated again.
+        overwrite: Replace the run in `workdir`.
+        tensorboard: Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra
+            tensorboard.
+        console: For progress and the table; None: standard output.
+
+    Returns:
+        The network with its metrics before and after.
+
+    Raises:
+        ValueError: Settings, network, data, checkpoints or the work directory do not fit, or the loss does not stay
+            finite.
+    """
+    from hadas_jax.deploy.fine_tune import FineTuneRun
+    from hadas_jax.report.search import saving_text
+
+    def start(settings: FineTuneSettings) -> FineTuneRun:
+        if (
+            workdir is not None
+            and not resume
+            and Path(settings.network).resolve().is_relative_to(Path(workdir).resolve())
+        ):
+            raise ValueError(
+                f"{settings.network}: expected a network outside the work directory {workdir}, which a new run replaces"
+            )
+        return FineTuneRun(settings)
+
+    def finish(run: FineTuneRun, result: FineTuneResult, path: Path, console: Console) -> None:
+        console.print(_before_and_after(result))
+        after, searched = result.after, run.network.architecture.origin.settings
+        tolerance = searched.get("accuracy_tolerance", DeploymentSettings.accuracy_tolerance)
+        say(
+            console,
+            saving_text(
+                after.deployable, after.static, after.static_dvfs, difference=after.difference, tolerance=tolerance
+            ),
+        )
+        say(console, f"Written: {path}/network (for hadas show, hadas export), result.json")
+
+    return run_command(
+        FineTuneSettings,
+        start,
+        settings,
+        execute=FineTuneRun.execute,
+        name=lambda run: (str(run.network.architecture.origin.settings["dataset"]), "fine-tune"),
+        finish=finish,
+        workdir=workdir,
+        resume=resume,
+        overwrite=overwrite,
+        tensorboard=tensorboard,
+        console=console,
+    )
+
+
+def _before_and_after(result: FineTuneResult) -> Table:
+    table = Table(title="Test split, as deployed")
+    for heading in ("", "accuracy", "latency ms", "energy mJ", "stop at each exit", "classifier alone"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, found in (("before", result.before), ("after", result.after)):
+        deployed = found.deployable
+        shares = " ".join(f"{share:.1%}" for share in found.shares)
+        costs = (f"{deployed.latency_s * 1e3:.3f}", f"{deployed.energy_j * 1e3:.3g}")
+        table.add_row(name, f"{deployed.accuracy:.2%}", *costs, shares, f"{found.static.accuracy:.2%}")
+    return table
+
+
+def export(
+    network: Path | str,
+    *,
+    format: Literal["stablehlo", "onnx", "saved"] = "stablehlo",
+    output: Path | str | None = None,
+    batch: int | None = None,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> ExportCheck:
+    """Exports a network for a device: one segment for each exit, a manifest, and for ONNX a small runtime.
+
+    The export is compared with JAX on the test split, and timed on this machine.
+
+    Args:
+        network: Directory of hadas materialise or fine-tune, an ARCH.json, or a work directory with one.
+        format: stablehlo: as jax.export serialises it. onnx: needs the extra onnx. saved: layers and weights.
+        output: Directory to write; by default export/ beside the network.
+        batch: Images at once; by default any number.
+        dataset: Where the images of the search are now, if they were moved; as the dataset of hadas search.
+        data_dir: Likewise, as the data_dir of hadas search.
+        overwrite: Replace the export in the directory.
+        console: For the table; None: standard output.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ValueError: Files or arguments do not fit, an extra is missing, or the export does something else than JAX.
+    """
+    from hadas_jax.deploy.export import check_export, export_network, image_values
+    from hadas_jax.deploy.materialise import data_of, network_at
+    from hadas_jax.deploy.runtime import read_manifest
+    from hadas_jax.deploy.static_network import holds_network
+    from hadas_jax.profiling import this_machine
+    from hadas_jax.report.network import print_export
+    from hadas_jax.runs.workdir import writing
+
+    found = network_at(network, dataset=dataset, data_dir=data_dir)
+    place = Path(network)
+    beside = place if place.is_dir() and not holds_network(place) else place.absolute().parent
+    target = Path(output) if output is not None else beside / "export"
+    console = console or new_console()
+    splits = data_of(found.architecture, dataset=dataset, data_dir=data_dir)
+    say(console, data_line(splits))
+    values = image_values(splits.train)
+    with writing(target):
+        export_network(target, found, format=format, batch=batch, values=values, overwrite=overwrite)
+        check = check_export(target, found, splits.test)
+    machine, device = this_machine().name, found.architecture.device.file
+    print_export(check, read_manifest(target), device=device, machine=machine, console=console)
+    if not check.is_equal:
+        raise ValueError(
+            f"{target}: expected the network as it is in JAX, got logits that differ by {check.difference:.1e} and "
+            f"{check.other_exits} of {check.images} images at another exit"
+        )
+    say(console, f"Written: {target}")
+    return check

@@ -1,26 +1,29 @@
-"""The report of finished runs as a library call.
+"""The commands about runs that are there: list them, report them.
 
-Work directories as a table.
+Every function imports what it needs itself: `hadas --help` and `hadas runs` import this module, and not JAX.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hadas_jax.report.console import new_console, say, waiting
-from hadas_jax.report.html import draw_pictures, figure_tables, read_record, render_page, report_content, write_tables
-from hadas_jax.runs.listing import RunState
-from hadas_jax.runs.workdir import reading, write_text
-from hw_models.files import unwritable
+from hadas_jax.report.console import new_console, new_file, say, waiting
 
+if TYPE_CHECKING:
+    from hadas_jax.runs.listing import RunState
+
+RUNS = Path("runs")
 _LEAST_WIDTH = 8
 
 
-def runs_table(runs: Sequence[RunState]) -> Table:
+def _runs_table(runs: Sequence[RunState]) -> Table:
     """Returns a table of runs: what each is of, how far it is, and what it found."""
     table = Table(title="Work directories", title_style="bold")
     for heading in (
@@ -35,15 +38,39 @@ def runs_table(runs: Sequence[RunState]) -> Table:
     for run in runs:
         changed = datetime.fromtimestamp(run.changed).strftime("%m-%d %H:%M")
         names = "\n".join(name for name in (run.dataset, run.hardware) if name)
-        shown = (str(run.path), run.kind or "unreadable", names, changed, _state(run), run.figures or "")
+        shown = (str(run.path), run.kind or "unreadable", names, changed, _state(run), run.result or "")
         table.add_row(*map(Text, shown))
     return table
 
 
 def _state(run: RunState) -> str:
-    if run.figures is not None:
+    if run.result is not None:
         return "finished"
     return ", ".join(f"{stage} {step:,}" for stage, step in run.steps.items()) or "started"
+
+
+def list_runs(folders: Sequence[Path | str] = (), *, console: Console | None = None) -> list[RunState]:
+    """Lists work directories, the newest first: what each is of, how far it is, and what it found.
+
+    Args:
+        folders: Work directories, or folders of them; by default runs/.
+        console: For the table; None: standard output.
+
+    Returns:
+        The runs.
+
+    Raises:
+        ValueError: A folder does not exist.
+    """
+    from hadas_jax.runs.listing import find_runs
+
+    console = console or new_console()
+    runs = find_runs(folders or ([RUNS] if RUNS.is_dir() else []))
+    if runs:
+        console.print(_runs_table(runs))
+    else:
+        say(console, f"No work directory in {', '.join(map(str, folders or [RUNS]))}; hadas search starts one")
+    return runs
 
 
 def report(
@@ -54,14 +81,16 @@ def report(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> Path:
-    """Writes one HTML page about one or several runs, which works offline; devices, seeds and methods are overlaid.
+    """Writes one HTML page about runs: fronts, savings, clocks, exits, progress, settings. It works offline.
+
+    Several runs are overlaid, whatever their devices, seeds and methods.
 
     Args:
-        workdirs: Of the runs, at most `hadas_jax.report.html.MOST_RUNS`.
-        output: Of the page; None: report.html in the work directory of the only run.
-        figures: Directory for a PNG and a CSV file of every figure; those of an earlier report are replaced; None: none
-            are written.
-        overwrite: Replace the page. report.html in a work directory is its own and always replaced.
+        workdirs: Work directories of finished runs.
+        output: Page to write; by default report.html in the work directory of the only run, which is its own and
+            always replaced.
+        figures: Directory for every figure as PNG and as CSV, of its own; those of an earlier report are replaced.
+        overwrite: Replace `output`.
         console: For the closing line; None: standard output.
 
     Returns:
@@ -71,13 +100,24 @@ def report(
         ValueError: A work directory holds no finished run, or `output` exists or cannot be written, or `figures` holds
             something else.
     """
+    from hadas_jax.report.html import (
+        draw_pictures,
+        figure_tables,
+        read_record,
+        render_page,
+        report_content,
+        write_tables,
+    )
+    from hadas_jax.runs.workdir import reading, write_text
+    from hw_models.files import unwritable
+
     if not workdirs:
-        raise ValueError("WORKDIR: expected at least one work directory, got none")
+        raise ValueError("workdirs: expected at least one work directory, got none")
     if output is None and len(workdirs) != 1:
-        raise ValueError(f"--output: expected a file for a report of {len(workdirs)} runs, got none")
-    path = Path(workdirs[0]) / "report.html" if output is None else Path(output)
+        raise ValueError(f"output: expected a file for a report of {len(workdirs)} runs, got none")
+    path = Path(workdirs[0]) / "report.html"
     if output is not None:
-        _check_new(path, overwrite=overwrite)
+        path = new_file(output, ".html", ".htm", what="page", overwrite=overwrite)
     if figures is not None:
         _check_figures(Path(figures))
     console = console or new_console()
@@ -102,23 +142,14 @@ def report(
     return path
 
 
-def _check_new(path: Path, *, overwrite: bool) -> None:
-    if path.suffix not in (".html", ".htm"):
-        raise ValueError(f"--output {path}: expected a file that ends in .html, got {path.suffix or 'no ending'!r}")
-    if not path.parent.is_dir():
-        raise ValueError(f"--output {path}: expected a folder that exists, got {path.parent}")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise ValueError(f"--output {path}: expected a new file, got one that exists; --overwrite replaces it")
-
-
 def _check_figures(directory: Path) -> None:
     """Refuses other files beside figures, which are called as files of runs are: front.csv for one."""
     if directory.exists() and not directory.is_dir():
-        raise ValueError(f"--figures {directory}: expected a directory, got a file")
+        raise ValueError(f"figures {directory}: expected a directory, got a file")
     held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
     foreign = [name for name in held if not name.startswith(".") and Path(name).suffix not in (".csv", ".png")]
     if foreign:
         raise ValueError(
-            f"--figures {directory}: expected none, an empty directory or one of figures alone, got one with "
+            f"figures {directory}: expected none, an empty directory or one of figures alone, got one with "
             f"{foreign[0]}; give another one"
         )

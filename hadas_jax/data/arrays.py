@@ -1,35 +1,38 @@
-"""Labelled images as arrays, the parts of a data set, and the checks of both.
+"""Labelled images as arrays, and the checks of arrays that users bring.
 
 Images stay in the form they are stored in, uint8 where the data set is, and are standardised where they are used:
-x = (images / 255 - mean) / deviation for bytes, (images - mean) / deviation for floating values.
+x = (images / 255 - mean) / std for bytes, (images - mean) / std for floating values.
 
 Shapes: N images, B of them, H, W height and width, C channels, K classes.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hadas_jax.data.notes import some
+from hadas_jax.data.notes import first_few
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of every channel."""
 NAMED_CLASSES = 10
 _CHUNK = 1024  # images whose values are counted at once
 
 
-def standardise(images: jax.Array, mean: jax.Array | float, deviation: jax.Array | float) -> jax.Array:
-    """Returns images as float32[B, H, W, C] with the mean removed, in units of the deviation.
+def standardise(images: jax.Array, mean: jax.Array | float, std: jax.Array | float) -> jax.Array:
+    """Returns images as float32[B, H, W, C] with the mean removed, in units of the standard deviation.
 
     Args:
         images: uint8[B, H, W, C], which is scaled to 0 .. 1 first, or floating, which is taken as it is.
         mean: float32[C], or one for all channels.
-        deviation: Likewise.
+        std: Standard deviation, likewise.
     """
+    chex.assert_rank(images, 4, custom_message="images: expected [B, H, W, C]")
     values = images.astype(jnp.float32)
     if images.dtype == jnp.uint8:
         values = values / 255
-    shift, scale = (jnp.reshape(jnp.asarray(x, jnp.float32), (1, 1, 1, -1)) for x in (mean, deviation))
+    shift, scale = (jnp.reshape(jnp.asarray(x, jnp.float32), (1, 1, 1, -1)) for x in (mean, std))
     return (values - shift) / scale
 
 
@@ -41,13 +44,13 @@ class LabelledImages:
         images: uint8 or float32 [N, H, W, C], as stored.
         labels: int32[N].
         mean: float32[C] or one number, of the training images in 0 .. 1 (bytes) or in the images' own unit.
-        deviation: Likewise.
+        std: Standard deviation, likewise.
     """
 
     images: jax.Array
     labels: jax.Array
     mean: jax.Array | float = 0.0
-    deviation: jax.Array | float = 1.0
+    std: jax.Array | float = 1.0
 
     @property
     def count(self) -> int:
@@ -56,7 +59,13 @@ class LabelledImages:
 
     def take(self, index: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the images at int[B] as float32[B, H, W, C], standardised, and their labels int32[B]."""
-        return standardise(self.images[index], self.mean, self.deviation), self.labels[index]
+        return standardise(self.images[index], self.mean, self.std), self.labels[index]
+
+
+def labelled(images: np.ndarray, labels: np.ndarray, normalisation: Normalisation) -> LabelledImages:
+    """Returns images [N, H, W, C] and labels [N] as arrays on the device, to be standardised on use."""
+    mean, std = (jnp.asarray(values, jnp.float32) for values in normalisation)
+    return LabelledImages(jnp.asarray(images), jnp.asarray(labels, jnp.int32), mean, std)
 
 
 def check_arrays(
@@ -67,7 +76,7 @@ def check_arrays(
     Args:
         images: [N, H, W] or [N, H, W, C], square; uint8 or floating.
         labels: Integers [N], 0 .. K - 1.
-        source: Named in errors.
+        source: Name of the data set, for errors.
         classes: K, where it is known; then a class may be without an image.
 
     Raises:
@@ -93,40 +102,41 @@ def check_arrays(
     return images, labels.astype(np.int32)
 
 
-def check_labels(labels: np.ndarray, *, source: str, classes: int | None = None) -> int:
-    """Returns K, the number of classes of integer labels [N].
+def check_labels(labels: np.ndarray, *, source: str, classes: int | None = None) -> None:
+    """Passes integer labels [N] of 0 .. K - 1.
 
     Args:
-        labels: Expected to be 0 .. K - 1.
-        source: Named in errors.
+        labels: The labels.
+        source: Name of the data set, for errors.
         classes: K, where it is known; then a class may be without an image.
 
     Raises:
         ValueError: A label out of range, a class without images, or one class alone.
     """
-    found = np.unique(labels)
-    known = len(found) if classes is None else classes
-    if known < 2:
-        raise ValueError(f"{source}: labels: expected at least two classes, got {some(found) or 'none'} alone")
-    wrong = np.flatnonzero((labels < 0) | (labels >= known))
-    if wrong.size and classes is None:
-        got = f"{some(found, most=NAMED_CLASSES)} (label {labels[wrong[0]]} at index {wrong[0]})"
-        advice = "renumber them: np.unique(labels, return_inverse=True)[1]"
-        raise ValueError(f"{source}: labels: expected 0 .. K - 1 without gaps, got {got}; {advice}")
-    if wrong.size:
-        got = f"label {labels[wrong[0]]} at index {wrong[0]}"
-        raise ValueError(f"{source}: labels: expected 0 .. {known - 1} as among the training images, got {got}")
-    return known
+    occurring = np.unique(labels)
+    count = len(occurring) if classes is None else classes
+    if count < 2:
+        raise ValueError(f"{source}: labels: expected at least two classes, got {first_few(occurring) or 'none'} alone")
+    wrong = np.flatnonzero((labels < 0) | (labels >= count))
+    if not wrong.size:
+        return
+    got = f"label {labels[wrong[0]]} at index {wrong[0]}"
+    if classes is not None:
+        raise ValueError(f"{source}: labels: expected 0 .. {count - 1} as among the training images, got {got}")
+    raise ValueError(
+        f"{source}: labels: expected 0 .. K - 1 without gaps, got {first_few(occurring, most=NAMED_CLASSES)} ({got}); "
+        "renumber them: np.unique(labels, return_inverse=True)[1]"
+    )
 
 
-def channel_statistics(images: np.ndarray, *, source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: np.ndarray, *, source: str) -> Normalisation:
     """Returns mean and standard deviation of every channel, of uint8 in 0 .. 1, of floating values as they are.
 
-    A channel that is constant has deviation 1, so that it standardises to 0.
+    A constant channel has a standard deviation of 1, so that it standardises to 0.
 
     Args:
         images: uint8 or float32 [N, H, W, C].
-        source: Named in errors.
+        source: Name of the data set, for errors.
 
     Raises:
         ValueError: All channels are constant.
@@ -138,19 +148,27 @@ def channel_statistics(images: np.ndarray, *, source: str) -> tuple[tuple[float,
             part = images[start : start + _CHUNK]
             counts += np.stack([np.bincount(part[..., c].ravel(), minlength=256) for c in channels])
         shares, values = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
-        means = shares @ values
-        deviations = np.sqrt((shares * (values - means[:, None]) ** 2).sum(1)).tolist()
-        constant = ((counts > 0).sum(1) == 1).tolist()
-        means = means.tolist()
+        mean = shares @ values
+        stds = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1)).tolist()
+        means, constant = mean.tolist(), ((counts > 0).sum(1) == 1).tolist()
     else:
-        means, deviations = ([float(f(images[..., c])) for c in channels] for f in (np.mean, np.std))
+        means, stds = ([float(f(images[..., c])) for c in channels] for f in (np.mean, np.std))
         constant = [bool(np.ptp(images[..., c]) == 0) for c in channels]
     if all(constant):
         raise ValueError(f"{source}: images: expected different values, got {means[0]} everywhere")
-    return tuple(means), tuple(1.0 if same else d for same, d in zip(constant, deviations, strict=True))
+    return tuple(means), tuple(1.0 if same else std for same, std in zip(constant, stds, strict=True))
 
 
-def labelled(images: np.ndarray, labels: np.ndarray, normalisation: Normalisation) -> LabelledImages:
-    """Returns images [N, H, W, C] and labels [N] as arrays on the device, to be standardised on use."""
-    mean, deviation = (jnp.asarray(values, jnp.float32) for values in normalisation)
-    return LabelledImages(jnp.asarray(images), jnp.asarray(labels, jnp.int32), mean, deviation)
+def check_normalisation(normalisation: Normalisation, *, channels: int, source: str) -> Normalisation:
+    """Returns mean and standard deviation as they are, one of each for every channel.
+
+    Raises:
+        ValueError: Another number of them, values that are not finite, or a deviation that is not positive.
+    """
+    mean, std = (tuple(float(x) for x in values) for values in normalisation)
+    if len(mean) != channels or len(std) != channels:
+        got = f"{len(mean)} and {len(std)}"
+        raise ValueError(f"{source}: normalisation: expected {channels} means and deviations (channels), got {got}")
+    if not np.isfinite([*mean, *std]).all() or min(std) <= 0:
+        raise ValueError(f"{source}: normalisation: expected finite means, positive deviations, got {normalisation}")
+    return mean, std

@@ -8,12 +8,14 @@ from sklearn.datasets import load_digits
 from hadas_jax.data.arrays import Normalisation, check_arrays
 from hadas_jax.data.folder import open_folder
 from hadas_jax.data.npz import load_npz
-from hadas_jax.data.splits import Splits, assemble, split
+from hadas_jax.data.parts import TRAINING
+from hadas_jax.data.record import SplitRecord
+from hadas_jax.data.splits import Options, Splits, assemble, split_arrays
 from hadas_jax.data.tfds import PREFIX, SHORT_NAMES, open_prepared
-from hadas_jax.runs.settings import expand_home
+from hadas_jax.settings import DataSettings, expand_home
 
 IMAGENET_NORMALISATION: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation of ImageNet's red, green and blue, by which most published weights standardise images."""
+"""Mean and standard deviation of ImageNet's red, green and blue, by which most published weights standardise images."""
 
 _NPZ = "npz:"
 _FOLDER = "folder:"
@@ -51,11 +53,11 @@ def load_dataset(
             one folder for each class, or in such folders inside `train`, `val` and `test`; `cifar10`, `cifar100`,
             `fashion_mnist`, `mnist`, `imagenet2012`, `tfds:NAME`: sets that tensorflow-datasets has prepared
             (`prepare_dataset`).
-        seed: Of the split.
-        stream_seed: Of the order and the samples of a stream; that of the split where None.
+        seed: Random seed of the division.
+        stream_seed: Random seed of the order and the samples of a stream; that of the division where None.
         data_dir: Where the prepared copy is; tensorflow-datasets' own place where None.
         image_size: Height and width that images are brought to, by resizing the short side and cropping the middle.
-        normalisation: Mean and deviation of every channel in 0 .. 1; those of the training images where None.
+        normalisation: Mean and standard deviation of every channel in 0 .. 1; those of the training images where None.
         in_memory_bytes: The most bytes of training images that are held in memory.
         evaluation_images: The most images of validation, calibration and test each, chosen of these parts; training
             images stay the same.
@@ -69,22 +71,15 @@ def load_dataset(
         if given is not None and given < 1:
             raise ValueError(f"{what}: expected at least 1, got {given}")
     name = expand_home(name)
+    options = Options(seed, evaluation_images, normalisation)
     if name == "digits":
         digits = load_digits()
-        images, labels = check_arrays(np.asarray(digits.images, np.float32) / 16, digits.target, source=name)
-        if image_size not in (None, images.shape[1]):
-            raise ValueError(f"{name}: image size: expected {images.shape[1]}, got {image_size}")
-        return split(
-            images, labels, seed=seed, source=name, evaluation_images=evaluation_images, normalisation=normalisation
-        )
+        arrays = check_arrays(np.asarray(digits.images, np.float32) / 16, digits.target, source=name)
+        if image_size not in (None, arrays[0].shape[1]):
+            raise ValueError(f"{name}: image size: expected {arrays[0].shape[1]}, got {image_size}")
+        return split_arrays({TRAINING: arrays}, options, name=name)
     if name.startswith(_NPZ):
-        return load_npz(
-            Path(name.removeprefix(_NPZ)),
-            seed=seed,
-            image_size=image_size,
-            normalisation=normalisation,
-            evaluation_images=evaluation_images,
-        )
+        return load_npz(Path(name.removeprefix(_NPZ)), options, image_size=image_size)
     if name.startswith(_FOLDER):
         sources = open_folder(Path(name.removeprefix(_FOLDER)), skip_unreadable=skip_unreadable)
     elif name.startswith(PREFIX) or name in SHORT_NAMES:
@@ -93,11 +88,31 @@ def load_dataset(
         raise ValueError(f"unknown dataset {name!r}: expected one of {', '.join(dataset_names())}")
     return assemble(
         sources,
-        seed=seed,
+        options,
         stream_seed=seed if stream_seed is None else stream_seed,
         image_size=image_size,
-        normalisation=normalisation,
         in_memory_bytes=in_memory_bytes,
-        evaluation_images=evaluation_images,
         skip_unreadable=skip_unreadable,
+    )
+
+
+def load(settings: DataSettings, *, stream_seed: int, record: SplitRecord | None = None) -> Splits:
+    """Loads the data of a run.
+
+    Args:
+        settings: Which images.
+        stream_seed: Seed of the order of a stream.
+        record: Of the images that something was made of: they are divided with its seed.
+
+    Raises:
+        ValueError: As `load_dataset`.
+    """
+    return load_dataset(
+        settings.dataset,
+        seed=(settings.split_seed or 0) if record is None else record.seed,
+        stream_seed=stream_seed,
+        data_dir=settings.data_dir,
+        image_size=settings.image_size,
+        evaluation_images=settings.evaluation_images,
+        skip_unreadable=settings.skip_unreadable,
     )

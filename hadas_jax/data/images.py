@@ -1,8 +1,8 @@
-"""One image: read, cropped and resized by Pillow, whose resizing smooths before it makes smaller.
+"""Images that are stored one by one: read in any order, told apart, cropped and resized.
 
-Shapes: H, W height and width, C channels (1 or 3), all uint8.
+Pillow reads and resizes them; its resizing smooths before it makes smaller.
 
-Images that are read one by one from where they are stored, in any order.
+Shapes: N images of a source, n chosen ones, H, W height and width, C channels (1 or 3), all uint8.
 """
 
 import functools
@@ -10,14 +10,15 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from hadas_jax.data.notes import counted, shown, some
+from hadas_jax.data.notes import first_few, one_line
 
 _OTHER_FORMATS = frozenset(  # documents, drawings, videos and fields of numbers, and what Pillow writes alone
     ("BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF")
@@ -33,7 +34,7 @@ _TURNS = {  # EXIF's orientations, from 2: how the stored pixels become what vie
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_LYING = (5, 6, 7, 8)  # orientations that exchange height and width
+_TRANSPOSED = (5, 6, 7, 8)  # orientations that exchange height and width
 _AREA = (0.08, 1.0)  # of a random crop, as shares of the image
 _ASPECT = (3 / 4, 4 / 3)
 _TRIES = 10
@@ -43,11 +44,11 @@ class ImageError(ValueError):
     """An image cannot be used.
 
     Attributes:
-        image: Which one, and why where that is not plain.
+        image: Its name, and what is wrong with it where that is not plain.
     """
 
     def __init__(self, image: str) -> None:
-        super().__init__(f"expected an image of 8 bits, cannot read {shown(image)}")
+        super().__init__(f"expected an image of 8 bits, cannot read {one_line(image)}")
         self.image = image
 
 
@@ -68,32 +69,33 @@ def read_header(path: Path) -> tuple[int, int, int]:
         with Image.open(path) as image:
             channels = _channels(image)
             width, height = image.size
-            is_lying = image.format != "TIFF" and _orientation(image) in _LYING  # Pillow gives TIFF's size as shown
+            # Pillow gives the size of a TIFF image as viewers show it.
+            is_transposed = image.format != "TIFF" and _orientation(image) in _TRANSPOSED
     except Exception as error:  # Pillow's many readers raise whatever the damage causes
         raise ImageError(str(path)) from error
-    return (width, height, channels) if is_lying else (height, width, channels)
+    return (width, height, channels) if is_transposed else (height, width, channels)
 
 
 def decode(content: Path | bytes, *, channels: int, name: str) -> np.ndarray:
     """Returns uint8[H, W, C], turned as viewers show it where EXIF says that the camera was held otherwise.
 
     Args:
-        content: A file's path, or its bytes.
+        content: Path of a file, or its bytes.
         channels: 1 or 3; grey images become coloured ones where 3 are wanted. Transparency is dropped.
-        name: The image's, for errors.
+        name: Name of the image, for errors.
 
     Raises:
         ImageError: What is there cannot be read as an image of 8 bits, or has colours where one channel is wanted.
     """
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
-            found = _channels(image)
+            stored_channels = _channels(image)
             upright = _upright(image)
             whole = upright.convert("RGBA") if upright.mode in ("P", "PA") else upright
             pixels = np.asarray(whole.convert("RGB" if channels == 3 else "L"))
     except Exception as error:  # Pillow's many readers raise whatever the damage causes
         raise ImageError(name) from error
-    if found > channels:
+    if stored_channels > channels:
         raise ImageError(f"{name} (in colour, where others are grey)")
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -139,8 +141,8 @@ def random_fit(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
 
     Args:
         pixels: The image.
-        size: Of the result, in pixels.
-        rng: Decides all of it.
+        size: Height and width of the result, in pixels.
+        rng: Random numbers that decide all of it.
     """
     height, width, _ = pixels.shape
     part = None
@@ -152,8 +154,8 @@ def random_fit(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
             left, top = rng.uniform(0, width - part_width), rng.uniform(0, height - part_height)
             part = (left, top, part_width, part_height)
             break
-    found = fit(pixels, size) if part is None else _resized(pixels, part, size)
-    return found[:, ::-1] if rng.random() < 0.5 else found
+    resized = fit(pixels, size) if part is None else _resized(pixels, part, size)
+    return resized[:, ::-1] if rng.random() < 0.5 else resized
 
 
 def _resized(pixels: np.ndarray, part: tuple[float, float, float, float], size: int) -> np.ndarray:
@@ -161,67 +163,126 @@ def _resized(pixels: np.ndarray, part: tuple[float, float, float, float], size: 
     left, top, width, height = part
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     box = (left, top, min(left + width, image.width), min(top + height, image.height))
-    found = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
-    return found.reshape(size, size, pixels.shape[2])
+    resized = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return resized.reshape(size, size, pixels.shape[2])
 
 
 THREADS = 8
 CONTENTS_BYTES = 2**31
 """The most bytes of a source's stored images that are read for its fingerprints."""
 FingerprintOf = Literal["contents", "names and sizes"]
-Item = TypeVar("Item")
-Found = TypeVar("Found")
-SKIPPING = "--skip-unreadable leaves them out"
+SKIPPING = "`skip_unreadable` leaves them out"
 """The advice where unreadable images can be left out before the data set is cut into parts."""
 _BATCH = 1024  # images whose readings wait at the same time
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
-class Source(Protocol):
-    """Random access to labelled images."""
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Labelled images that are read one by one, in any order.
 
-    @property
-    def channels(self) -> int:
-        """C of every image."""
-        ...
+    Attributes:
+        name: Name in errors.
+        channels: C of every image.
+        stored_bytes: Bytes of all images as they are stored, those that are not selected included.
+        rows: int[N], the numbers of the images, rising.
+        read: From an image's number to the image uint8[H, W, C] and its label; raises `ImageError`.
+        content: From an image's number to the image as it is stored; raises `ImageError`.
+        name_and_size: From an image's number to what tells it apart without reading it.
+        read_labels: Returns the labels of images of all numbers where they are known without reading these, negative
+            where an image cannot be read; None otherwise.
+    """
 
-    @property
-    def labels(self) -> np.ndarray | None:
-        """int32[N] where they are known without reading the images."""
-        ...
-
-    @property
-    def fingerprint_of(self) -> FingerprintOf:
-        """What fingerprints are taken of: the contents where they have at most `CONTENTS_BYTES`."""
-        ...
+    name: str
+    channels: int
+    stored_bytes: int
+    rows: np.ndarray
+    read: Callable[[int], tuple[np.ndarray, int]]
+    content: Callable[[int], bytes]
+    name_and_size: Callable[[int], bytes]
+    read_labels: Callable[[], np.ndarray | None]
 
     def __len__(self) -> int:
         """Returns N."""
-        ...
+        return len(self.rows)
 
-    def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Returns an image uint8[H, W, C] and its label.
 
         Raises:
             ImageError: The image cannot be read.
         """
-        ...
+        return self.read(int(self.rows[index]))
 
-    def fingerprints(self, rows: np.ndarray | None = None, *, of: FingerprintOf | None = None) -> np.ndarray:
-        """Returns uint64[n], by which images are told apart: of what is stored, whatever size it is brought to.
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """int32[N] where they are known without reading the images."""
+        labels = self.read_labels()
+        return None if labels is None else labels[self.rows]
 
-        Args:
-            rows: int[n], of which images; of all where None.
-            of: What they are taken of; as `fingerprint_of` says where None.
-
-        Raises:
-            ValueError: Images that cannot be read.
-        """
-        ...
+    def select(self, rows: np.ndarray) -> "Source":
+        """Returns the images at the ascending rows int[n]."""
+        return replace(self, rows=self.rows[rows])
 
 
-def fingerprint(content: bytes) -> int:
-    """Returns a number of 64 bits that stands for some bytes."""
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+def readable(source: Source) -> tuple[Source, list[str]]:
+    """Returns the images of a source that can be read, all of which are tried, and the names of the others."""
+    failures = _failures(source.__getitem__, len(source))
+    if not failures:
+        return source, []
+    return source.select(np.setdiff1d(np.arange(len(source)), list(failures))), list(failures.values())
+
+
+def read_images(
+    source: Source, rows: np.ndarray, *, size: int, name: str, advice: str = "remove them"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8[n, size, size, C] and labels int32[n].
+
+    Args:
+        source: The source of the images.
+        rows: int[n], the images' rows in the source.
+        size: Height and width of the result, in pixels.
+        name: Name of the data set, for errors.
+        advice: What to do with images that cannot be read.
+
+    Raises:
+        ValueError: Images cannot be read; the first few are named.
+    """
+    images = np.empty((len(rows), size, size, source.channels), np.uint8)
+    labels = np.empty(len(rows), np.int32)
+
+    def read(index: int) -> None:
+        pixels, labels[index] = source[rows[index]]
+        images[index] = fit(pixels, size)
+
+    check_readable(_failures(read, len(rows)).values(), name=name, advice=advice)
+    return images, labels
+
+
+def fingerprint_of(source: Source) -> FingerprintOf:
+    """Returns what a source's fingerprints are taken of: contents, unless these are too many bytes to read."""
+    return "contents" if source.stored_bytes <= CONTENTS_BYTES else "names and sizes"
+
+
+def source_fingerprints(source: Source, *, of: FingerprintOf | None = None) -> np.ndarray:
+    """Returns uint64[N] by which images are told apart: of what is stored, whatever size it is brought to.
+
+    Args:
+        source: The source of the images.
+        of: What fingerprints are taken of; as `fingerprint_of` says where None.
+
+    Raises:
+        ValueError: Images cannot be read; the first few are named.
+    """
+    read = source.content if (of or fingerprint_of(source)) == "contents" else source.name_and_size
+    numbers = np.empty(len(source), np.uint64)
+
+    def take(index: int) -> None:
+        numbers[index] = _fingerprint(read(int(source.rows[index])))
+
+    check_readable(_failures(take, len(source)).values(), name=source.name)
+    return numbers
 
 
 def array_fingerprints(images: np.ndarray) -> np.ndarray:
@@ -231,145 +292,55 @@ def array_fingerprints(images: np.ndarray) -> np.ndarray:
     """
     kind = images.dtype.newbyteorder("<")
     prefix = f"{kind.str} {images.shape[1:]} ".encode()
-    return np.array([fingerprint(prefix + image.astype(kind, copy=False).tobytes()) for image in images], np.uint64)
+    return np.array([_fingerprint(prefix + image.astype(kind, copy=False).tobytes()) for image in images], np.uint64)
 
 
-def pixel_fingerprints(images: np.ndarray) -> np.ndarray:
-    """Returns uint64[N] of the pixels of images [N, H, W, C], the same for bytes and for these as numbers in 0 .. 1."""
+def as_bytes(images: np.ndarray) -> np.ndarray:
+    """Returns floating images in 0 .. 1 as bytes, others as they are, so that they are recognised in both forms."""
     if np.issubdtype(images.dtype, np.floating) and images.size and images.min() >= 0 and images.max() <= 1:
-        images = np.rint(255 * images).astype(np.uint8)
-    return array_fingerprints(images)
+        return np.rint(255 * images).astype(np.uint8)
+    return images
 
 
-@dataclass(frozen=True, eq=False)
-class Selected:
-    """Some images of a source, at the ascending rows int[N]."""
-
-    whole: Source
-    rows: np.ndarray
-
-    @property
-    def channels(self) -> int:
-        """C."""
-        return self.whole.channels
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """int32[N] where they are known."""
-        return None if self.whole.labels is None else self.whole.labels[self.rows]
-
-    @property
-    def fingerprint_of(self) -> FingerprintOf:
-        """What fingerprints are taken of."""
-        return self.whole.fingerprint_of
-
-    def __len__(self) -> int:
-        """Returns N."""
-        return len(self.rows)
-
-    def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
-        """Returns an image uint8[H, W, C] and its label."""
-        return self.whole[int(self.rows[row])]
-
-    def fingerprints(self, rows: np.ndarray | None = None, *, of: FingerprintOf | None = None) -> np.ndarray:
-        """Returns uint64[n] of the images at these rows, of all where None."""
-        return self.whole.fingerprints(self.rows if rows is None else self.rows[rows], of=of)
+def _fingerprint(content: bytes) -> int:
+    """Returns a number of 64 bits that stands for some bytes."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
-def readable(source: Source) -> tuple[Source, list[str]]:
-    """Returns the images of a source that can be read, all of which are tried, and the names of the others."""
-
-    def read(row: int) -> str | None:
-        try:
-            source[row]
-        except ImageError as error:
-            return error.image
-        return None
-
-    failures = in_threads(read, range(len(source)))
-    failed = [failure for failure in failures if failure is not None]
-    rows = np.flatnonzero([failure is None for failure in failures])
-    return (Selected(source, rows) if failed else source), failed
-
-
-def read_images(
-    source: Source, rows: np.ndarray, *, size: int, name: str, advice: str = "remove them"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images uint8[n, size, size, C] and labels int32[n].
-
-    Args:
-        source: Of the images.
-        rows: int[n], which of them.
-        size: Of the result, in pixels.
-        name: Of the data set, for errors.
-        advice: What to do with images that cannot be read.
-
-    Raises:
-        ValueError: Images cannot be read; the first few are named.
-    """
-    images = np.empty((len(rows), size, size, source.channels), np.uint8)
-    labels = np.empty(len(rows), np.int32)
-
-    def read(place: int) -> str | None:
-        try:
-            pixels, labels[place] = source[int(rows[place])]
-        except ImageError as error:
-            return error.image
-        images[place] = fit(pixels, size)
-        return None
-
-    check_readable(in_threads(read, range(len(rows))), name=name, advice=advice)
-    return images, labels
-
-
-def in_threads(function: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
-    """Returns what a function gives for every item, in order, from a few threads."""
-    parts = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
-    with ThreadPoolExecutor(THREADS) as threads:
-        return [found for part in parts for found in threads.map(function, part)]
-
-
-def source_fingerprints(read: Callable[[int], bytes], rows: np.ndarray, *, name: str) -> np.ndarray:
-    """Returns uint64[n] of what is read for every row, in threads.
-
-    Args:
-        read: Gives the bytes that stand for the image at a row, or raises ImageError.
-        rows: int[n].
-        name: Of the data set, for errors.
-
-    Raises:
-        ValueError: Images that cannot be read; the first few are named.
-    """
-
-    def take(row: int) -> int | str:
-        try:
-            return fingerprint(read(row))
-        except ImageError as error:
-            return error.image
-
-    found = in_threads(take, rows.tolist())
-    check_readable((failure for failure in found if isinstance(failure, str)), name=name)
-    return np.array(found, np.uint64)
-
-
-def check_readable(failures: Iterable[str | None], *, name: str, advice: str = "remove them") -> None:
+def check_readable(failures: Iterable[str], *, name: str, advice: str = "remove them") -> None:
     """Passes where no image failed.
 
     Args:
-        failures: Of every image its name and what is wrong with it, or None.
-        name: Of the data set, for errors.
+        failures: Names of images that failed, and what is wrong with them.
+        name: Name of the data set, for errors.
         advice: What to do with them.
 
     Raises:
         ValueError: Images failed; the first few are named.
     """
-    failed = [failure for failure in failures if failure is not None]
+    failed = list(failures)
     if failed:
         raise ValueError(
-            f"{shown(name)}: expected images of 8 bits, cannot read {len(failed):,}: {some(failed)}; {advice}"
+            f"{one_line(name)}: expected images of 8 bits, cannot read {len(failed):,}: {first_few(failed)}; {advice}"
         )
 
 
-def unreadable_note(failed: Sequence[str]) -> tuple[str, ...]:
-    """Returns what is said of images that were left out because they cannot be read; nothing where there are none."""
-    return (f"left out: {counted(len(failed), 'image')} that cannot be read ({some(failed)})",) if failed else ()
+def in_threads(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+    """Returns what a function gives for every item, in order, from a few threads."""
+    parts = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
+    with ThreadPoolExecutor(THREADS) as threads:
+        return [result for part in parts for result in threads.map(function, part)]
+
+
+def _failures(read: Callable[[int], object], count: int) -> dict[int, str]:
+    """Reads the rows 0 .. count - 1 in threads; returns the names of images that cannot be read, by row."""
+
+    def attempt(row: int) -> str | None:
+        try:
+            read(row)
+        except ImageError as error:
+            return error.image
+        return None
+
+    results = in_threads(attempt, range(count))
+    return {row: failure for row, failure in enumerate(results) if failure is not None}

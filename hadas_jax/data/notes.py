@@ -1,38 +1,35 @@
-"""What is said of a data set in words: names that fit into a line, and counts.
-
-The usual names of the parts of a data set.
-"""
+"""Names and counts as messages and notes have them, and the usual names of the parts of a data set."""
 
 import re
 from collections.abc import Iterable, Mapping
 
-NAMED = 3  # things that a line names before it counts the others
+_FIRST = 3  # names that a line has before it counts the others
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def shown(text: object) -> str:
+def one_line(text: object) -> str:
     r"""Returns a name as one line of valid Unicode: what breaks lines or is no character is escaped.
 
-    >>> shown("cat\n1.png")
+    >>> one_line("cat\n1.png")
     'cat\\n1.png'
     """
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
 
 
-def some(names: Iterable[object], most: int = NAMED) -> str:
+def first_few(names: Iterable[object], most: int = _FIRST) -> str:
     """Returns the first few names, and how many more there are.
 
-    >>> some(["a", "b", "c", "d", "e"])
+    >>> first_few(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """
-    listed = [shown(name) for name in names]
+    listed = [one_line(name) for name in names]
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
-def counted(count: int, what: str) -> str:
+def plural(count: int, what: str) -> str:
     """Returns a number of things.
 
-    >>> counted(1, "image"), counted(1200, "file")
+    >>> plural(1, "image"), plural(1200, "file")
     ('1 image', '1,200 files')
     """
     return f"{count:,} {what}{'' if count == 1 else 's'}"
@@ -45,10 +42,9 @@ def file_counts(endings: Mapping[str, int]) -> str:
     '3 files of .txt, 2 without an ending, 1 of .csv'
     """
     ordered = sorted(endings.items(), key=lambda item: (-item[1], item[0]))
-    kinds = [f"of {shown(ending)}" if ending else "without an ending" for ending, _ in ordered]
-    counts = [counted(ordered[0][1], "file"), *(f"{count:,}" for _, count in ordered[1:])]
-    parts = [f"{count} {kind}" for count, kind in zip(counts, kinds, strict=True)]
-    return some(parts, most=10)
+    kinds = [f"of {one_line(ending)}" if ending else "without an ending" for ending, _ in ordered]
+    counts = [plural(ordered[0][1], "file"), *(f"{count:,}" for _, count in ordered[1:])]
+    return first_few((f"{count} {kind}" for count, kind in zip(counts, kinds, strict=True)), most=10)
 
 
 PART_WORDS: Mapping[str, tuple[str, ...]] = {

@@ -7,15 +7,51 @@ supernet, run and selected network, its seed is taken from there, and data that 
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from hadas_jax.data.parts import TRAINING, Group, Part, Parts
+
+FEW = 0.05
+"""Share of their sketches that two sets may have in common by chance, such as empty images."""
 _SKETCH = 128  # fingerprints that stand for a data set
-FEW = 0.05  # share of them that two sets may have in common by chance, such as empty images
-BY_CLASS, AT_RANDOM = "by class/1", "at random/1"  # rules of `splitting.plan_parts`; the number counts their versions
+_BY_CLASS, _AT_RANDOM = "by class/1", "at random/1"  # rules of `parts.divide`; the number counts their versions
+
+
+class Identity(NamedTuple):
+    """What the stored images of a data set are told apart by.
+
+    Attributes:
+        form: Form of an image, in words.
+        fingerprint_of: What fingerprints are taken of, by group: contents, or names and sizes.
+        fingerprints: uint64[N] of every image, by group.
+        names: uint64[n], of the names and sizes of images in files, by which they are recognised where they become too
+            many to be read, or few enough.
+        pixels: uint64[n], of what images look like, by which they are recognised in another form.
+    """
+
+    form: str
+    fingerprint_of: Mapping[str, str]
+    fingerprints: Mapping[str, np.ndarray]
+    names: np.ndarray
+    pixels: np.ndarray
+
+    def of_parts(self, parts: Sequence[Part]) -> np.ndarray:
+        """Returns uint64[n]: the fingerprints of the images of some parts."""
+        return np.concatenate([self.fingerprints[part.group][part.rows] for part in parts])
+
+    @property
+    def contents(self) -> np.ndarray:
+        """uint64[n]: all different fingerprints but those of names alone, rising."""
+        return np.unique(np.concatenate([*self.fingerprints.values(), self.pixels]))
+
+    @property
+    def all(self) -> np.ndarray:
+        """uint64[n]: all different fingerprints, rising."""
+        return np.union1d(self.contents, self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +59,10 @@ class GroupDigest:
     """One group of images that a data set comes with, as short texts.
 
     Attributes:
-        count: Of images.
+        count: Number of images.
         fingerprint_of: What images are told apart by: their contents, or their names and sizes.
-        images: Which images these are, in whatever order.
-        labelled: Which images with which labels, in whatever order; as `images` where labels are inside the images.
+        images: Digest of the images, in whatever order.
+        labelled: Digest of images with labels, in whatever order; as `images` where labels are inside the images.
         ordered: The same in their order.
     """
 
@@ -42,11 +78,11 @@ class SplitRecord:
     """A data set and its division.
 
     Attributes:
-        rule: Of the division.
-        seed: Of the division.
-        parts: How many images each part has: train, validation, calibration, test.
-        division: Which images they are.
-        form: Of the images as they are stored, such as `28x28x1 uint8`.
+        rule: Rule of the division.
+        seed: Random seed of the division.
+        parts: Number of images of each part: train, validation, calibration, test.
+        division: Digest of the rows of each part.
+        form: Form of the images as they are stored, such as `28x28x1 uint8`.
         sketch: The least fingerprints of all images; sets that share many images share many of these.
         classes: K.
         class_names: K names, where the data set has them.
@@ -68,7 +104,7 @@ class SplitRecord:
         return dataclasses.asdict(self)
 
     def is_related(self, other: "SplitRecord") -> bool:
-        """Whether another data set is this one or has come of it: more than a few of its images are of this one."""
+        """Returns whether another data set is this one or has come of it: they share more than a few images."""
         shared = len(set(self.sketch) & set(other.sketch))
         return shared > FEW * min(len(self.sketch), len(other.sketch))
 
@@ -90,7 +126,7 @@ class SplitRecord:
         Seeds may differ: they are of the division, not of the data.
 
         Args:
-            other: Of the data at hand.
+            other: The record of the data at hand.
 
         Returns:
             A clause such as `301 training images instead of 300`.
@@ -98,8 +134,7 @@ class SplitRecord:
         if set(self.groups) != set(other.groups):
             return f"{_listed(sorted(other.groups))} instead of {_listed(sorted(self.groups))}"
         for name, before in self.groups.items():
-            count = other.groups[name].count
-            if count != before.count:
+            if (count := other.groups[name].count) != before.count:
                 return f"{count:,} {name} images instead of {before.count:,}"
         if self.form != other.form:
             return f"images of {other.form} instead of {self.form}"
@@ -124,33 +159,68 @@ class SplitRecord:
             return "the same images divided otherwise, as another version of scikit-learn may do"
         return None
 
+    def require(self, other: "SplitRecord", *, dataset: str, owner: str, hint: str) -> None:
+        """Refuses data other than those that something was made of.
 
-def digest_group(fingerprints: np.ndarray, labels: np.ndarray | None, *, fingerprint_of: str) -> GroupDigest:
-    """Returns the digest of a group of images.
+        Args:
+            other: The record of the data at hand.
+            dataset: Name of the data at hand.
+            owner: What was made of the data of this record.
+            hint: What to do.
+
+        Raises:
+            ValueError: One line: what differs.
+        """
+        mismatch = self.mismatch(other)
+        if mismatch is not None:
+            raise ValueError(
+                f"data set {dataset}: expected the images that {owner} was made of, got {mismatch}; {hint}"
+            )
+
+
+def make_record(
+    parts: Parts,
+    groups: Mapping[str, Group],
+    identity: Identity,
+    *,
+    seed: int,
+    classes: int,
+    class_names: tuple[str, ...] | None,
+) -> SplitRecord:
+    """Returns the record of a divided data set.
 
     Args:
-        fingerprints: uint64[N], of each image.
-        fingerprint_of: What they are of.
-        labels: int[N]; None where they are inside what fingerprints are of.
+        parts: All parts, before fewer images are chosen to evaluate on.
+        groups: The groups of the data set.
+        identity: What its images are told apart by.
+        seed: Random seed of the division.
+        classes: K.
+        class_names: K names.
     """
+    return SplitRecord(
+        rule=_AT_RANDOM if groups[TRAINING].labels is None else _BY_CLASS,
+        seed=seed,
+        parts={name: len(part.rows) for name, part in parts._asdict().items()},
+        division=_digest(np.concatenate([np.append(part.rows, -1) for part in parts]).astype(np.uint64)),
+        form=identity.form,
+        sketch=tuple(identity.contents[:_SKETCH].tolist()),
+        classes=classes,
+        class_names=class_names,
+        groups={name: _digest_group(name, groups[name].labels, identity) for name in identity.fingerprints},
+    )
+
+
+def _digest_group(name: str, labels: np.ndarray | None, identity: Identity) -> GroupDigest:
+    """Returns the digest of a group; labels int[N] are None where they are inside what fingerprints are of."""
+    fingerprints = identity.fingerprints[name]
     pairs = fingerprints if labels is None else np.column_stack([fingerprints, labels.astype(np.uint64)])
     return GroupDigest(
         count=len(fingerprints),
-        fingerprint_of=fingerprint_of,
+        fingerprint_of=identity.fingerprint_of[name],
         images=_digest(np.sort(fingerprints)),
         labelled=_digest(pairs[np.lexsort(np.atleast_2d(pairs.T))]),
         ordered=_digest(pairs),
     )
-
-
-def digest_rows(parts: Sequence[np.ndarray]) -> str:
-    """Returns a short text that stands for which rows int[n] each part has."""
-    return _digest(np.concatenate([np.append(rows, -1) for rows in parts]).astype(np.uint64))
-
-
-def sketch_of(fingerprints: np.ndarray) -> tuple[int, ...]:
-    """Returns the least fingerprints of rising uint64[n]."""
-    return tuple(fingerprints[:_SKETCH].tolist())
 
 
 def _rule(record: SplitRecord) -> str:

@@ -19,27 +19,25 @@ class Stream:
     """Images that are read, cropped and resized when they are needed; every epoch in another order.
 
     Attributes:
-        source: Of the images and their labels.
-        rows: int[N], which of the source's images are trained on.
+        source: The images that are trained on, and their labels.
         image_size: S.
-        seed: Of orders, samples and augmentation.
-        name: Of the data set, for errors.
-        mean: By which images are standardised, one number for each channel, in 0 .. 1.
-        deviation: Likewise.
+        seed: Random seed of orders, samples and augmentation.
+        name: Name of the data set, for errors.
+        mean: Mean by which images are standardised, one number for each channel, in 0 .. 1.
+        std: Standard deviation, likewise.
     """
 
     source: Source = field(repr=False)
-    rows: np.ndarray = field(repr=False)
     image_size: int
     seed: int
     name: str
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
 
     @property
     def count(self) -> int:
         """N."""
-        return len(self.rows)
+        return len(self.source)
 
     def batches(
         self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0
@@ -61,7 +59,7 @@ class Stream:
         import grain  # slow to import, and most runs do not need it
 
         size = self.image_size
-        order = grain.MapDataset.source(_Rows(self.source, self.rows)).seed(self._order_seed(retry)).shuffle().repeat()
+        order = grain.MapDataset.source(self.source).seed(self._order_seed(retry)).shuffle().repeat()
         if augment:
             sized = order.random_map(lambda item, rng: (random_fit(item[0], size, rng), np.int32(item[1])))
         else:
@@ -78,48 +76,20 @@ class Stream:
         """Returns different training images in memory, not augmented, always the same for a seed.
 
         Args:
-            count: How many.
+            count: Number of images.
 
         Raises:
             ValueError: More than there are, or images that cannot be read.
         """
         if not 0 < count <= self.count:
             raise ValueError(f"{self.name}: sample: expected 1 to {self.count} images, got {count}")
-        images, labels = sample_images(
-            self.source, self.rows, count, seed=self.seed, size=self.image_size, name=self.name
-        )
-        return labelled(images, labels, (self.mean, self.deviation))
+        return labelled(*self.sample_stored(count, seed=self.seed), (self.mean, self.std))
 
+    def sample_stored(self, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns at most so many different images uint8[count, S, S, C], drawn by a seed, and labels int32[count].
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Some images of a source, in the form that Grain reads."""
-
-    source: Source
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
-        return self.source[int(self.rows[place])]
-
-
-def sample_images(
-    source: Source, rows: np.ndarray, count: int, *, seed: int, size: int, name: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images uint8[count, S, S, C] and labels int32[count] of different rows, drawn by the seed.
-
-    Args:
-        source: Of the images.
-        rows: int[N], which may be drawn.
-        count: How many, at most N.
-        seed: Of the draw.
-        size: S.
-        name: Of the data set, for errors.
-
-    Raises:
-        ValueError: Images cannot be read.
-    """
-    chosen = np.random.default_rng(seed).permutation(rows)[:count]
-    return read_images(source, chosen, size=size, name=name)
+        Raises:
+            ValueError: Images cannot be read.
+        """
+        rows = np.random.default_rng(seed).permutation(self.count)[:count]
+        return read_images(self.source, rows, size=self.image_size, name=self.name)

@@ -23,15 +23,16 @@ from pydantic import Field
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference
-from hadas_jax.methods.hadas.constraints import Constraints, static_costs
+from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Performance, Threshold
 from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.workdir import ARCHITECTURE, SUPERNET, write_text
+from hadas_jax.settings import Constraints
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_active
 from hadas_jax.supernet.checkpoint import DESCRIPTION, Description, read_description
 from hadas_jax.training.run import at_resolutions
 from hw_models import Device, read_device_file
-from hw_models.catalogue import chosen_device, device_of
+from hw_models.catalogue import device_of
 from hw_models.files import show
 from hw_models.schema import DeviceFile, Positive, Strict, Text
 
@@ -286,12 +287,12 @@ class SearchedSupernet:
 
 
 def supernet_of_search(search: FinishedSearch) -> SearchedSupernet:
-    """Finds the supernet of a search: in its work directory if it trained any of it, else that of --checkpoint.
+    """Finds the supernet of a search: in its work directory if it trained any of it, else that of its checkpoint.
 
     Raises:
         ValueError: It is not there any more, or it is damaged.
     """
-    own, given = search.path / SUPERNET, search.settings.checkpoint
+    own, given = search.path / SUPERNET, search.settings.supernet.checkpoint
     if not (own / DESCRIPTION).is_file() and given is None:
         raise ValueError(
             f"{search.path}: expected the supernet of the search in {SUPERNET}/, got none; "
@@ -304,7 +305,7 @@ def supernet_of_search(search: FinishedSearch) -> SearchedSupernet:
             f"{path}: expected the supernet that {search.path} searched, got one of other images or of another "
             "division; search anew"
         )
-    return SearchedSupernet(path, description, at_resolutions(description.space, search.settings))
+    return SearchedSupernet(path, description, at_resolutions(description.space, search.settings.supernet.resolutions))
 
 
 def place_from(folder: Path, supernet: Path) -> SupernetPlace:
@@ -384,7 +385,7 @@ def architecture_of(
         backbone=backbone_in_words(supernet.space.decode(jnp.asarray(design.genome, jnp.int32))),
         exits=design.exits,
         thresholds=design.thresholds,
-        policy=settings.policy,  # type: ignore[arg-type]
+        policy=settings.deployment.policy,
         found_by=design.found_by,  # type: ignore[arg-type]
         clocks_mhz=Clocks(**design.clocks_mhz),
         device=_device_of(search),
@@ -412,19 +413,19 @@ def architecture_of(
             workdir=search.path.resolve().name,
             prefer=prefer,
             limits=limits,
-            settings=json.loads(json.dumps(vars(settings))),
+            settings=json.loads(json.dumps(settings.flat())),
             versions=search.versions,
         ),
     )
 
 
 def _device_of(search: FinishedSearch) -> DeviceOfNetwork:
-    settings = search.settings
+    file, operating = read_device_file(search.settings.device), search.settings.operating
     return DeviceOfNetwork(
-        file=read_device_file(settings.device),
-        number_format=chosen_device(settings).formats[0].name.lower(),  # type: ignore[arg-type]
-        power_mode=settings.power_mode,
-        core_mhz=settings.core_mhz,
-        memory_mhz=settings.memory_mhz,
-        host_mhz=settings.host_mhz,
+        file=file,
+        number_format=device_of(file, operating).formats[0].name.lower(),  # type: ignore[arg-type]
+        power_mode=operating.power_mode,
+        core_mhz=operating.core_mhz,
+        memory_mhz=operating.memory_mhz,
+        host_mhz=operating.host_mhz,
     )

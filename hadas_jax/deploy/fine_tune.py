@@ -4,8 +4,6 @@ Training keeps checkpoints and resumes exactly. Thresholds are set on the calibr
 them; of the risk levels that all exits share, that one is taken which costs least energy on validation and calibration
 samples without losing more accuracy than `TOLERANCE` against the classifier alone. The test split is read once.
 
-Settings of fine-tuning a network: what the command line, a config file and a notebook share.
-
 What fine-tuning leaves: a network, what it did on the test split before and after, and the file that says so.
 
 The step that trains a static network's exits and classifier together, and its statistics afterwards.
@@ -22,15 +20,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tyro.conf import Positional
 
-from hadas_jax.backend import memory_named
 from hadas_jax.data import LabelledImages
 from hadas_jax.data.splits import random_batches
 from hadas_jax.deploy.architecture import Architecture, OnSplit
@@ -42,101 +37,45 @@ from hadas_jax.evaluation import Outcomes, calibrate_thresholds, scores
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS
 from hadas_jax.methods.hadas.selection import TOLERANCE
 from hadas_jax.runs.checkpoints import read_checkpoint, validated
-from hadas_jax.runs.loop import Guard, Metrics, Progress, Step, run_stage
-from hadas_jax.runs.settings import StoredSettings, check_choice, check_fields, check_number
+from hadas_jax.runs.loop import Metrics, Progress, Step
 from hadas_jax.runs.workdir import RESULT, WorkDir, write_text
+from hadas_jax.settings import FineTuneSettings
 from hadas_jax.supernet import Tree
-from hadas_jax.training import AUGMENTATIONS, TrainState, augmentation, init_state, lower_rate, sgd
-from hadas_jax.training.augmentation import CROPPING
-from hadas_jax.training.batches import Schedule, make_train_chunk
+from hadas_jax.training import TrainState, init_state, sgd
+from hadas_jax.training.batches import Schedule, train_epochs
 from hadas_jax.training.exits import exit_losses
 from hadas_jax.training.optimisers import descend, global_norm
 from hadas_jax.training.supernet import label_loss
-
-
-@dataclass(frozen=True)
-class FineTuneSettings(StoredSettings):
-    """Settings of training a selected network further, its exits and classifier together."""
-
-    PATHS: ClassVar[tuple[str, ...]] = ("network", "data_dir")
-
-    network: Positional[str] = ""
-    """Directory of hadas materialise, an ARCH.json, or a work directory with one."""
-    dataset: str | None = None
-    """Where the images of the search are now, if they were moved; as --dataset of hadas search."""
-    data_dir: str | None = None
-    """Likewise, as --data-dir of hadas search."""
-    epochs: int = 20
-    """Epochs of training."""
-    batch: int = 64
-    """Images per training step."""
-    learning_rate: float = 0.01
-    """At the start; it falls to 0 along a cosine."""
-    weight_decay: float = 1e-5
-    """Of kernels."""
-    exit_weights: tuple[float, ...] = ()
-    """Of the loss of each exit, beside 1 of the classifier's; by default 0.5 each."""
-    label_smoothing: float = 0.0
-    """Of the classifier's targets."""
-    augmentation: str = "affine"
-    """Of training images: none, affine, crop-flip (photos) or randaugment."""
-    seed: int = 0
-    """Of everything random; the data set is split as in the search."""
-
-    def __post_init__(self) -> None:
-        check_fields(self, ("network",), str, "text")
-        check_fields(self, ("dataset", "data_dir"), str, "text", optional=True)
-        for name in ("epochs", "batch"):
-            check_number(name, getattr(self, name), int, lowest=1)
-        check_number("seed", self.seed, int, lowest=0)
-        check_number("learning_rate", self.learning_rate, float, above=0)
-        check_number("weight_decay", self.weight_decay, float, lowest=0)
-        check_number("label_smoothing", self.label_smoothing, float, lowest=0, below=1)
-        for weight in self.exit_weights:
-            check_number("exit_weights", weight, float, lowest=0)
-        check_choice(self, "augmentation", AUGMENTATIONS)
-
 
 FORM = "hadas_jax.fine-tune/1"
 
 
 @dataclass(frozen=True)
-class FineTuneMetrics:
-    """What a network does on the test split.
+class FineTuneResult:
+    """What a network does on the test split, as result.json has it; the tuned network is beside it in `network/`.
 
     Attributes:
-        before: As it was.
-        after: With its new weights and thresholds.
+        before: The network as it was.
+        after: The network with its new weights and thresholds.
     """
 
     before: OnSplit
     after: OnSplit
 
 
-@dataclass(frozen=True, kw_only=True)
-class FineTuneResult(FineTuneMetrics):
-    """What a fine-tuning run leaves.
-
-    Attributes:
-        network: With its new weights, thresholds and figures.
-    """
-
-    network: StaticNetwork
-
-
 def write_result(path: Path, result: FineTuneResult, settings: FineTuneSettings) -> None:
     """Writes the figures of both networks, and the settings, as JSON."""
     figures = {name: getattr(result, name).model_dump(mode="json") for name in ("before", "after")}
-    write_text(path, json.dumps({"form": FORM, **figures, "settings": dataclasses.asdict(settings)}, indent=1) + "\n")
+    write_text(path, json.dumps({"form": FORM, **figures, "settings": settings.flat()}, indent=1) + "\n")
 
 
-def read_result(path: Path) -> FineTuneMetrics:
+def read_result(path: Path) -> FineTuneResult:
     """Reads what `write_result` wrote.
 
     Raises:
         ValueError: One line: it cannot be read, or is of another form.
     """
-    return validated(FineTuneMetrics, read_checkpoint(path, FORM, what="the result of hadas fine-tune"), path=path)
+    return validated(FineTuneResult, read_checkpoint(path, FORM, what="the result of hadas fine-tune"), path=path)
 
 
 _NOT_TRAINED = ("mean", "var", "rows")
@@ -234,7 +173,7 @@ class FineTuneRun:
 
     def __init__(self, settings: FineTuneSettings) -> None:
         if not settings.network:
-            raise ValueError("NETWORK: expected a directory of hadas materialise or an ARCH.json, got none")
+            raise ValueError("network: expected a directory of hadas materialise or an ARCH.json, got none")
         self.settings = settings
         self.network = network_at(settings.network, dataset=settings.dataset, data_dir=settings.data_dir)
         self.network = dataclasses.replace(
@@ -250,13 +189,12 @@ class FineTuneRun:
         self._exit_weights = settings.exit_weights or (_EXIT_WEIGHT,) * exits
         if len(self._exit_weights) != exits:
             raise ValueError(
-                f"--exit-weights: expected {exits}, one for each exit of {settings.network}, got "
+                f"exit_weights: expected {exits}, one for each exit of {settings.network}, got "
                 f"{len(self._exit_weights)}"
             )
         self.splits = data_of(self.network.architecture, dataset=settings.dataset, data_dir=settings.data_dir)
         self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed))
         self._schedule = Schedule.of(self.splits.train.count, batch=settings.batch)
-        self._steps = settings.epochs * self._schedule.steps_per_epoch
 
     def execute(self, workdir: WorkDir, progress: Progress) -> FineTuneResult:
         """Trains, sets thresholds, judges, and writes network/ and result.json into the work directory.
@@ -274,8 +212,8 @@ class FineTuneRun:
         progress.update(1, {"test_accuracy": after.deployable.accuracy})
         architecture = architecture.model_copy(update={"test": after})
         network = dataclasses.replace(tuned, architecture=architecture)
-        result = FineTuneResult(before=before, after=after, network=network)
-        save_network(workdir.path / NETWORK, result.network, overwrite=True)
+        result = FineTuneResult(before=before, after=after)
+        save_network(workdir.path / NETWORK, network, overwrite=True)
         write_result(workdir.path / RESULT, result, self.settings)
         return result
 
@@ -283,7 +221,7 @@ class FineTuneRun:
         """Trains from the network's weights, or goes on from a checkpoint; returns what was trained."""
         settings = self.settings
         optimiser = sgd(
-            optax.cosine_decay_schedule(settings.learning_rate, self._steps),
+            optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * self._schedule.steps_per_epoch),
             weight_decay=settings.weight_decay,
             clip=optax.clip_by_global_norm(1.0),
         )
@@ -294,26 +232,19 @@ class FineTuneRun:
             exit_weights=self._exit_weights,
             label_smoothing=settings.label_smoothing,
         )
-        advance = make_train_chunk(
+        state = train_epochs(
+            "fine-tune",
             step,
+            init_state(trained_part(self.network.weights), optimiser),
             self.splits.train,
             schedule=self._schedule,
+            epochs=settings.epochs,
             key=self._train_key,
             order_key=self._order_key,
-            augment=augmentation(settings.augmentation),
-            random_crops=settings.augmentation in CROPPING,
+            augmentation=settings.augmentation,
+            workdir=workdir,
+            progress=progress,
         )
-        with memory_named("--batch", self._schedule.batch, "images"):
-            state: TrainState = run_stage(
-                "fine-tune",
-                advance,
-                init_state(trained_part(self.network.weights), optimiser),
-                chunks=self._steps // self._schedule.chunk,
-                chunk=self._schedule.chunk,
-                workdir=workdir,
-                progress=progress,
-                guard=Guard(lower=lower_rate),
-            )
         return jax.tree.map(jnp.asarray, state.weights)
 
     def _with_statistics(self, weights: Weights) -> Weights:

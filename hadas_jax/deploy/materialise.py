@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.data.settings import load_splits, require_same
+from hadas_jax.data import LabelledImages, Splits, load
 from hadas_jax.data.splits import standardised_by
 from hadas_jax.deploy.architecture import (
     Architecture,
@@ -30,7 +29,7 @@ from hadas_jax.deploy.architecture import (
 )
 from hadas_jax.deploy.layers import IMAGES, LayerList, Segment, Weights
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, load_network
-from hadas_jax.methods.hadas.settings import Settings
+from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import Backbone, MBConvSpace
 from hadas_jax.spaces.mbconv import make_divisible
 from hadas_jax.supernet import BatchStats, Parameters, Tree, apply, estimate_batch_stats, resize
@@ -191,7 +190,7 @@ def data_of(architecture: Architecture, *, dataset: str | None = None, data_dir:
     splits, space = _loaded(architecture, _settings(architecture, dataset, data_dir)), architecture.space
     if splits.channels != space.in_channels or splits.classes > space.classes:
         raise ValueError(
-            f"--dataset {splits.name}: expected images of {space.in_channels} channels in at most {space.classes} "
+            f"dataset {splits.name}: expected images of {space.in_channels} channels in at most {space.classes} "
             f"classes as the network takes, got {splits.channels} channels and {splits.classes} classes"
         )
     by = architecture.normalisation
@@ -200,30 +199,27 @@ def data_of(architecture: Architecture, *, dataset: str | None = None, data_dir:
 
 def moved(architecture: Architecture, *, dataset: str | None, data_dir: str | None) -> Architecture:
     """Returns a network that says where its images are now, if they were moved."""
-    settings = json.loads(json.dumps(vars(_settings(architecture, dataset, data_dir))))
+    settings = json.loads(json.dumps(_settings(architecture, dataset, data_dir).flat()))
     return architecture.model_copy(update={"origin": architecture.origin.model_copy(update={"settings": settings})})
 
 
-def _settings(architecture: Architecture, dataset: str | None, data_dir: str | None) -> Settings:
+def _settings(architecture: Architecture, dataset: str | None, data_dir: str | None) -> SearchSettings:
     """The settings of the search, its data where they are now."""
-    settings = Settings.from_mapping(architecture.origin.settings, source="origin.settings")
-    return dataclasses.replace(
-        settings, dataset=dataset or settings.dataset, data_dir=data_dir or settings.data_dir
-    ).absolute()
+    settings = SearchSettings.from_mapping(architecture.origin.settings, source="origin.settings")
+    data = settings.data
+    return settings.replace(dataset=dataset or data.dataset, data_dir=data_dir or data.data_dir).absolute()
 
 
-def _loaded(architecture: Architecture, settings: Settings) -> Splits:
+def _loaded(architecture: Architecture, settings: SearchSettings) -> Splits:
     """The images of the search, and no others."""
     if architecture.data is None:
         raise ValueError(
             f"the network of {architecture.origin.workdir}: expected one that says on which images it was found, got "
             "one of an earlier version, which does not; search and select it anew"
         )
-    splits = load_splits(
-        settings, seed=settings.seed, record=architecture.data, evaluation_images=settings.evaluation_images
-    )
-    hint = "--dataset names the place of the images of the search"
-    require_same(splits, architecture.data, dataset=settings.dataset, owner="the network", hint=hint)
+    splits = load(settings.data, stream_seed=settings.seed, record=architecture.data)
+    hint = "`dataset` names the place of the images of the search"
+    architecture.data.require(splits.record, dataset=settings.data.dataset, owner="the network", hint=hint)
     return splits
 
 
@@ -254,7 +250,7 @@ class Sources:
         self._directory = supernet_directory(architecture, file)
         settings = _settings(architecture, dataset, data_dir)
         # The supernet has its space, whose file need not be there any more, and the division of its images.
-        supernet = dataclasses.replace(settings, checkpoint=str(self._directory), space=None, split_seed=None)
+        supernet = settings.replace(checkpoint=str(self._directory), space=None, split_seed=None)
         self.run = TrainingRun(supernet, fine_tune=False, splits=_loaded(architecture, settings))
         self._architecture = moved(architecture, dataset=dataset, data_dir=data_dir)
         self._backbone = architecture.decoded
@@ -275,7 +271,7 @@ class Sources:
             self.run.calibration_batches(),
             skip="blocks",
             resolution=self._resolution,
-            dtype=self.run.settings.dtype,
+            dtype=self.run.settings.training.dtype,
         )
 
     def network(self, folder: Path) -> StaticNetwork:
@@ -285,7 +281,7 @@ class Sources:
             folder: That it will be written to.
         """
         splits, given = self.run.splits, self._architecture
-        normalisation = Normalisation(mean=splits.mean, deviation=splits.deviation)
+        normalisation = Normalisation(mean=splits.mean, deviation=splits.std)
         supernet = place_from(folder, self._directory)
         architecture = given.model_copy(update={"normalisation": normalisation, "supernet": supernet})
         segments, weights = materialise(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hadas_jax.methods.hadas.constraints import Constraints
-from hadas_jax.methods.hadas.fronts import excess_of
+from hadas_jax.methods.hadas.fronts import constraint_violation
 from hadas_jax.methods.hadas.results import Design, Result
+from hadas_jax.settings import Constraints
 
 PREFERENCES = ("knee", "accuracy", "latency", "energy")
 NEIGHBOURS = ("more accurate", "faster", "less energy")  # in the order of the objectives
@@ -118,7 +118,7 @@ def merit(objectives: np.ndarray, prefer: str) -> np.ndarray:
 def excess(objectives: np.ndarray, limits: Constraints, *, weights: np.ndarray) -> np.ndarray:
     """Returns float32[M]: by how much designs exceed the limits, relatively; 0 within."""
     heavy = np.asarray(weights / limits.params - 1, np.float32)
-    return np.maximum(excess_of(objectives, limits), heavy)
+    return np.maximum(constraint_violation(objectives, limits), heavy)
 
 
 def _by_merit(objectives: np.ndarray, prefer: str) -> np.ndarray:

@@ -25,7 +25,7 @@ from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.architecture import Architecture, OnSplit, read_architecture, write_architecture
 from hadas_jax.deploy.layers import Segment, Weights, fold_batch_norm, run_network, segments_as_json
 from hadas_jax.deploy.operating_points import ExitCosts
-from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, ideal_stops, scores, threshold_stops
+from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, scores
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
 from hadas_jax.methods.hadas.results import Performance
 from hadas_jax.runs.checkpoints import read_checkpoint, validated
@@ -210,7 +210,7 @@ def outcomes_at_exits(logits: np.ndarray, confidence: np.ndarray, labels: np.nda
 
 def exits_taken(outcomes: Outcomes, thresholds: Sequence[float], policy: str) -> np.ndarray:
     """Returns int[N]: the exit where each sample stops, e for the classifier."""
-    return _first(threshold_stops(scores(outcomes, policy), jnp.asarray(thresholds, jnp.float32)))
+    return _first(scores(outcomes, policy) >= jnp.asarray(thresholds, jnp.float32)[:, None])
 
 
 def on_split(
@@ -245,7 +245,7 @@ def on_split(
     right, without, error = correct[deployed, samples], correct[-1], 1.0 - float(correct[-1].mean())
     shares = np.bincount(deployed, minlength=len(correct)) / len(samples)
     return OnSplit(
-        ideal=performance(_first(ideal_stops(outcomes))),
+        ideal=performance(_first(outcomes.correct[:-1])),
         deployable=performance(deployed),
         static=dataclasses.replace(static, error=error),
         static_dvfs=static_dvfs and dataclasses.replace(static_dvfs, error=error),

@@ -1,66 +1,42 @@
-"""PopulationEvaluator networks: accuracy at every exit, stopping policies, expected cost."""
+"""Evaluation of networks: accuracy of populations at every exit, stopping policies, expected cost."""
 
 from hadas_jax.evaluation.early_exit import (
     POLICIES,
-    ActiveExits,
-    SubsetStats,
-    active_costs,
-    active_exits,
-    active_outcomes,
+    ConfigStats,
     calibrate_thresholds,
     count_bits,
     dissimilarity,
-    ideal_stops,
     mean_dissimilarity,
     pack_bits,
-    packed_dissimilarity,
     scores,
     segment_costs,
+    subset_members,
     subset_stats,
-    threshold_stops,
     useful_points,
 )
-from hadas_jax.evaluation.evaluator import (
-    CachedEvaluator,
-    EvaluationConfig,
-    Evaluator,
-    Outcomes,
-    outcomes,
-    outcomes_given,
-)
+from hadas_jax.evaluation.evaluator import CachedEvaluator, Evaluator, Outcomes, outcomes_given
 from hadas_jax.evaluation.paired import NO_DIFFERENCE, Difference, accuracy_difference, accuracy_interval, least_images
-from hadas_jax.search.surrogate import Surrogate, SurrogateState
 
 __all__ = [
     "NO_DIFFERENCE",
     "POLICIES",
-    "ActiveExits",
     "CachedEvaluator",
+    "ConfigStats",
     "Difference",
-    "EvaluationConfig",
     "Evaluator",
     "Outcomes",
-    "SubsetStats",
-    "Surrogate",
-    "SurrogateState",
     "accuracy_difference",
     "accuracy_interval",
-    "active_costs",
-    "active_exits",
-    "active_outcomes",
     "calibrate_thresholds",
     "count_bits",
     "dissimilarity",
-    "ideal_stops",
     "least_images",
     "mean_dissimilarity",
-    "outcomes",
     "outcomes_given",
     "pack_bits",
-    "packed_dissimilarity",
     "scores",
     "segment_costs",
+    "subset_members",
     "subset_stats",
-    "threshold_stops",
     "useful_points",
 ]

@@ -3,23 +3,22 @@
 A network with exits runs its trunk segment by segment, and a head at each exit of the subset, until the sample
 stops. Outcomes are bit sets over the samples, so the samples that reach a segment are counted by popcount, and
 expected costs are one matrix product of how often segments run with what they cost.
-A backbone lacks some of the space's exits; its own ones are moved to K slots, so that listing costs 2^K at most.
-Shapes: E exits, K slots, N samples, W = ceil(N / 32) words, S = 2^E subsets, D = 2 E + 1 segments (E + 1 of the
-trunk, then E heads), L layers, F operating points.
 
-When a sample stops: at the first exit that is right, or at the first that is sure enough.
-
-The ideal mapping (HADAS, arXiv 2212.03354) needs the label and is an upper bound. A deployable policy compares
-a score with a threshold per exit. Thresholds are set by conformal risk control (Angelopoulos et al., arXiv
-2208.02814): the expected share of samples that an exit harms, that is, stops wrongly although the final
-classifier is right, stays at or below a level, for samples exchangeable with the calibration ones.
-Shapes: E exits, N samples, R risk levels.
+A sample stops at the first exit that is right, or at the first that is sure enough. The ideal mapping (HADAS, arXiv
+2212.03354) needs the label and is an upper bound. A deployable policy compares a score with a threshold per exit.
+Thresholds are set by conformal risk control (Angelopoulos et al., arXiv 2208.02814): the expected share of samples that
+an exit harms, that is, stops wrongly although the final classifier is right, stays at or below a level, for samples
+exchangeable with the calibration ones.
+Shapes: E exits, N samples, W = ceil(N / 32) words, S = 2^E subsets, D = 2 E + 1 segments (E + 1 of the trunk, then E
+heads), L layers, F operating points, R risk levels.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 import hw_models
@@ -28,22 +27,32 @@ from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, check_listable
 from hadas_jax.spaces.workload import segments, workload
 from hw_models import Cost, Device
 
-_LOW_EXITS = 8  # subsets of so many exits are judged side by side
+_LOW_EXITS = 8  # subsets of so many exits are evaluated side by side
 _RIVALS = 64
 _MARGIN = 1.0 - 2.0**-16  # above the rounding of sums of a few dozen terms
 
 
 @struct.dataclass
-class SubsetStats:
-    """What each exit subset does, bit e of its index standing for exit e.
+class ConfigStats:
+    """What some exit configurations, such as all S subsets of some exits, do to the samples of a split.
 
     Attributes:
-        error: float32[S], share of samples judged wrongly; +inf for subsets with an exit that is not available.
-        weights: float32[S, D], expected number of times each segment runs.
+        error: float32[S], share of samples classified wrongly; +inf for configurations with an exit that is not
+            available.
+        frequencies: float32[S, D], expected number of times each segment runs.
     """
 
     error: jax.Array
-    weights: jax.Array
+    frequencies: jax.Array
+
+    def expected(self, cost: Cost, config: int, point: int) -> tuple[float, float, float]:
+        """Returns error, latency_s and energy_j of one configuration, with segments of some costs, at one point."""
+        frequencies = np.asarray(self.frequencies[config], np.float64)
+        return (
+            float(self.error[config]),
+            float(frequencies @ np.asarray(cost.latency_s[:, point], np.float64)),
+            float(frequencies @ np.asarray(cost.energy_j[:, point], np.float64)),
+        )
 
 
 def pack_bits(flags: jax.Array) -> jax.Array:
@@ -62,16 +71,16 @@ def count_bits(words: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnames="samples")
 def subset_stats(
-    stops: jax.Array, correct: jax.Array, available: jax.Array, *, samples: int, plans: jax.Array | None = None
-) -> SubsetStats:
-    """Judges all exit subsets of one backbone.
+    stops: jax.Array, correct: jax.Array, available: jax.Array, *, samples: int, configs: jax.Array | None = None
+) -> ConfigStats:
+    """Evaluates all exit subsets of one backbone, bit e of a subset's index standing for exit e.
 
     Args:
         stops: uint32[E, W], bit sets of the samples that would stop at each exit (see `pack_bits`).
         correct: uint32[E + 1, W], bit sets of the samples that each exit, and last the classifier, gets right.
         available: bool[E], exits that the backbone has.
         samples: N, static.
-        plans: int32[], only the first so many subsets are possible at all and judged; None for all.
+        configs: int32[], only the first so many subsets are possible at all and evaluated; None for all.
 
     Raises:
         ValueError: There are more than `MAX_EXITS` exits.
@@ -82,11 +91,11 @@ def subset_stats(
     subset = jnp.arange(2**exits, dtype=jnp.int32)
     size = 2**low
 
-    # Subsets that differ in the first exits only are judged side by side, from what those exits do.
+    # Subsets that differ in the first exits only are evaluated side by side, from what those exits do.
     nothing = jnp.zeros((size, words), jnp.uint32)
     start = _stop_early((nothing, nothing), subset[:size], stops[:low], correct[:low])
 
-    def judge(block: jax.Array, counts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def evaluate(block: jax.Array, counts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         chosen = jnp.broadcast_to(block, (size,))
         stopped, won = _stop_early(start, chosen, stops[low:], correct[low:exits])
         going_on, right = counts
@@ -94,18 +103,23 @@ def subset_stats(
         won = won | (correct[-1][None] & ~stopped)
         return write(going_on, samples - count_bits(stopped)), write(right, count_bits(won))
 
-    blocks = 2 ** (exits - low) if plans is None else (jnp.minimum(plans, 2**exits) + size - 1) // size
-    going_on, right = jax.lax.fori_loop(0, blocks, judge, (jnp.zeros_like(subset), jnp.zeros_like(subset)))
+    blocks = 2 ** (exits - low) if configs is None else (jnp.minimum(configs, 2**exits) + size - 1) // size
+    going_on, right = jax.lax.fori_loop(0, blocks, evaluate, (jnp.zeros_like(subset), jnp.zeros_like(subset)))
 
     lower = subset[:, None] & (jnp.left_shift(1, jnp.arange(exits + 1, dtype=jnp.int32)) - 1)[None]
     trunk = (going_on.astype(jnp.float32) / samples)[lower]
-    members = (subset[:, None] >> jnp.arange(exits, dtype=jnp.int32)[None]) & 1
-    possible = jnp.all(available[None] | (members == 0), axis=1)
+    members = subset_members(subset, exits)
+    possible = jnp.all(available[None] | ~members, axis=1)
     error = (samples - right).astype(jnp.float32) / samples
-    return SubsetStats(
-        error=jnp.where(possible if plans is None else possible & (subset < plans), error, jnp.inf),
-        weights=jnp.concatenate([trunk, trunk[:, :-1] * members.astype(jnp.float32)], axis=1),
+    return ConfigStats(
+        error=jnp.where(possible if configs is None else possible & (subset < configs), error, jnp.inf),
+        frequencies=jnp.concatenate([trunk, trunk[:, :-1] * members.astype(jnp.float32)], axis=1),
     )
+
+
+def subset_members(subsets: Any, exits: int) -> Any:
+    """Returns bool[S, E]: which exits subsets int32[S] have, exit e where bit e is set; numpy or JAX, as given."""
+    return (subsets[:, None] >> np.arange(exits, dtype=np.int32)[None]) & 1 == 1
 
 
 def _stop_early(
@@ -152,15 +166,15 @@ def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cos
 
 
 def useful_points(costs: Cost) -> jax.Array:
-    """Finds operating points that some plan may need; the others never stand on a front, whatever the outcomes.
+    """Finds operating points that some exit configuration may need; no front has any other, whatever the outcomes.
 
     A point goes if another one takes less time and less energy for every sample, wherever it stops and whichever
-    heads it has run: then every plan is better off there. The margin lies above rounding, so fronts stay the same
-    bit for bit. Only up to 128 points are tried as the other one, those that are best without heads, so that a few
-    more may be left than have to be.
+    heads it has run: then every configuration is better off there. The margin lies above rounding, so fronts stay the
+    same bit for bit. Only up to 128 points are tried as the other one, those that are best without heads, so that a
+    few more may be left than have to be.
 
     Args:
-        costs: float32[2 K + 1, F], trunk segments and heads as from `segment_costs` or `active_costs`.
+        costs: float32[2 K + 1, F], trunk segments and heads as from `segment_costs`.
 
     Returns:
         int32[F]: the points that are left, in their order, and -1 behind them.
@@ -205,54 +219,6 @@ def _always_worse(trunk: jax.Array, heads: jax.Array, rival: jax.Array) -> jax.A
     return worse
 
 
-@struct.dataclass
-class ActiveExits:
-    """The exits that a backbone has, moved to the first slots in their order.
-
-    Attributes:
-        position: int32[K], the exit in each slot; E in empty slots.
-        used: bool[K], whether the slot holds an exit.
-        count: int32[], exits that the backbone has; above K the last ones are left out.
-    """
-
-    position: jax.Array
-    used: jax.Array
-    count: jax.Array
-
-
-def active_exits(available: jax.Array, *, slots: int) -> ActiveExits:
-    """Moves the exits that are available, bool[E], to K slots."""
-    position = jnp.flatnonzero(available, size=slots, fill_value=len(available)).astype(jnp.int32)
-    return ActiveExits(position, position < len(available), jnp.sum(available, dtype=jnp.int32))
-
-
-def active_outcomes(words: jax.Array, own: ActiveExits) -> jax.Array:
-    """Moves bit sets to slots: uint32[E, W] -> uint32[K, W]; empty slots hold nothing."""
-    return jnp.take(words, own.position, axis=0, mode="fill", fill_value=0)
-
-
-def active_costs(costs: Cost, available: jax.Array, own: ActiveExits) -> Cost:
-    """Moves segment costs to slots: trunk segments are joined up to the next exit in a slot.
-
-    Args:
-        costs: float32[2 E + 1, F] from `segment_costs`.
-        available: bool[E].
-        own: Of these exits.
-
-    Returns:
-        float32[2 K + 1, F]; with k exits in slots, trunk segments from k + 1 on and heads from k on are free.
-    """
-    exits, slots = len(available), len(own.used)
-    before = jnp.cumsum(available.astype(jnp.int32)) - available.astype(jnp.int32)
-    owner = jnp.minimum(jnp.append(before, own.count), slots)
-
-    def move(cost: jax.Array) -> jax.Array:
-        trunk = jax.ops.segment_sum(cost[: exits + 1], owner, slots + 1)
-        return jnp.concatenate([trunk, jnp.take(cost[exits + 1 :], own.position, axis=0, mode="fill", fill_value=0)])
-
-    return jax.tree.map(move, costs)
-
-
 def dissimilarity(correct: jax.Array) -> jax.Array:
     """Returns float32[E, E]: 1 - cosine similarity of what each two exits get right (HADAS, arXiv 2212.03354).
 
@@ -260,19 +226,9 @@ def dissimilarity(correct: jax.Array) -> jax.Array:
     apart, and so is an exit that gets nothing right.
 
     Args:
-        correct: bool[E, N].
+        correct: uint32[E, W], bit sets of the samples that each exit gets right.
     """
-    hits = correct.astype(jnp.float32)
-    return _one_minus_cosine(hits @ hits.T)
-
-
-def packed_dissimilarity(correct: jax.Array) -> jax.Array:
-    """Returns float32[E, E]: `dissimilarity` of bit sets uint32[E, W]."""
-    return _one_minus_cosine(count_bits(correct[:, None] & correct[None, :]).astype(jnp.float32))
-
-
-def _one_minus_cosine(shared: jax.Array) -> jax.Array:
-    """From how many samples each two exits both get right: float32[E, E] -> float32[E, E]."""
+    shared = count_bits(correct[:, None] & correct[None, :]).astype(jnp.float32)
     norm = jnp.sqrt(jnp.diagonal(shared))
     product = norm[:, None] * norm[None, :]
     return 1.0 - jnp.where(product > 0, shared / jnp.where(product > 0, product, 1.0), 0.0)
@@ -304,16 +260,6 @@ def scores(outcomes: Outcomes, policy: str) -> jax.Array:
         "learned": outcomes.learned,
     }[policy]
     return score[..., :-1, :]
-
-
-def ideal_stops(outcomes: Outcomes) -> jax.Array:
-    """Returns bool[..., E, N]: a sample stops wherever the exit is right."""
-    return outcomes.correct[..., :-1, :]
-
-
-def threshold_stops(score: jax.Array, thresholds: jax.Array) -> jax.Array:
-    """Returns bool[E, N]: a sample stops where its score [E, N] is at least the exit's threshold [E]."""
-    return score >= thresholds[:, None]
 
 
 def calibrate_thresholds(score: jax.Array, correct: jax.Array, levels: jax.Array) -> jax.Array:

@@ -1,29 +1,27 @@
 """What backbones predict at every exit, population by population.
 
-Backbones are judged by resolution: one compilation serves all that share one, whatever else they are. One backbone
+Backbones are evaluated by resolution: one compilation serves all that share one, whatever else they are. One backbone
 after another, blocks, taps and channels that a backbone does not use are skipped; several side by side, they are
 masked (on two CPU cores half as fast; 16 at once and larger batches twice as fast as 4 on an H100, see
 `experiments/benchmark_supernet.py`).
-Batch-norm statistics belong to a backbone and are re-estimated on training images before it is judged.
-Shapes: P backbones, G genes, E exits, N images, K classes.
+Batch-norm statistics belong to a backbone and are re-estimated on training images before it is evaluated.
 
-Short names of values, equal for equal ones: what answers depend on, in the name of the folder that keeps them.
-
-What backbones answer, kept on disk: judged once, read by every search over the same supernet and images.
-
+`CachedEvaluator` does neither twice: it keeps statistics and outcomes in memory, and outcomes in a folder as well.
 Outcomes depend on neither device nor seed of a search. A folder holds those of any number of supernets and splits,
-told apart by what answers follow from: FOLDER/<supernet>/<images>/<genes>.npz, one file for each backbone.
-Shapes: P backbones, G genes, E exits, N images.
+told apart by what outcomes follow from: FOLDER/<supernet>/<images>/<genes>.npz, one file for each backbone.
+Shapes: P backbones, G genes, E exits, N images, K classes.
 """
 
 import dataclasses
 import hashlib
 import zipfile
 import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +30,16 @@ from flax import struct
 
 from hadas_jax.backend import RowMap, is_first, memory_named, on_cpu, share_json
 from hadas_jax.data import LabelledImages
+from hadas_jax.settings import EvaluationSettings
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, available_exits
 from hadas_jax.supernet import BatchStats, Parameters, Skip, apply, estimate_batch_stats, resize
 from hw_models.files import as_npz, write_whole
+
+_CPU_PIXELS = 2**17  # of a batch: 128 images of 32x32 keep its caches warm
+_PIXELS = 2**19  # of a batch on an accelerator
+_SIDE_BY_SIDE = 16  # backbones at once on an accelerator
+_KEPT_BYTES = 2**29  # of outcomes, and as much of statistics
+_SCORES = ("confidence", "entropy", "learned")
 
 
 def fingerprint(*values: Any) -> str:
@@ -53,11 +58,6 @@ def fingerprint(*values: Any) -> str:
             digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
             digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-_CPU_PIXELS = 2**17  # of a batch: 128 images of 32x32 keep its caches warm
-_PIXELS = 2**19  # of a batch on an accelerator
-_SIDE_BY_SIDE = 16  # backbones at once on an accelerator
 
 
 @struct.dataclass
@@ -79,34 +79,16 @@ class Outcomes:
     learned: jax.Array
 
 
-def of_each(population: Outcomes) -> list[Outcomes]:
-    """Returns the outcomes of each backbone of a population, leading axis P, by itself."""
-    return [jax.tree.map(lambda leaf, row=row: leaf[row], population) for row in range(len(population.correct))]
+def of_each(population: Any) -> list[Any]:
+    """Returns the outcomes, or statistics, of each backbone of a population, leading axis P, by itself."""
+    rows = len(jax.tree.leaves(population)[0])
+    return [jax.tree.map(lambda leaf, row=row: leaf[row].copy(), population) for row in range(rows)]
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """How backbones are judged.
-
-    Attributes:
-        batch: Images at once; None: 128 of 32x32 pixels on a CPU, 512 elsewhere, and otherwise as many pixels.
-        group: Backbones side by side; None: one on a CPU, 16 elsewhere.
-        dtype: That networks compute in, float32 or bfloat16.
-    """
-
-    batch: int | None = None
-    group: int | None = None
-    dtype: str = "float32"
-
-    def images(self, resolution: int) -> int:
-        """Images at once at a resolution in pixels."""
-        pixels = _CPU_PIXELS if on_cpu() else _PIXELS
-        return self.batch or max(pixels // resolution**2, 1)
-
-    @property
-    def backbones(self) -> int:
-        """Backbones side by side."""
-        return self.group or (1 if on_cpu() else _SIDE_BY_SIDE)
+def images_at_once(settings: EvaluationSettings, resolution: int) -> int:
+    """Returns how many images of a resolution in pixels are evaluated at once."""
+    pixels = _CPU_PIXELS if on_cpu() else _PIXELS
+    return settings.eval_batch or max(pixels // resolution**2, 1)
 
 
 class Evaluator:
@@ -116,23 +98,45 @@ class Evaluator:
         space: Of the backbones, of any number of resolutions.
         params: Shared weights.
         calibration: float32[batches, B, H, W, channels], standardised training images for the batch-norm statistics.
-        how: Batch, group and type.
+        settings: How many images and backbones are evaluated at once.
+        dtype: What networks compute in, float32 or bfloat16.
 
     Examples:
-      >>> judge = Evaluator(space, params, calibration)  # doctest: +SKIP
-      >>> judge(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
+      >>> evaluate = Evaluator(space, params, calibration)  # doctest: +SKIP
+      >>> evaluate(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
     """
 
     def __init__(
-        self, space: MBConvSpace, params: Parameters, calibration: jax.Array, how: EvaluationConfig | None = None
+        self,
+        space: MBConvSpace,
+        params: Parameters,
+        calibration: jax.Array,
+        settings: EvaluationSettings | None = None,
+        *,
+        dtype: str = "float32",
     ) -> None:
-        self._space, self._how = space, how or EvaluationConfig()
-        spread = self._spread(space.resolution[0])
-        self._params, self._calibration = spread.place((params, calibration))
+        self._space, self._settings, self._dtype = space, settings or EvaluationSettings(), dtype
+        place = self._map(_statistics_map, space.resolution[0]).place
+        self._params, self._calibration = place((params, calibration))
         self._data: tuple[LabelledImages | None, Any] = (None, None)
 
-    def __call__(self, genomes: np.ndarray, data: LabelledImages) -> Outcomes:
-        """Judges backbones int32[P, G] on some images.
+    def statistics(self, genomes: np.ndarray) -> BatchStats:
+        """Estimates the batch-norm statistics of backbones int32[P, G]; numpy arrays with leading axis P.
+
+        Raises:
+            ValueError: There is too little memory for a batch.
+        """
+        shared = (self._params, self._calibration)
+        batch = self._calibration.shape[1]
+        return self._by_resolution(_statistics_map, genomes, (), shared, lambda size: _memory("batch", batch, size))
+
+    def __call__(self, genomes: np.ndarray, data: LabelledImages, *, statistics: BatchStats | None = None) -> Outcomes:
+        """Evaluates backbones int32[P, G] on some images.
+
+        Args:
+            genomes: The backbones.
+            data: The images.
+            statistics: Of `statistics`; None: they are estimated.
 
         Returns:
             Outcomes as numpy arrays with leading axis P.
@@ -140,82 +144,85 @@ class Evaluator:
         Raises:
             ValueError: There is too little memory for a batch.
         """
+        if statistics is None:
+            statistics = self.statistics(genomes)
         if self._data[0] is not data:
-            with memory_named("--evaluation-images", data.count, "images"):
-                self._data = data, self._spread(self._space.resolution[0]).place(data)
-        shared = (self._params, self._calibration, self._data[1])
+            with memory_named("evaluation_images", data.count, "images"):
+                self._data = data, self._map(_outcomes_map, self._space.resolution[0]).place(data)
+        shared = (self._params, self._data[1])
+
+        def memory(resolution: int) -> AbstractContextManager[None]:
+            return _memory("eval_batch", images_at_once(self._settings, resolution), resolution)
+
+        return self._by_resolution(_outcomes_map, genomes, (statistics,), shared, memory)
+
+    def _by_resolution(
+        self,
+        rows_map: Callable[..., RowMap],
+        genomes: np.ndarray,
+        others: tuple[Any, ...],
+        shared: Any,
+        memory: Callable[[int], AbstractContextManager[None]],
+    ) -> Any:
+        """Maps over backbones and other rows, those of one resolution together; results are in order."""
         backbones = jax.tree.map(np.asarray, jax.vmap(self._space.decode)(jnp.asarray(genomes, jnp.int32)))
         rows, parts = [], []
         for resolution in np.unique(backbones.resolution).tolist():
             chosen = np.flatnonzero(backbones.resolution == resolution)
-            own = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], backbones)
-            with self._memory(resolution):
-                parts.append(self._spread(resolution)(own, shared))
+            picked = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], (backbones, *others))
+            with memory(resolution):
+                parts.append(self._map(rows_map, resolution)(picked, shared))
             rows.append(chosen)
         order = np.argsort(np.concatenate(rows))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *parts)
 
     @property
     def fingerprint(self) -> str:
-        """Of space, weights, calibration images and number format, which answers follow from."""
-        return fingerprint(repr(self._space), self._how.dtype, self._params, self._calibration)
+        """Of space, weights, calibration images and number format, which outcomes follow from."""
+        return fingerprint(repr(self._space), self._dtype, self._params, self._calibration)
 
-    def _memory(self, resolution: int) -> AbstractContextManager[None]:
-        """Names the flag of the larger batch: of the images that are judged, or of those for the statistics."""
-        judged, calibrated = self._how.images(resolution), self._calibration.shape[1]
-        flag, batch = ("--eval-batch", judged) if judged >= calibrated else ("--batch", calibrated)
-        return memory_named(flag, batch, f"images of {resolution} pixels")
-
-    def _spread(self, resolution: int) -> RowMap:
-        how = self._how
+    def _map(self, rows_map: Callable[..., RowMap], resolution: int) -> RowMap:
         space = dataclasses.replace(self._space, resolution=(resolution,))
-        return _judge_rows(space, how.images(resolution), how.backbones, how.dtype)
+        group = self._settings.group or (1 if on_cpu() else _SIDE_BY_SIDE)
+        return rows_map(space, images_at_once(self._settings, resolution), group, self._dtype)
+
+
+def _memory(argument: str, batch: int, resolution: int) -> AbstractContextManager[None]:
+    return memory_named(argument, batch, f"images of {resolution} pixels")
+
+
+def _each(one: Callable[..., Any], group: int, *, skip: Skip) -> RowMap:
+    """Maps over rows: one after another, where what a backbone does not use is skipped, or side by side, masked."""
+
+    def rows_of(rows: tuple[Any, ...], shared: Any) -> Any:
+        if group > 1:
+            return jax.vmap(lambda row: one(*row, *shared, skip="nothing"))(rows)
+        return jax.lax.map(lambda row: one(*row, *shared, skip=skip), rows)
+
+    return RowMap(rows_of, block=group)
+
+
+# Kept for equal arguments, so that evaluators of one space share compiled code.
+@lru_cache(maxsize=16)
+def _statistics_map(space: MBConvSpace, batch: int, group: int, dtype: str) -> RowMap:
+    del batch
+    (resolution,) = space.resolution
+
+    def statistics(backbone: Backbone, params: Parameters, calibration: jax.Array, *, skip: Skip) -> BatchStats:
+        return estimate_batch_stats(space, params, backbone, calibration, skip=skip, resolution=resolution, dtype=dtype)
+
+    # Taps and channels are masked here: these are few images, and code for every variant takes long to compile.
+    return _each(statistics, group, skip="blocks")
 
 
 @lru_cache(maxsize=16)
-def _judge_rows(space: MBConvSpace, batch: int, group: int, dtype: str) -> RowMap:
-    """Kept for equal arguments, so that judges of one space share compiled code."""
+def _outcomes_map(space: MBConvSpace, batch: int, group: int, dtype: str) -> RowMap:
+    def outcomes(
+        backbone: Backbone, stats: BatchStats, params: Parameters, data: LabelledImages, *, skip: Skip
+    ) -> Outcomes:
+        return outcomes_given(space, params, stats, backbone, data=data, batch=batch, dtype=dtype, skip=skip)
 
-    def judge(backbones: Backbone, shared: Any) -> Outcomes:
-        params, calibration, data = shared
-        one = partial(outcomes, space, params, data=data, calibration=calibration, batch=batch, dtype=dtype)
-        if group > 1:
-            return jax.vmap(one)(backbones)
-        return jax.lax.map(partial(one, skip="all"), backbones)
-
-    return RowMap(judge, block=group)
-
-
-def outcomes(
-    space: MBConvSpace,
-    params: Parameters,
-    backbone: Backbone,
-    *,
-    data: LabelledImages,
-    calibration: jax.Array,
-    batch: int,
-    dtype: str = "float32",
-    skip: Skip = "nothing",
-) -> Outcomes:
-    """Judges one backbone with batch-norm statistics of its own.
-
-    Args:
-        space: Static, of one resolution, which images are resized to.
-        params: Shared weights.
-        backbone: One design of the space.
-        data: The images to judge on.
-        calibration: See `Evaluator`.
-        batch: Static, images at once.
-        dtype: Static, float32 or bfloat16.
-        skip: Static; what the backbone does not use is skipped instead of masked, not for `jax.vmap`.
-    """
-    (resolution,) = space.resolution
-    # Taps and channels are masked here: these are few images, and code for every variant takes long to compile.
-    estimated: Skip = "blocks" if skip == "all" else skip
-    stats = estimate_batch_stats(
-        space, params, backbone, calibration, skip=estimated, resolution=resolution, dtype=dtype
-    )
-    return outcomes_given(space, params, stats, backbone, data=data, batch=batch, dtype=dtype, skip=skip)
+    return _each(outcomes, group, skip="all")
 
 
 def outcomes_given(
@@ -229,20 +236,31 @@ def outcomes_given(
     dtype: str = "float32",
     skip: Skip = "nothing",
 ) -> Outcomes:
-    """Judges one backbone with given batch-norm statistics, a batch of images at a time; see `outcomes`."""
+    """Evaluates one backbone with given batch-norm statistics, a batch of images at a time.
+
+    Args:
+        space: Static, of one resolution, which images are resized to.
+        params: Shared weights.
+        stats: Batch-norm statistics of the backbone.
+        backbone: One design of the space.
+        data: The images.
+        batch: Static, images at once.
+        dtype: Static, float32 or bfloat16.
+        skip: Static; what the backbone does not use is skipped instead of masked, not for `jax.vmap`.
+    """
     (resolution,) = space.resolution
     size, available = data.count, jnp.append(available_exits(space, backbone), True)
     count = -(-size // batch)
     batch = -(-size // count)
 
-    def judge(start: jax.Array) -> Outcomes:
+    def one_batch(start: jax.Array) -> Outcomes:
         images, labels = data.take(jnp.minimum(start + jnp.arange(batch), size - 1))
         shaped = resize(images, resolution).astype(jnp.dtype(dtype))
         logits = apply(space, params, stats, backbone, shaped, skip=skip)
         return outcomes_of_logits(logits.exits, logits.confidence, labels, available)
 
-    found = jax.lax.map(judge, batch * jnp.arange(count))
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(len(available), -1)[:, :size], found)
+    parts = jax.lax.map(one_batch, batch * jnp.arange(count))
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(len(available), -1)[:, :size], parts)
 
 
 def outcomes_of_logits(exits: jax.Array, confidence: jax.Array, labels: jax.Array, available: jax.Array) -> Outcomes:
@@ -266,40 +284,30 @@ def outcomes_of_logits(exits: jax.Array, confidence: jax.Array, labels: jax.Arra
     )
 
 
-_SCORES = ("confidence", "entropy", "learned")
-
-
-class PopulationEvaluator(Protocol):
-    """What judges backbones, such as `Evaluator`."""
-
-    def __call__(self, genomes: np.ndarray, data: LabelledImages) -> Outcomes:
-        """Returns outcomes, leading axis P, of backbones int32[P, G]."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Of all that answers follow from, backbones and images aside."""
-
-
 class CachedEvaluator:
-    """A judge that remembers in a folder; what it gives is what was given when the backbone was judged, bit for bit.
+    """An evaluator that remembers; what it gives is what was given when a backbone was evaluated, bit for bit.
+
+    Statistics and outcomes stay in memory, where they fit; outcomes in a folder as well, if one is given.
 
     Args:
-        judge: Asked about backbones that are not in the folder yet.
+        evaluator: Asked about backbones that are not known yet.
         folder: Made where it is not there; of several processes, all must see it, and the first one writes.
 
     Examples:
-      >>> kept = CachedEvaluator(judge, Path("outcomes"))  # doctest: +SKIP
-      >>> kept(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
+      >>> evaluate = CachedEvaluator(evaluator, Path("outcomes"))  # doctest: +SKIP
+      >>> evaluate(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
     """
 
-    def __init__(self, judge: PopulationEvaluator, folder: Path) -> None:
-        self._judge, self._folder = judge, folder / judge.fingerprint
-        self._data: tuple[LabelledImages | None, Path] = (None, folder)
-        self.judged = 0
-        """Backbones that were not in the folder, so far."""
+    def __init__(self, evaluator: Evaluator, folder: Path | None = None) -> None:
+        self._evaluator = evaluator
+        self._folder = None if folder is None else folder / evaluator.fingerprint
+        self._splits: list[tuple[LabelledImages, str]] = []
+        self._statistics, self._outcomes = _Memory(_KEPT_BYTES), _Memory(_KEPT_BYTES)
+        self.evaluated = 0
+        """Backbones that were not known, so far."""
 
     def __call__(self, genomes: np.ndarray, data: LabelledImages) -> Outcomes:
-        """Judges backbones int32[P, G] on some images.
+        """Evaluates backbones int32[P, G] on some images.
 
         Returns:
             Outcomes as numpy arrays with leading axis P.
@@ -308,30 +316,71 @@ class CachedEvaluator:
             ValueError: The folder cannot be written to or read, a file in it is damaged, or there is too little memory
                 for a batch.
         """
-        folder = self._folder_of(data)
-        paths = [folder / f"{'-'.join(map(str, genome))}.npz" for genome in np.asarray(genomes).tolist()]
+        genomes, name = np.asarray(genomes, np.int32), self._name(data)
+        keys = [(name, genome.tobytes()) for genome in genomes]
+        return self._outcomes.fetch(keys, lambda rows: self._from_folder(genomes[rows], data, name))
+
+    def _name(self, data: LabelledImages) -> str:
+        """What tells these images from others, in memory and in the folder."""
+        for known, name in self._splits:
+            if known is data:
+                return name
+        self._splits.append((data, str(len(self._splits)) if self._folder is None else fingerprint(data)))
+        return self._splits[-1][1]
+
+    def _from_folder(self, genomes: np.ndarray, data: LabelledImages, name: str) -> list[Outcomes]:
+        if self._folder is None:
+            return self._new(genomes, data)
+        folder = self._folder / name
+        paths = [folder / f"{'-'.join(map(str, genome))}.npz" for genome in genomes.tolist()]
         try:
             known = np.array(share_json([path.is_file() for path in paths]), bool)
-            found = [_read(path, data.count) if there else None for path, there in zip(paths, known, strict=True)]
+            outcomes = {row: _read(paths[row], data.count) for row in np.flatnonzero(known).tolist()}
             if not known.all():
-                for row, one in zip(np.flatnonzero(~known).tolist(), self._new(genomes[~known], data), strict=True):
-                    found[row] = one
+                new = zip(np.flatnonzero(~known).tolist(), self._new(genomes[~known], data), strict=True)
+                for row, one in new:
+                    outcomes[row] = one
                     if is_first():
                         _write(one, paths[row])
         except OSError as error:
-            raise ValueError(f"--outcomes: expected a folder to read and write, got {folder}: {error}") from error
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+            raise ValueError(f"outcomes: expected a folder to read and write, got {folder}: {error}") from error
+        return [outcomes[row] for row in range(len(genomes))]
 
     def _new(self, genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
-        judged = self._judge(genomes, data)
-        self.judged += len(genomes)
-        return of_each(judged)
+        self.evaluated += len(genomes)
+        keys = [genome.tobytes() for genome in genomes]
+        statistics = self._statistics.fetch(keys, lambda rows: of_each(self._evaluator.statistics(genomes[rows])))
+        return of_each(self._evaluator(genomes, data, statistics=statistics))
 
-    def _folder_of(self, data: LabelledImages) -> Path:
-        """The folder of one supernet's answers on these images; made where it is not there."""
-        if self._data[0] is not data:
-            self._data = data, self._folder / fingerprint(data)
-        return self._data[1]
+
+class _Memory:
+    """Pytrees of numpy arrays by key, the last used ones that fit into a number of bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._bytes = most, 0
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def fetch(self, keys: list[Any], compute: Callable[[list[int]], list[Any]]) -> Any:
+        """Returns the values of some keys, stacked; `compute` gives those of the rows that are not here, each once."""
+        values = {key: self._values.get(key) for key in keys}
+        rows = [row for row, key in enumerate(keys) if values[key] is None and key not in keys[:row]]
+        if rows:
+            values |= zip([keys[row] for row in rows], compute(rows), strict=True)
+        for key, value in values.items():
+            self._keep(key, value)
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *(values[key] for key in keys))
+
+    def _keep(self, key: Hashable, value: Any) -> None:
+        if key not in self._values:
+            self._bytes += _bytes(value)
+        self._values[key] = value
+        self._values.move_to_end(key)
+        while self._bytes > self._most:
+            self._bytes -= _bytes(self._values.popitem(last=False)[1])
+
+
+def _bytes(value: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(value))
 
 
 def _write(outcomes: Outcomes, path: Path) -> None:
@@ -348,5 +397,5 @@ def _read(path: Path, images: int) -> Outcomes:
             return Outcomes(correct, *(file[name] for name in _SCORES))
     except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"--outcomes: expected how a backbone did, got a damaged file, {path}; delete it, and it is judged again"
+            f"outcomes: expected how a backbone did, got a damaged file, {path}; delete it, and it is evaluated again"
         ) from error

@@ -25,17 +25,24 @@ from rich.progress import (
 from rich.table import Column
 
 
-def new_file(path: Path | str, suffix: str, *, overwrite: bool = False) -> Path:
+def new_file(path: Path | str, *suffixes: str, what: str = "file", overwrite: bool | None = None) -> Path:
     """Checks that a file may be written.
+
+    Args:
+        path: Path of the file.
+        suffixes: Endings that it may have.
+        what: What it is, for messages.
+        overwrite: Whether it may exist; None: it may not, and nothing can replace it.
 
     Raises:
         ValueError: Its ending is another, it exists, or its folder does not.
     """
     target = Path(path)
-    if target.suffix != suffix:
-        raise ValueError(f"{path}: expected a file that ends in {suffix}, got {target.suffix or 'no ending'!r}")
+    if target.suffix not in suffixes:
+        raise ValueError(f"{path}: expected a {what} that ends in {suffixes[0]}, got {target.suffix or 'no ending'!r}")
     if target.exists() and not overwrite:
-        raise ValueError(f"{path}: expected a new file, got one that exists; --overwrite replaces it")
+        hint = "nothing was written" if overwrite is None else "`overwrite` replaces it"
+        raise ValueError(f"{path}: expected a new {what}, got one that exists; {hint}")
     if not target.parent.is_dir():
         raise ValueError(f"{path}: expected a folder that exists, got {target.parent}")
     return target

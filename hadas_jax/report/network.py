@@ -28,12 +28,11 @@ from hadas_jax.deploy.architecture import Architecture, OnSplit
 from hadas_jax.deploy.export import ExportCheck
 from hadas_jax.deploy.operating_points import ExitUsage, OperatingPoints, Point
 from hadas_jax.deploy.select import Selection
-from hadas_jax.methods import Settings
-from hadas_jax.methods.hadas.constraints import Constraints
 from hadas_jax.methods.hadas.results import Design, Performance
 from hadas_jax.report.console import say
 from hadas_jax.report.pictures import save_picture
 from hadas_jax.report.search import saving_text
+from hadas_jax.settings import Constraints, DeploymentSettings
 from hadas_jax.spaces import Backbone, MBConvSpace
 from hw_models.schema import DeviceFile
 
@@ -187,7 +186,7 @@ def print_architecture(architecture: Architecture, usage: ExitUsage, console: Co
     console.print(exits_table(architecture, usage))
     console.print(_performance_table(architecture))
     test = architecture.test
-    tolerance = architecture.origin.settings.get("accuracy_tolerance", Settings.accuracy_tolerance)
+    tolerance = architecture.origin.settings.get("accuracy_tolerance", DeploymentSettings.accuracy_tolerance)
     text = saving_text(test.deployable, test.static, test.static_dvfs, difference=test.difference, tolerance=tolerance)
     console.print(text, highlight=False, soft_wrap=not console.is_terminal)
 
@@ -382,7 +381,7 @@ def print_selection(
     limits: Constraints,
     policy: str,
     console: Console,
-    tolerance: float = Settings.accuracy_tolerance,
+    tolerance: float = DeploymentSettings.accuracy_tolerance,
 ) -> None:
     """Prints a choice.
 

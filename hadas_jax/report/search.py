@@ -23,10 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference, accuracy_interval, least_images
-from hadas_jax.methods import Settings
-from hadas_jax.methods.hadas.constraints import Constraints
-from hadas_jax.methods.hadas.results import NOT_SHOWN, POLICY_NAMES, SHOWN, Design, Level, LevelRow, Performance, Result
+from hadas_jax.methods.hadas.results import NOT_SHOWN, POLICY_NAMES, SHOWN, Design, LevelRow, Performance, Result
 from hadas_jax.report.pictures import save_picture
+from hadas_jax.settings import Constraints, DeploymentSettings
 from hadas_jax.training.run import ExitAccuracies
 
 
@@ -181,7 +180,7 @@ def levels_table(result: Result) -> Table:
     for level in result.levels:
         table.add_row(f"≥ {level.accuracy:.1%}", style="bold")
         for row in level.rows():
-            table.add_row(*_cells(result, level, row))
+            table.add_row(*_cells(result, row))
         if level.as_accurate is None:
             table.add_row(SHOWN, *[""] * len(headings), "none is shown" if result.can_tell else "too few to tell")
         table.add_section()
@@ -209,7 +208,7 @@ def legend(result: Result) -> list[str]:
     return lines
 
 
-def _cells(result: Result, level: Level, row: LevelRow) -> tuple[str, ...]:
+def _cells(result: Result, row: LevelRow) -> tuple[str, ...]:
     found, difference = row.test, row.versus.static
     name = _NAMES.get((row.network, row.policy), row.network)
     over = f"\n{row.design.excess:.1%} over" if row.design.excess > 0 else ""
@@ -217,8 +216,8 @@ def _cells(result: Result, level: Level, row: LevelRow) -> tuple[str, ...]:
     if row.network == "static":
         return (name + over, *shown)
     mark = "" if difference.is_shown(result.accuracy_tolerance) else f" {_NOT}"
-    by_clocks = "" if row.network == "static + DVFS" else f"{found.saving(level.static_dvfs.test['ideal']):.0%}"
-    saved = (f"{found.saving(level.static.static_test):.0%}", by_clocks)
+    by_clocks = "" if row.network == "static + DVFS" else f"{found.saving(row.static_dvfs):.0%}"
+    saved = (f"{found.saving(row.static):.0%}", by_clocks)
     return (name + over, *shown, *saved, difference_text(difference) + mark)
 
 
@@ -235,7 +234,7 @@ def saving_text(
     static_dvfs: Performance | None,
     *,
     difference: Difference | None,
-    tolerance: float = Settings.accuracy_tolerance,
+    tolerance: float = DeploymentSettings.accuracy_tolerance,
 ) -> str:
     """Returns what a network saves on the test split against its backbone without exits, in one sentence.
 
@@ -303,7 +302,7 @@ def print_result(result: Result, console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=not console.is_terminal)
     fronts = ", ".join(f"{len(result.front(policy))} {policy}" for policy in POLICY_NAMES)
     console.print(
-        f"Searched {result.backbones} backbones and {result.candidates:,} dynamic versions. Designs on the "
+        f"Searched {result.backbones} backbones and {result.candidates:,} dynamic candidates. Designs on the "
         f"fronts: {fronts}. Without exits, the largest backbone is right on {result.largest_test_accuracy:.1%} of "
         f"the test split, the smallest on {result.smallest_test_accuracy:.1%}.",
         highlight=False,

@@ -1,41 +1,186 @@
-"""Checkpoints of one loop: Orbax, with errors that a user can act on.
+"""What runs keep on disk: finished weights beside a description, and the states that a run resumes from.
 
-A directory with a description, NAME.json, beside `weights/`, whose files carry digests, so that damage is found.
-
-Descriptions in JSON: objects that name their form, read back and checked with errors of one line.
+Finished weights are one file of named arrays, `weights.npz`, beside a description, NAME.json: an object that names its
+form and the file's digest, so that damage is found. Descriptions without weights, such as results, are read the same
+way. States of a loop are Orbax's checkpoints; earlier versions kept finished weights in this form too.
 """
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from hadas_jax.backend import is_first
-from hadas_jax.backend import share
-from hadas_jax.runs.workdir import write_text
-from hw_models.files import unwritable
-from collections.abc import Mapping
-import jax.numpy as jnp
-from hw_models.files import whole_folder
-from hw_models.files import write_whole
-from typing import TypeVar
 import pydantic
-from hw_models.files import explain
-from hw_models.files import show
+from flax import traverse_util
 
+from hadas_jax.backend import is_first, share
+from hadas_jax.runs.workdir import versions, write_text
+from hw_models.files import as_npz, explain, show, unwritable, whole_folder, write_whole
+
+KindT = TypeVar("KindT")
+
+WEIGHTS = "weights.npz"
+ORBAX_WEIGHTS = "weights"
+"""Folder of finished weights of earlier versions."""
 _DIGESTS = "digests.json"
-_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)
-_BESIDE = 2**17  # bytes of Orbax's own files, rounded up
-_DEEPEST = 10  # errors that were raised of one another
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)
+_ORBAX_BYTES = 2**17  # of Orbax's own files, rounded up
+_LONGEST_CHAIN = 10  # of errors that were raised from one another
 
 
 class CheckpointError(ValueError):
     """A checkpoint is damaged or belongs to another run."""
+
+
+def write_checkpoint(
+    directory: Path, name: str, content: Mapping[str, Any], weights: Any, *, files: Mapping[str, bytes] | None = None
+) -> None:
+    """Writes weights and their description in place of what a directory holds, whole or not at all.
+
+    Of several processes the first alone writes.
+
+    Args:
+        directory: The directory, created if need be.
+        name: Name of the description's file.
+        content: The description, which JSON can hold.
+        weights: A tree of arrays.
+        files: Contents of other files by name.
+
+    Raises:
+        ValueError: The directory cannot be written to.
+    """
+    if not is_first():
+        return
+    with whole_folder(directory, mark=name) as folder:
+        for other, blob in (files or {}).items():
+            write_whole(folder / other, blob)
+        write_described(folder, name, content, weights)
+
+
+def write_described(folder: Path, name: str, content: Mapping[str, Any], weights: Any) -> None:
+    """Writes weights, then their description, into a folder that has neither; arguments as of `write_checkpoint`."""
+    arrays = as_npz({path: np.asarray(leaf) for path, leaf in _leaves(weights, "/").items()})
+    write_whole(folder / WEIGHTS, arrays)
+    entry = {"file": WEIGHTS, "sha256": hashlib.sha256(arrays).hexdigest()}
+    write_text(folder / name, _as_json({**content, "weights": entry}))
+
+
+def replace_description(directory: Path, name: str, content: Mapping[str, Any]) -> None:
+    """Replaces the description of weights, which stay; arguments as of `write_checkpoint`."""
+    entry = _weights_entry(directory / name)
+    write_text(directory / name, _as_json(content if entry is None else {**content, "weights": entry}))
+
+
+def _as_json(content: Mapping[str, Any]) -> str:
+    return json.dumps({**content, "versions": versions()}, indent=1) + "\n"
+
+
+def read_weights(directory: Path, name: str, *, shapes: Any = None) -> Any:
+    """Reads the weights that a description describes.
+
+    Args:
+        directory: The directory of both.
+        name: Name of the description's file.
+        shapes: A tree of `jax.ShapeDtypeStruct` as the weights are; None returns nested dictionaries.
+
+    Raises:
+        ValueError: They are damaged, missing or others.
+    """
+    expected = None if shapes is None else _leaves(shapes, "/")
+    where = f"{ORBAX_WEIGHTS}/"
+    try:
+        entry = _weights_entry(directory / name)
+        if entry is None:
+            return _read_orbax_weights(directory / ORBAX_WEIGHTS, shapes)
+        where = WEIGHTS
+        arrays = _read_arrays(directory / WEIGHTS, entry["sha256"])
+        if expected is None:
+            return traverse_util.unflatten_dict(arrays, sep="/")
+        if _signature(arrays) != _signature(expected):
+            raise ValueError("other names, shapes or types")
+        return jax.tree.unflatten(jax.tree.structure(shapes), [arrays[path] for path in expected])
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{directory}: expected the weights that {name} describes, but those in {where} are damaged, missing or "
+            "others"
+        ) from error
+
+
+def _weights_entry(description: Path) -> Any:
+    """What a description says of its weights; None: they are Orbax's."""
+    return json.loads(description.read_text(encoding="utf-8")).get("weights")
+
+
+def _read_arrays(path: Path, digest: str) -> dict[str, jax.Array]:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError("digests differ")
+    with np.load(io.BytesIO(content)) as arrays:
+        return {name: jnp.asarray(arrays[name]) for name in arrays.files}
+
+
+def _read_orbax_weights(folder: Path, shapes: Any) -> Any:
+    if not (folder / "0").is_dir():
+        raise CheckpointError("no weights")
+    return jax.tree.map(jnp.asarray, Checkpoints(folder).restore(0, shapes))
+
+
+def read_checkpoint(path: Path, form: str, *, what: str, hint: str = "") -> dict[str, Any]:
+    """Reads a description of one form.
+
+    Args:
+        path: The file.
+        form: The form that it has to name, such as `hadas_jax.network/1`.
+        what: What it should be, in words for the error.
+        hint: What to do, put behind the error.
+
+    Returns:
+        The object, its form included.
+
+    Raises:
+        ValueError: One line: the file cannot be read, or is of another form or version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        named = content["form"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected {what}, cannot read it{hint}") from error
+    if named != form:
+        raise ValueError(f"{path}: expected form {form}, got {show(named)}{hint}")
+    return content
+
+
+def validated(kind: type[KindT], content: object, *, path: Path, hint: str = "") -> KindT:
+    """Checks what a description holds.
+
+    Args:
+        kind: The dataclass or pydantic model that it becomes.
+        content: What the file holds.
+        path: The file.
+        hint: What to do, put behind the error.
+
+    Returns:
+        The checked value.
+
+    Raises:
+        ValueError: One line: the first field that does not fit, or what the kind itself says.
+    """
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        message = first.get("ctx", {}).get("error")  # raised by the kind itself
+        raise ValueError(f"{path}: {message or explain(first)}{hint}") from error
 
 
 class Checkpoints:
@@ -44,8 +189,8 @@ class Checkpoints:
     Of several processes the first alone reads and writes; the others get what it read.
 
     Args:
-        directory: Created if need be.
-        keep: How many of the newest to keep.
+        directory: The directory, created if need be.
+        keep: Number of the newest states to keep.
     """
 
     def __init__(self, directory: Path, *, keep: int = 1) -> None:
@@ -60,18 +205,15 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                enable_async_checkpointing=False,
-                create=False,
-                multiprocessing_options=alone,
+                max_to_keep=keep, enable_async_checkpointing=False, create=False, multiprocessing_options=alone
             ),
             item_handlers=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
         )
 
     def newest(self) -> int | None:
         """Returns the newest step, or None where there is no checkpoint."""
-        found = self._manager.latest_step() if is_first() else None
-        step = int(share(np.int32(-1 if found is None else found)))
+        latest = self._manager.latest_step() if is_first() else None
+        step = int(share(np.int32(-1 if latest is None else latest)))
         return None if step < 0 else step
 
     def save(self, step: int, state: Any) -> None:
@@ -82,7 +224,8 @@ class Checkpoints:
         """
         if not is_first():
             return
-        where, arrays = self._directory / str(step), _flatten(state)
+        folder = self._directory / str(step)
+        arrays = {path: np.asarray(leaf) for path, leaf in _leaves(state, ".").items()}
         try:
             # Room is looked for before Orbax writes: its writers would go on, and print, after one has failed.
             _require_room(self._directory, sum(array.nbytes for array in arrays.values()))
@@ -90,161 +233,70 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise what they like, also of a disk that is full
             for unfinished in self._directory.glob(f"{step}.*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
-            raise ValueError(f"checkpoint {where}: expected to be written, got: {_reason(error)}") from error
-        write_text(where / _DIGESTS, json.dumps(_digests(where)))
+            raise ValueError(f"checkpoint {folder}: expected to be written, got: {_reason(error)}") from error
+        write_text(folder / _DIGESTS, json.dumps(_digests(folder)))
 
     def restore(self, step: int, like: Any) -> Any:
-        """Reads a state of the form of `like`.
+        """Reads a state of the form of `like`, a tree of arrays or of `jax.ShapeDtypeStruct`.
 
         Raises:
             CheckpointError: The files are damaged, or hold other arrays than `like` does.
         """
-        return share(self._read(step, like) if is_first() else jax.tree.map(np.asarray, like))
+        return share(self._read(step, like) if is_first() else jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like))
 
     def _read(self, step: int, like: Any) -> Any:
-        where = self._directory / str(step)
-        expected = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in _flatten(like).items()}
+        folder = self._directory / str(step)
+        expected = {path: jax.ShapeDtypeStruct(*of) for path, of in _signature(_leaves(like, ".")).items()}
         try:
             # Damage is looked for before Orbax reads: its readers would go on, and print, after one has failed.
-            digests = where / _DIGESTS
-            if digests.is_file() and json.loads(digests.read_text(encoding="utf-8")) != _digests(where):
+            digests = folder / _DIGESTS
+            if digests.is_file() and json.loads(digests.read_text(encoding="utf-8")) != _digests(folder):
                 raise ValueError("digests differ")
-            found = self._manager.item_metadata(step).tree
-            fits = {n: (tuple(a.shape), a.dtype) for n, a in found.items()} == {
-                n: (a.shape, a.dtype) for n, a in expected.items()
-            }
+            fits = _signature(self._manager.item_metadata(step).tree) == _signature(expected)
             arrays = self._manager.restore(step, args=ocp.args.StandardRestore(expected)) if fits else {}
         except Exception as error:  # Orbax and TensorStore raise whatever the damage causes
             raise CheckpointError(
-                f"checkpoint {where} is damaged and cannot be read; "
-                "delete this folder to repeat its stage, then start with --resume again"
+                f"checkpoint {folder} is damaged and cannot be read; "
+                "delete this folder to repeat its stage, then start with `resume` again"
             ) from error
         if not fits:
             raise CheckpointError(
-                f"checkpoint {where} is another run's: its arrays do not fit these settings; "
-                "use the settings that it was made with, or another --workdir"
+                f"checkpoint {folder} is another run's: its arrays do not fit these settings; "
+                "use the settings that it was made with, or another `workdir`"
             )
-        return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
+        return jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in expected])
+
+
+def _leaves(tree: Any, separator: str) -> dict[str, Any]:
+    """Returns the leaves by their path, in the tree's order."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator=separator): leaf for path, leaf in leaves}
+
+
+def _signature(leaves: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns shape and type of every leaf."""
+    arrays = {path: leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for path, leaf in leaves.items()}
+    return {path: (tuple(array.shape), np.dtype(array.dtype)) for path, array in arrays.items()}
 
 
 def _require_room(directory: Path, size: int) -> None:
     """Raises as a full disk does where files of so many bytes do not fit with what Orbax writes beside them."""
     disk = shutil.disk_usage(directory)
-    if disk.total > 0 and disk.free < size + size // 20 + _BESIDE:  # some file systems tell no size
+    if disk.total > 0 and disk.free < size + size // 20 + _ORBAX_BYTES:  # some file systems tell no size
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _reason(error: BaseException) -> str:
     """What the operating system said, from whatever was made of it, or the first line of the error."""
     chain = [error]
-    while (below := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < _DEEPEST:
+    while (below := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < _LONGEST_CHAIN:
         chain.append(below)
-    said = [each.strerror for each in chain if isinstance(each, OSError) and each.strerror]
-    known = [os.strerror(code) for code in _OF_DISKS if os.strerror(code) in " ".join(map(str, chain))]
-    return next(iter(said + known), str(error).partition("\n")[0] or type(error).__name__)
+    reasons = [each.strerror for each in chain if isinstance(each, OSError) and each.strerror]
+    reasons += [os.strerror(code) for code in _DISK_ERRORS if os.strerror(code) in " ".join(map(str, chain))]
+    return next(iter(reasons), str(error).partition("\n")[0] or type(error).__name__)
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of every file below a folder by its relative path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _DIGESTS)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def _flatten(state: Any) -> dict[str, np.ndarray]:
-    """Returns the leaves by their path, in the tree's order."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
-WEIGHTS = "weights"
-
-
-def write_checkpoint(
-    directory: Path, name: str, *, text: str, weights: Any, files: Mapping[str, bytes] | None = None
-) -> None:
-    """Writes all of it, in place of what is there, whole or not at all; the first of several processes alone does.
-
-    Args:
-        directory: Created if need be.
-        name: Of the description.
-        text: Of the description.
-        weights: A tree of arrays.
-        files: Others by name.
-    """
-    if not is_first():
-        return
-    with whole_folder(directory, mark=name) as folder:
-        Checkpoints(folder / WEIGHTS).save(0, weights)
-        for other, content in (files or {}).items():
-            write_whole(folder / other, content)
-        write_text(folder / name, text)
-
-
-def read_weights(directory: Path, name: str, *, shapes: Any) -> Any:
-    """Reads the weights that a description describes.
-
-    Args:
-        directory: Of both.
-        name: Of the description.
-        shapes: A tree of `jax.ShapeDtypeStruct` as the weights are.
-
-    Raises:
-        ValueError: They are damaged, missing or others.
-    """
-    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    try:
-        if not (directory / WEIGHTS / "0").is_dir():
-            raise CheckpointError("no weights")
-        return jax.tree.map(jnp.asarray, Checkpoints(directory / WEIGHTS).restore(0, like))
-    except CheckpointError as error:
-        raise ValueError(
-            f"{directory}: expected the weights that {name} describes, but those in {WEIGHTS}/ are damaged, missing or "
-            "others"
-        ) from error
-KindT = TypeVar("KindT")
-
-
-def read_checkpoint(path: Path, form: str, *, what: str, hint: str = "") -> dict[str, Any]:
-    """Reads a description of one form.
-
-    Args:
-        path: Of the file.
-        form: That it has to name, such as `hadas_jax.network/1`.
-        what: It should be, in words for the error.
-        hint: On what to do, put behind the error.
-
-    Returns:
-        The object, its form included.
-
-    Raises:
-        ValueError: One line: the file cannot be read, or is of another form or version.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = content["form"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected {what}, cannot read it{hint}") from error
-    if found != form:
-        raise ValueError(f"{path}: expected form {form}, got {show(found)}{hint}")
-    return content
-
-
-def validated(kind: type[KindT], content: object, *, path: Path, hint: str = "") -> KindT:
-    """Checks what a description holds.
-
-    Args:
-        kind: Dataclass or pydantic model that it becomes.
-        content: Of the file.
-        path: Of the file.
-        hint: On what to do, put behind the error.
-
-    Returns:
-        The checked value.
-
-    Raises:
-        ValueError: One line: the first field that does not fit, or what the kind itself says.
-    """
-    try:
-        return pydantic.TypeAdapter(kind).validate_python(content)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        own = first.get("ctx", {}).get("error")  # raised by the kind itself
-        raise ValueError(f"{path}: {own or explain(first)}{hint}") from error

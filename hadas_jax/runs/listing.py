@@ -2,16 +2,12 @@
 
 import csv
 import json
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from hadas_jax.runs.workdir import CONFIG
-from hadas_jax.runs.workdir import METRICS
-from hadas_jax.runs.workdir import RESULT
 
-_FORM = "hadas_jax."
+from hadas_jax.runs.names import CONFIG, FORM, METRICS, RESULT
 
 
 @dataclass(frozen=True)
@@ -19,12 +15,12 @@ class RunState:
     """A run in its work directory.
 
     Attributes:
-        path: Of the work directory.
+        path: The work directory.
         kind: Search, train, fine-tune, dnas-search or dnas-retrain; empty where config.json cannot be read.
-        dataset: Of its settings, without folders; of fine-tuning its network, which names that.
+        dataset: Data set of its settings, without folders; of fine-tuning the network, which names it.
         hardware: Device or accelerator of its settings; empty where there is none.
-        steps: Done of each stage, by name.
-        figures: What it found, in words; None: not finished.
+        steps: Steps done of each stage, by name.
+        result: What it found, in words; None: not finished.
         changed: When something was last written, in seconds since 1970.
     """
 
@@ -33,7 +29,7 @@ class RunState:
     dataset: str
     hardware: str
     steps: dict[str, int]
-    figures: str | None
+    result: str | None
     changed: float
 
 
@@ -46,65 +42,65 @@ def find_runs(folders: Sequence[Path | str]) -> list[RunState]:
     Raises:
         ValueError: A folder does not exist.
     """
-    found: dict[Path, RunState] = {}
+    runs: dict[Path, RunState] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise ValueError(f"{folder}: expected a work directory or a folder of them, got none")
-        for place in [folder, *folder.iterdir()]:
-            if (place / CONFIG).is_file():
-                found[place.resolve()] = run_state(place)
-    return sorted(found.values(), key=lambda run: (-run.changed, str(run.path)))
+        for path in [folder, *folder.iterdir()]:
+            if (path / CONFIG).is_file():
+                runs[path.resolve()] = _run_state(path)
+    return sorted(runs.values(), key=lambda run: (-run.changed, str(run.path)))
 
 
-def run_state(path: Path) -> RunState:
+def _run_state(path: Path) -> RunState:
     """Returns the state of the run in a work directory."""
     config = _mapping(path / CONFIG)
     form, settings = str(config.get("form")), config.get("settings")
-    kind = form.removeprefix(_FORM).partition("/")[0] if form.startswith(_FORM) else ""
+    kind = form.removeprefix(FORM).partition("/")[0] if form.startswith(FORM) else ""
     settings = settings if isinstance(settings, dict) else {}
     written = [entry.stat().st_mtime for entry in path.iterdir() if entry.is_file()]
     return RunState(
         path=path,
         kind=kind,
-        dataset=_short(settings.get("dataset")) or _ending(settings.get("network")),
-        hardware=_short(settings.get("device") or settings.get("hardware")),
+        dataset=_without_folders(settings.get("dataset")) or _last_parts(settings.get("network")),
+        hardware=_without_folders(settings.get("device") or settings.get("hardware")),
         steps=_steps(path / METRICS),
-        figures=_figures(kind, path),
+        result=_result(kind, path),
         changed=max(written),
     )
 
 
-def _short(name: object) -> str:
+def _without_folders(name: object) -> str:
     """A data set, device or hardware without folders and ending."""
-    kind, colon, place = str(name or "").rpartition(":")
-    return f"{kind}{colon}{Path(place).stem}"
+    kind, colon, path = str(name or "").rpartition(":")
+    return f"{kind}{colon}{Path(path).stem}"
 
 
-def _ending(place: object) -> str:
+def _last_parts(network: object) -> str:
     """The last two parts of the path of a network."""
-    return "/".join(Path(str(place or "")).parts[-2:])
+    return "/".join(Path(str(network or "")).parts[-2:])
 
 
 def _steps(path: Path) -> dict[str, int]:
     """The last step of each stage in metrics.jsonl."""
-    found: dict[str, int] = {}
+    steps: dict[str, int] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             entry = json.loads(line)
-            found[str(entry["stage"])] = int(entry["step"])
+            steps[str(entry["stage"])] = int(entry["step"])
         except (ValueError, KeyError, TypeError):  # the last line of a killed run
             continue
-    return found
+    return steps
 
 
-def _figures(kind: str, path: Path) -> str | None:
+def _result(kind: str, path: Path) -> str | None:
     if kind not in _RESULTS:
         return None
-    name, told = _RESULTS[kind]
+    name, describe = _RESULTS[kind]
     if not (path / name).is_file():
         return None
     try:
-        return told(path / name)
+        return describe(path / name)
     except (ValueError, KeyError, IndexError, TypeError):
         return f"{name} cannot be read"
 
@@ -113,12 +109,12 @@ def _of_search(path: Path) -> str:
     rows = [row for row in _rows(path) if row["network"] == "exits + clocks" and row["policy"] == "deployable"]
     best = rows[0]
     accuracy, latency, energy = (float(best[name]) for name in ("test_accuracy", "latency_ms", "energy_mj"))
-    found, saved = f"{accuracy:.1%} at {latency:.3g} ms, {energy:.3g} mJ", f"{float(best['energy_saving']):.0%} saved"
+    costs, saved = f"{accuracy:.1%} at {latency:.3g} ms, {energy:.3g} mJ", f"{float(best['energy_saving']):.0%} saved"
     if "verdict" not in best:  # of a version that compared with the default clocks alone
-        return f"{found} ({saved})"
+        return f"{costs} ({saved})"
     points = 100 * float(best["accuracy_difference"])
     by_clocks = f"{float(best['energy_saving_dvfs']):.0%} of static + DVFS"
-    return f"{found} ({saved}, {by_clocks}; {points:+.1f} points, {best['verdict']})"
+    return f"{costs} ({saved}, {by_clocks}; {points:+.1f} points, {best['verdict']})"
 
 
 def _of_training(path: Path) -> str:
@@ -127,19 +123,19 @@ def _of_training(path: Path) -> str:
 
 
 def _of_dnas_search(path: Path) -> str:
-    found = _mapping(path)
-    energy = "" if found["energy_mj"] is None else f", {found['energy_mj']:.3g} mJ"
-    return f"{found['images_per_s']:,.0f} images/s{energy}"
+    result = _mapping(path)
+    energy = "" if result["energy_mj"] is None else f", {result['energy_mj']:.3g} mJ"
+    return f"{result['images_per_s']:,.0f} images/s{energy}"
 
 
 def _of_retraining(path: Path) -> str:
-    found = _mapping(path)
-    return f"{found['test_accuracy']:.1%}, {found['parameters']:,} weights"
+    result = _mapping(path)
+    return f"{result['test_accuracy']:.1%}, {result['parameters']:,} weights"
 
 
 def _of_fine_tuning(path: Path) -> str:
-    found = _mapping(path)["after"]["deployable"]
-    return f"{1 - found['error']:.1%} at {1e3 * found['latency_s']:.3g} ms, {1e3 * found['energy_j']:.3g} mJ"
+    result = _mapping(path)["after"]["deployable"]
+    return f"{1 - result['error']:.1%} at {1e3 * result['latency_s']:.3g} ms, {1e3 * result['energy_j']:.3g} mJ"
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -152,6 +148,8 @@ def _mapping(path: Path) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
 # By kind of run, the file that is written when it is finished, and what it says.
 _RESULTS: dict[str, tuple[str, Callable[[Path], str]]] = {
     "search": ("levels.csv", _of_search),

@@ -13,12 +13,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from filelock import BaseFileLock
-from filelock import FileLock
-from filelock import Timeout
+
+from filelock import BaseFileLock, FileLock, Timeout
+
 from hadas_jax.backend import is_first
-from hw_models.files import unwritable
-from hw_models.files import write_whole
+from hw_models.files import unwritable, write_whole
 
 LOCK, HOLDER = ".lock", ".lock.json"
 _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -74,7 +73,7 @@ def _taken(directory: Path) -> BaseFileLock | None:
         return lock
     except Timeout:
         raise InUseError(
-            f"work directory {directory} is in use by {_holder(directory)}; wait for it or take another --workdir"
+            f"work directory {directory} is in use by {_holder(directory)}; wait for it or take another `workdir`"
         ) from None
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _WITHOUT_LOCKS:

@@ -1,22 +1,19 @@
-"""Long loops in chunks with a checkpoint after each, resumed exactly.
+"""Long loops in chunks with a checkpoint after each, resumed exactly; a stage of a run is such a loop.
 
 Step i always gets the key `fold_in(key, i)`, so a run that was interrupted and resumed does what an undisturbed
 one does, bit for bit on the CPU. After a rollback other keys take the place of all, see `retry_key`.
-
-Stages of a run: each has its checkpoints, metrics and progress in their places.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-from typing import NamedTuple
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from hadas_jax.runs.checkpoints import Checkpoints
-from hadas_jax.runs.workdir import CHECKPOINTS
+from hadas_jax.runs.names import CHECKPOINTS
 from hadas_jax.runs.workdir import WorkDir
 
 State = Any  # a pytree of arrays
@@ -49,7 +46,7 @@ def scanned(
     data: Any,
     key: jax.Array,
     chunk: int,
-    place: jax.sharding.Sharding | None = None,
+    sharding: jax.sharding.Sharding | None = None,
     jit: Callable = jax.jit,
 ) -> Advance:
     """Returns a chunk of traced steps as one compiled scan.
@@ -59,11 +56,11 @@ def scanned(
         data: Arrays that every step reads; of typed PRNG keys among them, such as those of orders, a retry gets others.
         key: Typed PRNG key of the loop.
         chunk: Steps of a chunk.
-        place: Where state and data go first, so that the first chunk and the following ones are compiled once; None
-            leaves them where they are.
-        jit: Compiles the scan.
+        sharding: Sharding that state and data get first, so that first and following chunks are compiled once;
+            None leaves them where they are.
+        jit: Function that compiles the scan.
     """
-    data = data if place is None else jax.device_put(data, place)
+    data = data if sharding is None else jax.device_put(data, sharding)
 
     @jit  # the key is an argument, so that runs of all seeds share their compiled code
     def run_chunk(state: State, start: jax.Array, key: jax.Array, data: Any) -> tuple[State, Metrics]:
@@ -73,8 +70,8 @@ def scanned(
         return jax.lax.scan(body, state, start + jnp.arange(chunk))
 
     def advance(state: State, done: int, retry: int = 0) -> tuple[State, Metrics]:
-        keys, own = jax.tree.map(lambda leaf: retry_key(leaf, retry) if _is_key(leaf) else leaf, (key, data))
-        return run_chunk(state if place is None else jax.device_put(state, place), jnp.int32(done), keys, own)
+        keys = jax.tree.map(lambda leaf: retry_key(leaf, retry) if _is_key(leaf) else leaf, (key, data))
+        return run_chunk(state if sharding is None else jax.device_put(state, sharding), jnp.int32(done), *keys)
 
     return advance
 
@@ -99,14 +96,14 @@ class Guard:
 
     Attributes:
         lower: (state, factor) -> the state with its learning rate multiplied by the factor.
-        rollbacks: How often in all.
-        factor: Of each.
+        rollbacks: The most rollbacks of the loop.
+        factor: Factor of the learning rate at each.
         ratio: Bound of the loss, relative to the lowest.
         floor: The lowest loss counts as at least this much, so that tiny losses may rise.
-        metric: The loss among the metrics.
-        window: Steps that are judged together.
-        settled: Steps from which on a mean may be the lowest, at most `window`.
-        most: What one step may count for, relative to the bound.
+        metric: Name of the loss among the metrics.
+        window: Number of steps that are judged together.
+        settled: Number of steps from which on a mean may be the lowest, at most `window`.
+        most: The most that one step counts for, relative to the bound.
     """
 
     lower: Callable[[State, float], State]
@@ -135,42 +132,39 @@ class GuardRecord(NamedTuple):
     losses: np.ndarray
     seen: np.integer
 
+    @classmethod
+    def new(cls, window: int) -> "GuardRecord":
+        """Returns what a guard with this window remembers before the first step."""
+        return cls(np.float32(np.inf), np.int32(0), np.zeros(window, np.float32), np.int32(0))
+
     @property
     def recent(self) -> np.ndarray:
         """float32[seen]: losses of the last steps."""
         return self.losses[len(self.losses) - int(self.seen) :]
 
+    def after(self, losses: np.ndarray, guard: Guard) -> "GuardRecord":
+        """Returns the record after a good chunk with these losses [chunk]."""
+        kept = np.concatenate([self.losses, np.asarray(losses, np.float32)])[-guard.window :]
+        record = self._replace(losses=kept, seen=np.int32(min(int(self.seen) + len(losses), guard.window)))
+        if record.seen < min(guard.settled, guard.window):
+            return record
+        mean = np.float32(np.mean(record.recent, dtype=np.float64))
+        return record._replace(lowest=np.minimum(self.lowest, mean))
 
-def new_record(window: int) -> GuardRecord:
-    """Returns what a guard with this window remembers before the first step."""
-    return GuardRecord(np.float32(np.inf), np.int32(0), np.zeros(window, np.float32), np.int32(0))
+    def rolled_back(self) -> "GuardRecord":
+        """Returns the record after a rollback: whoever tries again is judged by new steps."""
+        rollbacks = self.rollbacks + np.int32(1)
+        return self._replace(rollbacks=rollbacks, losses=np.zeros_like(self.losses), seen=np.int32(0))
 
-
-def recorded(guard: Guard, record: GuardRecord, losses: np.ndarray) -> GuardRecord:
-    """Returns the record after a good chunk with these losses [chunk]."""
-    kept = np.concatenate([record.losses, np.asarray(losses, np.float32)])[-guard.window :]
-    after = record._replace(losses=kept, seen=np.int32(min(int(record.seen) + len(losses), guard.window)))
-    if after.seen < min(guard.settled, guard.window):
-        return after
-    return after._replace(lowest=np.minimum(record.lowest, _mean(after.recent)))
-
-
-def rolled_back(record: GuardRecord) -> GuardRecord:
-    """Returns the record after a rollback: whoever tries again is judged by new steps."""
-    return record._replace(
-        rollbacks=record.rollbacks + np.int32(1), losses=np.zeros_like(record.losses), seen=np.int32(0)
-    )
-
-
-def risen(guard: Guard, record: GuardRecord, losses: np.ndarray) -> tuple[float, float] | None:
-    """Returns the mean loss of the last steps and its bound where these losses [chunk] are beyond it."""
-    if not np.isfinite(record.lowest):
-        return None
-    lowest = max(float(record.lowest), guard.floor)
-    bound = guard.ratio * lowest
-    recent = np.concatenate([record.recent, losses])[-guard.window :].astype(np.float64)
-    rise = np.sum(np.minimum(recent, guard.most * bound) - lowest) / guard.window
-    return (float(np.mean(recent)), bound) if lowest + rise > bound else None
+    def rise(self, losses: np.ndarray, guard: Guard) -> tuple[float, float] | None:
+        """Returns the mean loss of the last steps and its bound where these losses [chunk] are beyond it."""
+        if not np.isfinite(self.lowest):
+            return None
+        lowest = max(float(self.lowest), guard.floor)
+        bound = guard.ratio * lowest
+        recent = np.concatenate([self.recent, losses])[-guard.window :].astype(np.float64)
+        rise = np.sum(np.minimum(recent, guard.most * bound) - lowest) / guard.window
+        return (float(np.mean(recent)), bound) if lowest + rise > bound else None
 
 
 def run(
@@ -190,9 +184,9 @@ def run(
     Args:
         advance: Goes one chunk further, see `scanned`.
         state: The initial state; also the form that checkpoints must have.
-        chunks: How many chunks there are in all.
+        chunks: Number of chunks in all.
         chunk: Steps of a chunk, that is, between checkpoints and reports.
-        name: Of the loop, for messages.
+        name: Name of the loop, for messages.
         checkpoints: Where states are kept, with a `GuardRecord` where there is a guard; None keeps none.
         report: Called after each good chunk with the number of steps done and the chunk's metrics [chunk]; with a guard
             also `rollbacks` [1], their number so far.
@@ -207,7 +201,7 @@ def run(
             last good checkpoint stays.
         ValueError: A checkpoint cannot be read or written, or is another run's.
     """
-    done, record = 0, new_record(0 if guard is None else guard.window)
+    done, record = 0, GuardRecord.new(0 if guard is None else guard.window)
     if checkpoints is not None and (newest := checkpoints.newest()) is not None:
         if newest > chunks * chunk or newest % chunk:
             raise ValueError(
@@ -229,11 +223,11 @@ def run(
                     f"{name}: {wrong}{tried}; the last good checkpoint is kept: lower the learning rate and start again"
                 )
             # Not saved: a run that is interrupted here diverges and rolls back once more, in the same way.
-            state, record = guard.lower(state, guard.factor), rolled_back(record)
+            state, record = guard.lower(state, guard.factor), record.rolled_back()
             continue
         state, done = following, done + chunk
         if guard is not None:
-            record = recorded(guard, record, values[guard.metric])
+            record = record.after(values[guard.metric], guard)
             values["rollbacks"] = np.array([record.rollbacks])
         if write is not None:
             write(done, values)
@@ -253,15 +247,11 @@ def _divergence(metrics: dict[str, np.ndarray], done: int, guard: Guard | None, 
     if guard is None:
         return None
     losses = metrics[guard.metric]
-    if (rise := risen(guard, record, losses)) is None:
+    if (rise := record.rise(losses, guard)) is None:
         return None
     last = done + len(losses)
     first = last - min(int(record.seen) + len(losses), guard.window) + 1
     return f"{guard.metric} rose to {rise[0]:.4g} in steps {first} to {last}, above {rise[1]:.4g}"
-
-
-def _mean(values: np.ndarray) -> np.float32:
-    return np.float32(np.mean(values, dtype=np.float64))
 
 
 class Progress(Protocol):
@@ -288,20 +278,20 @@ def run_stage(
     """Runs one stage of a run, with its checkpoints, metrics and progress in their places.
 
     Args:
-        name: Of the stage.
-        advance: Goes one chunk further, see `hadas_jax.runs.loop.run`.
-        state: The initial one.
-        chunks: How many chunks there are in all.
+        name: Name of the stage.
+        advance: Goes one chunk further, see `scanned`.
+        state: The initial state.
+        chunks: Number of chunks in all.
         chunk: Steps of a chunk.
-        workdir: Of the run.
-        progress: Told of every chunk.
+        workdir: Work directory of the run.
+        progress: What is told of every chunk.
         guard: What to do about divergence.
 
     Returns:
         The state after all steps.
 
     Raises:
-        ValueError: As `hadas_jax.runs.loop.run`.
+        ValueError: As `run`.
     """
     checkpoints = Checkpoints(workdir.path / CHECKPOINTS / name)
     done = checkpoints.newest() or 0

@@ -1,110 +1,29 @@
-"""The work directory of a run: its settings, metrics and checkpoints, and nothing else is ever touched.
-
-Scalars of a run for TensorBoard, one event file for each stage; needs the extra `tensorboard`.
-"""
+"""The work directory of a run: its settings, metrics and checkpoints; nothing else is ever touched."""
 
 import contextlib
-import time
-import weakref
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-from hw_models.files import unwritable
 import importlib.metadata
 import json
 import os
 import platform
 import re
-from hadas_jax.runs.lock import HOLDER
-from hadas_jax.runs.lock import LOCK
-from hadas_jax.runs.lock import InUseError
-from hadas_jax.runs.lock import locked
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 from hadas_jax.backend import is_first
-from hw_models.files import remove
-from hw_models.files import write_whole
+from hadas_jax.runs.lock import HOLDER, LOCK, InUseError, locked
+from hadas_jax.runs.names import ARCHITECTURE as ARCHITECTURE
+from hadas_jax.runs.names import CHECKPOINTS, FORM, REPORT, TENSORBOARD
+from hadas_jax.runs.names import CONFIG as CONFIG
+from hadas_jax.runs.names import DERIVED as DERIVED
+from hadas_jax.runs.names import METRICS as METRICS
+from hadas_jax.runs.names import RESULT as RESULT
+from hadas_jax.runs.names import SUPERNET as SUPERNET
+from hw_models.files import remove, unwritable, write_whole
 
-FOLDER = "tensorboard"
-
-
-class Scalars:
-    """Writes what a run measures into DIRECTORY/tensorboard/STAGE.
-
-    Args:
-        directory: The work directory.
-
-    Raises:
-        ValueError: The extra is not installed.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        try:
-            from tensorboardX import event_file_writer, summary
-            from tensorboardX.proto.event_pb2 import Event, SessionLog
-        except ImportError:
-            raise ValueError(
-                "--tensorboard: expected the extra tensorboard, got none; pip install 'hadas-jax[tensorboard]'"
-            ) from None
-        self._open, self._scalar = event_file_writer.EventsWriter, summary.scalar
-        self._event, self._start = Event, SessionLog(status=SessionLog.START)
-        self._place = directory / FOLDER
-        self._stages: dict[str, Any] = {}
-        weakref.finalize(self, _close, self._stages)
-
-    def restart(self, stage: str, done: int, kept: list[dict[str, Any]]) -> None:
-        """Goes on with a stage after step `done`.
-
-        What TensorBoard has of later steps is dropped there; a run that did not write for it before begins with the
-        lines kept in metrics.jsonl.
-
-        Args:
-            stage: That starts or resumes.
-            done: Steps that are not repeated.
-            kept: Metrics of the stage up to there.
-        """
-        place = self._place / stage
-        is_new = not place.is_dir()
-        with _named(place):
-            place.mkdir(parents=True, exist_ok=True)
-            if stage in self._stages:
-                self._stages.pop(stage).close()
-            # Names have whole seconds only.
-            count = len(list(place.iterdir()))
-            self._stages[stage] = self._open(str(place / "events"), f".{count}")
-        self._write(stage, step=done + 1, session_log=self._start)
-        for entry in kept if is_new else ():
-            self.add(stage, entry["step"], {name: entry[name] for name in entry if name not in ("stage", "step")})
-
-    def add(self, stage: str, step: int, metrics: dict[str, float]) -> None:
-        """Writes one step, so that it can be seen at once."""
-        if stage not in self._stages:
-            self.restart(stage, step - 1, [])
-        for name, value in metrics.items():
-            self._write(stage, step=step, summary=self._scalar(name, value))
-
-    def _write(self, stage: str, **content: Any) -> None:
-        with _named(self._place / stage):
-            self._stages[stage].write_event(self._event(wall_time=time.time(), **content))
-            self._stages[stage].flush()
-
-
-@contextlib.contextmanager
-def _named(place: Path) -> Iterator[None]:
-    """Gives an error of the disk the name of what could not be written."""
-    try:
-        yield
-    except OSError as error:
-        raise unwritable(place, error) from error
-
-
-def _close(stages: dict[str, Any]) -> None:
-    for stage in stages.values():
-        with contextlib.suppress(OSError):  # whatever was not written yet does not fit
-            stage.close()
-CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
-REPORT = "report.html"
-DERIVED, RESULT = "derived", "result.json"
-SUPERNET, ARCHITECTURE = "supernet", "architecture.json"
-_OWN = (  # besides CONFIG, which is replaced last: until then the directory is known as a run's
+_FILES = (  # besides CONFIG, which is replaced last: until then the directory is recognised as a run's
     METRICS,
     CHECKPOINTS,
     "front.csv",
@@ -121,7 +40,7 @@ _OWN = (  # besides CONFIG, which is replaced last: until then the directory is 
     "predictor.npz",
     ARCHITECTURE,
     REPORT,
-    FOLDER,
+    TENSORBOARD,
 )
 _HIDDEN = (LOCK, HOLDER)
 _PACKAGES = (
@@ -141,17 +60,17 @@ _PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Returns the versions that a result depends on."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), "machine": platform.machine(), **found}
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "machine": platform.machine(), **packages}
 
 
 class WorkDir:
     """A directory that holds one run. Of several processes only the first writes to it.
 
     Args:
-        path: Of the directory.
-        kind: Of the run, `search` or `train`.
-        tensorboard: Write metrics for TensorBoard too, see `hadas_jax.runs.workdir`.
+        path: The directory.
+        kind: Kind of the run, such as `search` or `train`.
+        tensorboard: Write metrics for TensorBoard too, which needs the extra of this name.
 
     Raises:
         ValueError: `tensorboard` without the extra.
@@ -159,7 +78,7 @@ class WorkDir:
 
     def __init__(self, path: Path, *, kind: str = "search", tensorboard: bool = False) -> None:
         self.path, self._kind, self._form = path, kind, _form(kind)
-        self._scalars = Scalars(path) if tensorboard else None
+        self._scalars = _Scalars(path) if tensorboard else None
 
     @property
     def holds_run(self) -> bool:
@@ -179,77 +98,55 @@ class WorkDir:
         """Holds the directory for a run, which is begun anew or resumed; touches nothing that another process holds.
 
         Args:
-            settings: Of the run.
-            resume: The run is there and goes on.
-            overwrite: Replace the run that is there.
+            settings: Settings of the run.
+            resume: Whether the run that is there goes on.
+            overwrite: Whether the run that is there is replaced.
             data: Record of the run's data set and its division.
             reads: Directory of a supernet that the run starts from.
 
         Raises:
             InUseError: Another process holds the directory.
-            ValueError: As `start`, of a run that is not resumed.
+            ValueError: The directory of a new run holds a run and `overwrite` is not set, holds something else, or
+                holds what the run starts from.
         """
-        if is_first() and not resume:
+        is_new = is_first() and not resume
+        if is_new:
             self._require_fit(reads)
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise unwritable(self.path, error) from error
         with locked(self.path):
-            if not resume:
-                self.start(settings, overwrite=overwrite, data=data, reads=reads)
+            if is_new:
+                self._require_fit(reads)  # again: another process may have written in between
+                content = {"form": self._form, "settings": settings, "data": data, "versions": versions()}
+                self._begin(json.dumps(content, indent=2) + "\n", overwrite=overwrite)
             yield
 
-    def start(
-        self,
-        settings: dict[str, Any],
-        *,
-        overwrite: bool,
-        data: dict[str, Any] | None = None,
-        reads: str | None = None,
-    ) -> None:
-        """Begins a new run; `run` holds the directory, too.
-
-        Args:
-            settings: Of the run.
-            overwrite: Replace the run that is there.
-            data: Record of the run's data set and its division.
-            reads: Directory of a supernet that the run starts from.
-
-        Raises:
-            ValueError: The directory holds a run and `overwrite` is not set, holds something else, or holds what the
-                run starts from.
-        """
-        if not is_first():
-            return
-        self._require_fit(reads)
+    def _begin(self, config: str, *, overwrite: bool) -> None:
+        """Writes the config.json of a new run, in place of a run that is there and may be replaced."""
         if self.holds_run and not overwrite:
-            raise ValueError(f"work directory {self.path} holds a run: --resume continues it, --overwrite replaces it")
+            raise ValueError(f"work directory {self.path} holds a run: `resume` continues it, `overwrite` replaces it")
         try:
-            for name in _OWN if self.holds_run else ():
+            for name in _FILES if self.holds_run else ():
                 remove(self.path / name)
-            for entry in self.path.glob("*.partial") if self.path.is_dir() else ():
+            for entry in self.path.glob("*.partial"):
                 if _is_partial(entry.name):
                     entry.unlink()
-            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(error.filename or self.path, error) from error
-        write_text(
-            self.path / CONFIG,
-            json.dumps({"form": self._form, "settings": settings, "data": data, "versions": versions()}, indent=2)
-            + "\n",
-        )
+        write_text(self.path / CONFIG, config)
 
     def _require_fit(self, reads: str | None) -> None:
         """Raises where the directory holds something else than a run, or what the run starts from."""
         if reads is not None and Path(reads).resolve().is_relative_to(self.path.resolve()):
             raise ValueError(
-                f"--checkpoint {reads}: expected one outside the work directory {self.path}, which a new run replaces"
+                f"checkpoint {reads}: expected one outside the work directory {self.path}, which a new run replaces"
             )
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"work directory {self.path}: expected a directory, got a file")
-        held = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
-        foreign = [name for name in held if name not in _HIDDEN and not _is_partial(name)]
+        names = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
+        foreign = [name for name in names if name not in _HIDDEN and not _is_partial(name)]
         if foreign and not self.holds_run:
             raise ValueError(
                 f"work directory {self.path}: expected none, an empty one or a run's, got one with {foreign[0]}"
@@ -287,25 +184,24 @@ class WorkDir:
         path = self.path / METRICS
         if not is_first():
             return
-        kept, own = [], []
+        kept = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
             try:
                 entry = json.loads(line)
             except ValueError:  # the last line of a killed run
                 continue
             if entry["stage"] != stage or entry["step"] <= done:
-                kept.append(line + "\n")
-                own += [entry] if entry["stage"] == stage else []
+                kept.append((line, entry))
         if path.is_file():
-            write_text(path, "".join(kept))
+            write_text(path, "".join(f"{line}\n" for line, _ in kept))
         if self._scalars is not None:
-            self._scalars.restart(stage, done, own)
+            self._scalars.restart(stage, done, [entry for _, entry in kept if entry["stage"] == stage])
 
     def add_metrics(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         """Appends one line of metrics."""
         if not is_first():
             return
-        append_line(self.path / METRICS, json.dumps({"stage": stage, "step": step, **metrics}))
+        _append_line(self.path / METRICS, json.dumps({"stage": stage, "step": step, **metrics}))
         if self._scalars is not None:
             self._scalars.add(stage, step, metrics)
 
@@ -314,9 +210,9 @@ def settings_within(content: object, *, kind: str, source: str) -> dict[str, Any
     """Returns the settings in the content of a config.json.
 
     Args:
-        content: Of the file.
-        kind: Of the run.
-        source: The file's name in messages.
+        content: What the file holds.
+        kind: Kind of the run.
+        source: Name of the file, for errors.
 
     Raises:
         ValueError: It is none, or that of another kind of run.
@@ -325,18 +221,18 @@ def settings_within(content: object, *, kind: str, source: str) -> dict[str, Any
         raise ValueError(f"{source}: expected the settings of a run, cannot read them")
     form = content["form"]
     if form != _form(kind):
-        other = f", a run of hadas {form[10:-2]}" if str(form).startswith("hadas_jax.") else ""
+        other = f", a run of hadas {form[len(FORM) : -2]}" if str(form).startswith(FORM) else ""
         raise ValueError(f"{source}: expected form {_form(kind)}, got {form!r}{other}")
     return content["settings"]
 
 
 def _form(kind: str) -> str:
-    return f"hadas_jax.{kind}/1"
+    return f"{FORM}{kind}/1"
 
 
 def _is_partial(name: str) -> bool:
     """Whether a file is what a killed run had not written to the end."""
-    return any(re.fullmatch(rf"{re.escape(whole)}\.\d+\.partial", name) for whole in (CONFIG, HOLDER, *_OWN))
+    return any(re.fullmatch(rf"{re.escape(whole)}\.\d+\.partial", name) for whole in (CONFIG, HOLDER, *_FILES))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -349,7 +245,7 @@ def write_text(path: Path, text: str) -> None:
         write_whole(path, text.encode("utf-8"))
 
 
-def append_line(path: Path, line: str) -> None:
+def _append_line(path: Path, line: str) -> None:
     """Appends a line to a file, whole or not at all.
 
     Raises:
@@ -372,8 +268,8 @@ def writing(target: Path | str) -> Iterator[None]:
     Raises:
         InUseError: A run or another command holds it.
     """
-    around = _around(Path(target))
-    with contextlib.nullcontext() if around is None else locked(around):
+    workdir = _workdir_around(Path(target))
+    with contextlib.nullcontext() if workdir is None else locked(workdir):
         yield
 
 
@@ -386,17 +282,93 @@ def reading(target: Path | str) -> Iterator[None]:
         yield
 
 
-def _around(path: Path) -> Path | None:
+def _workdir_around(path: Path) -> Path | None:
     """The work directory that a path lies in, or is."""
     try:
         path = path.resolve()
     except UnicodeError:  # a name that the locale cannot spell: whoever reads it will say so
         return None
-    for place in (path, *path.parents):
+    for folder in (path, *path.parents):
         try:
-            form = json.loads((place / CONFIG).read_text(encoding="utf-8"))["form"]
+            form = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["form"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if str(form).startswith("hadas_jax."):
-            return place
+        if str(form).startswith(FORM):
+            return folder
     return None
+
+
+class _Scalars:
+    """Writes what a run measures for TensorBoard, into DIRECTORY/tensorboard/STAGE, one event file for each start.
+
+    Args:
+        directory: The work directory.
+
+    Raises:
+        ValueError: The extra is not installed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            from tensorboardX import event_file_writer, summary
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+        except ImportError:
+            raise ValueError(
+                "tensorboard: expected the extra tensorboard, got none; pip install 'hadas-jax[tensorboard]'"
+            ) from None
+        self._open, self._scalar = event_file_writer.EventsWriter, summary.scalar
+        self._event, self._start = Event, SessionLog(status=SessionLog.START)
+        self._folder = directory / TENSORBOARD
+        self._stages: dict[str, Any] = {}
+        weakref.finalize(self, _close, self._stages)
+
+    def restart(self, stage: str, done: int, kept: list[dict[str, Any]]) -> None:
+        """Goes on with a stage after step `done`.
+
+        What TensorBoard has of later steps is dropped there; a run that did not write for it before begins with the
+        lines kept in metrics.jsonl.
+
+        Args:
+            stage: The stage that starts or resumes.
+            done: Steps that are not repeated.
+            kept: Metrics of the stage up to there.
+        """
+        folder = self._folder / stage
+        is_new = not folder.is_dir()
+        with _named(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if stage in self._stages:
+                self._stages.pop(stage).close()
+            # Names have whole seconds only.
+            count = len(list(folder.iterdir()))
+            self._stages[stage] = self._open(str(folder / "events"), f".{count}")
+        self._write(stage, step=done + 1, session_log=self._start)
+        for entry in kept if is_new else ():
+            self.add(stage, entry["step"], {name: entry[name] for name in entry if name not in ("stage", "step")})
+
+    def add(self, stage: str, step: int, metrics: dict[str, float]) -> None:
+        """Writes one step, so that it can be seen at once."""
+        if stage not in self._stages:
+            self.restart(stage, step - 1, [])
+        for name, value in metrics.items():
+            self._write(stage, step=step, summary=self._scalar(name, value))
+
+    def _write(self, stage: str, **content: Any) -> None:
+        with _named(self._folder / stage):
+            self._stages[stage].write_event(self._event(wall_time=time.time(), **content))
+            self._stages[stage].flush()
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Gives an error of the disk the name of what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _close(stages: dict[str, Any]) -> None:
+    for stage in stages.values():
+        with contextlib.suppress(OSError):  # whatever was not written yet does not fit
+            stage.close()

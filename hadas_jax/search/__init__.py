@@ -35,30 +35,31 @@ from hadas_jax.search.pareto import (
     non_dominated_ranks,
     truncate,
 )
-from hadas_jax.search.product import Best, best_under, grid_front, grid_hypervolume
+from hadas_jax.search.product import Product, grid_hypervolume
 from hadas_jax.search.product_front import ProductFront, listed_front, product_front, whole_product_front
 from hadas_jax.search.relaxed import Descents, RelaxedParams, logits_of, relaxed_search
 from hadas_jax.search.strategies import RandomSearch, is_strategy, load_strategy, strategy_names
 from hadas_jax.search.strategy import Elitist, State
+from hadas_jax.search.surrogate import Surrogate, SurrogateState
 
 __all__ = [
     "NSGA2",
     "NSGA3",
     "Archive",
-    "Best",
     "Descents",
     "Elitist",
     "Params",
+    "Product",
     "ProductFront",
     "RandomSearch",
     "RelaxedParams",
     "Scalarised",
     "State",
-    "best_under",
+    "Surrogate",
+    "SurrogateState",
     "crowding_distance",
     "empty_archive",
     "first_occurrences",
-    "grid_front",
     "grid_hypervolume",
     "hypervolume",
     "hypervolume_estimate",

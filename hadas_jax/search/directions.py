@@ -1,12 +1,16 @@
-"""Weights and reference directions: points spread over the simplex of all mixtures of objectives.
+"""Mixtures of objectives: points spread over the simplex, and the one number that an objective vector is worth at one.
 
-Das and Dennis, "Normal-boundary intersection", 1998, https://doi.org/10.1137/S1052623496307510.
-Everything here is static: numpy at trace time. Shapes: N directions, M objectives.
+Das and Dennis, "Normal-boundary intersection", 1998, https://doi.org/10.1137/S1052623496307510 (lattices); Steuer and
+Choo, "An interactive weighted Tchebycheff procedure for multiple objective programming", 1983,
+https://doi.org/10.1007/BF02591870 (scalarisation).
+Lattices are static: numpy at trace time. Shapes: N directions, M objectives.
 """
 
 import itertools
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -85,6 +89,17 @@ def spread_weights(objectives: int, *, count: int) -> np.ndarray:
         room = np.square(fine[:, None] - fine[picked][None]).sum(-1).min(1)
         picked = np.append(picked, room.argmax())
     return fine[picked]
+
+
+def tchebycheff(distance: jax.Array, weight: jax.Array, *, augmentation: jax.Array | float) -> jax.Array:
+    """Augmented Tchebycheff function: the worst weighted objective, and a little of all objectives, float32[].
+
+    Args:
+        distance: float32[M], from the ideal point, in units of each objective's span.
+        weight: float32[M].
+        augmentation: float32[], weight of the sum; above 0 the least is not dominated, whatever the weights.
+    """
+    return jnp.max(weight * distance) + augmentation * jnp.sum(distance)
 
 
 def _size(objectives: int, divisions: int) -> int:

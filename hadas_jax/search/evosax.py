@@ -1,58 +1,28 @@
 """Any evosax algorithm on several objectives: many scalarisations at once, under vmap.
 
-Wierzbicki, "The use of reference objectives in multiobjective optimization", 1980,
-https://doi.org/10.1007/978-3-642-48782-8_32 (achievement scalarising functions); Steuer and Choo, "An interactive
-weighted Tchebycheff procedure for multiple objective programming", 1983, https://doi.org/10.1007/BF02591870
-(augmentation).
-Shapes: P = W x p population, W weight vectors of p rows each, M objectives, G genes, D coordinates.
-
-Integer genomes as points of a continuous space, for strategies that know no integers.
-
-Random keys: Bean, "Genetic algorithms and random keys for sequencing and optimization", 1994,
-https://doi.org/10.1287/ijoc.6.2.154. Every function handles one genome; batch with `jax.vmap`.
-Shapes: G genes, D coordinates; gene g takes the values 0 .. cardinalities[g] - 1.
-
-evosax's algorithms by name, set up for coordinates of unit range, one interface for both of its kinds.
-
-Lange, "evosax: JAX-based evolution strategies", 2022, https://arxiv.org/abs/2212.04180.
-Shapes: p rows per generation, D coordinates. Scores are minimised and finite.
+Lange, "evosax: JAX-based evolution strategies", 2022, https://arxiv.org/abs/2212.04180. Wierzbicki, "The use of
+reference objectives in multiobjective optimization", 1980, https://doi.org/10.1007/978-3-642-48782-8_32 (achievement
+scalarising functions). Integer genomes become points of a continuous space of unit range; random keys: Bean, "Genetic
+algorithms and random keys for sequencing and optimization", 1994, https://doi.org/10.1287/ijoc.6.2.154. Encodings
+handle one genome; batch with `jax.vmap`.
+Shapes: P = W x p population, W weight vectors of p rows each, M objectives, G genes, D coordinates; gene g takes the
+values 0 .. cardinalities[g] - 1. Scores are minimised and finite.
 """
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hadas_jax.search.directions import spread_weights
+from hadas_jax.search.directions import spread_weights, tchebycheff
 from hadas_jax.search.strategy import Elitist, State
-
-
-class Encoding(Protocol):
-    """What `Scalarised` asks of an encoding; instances of equal cardinalities are equal."""
-
-    @property
-    def size(self) -> int:
-        """D, the number of coordinates."""
-
-    @property
-    def step(self) -> float:
-        """The standard deviation of a search's first steps."""
-
-    def encode(self, genome: jax.Array) -> jax.Array:
-        """int32[G] -> float32[D] that decodes to it."""
-
-    def decode(self, point: jax.Array) -> jax.Array:
-        """float32[D], any values -> int32[G], every gene within its cardinality."""
-
-    def fold(self, point: jax.Array) -> jax.Array:
-        """float32[D] -> float32[D] within the encoding's bounds that decodes to the same genome."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +112,9 @@ class Logits:
         return starts, np.where(real, starts[:, None] + offsets, 0), real
 
 
-ENCODINGS: dict[str, type[RandomKeys] | type[Logits]] = {"random_keys": RandomKeys, "logits": Logits}
+_ENCODINGS: dict[str, type[RandomKeys] | type[Logits]] = {"random_keys": RandomKeys, "logits": Logits}
 """Encodings by name."""
-MINIMUM_ROWS = 4
+_LEAST_ROWS = 4
 _EVEN = frozenset(("ARS", "ASEBO", "CR_FM_NES", "ESMC", "NoiseReuseES", "Open_ES", "PersistentES", "PGPE"))
 _GRADIENT = _EVEN - {"CR_FM_NES", "PGPE"}
 _LEARNING_RATE = 0.05
@@ -157,11 +127,11 @@ _UNUSABLE = {
 
 
 def algorithm_names() -> tuple[str, ...]:
-    """The class names of the algorithms that `build` can set up, in alphabetical order."""
+    """The class names of the algorithms that can be set up, in alphabetical order."""
     return tuple(sorted(set(_classes()) - set(_UNUSABLE)))
 
 
-def check_algorithm(name: str) -> None:
+def _check_algorithm(name: str) -> None:
     """Raises unless evosax has an algorithm of this class name that works here.
 
     Args:
@@ -176,13 +146,13 @@ def check_algorithm(name: str) -> None:
         raise ValueError(f"algorithm: expected one of {', '.join(algorithm_names())}, got {name}")
 
 
-def fits(name: str, rows: int) -> bool:
+def _fits(name: str, rows: int) -> bool:
     """Whether an algorithm works with p rows: at least 4, and even where it samples in pairs."""
-    return rows >= MINIMUM_ROWS and (rows % 2 == 0 or name not in _EVEN)
+    return rows >= _LEAST_ROWS and (rows % 2 == 0 or name not in _EVEN)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Algorithm:
+class _Algorithm:
     """One of evosax's algorithms; batch over its states with `jax.vmap`.
 
     evosax follows standard promotion only, and makes states of weak types, which would compile anew after a
@@ -201,36 +171,29 @@ class Algorithm:
     @property
     def default_params(self) -> Any:
         """Evosax's parameters with first steps of this set-up; every number is an array."""
-        with _standard_promotion():
-            params = self.instance.default_params
-            if hasattr(params, "std_init"):
-                params = params.replace(std_init=self.step)
-            return jax.tree.map(_strong, params)
+
+        def params() -> Any:
+            found = self.instance.default_params
+            return found.replace(std_init=self.step) if hasattr(found, "std_init") else found
+
+        return _strongly(params)
 
     def init(self, key: jax.Array, points: jax.Array, scores: jax.Array, params: Any) -> Any:
         """Starts from evaluated points, the best first: float32[p, D], float32[p] -> state."""
-        with _standard_promotion():
-            if self.from_population:
-                state = self.instance.init(key, points, scores, params)
-            else:
-                state = self.instance.init(key, points[0], params)
-            return jax.tree.map(_strong, state)
+        start = (points, scores) if self.from_population else (points[0],)
+        return _strongly(self.instance.init, key, *start, params)
 
     def ask(self, key: jax.Array, state: Any, params: Any) -> tuple[jax.Array, Any]:
         """Proposes float32[p, D], and the state to tell."""
-        with _standard_promotion():
-            points, state = self.instance.ask(key, state, params)
-            return points, jax.tree.map(_strong, state)
+        return _strongly(self.instance.ask, key, state, params)
 
     def tell(self, key: jax.Array, points: jax.Array, scores: jax.Array, state: Any, params: Any) -> Any:
         """Learns from float32[p, D], float32[p] -> state."""
-        with _standard_promotion():
-            state, _ = self.instance.tell(key, points, scores, state, params)
-            return jax.tree.map(_strong, state)
+        return _strongly(lambda *told: self.instance.tell(*told)[0], key, points, scores, state, params)
 
 
 @cache
-def build(name: str, *, rows: int, size: int, step: float) -> Algorithm:
+def _build(name: str, *, rows: int, size: int, step: float) -> _Algorithm:
     """Sets up an algorithm; the same arguments give the same object, so that compiled code is shared.
 
     Algorithms that follow an estimated gradient get ranks for scores, and Adam with a rate that suits unit range.
@@ -248,13 +211,13 @@ def build(name: str, *, rows: int, size: int, step: float) -> Algorithm:
     Raises:
         ValueError: For an unknown name, or one that does not work here.
     """
-    check_algorithm(name)
+    _check_algorithm(name)
     kind = _classes()[name]
     from_population = _from_population(kind)
     first = step / 2 if from_population else step
     with jax.ensure_compile_time_eval(), _standard_promotion():
         instance = kind(population_size=rows, solution=jnp.zeros(size), **_options(name, kind, first))
-    return Algorithm(instance=instance, from_population=from_population, step=first)
+    return _Algorithm(instance=instance, from_population=from_population, step=first)
 
 
 def _options(name: str, kind: type, step: float) -> dict[str, Any]:
@@ -282,9 +245,15 @@ def _from_population(kind: type) -> bool:
     return kind in population_based_algorithms.values()
 
 
-def _strong(leaf: Any) -> jax.Array:
-    array = jnp.asarray(leaf)
-    return jax.lax.convert_element_type(array, array.dtype)
+def _strongly(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls evosax, and makes all numbers of what it returns arrays of strong types."""
+
+    def strong(leaf: Any) -> jax.Array:
+        array = jnp.asarray(leaf)
+        return jax.lax.convert_element_type(array, array.dtype)
+
+    with _standard_promotion():
+        return jax.tree.map(strong, call(*arguments))
 
 
 @contextmanager
@@ -298,7 +267,7 @@ _LARGE = 1e6
 
 
 @struct.dataclass
-class Memory:
+class _Memory:
     """What the searches remember.
 
     Attributes:
@@ -337,9 +306,9 @@ class Scalarised(Elitist):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_algorithm(self.algorithm)
-        if self.encoding not in ENCODINGS:
-            raise ValueError(f"encoding: expected one of {', '.join(ENCODINGS)}, got {self.encoding}")
+        _check_algorithm(self.algorithm)
+        if self.encoding not in _ENCODINGS:
+            raise ValueError(f"encoding: expected one of {', '.join(_ENCODINGS)}, got {self.encoding}")
         object.__setattr__(self, "directions", _directions(self.algorithm, self.population_size, self.directions))
         self._encoding()
 
@@ -361,14 +330,14 @@ class Scalarised(Elitist):
             int32[P, G] to evaluate, rows of one search together; the state, which remembers what was asked.
         """
         search, encoding = self._search(), self._encoding()
-        memory: Memory = state.memory
+        memory: _Memory = state.memory
         asked, searches = jax.vmap(search.ask, in_axes=(0, 0, None))(self._keys(key), memory.searches, params)
         if search.from_population:
             asked = jax.vmap(jax.vmap(encoding.fold))(asked)
         genomes = jax.vmap(jax.vmap(encoding.decode))(asked).reshape(self.population_size, -1)
         return genomes, dataclasses.replace(state, memory=dataclasses.replace(memory, asked=asked, searches=searches))
 
-    def _begin(self, key: jax.Array, told: State, params: Any) -> Memory:
+    def _begin(self, key: jax.Array, told: State, params: Any) -> _Memory:
         """Every search starts from the p genomes that are best for its mixture."""
         ideal, span = _frame(told)
         weights = self._weights(told.fitness.shape[1])
@@ -380,11 +349,11 @@ class Scalarised(Elitist):
         points = jax.vmap(jax.vmap(self._encoding().encode))(told.population[best])
         scores = jnp.take_along_axis(scores, best, axis=1)
         searches = jax.vmap(self._search().init, in_axes=(0, 0, 0, None))(self._keys(key), points, scores, params)
-        return Memory(ideal=ideal, span=span, asked=points, searches=searches)
+        return _Memory(ideal=ideal, span=span, asked=points, searches=searches)
 
     def _learn(self, key: jax.Array, told: State, survivors: State, params: Any) -> State:
         """Tells every search the scores of its own rows."""
-        memory: Memory = survivors.memory
+        memory: _Memory = survivors.memory
         W, p, _ = memory.asked.shape
         score = jax.vmap(achievement, in_axes=(0, 0, None, None, None))
         scores = jax.vmap(score, in_axes=(0, 0, 0, None, None))(
@@ -402,12 +371,12 @@ class Scalarised(Elitist):
     def _rows(self) -> int:
         return self.population_size // (self.directions or 1)
 
-    def _search(self) -> Algorithm:
+    def _search(self) -> _Algorithm:
         encoding = self._encoding()
-        return build(self.algorithm, rows=self._rows, size=encoding.size, step=encoding.step)
+        return _build(self.algorithm, rows=self._rows, size=encoding.size, step=encoding.step)
 
-    def _encoding(self) -> Encoding:
-        return ENCODINGS[self.encoding](self.cardinalities)
+    def _encoding(self) -> RandomKeys | Logits:
+        return _ENCODINGS[self.encoding](self.cardinalities)
 
     def _keys(self, key: jax.Array) -> jax.Array:
         return jax.random.split(key, self.directions or 1)
@@ -435,10 +404,10 @@ def achievement(
     Returns:
         float32[], within -1 .. 3.
 
-    Source: Wierzbicki 1980; Steuer and Choo 1983.
+    Source: Wierzbicki 1980; see `tchebycheff` for the augmented sum.
     """
     gaps = jnp.clip((fitness - ideal) / span, -_LARGE, _LARGE)
-    distance = jnp.max(weights * gaps) + _AUGMENTATION * jnp.sum(gaps)
+    distance = tchebycheff(gaps, weights, augmentation=_AUGMENTATION)
     feasible = distance / (1 + jnp.abs(distance))
     # The bits of a float that is not negative rise with it, by about as much for every octave.
     octaves = jax.lax.bitcast_convert_type(violation, jnp.int32).astype(jnp.float32) * 2.0**-31
@@ -467,13 +436,13 @@ def _directions(algorithm: str, size: int, wanted: int | None) -> int:
     several = [W for W in possible if W > 1]
     if not several:
         near = [n for n in range(max(size - 9, 1), size + 10) if len(_divisors(algorithm, n)) > 1]
-        even = " and even" if not fits(algorithm, MINIMUM_ROWS + 1) else ""
+        even = " and even" if not _fits(algorithm, _LEAST_ROWS + 1) else ""
         raise ValueError(
-            f"population_size: expected W x p with W > 1 directions of p >= {MINIMUM_ROWS}{even} rows for {algorithm}, "
+            f"population_size: expected W x p with W > 1 directions of p >= {_LEAST_ROWS}{even} rows for {algorithm}, "
             f"such as {near}, got {size}"
         )
     return min(several, key=lambda count: (max(count * count / size, size / (count * count)), count))
 
 
 def _divisors(algorithm: str, size: int) -> list[int]:
-    return [W for W in range(1, size + 1) if size % W == 0 and fits(algorithm, size // W)]
+    return [W for W in range(1, size + 1) if size % W == 0 and _fits(algorithm, size // W)]

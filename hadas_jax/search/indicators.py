@@ -9,11 +9,11 @@ Shapes: P and Q points, M objectives, minimised; S samples.
 
 from functools import partial, reduce
 
+import chex
 import jax
 import jax.numpy as jnp
 
-from hadas_jax.search._checks import check_matrix, check_shape
-from hadas_jax.search.pareto import dominance_keys, dominated_by
+from hadas_jax.search.pareto import all_or, assert_matrix, dominance_keys, dominated_by
 
 _Three = tuple[jax.Array, jax.Array, jax.Array]
 _MOST_EXACT = 5
@@ -39,9 +39,10 @@ def hypervolume(points: jax.Array, reference: jax.Array, valid: jax.Array | None
         float32[]: the hypervolume, 0 where no point counts.
 
     Raises:
-        ValueError: If points is no floating matrix, M is not within 2 .. 5, or another shape does not fit.
+        ValueError: If M is not within 2 .. 5.
+        AssertionError: If points is no floating matrix, or another shape does not fit.
     """
-    check_matrix("points", points)
+    assert_matrix("points", points)
     M = points.shape[1]
     if not 2 <= M <= _MOST_EXACT:
         raise ValueError(f"points: expected 2 to {_MOST_EXACT} objectives, got {M}")
@@ -56,10 +57,8 @@ def hypervolume(points: jax.Array, reference: jax.Array, valid: jax.Array | None
 
 def _inside(points: jax.Array, limit: jax.Array, valid: jax.Array | None) -> jax.Array:
     """Points moved to the reference where they are no points or lie beyond it: [P, M], [M] -> float32[P, M]."""
-    known = jnp.ones(points.shape[0], bool) if valid is None else valid
-    check_shape("reference", limit, points.shape[1:])
-    check_shape("valid", known, points.shape[:1])
-    usable = known & ~jnp.any(jnp.isnan(points), axis=1)
+    chex.assert_shape(limit, points.shape[1:], custom_message="reference")
+    usable = all_or(valid, points, name="valid") & ~jnp.any(jnp.isnan(points), axis=1)
     return jnp.where(usable[:, None], jnp.minimum(points.astype(jnp.float32), limit[None, :]), limit[None, :])
 
 
@@ -133,16 +132,17 @@ def hypervolume_estimate(
             so that it is above 0 even where all samples or none were dominated. Both are 0 for a box of no volume.
 
     Raises:
-        ValueError: If points is no floating matrix, another shape does not fit, or samples is below 1.
+        ValueError: If samples is below 1.
+        AssertionError: If points is no floating matrix, or another shape does not fit.
     """
-    check_matrix("points", points)
+    assert_matrix("points", points)
     if samples < 1:
         raise ValueError(f"samples: expected at least 1, got {samples}")
     limit = reference.astype(jnp.float32)
     inside = _inside(points, limit, valid)
     counted = jnp.all(inside < limit[None, :], axis=1, keepdims=True)
     corner = jnp.min(jnp.where(counted, inside, limit[None, :]), axis=0) if ideal is None else ideal
-    check_shape("ideal", corner, limit.shape)
+    chex.assert_shape(corner, limit.shape, custom_message="ideal")
     sides = jnp.maximum(limit - corner.astype(jnp.float32), 0)
     chunk = min(samples, _DRAWN)
 
@@ -173,15 +173,13 @@ def igd_plus(points: jax.Array, reference_front: jax.Array, *, valid: jax.Array 
             the point is better count 0; +inf where there is no point. Weakly Pareto compliant.
 
     Raises:
-        ValueError: If points or reference_front is no floating matrix, their M differ, or valid does not fit.
+        AssertionError: If points or reference_front is no floating matrix, their M differ, or valid does not fit.
 
     Source: Ishibuchi et al. 2015, equations 17 and 18.
     """
-    check_matrix("points", points)
-    check_matrix("reference_front", reference_front, columns=points.shape[1])
-    known = jnp.ones(points.shape[0], bool) if valid is None else valid
-    check_shape("valid", known, points.shape[:1])
-    usable = known & ~jnp.any(jnp.isnan(points), axis=1)
+    assert_matrix("points", points)
+    assert_matrix("reference_front", reference_front, columns=points.shape[1])
+    usable = all_or(valid, points, name="valid") & ~jnp.any(jnp.isnan(points), axis=1)
     excess = [
         jnp.maximum(points[:, m, None] - reference_front[None, :, m], 0).astype(jnp.float32)
         for m in range(points.shape[1])
@@ -222,16 +220,13 @@ def ratio_of_dominance(
         float32[]: within 0 .. 1; 0 where b has no point.
 
     Raises:
-        ValueError: If a or b is no floating matrix, their M differ, or a mask does not fit.
+        AssertionError: If a or b is no floating matrix, their M differ, or a mask does not fit.
 
     Source: HADAS (https://arxiv.org/abs/2212.03354), RoD(A, B).
     """
-    check_matrix("a", a)
-    check_matrix("b", b, columns=a.shape[1])
-    first = jnp.ones(a.shape[0], bool) if valid_a is None else valid_a
-    second = jnp.ones(b.shape[0], bool) if valid_b is None else valid_b
-    check_shape("valid_a", first, a.shape[:1])
-    check_shape("valid_b", second, b.shape[:1])
+    assert_matrix("a", a)
+    assert_matrix("b", b, columns=a.shape[1])
+    first, second = all_or(valid_a, a, name="valid_a"), all_or(valid_b, b, name="valid_b")
     others = dominance_keys(jnp.where(first[:, None], a, jnp.nan))
     beaten = second & dominated_by(dominance_keys(b), others)
     count = jnp.sum(second, dtype=jnp.float32)

@@ -15,11 +15,11 @@ Shapes: G genes; gene g takes the values 0 .. cardinalities[g] - 1; ... any lead
 import dataclasses
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hadas_jax.search._checks import check_shape
 from hadas_jax.search.strategy import Elitist, State
 
 _UNIT = 2.0**-24
@@ -55,9 +55,9 @@ def uniform_crossover(
         int32[..., G], int32[..., G]: two children that together hold the parents' genes.
 
     Raises:
-        ValueError: If the shapes of a and b differ.
+        AssertionError: If the shapes of a and b differ.
     """
-    check_shape("b", b, a.shape)
+    chex.assert_shape(b, a.shape, custom_message="b")
     draws = jax.random.uniform(key, (*a.shape[:-1], a.shape[-1] + 1))
     swap = (draws[..., :1] < probability) & (draws[..., 1:] < 0.5)
     return jnp.where(swap, b, a), jnp.where(swap, a, b)
@@ -77,9 +77,9 @@ def mutate(key: jax.Array, genome: jax.Array, cardinalities: jax.Array, *, proba
             (to one part in 2^32 / cardinality).
 
     Raises:
-        ValueError: If the shapes of genome and cardinalities differ.
+        AssertionError: If the shapes of genome and cardinalities differ.
     """
-    check_shape("cardinalities", cardinalities, genome.shape[-1:])
+    chex.assert_shape(cardinalities, genome.shape[-1:], custom_message="cardinalities")
     values = jnp.broadcast_to(cardinalities, genome.shape)
     whether, where = jax.random.bits(key, (2, *genome.shape))
     chosen = ((whether >> 8).astype(jnp.float32) * _UNIT < probability) & (values > 1)
@@ -100,11 +100,11 @@ def tournament(key: jax.Array, ranks: jax.Array, crowding: jax.Array, *, shape: 
         int32[*shape]: indices of the winners.
 
     Raises:
-        ValueError: If the shapes of ranks and crowding differ.
+        AssertionError: If the shapes of ranks and crowding differ.
 
     Source: Deb et al. 2002 (https://doi.org/10.1109/4235.996017), the crowded-comparison operator.
     """
-    check_shape("crowding", crowding, ranks.shape)
+    chex.assert_shape(crowding, ranks.shape, custom_message="crowding")
     first, second = (jax.random.bits(key, (2, *shape)) % jnp.uint32(ranks.shape[0])).astype(jnp.int32)
     tie = ranks[second] == ranks[first]
     wins = (ranks[second] < ranks[first]) | (tie & (crowding[second] > crowding[first]))
@@ -180,10 +180,10 @@ def mate(
     preference = jnp.where(examined, state.merit, crowding)
     size = state.population.shape[0]
     parents = state.population[tournament(parent_key, ranks, preference, shape=(size + size % 2,))]
-    return breed(vary_key, parents, params, cardinalities=cardinalities)[:size]
+    return _breed(vary_key, parents, params, cardinalities=cardinalities)[:size]
 
 
-def breed(key: jax.Array, parents: jax.Array, params: Params, *, cardinalities: tuple[int, ...]) -> jax.Array:
+def _breed(key: jax.Array, parents: jax.Array, params: Params, *, cardinalities: tuple[int, ...]) -> jax.Array:
     """Crosses the first half of parents with the second, and mutates the children.
 
     Args:

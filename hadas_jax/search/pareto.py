@@ -1,42 +1,44 @@
-"""Non-dominated sorting, crowding distance and survival order on arrays of fixed shape.
+"""Non-dominated sorting, crowding distance, survival order and an archive, on arrays of fixed shape.
 
 Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002,
-https://doi.org/10.1109/4235.996017.
-Shapes: P points, M objectives. Objectives are minimised. A row that holds a NaN is
-dominated by every row that holds none; +inf is an ordinary, very bad value.
+https://doi.org/10.1109/4235.996017. Objectives are minimised. A row that holds a NaN is dominated by every row that
+holds none; +inf is an ordinary, very bad value. Repeated genomes are found exactly, by sorting them.
 
-Finding repeated genomes exactly, by sorting them.
-
-Shapes: P genomes, G genes; gene g takes the values 0 .. cardinalities[g] - 1.
-
-Ranks of points in lexicographic order: in small blocks on CPUs, in large ones on accelerators.
-
-What dominates a row stands before it, and the row's rank is one above the highest of those. A block of rows is ranked,
-then hands on its ranks to all later rows. On a CPU small blocks stay in registers; an accelerator waits for every step,
-so that a few large ones are quicker there (an H100 ranked 2,048 points by the small ones in 90 ms).
-Shapes: Q points, B rows of a block. Rows that are the first of equal ones are heads; they alone hand on their rank.
-
-An archive of fixed capacity: the non-dominated genomes of all that were ever inserted.
-
-Where more are non-dominated than fit, the most crowded go, as in Deb et al., "A fast and elitist multiobjective
-genetic algorithm: NSGA-II", 2002, https://doi.org/10.1109/4235.996017.
-Shapes: N capacity, B genomes inserted at once, M objectives (minimised), G genes.
+Ranks are found in lexicographic order: what dominates a row stands before it, and the row's rank is one above the
+highest of those. A block of rows is ranked, then hands on its ranks to all later rows. On a CPU small blocks stay in
+registers; an accelerator waits for every step, so that a few large ones are quicker there (an H100 ranked 2,048 points
+by the small ones in 90 ms).
+Shapes: P points, M objectives, G genes (gene g takes the values 0 .. cardinalities[g] - 1), Q sorted points, B rows of
+a block. Sorted rows that are the first of equal ones are heads; they alone hand on their rank.
 """
 
 from collections.abc import Sequence
 from functools import partial, reduce
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from hadas_jax.backend import on_cpu
-from hadas_jax.search._checks import check_matrix, check_shape
 
 _RANGE = 2**32
 
 
-def pack_genome(genome: jax.Array, cardinalities: Sequence[int]) -> tuple[jax.Array, ...]:
+def assert_matrix(name: str, array: jax.Array, *, columns: int | None = None) -> None:
+    """Asserts that an argument is a floating matrix [rows, columns]; None for any number of columns."""
+    chex.assert_shape(array, (None, columns), custom_message=name)
+    chex.assert_type(array, float, custom_message=name)
+
+
+def all_or(valid: jax.Array | None, rows: jax.Array, *, name: str) -> jax.Array:
+    """Returns a mask bool[P] of rows [P, ...]; all of them where none is given."""
+    known = jnp.ones(rows.shape[0], bool) if valid is None else valid
+    chex.assert_shape(known, rows.shape[:1], custom_message=name)
+    return known
+
+
+def _pack_genome(genome: jax.Array, cardinalities: Sequence[int]) -> tuple[jax.Array, ...]:
     """Writes genomes as mixed-radix numbers, as many genes to a 32-bit word as fit.
 
     Args:
@@ -47,9 +49,9 @@ def pack_genome(genome: jax.Array, cardinalities: Sequence[int]) -> tuple[jax.Ar
         words uint32[...]: two genomes have equal words exactly if they are equal.
 
     Raises:
-        ValueError: If the last axis has another length than cardinalities.
+        AssertionError: If the last axis has another length than cardinalities.
     """
-    check_shape("genome", genome, (*genome.shape[:-1], len(cardinalities)))
+    chex.assert_shape(genome, (*genome.shape[:-1], len(cardinalities)), custom_message="genome")
     words: list[jax.Array] = []
     room = 0
     for gene, cardinality in enumerate(cardinalities):
@@ -74,15 +76,15 @@ def first_occurrences(genomes: jax.Array, cardinalities: Sequence[int]) -> jax.A
         bool[P].
 
     Raises:
-        ValueError: If G does not fit.
+        AssertionError: If G does not fit.
     """
-    words = pack_genome(genomes, cardinalities)
+    words = _pack_genome(genomes, cardinalities)
     place = jnp.arange(genomes.shape[0], dtype=jnp.int32)
     *ordered, origin = jax.lax.sort((*words, place), num_keys=len(words), is_stable=True)
     return jnp.zeros(place.shape, bool).at[origin].set(changes(ordered), unique_indices=True)
 
 
-def first_live(genomes: jax.Array, *, live: jax.Array) -> jax.Array:
+def _first_live(genomes: jax.Array, *, live: jax.Array) -> jax.Array:
     """Marks every live genome that no earlier live row equals, for genes of any range.
 
     Rows are sorted by one gene after the other, from the last to the first: G sorts of one key, which compile as
@@ -96,9 +98,9 @@ def first_live(genomes: jax.Array, *, live: jax.Array) -> jax.Array:
         bool[P].
 
     Raises:
-        ValueError: If live is not of shape [P].
+        AssertionError: If live is not of shape [P].
     """
-    check_shape("live", live, genomes.shape[:1])
+    chex.assert_shape(live, genomes.shape[:1], custom_message="live")
 
     def by(order: jax.Array, column: jax.Array) -> tuple[jax.Array, None]:
         return jax.lax.sort((column[order], order), num_keys=1, is_stable=True)[1], None
@@ -123,85 +125,85 @@ def changes(columns: Sequence[jax.Array]) -> jax.Array:
     return fresh | (jnp.arange(fresh.shape[0]) == 0)
 
 
-SMALL_BLOCK, LARGE_BLOCK = 16, 1024
+_SMALL_BLOCK, _LARGE_BLOCK = 16, 1024
 _CHUNK = 1024  # later rows that a small block hands its ranks on to at once
 _SWEEPS = 4  # of a large block before looking whether its ranks are settled
 
 
-def padded_length(points: int) -> int:
+def _padded_length(points: int) -> int:
     """Returns the least number Q of rows, at least `points`, that both ways can deal with."""
-    length = points + -points % SMALL_BLOCK
+    length = points + -points % _SMALL_BLOCK
     return length + -length % min(length, _CHUNK)
 
 
-def no_worse(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
+def _no_worse(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
     """Whether keys a are at most keys b in every objective; one array for each objective."""
     return reduce(jnp.logical_and, [mine <= theirs for mine, theirs in zip(a, b, strict=True)])
 
 
-def sorted_ranks(columns: Sequence[jax.Array], *, head: jax.Array) -> jax.Array:
+def _sorted_ranks(columns: Sequence[jax.Array], *, head: jax.Array) -> jax.Array:
     """Returns the ranks of rows in lexicographic order.
 
     Args:
         columns: int32[Q] each, the keys without the first objective, which the order takes care of; Q as from
-            `padded_length`.
+            `_padded_length`.
         head: bool[Q], rows that differ from the one before.
 
     Returns:
         int32[Q].
     """
-    best = (ranked_in_small_blocks if on_cpu() else ranked_in_large_blocks)(columns, head=head)
+    best = (_ranked_in_small_blocks if on_cpu() else _ranked_in_large_blocks)(columns, head=head)
     return best - (~head).astype(jnp.int32)  # copies received their heads' rank, one too high
 
 
-def ranked_in_small_blocks(columns: Sequence[jax.Array], *, head: jax.Array) -> jax.Array:
+def _ranked_in_small_blocks(columns: Sequence[jax.Array], *, head: jax.Array) -> jax.Array:
     """Returns int32[Q], one above the highest rank of the heads before a row that are no worse."""
     length = head.shape[0]
     chunk = min(length, _CHUNK)
     place = jnp.arange(length, dtype=jnp.int32)
 
     def block(index: jax.Array, best: jax.Array) -> jax.Array:
-        start = index * SMALL_BLOCK
-        mine, heads = [_cut(column, start, SMALL_BLOCK) for column in columns], _cut(head, start, SMALL_BLOCK)
-        ranks = _one_by_one(mine, _cut(best, start, SMALL_BLOCK), head=heads)
+        start = index * _SMALL_BLOCK
+        mine, heads = [_cut(column, start, _SMALL_BLOCK) for column in columns], _cut(head, start, _SMALL_BLOCK)
+        ranks = _one_by_one(mine, _cut(best, start, _SMALL_BLOCK), head=heads)
         best = jax.lax.dynamic_update_slice(best, ranks, (start,))
         scores = jnp.where(heads, ranks + 1, 0)
 
         def push(index: jax.Array, best: jax.Array) -> jax.Array:
             at = index * chunk
             rows, old = [_cut(column, at, chunk) for column in columns], _cut(best, at, chunk)
-            hits = [jnp.where(no_worse([key[k] for key in mine], rows), scores[k], 0) for k in range(SMALL_BLOCK)]
-            later = _cut(place, at, chunk) >= start + SMALL_BLOCK
+            hits = [jnp.where(_no_worse([key[k] for key in mine], rows), scores[k], 0) for k in range(_SMALL_BLOCK)]
+            later = _cut(place, at, chunk) >= start + _SMALL_BLOCK
             new = jnp.where(later, reduce(jnp.maximum, hits, old), old)
             return jax.lax.dynamic_update_slice(best, new, (at,))
 
-        return jax.lax.fori_loop((start + SMALL_BLOCK) // chunk, length // chunk, push, best)
+        return jax.lax.fori_loop((start + _SMALL_BLOCK) // chunk, length // chunk, push, best)
 
-    return jax.lax.fori_loop(0, length // SMALL_BLOCK, block, jnp.zeros_like(place))
+    return jax.lax.fori_loop(0, length // _SMALL_BLOCK, block, jnp.zeros_like(place))
 
 
 def _one_by_one(columns: Sequence[jax.Array], best: jax.Array, *, head: jax.Array) -> jax.Array:
     """What `best` becomes by the rows of the block itself, one after the other: int32[B] -> int32[B]."""
-    row = jnp.arange(SMALL_BLOCK)
+    row = jnp.arange(_SMALL_BLOCK)
 
     def pass_on(k: jax.Array, ranks: jax.Array) -> jax.Array:
-        below = head[k] & (row > k) & no_worse([column[k] for column in columns], columns)
+        below = head[k] & (row > k) & _no_worse([column[k] for column in columns], columns)
         return jnp.maximum(ranks, jnp.where(below, ranks[k] + 1, 0))
 
-    return jax.lax.fori_loop(0, SMALL_BLOCK, pass_on, best)
+    return jax.lax.fori_loop(0, _SMALL_BLOCK, pass_on, best)
 
 
-def ranked_in_large_blocks(columns: Sequence[jax.Array], *, head: jax.Array) -> jax.Array:
-    """Returns int32[Q] as `ranked_in_small_blocks` does, in a step for each block and each of its fronts."""
+def _ranked_in_large_blocks(columns: Sequence[jax.Array], *, head: jax.Array) -> jax.Array:
+    """Returns int32[Q] as `_ranked_in_small_blocks` does, in a step for each block and each of its fronts."""
     length = head.shape[0]
-    size = min(length, LARGE_BLOCK)
+    size = min(length, _LARGE_BLOCK)
     place = jnp.arange(length, dtype=jnp.int32)
 
     def block(best: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
         mine, heads = [_cut(column, start, size) for column in columns], _cut(head, start, size)
         ranks = _settled(mine, _cut(best, start, size), head=heads)
         best = jax.lax.dynamic_update_slice(best, ranks, (start,))
-        hits = heads[:, None] & no_worse([key[:, None] for key in mine], [column[None] for column in columns])
+        hits = heads[:, None] & _no_worse([key[:, None] for key in mine], [column[None] for column in columns])
         handed = jnp.max(jnp.where(hits, ranks[:, None] + 1, 0), axis=0)
         return jnp.where(place >= start + size, jnp.maximum(best, handed), best), None
 
@@ -212,7 +214,7 @@ def _settled(columns: Sequence[jax.Array], best: jax.Array, *, head: jax.Array) 
     """What `best` becomes by the rows of the block itself, all at once until nothing rises: int32[B] -> int32[B]."""
     row = jnp.arange(head.shape[0])
     above = head[:, None] & (row[:, None] < row[None])
-    above = above & no_worse([key[:, None] for key in columns], [key[None] for key in columns])
+    above = above & _no_worse([key[:, None] for key in columns], [key[None] for key in columns])
 
     def sweep(ranks: jax.Array) -> jax.Array:
         return jnp.maximum(best, jnp.max(jnp.where(above, ranks[:, None] + 1, 0), axis=0))
@@ -246,14 +248,14 @@ def dominance_keys(fitness: jax.Array, violation: jax.Array | None = None) -> ja
             that breaks a constraint has one key in all columns, which is above those of all feasible rows and
             rises with the violation (constraint domination, Deb et al. 2002, section VI); NaN rows stay the worst.
     """
-    check_matrix("fitness", fitness)
+    assert_matrix("fitness", fitness)
     values = fitness.astype(jnp.float32)
     values = jnp.where(values == 0, jnp.zeros_like(values), values)  # -0.0 and 0.0 are one value
     bits = jax.lax.bitcast_convert_type(values, jnp.int32)
     keys = jnp.where(bits < 0, bits ^ jnp.int32(_WORST), bits)
     missing = jnp.any(jnp.isnan(values), axis=1)
     if violation is not None:
-        check_shape("violation", violation, fitness.shape[:1])
+        chex.assert_shape(violation, fitness.shape[:1], custom_message="violation")
         keys = jnp.where((violation > 0)[:, None], _INFEASIBLE + _levels(violation)[:, None], keys)
         missing = missing | jnp.isnan(violation)
     return jnp.where(missing[:, None], jnp.int32(_WORST), keys)
@@ -267,7 +269,7 @@ def _levels(values: jax.Array) -> jax.Array:
 def _dominates(a: jax.Array, b: jax.Array) -> jax.Array:
     """Whether keys a dominate keys b, objectives along the leading axis, the rest broadcast."""
     better = reduce(jnp.logical_or, [a[m] < b[m] for m in range(a.shape[0])])
-    return no_worse(tuple(a), tuple(b)) & better
+    return _no_worse(tuple(a), tuple(b)) & better
 
 
 @jax.jit
@@ -289,19 +291,18 @@ def non_dominated_ranks(
         int32[P]: the rank; P for rows that are not valid.
 
     Raises:
-        ValueError: If fitness is no floating matrix, or violation or valid is not of shape [P].
+        AssertionError: If fitness is no floating matrix, or violation or valid is not of shape [P].
 
     Source: Deb et al. 2002, section III-A, for what the fronts are.
     """
     keys = dominance_keys(fitness, violation)
     P, M = keys.shape
-    known = jnp.ones(P, bool) if valid is None else valid
-    check_shape("valid", known, (P,))
-    length = padded_length(P)
+    known = all_or(valid, fitness, name="valid")
+    length = _padded_length(P)
     columns = jnp.pad(jnp.where(known[None, :], keys.T, _WORST), ((0, 0), (0, length - P)), constant_values=_WORST)
     place = jnp.arange(length, dtype=jnp.int32)
     *ordered, origin = jax.lax.sort((*columns, place), num_keys=M, is_stable=False)
-    ranks = sorted_ranks(ordered[1:] or ordered, head=changes(ordered))
+    ranks = _sorted_ranks(ordered[1:] or ordered, head=changes(ordered))
     ranks = jnp.zeros_like(place).at[origin].set(ranks, unique_indices=True)
     return jnp.where(known, ranks[:P], jnp.int32(P))
 
@@ -318,11 +319,10 @@ def non_dominated_mask(fitness: jax.Array, valid: jax.Array | None = None) -> ja
         bool[P]: valid and dominated by no valid row. All of several equal points are kept.
 
     Raises:
-        ValueError: If fitness is no floating matrix, or valid is not of shape [P].
+        AssertionError: If fitness is no floating matrix, or valid is not of shape [P].
     """
     keys = dominance_keys(fitness)
-    known = jnp.ones(keys.shape[0], bool) if valid is None else valid
-    check_shape("valid", known, keys.shape[:1])
+    known = all_or(valid, fitness, name="valid")
     return known & ~dominated_by(keys, jnp.where(known[:, None], keys, jnp.int32(_WORST)))
 
 
@@ -336,13 +336,13 @@ def dominated_by(keys: jax.Array, others: jax.Array) -> jax.Array:
     Returns:
         bool[P]: whether any row of others dominates the row of keys.
     """
-    M, size = keys.shape[1], SMALL_BLOCK if on_cpu() else LARGE_BLOCK
+    M, size = keys.shape[1], _SMALL_BLOCK if on_cpu() else _LARGE_BLOCK
     spare = -others.shape[0] % size
     blocks = jnp.pad(others, ((0, spare), (0, 0)), constant_values=_WORST).reshape(-1, size, M)
     columns = keys.T
 
     def step(seen: jax.Array, block: jax.Array) -> tuple[jax.Array, None]:
-        if size == LARGE_BLOCK:
+        if size == _LARGE_BLOCK:
             return seen | jnp.any(_dominates(block.T[:, :, None], columns[:, None, :]), axis=0), None
         hits = [_dominates(block[k][:, None], columns) for k in range(size)]
         return reduce(jnp.logical_or, hits, seen), None
@@ -376,12 +376,12 @@ def crowding_distance(fitness: jax.Array, ranks: jax.Array) -> jax.Array:
         float32[P]: the distance, at least 0.
 
     Raises:
-        ValueError: If fitness is no floating matrix, or ranks is not of shape [P].
+        AssertionError: If fitness is no floating matrix, or ranks is not of shape [P].
 
     Source: Deb et al. 2002, section III-B.
     """
-    check_matrix("fitness", fitness)
-    check_shape("ranks", ranks, fitness.shape[:1])
+    assert_matrix("fitness", fitness)
+    chex.assert_shape(ranks, fitness.shape[:1], custom_message="ranks")
     P, M = fitness.shape
     missing = jnp.any(jnp.isnan(fitness), axis=1, keepdims=True)
     values = jnp.where(missing, jnp.inf, fitness).astype(jnp.float32)
@@ -407,10 +407,11 @@ def truncate(ranks: jax.Array, crowding: jax.Array, *, size: int) -> jax.Array:
         int32[size]: indices, the best first.
 
     Raises:
-        ValueError: If size is not within 1 .. P or the shapes differ.
+        ValueError: If size is not within 1 .. P.
+        AssertionError: If the shapes differ.
     """
     P = ranks.shape[0]
-    check_shape("crowding", crowding, ranks.shape)
+    chex.assert_shape(crowding, ranks.shape, custom_message="crowding")
     if not 0 < size <= P:
         raise ValueError(f"size: expected 1 .. {P}, got {size}")
     place = jnp.arange(P, dtype=jnp.int32)
@@ -419,7 +420,9 @@ def truncate(ranks: jax.Array, crowding: jax.Array, *, size: int) -> jax.Array:
 
 @struct.dataclass
 class Archive:
-    """Members come first, the least crowded first.
+    """The non-dominated genomes of all that were ever inserted, N at most, the least crowded first.
+
+    Where more are non-dominated than fit, the most crowded go, as in Deb et al. 2002. B genomes are inserted at once.
 
     Attributes:
         genomes: int32[N, G]; -1 where not valid.
@@ -478,19 +481,18 @@ def insert(archive: Archive, genomes: jax.Array, fitness: jax.Array, *, violatio
         The archive after that: the non-dominated ones of its members and the new genomes.
 
     Raises:
-        ValueError: For a wrong shape or dtype of genomes, fitness or violation.
+        AssertionError: For a wrong shape or dtype of genomes, fitness or violation.
     """
     B = genomes.shape[0]
-    check_matrix("fitness", fitness, columns=archive.fitness.shape[1])
-    check_shape("genomes", genomes, (fitness.shape[0], archive.genomes.shape[1]))
-    if genomes.dtype != jnp.int32:
-        raise ValueError(f"genomes: expected int32, got {genomes.dtype}")
+    assert_matrix("fitness", fitness, columns=archive.fitness.shape[1])
+    chex.assert_shape(genomes, (fitness.shape[0], archive.genomes.shape[1]), custom_message="genomes")
+    chex.assert_type(genomes, jnp.int32, custom_message="genomes")
     broken = jnp.zeros(B, jnp.float32) if violation is None else violation.astype(jnp.float32)
-    check_shape("violation", broken, (B,))
+    chex.assert_shape(broken, (B,), custom_message="violation")
     values = fitness.astype(jnp.float32)
     new = Archive(genomes, values, broken, ~(jnp.any(jnp.isnan(values), axis=1) | jnp.isnan(broken)))
     merged = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), archive, new)
-    unique = first_live(merged.genomes, live=merged.valid)
+    unique = _first_live(merged.genomes, live=merged.valid)
     ranks = non_dominated_ranks(merged.fitness, violation=merged.violation, valid=unique)
     kept = truncate(ranks, crowding_distance(merged.fitness, ranks), size=archive.valid.shape[0])
     member = ranks[kept] == 0

@@ -1,12 +1,13 @@
-"""The exact non-dominated set of every pair of a plan and an operating point.
+"""The exact non-dominated set of every pair of a configuration and an operating point.
 
-Terms and shapes are those of `hadas_jax.search.product`; N is the capacity. Plans are streamed by rising
+Terms and shapes are those of `hadas_jax.search.product`; N is the capacity. Configurations are streamed by rising
 error. A table keeps the least energy seen so far in every latency bin; a candidate goes if a bin strictly
 before its own holds at most its energy, for that one is faster, no worse in error and no worse in energy. The
 few that are left are compared exactly, by a sweep in the order of the error (Kung, Luccio and Preparata, "On
 finding the maxima of a set of vectors", 1975, https://doi.org/10.1145/321906.321910).
 """
 
+import dataclasses
 from functools import partial, reduce
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hadas_jax.search._checks import check_matrix
-from hadas_jax.search.product import Chunk, cell_minima, check_product, float_bits, stream
+from hadas_jax.search.pareto import assert_matrix
+from hadas_jax.search.product import Chunk, Product, cell_minima, float_bits, stream
 
 _BINS = 512
 _BLOCK = 256
@@ -28,7 +29,7 @@ class ProductFront:
     """A front of fixed capacity N, sorted by error, then latency, then energy.
 
     Attributes:
-        plan: int32[N]; -1 where not valid.
+        config: int32[N]; -1 where not valid.
         point: int32[N], the operating point; -1 where not valid.
         objectives: float32[N, 3], (error, latency, energy); +inf where not valid.
         valid: bool[N].
@@ -36,7 +37,7 @@ class ProductFront:
             members are not the front, and a capacity of `size` is enough.
     """
 
-    plan: jax.Array
+    config: jax.Array
     point: jax.Array
     objectives: jax.Array
     valid: jax.Array
@@ -49,12 +50,12 @@ class _Kept(NamedTuple):
     error: jax.Array
     latency: jax.Array
     energy: jax.Array
-    plan: jax.Array
+    config: jax.Array
     point: jax.Array
 
 
 class _Sweep(NamedTuple):
-    """Least energies by latency bin before and after the plans at hand, and the candidates that are left."""
+    """Least energies by latency bin before and after the configurations at hand, and the candidates that are left."""
 
     before: jax.Array
     after: jax.Array
@@ -63,45 +64,33 @@ class _Sweep(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("capacity",))
-def product_front(
-    errors: jax.Array,
-    weights: jax.Array,
-    *,
-    latency: jax.Array,
-    energy: jax.Array,
-    capacity: int,
-    plans: jax.Array | None = None,
-    points: jax.Array | None = None,
-) -> ProductFront:
-    """Finds all candidates that no other dominates; of equal objectives the first plan, then point, is kept.
+def product_front(product: Product, *, capacity: int) -> ProductFront:
+    """Finds all candidates that no other dominates; of equal objectives the first configuration, then point, is kept.
 
     Args:
-        errors: float32[S]; +inf for plans that are not feasible.
-        weights: float32[S, D], at least 0.
-        latency: float32[D, F], at least 0.
-        energy: float32[D, F].
+        product: The candidates.
         capacity: N, how many candidates the exact comparison can hold: the front and those close to it.
-        plans: int32[], only the first so many plans are candidates; None for all.
-        points: int32[Q], the operating points that are candidates, and -1 behind them; None for all.
 
     Returns:
         The front; `size` above capacity says that it did not fit.
 
     Raises:
-        ValueError: For shapes or dtypes that do not fit together, or a capacity below 1.
+        ValueError: A capacity below 1.
+        AssertionError: Arrays that do not fit together.
     """
-    check_product(errors, weights, latency, energy)
+    product.check()
     if capacity < 1:
         raise ValueError(f"capacity: expected at least 1, got {capacity}")
-    if plans is not None:
-        errors = jnp.where(jnp.arange(len(errors)) < plans, errors, jnp.inf)
+    errors = product.errors
+    if product.configs is not None:
+        errors = jnp.where(jnp.arange(len(errors)) < product.configs, errors, jnp.inf)
     order = jnp.argsort(errors, stable=True).astype(jnp.int32)
-    rising, rows = errors[order].astype(jnp.float32), weights[order]
+    rising, rows = errors[order].astype(jnp.float32), product.frequencies[order]
     feasible = jnp.sum(jnp.isfinite(rising), dtype=jnp.int32)
-    low, shift = _scale(rising, rows, latency)
+    low, shift = _scale(rising, rows, product.latency)
 
     def step(carry: _Sweep, chunk: Chunk) -> _Sweep:
-        # Tiles of the same plans see what earlier plans left: an earlier tile also holds plans of higher error.
+        # Tiles of the same configurations see what earlier ones left: an earlier tile also holds some of higher error.
         least = jnp.where(chunk.fresh, carry.after, carry.before)
         kept, count = carry.kept, carry.left
         bins = _bins(chunk.latency, low, shift)
@@ -115,45 +104,21 @@ def product_front(
 
     nothing = jnp.full(_BINS, jnp.inf)
     start = _Sweep(nothing, nothing, _empty(2 * capacity), jnp.int32(0))
-    end = stream(
-        step, start, errors=rising, weights=rows, latency=latency, energy=energy, plans=feasible, points=points
-    )
+    end = stream(step, start, dataclasses.replace(product, errors=rising, frequencies=rows, configs=feasible))
     kept = _Kept(*(field[:capacity] for field in end.kept))
-    plan = jnp.where(kept.plan < 0, kept.plan, order[kept.plan])
-    return _exact(kept._replace(plan=plan), end.left)
+    config = jnp.where(kept.config < 0, kept.config, order[kept.config])
+    return _exact(kept._replace(config=config), end.left)
 
 
-def whole_product_front(
-    errors: jax.Array,
-    weights: jax.Array,
-    *,
-    latency: jax.Array,
-    energy: jax.Array,
-    capacity: int = 4096,
-    plans: jax.Array | None = None,
-    points: jax.Array | None = None,
-) -> ProductFront:
+def whole_product_front(product: Product, *, capacity: int = 4096) -> ProductFront:
     """`product_front` with as much capacity as it takes; runs on the host, so it cannot be traced.
 
     Args:
-        errors: float32[S]; +inf for plans that are not feasible.
-        weights: float32[S, D], at least 0.
-        latency: float32[D, F], at least 0.
-        energy: float32[D, F].
+        product: The candidates.
         capacity: What to try first; doubled until everything fits.
-        plans: int32[], only the first so many plans are candidates; None for all.
-        points: int32[Q], the operating points that are candidates, and -1 behind them; None for all.
-
-    Returns:
-        The exact front.
-
-    Raises:
-        ValueError: For shapes or dtypes that do not fit together, or a capacity below 1.
     """
     while True:
-        front = product_front(
-            errors, weights, latency=latency, energy=energy, capacity=capacity, plans=plans, points=points
-        )
+        front = product_front(product, capacity=capacity)
         wanted = int(front.size)
         if wanted <= capacity:
             return front
@@ -174,23 +139,24 @@ def listed_front(objectives: jax.Array, *, capacity: int) -> tuple[jax.Array, ja
             and int32[]: how many there are, which may be above N.
 
     Raises:
-        ValueError: If objectives is no floating matrix of three columns, or for a capacity outside 1 .. Q.
+        ValueError: A capacity outside 1 .. Q.
+        AssertionError: If objectives is no floating matrix of three columns.
     """
-    check_matrix("objectives", objectives, columns=3)
+    assert_matrix("objectives", objectives, columns=3)
     rows = jnp.arange(objectives.shape[0], dtype=jnp.int32)
     if not 0 < capacity <= len(rows):
         raise ValueError(f"capacity: expected 1 .. {len(rows)}, got {capacity}")
     real = jnp.all(jnp.isfinite(objectives), axis=1)
     error, latency, energy = jnp.where(real[:, None], objectives, jnp.inf).T
     front = _exact(_Kept(error, latency, energy, jnp.where(real, rows, -1), jnp.zeros_like(rows)), jnp.int32(0))
-    return front.plan[:capacity], front.size
+    return front.config[:capacity], front.size
 
 
-def _scale(errors: jax.Array, weights: jax.Array, latency: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _scale(errors: jax.Array, frequencies: jax.Array, latency: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Where the latency bins start, as a float's bits, and how many bits apart they are: int32[], int32[]."""
     feasible = jnp.isfinite(errors)
-    shortest = jnp.where(feasible, weights @ jnp.min(latency, axis=1), jnp.inf)
-    longest = jnp.where(feasible, weights @ jnp.max(latency, axis=1), 0)
+    shortest = jnp.where(feasible, frequencies @ jnp.min(latency, axis=1), jnp.inf)
+    longest = jnp.where(feasible, frequencies @ jnp.max(latency, axis=1), 0)
     top = jnp.max(longest).astype(jnp.float32)
     low = float_bits(jnp.clip(jnp.min(shortest).astype(jnp.float32), top * _RANGE, top))
     steps = (float_bits(top) - low) // _BINS
@@ -233,7 +199,7 @@ def _append(kept: _Kept, chunk: Chunk, *, where: jax.Array, offset: jax.Array) -
     row, column = jnp.divmod(place, chunk.latency.shape[1])
     costs = (chunk.error[row], chunk.latency.reshape(-1)[place], chunk.energy.reshape(-1)[place])
     fields = [jnp.where(real, cost, jnp.inf) for cost in costs]
-    fields += [jnp.where(real, index, -1) for index in (chunk.plan[row], chunk.point[column])]
+    fields += [jnp.where(real, index, -1) for index in (chunk.config[row], chunk.point[column])]
     write = jax.lax.dynamic_update_slice
     return _Kept(*(write(old, new, (offset,)) for old, new in zip(kept, fields, strict=True)))
 
@@ -241,13 +207,13 @@ def _append(kept: _Kept, chunk: Chunk, *, where: jax.Array, offset: jax.Array) -
 def _exact(kept: _Kept, count: jax.Array) -> ProductFront:
     """Sorts candidates, drops those that another one dominates or repeats, and moves the rest to the head."""
     kept = _Kept(*jax.lax.sort(tuple(kept), num_keys=5))
-    valid = (kept.plan >= 0) & ~_beaten(kept.latency, kept.energy)
+    valid = (kept.config >= 0) & ~_beaten(kept.latency, kept.energy)
     _, order = jax.lax.sort((~valid, jnp.arange(valid.shape[0])), num_keys=1, is_stable=True)
     objectives = jnp.stack(kept[:3], axis=1)
     valid = valid[order]
     size = jnp.where(count > valid.shape[0], count, jnp.sum(valid, dtype=jnp.int32))
     return ProductFront(
-        plan=jnp.where(valid, kept.plan[order], -1),
+        config=jnp.where(valid, kept.config[order], -1),
         point=jnp.where(valid, kept.point[order], -1),
         objectives=jnp.where(valid[:, None], objectives[order], jnp.inf),
         valid=valid,

@@ -10,13 +10,15 @@ Shapes: W weight vectors, M objectives (minimised), G genes, C choices of the lo
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
 
-from hadas_jax.search._checks import check_matrix, check_shape
+from hadas_jax.search.directions import tchebycheff
+from hadas_jax.search.pareto import assert_matrix
 
 Objectives = Callable[[jax.Array], jax.Array]
 """Probabilities float32[G, C] -> float32[M], differentiable; sees one-hot genomes as well as blurred ones."""
@@ -100,7 +102,8 @@ def relaxed_search(
         Where the descents ended, and what they met on the way.
 
     Raises:
-        ValueError: Shapes do not fit, or there is no step.
+        ValueError: There is no step.
+        AssertionError: Shapes do not fit.
 
     Examples:
         >>> import jax
@@ -115,16 +118,16 @@ def relaxed_search(
         >>> search(jax.random.key(0)).genomes.tolist()
         [[0, 0], [3, 3]]
     """
-    check_matrix("weights", weights)
+    assert_matrix("weights", weights)
     W, M = weights.shape
-    check_shape("ideal", ideal, (M,))
-    check_shape("span", span, (M,))
+    chex.assert_shape(ideal, (M,), custom_message="ideal")
+    chex.assert_shape(span, (M,), custom_message="span")
     valid = jnp.asarray(_valid(cardinalities))
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
     if start is None:
         start = jnp.zeros((W, *valid.shape), jnp.float32)
-    check_shape("start", start, (W, *valid.shape))
+    chex.assert_shape(start, (W, *valid.shape), custom_message="start")
 
     def loss(
         logits: jax.Array, key: jax.Array, weight: jax.Array, temperature: jax.Array
@@ -171,17 +174,6 @@ def gumbel_softmax(
     return jax.nn.softmax(jnp.where(valid, drawn / temperature, -jnp.inf))
 
 
-def tchebycheff(distance: jax.Array, weight: jax.Array, *, augmentation: jax.Array | float) -> jax.Array:
-    """Augmented Tchebycheff function: the worst weighted objective, and a little of all objectives, float32[].
-
-    Args:
-        distance: float32[M], from the ideal point, in units of each objective's span.
-        weight: float32[M].
-        augmentation: float32[], weight of the sum; above 0 the least is not dominated, whatever the weights.
-    """
-    return jnp.max(weight * distance) + augmentation * jnp.sum(distance)
-
-
 def logits_of(genomes: jax.Array, cardinalities: tuple[int, ...], *, confidence: float = 0.5) -> jax.Array:
     """Logits that give each gene's choice this probability, and the gene's other choices equal shares of the rest.
 
@@ -194,11 +186,12 @@ def logits_of(genomes: jax.Array, cardinalities: tuple[int, ...], *, confidence:
         float32[W, G, C].
 
     Raises:
-        ValueError: Confidence out of range, or another number of genes.
+        ValueError: Confidence out of range.
+        AssertionError: Another number of genes.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence}")
-    check_shape("genomes", genomes, (genomes.shape[0], len(cardinalities)))
+    chex.assert_shape(genomes, (genomes.shape[0], len(cardinalities)), custom_message="genomes")
     others = np.maximum(np.array(cardinalities) - 1, 1)
     lead = jnp.asarray(np.log(confidence * others / (1 - confidence)), jnp.float32)
     return lead[None, :, None] * jax.nn.one_hot(genomes, max(cardinalities))

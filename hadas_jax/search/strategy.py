@@ -11,13 +11,13 @@ import dataclasses
 from functools import partial
 from typing import Any, ClassVar
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hadas_jax.search._checks import check_matrix, check_shape
-from hadas_jax.search.pareto import crowding_distance, first_occurrences, non_dominated_ranks, truncate
+from hadas_jax.search.pareto import assert_matrix, crowding_distance, first_occurrences, non_dominated_ranks, truncate
 
 Metrics = dict[str, jax.Array]
 
@@ -110,7 +110,8 @@ class Elitist(abc.ABC):
             The state of generation 0.
 
         Raises:
-            ValueError: For a wrong shape or dtype, and for genes out of range where their values are at hand.
+            ValueError: For genes out of range where their values are at hand.
+            AssertionError: For a wrong shape or dtype.
         """
         self._check(population, fitness, violation)
         self._check_range(population)
@@ -145,10 +146,10 @@ class Elitist(abc.ABC):
             best_fitness float32[M] (least of each objective, NaN where no member has a value).
 
         Raises:
-            ValueError: For a wrong shape or dtype of population, fitness or violation.
+            AssertionError: For a wrong shape or dtype of population, fitness or violation.
         """
         self._check(population, fitness, violation)
-        check_shape("fitness", fitness, state.fitness.shape)
+        chex.assert_shape(fitness, state.fitness.shape, custom_message="fitness")
         told = self._unexamined(population, fitness, violation, state.generation + 1)
         merged = jax.tree.map(
             lambda old, new: jnp.concatenate([old, new]) if old.ndim else new,
@@ -182,9 +183,9 @@ class Elitist(abc.ABC):
             The state with these merits.
 
         Raises:
-            ValueError: If merit is not of shape [P].
+            AssertionError: If merit is not of shape [P].
         """
-        check_shape("merit", merit, (self.population_size,))
+        chex.assert_shape(merit, (self.population_size,), custom_message="merit")
         return dataclasses.replace(state, merit=jnp.asarray(merit, jnp.float32))
 
     def _select(self, key: jax.Array, merged: State, params: Any) -> State:
@@ -231,13 +232,12 @@ class Elitist(abc.ABC):
 
     def _check(self, population: jax.Array, fitness: jax.Array, violation: jax.Array | None) -> None:
         shape = (self.population_size, len(self.cardinalities))
-        check_shape("population", population, shape)
-        if population.dtype != jnp.int32:
-            raise ValueError(f"population: expected int32, got {population.dtype}")
-        check_matrix("fitness", fitness)
-        check_shape("fitness", fitness, (self.population_size, fitness.shape[1]))
+        chex.assert_shape(population, shape, custom_message="population")
+        chex.assert_type(population, jnp.int32, custom_message="population")
+        assert_matrix("fitness", fitness)
+        chex.assert_axis_dimension(fitness, 0, self.population_size, custom_message="fitness")
         if violation is not None:
-            check_shape("violation", violation, (self.population_size,))
+            chex.assert_shape(violation, (self.population_size,), custom_message="violation")
 
     def _check_range(self, population: jax.Array) -> None:
         if isinstance(population, jax.core.Tracer):

@@ -14,6 +14,7 @@ Shapes: A rows of an archive, G genes, C choices of the longest gene, T targets,
 from dataclasses import dataclass
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,7 +111,7 @@ class Surrogate:
             The state. A target without any value is predicted as 0, give or take 1.
 
         Raises:
-            ValueError: Shapes do not fit.
+            AssertionError: Shapes do not fit.
         """
         self._check(genomes, targets, mask)
         known = jnp.isfinite(targets) & (True if mask is None else mask)
@@ -145,11 +146,10 @@ class Surrogate:
             not needed: compiled code then skips it, and it is most of the work.
 
         Raises:
-            ValueError: Probabilities of another shape.
+            AssertionError: Probabilities of another shape.
         """
         shape = (len(self.cardinalities), max(self.cardinalities))
-        if probabilities.shape[-2:] != shape:
-            raise ValueError(f"probabilities: expected [..., {shape[0]}, {shape[1]}], got {probabilities.shape}")
+        chex.assert_shape(probabilities, (..., *shape), custom_message="probabilities")
         leading, flat = probabilities.shape[:-2], probabilities.reshape(-1, shape[0] * shape[1])
         factors = _factors(state.relevance, flat, cardinalities=self.cardinalities)
         near = _kernel(factors, state.rows)
@@ -195,12 +195,11 @@ class Surrogate:
         return learned
 
     def _check(self, genomes: jax.Array, targets: jax.Array, mask: jax.Array | None) -> None:
-        if genomes.ndim != 2 or genomes.shape[1] != len(self.cardinalities):
-            raise ValueError(f"genomes: expected [A, {len(self.cardinalities)}], got {genomes.shape}")
-        if targets.ndim != 2 or targets.shape[0] != genomes.shape[0]:
-            raise ValueError(f"targets: expected [{genomes.shape[0]}, T], got {targets.shape}")
-        if mask is not None and mask.shape != targets.shape:
-            raise ValueError(f"mask: expected {targets.shape}, got {mask.shape}")
+        rows, genes = len(genomes), len(self.cardinalities)
+        chex.assert_shape(genomes, (None, genes), custom_message="genomes")
+        chex.assert_shape(targets, (rows, None), custom_message="targets")
+        if mask is not None:
+            chex.assert_shape(mask, targets.shape, custom_message="mask")
 
 
 def _factors(relevance: jax.Array, relaxed: jax.Array, *, cardinalities: tuple[int, ...]) -> jax.Array:

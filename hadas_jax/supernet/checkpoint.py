@@ -1,26 +1,33 @@
-"""A trained supernet on disk: `supernet.json`, which says what it is, beside `weights/` and `images.npz`.
+"""A trained supernet on disk: `supernet.json`, which says what it is, beside `weights.npz` and `images.npz`.
 
 `images.npz` has fingerprints of all images that the weights may have seen, so that other data can be told from the same
-data changed. The weights' files carry digests, so that damage is found. Batch-norm statistics are not kept: every
-backbone's own are re-estimated from training images where they are needed, see
+data changed. The description holds the digest of the weights, so that damage is found. Batch-norm statistics are not
+kept: every backbone's own are re-estimated from training images where they are needed, see
 `hadas_jax.supernet.estimate_batch_stats`.
 """
 
-import dataclasses
-import json
 import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+import pydantic
 
 from hadas_jax.backend import is_first
-from hadas_jax.data import SplitRecord
-from hadas_jax.runs.checkpoints import WEIGHTS, read_checkpoint, read_weights, validated, write_checkpoint
-from hadas_jax.runs.workdir import versions, write_text
+from hadas_jax.data import Normalisation, SplitRecord
+from hadas_jax.runs.checkpoints import (
+    ORBAX_WEIGHTS,
+    WEIGHTS,
+    read_checkpoint,
+    read_weights,
+    replace_description,
+    validated,
+    write_checkpoint,
+)
+from hadas_jax.runs.workdir import SUPERNET
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.network import Parameters, initialise
 from hw_models.files import STAGED, as_npz
@@ -28,10 +35,68 @@ from hw_models.files import STAGED, as_npz
 FORM = "hadas_jax.supernet/1"
 DESCRIPTION = "supernet.json"
 IMAGES = "images.npz"
+_FILES = (DESCRIPTION, WEIGHTS, IMAGES, ORBAX_WEIGHTS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Description:
+class Provenance:
+    """What all finished weights say of where they come from.
+
+    Attributes:
+        normalisation: Mean and standard deviation of every input channel by which images were standardised, in 0 .. 1
+            for images of bytes; None: unknown.
+        class_names: One for every class; None: unknown.
+        data: The data set that they were trained on and its division; None: unknown, as of an imported supernet.
+        source: Where they come from, in words for people.
+        details: Anything else worth keeping about their making; what JSON holds.
+    """
+
+    normalisation: Normalisation | None = None
+    class_names: tuple[str, ...] | None = None
+    data: SplitRecord | None = None
+    source: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+ProvenanceT = TypeVar("ProvenanceT", bound=Provenance)
+
+
+def description_content(kind: type[ProvenanceT], described: ProvenanceT, *, form: str) -> dict[str, Any]:
+    """Returns what the file of a description holds; of a checkpoint, the part of it that is a description.
+
+    Args:
+        kind: The class of the description.
+        described: The description, or a checkpoint whose class is derived from it.
+        form: The form of the file.
+    """
+    return {"form": form, **pydantic.TypeAdapter(kind).dump_python(described)}
+
+
+def read_described(
+    kind: type[ProvenanceT], directory: Path, *, name: str, inner: str, form: str, what: str
+) -> ProvenanceT:
+    """Reads the description beside finished weights.
+
+    Args:
+        kind: The class of the description.
+        directory: The folder of both.
+        name: Name of the file.
+        inner: Name of the folder that a run keeps such weights in.
+        form: The form of the file.
+        what: The weights, in words for errors.
+
+    Raises:
+        ValueError: There is none, or it is of another form.
+    """
+    path = directory / name
+    if not path.is_file():
+        hint = f"; {directory / inner} has one" if (directory / inner / name).is_file() else ""
+        raise ValueError(f"{directory}: expected a directory with {what}, got none (no {name}){hint}")
+    return validated(kind, read_checkpoint(path, form, what=f"the description of {what}"), path=path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description(Provenance):
     """What is needed to use a supernet's weights.
 
     Attributes:
@@ -40,23 +105,12 @@ class Description:
             are trained.
         exits_of: Name of the one backbone that they were trained for; None: all backbones share them.
         has_classifier: The final classifier is trained; a fresh one must be before the supernet is searched.
-        normalisation: Mean and deviation of every input channel by which images were standardised, in 0 .. 1 for images
-            of bytes; None: unknown.
-        class_names: One for every class; None: unknown.
-        data: The data set that it was trained on and its division; None: unknown, as of an imported supernet.
-        source: Where it comes from, in words for people.
-        details: Anything else worth keeping about its making; what JSON holds.
     """
 
     space: MBConvSpace
     trained_exits: tuple[int, ...]
     exits_of: str | None = None
     has_classifier: bool = True
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    class_names: tuple[str, ...] | None = None
-    data: SplitRecord | None = None
-    source: str
-    details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         space, exits, names = self.space, self.trained_exits, self.class_names
@@ -75,7 +129,7 @@ class Description:
             )
 
 
-def _normalises(normalisation: tuple[tuple[float, ...], tuple[float, ...]], channels: int) -> bool:
+def _normalises(normalisation: Normalisation, channels: int) -> bool:
     mean, deviation = normalisation
     finite = all(math.isfinite(number) for number in (*mean, *deviation))
     return len(mean) == len(deviation) == channels and finite and min(deviation) > 0
@@ -112,25 +166,14 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
     held = sorted(entry.name for entry in directory.iterdir() if entry.name != STAGED) if directory.is_dir() else []
-    own = (DESCRIPTION, WEIGHTS, IMAGES) if DESCRIPTION in held or _is_unfinished(directory, held) else ()
-    foreign = [name for name in held if name not in own]
+    is_supernet = DESCRIPTION in held or (directory / STAGED).is_dir()  # which a killed process leaves
+    foreign = [name for name in held if not is_supernet or name not in _FILES]
     if foreign:
         raise ValueError(
             f"{directory}: expected none, an empty one or a supernet's directory, got one with {foreign[0]}"
         )
     if held and not overwrite:
         raise ValueError(f"{directory} holds a supernet: --overwrite replaces it")
-
-
-def _is_unfinished(directory: Path, held: list[str]) -> bool:
-    """Whether all that a directory holds are the images and weights of a supernet whose writing was interrupted."""
-    weights = directory / WEIGHTS
-    return (
-        WEIGHTS in held
-        and set(held) <= {WEIGHTS, IMAGES}
-        and weights.is_dir()
-        and all(entry.name.startswith("0") for entry in weights.iterdir())
-    )
 
 
 def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwrite: bool = False) -> None:
@@ -144,11 +187,13 @@ def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwri
     Raises:
         ValueError: The directory holds something else, or a supernet that may not be replaced.
     """
-    directory, text = Path(directory), _as_json(trained)
+    directory = Path(directory)
     if is_first():
         require_free(directory, overwrite=overwrite)
     files = {} if trained.data is None else {IMAGES: as_npz({"seen": trained.seen}, compressed=True)}
-    write_checkpoint(directory, DESCRIPTION, text=text, weights=trained.params, files=files)
+    write_checkpoint(
+        directory, DESCRIPTION, description_content(Description, trained, form=FORM), trained.params, files=files
+    )
 
 
 def rewrite_description(directory: Path | str, trained: Description) -> None:
@@ -158,15 +203,7 @@ def rewrite_description(directory: Path | str, trained: Description) -> None:
         directory: Of a supernet that `save_supernet` wrote.
         trained: The new description of the same weights.
     """
-    write_text(Path(directory) / DESCRIPTION, _as_json(trained))
-
-
-def _as_json(trained: Description) -> str:
-    described = {each.name: getattr(trained, each.name) for each in dataclasses.fields(Description)}
-    described["space"] = dataclasses.asdict(trained.space)
-    described["data"] = None if trained.data is None else trained.data.as_json()
-    content = {"form": FORM, **described, "versions": versions()}
-    return json.dumps(content, indent=1) + "\n"
+    replace_description(Path(directory), DESCRIPTION, description_content(Description, trained, form=FORM))
 
 
 def load_supernet(directory: Path | str) -> SupernetCheckpoint:
@@ -180,9 +217,8 @@ def load_supernet(directory: Path | str) -> SupernetCheckpoint:
     space = described.space
     shapes = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
     params = read_weights(directory, DESCRIPTION, shapes=shapes)
-    fields = {each.name: getattr(described, each.name) for each in dataclasses.fields(described)}
     seen = np.zeros(0, np.uint64) if described.data is None else _read_seen(directory / IMAGES)
-    return SupernetCheckpoint(params=params, seen=seen, **fields)
+    return SupernetCheckpoint(params=params, seen=seen, **vars(described))
 
 
 def _read_seen(path: Path) -> np.ndarray:
@@ -199,11 +235,6 @@ def read_description(directory: Path) -> Description:
     Raises:
         ValueError: There is none, or its description is of another form.
     """
-    path = directory / DESCRIPTION
-    if not path.is_file():
-        inner = directory / "supernet"
-        hint = f"; {inner} has one" if (inner / DESCRIPTION).is_file() else ""
-        raise ValueError(
-            f"{directory}: expected a directory with a trained supernet, got none (no {DESCRIPTION}){hint}"
-        )
-    return validated(Description, read_checkpoint(path, FORM, what="the description of a supernet"), path=path)
+    return read_described(
+        Description, directory, name=DESCRIPTION, inner=SUPERNET, form=FORM, what="a trained supernet"
+    )

@@ -10,15 +10,17 @@ Shapes: B batch, H, W image, C channels.
 
 from collections.abc import Callable
 from functools import partial
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from hadas_jax.settings import AugmentationName
+
 # (key, images float32[B, H, W, C] in 0 .. 1) -> the same form
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
-AUGMENTATIONS = ("none", "affine", "crop-flip", "randaugment")
-CROPPING = ("crop-flip", "randaugment")  # a stream reads random parts of its images for these
+AUGMENTATIONS = get_args(AugmentationName)
 OPERATIONS = (
     "identity",
     "shear_x",
@@ -43,7 +45,7 @@ BLEND = 0.9  # of the way to, or beyond, the degenerate image
 _LOST_BITS = 4.0  # of 8
 
 
-def augmentation(name: str, *, operations: int = 2, magnitude: float = 0.3) -> Augment | None:
+def augmentation(name: str, *, operations: int = 2, magnitude: float = 0.3, cutout_size: int = 0) -> Augment | None:
     """Returns a policy, or None for none.
 
     Args:
@@ -53,6 +55,7 @@ def augmentation(name: str, *, operations: int = 2, magnitude: float = 0.3) -> A
             out.
         operations: Of RandAugment, per image.
         magnitude: Of RandAugment, 0 .. 1.
+        cutout_size: Side in pixels of a square that is cut out at the end; 0: none.
 
     Raises:
         ValueError: An unknown name, or figures out of their range.
@@ -69,7 +72,21 @@ def augmentation(name: str, *, operations: int = 2, magnitude: float = 0.3) -> A
         images = rand_augment(operation_key, _crop_flip(crop_key, images), operations=operations, magnitude=magnitude)
         return cutout(cut_key, images, images.shape[1] // 4)
 
-    return {"none": None, "affine": _affine, "crop-flip": _crop_flip, "randaugment": randaugment}[name]
+    policies: dict[str, Augment | None] = {
+        "none": None,
+        "affine": _affine,
+        "crop-flip": _crop_flip,
+        "randaugment": randaugment,
+    }
+    policy = policies[name]
+    if not cutout_size:
+        return policy
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        policy_key, cut_key = jax.random.split(key)
+        return cutout(cut_key, images if policy is None else policy(policy_key, images), cutout_size)
+
+    return augment
 
 
 def _affine(key: jax.Array, images: jax.Array) -> jax.Array:

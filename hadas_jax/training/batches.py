@@ -16,12 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from hadas_jax.backend import memory_named
 from hadas_jax.data import LabelledImages, Stream, standardise
-from hadas_jax.runs.loop import Advance, Metrics, State, Step, retry_key, scanned
+from hadas_jax.runs.loop import Advance, Guard, Metrics, Progress, State, Step, retry_key, run_stage, scanned
+from hadas_jax.runs.workdir import WorkDir
 from hadas_jax.training.augmentation import Augment
+from hadas_jax.training.augmentation import augmentation as policy
 from hadas_jax.training.debug import checked, checked_jit
+from hadas_jax.training.optimisers import TrainState, lower_rate
 
 _AXIS = "batch"
+_CROPPING = ("crop-flip", "randaugment")  # for these a stream reads random parts of its images
 _AHEAD = 2  # steps that may be under way while the host prepares the next batch
 _FEISTEL_ROUNDS = 6
 
@@ -73,8 +78,8 @@ def make_train_chunk(
     schedule: Schedule,
     key: jax.Array,
     order_key: jax.Array,
-    augment: Augment | None = None,
-    random_crops: bool = False,
+    augmentation: str = "none",
+    cutout_size: int = 0,
     shared: tuple = (),
     mesh: Mesh | None = None,
     debug: bool = False,
@@ -88,16 +93,18 @@ def make_train_chunk(
         schedule: Of the training.
         key: Typed PRNG key of the loop.
         order_key: PRNG key of the epochs' orders; a stream has its own order.
-        augment: Of images in 0 .. 1, see `augmentation`; None leaves them as they are.
-        random_crops: A stream reads random parts of its images instead of their middle, see `CROPPING`.
+        augmentation: Name of the policy, see `hadas_jax.training.augmentation`; for those that crop, a stream reads
+            random parts of its images instead of their middle.
+        cutout_size: Side in pixels of a square that is cut out of images; 0: none.
         shared: Further arrays that every step reads.
         mesh: Devices that each batch is spread over.
         debug: Check that losses, gradients and parameters stay finite, see `hadas_jax.training.debug`.
     """
+    augment = policy(augmentation, cutout_size=cutout_size)
     jit = checked_jit if debug else jax.jit
     step = checked(step) if debug else step
     if not isinstance(images, LabelledImages):
-        return _streamed(step, images, schedule, key, augment, random_crops, shared, mesh, jit)
+        return _streamed(step, images, schedule, key, augment, augmentation in _CROPPING, shared, mesh, jit)
 
     # The order's key is data, so that runs of all seeds share their compiled code.
     def picking(state: Any, key: jax.Array, data: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
@@ -105,8 +112,50 @@ def make_train_chunk(
         return resident(step, batch=schedule.batch, order_key=order, augment=augment)(state, key, taken)
 
     data = ((images, *shared) if shared else images, order_key)
-    place = None if mesh is None else replicated(mesh)
-    return scanned(picking, data=data, key=key, chunk=schedule.chunk, place=place, jit=jit)
+    sharding = None if mesh is None else replicated(mesh)
+    return scanned(picking, data=data, key=key, chunk=schedule.chunk, sharding=sharding, jit=jit)
+
+
+def train_epochs(
+    name: str,
+    step: Step,
+    state: TrainState,
+    images: LabelledImages | Stream,
+    *,
+    schedule: Schedule,
+    epochs: int,
+    workdir: WorkDir,
+    progress: Progress,
+    **options: Any,
+) -> TrainState:
+    """Trains for some epochs as a stage of a run; a diverging loss goes back to the last good checkpoint.
+
+    Args:
+        name: Of the stage.
+        step: As for `make_train_chunk`.
+        state: Before the first step.
+        images: To train on.
+        schedule: Of the training.
+        epochs: Times through the images.
+        workdir: Of the run.
+        progress: Told of every chunk.
+        **options: Further arguments of `make_train_chunk`.
+
+    Raises:
+        ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
+    """
+    advance = make_train_chunk(step, images, schedule=schedule, **options)
+    with memory_named("batch", schedule.batch, "images"):
+        return run_stage(
+            name,
+            advance,
+            state,
+            chunks=epochs * schedule.steps_per_epoch // schedule.chunk,
+            chunk=schedule.chunk,
+            workdir=workdir,
+            progress=progress,
+            guard=Guard(lower=lower_rate),
+        )
 
 
 def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment | None = None) -> Step:
@@ -131,7 +180,7 @@ def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment |
             augment_key,
             labelled.images[chosen],
             mean=labelled.mean,
-            deviation=labelled.deviation,
+            std=labelled.std,
             augment=augment,
         )
         taken = (images, labelled.labels[chosen])
@@ -158,7 +207,7 @@ def _streamed(
         state: State, key: jax.Array, i: jax.Array, images: jax.Array, labels: jax.Array, shared: tuple
     ) -> tuple[State, Metrics]:
         step_key, augment_key = jax.random.split(jax.random.fold_in(key, i))
-        prepared = _prepare(augment_key, images, mean=stream.mean, deviation=stream.deviation, augment=augment)
+        prepared = _prepare(augment_key, images, mean=stream.mean, std=stream.std, augment=augment)
         taken = (prepared, labels)
         return step(state, step_key, (taken, *shared) if shared else taken)
 
@@ -187,19 +236,19 @@ def _streamed(
     return advance
 
 
-def _prepare(key: jax.Array, images: jax.Array, *, mean: Any, deviation: Any, augment: Augment | None) -> jax.Array:
+def _prepare(key: jax.Array, images: jax.Array, *, mean: Any, std: Any, augment: Augment | None) -> jax.Array:
     """Returns float32[B, H, W, channels]: images scaled (if bytes), augmented and standardised.
 
     Args:
         key: PRNG key of the augmentation.
         images: uint8 or floating [B, H, W, channels].
         mean: float32[channels] or a number, subtracted.
-        deviation: Likewise, divided by.
+        std: Likewise, divided by.
         augment: Of the scaled images; None leaves them as they are.
     """
     if augment is not None:
         images = augment(key, standardise(images, 0.0, 1.0))
-    return standardise(images, mean, deviation)
+    return standardise(images, mean, std)
 
 
 def _batch_indices(key: jax.Array, step: jax.Array, *, size: int, batch: int) -> jax.Array:

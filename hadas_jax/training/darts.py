@@ -8,41 +8,20 @@ running averages over dropped paths and cut images are not, and the state from s
 Shapes: B batch, H, W image.
 """
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from hadas_jax.runs.loop import Metrics, Step
+from hadas_jax.settings import DartsTrainingSettings
 from hadas_jax.spaces.genotypes import Genotype
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.network import apply_derived_training, draw_path_drops
-from hadas_jax.training.augmentation import Augment, augmentation, cutout
 from hadas_jax.training.optimisers import TrainState, descend, global_norm
 from hadas_jax.training.supernet import label_loss
 from hw_models.accelerator.network import DartsNetwork
 
 _MOMENTUM, _CLIP = 0.9, 5.0
-
-
-@dataclass(frozen=True)
-class RetrainOptions:
-    """How a step trains.
-
-    Attributes:
-        auxiliary_weight: Factor of the auxiliary head's loss; 0: the weights have no such head.
-        drop_path: Rate at the last step; it rises from 0.
-        label_smoothing: Of the targets.
-        dtype: What features are computed in, float32 or bfloat16.
-        remat: Keep the cells' inputs alone for the gradient and compute each cell twice.
-    """
-
-    auxiliary_weight: float = 0.4
-    drop_path: float = 0.3
-    label_smoothing: float = 0.0
-    dtype: str = "float32"
-    remat: bool = False
 
 
 def retrain_optimiser(learning_rate: float, steps: int, *, weight_decay: float) -> optax.GradientTransformation:
@@ -61,39 +40,18 @@ def retrain_optimiser(learning_rate: float, steps: int, *, weight_decay: float) 
     )
 
 
-def retrain_augmentation(name: str, *, cutout_size: int) -> Augment | None:
-    """Returns an augmentation that ends with a square cut out of each image.
-
-    Args:
-        name: See `hadas_jax.training.augmentation`.
-        cutout_size: Side of the square in pixels; 0: none.
-
-    Raises:
-        ValueError: An unknown name.
-    """
-    before = augmentation(name)
-    if not cutout_size:
-        return before
-
-    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        before_key, cut_key = jax.random.split(key)
-        return cutout(cut_key, images if before is None else before(before_key, images), cutout_size)
-
-    return augment
-
-
 def retrain_step(
     network: DartsNetwork,
     genotype: Genotype,
     optimiser: optax.GradientTransformation,
     *,
     steps: int,
-    options: RetrainOptions | None = None,
+    settings: DartsTrainingSettings | None = None,
 ) -> Step:
     """Returns the step of retraining.
 
     Its state is a `TrainState` of the network's weights; its data a batch, images float32[B, H, W, channels]
-    standardised and labels int32[B], see `resident` and `streamed`. Metrics: loss of the classifier, accuracy on the
+    standardised and labels int32[B], see `make_train_chunk`. Metrics: loss of the classifier, accuracy on the
     batch as augmented, norm of the gradient before clipping.
 
     Args:
@@ -101,15 +59,15 @@ def retrain_step(
         genotype: Its cells.
         optimiser: Of the weights, see `retrain_optimiser`.
         steps: Of the whole training.
-        options: Of the step.
+        settings: Drop-path, auxiliary head, targets and number type.
     """
-    options = options or RetrainOptions()
+    settings = settings or DartsTrainingSettings()
 
     def step(state: TrainState, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Metrics]:
         images, labels = data
         drops = None
-        if options.drop_path:
-            rate = options.drop_path * state.step.astype(jnp.float32) / steps
+        if settings.drop_path:
+            rate = settings.drop_path * state.step.astype(jnp.float32) / steps
             drops = draw_path_drops(key, network, len(images), rate=rate)
 
         def loss(weights: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -119,15 +77,15 @@ def retrain_step(
                 weights,
                 images,
                 drops=drops,
-                auxiliary=options.auxiliary_weight > 0,
-                dtype=jnp.dtype(options.dtype),
-                remat=options.remat,
+                auxiliary=settings.auxiliary_weight > 0,
+                dtype=jnp.dtype(settings.dtype),
+                remat=settings.remat,
             )
-            own = jnp.mean(label_loss(logits, labels, options.label_smoothing))
+            own = jnp.mean(label_loss(logits, labels, settings.label_smoothing))
             if extra is None:
                 return own, (own, logits)
-            added = jnp.mean(label_loss(extra, labels, options.label_smoothing))
-            return own + options.auxiliary_weight * added, (own, logits)
+            added = jnp.mean(label_loss(extra, labels, settings.label_smoothing))
+            return own + settings.auxiliary_weight * added, (own, logits)
 
         (_, (own, logits)), gradients = jax.value_and_grad(loss, has_aux=True)(state.weights)
         metrics = {

@@ -13,7 +13,7 @@ import csv
 import dataclasses
 import io
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,105 +24,99 @@ import numpy as np
 import optax
 
 from hadas_jax.backend import memory_named, share
-from hadas_jax.data import LabelledImages, SplitRecord, Splits, Stream
+from hadas_jax.data import LabelledImages, SplitRecord, Splits, Stream, load
 from hadas_jax.data.record import FEW
-from hadas_jax.data.settings import load_splits, require_same
 from hadas_jax.data.splits import random_batches, standardised_by
-from hadas_jax.evaluation import EvaluationConfig, Evaluator
-from hadas_jax.runs.loop import Guard, Progress, Step, run_stage
+from hadas_jax.evaluation import Evaluator
+from hadas_jax.runs.loop import Progress, Step
 from hadas_jax.runs.workdir import SUPERNET, WorkDir, write_text
+from hadas_jax.settings import SupernetRunSettings
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published_in, published_names
-from hadas_jax.supernet import Parameters, initialise
+from hadas_jax.supernet import Parameters, Tree, initialise
 from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, rewrite_description, save_supernet
-from hadas_jax.training.augmentation import CROPPING, augmentation
-from hadas_jax.training.batches import Schedule, batch_mesh, make_train_chunk
+from hadas_jax.training.batches import Schedule, batch_mesh, train_epochs
 from hadas_jax.training.exits import exit_step
-from hadas_jax.training.optimisers import init_state, lower_rate, paper_exit_optimiser, sgd
-from hadas_jax.training.settings import TrainingSettings, TrainSettings
-from hadas_jax.training.supernet import SandwichOptions, sandwich_step
+from hadas_jax.training.optimisers import init_state, paper_exit_optimiser, sgd
+from hadas_jax.training.supernet import sandwich_step
 
 SMALL_IMAGES_FROM = 20  # pixels from which the default space is the larger one
 
 
 def space_of_run(
-    settings: TrainingSettings, splits: Splits, loaded: SupernetCheckpoint | None, *, is_trained: bool
+    settings: SupernetRunSettings, splits: Splits, loaded: SupernetCheckpoint | None, *, is_trained: bool
 ) -> MBConvSpace:
     """Returns the space, adapted to the data or as the checkpoint has it, at the resolutions asked for.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         splits: Its data.
-        loaded: The supernet of `settings.checkpoint`.
-        is_trained: The run trains the supernet, so that it may have any number of classes.
+        loaded: The supernet of the checkpoint.
+        is_trained: Whether the run trains the supernet, so that it may have any number of classes.
 
     Raises:
         ValueError: An unknown space, or a supernet, resolutions or images that do not fit each other.
     """
+    given, checkpoint, dataset = settings.supernet.space, settings.supernet.checkpoint, settings.data.dataset
     if loaded is None:
-        space = load_space(settings.space or ("digits" if splits.image_size < SMALL_IMAGES_FROM else "small-images"))
+        space = load_space(given or ("digits" if splits.image_size < SMALL_IMAGES_FROM else "small-images"))
         space = space.adapt(in_channels=splits.channels, classes=splits.classes, image_size=splits.image_size)
+        return at_resolutions(space, settings.supernet.resolutions)
+    space = loaded.space
+    if given not in (None, space.name):
+        raise ValueError(f"space {given}: expected {space.name} as checkpoint {checkpoint} has, or leave it out")
+    if space.in_channels != splits.channels:
+        raise ValueError(
+            f"dataset {dataset}: expected images of {space.in_channels} channels as checkpoint {checkpoint} takes, "
+            f"got {splits.channels}"
+        )
+    if is_trained:
+        space = dataclasses.replace(space, classes=splits.classes)
+    elif not loaded.has_classifier:
+        raise ValueError(
+            f"checkpoint {checkpoint}: expected a trained classifier, got a fresh one; {_training(settings)} trains it"
+        )
+    elif splits.classes > space.classes:
+        raise ValueError(
+            f"dataset {dataset}: expected at most {space.classes} classes as checkpoint {checkpoint} has, got "
+            f"{splits.classes}; {_training(settings)} trains it for them"
+        )
     else:
-        space = loaded.space
-        if settings.space not in (None, space.name):
-            raise ValueError(
-                f"--space {settings.space}: expected {space.name} as --checkpoint {settings.checkpoint} has, "
-                "or leave it out"
-            )
-        if space.in_channels != splits.channels:
-            raise ValueError(
-                f"--dataset {settings.dataset}: expected images of {space.in_channels} channels as --checkpoint "
-                f"{settings.checkpoint} takes, got {splits.channels}"
-            )
-        if is_trained:
-            space = dataclasses.replace(space, classes=splits.classes)
-        elif not loaded.has_classifier:
-            raise ValueError(
-                f"--checkpoint {settings.checkpoint}: expected a trained classifier, got a fresh one; "
-                f"{_training(settings)} trains it"
-            )
-        elif splits.classes > space.classes:
-            raise ValueError(
-                f"--dataset {settings.dataset}: expected at most {space.classes} classes as --checkpoint "
-                f"{settings.checkpoint} has, got {splits.classes}; {_training(settings)} trains it for them"
-            )
-        elif None not in (splits.class_names, loaded.class_names):
-            _check_names(settings, splits, loaded)
-    return at_resolutions(space, settings)
+        _check_names(settings, splits, loaded)
+    return at_resolutions(space, settings.supernet.resolutions)
 
 
-def _training(settings: TrainingSettings) -> str:
+def _training(settings: SupernetRunSettings) -> str:
     """Returns the command that trains a run's checkpoint on its data."""
-    given = {"--checkpoint": settings.checkpoint, "--dataset": settings.dataset}
-    return shlex.join(["hadas", "train", *(word for pair in given.items() for word in map(str, pair))])
+    checkpoint, dataset = settings.supernet.checkpoint, settings.data.dataset
+    return shlex.join(["hadas", "train", "--checkpoint", str(checkpoint), "--dataset", dataset])
 
 
-def at_resolutions(space: MBConvSpace, settings: TrainingSettings) -> MBConvSpace:
-    """Returns a space at the resolutions that a run asks for, all if none.
+def at_resolutions(space: MBConvSpace, resolutions: Sequence[int]) -> MBConvSpace:
+    """Returns a space at some of its resolutions, at all if none are given.
 
     Raises:
         ValueError: The space does not have them.
     """
-    wrong = [size for size in settings.resolutions if size not in space.resolution]
+    wrong = [size for size in resolutions if size not in space.resolution]
     if wrong:
         known = ", ".join(map(str, space.resolution))
-        raise ValueError(f"--resolutions: expected some of {known} as space {space.name} has, got {wrong[0]}")
-    chosen = tuple(size for size in space.resolution if size in settings.resolutions) or space.resolution
+        raise ValueError(f"resolutions: expected some of {known} as space {space.name} has, got {wrong[0]}")
+    chosen = tuple(size for size in space.resolution if size in resolutions) or space.resolution
     return dataclasses.replace(space, resolution=chosen)
 
 
-def _check_names(settings: TrainingSettings, splits: Splits, loaded: SupernetCheckpoint) -> None:
-    """Raises where the classes of the data are not those of the supernet, by name and in order."""
-    names, known = splits.class_names or (), loaded.class_names or ()
-    for number, (name, expected) in enumerate(zip(names, known, strict=False)):
+def _check_names(settings: SupernetRunSettings, splits: Splits, loaded: SupernetCheckpoint) -> None:
+    """Raises where the classes of the data are not those of the supernet, by name and in order, as far as known."""
+    for number, (name, expected) in enumerate(zip(splits.class_names or (), loaded.class_names or (), strict=False)):
         if name != expected:
             raise ValueError(
-                f"--dataset {settings.dataset}: expected the classes of --checkpoint {settings.checkpoint}, where "
-                f"class {number} is {expected!r}, got {name!r}; hadas train trains the supernet for others"
+                f"dataset {settings.data.dataset}: expected the classes of checkpoint {settings.supernet.checkpoint}, "
+                f"where class {number} is {expected!r}, got {name!r}; hadas train trains the supernet for others"
             )
 
 
 def named_backbone(name: str, space: MBConvSpace) -> Backbone:
-    """Returns the backbone that `--exits-for` names; in a space of one resolution it runs at that.
+    """Returns the backbone of a name; in a space of one resolution it runs at that.
 
     Raises:
         ValueError: An unknown name, or a backbone that the space does not have.
@@ -132,11 +126,11 @@ def named_backbone(name: str, space: MBConvSpace) -> Backbone:
         return ends[name]()
     if name not in published_names():
         known = ", ".join((*ends, *published_names()))
-        raise ValueError(f"--exits-for: expected one of {known}, got {name!r}")
+        raise ValueError(f"exits_for: expected one of {known}, got {name!r}")
     try:
         return published_in(space, name)
     except ValueError as error:
-        raise ValueError(f"--exits-for {error}") from error
+        raise ValueError(f"exits_for {error}") from error
 
 
 def has_shared_exits(loaded: SupernetCheckpoint) -> bool:
@@ -157,9 +151,9 @@ class TrainingRun:
     """Data and supernet of one run: reads its inputs at once, so that mistakes show before any work.
 
     Args:
-        settings: Of the run.
-        fine_tune: Train the supernet of `settings.checkpoint` further, on any number of classes, for `settings.epochs`,
-            and its exits in any case, instead of using what is trained in it as it is.
+        settings: Settings of the run.
+        fine_tune: Train the supernet of the checkpoint further, on any number of classes, and its exits in any case,
+            instead of using what is trained in it as it is.
         exits_for: Name of the backbone whose exits are trained, as the paper does; None: all backbones share theirs.
         splits: The data of `settings`, where they are loaded already.
 
@@ -169,24 +163,19 @@ class TrainingRun:
 
     def __init__(
         self,
-        settings: TrainingSettings,
+        settings: SupernetRunSettings,
         *,
         fine_tune: bool = True,
         exits_for: str | None = None,
         splits: Splits | None = None,
     ) -> None:
         self.settings = settings
-        self.loaded: SupernetCheckpoint | None = (
-            None if settings.checkpoint is None else load_supernet(settings.checkpoint)
-        )
-        self._trains_supernet = self.loaded is None or (fine_tune and settings.epochs > 0)
+        checkpoint, training = settings.supernet.checkpoint, settings.training
+        self.loaded = None if checkpoint is None else load_supernet(checkpoint)
+        self._trains_supernet = self.loaded is None or (fine_tune and training.epochs > 0)
         self._trains_exits = fine_tune
-        self.splits: Splits = splits or load_splits(
-            settings,
-            seed=settings.seed,
-            record=None if self.loaded is None else self.loaded.data,
-            evaluation_images=settings.evaluation_images,
-        )
+        record = None if self.loaded is None else self.loaded.data
+        self.splits = splits or load(settings.data, stream_seed=settings.seed, record=record)
         self._require_known_data()
         self.space = space_of_run(settings, self.splits, self.loaded, is_trained=self._trains_supernet)
         self._require_own_data()
@@ -197,23 +186,22 @@ class TrainingRun:
         keys = jax.random.split(jax.random.key(settings.seed), 7)
         self._init_key, self._order_key, self._train_key = keys[:3]
         self._exit_order_key, self._exit_key, self.population_key, self.search_key = keys[3:]
-        self._schedule = Schedule.of(self.splits.train.count, batch=settings.batch)
-        if settings.augmentation == "randaugment":
-            _require_unit_range(self.splits.train, settings.dataset)
-        self._mesh = batch_mesh(jax.local_devices()) if settings.data_parallel else None
-        batch = self._schedule.batch
-        if self._mesh is not None and batch % self._mesh.size:
+        self._schedule = Schedule.of(self.splits.train.count, batch=training.batch)
+        if training.augmentation == "randaugment":
+            _require_unit_range(self.splits.train, settings.data.dataset)
+        self._mesh = batch_mesh(jax.local_devices()) if training.data_parallel else None
+        batch, mesh = self._schedule.batch, self._mesh
+        if mesh is not None and batch % mesh.size:
             raise ValueError(
-                f"--data-parallel: expected a batch that the {self._mesh.size} devices divide, got {batch}; "
-                "change --batch"
+                f"data_parallel: expected a batch that the {mesh.size} devices divide, got {batch}; change `batch`"
             )
 
     def _require_known_data(self) -> None:
         """Refuses images that the checkpoint's weights have seen in another division, or before they changed."""
-        settings, loaded = self.settings, self.loaded
+        dataset, loaded = self.settings.data.dataset, self.loaded
         if loaded is None:
             return
-        checkpoint, known = f"--checkpoint {settings.checkpoint}", loaded.data
+        checkpoint, known = f"checkpoint {self.settings.supernet.checkpoint}", loaded.data
         if known is None and "settings" in loaded.details:
             raise ValueError(
                 f"{checkpoint}: expected a supernet that says which images trained it, got one of an earlier version, "
@@ -223,14 +211,14 @@ class TrainingRun:
             self._add_note("which images trained the checkpoint is not known")
         elif self._comes_of(known):
             hint = f"use those as they were, or train on these without {checkpoint}"
-            require_same(self.splits, known, dataset=settings.dataset, owner=checkpoint, hint=hint)
+            known.require(self.splits.record, dataset=dataset, owner=checkpoint, hint=hint)
         elif self._trains_supernet:
             evaluated = self.splits.evaluated_fingerprints
             seen = int(np.isin(evaluated, loaded.seen).sum())
             if seen:
                 raise ValueError(
-                    f"--dataset {settings.dataset}: expected images that {checkpoint} has not seen, but {seen:,} of "
-                    f"its {len(evaluated):,} validation, calibration and test images trained it; leave them out"
+                    f"dataset {dataset}: expected images that {checkpoint} has not seen, but {seen:,} of its "
+                    f"{len(evaluated):,} validation, calibration and test images trained it; leave them out"
                 )
             self._add_note("other images than the checkpoint's, as far as their bytes tell")
 
@@ -246,11 +234,8 @@ class TrainingRun:
         settings, loaded = self.settings, self.loaded
         if loaded is None or loaded.data is None or self._trains_supernet:
             return
-        checkpoint = f"--checkpoint {settings.checkpoint}"
-        train = shlex.join(["hadas", "train", "--checkpoint", str(settings.checkpoint), "--dataset", settings.dataset])
-        require_same(
-            self.splits, loaded.data, dataset=settings.dataset, owner=checkpoint, hint=f"{train} trains it for these"
-        )
+        owner, hint = f"checkpoint {settings.supernet.checkpoint}", f"{_training(settings)} trains it for these"
+        loaded.data.require(self.splits.record, dataset=settings.data.dataset, owner=owner, hint=hint)
 
     def _add_note(self, note: str) -> None:
         self.splits = dataclasses.replace(self.splits, notes=(*self.splits.notes, note))
@@ -282,7 +267,7 @@ class TrainingRun:
 
     @property
     def uses_checkpoint_as_it_is(self) -> bool:
-        """Whether the supernet of `settings.checkpoint` needs no training."""
+        """Whether the supernet of the checkpoint needs no training."""
         return self.loaded is not None and not self._trains_exits and has_shared_exits(self.loaded)
 
     def train(self, workdir: WorkDir, progress: Progress) -> Parameters:
@@ -300,21 +285,20 @@ class TrainingRun:
 
     def train_supernet(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
         """Trains the shared weights by the sandwich rule."""
-        settings = self.settings
+        training = self.settings.training
         optimiser = sgd(
-            optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * self._schedule.steps_per_epoch),
-            weight_decay=settings.weight_decay,
+            optax.cosine_decay_schedule(training.learning_rate, training.epochs * self._schedule.steps_per_epoch),
+            weight_decay=training.weight_decay,
             clip=optax.clip(1.0),
         )
-        step = sandwich_step(self.space, optimiser, options=SandwichOptions(**settings.sandwich, mesh=self._mesh))
         weights = self._trained(
             "supernet",
-            step,
-            init_state(params.backbone, optimiser),
-            epochs=settings.epochs,
+            sandwich_step(self.space, optimiser, settings=training, mesh=self._mesh),
+            params.backbone,
+            optimiser,
+            epochs=training.epochs,
             order_key=self._order_key,
             key=self._train_key,
-            shared=(),
             workdir=workdir,
             progress=progress,
         )
@@ -322,34 +306,35 @@ class TrainingRun:
 
     def train_exits(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
         """Trains exit heads, the backbone's weights frozen: shared ones, or those of one backbone."""
-        settings = self.settings
-        steps = settings.exit_epochs * self._schedule.steps_per_epoch
+        training = self.settings.training
+        steps = training.exit_epochs * self._schedule.steps_per_epoch
         optimiser = sgd(
-            optax.warmup_cosine_decay_schedule(0.0, settings.exit_learning_rate, steps // 6, steps),
-            weight_decay=settings.weight_decay,
+            optax.warmup_cosine_decay_schedule(0.0, training.exit_learning_rate, steps // 6, steps),
+            weight_decay=training.weight_decay,
             clip=optax.clip_by_global_norm(1.0),
         )
         if self.exits_backbone is not None:
             optimiser = paper_exit_optimiser(
                 self._schedule.steps_per_epoch,
-                epochs=settings.exit_epochs,
-                warmup_epochs=settings.exit_epochs // 6,
-                learning_rate=settings.exit_learning_rate,
-                weight_decay=settings.weight_decay,
+                epochs=training.exit_epochs,
+                warmup_epochs=training.exit_epochs // 6,
+                learning_rate=training.exit_learning_rate,
+                weight_decay=training.weight_decay,
             )
         step = exit_step(
             self.space,
             optimiser,
-            sampled=settings.sampled,
+            sampled=training.sampled,
             backbone=self.exits_backbone,
-            dtype=settings.dtype,
+            dtype=training.dtype,
             mesh=self._mesh,
         )
         weights = self._trained(
             "exits",
             step,
-            init_state(params.heads, optimiser),
-            epochs=settings.exit_epochs,
+            params.heads,
+            optimiser,
+            epochs=training.exit_epochs,
             order_key=self._exit_order_key,
             key=self._exit_key,
             shared=(params.backbone,),
@@ -359,54 +344,30 @@ class TrainingRun:
         return dataclasses.replace(params, heads=weights)
 
     def _trained(
-        self,
-        name: str,
-        step: Step,
-        state: Any,
-        *,
-        epochs: int,
-        order_key: jax.Array,
-        key: jax.Array,
-        shared: tuple,
-        workdir: WorkDir,
-        progress: Progress,
-    ) -> Any:
-        """Trains for some epochs and returns the weights."""
-        schedule, policy = self._schedule, self.settings.augmentation
-        advance = make_train_chunk(
+        self, name: str, step: Step, weights: Tree, optimiser: optax.GradientTransformation, **training: Any
+    ) -> Tree:
+        """Trains weights as a stage of the run."""
+        state = train_epochs(
+            name,
             step,
+            init_state(weights, optimiser),
             self.splits.train,
-            schedule=schedule,
-            key=key,
-            order_key=order_key,
-            augment=augmentation(policy),
-            random_crops=policy in CROPPING,
-            shared=shared,
+            schedule=self._schedule,
+            augmentation=self.settings.training.augmentation,
             mesh=self._mesh,
+            **training,
         )
-        with memory_named("--batch", schedule.batch, "images"):
-            state = run_stage(
-                name,
-                advance,
-                state,
-                chunks=epochs * schedule.steps_per_epoch // schedule.chunk,
-                chunk=schedule.chunk,
-                workdir=workdir,
-                progress=progress,
-                guard=Guard(lower=lower_rate),
-            )
         return jax.tree.map(jnp.asarray, share(jax.tree.map(np.asarray, state.weights)))
 
-    def judge(self, params: Parameters) -> Evaluator:
+    def evaluator(self, params: Parameters) -> Evaluator:
         """Returns what gives the outcomes of backbones int32[N, G] on a split."""
-        settings = self.settings
-        how = EvaluationConfig(batch=settings.eval_batch, group=settings.group, dtype=settings.dtype)
-        with memory_named("--stats-batches", settings.stats_batches, "batches"):
-            return Evaluator(self.space, params, self.calibration_batches(), how)
+        evaluation, dtype = self.settings.evaluation, self.settings.training.dtype
+        with memory_named("stats_batches", evaluation.stats_batches, "batches"):
+            return Evaluator(self.space, params, self.calibration_batches(), evaluation, dtype=dtype)
 
     def calibration_batches(self) -> jax.Array:
         """Random training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
-        batches = min(self.settings.stats_batches, self._schedule.steps_per_epoch)
+        batches = min(self.settings.evaluation.stats_batches, self._schedule.steps_per_epoch)
         return random_batches(self.splits.train, batches, self._schedule.batch, seed=self.settings.seed)
 
     def described(
@@ -419,19 +380,19 @@ class TrainingRun:
             params=params,
             trained_exits=self.trained_exits,
             exits_of=self.exits_for,
-            normalisation=(splits.mean, splits.deviation),
+            normalisation=(splits.mean, splits.std),
             class_names=splits.class_names if self._trains_supernet or before is None else before.class_names,
             data=splits.record,
             seen=splits.fingerprints if before is None else np.union1d(splits.fingerprints, before.seen),
-            source=f"{command} on {settings_name(self.settings.dataset)}"
+            source=f"{command} on {settings_name(self.settings.data.dataset)}"
             + (f", from: {before.source}" if before else ""),
             details=details,
         )
 
 
-def accuracies(judge: Evaluator, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
+def accuracies(evaluate: Evaluator, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
     """Returns float64[N, E + 1]: the accuracy of backbones int32[N, G] at every exit and, last, the classifier."""
-    return np.asarray(judge(genomes, data).correct, np.float64).mean(axis=-1)
+    return np.asarray(evaluate(genomes, data).correct, np.float64).mean(axis=-1)
 
 
 def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:
@@ -441,7 +402,7 @@ def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:
     lowest, highest = float(jnp.min(train.images)), float(jnp.max(train.images))
     if lowest < 0 or highest > 1:
         raise ValueError(
-            f"--augmentation randaugment: expected images of bytes or of values from 0 to 1, got {lowest:g} to "
+            f"augmentation randaugment: expected images of bytes or of values from 0 to 1, got {lowest:g} to "
             f"{highest:g} in {dataset}"
         )
 
@@ -486,8 +447,8 @@ def execute_training(run: TrainingRun, workdir: WorkDir, progress: Progress) -> 
         ValueError: As `TrainingRun.train`.
     """
     params = run.train(workdir, progress)
-    space, settings = run.space, run.settings
-    trained = run.described(params, {"settings": dataclasses.asdict(settings)})
+    space = run.space
+    trained = run.described(params, {"settings": run.settings.flat()})
     save_supernet(workdir.path / SUPERNET, trained, overwrite=True)  # before judging, which may run out of memory
     progress.stage("test", 1)
     genomes = {"largest": space.largest_genome, "smallest": space.smallest_genome}
@@ -510,7 +471,7 @@ def along_depth(run: TrainingRun, params: Parameters, genomes: dict[str, np.ndar
         params: Weights to judge by.
         genomes: int32[G] by name.
     """
-    judged = accuracies(run.judge(params), np.stack(list(genomes.values())), run.splits.test)
+    judged = accuracies(run.evaluator(params), np.stack(list(genomes.values())), run.splits.test)
     return tuple(_at_exits(run, *item, shares) for item, shares in zip(genomes.items(), judged, strict=True))
 
 
@@ -539,12 +500,3 @@ def _as_csv(found: tuple[ExitAccuracies, ...]) -> str:
         rows.writerows([each.backbone, block, share] for block, share in zip(each.blocks, each.exits, strict=True))
         rows.writerow([each.backbone, "final", each.final])
     return text.getvalue()
-
-
-def training_run(settings: TrainSettings) -> TrainingRun:
-    """Returns the run that these settings describe.
-
-    Raises:
-        ValueError: As `TrainingRun`.
-    """
-    return TrainingRun(settings, exits_for=settings.exits_for)

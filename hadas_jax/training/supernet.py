@@ -17,7 +17,6 @@ Shapes: G genes, T sub-networks per step, P pool, n candidates, B batch, K class
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
@@ -28,6 +27,7 @@ from jax.sharding import Mesh
 
 from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.search import sample
+from hadas_jax.settings import TrainingSettings
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
 from hadas_jax.spaces.workload import places, workload
 from hadas_jax.supernet import Skip, Tree, apply_training, draw_drops
@@ -74,7 +74,7 @@ def alpha_divergence(logits: jax.Array, teacher: jax.Array) -> jax.Array:
 
 DISTILLATIONS = {"kl": soft_cross_entropy, "alpha": alpha_divergence}
 POOL = 256  # random genomes among which those near a target are looked for
-SAMPLINGS = ("uniform", "bestup")
+_CANDIDATES = 3  # of BestUp, for each sampled sub-network
 T = TypeVar("T")
 
 
@@ -147,81 +147,35 @@ def at_resolution(space: MBConvSpace, backbone: Backbone, images: jax.Array, fun
     return jax.lax.switch(index, [lambda size=size: function(resize(images, size)) for size in sizes])
 
 
-DTYPES = ("float32", "bfloat16")
-
-
-@dataclass(frozen=True)
-class SandwichOptions:
-    """How a step of the sandwich rule trains.
-
-    Attributes:
-        sampled: sub-networks per step besides the largest and the smallest.
-        sampling: `uniform`, or `bestup`: see `bestup_genomes`.
-        candidates: Of BestUp, for each sampled sub-network.
-        label_smoothing: Of the largest sub-network's targets.
-        distillation: `kl`, or `alpha` for AlphaNet's adaptive divergence.
-        dropout: Rate before the classifier, of the largest sub-network alone.
-        drop_connect: Rate of whole residual branches, likewise.
-        dtype: What features are computed in, float32 or bfloat16; weights, losses and gradients are float32.
-        remat: Keep the blocks' inputs alone for the gradient and compute each block twice: a third of the memory, and
-            on CPUs also less time.
-        cut: Compute only the kernel taps and middle channels that a sub-network uses, each with compiled code of its
-            own: less time for a step, twice as much for compiling; to be used with `remat`.
-        mesh: Devices that the batch is split over, see `batch_mesh`; None: one device.
-
-    Raises:
-        ValueError: A name or a number that is none of these.
-    """
-
-    sampled: int = 2
-    sampling: str = "uniform"
-    candidates: int = 3
-    label_smoothing: float = 0.1
-    distillation: str = "kl"
-    dropout: float = 0.0
-    drop_connect: float = 0.0
-    dtype: str = "float32"
-    remat: bool = False
-    cut: bool = False
-    mesh: Mesh | None = None
-
-    def __post_init__(self) -> None:
-        named = {"sampling": SAMPLINGS, "distillation": tuple(DISTILLATIONS), "dtype": DTYPES}
-        for name, choices in named.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name, (lowest, highest) in {"sampled": (0, POOL), "candidates": (1, POOL)}.items():
-            if not lowest <= getattr(self, name) <= highest:
-                raise ValueError(f"{name}: expected {lowest} to {highest}, got {getattr(self, name)}")
-        for name in ("label_smoothing", "dropout", "drop_connect"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 0 and below 1, got {getattr(self, name)}")
-
-
 def sandwich_step(
-    space: MBConvSpace, optimiser: optax.GradientTransformation, *, options: SandwichOptions | None = None
+    space: MBConvSpace,
+    optimiser: optax.GradientTransformation,
+    *,
+    settings: TrainingSettings | None = None,
+    mesh: Mesh | None = None,
 ) -> Step:
     """Returns the step of the sandwich rule.
 
     Its state is a `TrainState` of backbone weights; its data a batch, images float32[B, H, W, channels]
-    standardised and labels int32[B], see `resident` and `streamed`. Metrics: loss and accuracy of the largest
+    standardised and labels int32[B], see `make_train_chunk`. Metrics: loss and accuracy of the largest
     sub-network, accuracy of the smallest, norm of the summed gradient before clipping.
 
     Args:
         space: The backbones to train; each runs at its own resolution.
         optimiser: Of the shared weights.
-        options: Of the step.
+        settings: How sub-networks are drawn and trained.
+        mesh: Devices that the batch is split over, see `batch_mesh`; None: one device.
     """
-    options = options or SandwichOptions()
-    distil = DISTILLATIONS[options.distillation]
-    dropping = options.dropout > 0 or options.drop_connect > 0
-    forward = _forward(space, options)
+    settings = settings or TrainingSettings()
+    distil = DISTILLATIONS[settings.distillation]
+    dropping = settings.dropout > 0 or settings.drop_connect > 0
+    forward = _forward(space, settings)
 
     def step(state: TrainState, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Metrics]:
-        images, labels = shard_batch(data, options.mesh)
-        weights = replicate(state.weights, options.mesh)
+        images, labels = shard_batch(data, mesh)
+        weights = replicate(state.weights, mesh)
         sample_key, drop_key = jax.random.split(key)
-        genomes = sandwich_genomes(space, _sampled(space, forward, options, sample_key, weights, images, labels))
+        genomes = sandwich_genomes(space, _sampled(space, forward, settings, sample_key, weights, images, labels))
 
         def add(carry: tuple[Tree, jax.Array], item: tuple) -> tuple[tuple[Tree, jax.Array], tuple]:
             total, teacher = carry
@@ -229,7 +183,7 @@ def sandwich_step(
             backbone = space.decode(genome)
             drops = None
             if dropping:
-                rates = (jnp.where(first, rate, 0.0) for rate in (options.dropout, options.drop_connect))
+                rates = (jnp.where(first, rate, 0.0) for rate in (settings.dropout, settings.drop_connect))
                 dropout, drop_connect = rates
                 drops = draw_drops(drop_key, space, images.shape[0], dropout=dropout, drop_connect=drop_connect)
 
@@ -237,7 +191,7 @@ def sandwich_step(
                 def loss(weights: Tree) -> tuple[jax.Array, jax.Array]:
                     logits = forward(weights, backbone, resized, drops)
                     taught = jnp.where(
-                        first, label_loss(logits, labels, options.label_smoothing), distil(logits, teacher)
+                        first, label_loss(logits, labels, settings.label_smoothing), distil(logits, teacher)
                     )
                     return jnp.mean(taught), logits
 
@@ -263,14 +217,14 @@ def sandwich_step(
     return step
 
 
-def _forward(space: MBConvSpace, options: SandwichOptions) -> Any:
+def _forward(space: MBConvSpace, settings: TrainingSettings) -> Any:
     """Returns (weights, backbone, images, drops) -> logits float32[B, K] in training."""
 
     def forward(weights: Tree, backbone: Backbone, images: jax.Array, drops: Any) -> jax.Array:
-        dtype = jnp.dtype(options.dtype)
-        skip: Skip = "all" if options.cut else "blocks"
+        dtype = jnp.dtype(settings.dtype)
+        skip: Skip = "all" if settings.cut else "blocks"
         _, logits = apply_training(
-            space, weights, backbone, images, drops=drops, dtype=dtype, skip=skip, remat=options.remat
+            space, weights, backbone, images, drops=drops, dtype=dtype, skip=skip, remat=settings.remat
         )
         return logits.astype(jnp.float32)
 
@@ -280,18 +234,18 @@ def _forward(space: MBConvSpace, options: SandwichOptions) -> Any:
 def _sampled(
     space: MBConvSpace,
     forward: Any,
-    options: SandwichOptions,
+    settings: TrainingSettings,
     key: jax.Array,
     weights: Tree,
     images: jax.Array,
     labels: jax.Array,
 ) -> jax.Array:
     """Returns the genomes int32[sampled, G] besides the largest and the smallest."""
-    if options.sampling == "uniform" or not options.sampled:
-        return draw_genomes(space, key, options.sampled)
+    if settings.sampling == "uniform" or not settings.sampled:
+        return draw_genomes(space, key, settings.sampled)
 
     def loss(backbone: Backbone) -> jax.Array:
         logits = at_resolution(space, backbone, images, lambda resized: forward(weights, backbone, resized, None))
         return jnp.mean(label_loss(logits, labels, 0.0))
 
-    return bestup_genomes(space, key, options.sampled, candidates=options.candidates, loss=loss)
+    return bestup_genomes(space, key, settings.sampled, candidates=_CANDIDATES, loss=loss)

@@ -12,6 +12,7 @@ from rich.console import Console
 import hw_models as hw
 from hadas_jax import profiling
 from hadas_jax.commands import devices as device_commands
+from hw_models.fitting import calibration
 from hw_models.measuring import Measurement, format_layers, read_measurements, write_measurements
 from hw_models.reference_networks import mobilenet_v2
 
@@ -50,7 +51,7 @@ def test_the_list_names_every_device_with_its_modes():
 
 
 def test_a_device_is_shown_with_the_origin_of_every_figure_and_its_modes(tmp_path):
-    text = written(device_commands.show_device, name_or_path="tx2-gpu", plot=tmp_path / "tx2.png")
+    text = written(device_commands.show_device, device="tx2-gpu", plot=tmp_path / "tx2.png")
     assert "macs_per_cycle.dense" in text
     assert "thynics/jetson_dvfs" in text
     assert "854.25" in text
@@ -61,7 +62,7 @@ def test_brackets_in_a_users_file_are_shown_as_they_stand(tmp_path):
     content = hw.read_device_file("x86-cpu").model_dump(exclude_none=True)
     content["clocks"]["core"]["source"] = "see [/home/me/notes.txt] [MIT]"
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    text = written(device_commands.show_device, name_or_path="mine.yaml")
+    text = written(device_commands.show_device, device="mine.yaml")
     assert "see [/home/me/notes.txt] [MIT]" in text
 
 
@@ -85,7 +86,7 @@ def test_a_fitted_device_loads_and_predicts_what_was_measured(measured, tmp_path
 
 def test_without_a_base_the_nearest_device_is_taken(measured, monkeypatch):
     seen = []
-    monkeypatch.setattr(device_commands, "calibrate", lambda rows, base, **_: seen.append(base.name) or _stop())
+    monkeypatch.setattr(calibration, "calibrate", lambda rows, base, **_: seen.append(base.name) or _stop())
     with pytest.raises(KeyboardInterrupt):
         device_commands.fit_device(measured, "my.yaml", console=Console(file=io.StringIO()))
     assert seen == ["raspberry-pi-4"]
@@ -98,7 +99,7 @@ def _stop():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("devices lst", "unknown command 'devices lst': expected devices list, devices show"),
+        ("devices lst", "unknown command 'devices lst': expected devices list, devices fit, devices show"),
         ("devices show", "Missing from hadas devices show: DEVICE"),
         ("devices show toaster", "expected one of agx-orin-gpu"),
         ("devices show none.yaml", "none.yaml: expected a readable file"),

@@ -167,10 +167,10 @@ def test_a_published_predictor_is_imported(tmp_path):
         ("dnas fit-predictor d.npz -o p.npz --paradigm generic --epochs 0", "epochs: expected at least 1, got 0"),
         (
             "dnas fit-predictor d.npz -o p.npz --paradigm generic --held-out 9",
-            "held_out: expected 1 to 5 of 6 networks",
+            "--held-out: expected 1 to 5 of 6 networks",
         ),
         ("dnas import-predictor none.pt -o p.npz --paradigm generic", "checkpoint none.pt: expected a file, got none"),
-        ("dnas price DARTS_V9", "architecture: expected one of DARTS_V1, DARTS_V2"),
+        ("dnas price DARTS_V9", "ARCHITECTURE: expected one of DARTS_V1, DARTS_V2"),
         (
             "dnas price DARTS_V2 --predictor d.npz",
             "d.npz: expected a predictor (hw_models.predictor/1), cannot read it",

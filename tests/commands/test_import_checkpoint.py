@@ -10,8 +10,8 @@ from failing_commands import fails
 from original_checkpoint import draw_exits, write_original
 from rich.console import Console
 
+from hadas_jax import spaces
 from hadas_jax.cli import main
-from hadas_jax.commands import supernets as import_commands
 from hadas_jax.commands.supernets import import_checkpoint
 from hadas_jax.supernet.checkpoint import load_supernet
 
@@ -20,8 +20,8 @@ from hadas_jax.supernet.checkpoint import load_supernet
 def elsewhere(tmp_path, monkeypatch, small_space):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "kept")
-    known = import_commands.load_space
-    monkeypatch.setattr(import_commands, "load_space", lambda name: small_space if name == "small" else known(name))
+    known = spaces.load_space
+    monkeypatch.setattr(spaces, "load_space", lambda name: small_space if name == "small" else known(name))
 
 
 @pytest.fixture
@@ -152,8 +152,8 @@ def test_fresh_parts_depend_on_the_seed_alone(arrays, small_space):
         ("net.npz -o out --space small --classes many", "--classes"),
         ("net.npz -o out --space small --normalisation luck", "--normalisation"),
         ("net.npz -o out --space small --exits-of a9", "unknown backbone 'a9': expected one of a0"),
-        ("net.npz -o out --space small --exits-of a0", "exits_of: expected a backbone of the space small"),
-        ("net.npz -o out --space small --exit-blocks 1 2", "exit_blocks: expected exits_of beside them"),
+        ("net.npz -o out --space small --exits-of a0", "--exits-of: expected a backbone of the space small"),
+        ("net.npz -o out --space small --exit-blocks 1 2", "--exit-blocks: expected exits_of beside them"),
         ("net.npz -o out --space small --exits net.npz", "--exits: expected --exits-of with the backbone"),
         (
             "net.npz -o out --space small --exits net.npz --exits-of a0",

@@ -56,9 +56,9 @@ def test_figures_replace_those_of_an_earlier_report_and_never_the_files_of_a_run
         ("report nowhere", "nowhere: expected a work directory, got one without config.json"),
         ("report trained trained", "--output: expected a file for a report of 2 runs, got none"),
         ("report trained trained -o r.html", "expected different ones"),
-        ("report trained -o r.txt", "--output r.txt: expected a file that ends in .html, got '.txt'"),
-        ("report trained -o none/r.html", "--output none/r.html: expected a folder that exists, got none"),
-        ("report trained -o old.html", "--output old.html: expected a new file, got one that exists"),
+        ("report trained -o r.txt", "r.txt: expected a page that ends in .html, got '.txt'"),
+        ("report trained -o none/r.html", "none/r.html: expected a folder that exists, got none"),
+        ("report trained -o old.html", "old.html: expected a new page, got one that exists"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, trained, tmp_path, capsys):

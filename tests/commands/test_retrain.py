@@ -11,8 +11,9 @@ from failing_commands import fails
 from hadas_jax.cli import main
 from hadas_jax.commands.dnas import retrain
 from hadas_jax.data import load_dataset
-from hadas_jax.methods.eh_dnas.retrain import RetrainRun, RetrainSettings, network_macs
+from hadas_jax.methods.eh_dnas.retrain import RetrainRun, network_macs
 from hadas_jax.runs.workdir import WorkDir
+from hadas_jax.settings import RetrainSettings
 from hadas_jax.spaces.genotypes import Genotype, code_of
 from hadas_jax.supernet.darts.checkpoint import load_derived, save_derived
 
@@ -117,12 +118,15 @@ def test_a_loaded_network_has_the_reported_accuracy(retrained, dataset):
 
 
 def test_an_interrupted_run_resumes_to_the_same_bits(retrained, found, dataset, tmp_path, capsys):
-    settings = RetrainSettings(genotype=str(found), dataset=dataset, **QUICK)
+    settings = RetrainSettings.of(genotype=str(found), dataset=dataset, **QUICK)
     workdir = tmp_path / "run"
     place = WorkDir(workdir, kind="dnas-retrain")
     run = RetrainRun(settings)
-    place.start({**settings.__dict__}, data=run.splits.record.as_json(), overwrite=False)
-    with pytest.raises(InterruptionError):
+    data = run.splits.record.as_json()
+    with (
+        pytest.raises(InterruptionError),
+        place.run(settings.flat(), data=data, resume=False, overwrite=False),
+    ):
         run.execute(place, Interrupting(2))
     main(f"dnas retrain --workdir {workdir} --resume".split())
     assert "done before" in capsys.readouterr().out
@@ -133,7 +137,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(retrained, found, dataset, 
 
 def test_a_finished_run_is_judged_again_with_another_batch(retrained):
     before = json.loads((retrained / "result.json").read_text())
-    settings = RetrainSettings(**{**before["settings"], "eval_batch": 7})
+    settings = RetrainSettings.of(**before["settings"] | {"eval_batch": 7})
     result = retrain(settings, workdir=retrained, resume=True)
     assert result.test_accuracy == pytest.approx(before["test_accuracy"])
 
@@ -141,10 +145,12 @@ def test_a_finished_run_is_judged_again_with_another_batch(retrained):
 @pytest.mark.slow
 def test_a_network_without_auxiliary_head_and_drops_in_half_precision_is_trained(found, dataset, tmp_path):
     changed = {"auxiliary_weight": 0.0, "drop_path": 0.0, "cutout": 0, "dtype": "bfloat16", "remat": True, "cells": 1}
-    settings = RetrainSettings(genotype=str(found), dataset=dataset, **(QUICK | changed))
+    settings = RetrainSettings.of(genotype=str(found), dataset=dataset, **(QUICK | changed))
     result = retrain(settings, workdir=tmp_path / "run")
     assert 0 < result.validation_accuracy <= 1
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(result.trained.weights))
+    assert all(
+        leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(load_derived(tmp_path / "run" / "derived").weights)
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tiny_hadas import TINY
 
 from hadas_jax.cli import main
 from hadas_jax.commands.supernets import train
-from hadas_jax.methods import TrainSettings
+from hadas_jax.settings import TrainSettings
 from hadas_jax.spaces import catalogue
 from hadas_jax.supernet.checkpoint import load_supernet
 
@@ -206,8 +206,8 @@ MISTAKES = [
     ("train --exits-for a9", "--exits-for: expected one of largest, smallest, a0"),
     ("train --space attentivenas --resolutions 32", "--resolutions: expected some of 192, 224, 256, 288"),
     ("train --checkpoint none", "none: expected a directory with a trained supernet, got none"),
-    ("train --checkpoint {damaged} --dataset folder:{images}", "those in weights/ are damaged, missing or others"),
-    ("search --checkpoint {damaged} --dataset folder:{images}", "those in weights/ are damaged, missing or others"),
+    ("train --checkpoint {damaged} --dataset folder:{images}", "those in weights.npz are damaged, missing or others"),
+    ("search --checkpoint {damaged} --dataset folder:{images}", "those in weights.npz are damaged, missing or others"),
     ("train --checkpoint {net}", "--dataset digits: expected images of 3 channels as --checkpoint"),
     ("search --checkpoint {net} --space digits --dataset folder:{images}", "--space digits: expected tiny as"),
     ("search --checkpoint {net} --resolutions 9 --dataset folder:{images}", "--resolutions: expected some of 8"),
@@ -223,7 +223,7 @@ def places(trained, images, tmp_path_factory):
     """Things to get wrong, by name."""
     folder = tmp_path_factory.mktemp("wrong")
     damaged = shutil.copytree(trained / "supernet", folder / "damaged")
-    weights = max((path for path in (damaged / "weights").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    weights = damaged / "weights.npz"
     weights.write_bytes(weights.read_bytes()[:-9])
     write_images(folder / "one", CLASSES[:1], count=8)
     write_images(folder / "broken", CLASSES[:2], count=8)
@@ -251,6 +251,6 @@ def test_a_run_is_replaced_only_when_asked(trained, capsys):
 
 
 def test_resuming_with_other_settings_is_refused(trained, images):
-    settings = TrainSettings(dataset=f"folder:{images}", space="tiny", epochs=9)
+    settings = TrainSettings.of(dataset=f"folder:{images}", space="tiny", epochs=9)
     with pytest.raises(ValueError, match="got epochs 9 instead of 4"):
         train(settings, workdir=trained, resume=True)

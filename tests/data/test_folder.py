@@ -8,7 +8,7 @@ from PIL import ExifTags, Image
 from hadas_jax.data import Stream, load_dataset
 
 CLASSES = ("cat", "dog", "eel")
-SKIP = "--skip-unreadable leaves them out"
+SKIP = "`skip_unreadable` leaves them out"
 
 
 def save(path, *, size=(6, 6), channels=3, seed=0):
@@ -130,14 +130,14 @@ def test_a_class_called_train_is_a_class(tmp_path):
 def test_images_of_several_sizes_need_an_image_size(tmp_path, odd):
     fill(tmp_path, 10)
     save(tmp_path / "cat" / "other.png", size=odd)
-    message = "DIR: expected square images of one size, or a size to bring them to: give --image-size"
+    message = "DIR: expected square images of one size, or a size to bring them to: give `image_size`"
     assert refused(tmp_path) == message
     assert load(tmp_path, image_size=4).train.images.shape[1:] == (4, 4, 3)
 
 
 def test_images_that_are_not_square_need_an_image_size(tmp_path):
     fill(tmp_path, 10, size=(5, 7))
-    assert "give --image-size" in refused(tmp_path)
+    assert "give `image_size`" in refused(tmp_path)
     assert load(tmp_path, image_size=5).image_size == 5
 
 
@@ -211,7 +211,7 @@ def test_a_large_folder_becomes_a_stream(tmp_path):
     assert (splits.test.images == whole.test.images).all()
     assert all_images(splits.train.sample(33)) == all_images(whole.train)
     np.testing.assert_allclose(splits.mean, whole.mean, rtol=1e-6)
-    np.testing.assert_allclose(splits.deviation, whole.deviation, rtol=1e-6)
+    np.testing.assert_allclose(splits.std, whole.std, rtol=1e-6)
 
 
 SPELLINGS = [
@@ -397,7 +397,7 @@ def test_unreadable_images_are_left_out_where_it_is_asked_for(tmp_path):
 
 
 def test_a_stream_leaves_out_what_has_no_header_and_names_what_breaks_off_later(tmp_path, monkeypatch):
-    monkeypatch.setattr("hadas_jax.data.folder.CONTENTS_BYTES", 1000)  # too much to be read before the cut
+    monkeypatch.setattr("hadas_jax.data.images.CONTENTS_BYTES", 1000)  # too much to be read before the cut
     fill(tmp_path / "train", 10, size=(30, 30))
     fill(tmp_path / "val", 2, size=(30, 30))
     (tmp_path / "train" / "cat" / "3.png").write_bytes(b"")
@@ -412,7 +412,7 @@ def test_a_stream_leaves_out_what_has_no_header_and_names_what_breaks_off_later(
 
 
 def test_what_breaks_off_is_left_out_of_memory_however_large_the_files_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("hadas_jax.data.folder.CONTENTS_BYTES", 1000)
+    monkeypatch.setattr("hadas_jax.data.images.CONTENTS_BYTES", 1000)
     fill(tmp_path, 10, size=(30, 30))
     path = tmp_path / "dog" / "1.png"
     path.write_bytes(path.read_bytes()[:1000])

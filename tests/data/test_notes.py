@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.data.notes import file_counts, shown, some
+from hadas_jax.data.notes import file_counts, first_few, one_line
 
 
 def splits(*, channels=1, **options):
@@ -24,14 +24,14 @@ def test_a_data_set_is_summed_up_in_one_line():
 
 @pytest.mark.parametrize("name", ["a\nb", "a\r\n", "a\u2028b", "a\x1b[0m", "caf\udce9"])
 def test_every_name_fits_into_a_line_of_text(name):
-    assert len(shown(name).splitlines()) == 1
-    shown(name).encode()
-    assert shown("Käse 日本 [1] 'x'") == "Käse 日本 [1] 'x'"
+    assert len(one_line(name).splitlines()) == 1
+    one_line(name).encode()
+    assert one_line("Käse 日本 [1] 'x'") == "Käse 日本 [1] 'x'"
 
 
 def test_the_first_few_are_named():
-    assert some(["a"]) == "a"
-    assert some("abcd") == "a, b, c and 1 more"
+    assert first_few(["a"]) == "a"
+    assert first_few("abcd") == "a, b, c and 1 more"
 
 
 def test_files_are_counted_by_ending():

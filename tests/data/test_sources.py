@@ -3,11 +3,11 @@ import pytest
 from fake_tfds import write_fake_set
 from PIL import Image
 
-from hadas_jax.data import folder
-from hadas_jax.data import tfds as prepared
+from hadas_jax.data import images as sources
 from hadas_jax.data.folder import open_folder
-from hadas_jax.data.images import ImageError, array_fingerprints, readable, source_fingerprints
-from hadas_jax.data.splits import Sources, assemble
+from hadas_jax.data.images import ImageError, Source, array_fingerprints, fingerprint_of, readable, source_fingerprints
+from hadas_jax.data.parts import TRAINING
+from hadas_jax.data.splits import Options, Sources, assemble
 from hadas_jax.data.tfds import open_prepared
 
 
@@ -24,13 +24,13 @@ def images(tmp_path):
 
 
 def of(folder):
-    return open_folder(folder).train.fingerprints()
+    return source_fingerprints(open_folder(folder).train)
 
 
 def test_fingerprints_of_files_are_of_their_contents_wherever_they_are(images):
     before = of(images)
     assert (before.dtype, len(set(before))) == (np.uint64, 8)
-    assert open_folder(images).train.fingerprint_of == "contents"
+    assert fingerprint_of(open_folder(images).train) == "contents"
     moved = images.rename(images.parent / "moved")
     (moved / "cat" / "3.png").rename(moved / "cat" / "9.png")
     assert (of(moved) == before).all()
@@ -41,10 +41,10 @@ def test_fingerprints_of_files_are_of_their_contents_wherever_they_are(images):
 
 
 def test_fingerprints_of_many_bytes_are_of_names_inside_the_folder_and_sizes(images, monkeypatch):
-    monkeypatch.setattr(folder, "CONTENTS_BYTES", 100)
+    monkeypatch.setattr(sources, "CONTENTS_BYTES", 100)
     before = of(images)
     assert len(set(before)) == 8
-    assert open_folder(images).train.fingerprint_of == "names and sizes"
+    assert fingerprint_of(open_folder(images).train) == "names and sizes"
     moved = images.rename(images.parent / "moved")
     assert (of(moved) == before).all()
     (moved / "cat" / "3.png").rename(moved / "cat" / "9.png")
@@ -56,20 +56,20 @@ def test_files_that_are_gone_are_named(images):
     source = open_folder(images).train
     (images / "dog" / "1.png").unlink()
     with pytest.raises(ValueError, match=r"cannot read 1: .*dog/1.png"):
-        source.fingerprints()
+        source_fingerprints(source)
 
 
 def test_fingerprints_of_prepared_images_are_of_their_records(tmp_path, monkeypatch):
     for place, seed in (("a", 0), ("b", 0), ("c", 1)):
         write_fake_set(tmp_path / place, "mnist", counts={"train": 20, "test": 5}, seed=seed)
     one, same, other = (open_prepared("mnist", tmp_path / place).train for place in "abc")
-    assert one.fingerprint_of == "contents"
-    assert (one.fingerprints() == same.fingerprints()).all()
-    assert not set(one.fingerprints()) & set(other.fingerprints())
-    monkeypatch.setattr(prepared, "CONTENTS_BYTES", 100)
-    assert one.fingerprint_of == "names and sizes"
-    assert (one.fingerprints() == same.fingerprints()).all()
-    assert len(set(one.fingerprints())) == 20
+    assert fingerprint_of(one) == "contents"
+    assert (source_fingerprints(one) == source_fingerprints(same)).all()
+    assert not set(source_fingerprints(one)) & set(source_fingerprints(other))
+    monkeypatch.setattr(sources, "CONTENTS_BYTES", 100)
+    assert fingerprint_of(one) == "names and sizes"
+    assert (source_fingerprints(one) == source_fingerprints(same)).all()
+    assert len(set(source_fingerprints(one))) == 20
 
 
 def test_fingerprints_of_arrays_are_of_type_shape_and_values():
@@ -84,37 +84,35 @@ def test_fingerprints_of_arrays_are_of_type_shape_and_values():
     assert array_fingerprints(drawn[:0]).shape == (0,)
 
 
-class Records:
+def records(broken):
     """Images with labels inside, as prepared sets have them; some cannot be read."""
 
-    channels, labels, fingerprint_of = 1, None, "contents"
-
-    def __init__(self, broken):
-        self.broken = broken
-
-    def __len__(self):
-        return 60
-
-    def __getitem__(self, row):
-        if row in self.broken:
+    def read(row):
+        if row in broken:
             raise ImageError(f"image {row}")
         return np.full((4, 4, 1), row, np.uint8), row % 3
 
-    def fingerprints(self, rows=None, *, of=None):
-        rows = np.arange(len(self)) if rows is None else rows
-        return source_fingerprints(lambda row: self[row][0].tobytes(), rows, name="x")
+    return Source(
+        name="x",
+        channels=1,
+        stored_bytes=1000,
+        rows=np.arange(60),
+        read=read,
+        content=lambda row: read(row)[0].tobytes(),
+        name_and_size=lambda row: f"{row}".encode(),
+        read_labels=lambda: None,
+    )
 
 
 def read(source, **options):
-    sources = Sources("x", source, None, None, image_size=4, classes=3, class_names=None)
-    common = {"seed": 0, "stream_seed": 0, "image_size": None, "normalisation": None, "evaluation_images": None}
-    return assemble(sources, in_memory_bytes=2**20, **common, **options)
+    sources = Sources("x", {TRAINING: source}, image_size=4, classes=3, class_names=None)
+    return assemble(sources, Options(seed=0), stream_seed=0, image_size=None, in_memory_bytes=2**20, **options)
 
 
 def test_records_that_cannot_be_read_are_left_out_where_it_is_asked_for():
-    with pytest.raises(ValueError, match="cannot read 2: image 7, image 50; --skip-unreadable leaves them out"):
-        read(Records({7, 50}))
-    splits = read(Records({7, 50}), skip_unreadable=True)
+    with pytest.raises(ValueError, match="cannot read 2: image 7, image 50; `skip_unreadable` leaves them out"):
+        read(records({7, 50}))
+    splits = read(records({7, 50}), skip_unreadable=True)
     parts = (splits.train, splits.validation, splits.calibration, splits.test)
     values = np.concatenate([np.asarray(part.images)[:, 0, 0, 0] for part in parts])
     assert sorted(values.tolist()) == [row for row in range(60) if row not in (7, 50)]
@@ -122,16 +120,17 @@ def test_records_that_cannot_be_read_are_left_out_where_it_is_asked_for():
     with pytest.raises(
         ValueError, match="training images that can be read, got none of them: image 0, image 1, image 2"
     ):
-        read(Records(set(range(60))), skip_unreadable=True)
+        read(records(set(range(60))), skip_unreadable=True)
 
 
 def test_what_is_left_of_a_source_has_the_fingerprints_that_it_had():
-    whole = Records(set()).fingerprints()
-    left, failed = readable(Records({0, 9}))
+    whole = records(set())
+    left, failed = readable(records({0, 9}))
     assert failed == ["image 0", "image 9"]
     rows = np.setdiff1d(np.arange(60), [0, 9])
-    assert (left.fingerprints() == whole[rows]).all()
-    assert (left.fingerprints(np.array([3, 57])) == whole[rows[[3, 57]]]).all()
+    assert (source_fingerprints(left) == source_fingerprints(whole)[rows]).all()
+    names = source_fingerprints(whole, of="names and sizes")
+    assert (source_fingerprints(left, of="names and sizes") == names[rows]).all()
     assert (len(left), left.labels, left.channels, left[0][1]) == (58, None, 1, 1)
-    every = Records(set())
+    every = records(set())
     assert readable(every) == (every, [])

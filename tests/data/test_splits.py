@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hadas_jax.data import split
-from hadas_jax.data.splits import HELD_OUT, TEST, TRAIN, Group, evaluated, plan_parts
+from hadas_jax.data.parts import HELD_OUT, TEST, TRAINING, Group, divide, limit
 
 
 def numbered(labels):
@@ -28,16 +28,20 @@ def make_labels(counts, seed=0):
     return np.random.default_rng(seed).permutation(labels)
 
 
+def as_groups(train, held_out=None, test=None):
+    """Groups that are given by their labels."""
+    given = {TRAINING: train, HELD_OUT: held_out, TEST: test}
+    return {name: Group(len(labels), labels) for name, labels in given.items() if labels is not None}
+
+
 def plan(train, *, held_out=None, test=None, **arguments):
     """The parts of groups that are given by their labels."""
-    whole, *own = (None if labels is None else Group(len(labels), labels) for labels in (train, held_out, test))
-    return plan_parts(whole, held_out=own[0], test=own[1], seed=0, source="x", **arguments)
+    return divide(as_groups(train, held_out, test), seed=0, source="x", **arguments)
 
 
-def some(parts, images, *groups, **arguments):
+def some(parts, images, *groups):
     """Parts of groups that are given by their labels, with fewer images to evaluate on."""
-    given = {number: Group(len(labels), labels) for number, labels in enumerate(groups) if labels is not None}
-    return evaluated(parts, given, seed=0, source="x", images=images, **arguments)
+    return limit(parts, as_groups(*groups), seed=0, source="x", images=images, test_images=images)
 
 
 def assert_shares(labels, chosen, slack):
@@ -77,7 +81,7 @@ def test_all_parts_are_standardised_by_the_training_images():
     splits = split(images, labels, seed=0, source="x", class_names=("a", "b", "c"))
     train = images[parts_of(splits)[0]]
     assert splits.mean == (pytest.approx(train.mean(), rel=1e-5),)
-    assert splits.deviation == (pytest.approx(train.std(), rel=1e-5),)
+    assert splits.std == (pytest.approx(train.std(), rel=1e-5),)
     taken, _ = splits.test.take(np.arange(splits.test.count))
     expected = (images[parts_of(splits)[3]] - train.mean()) / train.std()
     np.testing.assert_allclose(taken, expected, rtol=1e-3, atol=1e-4)
@@ -88,7 +92,7 @@ def test_a_given_normalisation_replaces_that_of_the_training_images():
     labels = make_labels([50, 60])
     images = numbered(labels)
     splits = split(images, labels, seed=0, source="x", normalisation=((0.5,), (2.0,)))
-    assert (splits.mean, splits.deviation) == ((0.5,), (2.0,))
+    assert (splits.mean, splits.std) == ((0.5,), (2.0,))
     taken, _ = splits.train.take(np.arange(3))
     np.testing.assert_allclose(taken, (np.asarray(splits.train.images[:3]) - 0.5) / 2, rtol=1e-6)
 
@@ -133,7 +137,7 @@ def test_validation_and_calibration_have_at_most_five_thousand_images():
 def test_a_test_set_of_its_own_is_the_test_part():
     labels, test = make_labels([100, 60]), make_labels([9, 1])
     parts = plan(labels, test=test)
-    assert [part.group for part in parts] == [TRAIN, TRAIN, TRAIN, TEST]
+    assert [part.group for part in parts] == [TRAINING, TRAINING, TRAINING, TEST]
     assert parts.test.rows.tolist() == list(range(10))
     assert [len(part.rows) for part in parts[:3]] == [160 - 48, 24, 24]
     assert sorted(np.concatenate([part.rows for part in parts[:3]]).tolist()) == list(range(160))
@@ -142,7 +146,7 @@ def test_a_test_set_of_its_own_is_the_test_part():
 def test_held_out_images_are_validation_and_calibration_by_halves():
     labels, held_out, test = make_labels([3, 3]), make_labels([40, 20]), make_labels([5, 5])
     parts = plan(labels, held_out=held_out, test=test)
-    assert [part.group for part in parts] == [TRAIN, HELD_OUT, HELD_OUT, TEST]
+    assert [part.group for part in parts] == [TRAINING, HELD_OUT, HELD_OUT, TEST]
     assert len(parts.train.rows) == 6
     halves = [part.rows for part in (parts.validation, parts.calibration)]
     assert sorted(np.concatenate(halves).tolist()) == list(range(60))
@@ -179,9 +183,8 @@ def test_the_smallest_class_is_named_where_it_is_too_small():
 
 
 def test_without_labels_parts_are_drawn_from_all_images():
-    groups = {TRAIN: Group(1000, None), TEST: Group(300, None)}
-    parts = plan_parts(groups[TRAIN], test=groups[TEST], seed=0, source="x")
-    parts = evaluated(parts, groups, seed=0, source="x", images=None, test_images=100)
+    groups = {TRAINING: Group(1000, None), TEST: Group(300, None)}
+    parts = limit(divide(groups, seed=0, source="x"), groups, seed=0, source="x", images=None, test_images=100)
     assert [len(part.rows) for part in parts] == [700, 150, 150, 100]
     assert len(np.unique(np.concatenate([part.rows for part in parts[:3]]))) == 1000
     assert parts.test.rows.tolist() == sorted(set(parts.test.rows.tolist()))

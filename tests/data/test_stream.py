@@ -4,34 +4,34 @@ import numpy as np
 import pytest
 
 from hadas_jax.data import Stream
-from hadas_jax.data.images import ImageError
+from hadas_jax.data.images import ImageError, Source
 
 COUNT, SIZE = 23, 6
 
 
-class Numbered:
+def numbered(broken):
     """Images of several widths whose values tell which they are; some cannot be read."""
 
-    channels = 3
-    labels = None
-
-    def __init__(self, broken=()):
-        self.broken = broken
-
-    def __len__(self):
-        return 100
-
-    def __getitem__(self, row):
-        if row in self.broken:
+    def read(row):
+        if row in broken:
             raise ImageError(f"row {row}")
         return np.full((SIZE, SIZE + row % 3, 3), row, np.uint8), row % 7
 
-
-def stream(*, seed=3, source=None, rows=None):
-    rows = np.arange(10, 10 + COUNT) if rows is None else rows
-    return Stream(
-        source or Numbered(), rows, image_size=SIZE, seed=seed, name="x", mean=(0.1,) * 3, deviation=(0.5,) * 3
+    return Source(
+        name="x",
+        channels=3,
+        stored_bytes=1000,
+        rows=np.arange(100),
+        read=read,
+        content=lambda row: read(row)[0].tobytes(),
+        name_and_size=lambda row: f"{row}".encode(),
+        read_labels=lambda: None,
     )
+
+
+def stream(*, seed=3, broken=(), rows=None):
+    source = numbered(broken).select(np.arange(10, 10 + COUNT) if rows is None else rows)
+    return Stream(source, image_size=SIZE, seed=seed, name="x", mean=(0.1,) * 3, std=(0.5,) * 3)
 
 
 def numbers(batches):
@@ -99,7 +99,7 @@ def test_samples_of_more_images_than_there_are_are_refused(count):
 
 
 def test_an_image_that_cannot_be_read_is_named_when_its_batch_comes():
-    broken = stream(source=Numbered(broken=(12,)))
+    broken = stream(broken=(12,))
     with pytest.raises(ValueError, match="expected an image of 8 bits, cannot read row 12"):
         list(islice(broken.batches(0, 5), 5))
     with pytest.raises(ValueError, match="x: expected images of 8 bits, cannot read 1: row 12"):

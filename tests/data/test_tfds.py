@@ -57,7 +57,7 @@ def test_any_name_of_tensorflow_datasets_may_be_given(prepared):
 
 
 def test_labelled_validation_images_are_the_test_part_of_imagenet(prepared):
-    assert "give --image-size" in refused(load_dataset, "imagenet2012", seed=0, data_dir=prepared)
+    assert "give `image_size`" in refused(load_dataset, "imagenet2012", seed=0, data_dir=prepared)
     splits = load_dataset("imagenet2012", seed=0, data_dir=prepared, image_size=24)
     assert counts(splits) == [28, 6, 6, 16]
     assert splits.classes == 1000
@@ -82,7 +82,7 @@ def test_test_images_of_a_stream_are_as_many_as_asked(prepared):
 def test_a_given_normalisation_spares_a_stream_its_statistics(prepared):
     given = ((0.5,), (0.25,))
     splits = load_dataset("fashion_mnist", seed=0, data_dir=prepared, in_memory_bytes=1, normalisation=given)
-    assert (splits.train.mean, splits.train.deviation) == given == (splits.mean, splits.deviation)
+    assert (splits.train.mean, splits.train.std) == given == (splits.mean, splits.std)
 
 
 def test_a_set_that_is_not_prepared_is_refused_with_the_command(prepared, tmp_path):

@@ -4,8 +4,8 @@ import pytest
 
 from hadas_jax.deploy.architecture import architecture_of, supernet_of_search, weights_of
 from hadas_jax.deploy.select import candidates
-from hadas_jax.methods.hadas.constraints import NO_LIMITS
 from hadas_jax.methods.hadas.results import read_search
+from hadas_jax.settings import NO_CONSTRAINTS
 from hw_models.catalogue import chosen_device
 
 
@@ -29,13 +29,13 @@ def architecture(found):
     designs = candidates(found.result, "deployable")
     design = max(designs, key=lambda design: len(design.exits))
     supernet = supernet_of_search(found)
-    weights = weights_of([design], supernet.space, chosen_device(found.settings))
+    weights = weights_of([design], supernet.space, chosen_device(found.settings.device, found.settings.operating))
     return architecture_of(
         found,
         design,
         supernet=supernet,
         weights=int(weights[0]),
         folder=found.path,
-        limits=NO_LIMITS,
+        limits=NO_CONSTRAINTS,
         prefer="knee",
     )

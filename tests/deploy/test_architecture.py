@@ -44,7 +44,7 @@ def test_a_threshold_that_no_sample_reaches_is_null_in_the_file(architecture, tm
 def test_space_and_device_are_those_of_the_search(architecture, found):
     assert architecture.space.classes == 10
     assert architecture.space.resolution == (8,)
-    device, searched = architecture.device.load(), chosen_device(found.settings)
+    device, searched = architecture.device.load(), chosen_device(found.settings.device, found.settings.operating)
     assert device.name == searched.name == "tx2-gpu"
     assert device.formats == searched.formats
     np.testing.assert_array_equal(device.core_hz, searched.core_hz)

@@ -8,7 +8,8 @@ from levels import level
 
 from hadas_jax.deploy.select import NEIGHBOURS, PREFERENCES, candidates, excess, merit, objectives, select
 from hadas_jax.evaluation import NO_DIFFERENCE
-from hadas_jax.methods import Constraints, Design, Performance, Result
+from hadas_jax.methods import Design, Performance, Result
+from hadas_jax.settings import Constraints
 
 LIMITS = tuple(field.name for field in dataclasses.fields(Constraints))
 

@@ -5,9 +5,9 @@ import pytest
 from failing_commands import refused
 
 from hadas_jax.cli import main
-from hadas_jax.commands.networks import list_runs, operating_points, select_network, show_network
+from hadas_jax.commands import list_runs, operating_points, select_network, show_network
 from hadas_jax.deploy.architecture import read_architecture
-from hadas_jax.methods import Constraints
+from hadas_jax.settings import Constraints
 
 
 @pytest.fixture(autouse=True)

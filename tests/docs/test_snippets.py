@@ -3,7 +3,6 @@
 What a page takes as given, such as a finished search, is there before; sizes are as small as can be.
 """
 
-import dataclasses
 import shutil
 
 import documents
@@ -16,11 +15,10 @@ from original_checkpoint import reference_arrays
 from hadas_jax.commands.dnas import retrain
 from hadas_jax.commands.hadas import search
 from hadas_jax.commands.networks import export, materialise_network, select_network
-from hadas_jax.methods import Settings
-from hadas_jax.methods.eh_dnas.retrain import RetrainSettings
+from hadas_jax.settings import RetrainSettings, SearchSettings
 
 DOCS = documents.TOP / "docs"
-SMALL = Settings(
+SMALL = SearchSettings.of(
     space="my_space.yaml", population=4, generations=2, elite_ratio=0.5, epochs=2, exit_epochs=2, batch=128, group=2
 )
 # Pages without preparation; the second ones search or train whole networks.
@@ -51,7 +49,7 @@ def space_file(tmp_path_factory):
 def finished(tmp_path_factory, space_file):
     """The work directory of a whole search of this space."""
     workdir = tmp_path_factory.mktemp("search") / "first"
-    search(dataclasses.replace(SMALL, space=str(space_file)), workdir=workdir)
+    search(SMALL.replace(space=str(space_file)), workdir=workdir)
     return workdir
 
 
@@ -98,7 +96,7 @@ def test_the_page_on_deployment_runs(finished, tmp_path):
 
 @pytest.mark.slow
 def test_the_page_on_retraining_runs():
-    retrain(RetrainSettings(genotype="OURS_ACC", channels=2, cells=3, epochs=1, batch=128), workdir="runs/ours")
+    retrain(RetrainSettings.of(genotype="OURS_ACC", channels=2, cells=3, epochs=1, batch=128), workdir="runs/ours")
     ran = documents.run_page(DOCS / "retraining.md", {"images": np.zeros((3, 8, 8, 1), np.float32)})
     assert ran["logits"].shape == (3, 10)
 

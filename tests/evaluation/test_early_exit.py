@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import hadas_jax.evaluation.early_exit as dynamic
 import hw_models
-from hadas_jax.evaluation import count_bits, dissimilarity, mean_dissimilarity, pack_bits, segment_costs, subset_stats
-from hadas_jax.search import product_front
+from hadas_jax.evaluation import (
+    count_bits,
+    dissimilarity,
+    mean_dissimilarity,
+    pack_bits,
+    segment_costs,
+    subset_stats,
+    useful_points,
+)
+from hadas_jax.methods.hadas.exit_configs import Stops, dynamic_backbone, subset_configs
+from hadas_jax.search import Product, product_front
 from hadas_jax.spaces import segments, workload
 
 
@@ -53,18 +61,18 @@ def test_all_subsets_are_those_of_walking_every_sample_through(samples, stopping
     found = subset_stats(*packed, jnp.asarray(available), samples=samples)
     error, weights = simulate(stops, correct, available)
     np.testing.assert_allclose(found.error, error, rtol=1e-6)
-    np.testing.assert_allclose(found.weights, weights, rtol=1e-6)
+    np.testing.assert_allclose(found.frequencies, weights, rtol=1e-6)
     assert np.isinf(found.error[-1]) == (not available.all())
 
 
-def test_only_the_plans_asked_for_are_judged_and_those_alike():
+def test_only_the_configurations_asked_for_are_evaluated_and_those_alike():
     stops, correct, _ = draw(5, exits=10, samples=50)
     packed = pack_bits(jnp.asarray(stops)), pack_bits(jnp.asarray(correct))
     own = jnp.arange(10) < 9
     every = subset_stats(*packed, own, samples=50)
-    part = subset_stats(*packed, own, samples=50, plans=jnp.int32(300))
+    part = subset_stats(*packed, own, samples=50, configs=jnp.int32(300))
     np.testing.assert_array_equal(part.error[:300], every.error[:300])
-    np.testing.assert_array_equal(part.weights[:300], every.weights[:300])
+    np.testing.assert_array_equal(part.frequencies[:300], every.frequencies[:300])
     assert np.isinf(part.error[300:]).all()
     assert np.isfinite(every.error[:512]).all()
     assert np.isinf(every.error[512:]).all()
@@ -75,12 +83,9 @@ def test_more_exits_than_can_be_listed_are_refused():
         subset_stats(jnp.zeros((17, 1), jnp.uint32), jnp.zeros((18, 1), jnp.uint32), jnp.ones(17, bool), samples=3)
 
 
-def moved_to_slots(stops, correct, available, costs, slots):
-    own = dynamic.active_exits(jnp.asarray(available), slots=slots)
-    words = dynamic.active_outcomes(pack_bits(jnp.asarray(stops)), own)
-    answers = dynamic.active_outcomes(pack_bits(jnp.asarray(correct[:-1])), own)
-    answers = jnp.concatenate([answers, pack_bits(jnp.asarray(correct[-1:]))])
-    return own, words, answers, dynamic.active_costs(costs, jnp.asarray(available), own)
+def packed(stops, correct):
+    stops, correct = (pack_bits(jnp.asarray(each)) for each in (stops, correct))
+    return Stops(stops[None], correct, samples=40)
 
 
 @pytest.mark.parametrize("slots", [3, 5])
@@ -90,27 +95,30 @@ def test_exits_moved_to_slots_keep_errors_and_costs(slots):
         available = np.isin(np.arange(5), np.random.default_rng(seed).choice(5, seed % 4, replace=False))
         costs = np.random.default_rng(seed).integers(1, 50, (2, 11, 6)).astype(np.float32)
         costs = hw_models.Cost(*map(jnp.asarray, costs))
-        own, words, answers, moved = moved_to_slots(stops, correct, available, costs, slots)
+        backbone = dynamic_backbone(jnp.asarray(available), costs, slots=slots)
+        moved = backbone.active_costs
         whole = subset_stats(*(pack_bits(jnp.asarray(x)) for x in (stops, correct)), jnp.asarray(available), samples=40)
-        part = subset_stats(words, answers, own.used, samples=40)
+        part = subset_configs(packed(stops, correct), backbone)
         k = int(available.sum())
-        assert int(own.count) == k
+        assert int(backbone.count) == k
         assert np.isinf(part.error[2**k :]).all()
-        for plan in range(2**k):
-            original = sum(1 << int(p) for s, p in enumerate(own.position.tolist()) if plan >> s & 1)
-            assert part.error[plan] == whole.error[original]
+        for config in range(2**k):
+            original = sum(1 << int(p) for s, p in enumerate(backbone.position.tolist()) if config >> s & 1)
+            assert part.error[config] == whole.error[original]
             for cost, own_cost in ((costs.latency_s, moved.latency_s), (costs.energy_j, moved.energy_j)):
-                np.testing.assert_allclose(part.weights[plan] @ own_cost, whole.weights[original] @ cost, rtol=1e-5)
+                expected = whole.frequencies[original] @ cost
+                np.testing.assert_allclose(part.frequencies[config] @ own_cost, expected, rtol=1e-5)
 
 
 def test_exits_beyond_the_slots_are_counted_and_left_out():
     stops, correct, _ = draw(0, exits=5, samples=40)
     costs = jnp.arange(22, dtype=jnp.float32).reshape(11, 2)
-    own, words, _, moved = moved_to_slots(stops, correct, np.ones(5, bool), hw_models.Cost(costs, costs), 3)
-    assert int(own.count) == 5
-    assert own.position.tolist() == [0, 1, 2]
-    assert words.shape == (3, 2)
-    np.testing.assert_array_equal(moved.latency_s[3], costs[3] + costs[4] + costs[5])
+    backbone = dynamic_backbone(jnp.ones(5, bool), hw_models.Cost(costs, costs), slots=3)
+    assert int(backbone.count) == 5
+    assert backbone.position.tolist() == [0, 1, 2]
+    assert backbone.to_slots(packed(stops, correct).correct[:-1]).shape == (3, 2)
+    assert subset_configs(packed(stops, correct), backbone).error.shape == (8,)
+    np.testing.assert_array_equal(backbone.active_costs.latency_s[3], costs[3] + costs[4] + costs[5])
 
 
 @settings(max_examples=20)
@@ -122,29 +130,21 @@ def test_points_that_are_not_useful_stand_on_no_front(seed):
     costs = hw_models.Cost(*(jnp.asarray(pace + rows, jnp.float32)))
     packed = pack_bits(jnp.asarray(stops)), pack_bits(jnp.asarray(correct))
     stats = subset_stats(*packed, jnp.asarray(available), samples=40)
-    product = {"latency": costs.latency_s, "energy": costs.energy_j, "capacity": 400}
-    points = jax.jit(dynamic.useful_points)(costs)
-    whole = product_front(stats.error, stats.weights, **product)
-    found = product_front(stats.error, stats.weights, **product, points=points)
+    product = Product(stats.error, stats.frequencies, costs.latency_s, costs.energy_j)
+    points = jax.jit(useful_points)(costs)
+    whole = product_front(product, capacity=400)
+    found = product_front(product.replace(points=points), capacity=400)
     kept = np.asarray(points)[points >= 0]
     assert 1 <= len(kept) < 40
     assert (np.diff(kept) > 0).all()
     jax.tree.map(np.testing.assert_array_equal, found, whole)
 
 
-def test_dissimilarity_of_bit_sets_is_that_of_flags():
-    correct = np.random.default_rng(1).random((4, 77)) < 0.5
-    correct[2] = False
-    np.testing.assert_array_equal(
-        dynamic.packed_dissimilarity(pack_bits(jnp.asarray(correct))), dissimilarity(jnp.asarray(correct))
-    )
-
-
 def test_the_empty_subset_is_the_static_network():
     stops, correct, available = draw(0, exits=3, samples=40)
     packed = pack_bits(jnp.asarray(stops)), pack_bits(jnp.asarray(correct))
     found = subset_stats(*packed, jnp.asarray(available), samples=40)
-    assert found.weights[0].tolist() == [1, 1, 1, 1, 0, 0, 0]
+    assert found.frequencies[0].tolist() == [1, 1, 1, 1, 0, 0, 0]
     assert float(found.error[0]) == pytest.approx(1 - correct[-1].mean(), abs=1e-6)
 
 
@@ -152,7 +152,7 @@ def test_a_network_without_exits_has_one_subset():
     correct = jnp.array([[True, False, True]])
     found = subset_stats(jnp.zeros((0, 1), jnp.uint32), pack_bits(correct), jnp.zeros(0, bool), samples=3)
     np.testing.assert_allclose(found.error, [1 / 3], rtol=1e-6)
-    assert found.weights.tolist() == [[1.0]]
+    assert found.frequencies.tolist() == [[1.0]]
 
 
 @settings(max_examples=25)
@@ -218,7 +218,7 @@ def test_segments_that_a_backbone_lacks_are_free_and_all_others_cost_something(c
 
 
 def bit_rows(*rows):
-    return jnp.array([[bit == "1" for bit in row] for row in rows])
+    return pack_bits(jnp.array([[bit == "1" for bit in row] for row in rows]))
 
 
 def test_dissimilarity_is_zero_for_equal_exits_and_one_for_disjoint_or_hopeless_ones():
@@ -233,7 +233,7 @@ def test_dissimilarity_is_zero_for_equal_exits_and_one_for_disjoint_or_hopeless_
 @given(st.integers(0, 10**6))
 def test_dissimilarity_stays_between_zero_and_one(seed):
     correct = np.random.default_rng(seed).random((4, 33)) < 0.6
-    found = np.asarray(dissimilarity(jnp.asarray(correct)))
+    found = np.asarray(dissimilarity(pack_bits(jnp.asarray(correct))))
     norms = np.sqrt(correct.sum(1))
     expected = 1 - (correct.astype(float) @ correct.T) / np.outer(norms, norms)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -243,5 +243,5 @@ def test_dissimilarity_stays_between_zero_and_one(seed):
 
 @pytest.mark.parametrize(("chosen", "expected"), [("000", 1), ("010", 1), ("110", 0), ("011", 1), ("111", 2 / 3)])
 def test_the_mean_dissimilarity_is_over_pairs_of_chosen_exits(chosen, expected):
-    found = mean_dissimilarity(bit_rows("1100", "1100", "0011"), bit_rows(chosen)[0])
+    found = mean_dissimilarity(bit_rows("1100", "1100", "0011"), jnp.array([exit == "1" for exit in chosen]))
     assert float(found) == pytest.approx(expected, abs=1e-6)

@@ -1,13 +1,17 @@
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hadas_jax.evaluation.evaluator as evaluators
 from hadas_jax.backend import memory_named
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import EvaluationConfig, Evaluator
+from hadas_jax.evaluation import Evaluator
+from hadas_jax.evaluation.evaluator import images_at_once
+from hadas_jax.settings import EvaluationSettings
 from hadas_jax.spaces import available_exits
 from hadas_jax.supernet import apply, estimate_batch_stats, resize
 
@@ -22,27 +26,29 @@ def space(tiny_space):
 
 @pytest.fixture(scope="module")
 def setting(space, spots, draw):
-    """Parameters, five genomes, 71 images to judge on (no multiple of a batch), three calibration batches."""
+    """Parameters, five genomes, 71 images to evaluate on (no multiple of a batch), three calibration batches."""
     genomes = np.random.default_rng(1).integers(0, space.codec.cardinalities, (5, len(space.codec.names)))
     genomes[:2] = space.largest_genome, space.smallest_genome
-    data = LabelledImages(images=spots.images[:71], labels=spots.labels[:71], mean=0.3, deviation=0.8)
+    data = LabelledImages(images=spots.images[:71], labels=spots.labels[:71], mean=0.3, std=0.8)
     calibration = data.take(jnp.arange(60))[0].reshape(3, 20, *spots.images.shape[1:])
     return draw(space, 2)[0], genomes.astype(np.int32), data, calibration
 
 
 @pytest.fixture(scope="module")
-def judge(space, setting):
+def evaluate(space, setting):
     """The outcomes by the number of backbones that run side by side."""
     params, genomes, data, calibration = setting
-    return lambda group: Evaluator(space, params, calibration, EvaluationConfig(batch=32, group=group))(genomes, data)
+    return lambda group: Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32, group=group))(
+        genomes, data
+    )
 
 
 @pytest.fixture(scope="module")
-def judged(judge):
-    return judge(1)
+def evaluated(evaluate):
+    return evaluate(1)
 
 
-def test_outcomes_are_those_of_one_backbone_after_another_at_its_own_resolution(space, setting, judged, quick_jit):
+def test_outcomes_are_those_of_one_backbone_after_another_at_its_own_resolution(space, setting, evaluated, quick_jit):
     params, genomes, data, calibration = setting
     assert set(genomes[:, 0]) == {0, 1}
     for row, genome in enumerate(genomes):
@@ -63,49 +69,51 @@ def test_outcomes_are_those_of_one_backbone_after_another_at_its_own_resolution(
         own = np.append(np.asarray(available_exits(space, backbone)), True)
         right = (logs.argmax(-1) == np.asarray(data.labels)) & own[:, None]
         assert clear[own].mean() > 0.9
-        assert (judged.correct[row] == right)[clear].all()
-        np.testing.assert_allclose(judged.confidence[row][own], np.exp(best[..., -1])[own], atol=1e-4)
-        np.testing.assert_allclose(judged.entropy[row], -(np.exp(logs) * logs).sum(-1), atol=1e-3)
-        np.testing.assert_allclose(judged.learned[row, :-1], logits.confidence, atol=1e-3)
+        assert (evaluated.correct[row] == right)[clear].all()
+        np.testing.assert_allclose(evaluated.confidence[row][own], np.exp(best[..., -1])[own], atol=1e-4)
+        np.testing.assert_allclose(evaluated.entropy[row], -(np.exp(logs) * logs).sum(-1), atol=1e-3)
+        np.testing.assert_allclose(evaluated.learned[row, :-1], logits.confidence, atol=1e-3)
 
 
-def test_exits_that_a_backbone_does_not_have_are_never_right_and_never_sure(space, judged, setting):
+def test_exits_that_a_backbone_does_not_have_are_never_right_and_never_sure(space, evaluated, setting):
     own = np.asarray(jax.vmap(lambda g: available_exits(space, space.decode(g)))(jnp.asarray(setting[1])))
     assert not own.all()
-    assert not judged.correct[:, :-1][~own].any()
-    assert (judged.confidence[:, :-1][~own] == 0).all()
-    assert (judged.confidence[:, :-1][own] > 1 / 3 - 1e-6).all()
+    assert not evaluated.correct[:, :-1][~own].any()
+    assert (evaluated.confidence[:, :-1][~own] == 0).all()
+    assert (evaluated.confidence[:, :-1][own] > 1 / 3 - 1e-6).all()
 
 
-def test_outcomes_have_a_row_for_each_exit_and_a_sure_classifier(judged, space):
+def test_outcomes_have_a_row_for_each_exit_and_a_sure_classifier(evaluated, space):
     for field in FIELDS:
-        assert getattr(judged, field).shape == (5, space.num_exits + 1, 71)
-    assert np.isposinf(judged.learned[:, -1]).all()
-    assert (judged.entropy >= -1e-6).all()
-    assert (judged.entropy <= np.log(3) + 1e-5).all()
+        assert getattr(evaluated, field).shape == (5, space.num_exits + 1, 71)
+    assert np.isposinf(evaluated.learned[:, -1]).all()
+    assert (evaluated.entropy >= -1e-6).all()
+    assert (evaluated.entropy <= np.log(3) + 1e-5).all()
 
 
-def test_groups_of_three_judge_as_one_by_one(judge, judged):
-    grouped = judge(3)
+def test_groups_of_three_evaluate_as_one_by_one(evaluate, evaluated):
+    grouped = evaluate(3)
     for field in FIELDS[1:]:
-        np.testing.assert_allclose(getattr(grouped, field), getattr(judged, field), rtol=1e-4, atol=1e-4)
-    assert np.mean(grouped.correct == judged.correct) > 0.99
+        np.testing.assert_allclose(getattr(grouped, field), getattr(evaluated, field), rtol=1e-4, atol=1e-4)
+    assert np.mean(grouped.correct == evaluated.correct) > 0.99
 
 
-def test_bfloat16_judges_nearly_the_same(space, setting, judged):
+def test_bfloat16_evaluates_nearly_the_same(space, setting, evaluated):
     params, genomes, data, calibration = setting
     small = np.flatnonzero(genomes[:, 0] == 0)
-    half = Evaluator(space, params, calibration, EvaluationConfig(batch=32, dtype="bfloat16"))(genomes[small], data)
+    half = Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32), dtype="bfloat16")(
+        genomes[small], data
+    )
     assert half.confidence.dtype == np.float32
-    assert 0 < np.abs(half.confidence - judged.confidence[small]).max() < 0.15
-    assert np.mean(half.correct == judged.correct[small]) > 0.9
+    assert 0 < np.abs(half.confidence - evaluated.confidence[small]).max() < 0.15
+    assert np.mean(half.correct == evaluated.correct[small]) > 0.9
 
 
 def test_a_batch_holds_as_many_pixels_at_any_resolution():
-    assert EvaluationConfig().images(32) == 128
-    assert EvaluationConfig().images(64) == 32
-    assert EvaluationConfig().images(100_000) == 1
-    assert EvaluationConfig(batch=7).images(32) == 7
+    assert images_at_once(EvaluationSettings(), 32) == 128
+    assert images_at_once(EvaluationSettings(), 64) == 32
+    assert images_at_once(EvaluationSettings(), 100_000) == 1
+    assert images_at_once(EvaluationSettings(eval_batch=7), 32) == 7
 
 
 def test_too_little_memory_names_the_flag_and_other_errors_pass():
@@ -114,3 +122,25 @@ def test_too_little_memory_names_the_flag_and_other_errors_pass():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory_named("--batch", 9, "images"):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+def test_outcomes_by_given_statistics_are_those_of_estimating_them(space, setting, evaluated):
+    params, genomes, data, calibration = setting
+    evaluate = Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32, group=1))
+    given = evaluate(genomes, data, statistics=evaluate.statistics(genomes))
+    jax.tree.map(np.testing.assert_array_equal, given, evaluated)
+
+
+def test_populations_of_one_resolution_share_one_compilation(space, setting, monkeypatch):
+    params, genomes, data, calibration = setting
+    maps = (evaluators._statistics_map, evaluators._outcomes_map)
+    for rows_map in maps:
+        rows_map.cache_clear()
+    chex.clear_trace_counter()
+    for name in ("estimate_batch_stats", "outcomes_given"):
+        monkeypatch.setattr(evaluators, name, chex.assert_max_traces(getattr(evaluators, name), n=1))
+    small = genomes[genomes[:, 0] == 0]
+    for population in (small, small[:1], np.repeat(small, 2, axis=0)):
+        Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32, group=1))(population, data)
+    for rows_map in maps:
+        rows_map.cache_clear()

@@ -6,20 +6,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hadas_jax.evaluation.evaluator as evaluators
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import CachedEvaluator, EvaluationConfig, Evaluator, Outcomes
+from hadas_jax.evaluation import CachedEvaluator, Evaluator, Outcomes
+from hadas_jax.settings import EvaluationSettings
 
 EXITS, IMAGES = 3, 37
 
 
 class Drawn:
-    """A judge whose answers are drawn from the genes and the first label, and that remembers what it was asked."""
+    """An evaluator whose answers are drawn from the genes and the first label, and that remembers what it was asked."""
 
     def __init__(self, fingerprint="one"):
-        self.fingerprint, self.asked = fingerprint, []
+        self.fingerprint, self.asked, self.estimated = fingerprint, [], []
 
-    def __call__(self, genomes, data):
+    def statistics(self, genomes):
+        self.estimated += genomes.tolist()
+        return {"mean": genomes.sum(axis=1)}
+
+    def __call__(self, genomes, data, *, statistics=None):
         self.asked += genomes.tolist()
+        if statistics is not None:
+            np.testing.assert_array_equal(statistics["mean"], genomes.sum(axis=1))
         return jax.tree.map(lambda *leaves: np.stack(leaves), *(self.one(genome, data) for genome in genomes))
 
     def one(self, genome, data):
@@ -45,41 +53,41 @@ def same(a, b):
     )
 
 
-def test_answers_are_those_of_the_judge_when_asked_and_when_read(tmp_path, data, genomes):
+def test_answers_are_those_of_the_evaluator_when_asked_and_when_read(tmp_path, data, genomes):
     direct = Drawn()(genomes, data)
     kept = CachedEvaluator(Drawn(), tmp_path / "outcomes")
     assert same(kept(genomes, data), direct)
     assert same(kept(genomes, data), direct)
-    assert kept.judged == 4
+    assert kept.evaluated == 4
     later = Drawn()
     assert same(CachedEvaluator(later, tmp_path / "outcomes")(genomes, data), direct)
     assert later.asked == []
 
 
-def test_only_what_is_not_known_is_judged_and_rows_stay_in_order(tmp_path, data, genomes):
-    judge = Drawn()
-    kept = CachedEvaluator(judge, tmp_path)
+def test_only_what_is_not_known_is_evaluated_and_rows_stay_in_order(tmp_path, data, genomes):
+    evaluator = Drawn()
+    kept = CachedEvaluator(evaluator, tmp_path)
     kept(genomes[1:3], data)
-    judge.asked = []
+    evaluator.asked = []
     found = kept(genomes, data)
-    assert judge.asked == [[0, 1], [11, 1]]
+    assert evaluator.asked == [[0, 1], [11, 1]]
     assert same(found, Drawn()(genomes, data))
 
 
 def test_other_images_and_other_supernets_have_answers_of_their_own(tmp_path, data, genomes):
     CachedEvaluator(Drawn(), tmp_path)(genomes, data)
     others = dataclasses.replace(data, labels=data.labels + 1)
-    for judge, images in ((Drawn(), others), (Drawn("another"), data)):
-        assert same(CachedEvaluator(judge, tmp_path)(genomes, images), Drawn()(genomes, images))
-        assert judge.asked == genomes.tolist()
+    for evaluator, images in ((Drawn(), others), (Drawn("another"), data)):
+        assert same(CachedEvaluator(evaluator, tmp_path)(genomes, images), Drawn()(genomes, images))
+        assert evaluator.asked == genomes.tolist()
 
 
 def test_an_equal_copy_of_the_images_is_the_same_split(tmp_path, data, genomes):
     CachedEvaluator(Drawn(), tmp_path)(genomes, data)
-    judge = Drawn()
+    evaluator = Drawn()
     copy = LabelledImages(images=jnp.array(data.images), labels=jnp.array(data.labels))
-    CachedEvaluator(judge, tmp_path)(genomes, copy)
-    assert judge.asked == []
+    CachedEvaluator(evaluator, tmp_path)(genomes, copy)
+    assert evaluator.asked == []
 
 
 def test_a_file_that_was_not_finished_does_not_count(tmp_path, data, genomes):
@@ -87,28 +95,29 @@ def test_a_file_that_was_not_finished_does_not_count(tmp_path, data, genomes):
     kept(genomes, data)
     (path,) = tmp_path.rglob("0-1.npz")
     path.rename(path.with_name(f"0-1.npz.{os.getpid() + 1}"))
-    assert same(kept(genomes, data), Drawn()(genomes, data))
-    assert kept.judged == 5
+    again = CachedEvaluator(Drawn(), tmp_path)
+    assert same(again(genomes, data), Drawn()(genomes, data))
+    assert again.evaluated == 1
 
 
 def test_a_folder_that_cannot_be_one_is_refused(tmp_path, data, genomes):
     (tmp_path / "one").write_text("a file")
-    with pytest.raises(ValueError, match="--outcomes: expected a folder to read and write"):
+    with pytest.raises(ValueError, match=r"^outcomes: expected a folder to read and write"):
         CachedEvaluator(Drawn(), tmp_path)(genomes, data)
 
 
-def test_a_judges_fingerprint_follows_weights_calibration_images_and_format(tiny_space, draw):
+def test_an_evaluators_fingerprint_follows_weights_calibration_images_and_format(tiny_space, draw):
     params = draw(tiny_space, 2)[0]
     calibration = jnp.ones((1, 2, 9, 9, 1))
     first = Evaluator(tiny_space, params, calibration).fingerprint
-    assert Evaluator(tiny_space, params, calibration, EvaluationConfig(group=2)).fingerprint == first
+    assert Evaluator(tiny_space, params, calibration, EvaluationSettings(group=2)).fingerprint == first
     others = [
         Evaluator(tiny_space, jax.tree.map(lambda leaf: leaf * 2, params), calibration),
         Evaluator(tiny_space, params, 2 * calibration),
-        Evaluator(tiny_space, params, calibration, EvaluationConfig(dtype="bfloat16")),
+        Evaluator(tiny_space, params, calibration, EvaluationSettings(dtype="bfloat16")),
         Evaluator(dataclasses.replace(tiny_space, first_exit=2), params, calibration),
     ]
-    assert len({first, *(judge.fingerprint for judge in others)}) == 5
+    assert len({first, *(evaluator.fingerprint for evaluator in others)}) == 5
 
 
 @pytest.mark.parametrize("left", [0, 100, 0.5])
@@ -118,7 +127,30 @@ def test_a_damaged_file_is_named_with_what_to_do_about_it(left, tmp_path, data, 
     path = next(tmp_path.rglob("2-0.npz"))
     whole = path.read_bytes()
     path.write_bytes(whole[: left if isinstance(left, int) else int(left * len(whole))])
-    with pytest.raises(ValueError, match=r"2-0\.npz; delete it, and it is judged again"):
-        kept(genomes, data)
+    assert same(kept(genomes, data), wanted), "memory needs no file"
+    later = CachedEvaluator(Drawn(), tmp_path)
+    with pytest.raises(ValueError, match=r"2-0\.npz; delete it, and it is evaluated again"):
+        later(genomes, data)
     path.unlink()
-    assert same(kept(genomes, data), wanted)
+    assert same(later(genomes, data), wanted)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_neither_statistics_nor_outcomes_are_computed_twice(tmp_path, data, genomes, folder):
+    evaluator, others = Drawn(), dataclasses.replace(data, labels=data.labels + 1)
+    kept = CachedEvaluator(evaluator, tmp_path if folder else None)
+    for images in (data, others, data):
+        assert same(kept(genomes[[0, 1, 0, 2]], images), Drawn()(genomes[[0, 1, 0, 2]], images))
+    assert evaluator.estimated == genomes[:3].tolist()
+    assert evaluator.asked == 2 * genomes[:3].tolist()
+
+
+def test_what_was_used_least_lately_is_forgotten_where_memory_is_short(data, genomes, monkeypatch):
+    one = sum(leaf.nbytes for leaf in jax.tree.leaves(Drawn().one(genomes[0], data)))
+    monkeypatch.setattr(evaluators, "_KEPT_BYTES", 2 * one)
+    evaluator = Drawn()
+    kept = CachedEvaluator(evaluator)
+    for row in (0, 1, 0, 2, 0, 1):
+        assert same(kept(genomes[[row]], data), Drawn()(genomes[[row]], data))
+    assert evaluator.asked == genomes[[0, 1, 2, 1]].tolist()
+    assert same(kept(genomes, data), Drawn()(genomes, data))

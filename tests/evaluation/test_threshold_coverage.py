@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, hypergeom
 
-from hadas_jax.evaluation import calibrate_thresholds, pack_bits, threshold_stops
-from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, Stops, listed_plans
+from hadas_jax.evaluation import calibrate_thresholds, pack_bits
+from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, Stops, evaluate_configs
 
 CUTS, EXITS, SLOPE = 200, 3, 0.4
 LEVELS = np.array(RISK_LEVELS, np.float32)
@@ -81,15 +81,15 @@ def test_a_network_of_several_exits_loses_at_most_the_sum_of_what_its_exits_may(
     """Every sample that it loses is harmed by the exit that it stops at, whichever other exits there are."""
     thresholds = np.asarray(calibrated(*draw(5, cuts=CUTS, samples=270, grid=grid)))
     (score,), (correct,) = draw(6, cuts=1, samples=4000, grid=grid)
-    plans = np.array(list(itertools.product(range(len(LEVELS) + 1), repeat=EXITS)), np.int32)[::9]
-    promised = np.append(0, LEVELS)[plans].sum(axis=1)
+    configs = np.array(list(itertools.product(range(len(LEVELS) + 1), repeat=EXITS)), np.int32)[::9]
+    promised = np.append(0, LEVELS)[configs].sum(axis=1)
     losses = []
     for own in thresholds:
-        stops = jax.vmap(lambda each: threshold_stops(jnp.asarray(score), each))(jnp.asarray(own))
+        stops = jnp.asarray(score >= own[..., None])
         found = Stops(pack_bits(stops), pack_bits(jnp.asarray(correct)), score.shape[1])
-        losses.append(np.asarray(listed_plans(found, jnp.asarray(plans)).error))  # the classifier is always right
+        losses.append(np.asarray(evaluate_configs(found, jnp.asarray(configs)).error))  # the classifier is always right
         harm = (np.asarray(stops) & ~correct[None, :-1]).mean(axis=-1)
-        most = np.concatenate([np.zeros((1, EXITS)), harm])[plans, np.arange(EXITS)].sum(axis=1)
+        most = np.concatenate([np.zeros((1, EXITS)), harm])[configs, np.arange(EXITS)].sum(axis=1)
         assert (losses[-1] <= most + 1e-6).all()
     mean, error = np.mean(losses, axis=0), np.std(losses, axis=0) / CUTS**0.5
     # The samples are the same for all cuts: their own spread is part of the error.

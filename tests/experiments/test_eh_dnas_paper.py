@@ -57,8 +57,8 @@ def quick(script, monkeypatch):
         path.write_text(json.dumps(content))
 
     def search(settings, *, workdir, resume, console):
-        searched.append((settings.hardware, settings.weight, settings.seed))
-        write(workdir / "genotype.json", {"code": codes[settings.weight]})
+        searched.append((settings.hardware, settings.loss.weight, settings.seed))
+        write(workdir / "genotype.json", {"code": codes[settings.loss.weight]})
 
     def retrain(settings, *, workdir, resume, console):
         write(workdir / "result.json", {"test_accuracy": 0.9})

@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 
 from hadas_jax.commands.hadas import search
@@ -13,7 +11,7 @@ def kept(finished, settings, tmp_path_factory):
 
     def run(device, workdir):
         supernet = str(finished[0] / "supernet")
-        changed = dataclasses.replace(settings, checkpoint=supernet, device=device, outcomes=str(outcomes))
+        changed = settings.replace(checkpoint=supernet, device=device, outcomes=str(outcomes))
         return search(changed, workdir=workdir)
 
     return run

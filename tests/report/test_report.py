@@ -6,10 +6,11 @@ from levels import level
 from rich.console import Console
 
 from hadas_jax.evaluation import accuracy_difference
-from hadas_jax.methods import Constraints, Design, Performance, Result
+from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.hadas.results import AsAccurate, Versus, level_rows
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
 from hadas_jax.report.search import drawn
+from hadas_jax.settings import Constraints
 
 LESS = accuracy_difference(5, 10, images=1000)  # -0.5 points [-1.4, +0.4]
 
@@ -69,7 +70,7 @@ def test_the_table_shows_savings_against_the_static_network(result):
     assert "static" in shown
     assert "75%" in shown  # ideal: 1 mJ of 4 mJ
     assert "62%" in shown  # deployable: 1.5 mJ of 4 mJ
-    assert "12,345 dynamic versions" in shown
+    assert "12,345 dynamic candidates" in shown
 
 
 def test_the_table_shows_savings_at_best_clocks_and_differences_in_accuracy_within_eighty_columns(result):

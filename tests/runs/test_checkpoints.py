@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from hadas_jax.runs.checkpoints import CheckpointError
-from hadas_jax.runs.checkpoints import Checkpoints
+from hadas_jax.runs.checkpoints import CheckpointError, Checkpoints
 
 
 @struct.dataclass

@@ -3,8 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hadas_jax.runs.checkpoints import read_checkpoint
-from hadas_jax.runs.checkpoints import validated
+from hadas_jax.runs.checkpoints import read_checkpoint, validated
 
 FORM = "hadas_jax.thing/1"
 

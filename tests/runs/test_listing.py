@@ -4,9 +4,8 @@ import os
 import pytest
 from rich.console import Console
 
-from hadas_jax.commands.reports import runs_table
+from hadas_jax.commands import list_runs
 from hadas_jax.runs.listing import find_runs
-from hadas_jax.runs.listing import run_state
 
 LEVELS = """selection_accuracy_level,network,policy,test_accuracy,latency_ms,energy_mj,energy_saving
 0.98,static,,0.97,0.5,5,0
@@ -36,6 +35,12 @@ def start(path, kind, metrics=(), files=(), **settings):
     return path
 
 
+def run_state(path):
+    """The one run in a folder."""
+    (run,) = find_runs([path])
+    return run
+
+
 @pytest.mark.parametrize(
     ("kind", "file", "text", "figures"),
     [
@@ -58,7 +63,7 @@ def start(path, kind, metrics=(), files=(), **settings):
 )
 def test_a_finished_run_tells_its_figures(tmp_path, kind, file, text, figures):
     run = run_state(start(tmp_path / "run", kind, files=[(file, text)], device="my/board.yaml"))
-    assert (run.kind, run.dataset, run.hardware, run.figures) == (kind, "npz:my images", "board", figures)
+    assert (run.kind, run.dataset, run.hardware, run.result) == (kind, "npz:my images", "board", figures)
 
 
 def test_a_device_file_is_named_without_its_ending(tmp_path):
@@ -70,7 +75,7 @@ def test_an_unfinished_run_tells_its_stages(tmp_path):
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "search", "st')
     run = run_state(path)
-    assert run.figures is None
+    assert run.result is None
     assert run.steps == {"supernet": 30, "search": 2}
 
 
@@ -78,7 +83,7 @@ def test_an_unfinished_run_tells_its_stages(tmp_path):
 def test_a_config_that_cannot_be_read_is_listed_without_a_kind(tmp_path, config):
     (tmp_path / "config.json").write_text(config)
     run = run_state(tmp_path)
-    assert (run.kind, run.dataset, run.figures) == ("", "", None)
+    assert (run.kind, run.dataset, run.result) == ("", "", None)
 
 
 def test_fine_tuning_names_its_network_in_place_of_a_data_set(tmp_path):
@@ -103,7 +108,7 @@ def test_the_table_of_runs_with_long_names_fits_eighty_columns(tmp_path, monkeyp
     start(tmp_path / "tuned", "fine-tune", dataset=None, network=str(tmp_path / name / "network"))
     monkeypatch.chdir(tmp_path)
     console = Console(width=80)
-    console.print(runs_table(find_runs(["."])))
+    list_runs(["."], console=console)
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) == 80
     cells = zip(*(line.split("│") for line in printed.splitlines() if line.startswith("│")), strict=True)

@@ -14,14 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hadas_jax.runs import lock as locks
-from hadas_jax.runs.lock import InUseError
-from hadas_jax.runs.lock import locked
-from hadas_jax.runs.lock import require_unused
-from hadas_jax.runs.workdir import WorkDir
-from hadas_jax.runs.workdir import reading
-from hadas_jax.runs.workdir import writing
+from hadas_jax.runs.lock import InUseError, locked, require_unused
+from hadas_jax.runs.workdir import WorkDir, reading, writing
 
-ME = f"in use by process {os.getpid()} on host {socket.gethostname()}; wait for it or take another --workdir"
+ME = f"in use by process {os.getpid()} on host {socket.gethostname()}; wait for it or take another `workdir`"
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -175,7 +171,7 @@ def test_every_command_that_starts_a_run_is_refused_at_once(held, command, flags
         (held.path / "config.json").write_text(json.dumps(config))
         before = contents(held.path)
     line = fails(f"{command} --workdir {held.path} {flags}", capsys)
-    assert ME in line
+    assert ME.replace("`workdir`", "--workdir") in line
     assert contents(held.path) == before
 
 
@@ -275,7 +271,7 @@ def test_whatever_is_tried_in_whatever_order_one_holds_the_directory(tmp_path_fa
                 with pytest.raises(InUseError):
                     attempt.__enter__()
             elif step == "start" and is_there:
-                with pytest.raises(ValueError, match="--resume continues it"):
+                with pytest.raises(ValueError, match="`resume` continues it"):
                     attempt.__enter__()
             else:
                 attempt.__enter__()

@@ -9,14 +9,8 @@ from hypothesis import settings as drawn
 from hypothesis import strategies as st
 
 from hadas_jax.runs import loop
-from hadas_jax.runs.checkpoints import CheckpointError
-from hadas_jax.runs.checkpoints import Checkpoints
-from hadas_jax.runs.loop import DivergenceError
-from hadas_jax.runs.loop import Guard
-from hadas_jax.runs.loop import new_record
-from hadas_jax.runs.loop import recorded
-from hadas_jax.runs.loop import risen
-from hadas_jax.runs.loop import rolled_back
+from hadas_jax.runs.checkpoints import CheckpointError, Checkpoints
+from hadas_jax.runs.loop import DivergenceError, Guard, GuardRecord
 
 KEY = jax.random.key(5)
 START = {"x": jnp.zeros(4, jnp.float32), "step": jnp.int32(0)}
@@ -280,17 +274,17 @@ def window_is_a_mean(seed, chunk, level, steps):
     """Of at most 50 steps; the record of chunks is that of their steps one by one."""
     losses = noisy(seed, steps * chunk, level).astype(np.float32)
     guard = Guard(lower)
-    record = new_record(guard.window)
+    record = GuardRecord.new(guard.window)
     for start in range(0, len(losses), chunk):
-        record = recorded(guard, record, losses[start : start + chunk])
+        record = record.after(losses[start : start + chunk], guard)
         seen = losses[: start + chunk]
         np.testing.assert_array_equal(record.recent, seen[-50:])
     ends = [end for end in range(chunk, len(losses) + 1, chunk) if end >= 10]
     means = [np.float32(np.mean(losses[max(0, end - 50) : end], dtype=np.float64)) for end in ends]
     assert record.lowest == min(means, default=np.inf)
-    assert risen(guard, record, np.full(chunk, record.lowest)) is None
-    assert rolled_back(record).recent.size == 0
-    assert rolled_back(record).lowest == record.lowest
+    assert record.rise(np.full(chunk, record.lowest), guard) is None
+    assert record.rolled_back().recent.size == 0
+    assert record.rolled_back().lowest == record.lowest
 
 
 SUITES = {

@@ -11,10 +11,9 @@ from rich.table import Table
 
 from hadas_jax.cli import main
 from hadas_jax.data import load_dataset
-from hadas_jax.methods import Settings
 from hadas_jax.report.console import new_console
-from hadas_jax.runs.settings import expand_home
 from hadas_jax.report.devices import print_device
+from hadas_jax.settings import SearchSettings, expand_home
 from hw_models import read_device_file
 
 ODD = "it's  [bold]a [x] :dog: größe"
@@ -47,8 +46,9 @@ def test_data_sets_below_the_home_folder_are_found(at_home):
 
 
 def test_paths_in_settings_files_may_begin_with_a_tilde(at_home):
-    found = Settings.from_mapping({"dataset": "npz:~/a.npz", "checkpoint": "~/b", "device": "~/c.yaml"}, source="x")
-    assert (found.dataset, found.checkpoint) == (f"npz:{at_home}/a.npz", f"{at_home}/b")
+    values = {"dataset": "npz:~/a.npz", "checkpoint": "~/b", "device": "~/c.yaml"}
+    found = SearchSettings.from_mapping(values, source="x")
+    assert (found.data.dataset, found.supernet.checkpoint) == (f"npz:{at_home}/a.npz", f"{at_home}/b")
     assert found.device == f"{at_home}/c.yaml"
 
 

@@ -33,13 +33,19 @@ def scalars(folder):
     return found
 
 
+def start(place, settings, *, overwrite=False):
+    """Begins a run and leaves it."""
+    with place.run(settings, resume=False, overwrite=overwrite):
+        pass
+
+
 def place_at(path):
     return WorkDir(path / "run", tensorboard=True)
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     place = place_at(tmp_path)
-    place.start({}, overwrite=False)
+    start(place, {})
     place.add_metrics("supernet", 1, {"loss": 1.0})
 
     def full(*_):
@@ -54,7 +60,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
 def test_metrics_are_scalars_of_their_stage_at_once(tmp_path):
     place = place_at(tmp_path)
-    place.start({}, overwrite=False)
+    start(place, {})
     place.drop_metrics("supernet", 0)
     place.add_metrics("supernet", 10, {"loss": 0.5, "accuracy": 0.25})
     place.add_metrics("search", 1, {"hypervolume": 0.75})
@@ -64,7 +70,7 @@ def test_metrics_are_scalars_of_their_stage_at_once(tmp_path):
 
 def test_steps_that_are_repeated_count_once(tmp_path):
     first = place_at(tmp_path)
-    first.start({}, overwrite=False)
+    start(first, {})
     first.drop_metrics("supernet", 0)
     for step in (1, 2, 3):
         first.add_metrics("supernet", step, {"loss": float(step)})
@@ -76,7 +82,7 @@ def test_steps_that_are_repeated_count_once(tmp_path):
 
 def test_a_run_that_did_without_gets_its_earlier_metrics_too(tmp_path):
     without = WorkDir(tmp_path / "run")
-    without.start({}, overwrite=False)
+    start(without, {})
     for step in (1, 2):
         without.add_metrics("supernet", step, {"loss": float(step)})
     place = place_at(tmp_path)
@@ -87,9 +93,9 @@ def test_a_run_that_did_without_gets_its_earlier_metrics_too(tmp_path):
 
 def test_overwriting_a_run_removes_its_scalars(tmp_path):
     place = place_at(tmp_path)
-    place.start({}, overwrite=False)
+    start(place, {})
     place.add_metrics("supernet", 1, {"loss": 1.0})
-    WorkDir(tmp_path / "run").start({}, overwrite=True)
+    start(WorkDir(tmp_path / "run"), {}, overwrite=True)
     assert not (place.path / "tensorboard").exists()
 
 

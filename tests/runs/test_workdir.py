@@ -5,33 +5,39 @@ import pytest
 from hadas_jax.runs.workdir import WorkDir
 
 
+def start(place, settings, *, overwrite=False, **arguments):
+    """Begins a run and leaves it."""
+    with place.run(settings, resume=False, overwrite=overwrite, **arguments):
+        pass
+
+
 @pytest.fixture
 def place(tmp_path):
     return WorkDir(tmp_path / "run")
 
 
 def test_a_new_run_records_its_settings_and_versions(place):
-    place.start({"seed": 1}, overwrite=False)
+    start(place, {"seed": 1})
     assert place.settings() == {"seed": 1}
     stored = json.loads((place.path / "config.json").read_text())
     assert {"python", "jax", "hadas-jax"} <= stored["versions"].keys()
 
 
 def test_a_directory_with_a_run_is_not_started_over_unasked(place):
-    place.start({"seed": 1}, overwrite=False)
+    start(place, {"seed": 1})
     (place.path / "front.csv").write_text("precious")
-    with pytest.raises(ValueError, match="--resume continues it, --overwrite replaces it"):
-        place.start({"seed": 2}, overwrite=False)
+    with pytest.raises(ValueError, match="`resume` continues it, `overwrite` replaces it"):
+        start(place, {"seed": 2})
     assert (place.path / "front.csv").read_text() == "precious"
     assert place.settings() == {"seed": 1}
 
 
 def test_overwriting_removes_the_run_and_leaves_other_files(place):
-    place.start({"seed": 1}, overwrite=False)
+    start(place, {"seed": 1})
     (place.path / "checkpoints" / "supernet").mkdir(parents=True)
     (place.path / "front.csv").write_text("old")
     (place.path / "notes.txt").write_text("mine")
-    place.start({"seed": 2}, overwrite=True)
+    start(place, {"seed": 2}, overwrite=True)
     assert sorted(path.name for path in place.path.iterdir()) == ["config.json", "notes.txt"]
     assert place.settings() == {"seed": 2}
 
@@ -41,29 +47,29 @@ def test_a_directory_with_something_else_is_left_alone(place, overwrite):
     place.path.mkdir()
     (place.path / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match=r"got one with thesis\.tex"):
-        place.start({}, overwrite=overwrite)
+        start(place, {}, overwrite=overwrite)
     assert [path.name for path in place.path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_supernet_alone_is_no_run_and_stays(place):
     (place.path / "supernet").mkdir(parents=True)
     with pytest.raises(ValueError, match="got one with supernet"):
-        place.start({}, overwrite=True)
+        start(place, {}, overwrite=True)
     assert (place.path / "supernet").is_dir()
 
 
 def test_a_run_does_not_replace_the_supernet_that_it_starts_from(place):
-    place.start({}, overwrite=False)
+    start(place, {})
     (place.path / "supernet").mkdir()
-    with pytest.raises(ValueError, match=r"--checkpoint .*supernet: expected one outside the work directory"):
-        place.start({}, overwrite=True, reads=str(place.path / "supernet"))
+    with pytest.raises(ValueError, match=r"checkpoint .*supernet: expected one outside the work directory"):
+        start(place, {}, overwrite=True, reads=str(place.path / "supernet"))
     assert (place.path / "supernet").is_dir()
 
 
 def test_a_file_is_no_work_directory(place):
     place.path.write_text("")
     with pytest.raises(ValueError, match="expected a directory, got a file"):
-        place.start({}, overwrite=False)
+        start(place, {})
 
 
 def test_there_must_be_a_run_to_resume(place):
@@ -80,7 +86,7 @@ def test_a_foreign_config_is_refused(place, content):
 
 
 def test_metrics_of_repeated_steps_are_forgotten(place):
-    place.start({}, overwrite=False)
+    start(place, {})
     for stage, step in (("a", 1), ("a", 2), ("b", 1), ("b", 2), ("c", 1)):
         place.add_metrics(stage, step, {"loss": 0.5})
     with (place.path / "metrics.jsonl").open("a") as file:
@@ -91,6 +97,6 @@ def test_metrics_of_repeated_steps_are_forgotten(place):
 
 
 def test_without_metrics_there_is_nothing_to_forget(place):
-    place.start({}, overwrite=False)
+    start(place, {})
     place.drop_metrics("a", 0)
     assert not (place.path / "metrics.jsonl").exists()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hadas_jax.search import sample
-from hadas_jax.search.evosax import Logits, RandomKeys, Scalarised, achievement, algorithm_names, build
+from hadas_jax.search.evosax import Logits, RandomKeys, Scalarised, achievement, algorithm_names
 
 CARDINALITIES = (6, 1, 4, 3)
 LARGE = (2**20, 2, 1000, 1)
@@ -73,9 +73,10 @@ def test_random_keys_are_mirrored_so_that_genes_change_by_steps():
         RandomKeys((3, 2**20 + 1))
 
 
-def test_algorithms_are_built_once():
-    assert build("SNES", rows=4, size=3, step=0.2) is build("SNES", rows=4, size=3, step=0.2)
-    assert build("SNES", rows=4, size=3, step=0.5).default_params.std_init == 0.5
+@pytest.mark.parametrize(("encoding", "step"), [("random_keys", 0.2), ("logits", 0.5)])
+def test_first_steps_suit_the_encoding(encoding, step):
+    strategy = Scalarised(12, CARDINALITIES, algorithm="SNES", encoding=encoding)
+    assert float(strategy.default_params.std_init) == pytest.approx(step)
 
 
 @pytest.mark.parametrize("encoding", ["random_keys", "logits"])

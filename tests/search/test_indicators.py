@@ -73,7 +73,7 @@ def test_other_numbers_of_objectives_are_refused(objectives):
 
 
 def test_a_reference_of_the_wrong_length_is_refused():
-    with pytest.raises(ValueError, match=r"reference: expected shape \(3,\), got \(2,\)"):
+    with pytest.raises(AssertionError, match=r"has shape \(2,\) but expected \(3\)\. \[reference\]"):
         hypervolume(jnp.zeros((4, 3)), jnp.ones(2))
 
 
@@ -100,7 +100,7 @@ def test_ratio_of_dominance_heeds_masks_and_nan():
 
 
 def test_ratio_of_dominance_refuses_different_numbers_of_objectives():
-    with pytest.raises(ValueError, match="b: expected a matrix"):
+    with pytest.raises(AssertionError, match=r"\[b\]"):
         ratio_of_dominance(jnp.zeros((2, 2)), jnp.zeros((2, 3)))
 
 

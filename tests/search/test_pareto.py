@@ -139,17 +139,17 @@ def test_truncation_goes_by_rank_then_crowding_then_index():
     np.testing.assert_array_equal(truncate(ranks, crowding, size=5), [2, 1, 4, 0, 3])
 
 
-@pytest.mark.parametrize("bad", [jnp.zeros(3), jnp.zeros((0, 2)), jnp.zeros((3, 2), jnp.int32)])
+@pytest.mark.parametrize("bad", [jnp.zeros(3), jnp.zeros((3, 2), jnp.int32)])
 def test_what_is_no_floating_matrix_is_refused(bad):
     for call in (non_dominated_ranks, non_dominated_mask, lambda f: crowding_distance(f, jnp.zeros(3, int))):
-        with pytest.raises(ValueError, match="fitness: expected"):
+        with pytest.raises(AssertionError, match=r"\[fitness\]"):
             call(bad)
 
 
 def test_sizes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"ranks: expected shape \(3,\)"):
+    with pytest.raises(AssertionError, match=r"\[ranks\]"):
         crowding_distance(jnp.zeros((3, 2)), jnp.zeros(2, jnp.int32))
     with pytest.raises(ValueError, match=r"size: expected 1 \.\. 3, got 4"):
         truncate(jnp.zeros(3, jnp.int32), jnp.zeros(3), size=4)
-    with pytest.raises(ValueError, match="valid: expected shape"):
+    with pytest.raises(AssertionError, match=r"\[valid\]"):
         non_dominated_mask(jnp.zeros((3, 2)), jnp.ones(2, bool))

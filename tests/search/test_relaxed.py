@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.search.relaxed import RelaxedParams, gumbel_softmax, logits_of, relaxed_search, tchebycheff
+from hadas_jax.search.directions import tchebycheff
+from hadas_jax.search.relaxed import RelaxedParams, gumbel_softmax, logits_of, relaxed_search
 
 CARDINALITIES = (2, 5, 3, 4)
 G, C = len(CARDINALITIES), max(CARDINALITIES)
@@ -163,16 +164,16 @@ def test_a_dominated_point_is_never_preferred():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights": np.ones(2, np.float32)}, r"weights: expected a matrix"),
-        ({"ideal": np.zeros(3, np.float32)}, r"ideal: expected shape \(2,\)"),
-        ({"span": np.ones(1, np.float32)}, r"span: expected shape \(2,\)"),
-        ({"start": np.zeros((1, G, C), np.float32)}, r"start: expected shape \(5, 4, 5\)"),
+        ({"weights": np.ones(2, np.float32)}, r"\[weights\]"),
+        ({"ideal": np.zeros(3, np.float32)}, r"\[ideal\]"),
+        ({"span": np.ones(1, np.float32)}, r"\[span\]"),
+        ({"start": np.zeros((1, G, C), np.float32)}, r"but expected \(5, 4, 5\)\. \[start\]"),
         ({"steps": 0}, "steps: expected at least 1, got 0"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(change, message):
     arguments = {"weights": WEIGHTS, "ideal": np.zeros(2, np.float32), "span": np.ones(2, np.float32)} | change
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, AssertionError), match=message):
         relaxed_search(
             jax.random.key(0),
             lambda probabilities: jnp.sum(probabilities, axis=0)[:2],

@@ -8,12 +8,13 @@ from hadas_jax.search import nsga2, relaxed
 NAMES = {
     *("Elitist", "State", "NSGA2", "Params", "NSGA3", "RandomSearch", "Scalarised"),
     *("is_strategy", "load_strategy", "strategy_names"),
-    *("Best", "ProductFront", "best_under", "grid_front", "grid_hypervolume"),
+    *("Product", "ProductFront", "grid_hypervolume"),
     *("listed_front", "product_front", "whole_product_front"),
     *("crowding_distance", "non_dominated_mask", "non_dominated_ranks", "truncate"),
     *("hypervolume", "hypervolume_estimate", "igd_plus", "ratio_of_dominance"),
     *("Archive", "empty_archive", "insert"),
     *("Descents", "RelaxedParams", "logits_of", "relaxed_search"),
+    *("Surrogate", "SurrogateState"),
     *("first_occurrences", "mutate", "sample", "tournament", "uniform_crossover"),
 }
 

@@ -173,21 +173,21 @@ def test_any_leading_dimensions_give_what_one_genome_alone_gives(archive, fitted
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"genomes": (5, G + 1)}, r"genomes: expected \[A, 8\], got \(5, 9\)"),
-        ({"targets": (4, 2)}, r"targets: expected \[5, T\], got \(4, 2\)"),
-        ({"mask": (5, 3)}, r"mask: expected \(5, 2\), got \(5, 3\)"),
+        ({"genomes": (5, G + 1)}, r"has shape \(5, 9\) but expected \(None, 8\)\. \[genomes\]"),
+        ({"targets": (4, 2)}, r"has shape \(4, 2\) but expected \(5, None\)\. \[targets\]"),
+        ({"mask": (5, 3)}, r"has shape \(5, 3\) but expected \(5, 2\)\. \[mask\]"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(shapes, message):
     genomes = jnp.zeros(shapes.get("genomes", (5, G)), jnp.int32)
     targets = jnp.zeros(shapes.get("targets", (5, 2)))
     mask = jnp.ones(shapes.get("mask", (5, 2)), bool)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(AssertionError, match=message):
         SURROGATE.fit(jax.random.key(0), genomes, targets, mask)
 
 
 def test_probabilities_of_another_width_are_refused(fitted):
-    with pytest.raises(ValueError, match=r"probabilities: expected \[..., 8, 5\], got \(3, 8, 4\)"):
+    with pytest.raises(AssertionError, match=r"\[probabilities\]"):
         SURROGATE.predict(fitted, jnp.zeros((3, G, C - 1)))
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from hadas_jax.data import split
+from hadas_jax.runs.checkpoints import Checkpoints
 from hadas_jax.spaces import DIGITS
-from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, save_supernet
+from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, rewrite_description, save_supernet
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_the_description_holds_form_and_versions(saved):
     content = json.loads((saved / "supernet.json").read_text())
     assert content["form"] == "hadas_jax.supernet/1"
     assert content["versions"]["jax"] == jax.__version__
-    assert sorted(entry.name for entry in saved.iterdir()) == ["supernet.json", "weights"]
+    assert sorted(entry.name for entry in saved.iterdir()) == ["supernet.json", "weights.npz"]
 
 
 def test_a_saved_supernet_is_replaced_only_when_asked(trained, saved):
@@ -75,7 +76,7 @@ def test_a_saved_supernet_is_replaced_only_when_asked(trained, saved):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("name", ["notes.txt", "weights"])
+@pytest.mark.parametrize("name", ["notes.txt", "weights", "weights.npz"])
 def test_other_things_are_never_replaced(trained, tmp_path, overwrite, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(ValueError, match=f"got one with {name}"):
@@ -107,11 +108,11 @@ def test_a_directory_without_supernet_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "expected the description of a supernet, cannot read it"),
-        ("[]", "expected the description of a supernet, cannot read it"),
-        ("{}", "expected the description of a supernet, cannot read it"),
+        ("{", "expected the description of a trained supernet, cannot read it"),
+        ("[]", "expected the description of a trained supernet, cannot read it"),
+        ("{}", "expected the description of a trained supernet, cannot read it"),
         ('{"form": "hadas_jax.supernet/2"}', "expected form hadas_jax.supernet/1, got 'hadas_jax.supernet/2'"),
-        ('{"form": "hadas_jax.supernet/1"}', "space: expected a value, got nothing"),
+        ('{"form": "hadas_jax.supernet/1"}', "source: expected a value, got nothing"),
     ],
 )
 def test_another_description_is_refused(saved, content, message):
@@ -147,16 +148,57 @@ def test_weights_of_another_space_are_refused(saved):
 
 
 def test_damaged_and_missing_weights_are_refused(saved):
-    largest = max((path for path in (saved / "weights").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    weights = saved / "weights.npz"
+    damaged = bytearray(weights.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    weights.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"those in weights\.npz are damaged, missing or others"):
+        load_supernet(saved)
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"those in weights\.npz are damaged, missing or others"):
+        load_supernet(saved)
+    assert not weights.exists()
+
+
+@pytest.fixture
+def saved_by_orbax(trained, saved):
+    """A supernet as earlier versions wrote it: weights in Orbax's form, of which the description says nothing."""
+    content = json.loads((saved / "supernet.json").read_text())
+    del content["weights"]
+    (saved / "supernet.json").write_text(json.dumps(content))
+    (saved / "weights.npz").unlink()
+    Checkpoints(saved / "weights").save(0, trained.params)
+    return saved
+
+
+def test_weights_of_earlier_versions_are_read_described_anew_and_replaced(trained, saved_by_orbax):
+    assert_same(load_supernet(saved_by_orbax), trained)
+    other = dataclasses.replace(trained, source="another")
+    rewrite_description(saved_by_orbax, other)
+    assert_same(load_supernet(saved_by_orbax), other)
+    save_supernet(saved_by_orbax, trained, overwrite=True)
+    assert sorted(entry.name for entry in saved_by_orbax.iterdir()) == ["supernet.json", "weights.npz"]
+    assert_same(load_supernet(saved_by_orbax), trained)
+
+
+def test_damaged_and_missing_weights_of_earlier_versions_are_refused(saved_by_orbax):
+    weights = saved_by_orbax / "weights"
+    largest = max((path for path in weights.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
     damaged = bytearray(largest.read_bytes())
     damaged[len(damaged) // 2] ^= 255
     largest.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"those in weights/ are damaged, missing or others"):
-        load_supernet(saved)
-    shutil.rmtree(saved / "weights")
+        load_supernet(saved_by_orbax)
+    shutil.rmtree(weights)
     with pytest.raises(ValueError, match=r"those in weights/ are damaged, missing or others"):
-        load_supernet(saved)
-    assert not (saved / "weights").exists()
+        load_supernet(saved_by_orbax)
+    assert not weights.exists()
+
+
+def test_a_new_description_keeps_its_weights(trained, saved):
+    other = dataclasses.replace(trained, source="another")
+    rewrite_description(saved, other)
+    assert_same(load_supernet(saved), other)
 
 
 def test_a_space_that_was_not_adapted_is_refused(small_network):
@@ -166,12 +208,12 @@ def test_a_space_that_was_not_adapted_is_refused(small_network):
 
 def test_a_supernet_whose_writing_was_interrupted_is_replaced_if_asked(trained, saved):
     (saved / "supernet.json").unlink()
+    (saved / ".partial").mkdir()  # where a process that is killed has what it did not move yet
     with pytest.raises(ValueError, match="holds a supernet: --overwrite replaces it"):
         save_supernet(saved, trained)
     save_supernet(saved, trained, overwrite=True)
     assert_same(load_supernet(saved), trained)
     (saved / "supernet.json").unlink()
-    (saved / "weights" / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="got one with weights"):
         save_supernet(saved, trained, overwrite=True)
 

@@ -11,10 +11,10 @@ import numpy as np
 import optax
 
 from hadas_jax.data import LabelledImages
+from hadas_jax.settings import TrainingSettings
 from hadas_jax.spaces import MBConvSpace, Stage
 from hadas_jax.supernet import initialise
 from hadas_jax.training import (
-    SandwichOptions,
     TrainState,
     batch_mesh,
     exit_step,
@@ -45,7 +45,7 @@ FAST = {"xla_backend_optimization_level": 0}
 class Repeated:
     """A stream of one batch."""
 
-    mean, deviation = 0.0, 1.0
+    mean, std = 0.0, 1.0
 
     def batches(
         self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0
@@ -97,7 +97,7 @@ def main(output: str) -> None:
     params = jax.jit(initialise, static_argnums=0, compiler_options=FAST)(SPACE, KEY)
     found = {}
     for name, mesh in (("one", None), ("all", batch_mesh())):
-        sandwich = sandwich_step(SPACE, OPTIMISER, options=SandwichOptions(sampled=1, mesh=mesh))
+        sandwich = sandwich_step(SPACE, OPTIMISER, settings=TrainingSettings(sampled=1), mesh=mesh)
         heads = exit_step(SPACE, OPTIMISER, sampled=1, mesh=mesh)
         steps = {
             "sandwich": (sandwich, params.backbone, data),

@@ -44,3 +44,20 @@ def test_the_affine_policy_shifts_by_up_to_an_eighth_of_the_size():
 def test_wrong_policies_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         augmentation(**arguments)
+
+
+def test_augmentation_ends_with_a_square_of_the_images_mean():
+    images = jnp.asarray(np.random.default_rng(1).uniform(size=(50, 8, 8, 1)), jnp.float32)
+    cut = np.asarray(augmentation("none", cutout_size=4)(jax.random.key(0), images))
+    changed = (cut != np.asarray(images)).sum((1, 2, 3))
+    assert changed.max() == 16
+    assert changed.min() >= 4
+    means = np.asarray(images).mean((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(np.where(cut != np.asarray(images), cut - means, 0), 0, atol=1e-6)
+
+
+def test_without_a_square_the_augmentation_is_the_named_one():
+    assert augmentation("none", cutout_size=0) is None
+    images = jnp.zeros((2, 8, 8, 1)).at[:, 2:5].set(1.0)
+    found = augmentation("crop-flip", cutout_size=0)(jax.random.key(0), images)
+    assert set(np.unique(found)) == {0.0, 1.0}

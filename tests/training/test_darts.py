@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hadas_jax.settings import DartsTrainingSettings
 from hadas_jax.spaces.genotypes import Genotype
 from hadas_jax.supernet.darts.network import initialise_derived
 from hadas_jax.training import init_state
-from hadas_jax.training.darts import RetrainOptions, retrain_augmentation, retrain_optimiser, retrain_step
+from hadas_jax.training.darts import retrain_optimiser, retrain_step
 from hw_models.accelerator.network import DartsNetwork
 
 NETWORK = DartsNetwork(channels=4, cells=1, classes=3, image_size=9, in_channels=1)
@@ -32,9 +33,9 @@ def weights():
 def run(weights, batch, quick_jit):
     """Options, rate and number of steps -> the states and metrics of a training from fresh weights."""
 
-    def call(options, *, rate=0.1, steps=1):
+    def call(settings, *, rate=0.1, steps=1):
         optimiser = retrain_optimiser(rate, STEPS, weight_decay=3e-4)
-        step = quick_jit(retrain_step(NETWORK, GENOTYPE, optimiser, steps=STEPS, options=options))
+        step = quick_jit(retrain_step(NETWORK, GENOTYPE, optimiser, steps=STEPS, settings=settings))
         states, metrics = [init_state(weights, optimiser)], []
         for i in range(steps):
             state, found = step(states[-1], jax.random.key(i), batch)
@@ -47,7 +48,7 @@ def run(weights, batch, quick_jit):
 
 @pytest.fixture(scope="module")
 def plain(run):
-    return run(RetrainOptions(drop_path=0.0), steps=STEPS)
+    return run(DartsTrainingSettings(drop_path=0.0), steps=STEPS)
 
 
 def test_steps_lower_the_loss_and_report_finite_metrics(plain):
@@ -67,20 +68,20 @@ def test_all_weights_are_trained_the_auxiliary_head_too(plain):
 
 
 def test_nothing_is_dropped_at_the_first_step_and_something_later(run, plain):
-    _, metrics = run(RetrainOptions(drop_path=0.9), steps=3)
+    _, metrics = run(DartsTrainingSettings(drop_path=0.9), steps=3)
     losses = [(float(found["loss"]), float(whole["loss"])) for found, whole in zip(metrics, plain[1], strict=False)]
     assert losses[0][0] == pytest.approx(losses[0][1], rel=1e-5)
     assert losses[2][0] != pytest.approx(losses[2][1], rel=1e-2)
 
 
 def test_without_its_weight_the_auxiliary_head_stays_as_it_is_but_for_decay(run):
-    (before, after), _ = run(RetrainOptions(auxiliary_weight=0.0, drop_path=0.0))
+    (before, after), _ = run(DartsTrainingSettings(auxiliary_weight=0.0, drop_path=0.0))
     old, new = (state.weights["auxiliary"]["classifier"]["kernel"] for state in (before, after))
     np.testing.assert_allclose(new, old * (1 - 0.1 * 3e-4), rtol=1e-5)
 
 
 def test_targets_are_smoothed_where_asked_for(run, plain):
-    _, metrics = run(RetrainOptions(drop_path=0.0, label_smoothing=0.3))
+    _, metrics = run(DartsTrainingSettings(drop_path=0.0, label_smoothing=0.3))
     assert float(metrics[0]["loss"]) != pytest.approx(float(plain[1][0]["loss"]), rel=1e-3)
 
 
@@ -102,22 +103,3 @@ def test_the_optimiser_is_clipped_sgd_with_momentum_along_a_cosine():
             weights[name] = weights[name] - now * momentum[name]
     for name, leaf in weights.items():
         np.testing.assert_allclose(found[name], leaf, rtol=1e-4, atol=1e-5)
-
-
-def test_augmentation_ends_with_a_square_of_the_images_mean():
-    images = jnp.asarray(np.random.default_rng(1).uniform(size=(50, 8, 8, 1)), jnp.float32)
-    cut = np.asarray(retrain_augmentation("none", cutout_size=4)(jax.random.key(0), images))
-    changed = (cut != np.asarray(images)).sum((1, 2, 3))
-    assert changed.max() == 16
-    assert changed.min() >= 4
-    means = np.asarray(images).mean((1, 2, 3), keepdims=True)
-    np.testing.assert_allclose(np.where(cut != np.asarray(images), cut - means, 0), 0, atol=1e-6)
-
-
-def test_without_a_square_the_augmentation_is_the_named_one():
-    assert retrain_augmentation("none", cutout_size=0) is None
-    images = jnp.zeros((2, 8, 8, 1)).at[:, 2:5].set(1.0)
-    found = retrain_augmentation("crop-flip", cutout_size=0)(jax.random.key(0), images)
-    assert set(np.unique(found)) == {0.0, 1.0}
-    with pytest.raises(ValueError, match="augmentation: expected one of"):
-        retrain_augmentation("mixup", cutout_size=0)

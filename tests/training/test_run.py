@@ -11,11 +11,11 @@ from fake_tfds import class_image
 from PIL import Image
 from tiny_hadas import TINY
 
-from hadas_jax.data import Stream, load_dataset
-from hadas_jax.data import settings as data_settings
-from hadas_jax.methods import TrainingRun, TrainSettings
+from hadas_jax.data import Stream, catalogue, load_dataset
+from hadas_jax.methods import TrainingRun
 from hadas_jax.runs.loop import DivergenceError, scanned
 from hadas_jax.runs.workdir import WorkDir
+from hadas_jax.settings import TrainSettings
 from hadas_jax.supernet import initialise
 from hadas_jax.supernet.checkpoint import SupernetCheckpoint, save_supernet
 from hadas_jax.training import batches as feeding
@@ -24,7 +24,7 @@ from hadas_jax.training.run import accuracies
 
 DIGITS = TINY.adapt(in_channels=1, classes=10, image_size=8)
 ALL_EXITS = tuple(range(DIGITS.first_exit, DIGITS.positions))
-QUICK = TrainSettings(space="tiny", epochs=2, exit_epochs=2, batch=256)
+QUICK = TrainSettings.of(space="tiny", epochs=2, exit_epochs=2, batch=256)
 
 
 class Silent:
@@ -109,13 +109,13 @@ def streamed_images(tmp_path, monkeypatch):
         for number in range(30):
             pixels = class_image(label, rng, height=8, width=8, channels=3)
             Image.fromarray(pixels).save(tmp_path / "images" / str(label) / f"{number}.png")
-    monkeypatch.setattr(data_settings, "load_dataset", partial(load_dataset, in_memory_bytes=1))
+    monkeypatch.setattr(catalogue, "load_dataset", partial(load_dataset, in_memory_bytes=1))
     return f"folder:{tmp_path / 'images'}"
 
 
 @pytest.mark.slow
 def test_images_that_do_not_fit_into_memory_are_trained_on_and_resumed_alike(streamed_images, tmp_path):
-    settings = dataclasses.replace(QUICK, dataset=streamed_images, batch=16)
+    settings = QUICK.replace(dataset=streamed_images, batch=16)
     expected = TrainingRun(settings).train(WorkDir(tmp_path / "a", kind="train"), Silent())
     run = TrainingRun(settings)
     assert isinstance(run.splits.train, Stream)
@@ -124,7 +124,7 @@ def test_images_that_do_not_fit_into_memory_are_trained_on_and_resumed_alike(str
     found = TrainingRun(settings).train(WorkDir(tmp_path / "b", kind="train"), Silent())
     assert same(found, expected)
     assert not same(found.backbone, run.initial_parameters().backbone)
-    shares = accuracies(run.judge(found), np.stack([run.space.largest_genome]), run.splits.test)
+    shares = accuracies(run.evaluator(found), np.stack([run.space.largest_genome]), run.splits.test)
     assert shares.shape == (1, run.space.num_exits + 1)
 
 
@@ -168,14 +168,14 @@ def test_too_little_memory_for_a_step_names_the_flag(error, tmp_path, monkeypatc
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(training_run, "run_stage", fail)
-    with pytest.raises(ValueError, match="--batch 256: expected a batch that fits into memory"):
+    monkeypatch.setattr(feeding, "run_stage", fail)
+    with pytest.raises(ValueError, match="batch 256: expected a batch that fits into memory"):
         TrainingRun(QUICK).train(WorkDir(tmp_path, kind="train"), Silent())
 
 
 def test_another_number_of_classes_makes_classifiers_fresh_and_keeps_the_rest(save, images, untrained):
     checkpoint = save(class_names=tuple("0123456789"))
-    run = TrainingRun(TrainSettings(checkpoint=checkpoint, dataset=images(4)))
+    run = TrainingRun(TrainSettings.of(checkpoint=checkpoint, dataset=images(4)))
     assert run.space.classes == 4
     found = jax.tree_util.tree_leaves_with_path(run.initial_parameters())
     before = dict(jax.tree_util.tree_leaves_with_path(untrained.params))
@@ -188,16 +188,16 @@ def test_another_number_of_classes_makes_classifiers_fresh_and_keeps_the_rest(sa
 
 
 def test_the_same_number_of_classes_keeps_all_weights(save, untrained):
-    assert same(TrainingRun(TrainSettings(checkpoint=save())).initial_parameters(), untrained.params)
+    assert same(TrainingRun(TrainSettings.of(checkpoint=save())).initial_parameters(), untrained.params)
 
 
 def test_images_are_standardised_as_the_checkpoint_was_trained(save):
-    run = TrainingRun(TrainSettings(checkpoint=save()), fine_tune=False)
-    assert (run.splits.mean, run.splits.deviation) == ((0.25,), (0.5,))
+    run = TrainingRun(TrainSettings.of(checkpoint=save()), fine_tune=False)
+    assert (run.splits.mean, run.splits.std) == ((0.25,), (0.5,))
     for part in (run.splits.train, run.splits.validation, run.splits.calibration, run.splits.test):
         found, _ = part.take(jnp.arange(3))
         np.testing.assert_allclose(found, (np.asarray(part.images[:3]) - 0.25) / 0.5)
-    own = TrainingRun(TrainSettings(checkpoint=save(normalisation=None)), fine_tune=False)
+    own = TrainingRun(TrainSettings.of(checkpoint=save(normalisation=None)), fine_tune=False)
     assert own.splits.mean == TrainingRun(QUICK).splits.mean
 
 
@@ -205,23 +205,23 @@ def test_a_stream_is_standardised_as_the_checkpoint_was_trained(streamed_images,
     colours = dataclasses.replace(DIGITS, in_channels=3)
     params = initialise(colours, jax.random.key(0))
     given = ((0.25, 0.5, 0.75), (0.5, 0.25, 0.125))
-    settings = TrainSettings(
+    settings = TrainSettings.of(
         checkpoint=save(space=colours, params=params, normalisation=given), dataset=streamed_images
     )
     train = TrainingRun(settings).splits.train
     assert isinstance(train, Stream)
-    assert (train.mean, train.deviation) == given
+    assert (train.mean, train.std) == given
 
 
 def test_parts_to_judge_on_have_at_most_so_many_images():
-    splits = TrainingRun(dataclasses.replace(QUICK, evaluation_images=50)).splits
+    splits = TrainingRun(QUICK.replace(evaluation_images=50)).splits
     assert [part.count for part in (splits.validation, splits.calibration, splits.test)] == [50] * 3
 
 
 def test_batch_norm_statistics_see_all_classes_of_images_in_order(images, monkeypatch):
-    monkeypatch.setattr(training_run, "Evaluator", lambda space, params, calibration, how: calibration)
-    run = TrainingRun(dataclasses.replace(QUICK, dataset=images(6), batch=16, stats_batches=3))
-    calibration = run.judge(run.initial_parameters())
+    monkeypatch.setattr(training_run, "Evaluator", lambda space, params, calibration, settings, dtype: calibration)
+    run = TrainingRun(QUICK.replace(dataset=images(6), batch=16, stats_batches=3))
+    calibration = run.evaluator(run.initial_parameters())
     assert calibration.shape == (3, 16, 8, 8, 1)
     assert len(np.unique(np.asarray(calibration))) == 6
 
@@ -245,17 +245,17 @@ def stages(monkeypatch, run):
     ],
 )
 def test_a_search_trains_exits_where_they_are_not_all_trained_for_all(save, monkeypatch, trained, searched):
-    run = TrainingRun(TrainSettings(checkpoint=save(**trained)), fine_tune=False)
+    run = TrainingRun(TrainSettings.of(checkpoint=save(**trained)), fine_tune=False)
     assert stages(monkeypatch, run) == searched
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(1, ["train_supernet", "train_exits"]), (0, ["train_exits"])])
 def test_a_training_trains_exits_in_any_case_and_the_supernet_for_some_epochs(save, monkeypatch, epochs, expected):
-    assert stages(monkeypatch, TrainingRun(TrainSettings(checkpoint=save(), epochs=epochs))) == expected
+    assert stages(monkeypatch, TrainingRun(TrainSettings.of(checkpoint=save(), epochs=epochs))) == expected
 
 
 def test_exits_of_one_backbone_are_fresh_and_said_to_be_its(save, untrained):
-    run = TrainingRun(TrainSettings(checkpoint=save(), epochs=0), exits_for="smallest")
+    run = TrainingRun(TrainSettings.of(checkpoint=save(), epochs=0), exits_for="smallest")
     params = run.initial_parameters()
     assert same(params.backbone, untrained.params.backbone)
     assert not same(params.heads, untrained.params.heads)
@@ -266,56 +266,56 @@ def test_exits_of_one_backbone_are_fresh_and_said_to_be_its(save, untrained):
 
 def test_a_supernet_that_is_kept_keeps_its_class_names(save, images):
     names = tuple("abcdefghij")
-    run = TrainingRun(TrainSettings(checkpoint=save(class_names=names), epochs=0, dataset=images(4)))
+    run = TrainingRun(TrainSettings.of(checkpoint=save(class_names=names), epochs=0, dataset=images(4)))
     assert (run.space.classes, run.described(run.initial_parameters(), {}).class_names) == (10, names)
 
 
 def test_where_a_supernet_comes_from_is_told_without_the_users_folders(save, images):
-    run = TrainingRun(TrainSettings(checkpoint=save(), dataset=images(4)))
+    run = TrainingRun(TrainSettings.of(checkpoint=save(), dataset=images(4)))
     assert run.described(run.initial_parameters(), {}).source == "hadas train on npz:data.npz, from: a test"
 
 
 def test_a_published_backbone_runs_at_the_size_of_a_space_of_one_resolution():
-    run = TrainingRun(TrainSettings(space="attentivenas-native"), exits_for="a0")
+    run = TrainingRun(TrainSettings.of(space="attentivenas-native"), exits_for="a0")
     assert int(run.exits_backbone.resolution) == 8
     assert len(run.trained_exits) == 12
 
 
 def test_resolutions_are_chosen_from_those_of_the_space():
-    run = TrainingRun(TrainSettings(space="attentivenas", resolutions=(256, 192)))
+    run = TrainingRun(TrainSettings.of(space="attentivenas", resolutions=(256, 192)))
     assert run.space.resolution == (192, 256)
 
 
 MISTAKES = [
-    ({"space": "digits"}, {}, r"--space digits: expected tiny as --checkpoint .* has, or leave it out"),
-    ({"resolutions": (8, 9)}, {}, r"--resolutions: expected some of 8 as space tiny has, got 9"),
-    ({}, {"exits_for": "a9"}, r"--exits-for: expected one of largest, smallest, a0, .*, a6, got 'a9'"),
-    ({}, {"exits_for": "a0"}, r"--exits-for a0: expected a backbone of the space tiny: "),
+    ({"space": "digits"}, {}, r"space digits: expected tiny as checkpoint .* has, or leave it out"),
+    ({"resolutions": (8, 9)}, {}, r"resolutions: expected some of 8 as space tiny has, got 9"),
+    ({}, {"exits_for": "a9"}, r"exits_for: expected one of largest, smallest, a0, .*, a6, got 'a9'"),
+    ({}, {"exits_for": "a0"}, r"exits_for a0: expected a backbone of the space tiny: "),
 ]
 
 
 @pytest.mark.parametrize(("settings", "arguments", "message"), MISTAKES)
 def test_what_does_not_fit_a_checkpoint_is_named(save, settings, arguments, message):
     with pytest.raises(ValueError, match=message) as caught:
-        TrainingRun(TrainSettings(checkpoint=save(), **settings), **arguments)
+        TrainingRun(TrainSettings.of(checkpoint=save(), **settings), **arguments)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("fine_tune", [False, True])
 def test_images_of_other_channels_than_the_checkpoints_are_refused(save, images, fine_tune):
-    with pytest.raises(ValueError, match=r"expected images of 1 channels as --checkpoint .* takes, got 3"):
-        TrainingRun(TrainSettings(checkpoint=save(), dataset=images(4, channels=3)), fine_tune=fine_tune)
+    with pytest.raises(ValueError, match=r"expected images of 1 channels as checkpoint .* takes, got 3"):
+        TrainingRun(TrainSettings.of(checkpoint=save(), dataset=images(4, channels=3)), fine_tune=fine_tune)
 
 
 @pytest.mark.parametrize(("fine_tune", "epochs"), [(False, 28), (True, 0)])
 def test_more_classes_than_a_checkpoint_has_need_training(save, images, fine_tune, epochs):
-    settings = TrainSettings(checkpoint=save(), dataset=images(12), epochs=epochs)
+    settings = TrainSettings.of(checkpoint=save(), dataset=images(12), epochs=epochs)
     with pytest.raises(ValueError, match=r"expected at most 10 classes .*, got 12; hadas train --checkpoint"):
         TrainingRun(settings, fine_tune=fine_tune)
 
 
 def test_fewer_classes_than_a_checkpoint_has_will_do_for_a_search(save, images):
-    settings = TrainSettings(checkpoint=save(), dataset=images(4))
+    settings = TrainSettings.of(checkpoint=save(), dataset=images(4))
     assert TrainingRun(settings, fine_tune=False).space.classes == 10
 
 
@@ -323,8 +323,8 @@ def test_fewer_classes_than_a_checkpoint_has_will_do_for_a_search(save, images):
 def test_a_fresh_classifier_must_be_trained_first(save, fine_tune, epochs):
     checkpoint = save(has_classifier=False)
     with pytest.raises(ValueError, match="expected a trained classifier, got a fresh one; hadas train --checkpoint"):
-        TrainingRun(TrainSettings(checkpoint=checkpoint, epochs=epochs), fine_tune=fine_tune)
-    assert TrainingRun(TrainSettings(checkpoint=checkpoint))
+        TrainingRun(TrainSettings.of(checkpoint=checkpoint, epochs=epochs), fine_tune=fine_tune)
+    assert TrainingRun(TrainSettings.of(checkpoint=checkpoint))
 
 
 def test_classes_of_other_names_than_the_checkpoints_are_refused(save, tmp_path):
@@ -334,22 +334,22 @@ def test_classes_of_other_names_than_the_checkpoints_are_refused(save, tmp_path)
     dataset = f"npz:{tmp_path / 'named.npz'}"
     known = save(class_names=("cat", "owl", *"abcdefgh"))
     with pytest.raises(ValueError, match=r"where class 1 is 'owl', got 'dog'"):
-        TrainingRun(TrainSettings(checkpoint=known, dataset=dataset), fine_tune=False)
+        TrainingRun(TrainSettings.of(checkpoint=known, dataset=dataset), fine_tune=False)
     same = save(class_names=("cat", "dog", *"abcdefgh"))
-    assert TrainingRun(TrainSettings(checkpoint=same, dataset=dataset), fine_tune=False)
-    assert TrainingRun(TrainSettings(checkpoint=known, dataset=dataset))
+    assert TrainingRun(TrainSettings.of(checkpoint=same, dataset=dataset), fine_tune=False)
+    assert TrainingRun(TrainSettings.of(checkpoint=known, dataset=dataset))
 
 
 def test_randaugment_needs_images_of_bytes_or_from_0_to_1(tmp_path):
     pixels = np.random.default_rng(0).uniform(0, 255, (60, 8, 8)).astype(np.float32)
     np.savez(tmp_path / "wide.npz", images=pixels, labels=np.arange(60) % 2)
-    with pytest.raises(ValueError, match=r"--augmentation randaugment: expected images of bytes or of values from 0"):
-        TrainingRun(TrainSettings(dataset=f"npz:{tmp_path / 'wide.npz'}", augmentation="randaugment"))
-    assert TrainingRun(TrainSettings(augmentation="randaugment"))
+    with pytest.raises(ValueError, match=r"augmentation randaugment: expected images of bytes or of values from 0"):
+        TrainingRun(TrainSettings.of(dataset=f"npz:{tmp_path / 'wide.npz'}", augmentation="randaugment"))
+    assert TrainingRun(TrainSettings.of(augmentation="randaugment"))
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused(monkeypatch):
     monkeypatch.setattr(training_run, "batch_mesh", lambda devices: SimpleNamespace(size=3))
-    with pytest.raises(ValueError, match="--data-parallel: expected a batch that the 3 devices divide, got 256"):
-        TrainingRun(dataclasses.replace(QUICK, data_parallel=True))
-    assert TrainingRun(dataclasses.replace(QUICK, data_parallel=True, batch=255))
+    with pytest.raises(ValueError, match="data_parallel: expected a batch that the 3 devices divide, got 256"):
+        TrainingRun(QUICK.replace(data_parallel=True))
+    assert TrainingRun(QUICK.replace(data_parallel=True, batch=255))

@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
+from hadas_jax.settings import TrainingSettings
 from hadas_jax.spaces import block_active
 from hadas_jax.supernet import apply_training, initialise
-from hadas_jax.training import SandwichOptions, init_state, sandwich_backbones, sandwich_step
+from hadas_jax.training import init_state, sandwich_backbones, sandwich_step
 from hadas_jax.training.optimisers import global_norm
 
 BATCH, RATE = 30, 0.3
@@ -29,7 +30,7 @@ def run(tiny_space, fresh, batch, quick_jit):
     def call(options, key):
         if options not in compiled:
             optimiser = optax.sgd(RATE)
-            compiled[options] = quick_jit(sandwich_step(tiny_space, optimiser, options=options))
+            compiled[options] = quick_jit(sandwich_step(tiny_space, optimiser, settings=options))
         state, metrics = compiled[options](init_state(fresh.backbone, optax.sgd(RATE)), key, batch)
         return jax.tree.map(lambda new, old: (old - new) / RATE, state.weights, fresh.backbone), metrics
 
@@ -53,7 +54,7 @@ def alone(tiny_space, fresh, batch, quick_jit):
 
 def test_a_few_steps_lower_the_loss_and_report_finite_metrics(tiny_space, fresh, batch, quick_jit):
     optimiser = optax.sgd(RATE)
-    step = quick_jit(sandwich_step(tiny_space, optimiser, options=SandwichOptions(sampled=1)))
+    step = quick_jit(sandwich_step(tiny_space, optimiser, settings=TrainingSettings(sampled=1)))
     state, losses = init_state(fresh.backbone, optimiser), []
     for i in range(15):
         state, metrics = step(state, jax.random.key(i), batch)
@@ -68,7 +69,7 @@ def test_a_few_steps_lower_the_loss_and_report_finite_metrics(tiny_space, fresh,
 def test_gradients_are_the_sum_of_those_of_each_sub_network_alone(run, alone, tiny_space, batch, distillation):
     """The largest learns from labels; the others from its predictions, whose slopes are plain numbers here."""
     key = jax.random.key(4)
-    found, metrics = run(SandwichOptions(sampled=1, distillation=distillation), key)
+    found, metrics = run(TrainingSettings(sampled=1, distillation=distillation), key)
     backbones = sandwich_backbones(tiny_space, jax.random.split(key)[0], 1)
     largest, *others = [jax.tree.map(lambda leaf, i=i: leaf[i], backbones) for i in range(3)]
     labels = np.asarray(batch[1])
@@ -105,15 +106,15 @@ def assert_close(found, expected, tolerance=1e-3):
 @pytest.mark.parametrize("options", [{"remat": True}, {"remat": True, "cut": True}])
 def test_computing_blocks_twice_and_what_is_used_alone_give_the_same_gradients(run, options):
     key = jax.random.key(4)
-    exact, _ = run(SandwichOptions(sampled=1), key)
-    again, _ = run(SandwichOptions(sampled=1, **options), key)
+    exact, _ = run(TrainingSettings(sampled=1), key)
+    again, _ = run(TrainingSettings(sampled=1, **options), key)
     assert_close(again, exact)
 
 
 def test_half_precision_gives_about_the_same_gradients_in_full_precision(run):
     key = jax.random.key(4)
-    exact, metrics = run(SandwichOptions(sampled=1), key)
-    rough, rough_metrics = run(SandwichOptions(sampled=1, dtype="bfloat16"), key)
+    exact, metrics = run(TrainingSettings(sampled=1), key)
+    rough, rough_metrics = run(TrainingSettings(sampled=1, dtype="bfloat16"), key)
     assert {leaf.dtype for leaf in jax.tree.leaves(rough)} == {jnp.dtype(jnp.float32)}
     assert_close(rough, exact, tolerance=0.1)
     assert float(rough_metrics["loss"]) == pytest.approx(float(metrics["loss"]), rel=0.05)
@@ -123,8 +124,8 @@ def test_half_precision_gives_about_the_same_gradients_in_full_precision(run):
 def test_dropping_changes_the_largest_sub_network_alone(run, tiny_space, fresh, batch):
     """Only the largest drops: the smallest answers as before, and rates of zero change nothing."""
     key = jax.random.key(4)
-    _, plain = run(SandwichOptions(sampled=1), key)
-    _, dropped = run(SandwichOptions(sampled=1, dropout=0.5, drop_connect=0.3), key)
+    _, plain = run(TrainingSettings(sampled=1), key)
+    _, dropped = run(TrainingSettings(sampled=1, dropout=0.5, drop_connect=0.3), key)
     assert float(dropped["loss"]) != pytest.approx(float(plain["loss"]), rel=1e-3)
     assert float(dropped["smallest_accuracy"]) == float(plain["smallest_accuracy"])
 
@@ -132,8 +133,8 @@ def test_dropping_changes_the_largest_sub_network_alone(run, tiny_space, fresh, 
 def test_bestup_trains_other_sub_networks_than_uniform_sampling(run):
     differences = []
     for seed in range(4):
-        uniform, _ = run(SandwichOptions(sampled=1), jax.random.key(seed))
-        best, metrics = run(SandwichOptions(sampled=1, sampling="bestup"), jax.random.key(seed))
+        uniform, _ = run(TrainingSettings(sampled=1), jax.random.key(seed))
+        best, metrics = run(TrainingSettings(sampled=1, sampling="bestup"), jax.random.key(seed))
         assert all(np.isfinite(value) for value in metrics.values())
         differences.append(float(global_norm(jax.tree.map(jnp.subtract, uniform, best))))
     assert max(differences) > 1e-3
@@ -142,11 +143,11 @@ def test_bestup_trains_other_sub_networks_than_uniform_sampling(run):
 def test_every_sub_network_of_a_space_of_several_resolutions_sees_its_own(tiny_space, batch):
     """All shapes fit, for every option at once; the images themselves have a resolution of neither."""
     space = dataclasses.replace(tiny_space, resolution=(6, 8))
-    options = SandwichOptions(sampling="bestup", distillation="alpha", dropout=0.1, dtype="bfloat16")
+    options = TrainingSettings(sampling="bestup", distillation="alpha", dropout=0.1, dtype="bfloat16")
     optimiser = optax.sgd(RATE)
     weights = jax.eval_shape(lambda: initialise(space, jax.random.key(0))).backbone
     state = jax.eval_shape(lambda w: init_state(w, optimiser), weights)
-    after, metrics = jax.eval_shape(sandwich_step(space, optimiser, options=options), state, jax.random.key(0), batch)
+    after, metrics = jax.eval_shape(sandwich_step(space, optimiser, settings=options), state, jax.random.key(0), batch)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert set(metrics) == METRICS
 
@@ -161,19 +162,3 @@ def test_the_sandwich_holds_the_largest_the_smallest_and_others(tiny_space):
     assert active[0].all()
     other = sandwich_backbones(tiny_space, jax.random.key(1), 3)
     assert (other.width[2:] != backbones.width[2:]).any()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"sampling": "best"}, "sampling: expected one of uniform, bestup, got 'best'"),
-        ({"distillation": "beta"}, "distillation: expected one of kl, alpha, got 'beta'"),
-        ({"dtype": "float16"}, "dtype: expected one of float32, bfloat16, got 'float16'"),
-        ({"dropout": 1.0}, "dropout: expected at least 0 and below 1, got 1.0"),
-        ({"candidates": 0}, "candidates: expected 1 to 256, got 0"),
-        ({"sampled": -1}, "sampled: expected 0 to 256, got -1"),
-    ],
-)
-def test_wrong_options_are_named(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        SandwichOptions(**wrong)

@@ -2,6 +2,5 @@
 
 from hadas_jax.methods.eh_dnas.result import GENOTYPE, DnasResult
 from hadas_jax.methods.eh_dnas.run import DnasRun
-from hadas_jax.methods.eh_dnas.settings import DnasSettings
 
-__all__ = ["GENOTYPE", "DnasResult", "DnasRun", "DnasSettings"]
+__all__ = ["GENOTYPE", "DnasResult", "DnasRun"]

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from hadas_jax.settings import HardwareLossSettings
 from hadas_jax.spaces.darts import relaxed_code, sampled_codes
 from hadas_jax.spaces.darts_costs import darts_workload, throughput_table
 from hw_models import (
@@ -123,18 +124,13 @@ def metric(costs: Costs, name: str) -> jax.Array:
     """Returns float32[F]: `latency` (seconds per image), `energy` (joules) or `edp`, their product.
 
     Raises:
-        ValueError: There is no such metric, or nothing is known of the energy.
+        ValueError: Nothing is known of the energy.
     """
     if name == "latency":
         return costs.image_s
-    if name not in METRICS:
-        raise ValueError(f"--minimise: expected one of {', '.join(METRICS)}, got {name!r}")
     if costs.energy_j is None:
-        raise ValueError(f"--minimise {name}: expected latency, as nothing is known of an accelerator's energy")
+        raise ValueError(f"minimise {name}: expected latency, as nothing is known of an accelerator's energy")
     return costs.energy_j if name == "energy" else costs.energy_j * costs.image_s
-
-
-METRICS = ("latency", "energy", "edp")
 
 
 def at_point(costs: Costs, point: ArrayLike) -> Costs:
@@ -143,7 +139,7 @@ def at_point(costs: Costs, point: ArrayLike) -> Costs:
     return Costs(costs.image_s[chosen], None if costs.energy_j is None else costs.energy_j[chosen])
 
 
-FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {"log": jnp.log, "relative": lambda ratio: ratio}
+_FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {"log": jnp.log, "relative": lambda ratio: ratio}
 
 
 @dataclass(frozen=True)
@@ -159,30 +155,36 @@ class Budget:
     bound: float
 
 
+def budgets_of(loss: HardwareLossSettings) -> tuple[Budget, ...]:
+    """Returns the budgets of a search in SI units, latency first."""
+    latencies = [] if loss.max_latency_ms is None else [1e-3 * loss.max_latency_ms]
+    latencies += [] if loss.min_fps is None else [1.0 / loss.min_fps]
+    budgets = [Budget("latency", min(latencies))] if latencies else []
+    budgets += [] if loss.max_energy_mj is None else [Budget("energy", 1e-3 * loss.max_energy_mj)]
+    return tuple(budgets)
+
+
 @dataclass(frozen=True)
 class Objective:
     """What the search asks of the hardware.
 
     Attributes:
-        metric: To be minimised: `latency`, `energy` or `edp`.
-        weight: Of the metric in the loss, the paper's lambda; 0 leaves it out.
-        form: `log` or `relative`.
+        loss: The cost in the loss, and the budgets.
         reference: Float, cost that a relative one is a multiple of.
-        budgets: That the network must keep.
-        ascent: Step of the multipliers.
     """
 
-    metric: str
-    weight: float
-    form: str
-    reference: float
-    budgets: tuple[Budget, ...]
-    ascent: float
+    loss: HardwareLossSettings
+    reference: float = 1.0
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """What the network may cost at most."""
+        return budgets_of(self.loss)
 
     @property
     def is_blind(self) -> bool:
         """Whether the search does not look at the hardware: plain DARTS."""
-        return self.weight == 0 and not self.budgets
+        return self.loss.weight == 0 and not self.budgets
 
 
 def hardware_loss(objective: Objective, costs: Costs, multipliers: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -193,7 +195,8 @@ def hardware_loss(objective: Objective, costs: Costs, multipliers: jax.Array) ->
         costs: Of a relaxed architecture.
         multipliers: float32[K].
     """
-    everywhere = objective.weight * FORMS[objective.form](metric(costs, objective.metric) / objective.reference)
+    loss = objective.loss
+    everywhere = loss.weight * _FORMS[loss.form](metric(costs, loss.minimise) / objective.reference)
     for multiplier, budget in zip(multipliers, objective.budgets, strict=True):
         everywhere = everywhere + multiplier * jnp.log(metric(costs, budget.metric) / budget.bound)
     point = jnp.argmin(jax.lax.stop_gradient(everywhere))
@@ -209,7 +212,7 @@ def chosen_point(objective: Objective, costs: Costs) -> jax.Array:
         objective: Of the search.
         costs: Of the network.
     """
-    value = metric(costs, objective.metric)
+    value = metric(costs, objective.loss.minimise)
     if not objective.budgets:
         return jnp.argmin(value)
     excess = jnp.max(jnp.maximum(_log_ratios(objective, costs), 0.0), axis=0)
@@ -231,7 +234,7 @@ def ascend(objective: Objective, multipliers: jax.Array, over: jax.Array) -> jax
         over: float32[K], from `excess`.
     """
     # A network that does not fit is over by infinity; a factor of e is enough to turn the search.
-    return jnp.maximum(multipliers + objective.ascent * jnp.clip(over, -1.0, 1.0), 0.0)
+    return jnp.maximum(multipliers + objective.loss.budget_ascent * jnp.clip(over, -1.0, 1.0), 0.0)
 
 
 def _log_ratios(objective: Objective, costs: Costs) -> jax.Array:

@@ -20,10 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.data import SplitRecord
-from hadas_jax.methods.eh_dnas.hardware import Budget, Costs
 from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.workdir import versions, write_text
-from hadas_jax.spaces.darts import CELLS, derive_code, format_code, parse_code, relaxed_code
+from hadas_jax.spaces.darts import CELLS, derive_code, parse_code, relaxed_code
 from hadas_jax.spaces.genotypes import genotype_of
 from hw_models.accelerator.network import EDGE_NODE, EDGES, NODES, OPERATIONS
 
@@ -95,41 +94,16 @@ FORM = "hadas_jax.genotype/1"
 
 @dataclass(frozen=True)
 class DnasResult:
-    """The network of a search.
-
-    Attributes:
-        code: int32[28].
-        plain_code: int32[28], what alpha stands for without budgets.
-        alpha: float32[28, 8].
-        hardware: That the costs are of.
-        costs: Of the network at the clocks chosen, floats.
-        clocks_mhz: Core, memory and host clock of a device.
-        budgets: That the search had.
-        is_within: Whether the network keeps them.
-    """
-
-    code: np.ndarray
-    plain_code: np.ndarray
-    alpha: np.ndarray
-    hardware: str
-    costs: Costs
-    clocks_mhz: tuple[float, ...] | None
-    budgets: tuple[Budget, ...]
-    is_within: bool
-
-
-@dataclass(frozen=True)
-class FoundNetwork:
-    """The network of a search as genotype.json has it.
+    """The network of a search, as genotype.json has it.
 
     Attributes:
         code: 28 digits.
-        hardware: That the costs are of.
+        hardware: The hardware that the costs are of.
         images_per_s: At the clocks chosen; 0 where the network does not fit.
-        energy_mj: Of an image; None where the hardware has no model of it.
+        energy_mj: Energy of an image; None where the hardware has no model of it.
         clocks_mhz: Core, memory and host clock of a device.
-        within_budgets: Whether the network keeps those of the search.
-        code_without_budgets: What alpha stands for without budgets.
+        within_budgets: Whether the network keeps the budgets of the search.
+        code_without_budgets: The network that alpha stands for without budgets.
         alpha: 28 edges of 8 operations.
         data: The data set that it was found on and its division; None: unknown.
     """
@@ -150,36 +124,23 @@ class FoundNetwork:
             raise ValueError(f"alpha: expected 28 edges of 8 operations, got {len(self.alpha)} edges")
 
 
-def write_genotype(result: DnasResult, directory: Path, *, settings: dict[str, Any], data: SplitRecord) -> None:
+def write_genotype(result: DnasResult, directory: Path, *, settings: dict[str, Any]) -> None:
     """Writes genotype.json: the network, its costs, alpha, settings and versions.
 
     Args:
-        result: Of the search.
-        directory: Where to.
-        settings: Of the run.
-        data: Of the run.
+        result: Result of the search.
+        directory: The folder to write to.
+        settings: Settings of the run by name.
     """
-    costs = result.costs
-    found = FoundNetwork(
-        code=format_code(result.code),
-        hardware=result.hardware,
-        images_per_s=1.0 / float(costs.image_s),
-        energy_mj=None if costs.energy_j is None else 1e3 * float(costs.energy_j),
-        clocks_mhz=result.clocks_mhz,
-        within_budgets=result.is_within,
-        code_without_budgets=format_code(result.plain_code),
-        alpha=tuple(map(tuple, np.round(result.alpha.astype(float), 6).tolist())),
-        data=data,
-    )
-    genotype = str(genotype_of(result.code))
-    content = {"form": FORM, "genotype": genotype, **asdict(found), "settings": settings, "versions": versions()}
+    genotype = str(genotype_of(parse_code(result.code)))
+    content = {"form": FORM, "genotype": genotype, **asdict(result), "settings": settings, "versions": versions()}
     write_text(directory / GENOTYPE, json.dumps(content, indent=2) + "\n")
 
 
-def read_genotype(path: Path) -> FoundNetwork:
+def read_genotype(path: Path) -> DnasResult:
     """Reads what `write_genotype` wrote.
 
     Raises:
         ValueError: One line: it cannot be read, or is of another form.
     """
-    return validated(FoundNetwork, read_checkpoint(path, FORM, what="the network of hadas dnas search"), path=path)
+    return validated(DnasResult, read_checkpoint(path, FORM, what="the network of hadas dnas search"), path=path)

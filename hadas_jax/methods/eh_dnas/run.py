@@ -15,14 +15,14 @@ import numpy as np
 import optax
 
 from hadas_jax.backend import is_first, memory_named
-from hadas_jax.data import LabelledImages, Splits, Stream
-from hadas_jax.data.settings import load_splits
+from hadas_jax.data import LabelledImages, Splits, Stream, load
 from hadas_jax.methods.eh_dnas.bilevel import WeightDescent, resident_pair
 from hadas_jax.methods.eh_dnas.hardware import (
     Hardware,
     Objective,
     accelerator_hardware,
     at_point,
+    budgets_of,
     chosen_point,
     device_hardware,
     excess,
@@ -37,10 +37,10 @@ from hadas_jax.methods.eh_dnas.search import (
     lower_weights_rate,
     search_step,
 )
-from hadas_jax.methods.eh_dnas.settings import DnasSettings
 from hadas_jax.runs.loop import Guard, Progress, run_stage, scanned
 from hadas_jax.runs.workdir import WorkDir
-from hadas_jax.spaces.darts import derive_code, sample_codes
+from hadas_jax.settings import AcceleratorSettings, DnasSettings
+from hadas_jax.spaces.darts import derive_code, format_code, sample_codes
 from hadas_jax.spaces.darts_costs import throughput_table
 from hadas_jax.supernet.darts import apply_search, initialise_search
 from hadas_jax.training import augmentation
@@ -54,10 +54,11 @@ PREDICTOR = "predictor.npz"
 
 
 def predictor_of_run(
-    settings: DnasSettings,
+    settings: AcceleratorSettings,
+    paradigm: str,
     network: DartsNetwork,
-    fpga: Fpga,
     *,
+    fpga: Fpga,
     key: jax.Array,
     workdir: WorkDir,
     progress: Progress,
@@ -65,9 +66,10 @@ def predictor_of_run(
     """Returns the predictor of a run on an accelerator.
 
     Args:
-        settings: Of the run.
+        settings: The predictor, or how one is fitted.
+        paradigm: Paradigm of the accelerator, generic or pipeline.
         network: Size of the networks that are priced.
-        fpga: Of the accelerator.
+        fpga: FPGA of the accelerator.
         key: PRNG key of the networks drawn and of the fit.
         workdir: Of the run; a predictor that is fitted is kept there.
         progress: Told of every epoch of the fit.
@@ -77,18 +79,18 @@ def predictor_of_run(
     """
     if settings.predictor is not None:
         predictor = read_predictor(settings.predictor)
-        _check_is_of(predictor.notes, settings, network, fpga)
+        _check_is_of(predictor.notes, settings.predictor, paradigm=paradigm, fpga=fpga, network=network)
         return predictor
     kept = workdir.path / PREDICTOR
     if kept.is_file():
         return read_predictor(kept)
     draw_key, fit_key = jax.random.split(key)
     codes = jax.jit(lambda key: sample_codes(key, settings.predictor_samples))(draw_key)
-    throughputs = np.asarray(throughput_table(settings.hardware, network, fpga=fpga)(codes))
+    throughputs = np.asarray(throughput_table(paradigm, network, fpga=fpga)(codes))
     fits = throughputs > 0
     if np.sum(fits) < 2:
         raise ValueError(
-            f"--fpga {settings.fpga}: expected one that holds networks of {network.channels} channels and "
+            f"fpga {settings.fpga}: expected one that holds networks of {network.channels} channels and "
             f"{network.cells} cells, got one that holds none of {len(fits)} drawn at random"
         )
     started = False
@@ -107,7 +109,7 @@ def predictor_of_run(
         jnp.asarray(codes)[fits],
         throughputs[fits],
         kind=settings.predictor_kind,
-        notes=PredictorNotes(settings.hardware, fpga.name, network),
+        notes=PredictorNotes(paradigm, fpga.name, network),
         on_epoch=on_epoch,
     )
     if is_first():
@@ -115,15 +117,15 @@ def predictor_of_run(
     return fitted.predictor
 
 
-def _check_is_of(notes: PredictorNotes, settings: DnasSettings, network: DartsNetwork, fpga: Fpga) -> None:
+def _check_is_of(notes: PredictorNotes, predictor: str, *, paradigm: str, fpga: Fpga, network: DartsNetwork) -> None:
     """Raises where a predictor is known to be of something else."""
     for what, wanted, got in (
-        ("paradigm", settings.hardware, notes.paradigm or settings.hardware),
+        ("paradigm", paradigm, notes.paradigm or paradigm),
         ("FPGA", fpga.name, notes.fpga or fpga.name),
         ("network", network, notes.network or network),
     ):
         if wanted != got:
-            raise ValueError(f"--predictor {settings.predictor}: expected one of {what} {wanted}, got one of {got}")
+            raise ValueError(f"predictor {predictor}: expected one of {what} {wanted}, got one of {got}")
 
 
 _LAST_RATE = 0.001  # of the weights' cosine, as in DARTS
@@ -142,18 +144,18 @@ class DnasRun:
 
     def __init__(self, settings: DnasSettings) -> None:
         self.settings = settings
-        self.splits: Splits = load_splits(settings, seed=settings.seed)
+        self.splits: Splits = load(settings.data, stream_seed=settings.seed)
         splits = self.splits
         if isinstance(splits.train, Stream):
             raise ValueError(
-                f"--dataset {settings.dataset}: expected training images that fit into memory, got a stream; "
-                "give a smaller --image-size"
+                f"dataset {settings.data.dataset}: expected training images that fit into memory, got a stream; "
+                "give a smaller `image_size`"
             )
         keys = jax.random.split(jax.random.key(settings.seed), 7)
         self._weights_key, self._alpha_key, self._halves_key, self._search_key, self._predictor_key = keys[:5]
         self._order_keys = (keys[5], keys[6])
         self.halves = halved(splits.train, self._halves_key)
-        self._schedule = Schedule.of(min(half.count for half in self.halves), batch=settings.batch)
+        self._schedule = Schedule.of(min(half.count for half in self.halves), batch=settings.training.batch)
         self.network = DartsNetwork(
             channels=settings.channels,
             cells=settings.cells,
@@ -162,8 +164,8 @@ class DnasRun:
             in_channels=splits.channels,
         )
         self.priced = DartsNetwork() if settings.priced == "e2e-perf" else self.network
-        self._fpga = load_fpga(settings.fpga) if settings.is_accelerator else None
-        self._device = None if settings.is_accelerator else chosen_device(settings)
+        self._fpga = load_fpga(settings.accelerator.fpga) if settings.is_accelerator else None
+        self._device = None if settings.is_accelerator else chosen_device(settings.hardware, settings.operating)
         if self._device is not None and not settings.search_clocks:
             point = default_point(self._device)
             self._device = with_clocks(
@@ -184,9 +186,9 @@ class DnasRun:
         run = resident_pair(
             search_step(search),
             batch=self._schedule.batch,
-            augment=augmentation(self.settings.augmentation),
+            augment=augmentation(self.settings.training.augmentation),
         )
-        with memory_named("--batch", self._schedule.batch, "images"):
+        with memory_named("batch", self._schedule.batch, "images"):
             state = run_stage(
                 "architecture",
                 scanned(run, data=(*self.halves, self._order_keys), key=self._search_key, chunk=self._schedule.chunk),
@@ -198,13 +200,13 @@ class DnasRun:
                 guard=Guard(lower=lower_weights_rate),
             )
         result = self.result(search, state)
-        write_genotype(result, workdir.path, settings=dataclasses.asdict(self.settings), data=self.splits.record)
+        write_genotype(result, workdir.path, settings=self.settings.flat())
         return result
 
     @property
     def steps(self) -> int:
-        """Of the search."""
-        return self.settings.epochs * self._schedule.steps_per_epoch
+        """Steps of the search."""
+        return self.settings.training.epochs * self._schedule.steps_per_epoch
 
     def initial_alpha(self) -> jax.Array:
         """Returns the first alpha, float32[28, 8], next to uniform."""
@@ -215,17 +217,24 @@ class DnasRun:
         if self._device is not None:
             return device_hardware(self._device, self.priced)
         assert self._fpga is not None
-        needs_predictor = self.settings.weight > 0 or self.settings.budgets
+        settings = self.settings
+        needs_predictor = settings.loss.weight > 0 or budgets_of(settings.loss)
         predictor = None
         if needs_predictor:
             predictor = predictor_of_run(
-                self.settings, self.priced, self._fpga, key=self._predictor_key, workdir=workdir, progress=progress
+                settings.accelerator,
+                settings.hardware,
+                self.priced,
+                fpga=self._fpga,
+                key=self._predictor_key,
+                workdir=workdir,
+                progress=progress,
             )
-        return accelerator_hardware(self.settings.hardware, self.priced, fpga=self._fpga, predictor=predictor)
+        return accelerator_hardware(settings.hardware, self.priced, fpga=self._fpga, predictor=predictor)
 
     def search(self, hardware: Hardware) -> Search:
         """Returns how the search goes."""
-        settings, steps = self.settings, self.steps
+        settings, steps = self.settings.training, self.steps
         first, last = settings.temperature
         return Search(
             network=partial(apply_search, self.network, dtype=settings.dtype, remat=settings.remat),
@@ -244,19 +253,11 @@ class DnasRun:
         )
 
     def _objective(self, hardware: Hardware) -> Objective:
-        settings = self.settings
-        reference = 1.0
-        if settings.weight > 0:
+        loss, reference = self.settings.loss, 1.0
+        if loss.weight > 0:
             costs = hardware.relaxed(jnp.zeros((28, 8)), self._alpha_key)
-            reference = float(jnp.min(metric(costs, settings.minimise)))
-        return Objective(
-            metric=settings.minimise,
-            weight=settings.weight,
-            form=settings.form,
-            reference=reference,
-            budgets=settings.budgets,
-            ascent=settings.budget_ascent,
-        )
+            reference = float(jnp.min(metric(costs, loss.minimise)))
+        return Objective(loss, reference)
 
     def result(self, search: Search, state: SearchState) -> DnasResult:
         """Derives the network of a finished search, within the budgets where that can be."""
@@ -268,17 +269,17 @@ class DnasRun:
         code = derive_within(alpha, beyond)
         costs = hardware.exact(jnp.asarray(code))
         point = int(chosen_point(objective, costs))
+        chosen, clocks = at_point(costs, point), jax.tree.leaves(hardware.points)
         return DnasResult(
-            code=code,
-            plain_code=np.asarray(derive_code(alpha)),
-            alpha=np.asarray(alpha),
+            code=format_code(code),
             hardware=hardware.name,
-            costs=jax.tree.map(float, at_point(costs, point)),
-            clocks_mhz=None
-            if hardware.points is None
-            else tuple(float(clock[point]) / 1e6 for clock in jax.tree.leaves(hardware.points)),
-            budgets=objective.budgets,
-            is_within=float(beyond(jnp.asarray(code))) <= 0,
+            images_per_s=1.0 / float(chosen.image_s),
+            energy_mj=None if chosen.energy_j is None else 1e3 * float(chosen.energy_j),
+            clocks_mhz=tuple(float(clock[point]) / 1e6 for clock in clocks) or None,
+            within_budgets=float(beyond(jnp.asarray(code))) <= 0,
+            code_without_budgets=format_code(np.asarray(derive_code(alpha))),
+            alpha=tuple(map(tuple, np.round(np.asarray(alpha, float), 6).tolist())),
+            data=self.splits.record,
         )
 
 

@@ -31,7 +31,6 @@ from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.spaces.darts import derive_code, gumbel_shares, softmax_shares
 from hadas_jax.supernet import Tree
 
-RELAXATIONS = ("softmax", "gumbel")
 # (weights, shares float32[28, 8], images) -> logits float32[B, classes]
 Network = Callable[[Tree, jax.Array, jax.Array], jax.Array]
 

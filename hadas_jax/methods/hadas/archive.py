@@ -30,8 +30,8 @@ class Archive:
         correct: uint32[A, E + 1, W], which validation samples every exit gets right.
         params: float32[A], weights of the backbone.
         violation: float32[A], by how much a backbone breaks the limits at least, whatever its exits and clocks.
-        merit: float32[A], of its dynamic versions; NaN where the inner engine did not see the backbone.
-        versions: int32[A], dynamic versions that the inner engine judged.
+        merit: float32[A], of its dynamic candidates; NaN where the inner engine did not see the backbone.
+        versions: int32[A], how many dynamic candidates the inner engine evaluated.
         size: int32[].
     """
 
@@ -137,11 +137,11 @@ def load_backbones(
 def _from_name(name: str, space: MBConvSpace) -> np.ndarray:
     if name not in published_names():
         known = ", ".join(published_names())
-        raise ValueError(f"--warm-start: expected some of {known}, or a front.json file, got {name!r}")
+        raise ValueError(f"warm_start: expected some of {known}, or a front.json file, got {name!r}")
     try:
         return space.encode(published_in(space, name))
     except ValueError as error:
-        raise ValueError(f"--warm-start {error}") from error
+        raise ValueError(f"warm_start {error}") from error
 
 
 def _from_file(source: str, space: MBConvSpace, record: SplitRecord | None) -> list[np.ndarray]:
@@ -149,25 +149,25 @@ def _from_file(source: str, space: MBConvSpace, record: SplitRecord | None) -> l
         content = json.loads(Path(source).read_text(encoding="utf-8"))
         genomes = [np.array(design["genome"], np.int32) for design in content["designs"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--warm-start {source}: expected the front.json of a run, cannot read it") from error
+        raise ValueError(f"warm_start {source}: expected the front.json of a run, cannot read it") from error
     top = space.codec.cardinalities
     for genome in genomes:
         if genome.shape != top.shape or (genome < 0).any() or (genome >= top).any():
             raise ValueError(
-                f"--warm-start {source}: expected backbones of the space {space.name} ({len(top)} genes), got others"
+                f"warm_start {source}: expected backbones of the space {space.name} ({len(top)} genes), got others"
             )
     if record is None:
         return genomes
     if content.get("data") is None:
         raise ValueError(
-            f"--warm-start {source}: expected a search that says which images it used, got one of an earlier version, "
+            f"warm_start {source}: expected a search that says which images it used, got one of an earlier version, "
             "which does not; search anew"
         )
     chosen_on = validated(SplitRecord, content["data"], path=Path(source))
     mismatch = chosen_on.mismatch(record) if chosen_on.is_related(record) else None
     if mismatch is not None:
         raise ValueError(
-            f"--warm-start {source}: expected backbones chosen on the images of this search and in their division, got "
+            f"warm_start {source}: expected backbones chosen on the images of this search and in their division, got "
             f"{mismatch}: test images of this search may have taken part in their choice"
         )
     return genomes

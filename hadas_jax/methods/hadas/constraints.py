@@ -9,7 +9,6 @@ Shapes: G genes, E exits, W words of a bit set, F operating points. Costs are of
 """
 
 import dataclasses
-from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -17,52 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.evaluation import count_bits, segment_costs
+from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, segments, workload
 from hw_models import Cost, Device, LayerTable, default_point, network_cost
 from hw_models.units import Range, in_other_units
 
 _LEAST_ERROR = 1e-3  # an error limit of 0 would make every excess infinite
-_ROUNDING = 1e-6  # of float32 errors, so that the accuracy asked for itself is accepted
-
-
-@dataclass(frozen=True)
-class Constraints:
-    """Constraints of a search; None: no limit.
-
-    Attributes:
-        max_latency_ms: Of a sample on average.
-        max_energy_mj: Of a sample on average.
-        min_accuracy: Share of samples.
-        max_params: Weights of the backbone with batch norm folded in, exit heads aside.
-    """
-
-    max_latency_ms: float | None = None
-    max_energy_mj: float | None = None
-    min_accuracy: float | None = None
-    max_params: int | None = None
-
-    @property
-    def objectives(self) -> np.ndarray:
-        """Highest error, latency_s and energy_j, float32[3]; +inf for none."""
-        highest = [
-            None if self.min_accuracy is None else 1 - self.min_accuracy + _ROUNDING,
-            None if self.max_latency_ms is None else self.max_latency_ms * 1e-3,
-            None if self.max_energy_mj is None else self.max_energy_mj * 1e-3,
-        ]
-        return np.array([np.inf if value is None else value for value in highest], np.float32)
-
-    @property
-    def params(self) -> np.float32:
-        """Highest number of weights, +inf for none."""
-        return np.float32(np.inf if self.max_params is None else self.max_params)
-
-    @property
-    def any(self) -> bool:
-        """Whether anything is limited."""
-        return self != NO_LIMITS
-
-
-NO_LIMITS = Constraints()
 
 
 def relative_excess(objectives: tuple[jax.Array, jax.Array, jax.Array], limits: jax.Array) -> jax.Array:
@@ -166,22 +125,22 @@ def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -
         params = int(static_costs(space, smallest[None], device)[1][0])
         if params > limits.max_params:
             raise ValueError(
-                f"--max-params: expected at least {params:,}, the weights of the smallest backbone of the space "
+                f"max_params: expected at least {params:,}, the weights of the smallest backbone of the space "
                 f"{space.name}, got {limits.max_params:,}"
             )
     if limits.max_latency_ms is None and limits.max_energy_mj is None:
         return
     costs = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))(smallest)
     latency_ms, energy_mj = (1e3 * np.asarray(column)[0] for column in (costs.latency_s, costs.energy_j))
-    for flag, least, limit, unit in (
-        ("--max-latency-ms", latency_ms, limits.max_latency_ms, "ms"),
-        ("--max-energy-mj", energy_mj, limits.max_energy_mj, "mJ"),
+    for name, least, limit, unit in (
+        ("max_latency_ms", latency_ms, limits.max_latency_ms, "ms"),
+        ("max_energy_mj", energy_mj, limits.max_energy_mj, "mJ"),
     ):
         if limit is not None and least.min() > limit:
-            sensible = Range(flag, unit, float(least.min()), _ROOM * float(least.max()))
+            sensible = Range(name, unit, float(least.min()), _ROOM * float(least.max()))
             likely = in_other_units(limit, unit, sensible.contains)
             raise ValueError(
-                f"{flag}: expected more than {least.min():.3g} {unit}, which the smallest backbone of the space "
+                f"{name}: expected more than {least.min():.3g} {unit}, which the smallest backbone of the space "
                 f"{space.name} takes on {device.name} up to its first exit, got {limit:g}"
                 + (f": {likely}" if likely else "")
             )
@@ -189,7 +148,7 @@ def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -
         within = latency_ms <= limits.max_latency_ms
         if energy_mj[within].min() > limits.max_energy_mj:
             raise ValueError(
-                f"--max-latency-ms {limits.max_latency_ms:g} and --max-energy-mj {limits.max_energy_mj:g} contradict "
+                f"max_latency_ms {limits.max_latency_ms:g} and max_energy_mj {limits.max_energy_mj:g} contradict "
                 f"each other: at clocks of {device.name} that are fast enough, the smallest backbone of the space "
                 f"{space.name} takes {energy_mj[within].min():.3g} mJ up to its first exit"
             )

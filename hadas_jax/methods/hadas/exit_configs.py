@@ -1,9 +1,10 @@
-"""Plans of one backbone: which exits it runs, each at which risk level, and what follows for the samples of a split.
+"""Exit configurations of one backbone: which exits it runs, each at which risk level, and what that does to a split.
 
-A plan has one entry per exit: 0 for no exit, else the exit's risk level from 1 on; under the ideal mapping there is
-one level. Who stops where is kept as bit sets, so that a plan is judged without its network.
-Shapes: G genes, R risk levels, E exits of the space, K slots for those of a backbone, W words of a bit set, N samples,
-M plans, D = 2 E + 1 segments, F operating points. Costs are of one sample, in seconds and joules.
+An exit configuration has one entry per exit: 0 for no exit, else the exit's risk level from 1 on; under the ideal
+mapping there is one level. Who stops where is kept as bit sets, so that a configuration is evaluated without its
+network: all subsets of the exits at once (`subset_configs`), or listed ones (`evaluate_configs`).
+Shapes: G genes, R risk levels, E exits of the space, K slots for the active exits of a backbone, W words of a bit set,
+N samples, M configurations, D = 2 E + 1 segments, F operating points. Costs are of one sample, in seconds and joules.
 """
 
 from functools import partial
@@ -14,43 +15,60 @@ import numpy as np
 from flax import struct
 
 from hadas_jax.evaluation import (
-    ActiveExits,
+    ConfigStats,
     Outcomes,
-    SubsetStats,
-    active_costs,
-    active_exits,
-    active_outcomes,
     calibrate_thresholds,
     count_bits,
-    ideal_stops,
     pack_bits,
     scores,
+    subset_members,
     subset_stats,
-    threshold_stops,
     useful_points,
 )
-from hadas_jax.spaces import MBConvSpace, available_exits
+from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Cost
 
-_Carry = tuple[jax.Array, jax.Array]
 RISK_LEVELS = (0.004, 0.0075, 0.0125, 0.02, 0.03, 0.05)  # shares of samples that one exit may harm
 
 
 @struct.dataclass
-class Anatomy:
-    """The exits of a backbone and the costs of its segments.
+class DynamicBackbone:
+    """The active exits of a backbone, those that it has, and the costs of its segments.
 
     Attributes:
-        available: bool[E].
-        own: Its exits in K slots.
+        available: bool[E], the active exits.
+        position: int32[K], the active exits in their order; E in empty slots.
+        count: int32[], active exits; above K the last ones have no slot.
         costs: float32[D, F].
-        points: int32[F], operating points that some plan may need, and -1 behind them.
+        active_costs: float32[2 K + 1, F], trunk segments joined up to the next exit in a slot, then the heads; with k
+            exits in slots, trunk segments from k + 1 on and heads from k on are free.
+        points: int32[F], operating points that some exit configuration may need, and -1 behind them.
     """
 
     available: jax.Array
-    own: ActiveExits
+    position: jax.Array
+    count: jax.Array
     costs: Cost
+    active_costs: Cost
     points: jax.Array
+
+    def to_slots(self, words: jax.Array) -> jax.Array:
+        """Moves bit sets of exits to slots: uint32[E, W] -> uint32[K, W]; empty slots hold nothing."""
+        return jnp.take(words, self.position, axis=0, mode="fill", fill_value=0)
+
+    @property
+    def subsets(self) -> jax.Array:
+        """int32[]: how many subsets the exits in slots have, the first ones of 2^K."""
+        return jnp.left_shift(jnp.int32(1), jnp.minimum(self.count, len(self.position)))
+
+    def exits_of(self, index: np.ndarray) -> np.ndarray:
+        """Returns int32[M, E]: the exit configurations that indices int[M] into `subset_configs` stand for."""
+        exits, position = len(self.available), np.asarray(self.position)
+        level, subset = np.divmod(index, 2 ** len(position))
+        chosen = np.zeros((len(index), exits), np.int32)
+        active = position < exits
+        chosen[:, position[active]] = subset_members(subset, len(position))[:, active] * (level[:, None] + 1)
+        return chosen
 
 
 @struct.dataclass
@@ -69,30 +87,26 @@ class Stops:
 
 
 @struct.dataclass
-class Judged:
+class PolicyStops:
     """A backbone on one split: `Stops` under the ideal mapping (R = 1) and under thresholds."""
 
     ideal: Stops
     deployable: Stops
 
 
-@partial(jax.jit, static_argnames=("space", "slots"))
-def anatomy(space: MBConvSpace, genome: jax.Array, costs: Cost, *, slots: int) -> Anatomy:
-    """Returns the anatomy of a backbone int32[G] with segment costs float32[D, F]; `slots` is K, static."""
-    available = available_exits(space, space.decode(genome))
-    own = active_exits(available, slots=slots)
-    all_slots = active_exits(available, slots=space.num_exits)
-    return Anatomy(available, own, costs, useful_points(active_costs(costs, available, all_slots)))
+def ideal_stops(correct: jax.Array, *, samples: int) -> Stops:
+    """Returns who stops under the ideal mapping, at the first exit that is right: from uint32[E + 1, W]."""
+    return Stops(correct[None, :-1], correct, samples)
 
 
 @partial(jax.jit, static_argnames="policy")
-def thresholds_of(outcomes: Outcomes, *, policy: str) -> jax.Array:
+def risk_thresholds(outcomes: Outcomes, *, policy: str) -> jax.Array:
     """Returns float32[R, E]: thresholds set on the outcomes of the calibration split."""
     return calibrate_thresholds(scores(outcomes, policy), outcomes.correct, jnp.asarray(RISK_LEVELS))
 
 
 @partial(jax.jit, static_argnames="policy")
-def judge(outcomes: Outcomes, *, thresholds: jax.Array, policy: str) -> Judged:
+def policy_stops(outcomes: Outcomes, *, thresholds: jax.Array, policy: str) -> PolicyStops:
     """Finds who stops where.
 
     Args:
@@ -102,96 +116,94 @@ def judge(outcomes: Outcomes, *, thresholds: jax.Array, policy: str) -> Judged:
     """
     samples = outcomes.correct.shape[-1]
     correct, score = pack_bits(outcomes.correct), scores(outcomes, policy)
-    levels = jax.vmap(lambda threshold: pack_bits(threshold_stops(score, threshold)))(thresholds)
-    ideal = pack_bits(ideal_stops(outcomes))[None]
-    return Judged(ideal=Stops(ideal, correct, samples), deployable=Stops(levels, correct, samples))
+    levels = jax.vmap(lambda threshold: pack_bits(score >= threshold[:, None]))(thresholds)
+    return PolicyStops(ideal=ideal_stops(correct, samples=samples), deployable=Stops(levels, correct, samples))
 
 
-@jax.jit
-def subset_plans(stops: Stops, backbone: Anatomy) -> SubsetStats:
-    """Judges all subsets of the exits in a backbone's slots, all exits of a plan at one level.
+@partial(jax.jit, static_argnames="slots")
+def dynamic_backbone(available: jax.Array, costs: Cost, *, slots: int | None = None) -> DynamicBackbone:
+    """Moves the active exits of a backbone and their costs to slots.
 
     Args:
-        stops: Of the levels to judge.
-        backbone: With at most K exits.
-
-    Returns:
-        Stats of R 2^K plans, the subset (of slots) changing fastest; an infinite error where there is no such plan.
+        available: bool[E], exits that the backbone has.
+        costs: float32[D, F] of `segment_costs`.
+        slots: K, static; None: as many as the space has exits, `MAX_EXITS` at most.
     """
-    own, (levels, exits, _) = backbone.own, stops.stops.shape
-    slots = len(own.used)
-    moved = jnp.concatenate([active_outcomes(stops.correct[:-1], own), stops.correct[-1:]])
-    plans = jnp.left_shift(jnp.int32(1), own.count)
-    own_stops = jax.vmap(lambda words: active_outcomes(words, own))(stops.stops)
-    # The trunk between two of the backbone's exits is run as often as the first segment of it.
-    before = jnp.minimum(jnp.cumsum(jnp.pad(backbone.available.astype(jnp.int32), (1, 0))), slots)
+    exits = len(available)
+    slots = min(exits, MAX_EXITS) if slots is None else slots
+    position = jnp.flatnonzero(available, size=slots, fill_value=exits).astype(jnp.int32)
+    count = jnp.sum(available, dtype=jnp.int32)
+    before = jnp.cumsum(available.astype(jnp.int32)) - available.astype(jnp.int32)
+    owner = jnp.minimum(jnp.append(before, count), slots)
 
-    def one_level(words: jax.Array) -> SubsetStats:
-        stats = subset_stats(words, moved, own.used, samples=stops.samples, plans=plans)
-        heads = jnp.zeros((len(stats.error), exits), jnp.float32)
-        heads = heads.at[:, own.position].set(stats.weights[:, slots + 1 :], mode="drop")
-        return SubsetStats(stats.error, jnp.concatenate([stats.weights[:, : slots + 1][:, before], heads], axis=1))
+    def move(cost: jax.Array) -> jax.Array:
+        trunk = jax.ops.segment_sum(cost[: exits + 1], owner, slots + 1)
+        return jnp.concatenate([trunk, jnp.take(cost[exits + 1 :], position, axis=0, mode="fill", fill_value=0)])
 
-    found = jax.lax.map(one_level, own_stops)
-    return jax.tree.map(lambda leaf: leaf.reshape(levels * 2**slots, *leaf.shape[2:]), found)
-
-
-def subset_levels(plans: np.ndarray, own: ActiveExits, exits: int) -> np.ndarray:
-    """Returns int32[M, E]: the plans that indices into `subset_plans` stand for."""
-    position = np.asarray(own.position)[np.asarray(own.used)]
-    level, subset = np.divmod(plans, 2 ** len(own.used))
-    members = (subset[:, None] >> np.arange(len(position))[None]) & 1
-    levels = np.zeros((len(plans), exits), np.int32)
-    levels[:, position] = members * (level[:, None] + 1)
-    return levels
+    active = jax.tree.map(move, costs)
+    return DynamicBackbone(available, position, count, costs, active, useful_points(active))
 
 
 @jax.jit
-def listed_plans(stops: Stops, levels: jax.Array) -> SubsetStats:
-    """Judges plans one by one, each exit at its own risk level.
+def subset_configs(stops: Stops, backbone: DynamicBackbone) -> ConfigStats:
+    """Evaluates all subsets of the exits in a backbone's slots, all exits of a configuration at one level.
+
+    Args:
+        stops: Of the levels to evaluate.
+        backbone: With at most `MAX_EXITS` slots.
+
+    Returns:
+        Stats of R 2^K configurations, with the segments of `active_costs`, the subset (of slots) changing fastest; an
+        infinite error where there is no such configuration.
+    """
+    correct = jnp.concatenate([backbone.to_slots(stops.correct[:-1]), stops.correct[-1:]])
+    used = backbone.position < len(backbone.available)
+
+    def one_level(words: jax.Array) -> ConfigStats:
+        return subset_stats(backbone.to_slots(words), correct, used, samples=stops.samples, configs=backbone.subsets)
+
+    stats = jax.lax.map(one_level, stops.stops)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stats)
+
+
+@jax.jit
+def evaluate_configs(stops: Stops, exits: jax.Array) -> ConfigStats:
+    """Evaluates exit configurations one by one, each exit at its own risk level.
 
     Args:
         stops: R levels.
-        levels: int32[M, E], of exits that the backbone has.
+        exits: int32[M, E], of exits that the backbone has.
 
     Returns:
-        Stats of the M plans.
+        Stats of the M configurations, with the D segments of the space.
     """
-    right, stopped, going_on = _walked(stops, levels)
-    trunk = jnp.concatenate([going_on, (stops.samples - count_bits(stopped))[None]]).T.astype(jnp.float32)
+    correct, stopped, reached = _walk(stops, exits)
+    trunk = jnp.concatenate([reached, (stops.samples - count_bits(stopped))[None]]).T.astype(jnp.float32)
     trunk = trunk / stops.samples
-    return SubsetStats(
-        error=(stops.samples - count_bits(right)).astype(jnp.float32) / stops.samples,
-        weights=jnp.concatenate([trunk, trunk[:, :-1] * (levels > 0).astype(jnp.float32)], axis=1),
+    return ConfigStats(
+        error=(stops.samples - count_bits(correct)).astype(jnp.float32) / stops.samples,
+        frequencies=jnp.concatenate([trunk, trunk[:, :-1] * (exits > 0).astype(jnp.float32)], axis=1),
     )
 
 
 @jax.jit
-def right_samples(stops: Stops, levels: jax.Array) -> jax.Array:
-    """Returns uint32[M, W]: bit sets of the samples that plans int32[M, E] get right, see `listed_plans`."""
-    return _walked(stops, levels)[0]
+def correct_samples(stops: Stops, exits: jax.Array) -> jax.Array:
+    """Returns uint32[M, W]: bit sets of the samples that exit configurations int32[M, E] get right."""
+    return _walk(stops, exits)[0]
 
 
-def _walked(stops: Stops, levels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _walk(stops: Stops, exits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Who is right, uint32[M, W], who stops at an exit, uint32[M, W], and how many reach each exit, int32[E, M]."""
-    nobody = jnp.zeros((len(levels), stops.correct.shape[1]), jnp.uint32)
+    nobody = jnp.zeros((len(exits), stops.correct.shape[1]), jnp.uint32)
 
-    def step(carry: _Carry, exit: tuple[jax.Array, ...]) -> tuple[_Carry, jax.Array]:
-        stopped, won = carry
+    def step(
+        carry: tuple[jax.Array, jax.Array], exit: tuple[jax.Array, ...]
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        stopped, right = carry
         level, words, correct = exit
         newly = jnp.where((level > 0)[:, None], words[jnp.maximum(level - 1, 0)], jnp.uint32(0)) & ~stopped
-        return (stopped | newly, won | (newly & correct[None])), stops.samples - count_bits(stopped)
+        return (stopped | newly, right | (newly & correct[None])), stops.samples - count_bits(stopped)
 
-    exits: tuple[jax.Array, ...] = (levels.T, jnp.moveaxis(stops.stops, 1, 0), stops.correct[:-1])
-    (stopped, won), going_on = jax.lax.scan(step, (nobody, nobody), exits)
-    return won | (stops.correct[-1][None] & ~stopped), stopped, going_on
-
-
-def expected(stats: SubsetStats, cost: Cost, plan: int, point: int) -> tuple[float, float, float]:
-    """Returns error, latency_s and energy_j of one plan of one backbone at one operating point."""
-    weights = np.asarray(stats.weights[plan], np.float64)
-    return (
-        float(stats.error[plan]),
-        float(weights @ np.asarray(cost.latency_s[:, point], np.float64)),
-        float(weights @ np.asarray(cost.energy_j[:, point], np.float64)),
-    )
+    by_exit: tuple[jax.Array, ...] = (exits.T, jnp.moveaxis(stops.stops, 1, 0), stops.correct[:-1])
+    (stopped, right), reached = jax.lax.scan(step, (nobody, nobody), by_exit)
+    return right | (stops.correct[-1][None] & ~stopped), stopped, reached

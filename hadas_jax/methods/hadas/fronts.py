@@ -1,52 +1,59 @@
-"""Dynamic designs (backbone, exits, thresholds, clocks) in lists: fronts, limits, choices from them.
-
-Shapes: E exits, M candidates. Objectives are error, latency_s and energy_j.
-
-Fronts of the plans of one backbone at its operating points: of all subsets, of listed plans, of evolved ones.
+"""Candidates (backbone, exit configuration, operating point) in lists, and the fronts of backbones over all of theirs.
 
 An operating point where every sample costs more than at another one is left out beforehand. That needs only that each
 sample stops somewhere, so it is exact under the ideal mapping and under thresholds, one for each exit included.
-Shapes: E exits, K slots, R risk levels, F operating points, M plans.
-
-The backbones of a search that designs are taken from, and the fronts of all their dynamic versions.
-
-Shapes: P backbones, G genes.
+Shapes: P backbones, G genes, E exits, K slots, W words of a bit set, F operating points, M candidates. Objectives are
+error, latency_s and energy_j.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.evaluation import SubsetStats
+from hadas_jax.evaluation import ConfigStats
 from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import Constraints, relative_excess, static_costs
-from hadas_jax.methods.hadas.exit_configs import Anatomy, Stops, listed_plans, subset_levels, subset_plans
+from hadas_jax.methods.hadas.constraints import relative_excess, static_costs
+from hadas_jax.methods.hadas.exit_configs import (
+    DynamicBackbone,
+    Stops,
+    dynamic_backbone,
+    evaluate_configs,
+    ideal_stops,
+    subset_configs,
+)
 from hadas_jax.methods.hadas.inner import evolve
-from hadas_jax.search import non_dominated_mask, whole_product_front
-from hadas_jax.search.product_front import listed_front
-from hadas_jax.spaces import MBConvSpace
-from hw_models import Device
+from hadas_jax.search import Product, listed_front, non_dominated_mask, whole_product_front
+from hadas_jax.settings import Constraints
+from hadas_jax.spaces import MBConvSpace, available_exits
+from hadas_jax.spaces.mbconv import MAX_EXITS
+from hw_models import Cost, Device
+
+POPULATION, GENERATIONS = 128, 64  # of the evolution of a backbone with too many exits
+EXACT_CONFIGS = 2**MAX_EXITS  # of 13 exits at six risk levels; more take half a minute on two CPU cores
+_CONFIGS = 2**16  # evaluated at once: at 33 exits 17 MB of frequencies, and as much for each copy
+_LISTED = 2**12
 
 _relative_excess = jax.jit(relative_excess)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Backbones of the pool with a plan and an operating point each.
+    """Backbones of a pool with an exit configuration and an operating point each.
 
     Attributes:
         backbone: int[M], index in the pool.
-        levels: int32[M, E], the plan: 0 for no exit, else its risk level from 1 on.
+        exits: int32[M, E], the exit configuration: 0 for no exit, else its risk level from 1 on.
         point: int[M].
         objectives: float32[M, 3].
     """
 
     backbone: np.ndarray
-    levels: np.ndarray
+    exits: np.ndarray
     point: np.ndarray
     objectives: np.ndarray
 
@@ -55,53 +62,25 @@ class Candidates:
 
     def take(self, rows: np.ndarray) -> "Candidates":
         """Returns some of the candidates."""
-        return Candidates(self.backbone[rows], self.levels[rows], self.point[rows], self.objectives[rows])
+        return Candidates(self.backbone[rows], self.exits[rows], self.point[rows], self.objectives[rows])
 
-    def excess(self, limits: Constraints) -> np.ndarray:
-        """Returns float32[M]: by how much candidates exceed the limits, relatively; 0 within."""
-        return excess_of(self.objectives, limits)
+    def violation(self, limits: Constraints) -> np.ndarray:
+        """Returns float32[M]: by how much candidates break the constraints, relatively; 0 within."""
+        return constraint_violation(self.objectives, limits)
 
     def cheapest(self, max_error: float, *, limits: Constraints) -> int | None:
-        """Returns the row of at most this error and least excess, of those the least energy; or None."""
+        """Returns the row of at most this error and least violation, of those the least energy; or None."""
         enough = np.flatnonzero(self.objectives[:, 0] <= max_error)
         if not len(enough):
             return None
-        order = np.lexsort((self.objectives[enough, 2], self.excess(limits)[enough]))
+        order = np.lexsort((self.objectives[enough, 2], self.violation(limits)[enough]))
         return int(enough[order[0]])
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A design by its indices.
-
-    Attributes:
-        found_by: Policy.
-        backbone: Of the pool.
-        levels: int32[E], the plan: 0 for no exit, else its risk level from 1 on.
-        point: Operating point.
-        excess: Over the limits under its policy, 0 within.
-    """
-
-    found_by: str
-    backbone: int
-    levels: np.ndarray
-    point: int
-    excess: float
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What to report.
-
-    Attributes:
-        designs: Of the fronts of both policies.
-        levels: Accuracy levels, each with its cheapest networks by name.
-        within: By policy, whether the designs keep the limits; otherwise they are those nearest to them.
-    """
-
-    designs: list[Choice]
-    levels: list[tuple[float, dict[str, Choice]]]
-    within: dict[str, bool]
+def join(parts: Sequence[Candidates]) -> Candidates:
+    """Returns the candidates of all parts, in their order."""
+    fields = ("backbone", "exits", "point", "objectives")
+    return Candidates(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
 
 def merge(parts: Sequence[Candidates]) -> Candidates:
@@ -110,19 +89,13 @@ def merge(parts: Sequence[Candidates]) -> Candidates:
     return every.take(non_dominated(every.objectives))
 
 
-def join(parts: Sequence[Candidates]) -> Candidates:
-    """Returns the candidates of all parts, in their order."""
-    fields = ("backbone", "levels", "point", "objectives")
-    return Candidates(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
-
-
-def excess_of(objectives: np.ndarray, limits: Constraints) -> np.ndarray:
-    """Returns float32[M]: by how much objectives float[M, 3] exceed the limits, relatively; 0 within."""
+def constraint_violation(objectives: np.ndarray, limits: Constraints) -> np.ndarray:
+    """Returns float32[M]: by how much objectives float[M, 3] break the constraints, relatively; 0 within."""
     if not limits.any:
         return np.zeros(len(objectives), np.float32)
     padded = _pad(np.asarray(objectives, np.float32))
-    found = _relative_excess(tuple(jnp.asarray(padded.T)), jnp.asarray(limits.objectives))
-    return np.maximum(np.asarray(found)[: len(objectives)], 0)
+    excess = _relative_excess(tuple(jnp.asarray(padded.T)), jnp.asarray(limits.objectives))
+    return np.maximum(np.asarray(excess)[: len(objectives)], 0)
 
 
 def non_dominated(objectives: np.ndarray) -> np.ndarray:
@@ -164,80 +137,64 @@ def spread(objectives: np.ndarray, size: int) -> np.ndarray:
     return np.sort(picked)
 
 
-POPULATION, GENERATIONS = 128, 64  # of the evolution of a backbone with too many exits
-_PLANS = 2**16  # judged at once: at 33 exits 17 MB of weights, and as much for each copy
-_LISTED = 2**12
+def exact_front(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Cost, *, samples: int) -> Candidates:
+    """Finds the exact front of all dynamic candidates of a backbone under the ideal mapping.
+
+    Args:
+        space: Of the backbone.
+        genome: int32[G], of a backbone with at most `MAX_EXITS` exits.
+        correct: uint32[E + 1, W], bit sets of the samples that each exit, and last the classifier, gets right.
+        costs: Of `segment_costs`, float32[2 E + 1, F].
+        samples: Validation samples.
+
+    Returns:
+        The front, sorted by error, then latency, then energy; index 0 for the backbone.
+    """
+    backbone = dynamic_backbone(_available(space, genome), costs)
+    return subset_front(ideal_stops(correct, samples=samples), backbone)
 
 
-def subset_front(stops: Stops, backbone: Anatomy, *, index: int, point: int | None = None) -> Candidates:
+@partial(jax.jit, static_argnames="space")
+def _available(space: MBConvSpace, genome: jax.Array) -> jax.Array:
+    return available_exits(space, space.decode(genome))
+
+
+def subset_front(stops: Stops, backbone: DynamicBackbone, *, index: int = 0, point: int | None = None) -> Candidates:
     """Returns the exact front over all subsets of the exits of a backbone with at most K, at shared risk levels.
 
     Args:
         stops: Of the backbone.
-        backbone: Its anatomy.
+        backbone: Its active exits and costs.
         index: Of the backbone in the pool.
         point: The only operating point to run at; None for all.
     """
-    levels, exits, _ = stops.stops.shape
-    group = max(1, _PLANS >> len(backbone.own.used))
+    group = max(1, _CONFIGS >> len(backbone.position))
     parts = []
-    for first in range(0, levels, group):
+    for first in range(0, len(stops.stops), group):
         some = dataclasses.replace(stops, stops=stops.stops[first : first + group])
-        stats = subset_plans(some, backbone)
-        plan, points, objectives = _front(stats, backbone, point)
-        found = subset_levels(plan, backbone.own, exits)
-        found = np.where(found > 0, found + first, 0)
-        parts.append(Candidates(np.full(len(plan), index), found, points, objectives))
-    return first_of_equal(parts)
+        config, front = _front(subset_configs(some, backbone), backbone.active_costs, backbone, point)
+        exits = backbone.exits_of(config)
+        parts.append(Candidates(np.full(len(config), index), np.where(exits > 0, exits + first, 0), *front))
+    return _first_of_equal(parts)
 
 
-def plans_front(
-    stops: Stops, backbone: Anatomy, *, levels: np.ndarray, index: int, point: int | None = None
+def listed_configs_front(
+    stops: Stops, backbone: DynamicBackbone, exits: np.ndarray, *, index: int = 0, point: int | None = None
 ) -> Candidates:
-    """Returns the exact front of the plans int32[M, E] at the operating points; otherwise as `subset_front`."""
+    """Returns the exact front of the exit configurations int32[M, E]; otherwise as `subset_front`."""
     parts = []
-    for block, plans in _blocks(levels):
-        stats = listed_plans(stops, jnp.asarray(block))
-        known = jnp.arange(len(block)) < plans
-        stats = dataclasses.replace(stats, error=jnp.where(known, stats.error, jnp.inf))
-        plan, points, objectives = _front(stats, backbone, point)
-        parts.append(Candidates(np.full(len(plan), index), block[plan], points, objectives))
-    return first_of_equal(parts)
+    for start in range(0, len(exits), _LISTED):
+        block = exits[start : start + _LISTED]
+        count = len(block)
+        block = np.pad(block, ((0, _LISTED - count), (0, 0)))  # of one size, so that one shape is compiled
+        stats = evaluate_configs(stops, jnp.asarray(block))
+        stats = dataclasses.replace(stats, error=jnp.where(jnp.arange(_LISTED) < count, stats.error, jnp.inf))
+        config, front = _front(stats, backbone.costs, backbone, point)
+        parts.append(Candidates(np.full(len(config), index), block[config], *front))
+    return _first_of_equal(parts)
 
 
-def evolved_plans(
-    key: jax.Array, stops: Stops, backbone: Anatomy, device: Device, *, limits: Constraints
-) -> np.ndarray:
-    """Breeds plans with a risk level for each exit, for backbones of any number of exits.
-
-    Args:
-        key: Typed PRNG key.
-        stops: Of the backbone.
-        backbone: Its anatomy.
-        device: Whose clocks are bred along.
-        limits: Of the search.
-
-    Returns:
-        int32[M, E]: the different plans that were tried, the static network always among them.
-    """
-    seen = evolve(
-        key,
-        stops.stops,
-        stops.correct,
-        backbone.available,
-        backbone.costs,
-        device,
-        samples=stops.samples,
-        limits=jnp.asarray(limits.objectives),
-        gamma=1.0,
-        population=POPULATION,
-        generations=GENERATIONS,
-    )
-    tried = np.asarray(seen.levels)
-    return np.unique(np.concatenate([np.zeros_like(tried[:1]), tried]), axis=0)
-
-
-def first_of_equal(parts: list[Candidates]) -> Candidates:
+def _first_of_equal(parts: list[Candidates]) -> Candidates:
     """Returns the front of several fronts of one backbone; of equal objectives the first is kept."""
     if len(parts) == 1:
         return parts[0]
@@ -246,39 +203,103 @@ def first_of_equal(parts: list[Candidates]) -> Candidates:
     return front.take(rows)
 
 
-def _front(stats: SubsetStats, backbone: Anatomy, point: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns plan [n], operating point [n] and objectives [n, 3] of the front."""
-    latency, energy = backbone.costs.latency_s, backbone.costs.energy_j
+def _front(
+    stats: ConfigStats, costs: Cost, backbone: DynamicBackbone, point: int | None
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Returns configurations int[n] of the front, and their operating points int[n] and objectives float32[n, 3]."""
+    latency, energy = costs.latency_s, costs.energy_j
     if point is not None:
-        objectives, rows = (np.asarray(found) for found in _at_one_point(stats, latency[:, point], energy[:, point]))
-        plan = rows[rows >= 0]
-        return plan, np.full(len(plan), point), objectives[plan]
-    front = whole_product_front(
-        stats.error, stats.weights, latency=latency, energy=energy, points=jnp.asarray(backbone.points)
-    )
+        objectives, rows = (np.asarray(each) for each in _at_one_point(stats, latency[:, point], energy[:, point]))
+        config = rows[rows >= 0]
+        return config, (np.full(len(config), point), objectives[config])
+    points = jnp.asarray(backbone.points)
+    front = whole_product_front(Product(stats.error, stats.frequencies, latency, energy, points=points))
     size = int(front.size)
-    return np.asarray(front.plan)[:size], np.asarray(front.point)[:size], np.asarray(front.objectives)[:size]
+    return np.asarray(front.config)[:size], (np.asarray(front.point)[:size], np.asarray(front.objectives)[:size])
 
 
 @jax.jit
-def _at_one_point(stats: SubsetStats, latency: jax.Array, energy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns objectives float32[M, 3] of plans at costs float32[D], and the members of their front, -1 behind them."""
-    times, joules = (jnp.matmul(stats.weights, cost, precision=jax.lax.Precision.HIGHEST) for cost in (latency, energy))
+def _at_one_point(stats: ConfigStats, latency: jax.Array, energy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns objectives float32[M, 3] at costs float32[D], and the members of their front, -1 behind them."""
+    times, joules = (
+        jnp.matmul(stats.frequencies, cost, precision=jax.lax.Precision.HIGHEST) for cost in (latency, energy)
+    )
     objectives = jnp.stack([stats.error, times, joules], axis=1)
     return objectives, listed_front(objectives, capacity=len(objectives))[0]
 
 
-def _blocks(levels: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Blocks of one size, so that one shape is compiled, and how many plans of each are real."""
-    for start in range(0, len(levels), _LISTED):
-        block = levels[start : start + _LISTED]
-        yield np.pad(block, ((0, _LISTED - len(block)), (0, 0))), len(block)
+def pool_fronts(
+    backbones: Sequence[DynamicBackbone],
+    stops: Sequence[Stops],
+    device: Device,
+    *,
+    key: jax.Array,
+    limits: Constraints,
+    points: Sequence[int | None] = (None,),
+    per_exit: bool = False,
+    exact_configs: int = EXACT_CONFIGS,
+) -> list[Candidates]:
+    """Finds fronts of a pool: exactly for backbones with few enough configurations, by evolution for the others.
+
+    Args:
+        backbones: The pool.
+        stops: Of each backbone.
+        device: Whose clocks they run at.
+        key: Typed PRNG key of the evolution.
+        limits: Of the search.
+        points: For each front the only operating point to run at; None for all.
+        per_exit: Evolve one risk level per exit for backbones that are on a front with shared ones.
+        exact_configs: All configurations of a backbone are tried where there are at most so many at shared risk levels.
+
+    Returns:
+        A front for each of the points.
+    """
+
+    def is_listable(index: int) -> bool:
+        return len(stops[index].stops) << int(backbones[index].count) <= exact_configs
+
+    def evolved(index: int) -> list[Candidates]:
+        own, backbone = stops[index], backbones[index]
+        exits = _evolved_configs(jax.random.fold_in(key, index), own, backbone, device, limits=limits)
+        return [listed_configs_front(own, backbone, exits, index=index, point=point) for point in points]
+
+    def subsets(index: int) -> list[Candidates]:
+        return [subset_front(stops[index], backbones[index], index=index, point=point) for point in points]
+
+    parts = [subsets(index) if is_listable(index) else evolved(index) for index in range(len(stops))]
+    fronts = [merge(each) for each in zip(*parts, strict=True)]
+    if not per_exit:
+        return fronts
+    for index in np.unique(np.concatenate([front.backbone for front in fronts])).tolist():
+        if is_listable(index):
+            pairs = zip(parts[index], evolved(index), strict=True)
+            parts[index] = [_first_of_equal([shared, own]) for shared, own in pairs]
+    return [merge(each) for each in zip(*parts, strict=True)]
+
+
+def _evolved_configs(
+    key: jax.Array, stops: Stops, backbone: DynamicBackbone, device: Device, *, limits: Constraints
+) -> np.ndarray:
+    """Returns int32[M, E]: the exit configurations that an evolution tried, without any exit always among them."""
+    candidates = evolve(
+        key,
+        stops,
+        backbone.available,
+        backbone.costs,
+        device,
+        limits=jnp.asarray(limits.objectives),
+        gamma=1.0,
+        population=POPULATION,
+        generations=GENERATIONS,
+    )
+    tried = np.asarray(candidates.exits)
+    return np.unique(np.concatenate([np.zeros_like(tried[:1]), tried]), axis=0)
 
 
 def pool_of(archive: Archive, space: MBConvSpace, device: Device, *, limits: Constraints) -> np.ndarray:
     """Returns the different genomes [P, G] that the inner engine examined, those on the static front, and the extremes.
 
-    Backbones with more weights than the limits allow are left out.
+    Backbones with more parameters than the constraints allow are left out.
     """
     rows = np.flatnonzero(archive.params[: int(archive.size)] <= limits.params)
     genomes, static, chosen = archive.genomes[rows], archive.static[rows], archive.examined[rows]
@@ -288,54 +309,3 @@ def pool_of(archive: Archive, space: MBConvSpace, device: Device, *, limits: Con
         params = np.asarray(static_costs(space, jnp.asarray(extremes), device)[1])
         extremes = extremes[params <= limits.params]
     return np.unique(np.concatenate([genomes[chosen], extremes]), axis=0)
-
-
-class PoolFronts:
-    """Finds the fronts of a pool: exactly for backbones with few enough plans, by evolution for the others.
-
-    Args:
-        backbones: The pool.
-        device: Whose clocks they run at.
-        key: Typed PRNG key of the evolution.
-        limits: Of the search.
-        exact_plans: All plans of a backbone are tried where there are at most so many at shared risk levels.
-    """
-
-    def __init__(
-        self, backbones: Sequence[Anatomy], device: Device, *, key: jax.Array, limits: Constraints, exact_plans: int
-    ) -> None:
-        self._backbones, self._device, self._key = backbones, device, key
-        self._limits, self._exact_plans = limits, exact_plans
-
-    def fronts(
-        self, stops: Sequence[Stops], *, points: Sequence[int | None], per_exit: bool = False
-    ) -> list[Candidates]:
-        """Returns a front of the pool for each of some choices of operating points.
-
-        Args:
-            stops: Of each backbone.
-            points: The only operating point to run at; None for all.
-            per_exit: Breed one risk level per exit for backbones that are on a front with shared ones.
-        """
-        found = [self._front_of_one(index, stops[index], points) for index in range(len(stops))]
-        fronts = [merge(parts) for parts in zip(*found, strict=True)]
-        if not per_exit:
-            return fronts
-        for index in np.unique(np.concatenate([front.backbone for front in fronts])).tolist():
-            if self._listable(index, stops[index]):
-                bred = self._bred(index, stops[index], points)
-                found[index] = [first_of_equal([a, b]) for a, b in zip(found[index], bred, strict=True)]
-        return [merge(parts) for parts in zip(*found, strict=True)]
-
-    def _listable(self, index: int, stops: Stops) -> bool:
-        return len(stops.stops) << int(self._backbones[index].own.count) <= self._exact_plans
-
-    def _front_of_one(self, index: int, stops: Stops, points: Sequence[int | None]) -> list[Candidates]:
-        if self._listable(index, stops):
-            return [subset_front(stops, self._backbones[index], index=index, point=point) for point in points]
-        return self._bred(index, stops, points)
-
-    def _bred(self, index: int, stops: Stops, points: Sequence[int | None]) -> list[Candidates]:
-        backbone, key = self._backbones[index], jax.random.fold_in(self._key, index)
-        plans = evolved_plans(key, stops, backbone, self._device, limits=self._limits)
-        return [plans_front(stops, backbone, levels=plans, index=index, point=point) for point in points]

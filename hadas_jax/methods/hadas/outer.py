@@ -2,9 +2,9 @@
 
 Bouzidi et al., "HADAS: Hardware-Aware Dynamic Neural Architecture Search for Edge Performance Scaling", DATE
 2023, https://arxiv.org/abs/2212.03354. The outer engine breeds backbones b and scores them by S(b) = (error,
-latency, energy) without exits at the default clocks. The best go to the inner engine (`methods.inner`), which finds
-for each the exits x and clocks f of the best dynamic versions D(x, f | b); by these the backbones are ranked once
-more. No backbone is evaluated or examined twice.
+latency, energy) without exits at the default clocks. The best go to the inner engine (`methods.hadas.inner`), which
+finds for each the exits x and clocks f of the best dynamic candidates D(x, f | b); by these the backbones are ranked
+once more. No backbone is evaluated or examined twice.
 Shapes: P population, G genes, A archive, E exits, W words of a bit set, L error levels, B latency bins. Costs are of
 one sample, in seconds and joules.
 """
@@ -22,47 +22,20 @@ import numpy as np
 from hadas_jax.backend import RowMap, on_cpu
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.methods.hadas.archive import Archive, empty_archive, unseen
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints, lower_bound_excess, static_costs
-from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS, exit_count, search_evolved, search_exact
-from hadas_jax.methods.hadas.score import ERROR_LEVELS, LATENCY_BINS, Inner, front_cells, table_hypervolume
-from hadas_jax.methods.hadas.surrogate import Proposer
+from hadas_jax.methods.hadas.constraints import lower_bound_excess, static_costs
+from hadas_jax.methods.hadas.inner import exit_count, search_evolved, search_exact
+from hadas_jax.methods.hadas.score import ERROR_LEVELS, LATENCY_BINS, InnerResult, front_cells, table_hypervolume
+from hadas_jax.methods.hadas.surrogate import Acquisition
 from hadas_jax.search import Elitist, State, load_strategy
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, NestedSearchSettings
 from hadas_jax.spaces import MBConvSpace
-from hw_models import Device
+from hadas_jax.spaces.mbconv import MAX_EXITS
+from hw_models import Cost, Device
+
+_INNER_POPULATION, _INNER_GENERATIONS = 128, 60  # of the inner engine where it breeds
 
 # Genomes int32[N, G] -> the validation samples that every exit gets right, uint32[N, E + 1, W].
 Evaluate = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Engines:
-    """Settings of the two engines.
-
-    Attributes:
-        population: Backbones per generation.
-        generations: The first one included.
-        elites: Backbones per generation that go to the inner engine.
-        strategy: Of the outer engine, a name of `search.strategy_names`.
-        merit: What backbones are ranked by after the inner search: the hypervolume of their best dynamic versions
-            within the limits, or their best dynamic score.
-        gamma: Exponent of the dissimilarity in the dynamic score.
-        inner: "exact" goes through all versions of a backbone, "evolved" breeds them, "auto" does the first where a
-            backbone has few enough exits.
-        inner_population: Of the inner engine where it breeds.
-        inner_generations: Likewise.
-        limits: What networks may cost at most.
-    """
-
-    population: int
-    generations: int
-    elites: int
-    strategy: str = "NSGA2"
-    merit: str = "hypervolume"
-    gamma: float = 1.0
-    inner: str = "auto"
-    inner_population: int = 128
-    inner_generations: int = 60
-    limits: Constraints = NO_LIMITS
 
 
 @jax.tree_util.register_dataclass
@@ -73,7 +46,7 @@ class HadasState:
     Attributes:
         outer: The strategy's state; zeros, but for its population, before the first generation.
         archive: Every backbone that was evaluated.
-        table: float32[L, B], least energy of all dynamic versions found within the limits, by error and latency.
+        table: float32[L, B], least energy of all dynamic candidates within the constraints, by error and latency.
     """
 
     outer: State
@@ -88,28 +61,31 @@ class Hadas:
     Attributes:
         space: Adapted to the data.
         device: The cost model.
-        evaluate: The supernet's answers, or whatever stands for them.
+        evaluate: Gives what the supernet's exits get right, or whatever stands for it.
         samples: Number of validation samples.
-        engines: Settings.
+        settings: How both engines search.
+        elites: Backbones per generation that go to the inner engine.
+        constraints: What networks may cost at most.
         warm_start: int32[N, G], backbones of the first generation.
-        proposer: What proposes backbones after the first generation; None: the strategy.
+        acquisition: What proposes backbones after the first generation; None: the strategy.
     """
 
     space: MBConvSpace
     device: Device
     evaluate: Evaluate
     samples: int
-    engines: Engines
+    settings: NestedSearchSettings
+    elites: int
+    constraints: Constraints = NO_CONSTRAINTS
     warm_start: np.ndarray | None = None
-    proposer: Proposer | None = None
+    acquisition: Acquisition | None = None
 
     @cached_property
     def strategy(self) -> Elitist:
         """The outer engine's strategy."""
         cardinalities = tuple(int(c) for c in self.space.codec.cardinalities)
-        return load_strategy(
-            self.engines.strategy, population_size=self.engines.population, cardinalities=cardinalities
-        )
+        settings = self.settings
+        return load_strategy(settings.strategy, population_size=settings.population, cardinalities=cardinalities)
 
     @cached_property
     def params(self) -> Any:
@@ -122,12 +98,12 @@ class Hadas:
     @cached_property
     def reference(self) -> np.ndarray:
         """Every sample wrong, and twice the static cost of the largest backbone: float32[3]."""
-        costs, _ = _static(self.space)(self.space.largest_genome[None], self.device)
+        costs, _ = _row_map(static_costs, self.space, block=16)(self.space.largest_genome[None], self.device)
         return np.array([1, 2 * costs.latency_s[0], 2 * costs.energy_j[0]], np.float32)
 
     def init(self, key: jax.Array) -> HadasState:
         """Returns the state before the first generation: given, extreme and random backbones to evaluate."""
-        P, G = self.engines.population, len(self.space.codec.choices)
+        P, G = self.settings.population, len(self.space.codec.choices)
         first = [] if self.warm_start is None else list(self.warm_start)
         first += [self.space.largest_genome, self.space.smallest_genome]
         start = unseen(np.stack(first), known=set())[:P]
@@ -140,7 +116,7 @@ class Hadas:
         outer = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         return HadasState(
             outer=dataclasses.replace(outer, population=genomes),
-            archive=empty_archive(self.engines.generations * P, self.space, samples=self.samples),
+            archive=empty_archive(self.settings.generations * P, self.space, samples=self.samples),
             table=np.full((ERROR_LEVELS, LATENCY_BINS), np.inf, np.float32),
         )
 
@@ -173,7 +149,7 @@ class Hadas:
         # Inner engine: D(x, f | b) of the best, and second selection by it.
         survivors = archive.rows(np.asarray(outer.population))
         archive, table = self._examined(inner_key, archive, survivors, state.table)
-        merit = best_merits(archive.merit[survivors], self.engines.elites)
+        merit = best_merits(archive.merit[survivors], self.elites)
         outer = self.strategy.prefer(outer, jnp.asarray(merit))
         outer = dataclasses.replace(outer, violation=archive.violation[survivors])
         metrics = {
@@ -189,16 +165,16 @@ class Hadas:
 
     def hypervolume(self, table: np.ndarray) -> float:
         """Share of the box within reference and limits that a table of `HadasState` dominates."""
-        return float(table_hypervolume(table, reference=self.reference, limits=self.engines.limits.objectives))
+        return float(table_hypervolume(table, reference=self.reference, limits=self.constraints.objectives))
 
     def _propose(self, key: jax.Array, state: HadasState) -> tuple[np.ndarray, State]:
         """Backbones for the next generation, new ones wherever the strategy leaves the choice."""
         if not self.strategy.accepts_any:
             genomes, outer = self.strategy.ask(key, state.outer, self.params)
             return np.asarray(genomes), outer
-        P, known = self.engines.population, state.archive.known
-        if self.proposer is not None:
-            proposed = self.proposer(key, state.archive)
+        P, known = self.settings.population, state.archive.known
+        if self.acquisition is not None:
+            proposed = self.acquisition(key, state.archive)
             return self._filled(key, unseen(proposed, known=known)[:P], known=known), state.outer
         found = np.zeros((0, len(self.space.codec.choices)), np.int32)
         for attempt in jax.random.split(key, 8):
@@ -210,7 +186,7 @@ class Hadas:
 
     def _filled(self, key: jax.Array, genomes: np.ndarray, *, known: set[bytes]) -> np.ndarray:
         """Random new backbones behind the given ones, and known ones where the space has no more: int32[P, G]."""
-        P, rng = self.engines.population, np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        P, rng = self.settings.population, np.random.default_rng(np.asarray(jax.random.key_data(key)))
         for _ in range(4):
             if len(genomes) < P:
                 drawn = rng.integers(0, self.space.codec.cardinalities, (4 * P, genomes.shape[1]), np.int32)
@@ -225,11 +201,11 @@ class Hadas:
             return archive
         correct = self.evaluate(fresh)
         error = 1.0 - np.bitwise_count(correct[:, -1]).sum(axis=-1) / self.samples
-        costs, params = _static(self.space)(fresh, self.device)
-        limits = self.engines.limits
+        costs, params = _row_map(static_costs, self.space, block=16)(fresh, self.device)
+        limits = self.constraints
         violation = np.maximum(params / limits.params - 1, 0)
         if np.isfinite(limits.objectives).any():
-            bound = _bound(self.space, self.samples)
+            bound = _row_map(_bound, self.space, self.samples, block=8)
             violation = np.maximum(violation, bound((fresh, correct), (self.device, limits.objectives)))
         return archive.append(
             genomes=fresh,
@@ -243,24 +219,25 @@ class Hadas:
         self, key: jax.Array, archive: Archive, survivors: np.ndarray, table: np.ndarray
     ) -> tuple[Archive, np.ndarray]:
         """Sends the first survivors that were not examined yet to the inner engine."""
-        new = list(dict.fromkeys(row for row in survivors if not archive.examined[row]))[: self.engines.elites]
+        new = list(dict.fromkeys(row for row in survivors if not archive.examined[row]))[: self.elites]
         if not new:
             return archive, table
         rows = np.array(new)
-        found = self.inner(key, archive.genomes[rows], archive.correct[rows])
-        heavy = np.maximum(archive.params[rows] / self.engines.limits.params - 1, 0)
-        broken = np.maximum(found.shortfall, heavy)
-        quality = found.score if self.engines.merit == "score" else [self.hypervolume(own) for own in found.table]
+        result = self.inner(key, archive.genomes[rows], archive.correct[rows])
+        too_large = np.maximum(archive.params[rows] / self.constraints.params - 1, 0)
+        violation = np.maximum(result.violation, too_large)
+        by_score = self.settings.merit == "score"
+        quality = result.score if by_score else [self.hypervolume(table) for table in result.table]
         archive = archive.update(
             rows,
-            merit=np.where(broken > 0, -broken, quality),
-            violation=broken,
-            versions=np.asarray(found.evaluations),
+            merit=np.where(violation > 0, -violation, quality),
+            violation=violation,
+            versions=np.asarray(result.evaluations),
         )
-        kept = found.table[heavy == 0]
+        kept = result.table[too_large == 0]
         return archive, np.minimum(table, kept.min(axis=0, initial=np.inf))
 
-    def inner(self, key: jax.Array, genomes: np.ndarray, correct: np.ndarray) -> Inner:
+    def inner(self, key: jax.Array, genomes: np.ndarray, correct: np.ndarray) -> InnerResult:
         """The inner engine for some backbones, spread over all devices.
 
         Args:
@@ -269,76 +246,54 @@ class Hadas:
             correct: uint32[N, E + 1, W].
 
         Returns:
-            What is found for each, leading axis N.
+            The result for each, leading axis N.
         """
-        engines = self.engines
+        settings = self.settings
         counts = np.array([exit_count(self.space, genome) for genome in genomes])
-        exact = counts <= {"auto": MAX_EXACT_EXITS, "exact": self.space.num_exits, "evolved": -1}[engines.inner]
+        exact = counts <= {"auto": MAX_EXITS, "exact": self.space.num_exits, "evolved": -1}[settings.inner]
         seeds = np.asarray(jax.random.key_data(jax.random.split(key, len(genomes))))
-        rows = (genomes, correct, _segment_costs(self.space)(genomes, self.device), seeds)
-        shared = (self.device, engines.limits.objectives, np.float32(engines.gamma), self.reference)
-        block = 1 if on_cpu() else engines.elites
-        breeding = (engines.inner_population, engines.inner_generations, block)
-        parts: list[tuple[np.ndarray, Inner]] = []
+        rows = (genomes, correct, _row_map(_segment_costs, self.space)(genomes, self.device), seeds)
+        shared = (self.device, self.constraints.objectives, np.float32(settings.gamma), self.reference)
+        effort, block = (_INNER_POPULATION, _INNER_GENERATIONS), 1 if on_cpu() else self.elites
+        parts: list[tuple[np.ndarray, InnerResult]] = []
         for chosen, search in (
-            (exact, _exact(self.space, self.samples)),
-            (~exact, _evolved(self.space, self.samples, *breeding)),
+            (exact, _row_map(_exact, self.space, self.samples)),
+            (~exact, _row_map(_evolved, self.space, self.samples, effort, block=block)),
         ):
             if chosen.any():
                 picked = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], rows)
                 parts.append((np.flatnonzero(chosen), search(picked, shared)))
         order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *(found for _, found in parts))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *(result for _, result in parts))
 
 
-@lru_cache(maxsize=8)
-def _exact(space: MBConvSpace, samples: int) -> RowMap:
-    """Kept for equal arguments, so that searches over the same space share compiled code."""
-
-    def search(rows: Any, shared: Any) -> Inner:
-        _, limits, gamma, reference = shared
-        exact = partial(search_exact, samples=samples, limits=limits, gamma=gamma, reference=reference)
-        return jax.lax.map(lambda row: exact(space, *row[:3]), rows)
-
-    return RowMap(search)
+@lru_cache(maxsize=32)
+def _row_map(function: Callable[..., Any], *static: Any, block: int = 1) -> RowMap:
+    """Maps function(*static, rows, shared); kept for equal arguments, so that searches share compiled code."""
+    return RowMap(partial(function, *static), block=block)
 
 
-@lru_cache(maxsize=8)
-def _evolved(space: MBConvSpace, samples: int, population: int, generations: int, block: int) -> RowMap:
-    def search(rows: Any, shared: Any) -> Inner:
-        device, limits, gamma, reference = shared
-        evolved = partial(
-            search_evolved,
-            samples=samples,
-            limits=limits,
-            gamma=gamma,
-            reference=reference,
-            population=population,
-            generations=generations,
-        )
-        return jax.vmap(lambda row: evolved(jax.random.wrap_key_data(row[3]), space, *row[:3], device))(rows)
-
-    return RowMap(search, block=block)
+def _exact(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> InnerResult:
+    _, limits, gamma, reference = shared
+    exact = partial(search_exact, space, samples=samples, limits=limits, gamma=gamma, reference=reference)
+    return jax.lax.map(lambda row: exact(*row[:3]), rows)
 
 
-@lru_cache(maxsize=8)
-def _static(space: MBConvSpace) -> RowMap:
-    return RowMap(partial(static_costs, space), block=16)
+def _evolved(space: MBConvSpace, samples: int, effort: tuple[int, int], rows: Any, shared: Any) -> InnerResult:
+    device, limits, gamma, reference = shared
+    settings = {"samples": samples, "limits": limits, "gamma": gamma, "reference": reference}
+    evolved = partial(search_evolved, population=effort[0], generations=effort[1], **settings)
+    return jax.vmap(lambda row: evolved(jax.random.wrap_key_data(row[3]), space, *row[:3], device))(rows)
 
 
-@lru_cache(maxsize=8)
-def _segment_costs(space: MBConvSpace) -> RowMap:
-    return RowMap(lambda rows, device: jax.lax.map(lambda g: segment_costs(space, space.decode(g), device), rows))
+def _segment_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> Cost:
+    return jax.lax.map(lambda genome: segment_costs(space, space.decode(genome), device), genomes)
 
 
-@lru_cache(maxsize=8)
-def _bound(space: MBConvSpace, samples: int) -> RowMap:
-    def bound(rows: Any, shared: Any) -> jax.Array:
-        device, limits = shared
-        excess = partial(lower_bound_excess, space, device=device, limits=limits, samples=samples)
-        return jax.vmap(lambda genome, correct: excess(genome, correct))(*rows)
-
-    return RowMap(bound, block=8)
+def _bound(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> jax.Array:
+    device, limits = shared
+    excess = partial(lower_bound_excess, space, device=device, limits=limits, samples=samples)
+    return jax.vmap(lambda genome, correct: excess(genome, correct))(*rows)
 
 
 def best_merits(merit: np.ndarray, elites: int) -> np.ndarray:

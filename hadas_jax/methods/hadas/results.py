@@ -3,8 +3,6 @@
 A saving is told against the static network at the default clocks and against the static network at its best clocks,
 each beside the difference in accuracy from it on the test images.
 Units: errors and differences are shares of samples; latency in s, energy in J inside, ms and mJ in the files.
-
-The front.json of a finished search, read back.
 """
 
 import csv
@@ -21,10 +19,9 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference, least_images
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints
-from hadas_jax.methods.hadas.settings import Settings
 from hadas_jax.runs.checkpoints import read_checkpoint, validated
 from hadas_jax.runs.workdir import WorkDir, write_text
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, SearchSettings
 
 POLICY_NAMES = ("ideal", "deployable")
 FORM = "hadas_jax.front/2"
@@ -50,9 +47,9 @@ class Performance:
         """1 - error."""
         return 1.0 - self.error
 
-    def saving(self, reference: "Performance") -> float:
-        """Returns the share of the reference's energy that this saves."""
-        return 1.0 - self.energy_j / reference.energy_j
+    def saving(self, reference: "Performance", cost: str = "energy_j") -> float:
+        """Returns the share of the reference's energy, or latency, that this saves."""
+        return 1.0 - getattr(self, cost) / getattr(reference, cost)
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,9 @@ class Design:
         selection_shares: Share of the selection samples that stop at each exit, and last at the classifier, when
             deployed.
         test_shares: Likewise of the test samples.
-        excess: By how much the design exceeds the limits on the selection samples under the policy that found it,
+        excess: By how much the design breaks the constraints on the selection samples under the policy that found it,
             relatively (see `hadas_jax.methods.hadas.constraints`); 0 within.
+        point: Index of the clocks among `hw_models.operating_points` of the device; None in files of earlier versions.
     """
 
     found_by: str
@@ -100,6 +98,7 @@ class Design:
     selection_shares: tuple[float, ...]
     test_shares: tuple[float, ...]
     excess: float = 0.0
+    point: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,22 +158,23 @@ class Level:
     as_accurate: AsAccurate | None
 
     def rows(self) -> list["LevelRow"]:
-        """Returns the networks in the order of tables."""
+        """Returns the networks in the order of tables: all that a rendering of the level shows."""
+        static, static_dvfs = self.static.static_test, self.static_dvfs.test["ideal"]
+
+        def row(network: str, policy: str, design: Design, versus: Versus) -> LevelRow:
+            test = design.test[policy] if policy else {"static": static}.get(network, static_dvfs)
+            return LevelRow(network, policy, design, test, versus, static, static_dvfs)
+
         rows = [
-            LevelRow("static", "", self.static, self.static.static_test, self.versus["static"]),
-            LevelRow("static + DVFS", "", self.static_dvfs, self.static_dvfs.test["ideal"], self.versus["static_dvfs"]),
+            row("static", "", self.static, self.versus["static"]),
+            row("static + DVFS", "", self.static_dvfs, self.versus["static_dvfs"]),
         ]
         for policy in POLICY_NAMES:
-            for variant, name, designs in (
-                ("exits", "exits", self.exits),
-                ("exits + clocks", "exits_and_clocks", self.exits_and_clocks),
-            ):
-                design = designs[policy]
-                rows.append(LevelRow(variant, policy, design, design.test[policy], self.versus[f"{policy} {name}"]))
+            rows.append(row("exits", policy, self.exits[policy], self.versus[f"{policy} exits"]))
+            both = self.exits_and_clocks[policy]
+            rows.append(row("exits + clocks", policy, both, self.versus[f"{policy} exits_and_clocks"]))
         if self.as_accurate is not None:
-            design = self.as_accurate.design
-            found = design.test["deployable"]
-            rows.append(LevelRow(SHOWN, "deployable", design, found, self.as_accurate.versus))
+            rows.append(row(SHOWN, "deployable", self.as_accurate.design, self.as_accurate.versus))
         return rows
 
 
@@ -188,6 +188,8 @@ class LevelRow:
         design: The network.
         test: What it does on the test split.
         versus: The static networks.
+        static: What the static network of the level does on the test split.
+        static_dvfs: Likewise, the static network at its best clocks.
     """
 
     network: str
@@ -195,6 +197,8 @@ class LevelRow:
     design: Design
     test: Performance
     versus: Versus
+    static: Performance
+    static_dvfs: Performance
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ class Result:
         largest_test_accuracy: Of the largest backbone without exits.
         smallest_test_accuracy: Of the smallest one.
         backbones: Evaluated in the search.
-        candidates: Backbone, exits and clocks together, judged in the search.
+        candidates: Backbone, exits and clocks together, evaluated in the search.
         limits: Of the search.
         within_limits: By policy, whether the designs of its front keep the limits on the selection samples.
         test_images: In the test split.
@@ -222,7 +226,7 @@ class Result:
     candidates: int
     test_images: int
     accuracy_tolerance: float
-    limits: Constraints = NO_LIMITS
+    limits: Constraints = NO_CONSTRAINTS
     within_limits: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(POLICY_NAMES, True))
 
     def front(self, policy: str) -> list[Design]:
@@ -261,7 +265,7 @@ def level_rows(result: Result) -> list[dict[str, Any]]:
 
 
 def _level_row(result: Result, level: Level, row: LevelRow) -> dict[str, Any]:
-    found, by_clocks = row.test, level.static_dvfs.test["ideal"]
+    found = row.test
     return {
         "selection_accuracy_level": level.accuracy,
         "network": row.network,
@@ -269,8 +273,8 @@ def _level_row(result: Result, level: Level, row: LevelRow) -> dict[str, Any]:
         "test_accuracy": found.accuracy,
         "latency_ms": found.latency_s * 1e3,
         "energy_mj": found.energy_j * 1e3,
-        "energy_saving": found.saving(level.static.static_test),
-        "energy_saving_dvfs": found.saving(by_clocks),
+        "energy_saving": found.saving(row.static),
+        "energy_saving_dvfs": found.saving(row.static_dvfs),
         **_difference("accuracy_difference", row.versus.static),
         **_difference("accuracy_difference_dvfs", row.versus.static_dvfs),
         "verdict": "" if row.network == "static" else result.verdict(row.versus.static),
@@ -353,7 +357,7 @@ class FinishedSearch:
     """
 
     path: Path
-    settings: Settings
+    settings: SearchSettings
     versions: dict[str, str]
     result: Result
     data: SplitRecord
@@ -383,7 +387,7 @@ def read_search(workdir: Path | str) -> FinishedSearch:
     content = read_checkpoint(path, FORM, what="the front of a search", hint=hint)
     return FinishedSearch(
         path=place.path,
-        settings=Settings.from_mapping(content.get("settings"), source=str(path)),
+        settings=SearchSettings.from_mapping(content.get("settings"), source=str(path)),
         versions=content.get("versions", {}),
         result=validated(Result, content, path=path, hint=hint),
         data=validated(SplitRecord, content.get("data"), path=path, hint=hint),

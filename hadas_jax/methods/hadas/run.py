@@ -4,29 +4,27 @@ Training and search keep checkpoints and resume exactly; what follows is compute
 split is read once, at the end, for designs that were chosen without it.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.evaluation import CachedEvaluator, Evaluator, Outcomes, pack_bits
-from hadas_jax.evaluation.evaluator import of_each
+from hadas_jax.data import Splits
+from hadas_jax.evaluation import CachedEvaluator, pack_bits
 from hadas_jax.methods.hadas.archive import Archive, load_backbones
 from hadas_jax.methods.hadas.constraints import require_reachable
 from hadas_jax.methods.hadas.fronts import pool_of
-from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS
-from hadas_jax.methods.hadas.outer import Engines, Hadas, HadasState
+from hadas_jax.methods.hadas.outer import Hadas, HadasState
 from hadas_jax.methods.hadas.results import Result, write_result
-from hadas_jax.methods.hadas.selection import Deployment
-from hadas_jax.methods.hadas.settings import Settings
-from hadas_jax.methods.hadas.surrogate import SurrogateProposer
+from hadas_jax.methods.hadas.selection import choose, measure, set_thresholds
+from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition
 from hadas_jax.runs.loop import Progress, run_stage
 from hadas_jax.runs.workdir import SUPERNET, WorkDir, versions
-from hadas_jax.search import load_strategy
+from hadas_jax.search import is_strategy, load_strategy, strategy_names
+from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
+from hadas_jax.spaces.mbconv import MAX_EXITS
 from hadas_jax.supernet import Parameters
 from hadas_jax.supernet.checkpoint import save_supernet
 from hadas_jax.training.run import TrainingRun
@@ -38,39 +36,41 @@ class Run:
     """One HADAS run: reads its inputs at once, so that mistakes show before any work.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
 
     Raises:
         ValueError: An unknown data set, device or space, or files that do not fit.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SearchSettings) -> None:
         self.settings = settings
-        self.device: Device = chosen_device(settings)
+        self.device: Device = chosen_device(settings.device, settings.operating)
         self.training = TrainingRun(settings, fine_tune=False)
         self.splits: Splits = self.training.splits
         self.space: MBConvSpace = self.training.space
-        if settings.inner == "exact" and self.space.num_exits > MAX_EXACT_EXITS:
+        if settings.search.inner == "exact" and self.space.num_exits > MAX_EXITS:
             raise ValueError(
-                f"--inner exact: expected a space of at most {MAX_EXACT_EXITS} exit positions, got "
-                f"{self.space.num_exits} of {self.space.name}; use --inner auto"
+                f"inner exact: expected a space of at most {MAX_EXITS} exit positions, got "
+                f"{self.space.num_exits} of {self.space.name}; use `inner` auto"
             )
         self._check_strategy()
-        self._warm_start = load_backbones(settings.warm_start, self.space, record=self.splits.record)
-        require_reachable(settings.limits, self.space, self.device)
+        self._warm_start = load_backbones(settings.search.warm_start, self.space, record=self.splits.record)
+        require_reachable(settings.constraints, self.space, self.device)
         self._search_key = self.training.search_key
 
     def _check_strategy(self) -> None:
-        settings, cardinalities = self.settings, tuple(int(c) for c in self.space.codec.cardinalities)
+        settings, cardinalities = self.settings.search, tuple(int(c) for c in self.space.codec.cardinalities)
+        if not is_strategy(settings.strategy):
+            raise ValueError(f"strategy: expected one of {', '.join(strategy_names())}, got {settings.strategy!r}")
         try:
             strategy = load_strategy(
                 settings.strategy, population_size=settings.population, cardinalities=cardinalities
             )
         except ValueError as error:
-            raise ValueError(f"--strategy {settings.strategy} --population {settings.population}: {error}") from error
+            raise ValueError(f"strategy {settings.strategy}, `population` {settings.population}: {error}") from error
         if settings.surrogate and not strategy.accepts_any:
             raise ValueError(
-                "--surrogate: expected a strategy that learns from any backbone (NSGA2, NSGA3 or RandomSearch), "
+                "surrogate: expected a strategy that learns from any backbone (NSGA2, NSGA3 or RandomSearch), "
                 f"got {settings.strategy}, which learns only from those it asked for"
             )
 
@@ -82,10 +82,11 @@ class Run:
         """
         params = self.training.train(workdir, progress)
         self._keep_supernet(params, workdir)
-        archive = self.search(params, workdir, progress)
-        result = self.deploy(params, archive, progress)
+        evaluate = self.evaluator(params)
+        archive = self.search(evaluate, workdir, progress)
+        result = self.deploy(evaluate, archive, progress)
         context = {
-            "settings": dataclasses.asdict(self.settings),
+            "settings": self.settings.flat(),
             "data": self.splits.record.as_json(),
             "versions": versions(),
         }
@@ -95,13 +96,13 @@ class Run:
     def _keep_supernet(self, params: Parameters, workdir: WorkDir) -> None:
         """Writes what the run trained, for the commands that follow a search."""
         if not self.training.uses_checkpoint_as_it_is:
-            details = {"settings": dataclasses.asdict(self.settings)}
+            details = {"settings": self.settings.flat()}
             trained = self.training.described(params, details, command="hadas search")
             save_supernet(workdir.path / SUPERNET, trained, overwrite=True)
 
-    def search(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Archive:
+    def search(self, evaluate: CachedEvaluator, workdir: WorkDir, progress: Progress) -> Archive:
         """Runs the nested search."""
-        engines = self.engines(params)
+        engines = self.engines(evaluate)
 
         def advance(state: HadasState, done: int, retry: int = 0) -> tuple[HadasState, dict[str, Any]]:
             return engines.generation(state, jax.random.fold_in(self._search_key, done))
@@ -110,100 +111,88 @@ class Run:
             "search",
             advance,
             engines.init(self.training.population_key),
-            chunks=self.settings.generations,
+            chunks=self.settings.search.generations,
             chunk=1,
             workdir=workdir,
             progress=progress,
         )
         return state.archive
 
-    def engines(self, params: Parameters) -> Hadas:
+    def engines(self, evaluate: CachedEvaluator) -> Hadas:
         """Returns the search engines over a trained supernet."""
-        settings = self.settings
-        judge = self.judge(params)
         return Hadas(
             space=self.space,
             device=self.device,
-            evaluate=lambda genomes: np.asarray(pack_bits(judge(genomes, self.splits.validation).correct)),
+            evaluate=lambda genomes: np.asarray(pack_bits(evaluate(genomes, self.splits.validation).correct)),
             samples=self.splits.validation.count,
-            engines=Engines(
-                population=settings.population,
-                generations=settings.generations,
-                elites=self._elites,
-                strategy=settings.strategy,
-                merit=settings.merit,
-                gamma=settings.gamma,
-                inner=settings.inner,
-                limits=settings.limits,
-            ),
+            settings=self.settings.search,
+            elites=self.settings.search.elites,
+            constraints=self.settings.constraints,
             warm_start=self._warm_start,
-            proposer=self._proposer,
+            acquisition=self._acquisition,
         )
 
-    def judge(self, params: Parameters) -> Evaluator | CachedEvaluator:
-        """Returns what gives the outcomes of backbones int32[N, G] on a split, from the folder of outcomes if any."""
-        judge = self.training.judge(params)
-        return judge if self.settings.outcomes is None else CachedEvaluator(judge, Path(self.settings.outcomes))
+    def evaluator(self, params: Parameters) -> CachedEvaluator:
+        """Returns what gives the outcomes of backbones int32[N, G] on a split, each once."""
+        folder = self.settings.outcomes
+        return CachedEvaluator(self.training.evaluator(params), None if folder is None else Path(folder))
 
     @property
-    def _elites(self) -> int:
-        """With a surrogate all: it learns from merits, which cost far less than what the supernet answers."""
-        settings = self.settings
-        return settings.population if settings.surrogate else max(1, round(settings.elite_ratio * settings.population))
-
-    @property
-    def _proposer(self) -> SurrogateProposer | None:
-        settings = self.settings
+    def _acquisition(self) -> SurrogateAcquisition | None:
+        settings = self.settings.search
         if not settings.surrogate:
             return None
-        return SurrogateProposer(
+        return SurrogateAcquisition(
             space=self.space,
             device=self.device,
             samples=self.splits.validation.count,
-            limits=settings.limits,
+            limits=self.settings.constraints,
             picks=settings.population,
             population=max(256, 2 * settings.population),
             gradient_seeds=settings.gradient_seeds,
         )
 
-    def deploy(self, params: Parameters, archive: Archive, progress: Progress) -> Result:
+    def deploy(self, evaluate: CachedEvaluator, archive: Archive, progress: Progress) -> Result:
         """Sets thresholds on the calibration split, chooses designs, and measures them on the test split."""
-        settings, space = self.settings, self.space
-        genomes = pool_of(archive, space, self.device, limits=settings.limits)
-        judge = self.judge(params)
-
-        def evaluate(genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
-            return of_each(judge(genomes, data))
-
+        settings, space, constraints = self.settings.deployment, self.space, self.settings.constraints
+        genomes = pool_of(archive, space, self.device, limits=constraints)
         progress.stage("thresholds", 1)
-        deployment = Deployment(
+        pool = set_thresholds(
             space,
             self.device,
-            genomes=genomes,
+            genomes,
             splits=self.splits,
             policy=settings.policy,
             evaluate=evaluate,
-            key=jax.random.fold_in(self._search_key, settings.generations),
-            limits=settings.limits,
-            per_exit_thresholds=settings.per_exit_thresholds,
-            accuracy_tolerance=settings.accuracy_tolerance,
+            limits=constraints,
         )
-        choices = deployment.choices(settings.front_size)
+        choices = choose(
+            pool,
+            front_size=settings.front_size,
+            key=jax.random.fold_in(self._search_key, self.settings.search.generations),
+            per_exit_thresholds=settings.per_exit_thresholds,
+        )
         progress.update(1, {"backbones": float(len(genomes)), "designs": float(len(choices.designs))})
         progress.stage("test", 1)
-        designs, measured = deployment.measure(choices)
+        designs, levels = measure(
+            pool,
+            choices,
+            test=self.splits.test,
+            evaluate=evaluate,
+            accuracy_tolerance=settings.accuracy_tolerance,
+        )
         extremes = evaluate(np.stack([space.largest_genome, space.smallest_genome]), self.splits.test)
-        largest, smallest = (float(np.mean(found.correct[-1])) for found in extremes)
+        largest, smallest = extremes.correct[:, -1].mean(axis=-1).tolist()
         progress.update(1, {"largest_accuracy": largest, "smallest_accuracy": smallest})
         return Result(
             designs=designs,
-            levels=measured,
+            levels=levels,
             largest_test_accuracy=largest,
             smallest_test_accuracy=smallest,
             backbones=int(archive.size),
             candidates=int(np.sum(archive.versions, dtype=np.int64)),
             test_images=self.splits.test.count,
             accuracy_tolerance=settings.accuracy_tolerance,
-            limits=settings.limits,
+            limits=constraints,
             within_limits=choices.within,
         )

@@ -1,16 +1,17 @@
-"""What the dynamic versions of a backbone are worth: tables of least energy, limits, the dynamic score.
+"""What the dynamic candidates of a backbone are worth: tables of least energy, constraints, the dynamic score.
 
 Bouzidi et al., "HADAS: Hardware-Aware Dynamic Neural Architecture Search for Edge Performance Scaling", DATE
-2023, https://arxiv.org/abs/2212.03354. A dynamic version of a backbone b is a subset x of
-its exits and an operating point f.
-Shapes: E exits of the space, K exits considered, S exit subsets, F operating points, L error levels, B latency bins,
-N capacity of a front. Costs are of one sample, in seconds and joules.
+2023, https://arxiv.org/abs/2212.03354. A dynamic candidate of a backbone b is a subset x of its exits and an operating
+point f.
+Shapes: K exits considered, W words of a bit set, S exit subsets, F operating points, L error levels, B latency bins.
+Costs are of one sample, in seconds and joules.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hadas_jax.evaluation import dissimilarity
 from hadas_jax.search import grid_hypervolume
 from hw_models import Cost
 
@@ -19,41 +20,21 @@ LATENCY_SPAN = 1000.0  # from the shortest bin's end to the reference
 
 
 @struct.dataclass
-class Inner:
-    """What the dynamic versions of a backbone reach.
+class InnerResult:
+    """What the dynamic candidates of a backbone reach.
 
     Attributes:
-        table: float32[L, B], least energy of the versions within the limits, by error and latency; +inf for empty
-            cells, and possibly for cells that hold dominated versions only.
-        shortfall: float32[], 0 if a version keeps all limits, else how far the nearest is beyond them.
-        score: float32[], the best dynamic score D(x, f | b) within the limits, 0 where nothing is.
-        evaluations: int32[], versions judged; in an exact search those that exist.
+        table: float32[L, B], least energy of the candidates within the constraints, by error and latency; +inf for
+            empty cells, and possibly for cells that hold dominated candidates only.
+        violation: float32[], 0 if a candidate keeps all constraints, else by how much the nearest breaks them.
+        score: float32[], the best dynamic score D(x, f | b) within the constraints, 0 where nothing is.
+        evaluations: int32[], candidates evaluated; in an exact search those that exist.
     """
 
     table: jax.Array
-    shortfall: jax.Array
+    violation: jax.Array
     score: jax.Array
     evaluations: jax.Array
-
-
-@struct.dataclass
-class DynamicFront:
-    """Dynamic versions that no other one dominates, sorted by error, then latency, then energy.
-
-    Attributes:
-        exits: int32[N, E], 0 where the version has no exit, else the risk level of the exit from 1 on; under the ideal
-            mapping there is one level.
-        point: int32[N], operating point; -1 where not valid.
-        objectives: float32[N, 3]: error, latency_s, energy_j; +inf where not valid.
-        valid: bool[N].
-        size: int32[], members; above N the capacity was too small.
-    """
-
-    exits: jax.Array
-    point: jax.Array
-    objectives: jax.Array
-    valid: jax.Array
-    size: jax.Array
 
 
 def error_levels() -> jax.Array:
@@ -91,7 +72,9 @@ def front_cells(table: jax.Array) -> jax.Array:
     return jnp.sum(table < jnp.minimum(above[:-1, 1:], above[1:, :-1]), dtype=jnp.int32)
 
 
-def exit_shares(chosen: jax.Array, stopped: jax.Array, apart: jax.Array, *, gamma: jax.Array | float) -> jax.Array:
+def exit_shares(
+    chosen: jax.Array, frequencies: jax.Array, correct: jax.Array, *, gamma: jax.Array | float
+) -> jax.Array:
     """What each exit of a subset adds to the score by its outcomes: N_i dissim_i^gamma / number of exits.
 
     The score is D(x, f | b) = mean over the exits i of x of N_i (1 - L_i / L_b) (1 - E_i / E_b) dissim_i^gamma, as
@@ -101,18 +84,19 @@ def exit_shares(chosen: jax.Array, stopped: jax.Array, apart: jax.Array, *, gamm
 
     Args:
         chosen: bool[S, K], the subsets x.
-        stopped: float32[S, K], N_i.
-        apart: float32[K, K], dissimilarity of each two exits.
+        frequencies: float32[S, 2 K + 1], how often each segment runs.
+        correct: uint32[K, W], bit sets of the samples that each exit gets right.
         gamma: float32[].
 
     Returns:
         float32[S, K].
     """
+    reached, after = frequencies[:, : len(correct)], frequencies[:, 1 : len(correct) + 1]
     members = chosen.astype(jnp.float32)
     size = jnp.sum(members, axis=1, keepdims=True)
-    to_others = members @ jnp.where(jnp.eye(len(apart), dtype=bool), 0.0, apart)
+    to_others = members @ jnp.where(jnp.eye(len(correct), dtype=bool), 0.0, dissimilarity(correct))
     mean = jnp.where(size > 1, to_others / jnp.maximum(size - 1, 1.0), 1.0)
-    return stopped * jnp.maximum(mean, 0.0) ** gamma / jnp.maximum(size, 1.0)
+    return (reached - after) * jnp.maximum(mean, 0.0) ** gamma / jnp.maximum(size, 1.0)
 
 
 def exit_gains(costs: Cost) -> jax.Array:

@@ -1,8 +1,8 @@
 """From a finished search to designs: thresholds on the calibration split, fronts, levels, the test split.
 
-Thresholds are set on the calibration split alone. Designs are then chosen by what they do on the validation and
-calibration splits together, the selection samples: the cheapest of millions of designs is easily one that was
-lucky on few samples, so as many as can be had take part.
+Thresholds are set on the calibration split alone (`set_thresholds`). Designs are then chosen (`choose`) by what they do
+on the validation and calibration splits together, the selection samples: the cheapest of millions of designs is easily
+one that was lucky on few samples, so as many as can be had take part. The test split is read last (`measure`).
 
 Which networks are shown to be as accurate as static ones is tested on the test split in an order that the selection
 samples fix: for each level from the network of the highest level down to its own, until one is not shown. Such a fixed
@@ -12,7 +12,9 @@ stands that is not as accurate, it has to pass its own test for anything false t
 Shapes: P backbones of the pool, G genes, E exits, R risk levels, F operating points.
 """
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -28,288 +30,217 @@ from hadas_jax.evaluation import (
     mean_dissimilarity,
     segment_costs,
 )
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints
+from hadas_jax.evaluation.evaluator import of_each
 from hadas_jax.methods.hadas.exit_configs import (
     RISK_LEVELS,
-    Judged,
-    anatomy,
-    expected,
-    judge,
-    listed_plans,
-    right_samples,
-    thresholds_of,
+    DynamicBackbone,
+    PolicyStops,
+    correct_samples,
+    dynamic_backbone,
+    evaluate_configs,
+    policy_stops,
+    risk_thresholds,
 )
-from hadas_jax.methods.hadas.fronts import Candidates, Choice, Choices, PoolFronts, join, merge, spread
-from hadas_jax.methods.hadas.inner import MAX_EXACT_EXITS
+from hadas_jax.methods.hadas.fronts import EXACT_CONFIGS, Candidates, join, merge, pool_fronts, spread
+from hadas_jax.methods.hadas.inner import exit_count
 from hadas_jax.methods.hadas.results import POLICY_NAMES, AsAccurate, Design, Level, Performance, Versus
-from hadas_jax.spaces import Backbone, MBConvSpace, block_active
-from hw_models import Cost, Device, operating_points
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints
+from hadas_jax.spaces import MBConvSpace, available_exits, block_active
+from hadas_jax.spaces.mbconv import MAX_EXITS
+from hw_models import Device, operating_points
 
 TOLERANCE = 0.005  # of accuracy that the thresholds of an ideal design may cost on the selection samples
 LEVELS = 4
-CLOCKS = ("core", "memory", "host")
-EXACT_PLANS = 2**MAX_EXACT_EXITS  # of 13 exits at six risk levels; more take half a minute on two CPU cores
-NEAREST = 5  # designs to report where none keeps the limits
-Evaluate = Callable[[np.ndarray, LabelledImages], list[Outcomes]]
+NEAREST = 5  # designs to report where none keeps the constraints
+
+# Backbones int32[N, G] and images -> their outcomes, leading axis N.
+Evaluate = Callable[[np.ndarray, LabelledImages], Outcomes]
 
 
-class Deployment:
-    """The pool of backbones of a search, judged for deployment.
+@dataclass(frozen=True)
+class Pool:
+    """The backbones of a search with their thresholds, and what they do on the selection samples.
 
-    Args:
+    Attributes:
         space: Of the backbones.
         device: The cost model.
         genomes: int32[P, G].
-        splits: The data; `test` is not read before `measure`.
-        policy: Of the thresholds.
-        evaluate: Gives the outcomes of genomes on a split.
-        key: Of the evolution for backbones with more than `exact_plans` plans.
+        backbones: Their active exits and costs.
+        policy: The score that thresholds compare with.
+        thresholds: float32[R, E] of each backbone.
+        selection: Who stops where on the selection samples.
         limits: Of the search.
-        per_exit_thresholds: Search the risk level of each exit by itself.
-        exact_plans: All exit subsets, each at all shared risk levels, are tried where there are at most so many.
-        accuracy_tolerance: Share of test images by which a network may be less accurate and still be as accurate.
     """
 
-    def __init__(
-        self,
-        space: MBConvSpace,
-        device: Device,
-        *,
-        genomes: np.ndarray,
-        splits: Splits,
-        policy: str,
-        evaluate: Evaluate,
-        key: jax.Array,
-        limits: Constraints = NO_LIMITS,
-        per_exit_thresholds: bool = False,
-        exact_plans: int = EXACT_PLANS,
-        accuracy_tolerance: float = 0.005,
-    ) -> None:
-        self.space, self.device, self.genomes = space, device, genomes
-        self._splits, self._policy, self._evaluate = splits, policy, evaluate
-        self._limits, self._per_exit, self._tolerance = limits, per_exit_thresholds, accuracy_tolerance
-        self._clocks = operating_points(device)
-        self._decoded = [jax.tree.map(np.asarray, _decoded(space, jnp.asarray(g))) for g in genomes]
-        slots = min(space.num_exits, MAX_EXACT_EXITS)
-        costs = [_costs(space, jnp.asarray(g), device) for g in genomes]
-        found = [anatomy(space, jnp.asarray(g), cost, slots=slots) for g, cost in zip(genomes, costs, strict=True)]
-        self.backbones = [jax.tree.map(np.asarray, backbone) for backbone in found]
-        self._pool = PoolFronts(self.backbones, device, key=key, limits=limits, exact_plans=exact_plans)
-        calibration = evaluate(genomes, splits.calibration)
-        self.thresholds = [np.asarray(thresholds_of(found, policy=policy)) for found in calibration]
-        validation = evaluate(genomes, splits.validation)
-        outcomes = [_join(a, b) for a, b in zip(validation, calibration, strict=True)]
-        self._correct = [found.correct[:-1] for found in outcomes]
-        self.selection = [self._judge(b, found) for b, found in enumerate(outcomes)]
-
-    def _judge(self, backbone: int, outcomes: Outcomes) -> Judged:
-        found = judge(outcomes, thresholds=jnp.asarray(self.thresholds[backbone]), policy=self._policy)
-        return jax.tree.map(np.asarray, found)
+    space: MBConvSpace
+    device: Device
+    genomes: np.ndarray
+    backbones: list[DynamicBackbone]
+    policy: str
+    thresholds: list[np.ndarray]
+    selection: list[PolicyStops]
+    limits: Constraints
 
     @property
     def default_point(self) -> int:
         """The default operating point, the highest clocks."""
         return self.backbones[0].costs.latency_s.shape[1] - 1
 
-    def choices(self, front_size: int) -> Choices:
-        """Chooses designs of the fronts of both policies, and for each accuracy level its cheapest networks."""
-        fronts, at_default = {}, {}
+    def stops(self, backbone: int, outcomes: Outcomes) -> PolicyStops:
+        """Returns who stops where on a split, from the outcomes of one backbone."""
+        found = policy_stops(outcomes, thresholds=jnp.asarray(self.thresholds[backbone]), policy=self.policy)
+        return jax.tree.map(np.asarray, found)
+
+    def clocks_mhz(self, point: int) -> dict[str, float]:
+        """Returns the core, memory and host clock of an operating point."""
+        clocks = operating_points(self.device)
+        return {
+            name: round(float(getattr(clocks, f"{name}_hz")[point]) / 1e6, 3) for name in ("core", "memory", "host")
+        }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A design by its indices.
+
+    Attributes:
+        found_by: Policy.
+        backbone: Of the pool.
+        exits: int32[E], the exit configuration: 0 for no exit, else its risk level from 1 on.
+        point: Operating point.
+        violation: Of the constraints under its policy, 0 within.
+    """
+
+    found_by: str
+    backbone: int
+    exits: np.ndarray
+    point: int
+    violation: float
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What to report.
+
+    Attributes:
+        designs: Of the fronts of both policies.
+        levels: Accuracy levels, each with its cheapest networks by name.
+        within: By policy, whether the designs keep the constraints; otherwise they are those nearest to them.
+    """
+
+    designs: list[Choice]
+    levels: list[tuple[float, dict[str, Choice]]]
+    within: dict[str, bool]
+
+
+def set_thresholds(
+    space: MBConvSpace,
+    device: Device,
+    genomes: np.ndarray,
+    *,
+    splits: Splits,
+    policy: str,
+    evaluate: Evaluate,
+    limits: Constraints = NO_CONSTRAINTS,
+) -> Pool:
+    """Sets the thresholds of some backbones on the calibration split, and evaluates them on the selection samples.
+
+    Args:
+        space: Of the backbones.
+        device: The cost model.
+        genomes: int32[P, G].
+        splits: The data; `test` is not read.
+        policy: Of the thresholds.
+        evaluate: Gives the outcomes of genomes on a split.
+        limits: Of the search.
+    """
+    backbones = []
+    for genome in genomes:
+        slots = MAX_EXITS if exit_count(space, genome) <= MAX_EXITS else space.num_exits
+        backbone = _dynamic_backbone(space, jnp.asarray(genome), device, slots=min(slots, space.num_exits))
+        backbones.append(jax.tree.map(np.asarray, backbone))
+    calibration = evaluate(genomes, splits.calibration)
+    thresholds = [np.asarray(risk_thresholds(outcomes, policy=policy)) for outcomes in of_each(calibration)]
+    validation = evaluate(genomes, splits.validation)
+    both = jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1), validation, calibration)
+    pool = Pool(space, device, genomes, backbones, policy, thresholds, [], limits)
+    return dataclasses.replace(pool, selection=[pool.stops(b, outcomes) for b, outcomes in enumerate(of_each(both))])
+
+
+@partial(jax.jit, static_argnames=("space", "slots"))
+def _dynamic_backbone(space: MBConvSpace, genome: jax.Array, device: Device, *, slots: int) -> DynamicBackbone:
+    backbone = space.decode(genome)
+    return dynamic_backbone(available_exits(space, backbone), segment_costs(space, backbone, device), slots=slots)
+
+
+def choose(
+    pool: Pool,
+    *,
+    front_size: int,
+    key: jax.Array,
+    per_exit_thresholds: bool = False,
+    exact_configs: int = EXACT_CONFIGS,
+) -> Choices:
+    """Chooses designs of the fronts of both policies, and for each accuracy level its cheapest networks.
+
+    Args:
+        pool: The backbones.
+        front_size: Designs of each front, at most.
+        key: Of the evolution for backbones with more than `exact_configs` exit configurations.
+        per_exit_thresholds: Search the risk level of each exit by itself.
+        exact_configs: All exit subsets, each at all shared risk levels, are tried where there are at most so many.
+    """
+    fronts, at_default = {}, {}
+    for policy in POLICY_NAMES:
+        fronts[policy], at_default[policy] = pool_fronts(
+            pool.backbones,
+            [getattr(stops, policy) for stops in pool.selection],
+            pool.device,
+            key=key,
+            limits=pool.limits,
+            points=(None, pool.default_point),
+            per_exit=per_exit_thresholds and policy == "deployable",
+            exact_configs=exact_configs,
+        )
+    within, designs = {}, []
+    for policy, front in fronts.items():
+        violation = front.violation(pool.limits)
+        kept = np.flatnonzero(violation == 0)
+        within[policy] = bool(len(kept))
+        nearest = np.argsort(violation, kind="stable")[:NEAREST]
+        rows = kept[spread(front.objectives[kept], front_size)] if within[policy] else nearest
+        designs += [_choice(pool, policy, front, row) for row in rows.tolist()]
+    levels = []
+    static = merge([_without_exits(pool, b, np.array([pool.default_point])) for b in range(len(pool.backbones))])
+    static_dvfs = join([_at_useful_points(pool, b) for b in range(len(pool.backbones))])
+    for error in _level_errors(static):
+        picks = {
+            "static": _cheapest(pool, "ideal", static, error),
+            "static_dvfs": _cheapest(pool, "ideal", static_dvfs, error),
+        }
         for policy in POLICY_NAMES:
-            fronts[policy], at_default[policy] = self._pool.fronts(
-                [getattr(judged, policy) for judged in self.selection],
-                points=(None, self.default_point),
-                per_exit=self._per_exit and policy == "deployable",
-            )
-        within, chosen = {}, []
-        for policy, front in fronts.items():
-            rows, within[policy] = self._reported(front, front_size)
-            chosen += [self._choice(policy, front, row) for row in rows]
-        levels = []
-        static, static_dvfs = self._static(), join([self._clocked(b) for b in range(len(self.backbones))])
-        for error in _level_errors(static):
-            picks = {
-                "static": self._cheapest("ideal", static, error),
-                "static_dvfs": self._cheapest("ideal", static_dvfs, error),
-            }
-            for policy in POLICY_NAMES:
-                picks[f"{policy} exits"] = self._cheapest(policy, at_default[policy], error)
-                picks[f"{policy} exits_and_clocks"] = self._cheapest(policy, fronts[policy], error)
-            levels.append((1.0 - error, picks))
-        return Choices(chosen, levels, within)
-
-    def _reported(self, front: Candidates, front_size: int) -> tuple[list[int], bool]:
-        """Returns the rows to report, and whether they keep the limits."""
-        excess = front.excess(self._limits)
-        kept = np.flatnonzero(excess == 0)
-        if not len(kept):
-            return np.argsort(excess, kind="stable")[:NEAREST].tolist(), False
-        return kept[spread(front.objectives[kept], front_size)].tolist(), True
-
-    def _static(self) -> Candidates:
-        """Returns the front of the backbones without exits at the default clocks."""
-        pool, exits = len(self.backbones), self.space.num_exits
-        levels, point = np.zeros((pool, exits), np.int32), np.full(pool, self.default_point)
-        objectives = [self._performance("ideal", b, levels[b], self.default_point) for b in range(pool)]
-        found = np.array([(p.error, p.latency_s, p.energy_j) for p in objectives], np.float32)
-        return merge([Candidates(np.arange(pool), levels, point, found)])
-
-    def _clocked(self, backbone: int) -> Candidates:
-        """Returns a backbone without exits at all operating points that it may need."""
-        anatomy, exits = self.backbones[backbone], self.space.num_exits
-        points = anatomy.points[anatomy.points >= 0]
-        levels = np.zeros((len(points), exits), np.int32)
-        error = self._performance("ideal", backbone, levels[0], self.default_point).error
-        costs = (anatomy.costs.latency_s, anatomy.costs.energy_j)
-        latency, energy = (np.asarray(cost[: exits + 1, points], np.float64).sum(axis=0) for cost in costs)
-        found = np.stack([np.full(len(points), error), latency, energy], axis=1).astype(np.float32)
-        return Candidates(np.full(len(points), backbone), levels, points, found)
-
-    def _cheapest(self, policy: str, found: Candidates, max_error: float) -> Choice:
-        row = found.cheapest(max_error, limits=self._limits)
-        if row is None:
-            raise ValueError("expected a design of every accuracy level, got none")
-        return self._choice(policy, found, row)
-
-    def _choice(self, policy: str, found: Candidates, row: int) -> Choice:
-        backbone, point, levels = int(found.backbone[row]), int(found.point[row]), found.levels[row]
-        if policy == "ideal":
-            levels = self._leveled(backbone, levels, point)
-        excess = float(found.take(np.array([row])).excess(self._limits)[0])
-        return Choice(policy, backbone, levels, point, excess)
-
-    def _leveled(self, backbone: int, chosen: np.ndarray, point: int) -> np.ndarray:
-        """Gives all exits the cheapest risk level that keeps the static accuracy, or else the lowest level."""
-        limit = self._performance("ideal", backbone, np.zeros_like(chosen), point).error + TOLERANCE
-        plans = chosen[None] * np.arange(1, len(RISK_LEVELS) + 1, dtype=np.int32)[:, None]
-        found = [self._performance("deployable", backbone, plan, point) for plan in plans]
-        return plans[int(np.argmin([p.energy_j if p.error <= limit else np.inf for p in found]))]
-
-    def _performance(
-        self, policy: str, backbone: int, levels: np.ndarray, point: int, judged: Judged | None = None
-    ) -> Performance:
-        """What a plan does on a split, by default on the selection samples."""
-        judged = judged or self.selection[backbone]
-        plan = np.minimum(levels, 1) if policy == "ideal" else levels
-        stats = listed_plans(getattr(judged, policy), jnp.asarray(plan[None]))
-        return Performance(*expected(stats, self.backbones[backbone].costs, 0, point))
-
-    def measure(self, choices: Choices) -> tuple[tuple[Design, ...], tuple[Level, ...]]:
-        """Reads the test split, and returns designs and levels with what they do on it."""
-        every = choices.designs + [choice for _, picks in choices.levels for choice in picks.values()]
-        used = sorted({choice.backbone for choice in every})
-        outcomes = self._evaluate(self.genomes[used], self._splits.test)
-        test = {b: self._judge(b, found) for b, found in zip(used, outcomes, strict=True)}
-        designs = tuple(self._design(choice, test[choice.backbone]) for choice in choices.designs)
-        built = [self._level(choices.levels[: index + 1], test) for index in range(len(choices.levels))]
-        return designs, tuple(built)
-
-    def _level(self, levels: list[tuple[float, dict[str, Choice]]], test: dict[int, Judged]) -> Level:
-        """The last of some levels, from the highest accuracy down."""
-        accuracy, picks = levels[-1]
-        found = {name: self._design(choice, test[choice.backbone]) for name, choice in picks.items()}
-
-        def versus(choice: Choice, policy: str) -> Versus:
-            return Versus(
-                *(_difference(test, (choice, policy), (picks[name], "ideal")) for name in ("static", "static_dvfs"))
-            )
-
-        shown = None
-        for higher, others in levels:
-            choice = others["deployable exits_and_clocks"]
-            against = versus(choice, "deployable")
-            if not against.is_shown(self._tolerance):
-                break
-            shown = AsAccurate(higher, self._design(choice, test[choice.backbone]), against)
-        policies = {name: "ideal" if name.startswith("static") else name.partition(" ")[0] for name in picks}
-        return Level(
-            accuracy=accuracy,
-            static=found["static"],
-            static_dvfs=found["static_dvfs"],
-            exits={p: found[f"{p} exits"] for p in POLICY_NAMES},
-            exits_and_clocks={p: found[f"{p} exits_and_clocks"] for p in POLICY_NAMES},
-            versus={name: versus(picks[name], policy) for name, policy in policies.items()},
-            as_accurate=shown,
-        )
-
-    def _design(self, choice: Choice, test: Judged) -> Design:
-        space, index = self.space, choice.backbone
-        backbone, active = self._decoded[index]
-        members = choice.levels > 0
-        block = np.cumsum(active)[space.first_exit :] - 1
-        thresholds = self.thresholds[index][np.maximum(choice.levels - 1, 0), np.arange(space.num_exits)]
-        by_clocks = self._clocked(index)
-        best = int(by_clocks.point[by_clocks.cheapest(1.0, limits=self._limits)])
-        without = Choice("ideal", index, np.zeros_like(choice.levels), self.default_point, 0.0)
-
-        def shares(judged: Judged) -> tuple[float, ...]:
-            going_on = np.asarray(listed_plans(judged.deployable, jnp.asarray(choice.levels[None])).weights[0])
-            reached = np.append(going_on[: space.num_exits][members], going_on[space.num_exits])
-            after = np.append(going_on[1 : space.num_exits + 1][members], 0.0)
-            return tuple((reached - after).tolist())
-
-        def performances(judged: Judged) -> dict[str, Performance]:
-            return {p: self._performance(p, index, choice.levels, choice.point, judged) for p in POLICY_NAMES}
-
-        def static(judged: Judged, point: int) -> Performance:
-            return self._performance("ideal", index, without.levels, point, judged)
-
-        selection = self.selection[index]
-        return Design(
-            found_by=choice.found_by,
-            genome=tuple(int(g) for g in self.genomes[index]),
-            backbone={name: value.tolist() for name, value in vars(backbone).items()},
-            exits=tuple(int(i) for i in block[members]),
-            thresholds=tuple(float(t) for t in thresholds[members]),
-            clocks_mhz=self._clocks_mhz(choice.point),
-            dissimilarity=float(mean_dissimilarity(jnp.asarray(self._correct[index]), jnp.asarray(members))),
-            selection=performances(selection),
-            test=performances(test),
-            static_selection=static(selection, self.default_point),
-            static_test=static(test, self.default_point),
-            static_dvfs_selection=static(selection, best),
-            static_dvfs_test=static(test, best),
-            static_dvfs_clocks_mhz=self._clocks_mhz(best),
-            differences={p: _difference({index: test}, (choice, p), (without, "ideal")) for p in POLICY_NAMES},
-            selection_shares=shares(selection),
-            test_shares=shares(test),
-            excess=choice.excess,
-        )
-
-    def _clocks_mhz(self, point: int) -> dict[str, float]:
-        return {name: round(float(getattr(self._clocks, f"{name}_hz")[point]) / 1e6, 3) for name in CLOCKS}
+            picks[f"{policy} exits"] = _cheapest(pool, policy, at_default[policy], error)
+            picks[f"{policy} exits_and_clocks"] = _cheapest(pool, policy, fronts[policy], error)
+        levels.append((1.0 - error, picks))
+    return Choices(designs, levels, within)
 
 
-def _difference(test: dict[int, Judged], first: tuple[Choice, str], second: tuple[Choice, str]) -> Difference:
-    """Compares two designs, each under a policy, on the test split; clocks make no difference."""
-    (a, policy), (b, other) = first, second
-    if a.backbone == b.backbone and np.array_equal(a.levels, b.levels) and (policy == other or not a.levels.any()):
-        return NO_DIFFERENCE
-    right, samples = _right(test[a.backbone], a.levels, policy)
-    others, _ = _right(test[b.backbone], b.levels, other)
-    gained, lost = (int(np.bitwise_count(words).sum()) for words in (right & ~others, others & ~right))
-    return accuracy_difference(gained, lost, images=samples)
+def _without_exits(pool: Pool, backbone: int, points: np.ndarray) -> Candidates:
+    """Returns a backbone without exits at some operating points."""
+    exits, costs = pool.space.num_exits, pool.backbones[backbone].costs
+    none = np.zeros((len(points), exits), np.int32)
+    error = performance(pool, "ideal", backbone, none[0], pool.default_point).error
+    latency, energy = (
+        np.asarray(cost[: exits + 1, points], np.float64).sum(axis=0) for cost in (costs.latency_s, costs.energy_j)
+    )
+    objectives = np.stack([np.full(len(points), error), latency, energy], axis=1).astype(np.float32)
+    return Candidates(np.full(len(points), backbone), none, points, objectives)
 
 
-def _right(judged: Judged, levels: np.ndarray, policy: str) -> tuple[np.ndarray, int]:
-    """The samples that a plan gets right, uint32[W], and how many samples there are."""
-    plan, stops = np.minimum(levels, 1) if policy == "ideal" else levels, getattr(judged, policy)
-    return np.asarray(right_samples(stops, jnp.asarray(plan[None], jnp.int32)))[0], stops.samples
-
-
-@partial(jax.jit, static_argnames="space")
-def _decoded(space: MBConvSpace, genome: jax.Array) -> tuple[Backbone, jax.Array]:
-    """A backbone, and which block positions it uses."""
-    return space.decode(genome), block_active(space, space.decode(genome))
-
-
-@partial(jax.jit, static_argnames="space")
-def _costs(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
-    return segment_costs(space, space.decode(genome), device)
-
-
-def _join(a: Outcomes, b: Outcomes) -> Outcomes:
-    """Returns the outcomes on the samples of both."""
-    return jax.tree.map(lambda x, y: np.concatenate([x, y], axis=-1), a, b)
+def _at_useful_points(pool: Pool, backbone: int) -> Candidates:
+    """Returns a backbone without exits at all operating points that it may need."""
+    points = np.asarray(pool.backbones[backbone].points)
+    return _without_exits(pool, backbone, points[points >= 0])
 
 
 def _level_errors(static: Candidates) -> list[float]:
@@ -317,3 +248,161 @@ def _level_errors(static: Candidates) -> list[float]:
     errors = np.unique(static.objectives[:, 0])
     rows = np.unique(np.linspace(0, len(errors) - 1, LEVELS).round().astype(int))
     return [float(error) for error in errors[rows]]
+
+
+def _cheapest(pool: Pool, policy: str, candidates: Candidates, max_error: float) -> Choice:
+    row = candidates.cheapest(max_error, limits=pool.limits)
+    if row is None:
+        raise ValueError("expected a design of every accuracy level, got none")
+    return _choice(pool, policy, candidates, row)
+
+
+def _choice(pool: Pool, policy: str, candidates: Candidates, row: int) -> Choice:
+    backbone, point, exits = int(candidates.backbone[row]), int(candidates.point[row]), candidates.exits[row]
+    if policy == "ideal":
+        exits = _with_risk_level(pool, backbone, exits, point)
+    violation = float(candidates.take(np.array([row])).violation(pool.limits)[0])
+    return Choice(policy, backbone, exits, point, violation)
+
+
+def _with_risk_level(pool: Pool, backbone: int, chosen: np.ndarray, point: int) -> np.ndarray:
+    """Gives all exits the cheapest risk level that keeps the static accuracy, or else the lowest level."""
+    most = performance(pool, "ideal", backbone, np.zeros_like(chosen), point).error + TOLERANCE
+    configs = chosen[None] * np.arange(1, len(RISK_LEVELS) + 1, dtype=np.int32)[:, None]
+    found = [performance(pool, "deployable", backbone, exits, point) for exits in configs]
+    return configs[int(np.argmin([p.energy_j if p.error <= most else np.inf for p in found]))]
+
+
+def performance(
+    pool: Pool, policy: str, backbone: int, exits: np.ndarray, point: int, stops: PolicyStops | None = None
+) -> Performance:
+    """Returns what an exit configuration does on a split, by default on the selection samples.
+
+    Args:
+        pool: The backbones.
+        policy: Ideal or deployable.
+        backbone: Index in the pool.
+        exits: int32[E].
+        point: Operating point.
+        stops: Of the backbone on another split.
+    """
+    stops = stops or pool.selection[backbone]
+    stats = evaluate_configs(getattr(stops, policy), _under(policy, exits))
+    return Performance(*stats.expected(pool.backbones[backbone].costs, 0, point))
+
+
+def _under(policy: str, exits: np.ndarray) -> jax.Array:
+    """One exit configuration as int32[1, E]; under the ideal mapping there is one level."""
+    return jnp.asarray((np.minimum(exits, 1) if policy == "ideal" else exits)[None], jnp.int32)
+
+
+def measure(
+    pool: Pool, choices: Choices, *, test: LabelledImages, evaluate: Evaluate, accuracy_tolerance: float = 0.005
+) -> tuple[tuple[Design, ...], tuple[Level, ...]]:
+    """Reads the test split, and returns designs and levels with what they do on it.
+
+    Args:
+        pool: The backbones.
+        choices: Of them.
+        test: The test split.
+        evaluate: Gives the outcomes of genomes on a split.
+        accuracy_tolerance: Share of test images by which a network may be less accurate and still be as accurate.
+    """
+    every = choices.designs + [choice for _, picks in choices.levels for choice in picks.values()]
+    used = sorted({choice.backbone for choice in every})
+    outcomes = of_each(evaluate(pool.genomes[used], test))
+    stops = {b: pool.stops(b, one) for b, one in zip(used, outcomes, strict=True)}
+    designs = tuple(_design(pool, choice, stops) for choice in choices.designs)
+    levels = [
+        _level(pool, choices.levels[: index + 1], stops, accuracy_tolerance) for index in range(len(choices.levels))
+    ]
+    return designs, tuple(levels)
+
+
+def _level(
+    pool: Pool, levels: list[tuple[float, dict[str, Choice]]], test: dict[int, PolicyStops], tolerance: float
+) -> Level:
+    """The last of some levels, from the highest accuracy down."""
+    accuracy, picks = levels[-1]
+    designs = {name: _design(pool, choice, test) for name, choice in picks.items()}
+
+    def versus(choice: Choice, policy: str) -> Versus:
+        return Versus(
+            *(_difference(test, (choice, policy), (picks[name], "ideal")) for name in ("static", "static_dvfs"))
+        )
+
+    shown = None
+    for higher, others in levels:
+        choice = others["deployable exits_and_clocks"]
+        against = versus(choice, "deployable")
+        if not against.is_shown(tolerance):
+            break
+        shown = AsAccurate(higher, _design(pool, choice, test), against)
+    policies = {name: "ideal" if name.startswith("static") else name.partition(" ")[0] for name in picks}
+    return Level(
+        accuracy=accuracy,
+        static=designs["static"],
+        static_dvfs=designs["static_dvfs"],
+        exits={p: designs[f"{p} exits"] for p in POLICY_NAMES},
+        exits_and_clocks={p: designs[f"{p} exits_and_clocks"] for p in POLICY_NAMES},
+        versus={name: versus(picks[name], policy) for name, policy in policies.items()},
+        as_accurate=shown,
+    )
+
+
+def _design(pool: Pool, choice: Choice, test: dict[int, PolicyStops]) -> Design:
+    space, index, chosen = pool.space, choice.backbone, choice.exits > 0
+    backbone = jax.tree.map(np.asarray, space.decode(jnp.asarray(pool.genomes[index])))
+    block = np.cumsum(np.asarray(block_active(space, backbone)))[space.first_exit :] - 1
+    thresholds = pool.thresholds[index][np.maximum(choice.exits - 1, 0), np.arange(space.num_exits)]
+    by_clocks = _at_useful_points(pool, index)
+    best = int(by_clocks.point[by_clocks.cheapest(1.0, limits=pool.limits)])
+    without = Choice("ideal", index, np.zeros_like(choice.exits), pool.default_point, 0.0)
+
+    def shares(stops: PolicyStops) -> tuple[float, ...]:
+        reached = np.asarray(evaluate_configs(stops.deployable, _under("deployable", choice.exits)).frequencies[0])
+        here = np.append(reached[: space.num_exits][chosen], reached[space.num_exits])
+        after = np.append(reached[1 : space.num_exits + 1][chosen], 0.0)
+        return tuple((here - after).tolist())
+
+    def performances(stops: PolicyStops) -> dict[str, Performance]:
+        return {p: performance(pool, p, index, choice.exits, choice.point, stops) for p in POLICY_NAMES}
+
+    def static(stops: PolicyStops, point: int) -> Performance:
+        return performance(pool, "ideal", index, without.exits, point, stops)
+
+    on_selection, on_test = pool.selection[index], test[index]
+    return Design(
+        found_by=choice.found_by,
+        genome=tuple(int(g) for g in pool.genomes[index]),
+        backbone={name: value.tolist() for name, value in vars(backbone).items()},
+        exits=tuple(int(i) for i in block[chosen]),
+        thresholds=tuple(float(t) for t in thresholds[chosen]),
+        clocks_mhz=pool.clocks_mhz(choice.point),
+        dissimilarity=float(mean_dissimilarity(jnp.asarray(on_selection.ideal.correct[:-1]), jnp.asarray(chosen))),
+        selection=performances(on_selection),
+        test=performances(on_test),
+        static_selection=static(on_selection, pool.default_point),
+        static_test=static(on_test, pool.default_point),
+        static_dvfs_selection=static(on_selection, best),
+        static_dvfs_test=static(on_test, best),
+        static_dvfs_clocks_mhz=pool.clocks_mhz(best),
+        differences={p: _difference(test, (choice, p), (without, "ideal")) for p in POLICY_NAMES},
+        selection_shares=shares(on_selection),
+        test_shares=shares(on_test),
+        excess=choice.violation,
+        point=choice.point,
+    )
+
+
+def _difference(test: dict[int, PolicyStops], first: tuple[Choice, str], second: tuple[Choice, str]) -> Difference:
+    """Compares two designs, each under a policy, on the test split; clocks make no difference."""
+    (a, policy), (b, other) = first, second
+    if a.backbone == b.backbone and np.array_equal(a.exits, b.exits) and (policy == other or not a.exits.any()):
+        return NO_DIFFERENCE
+    right, others = (
+        np.asarray(correct_samples(getattr(test[choice.backbone], name), _under(name, choice.exits)))[0]
+        for choice, name in (first, second)
+    )
+    gained, lost = (int(np.bitwise_count(words).sum()) for words in (right & ~others, others & ~right))
+    return accuracy_difference(gained, lost, images=test[a.backbone].ideal.samples)

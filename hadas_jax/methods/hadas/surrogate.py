@@ -2,7 +2,7 @@
 
 The surrogate predicts from a backbone's genes which share of the validation samples every exit gets right, which share
 it or an earlier exit does, and the merit of the backbone. The second tell how many samples go on to each segment, and
-so what the dynamic versions of a backbone cost and how wrong they are at best. NSGA-II goes through thousands of
+so what the dynamic candidates of a backbone cost and how wrong they are at best. NSGA-II goes through thousands of
 backbones by these predictions; only what is then evaluated on the supernet enters archive and front.
 Shapes: A archive, E exits, T = 2 (E + 1) + 1 targets, P proposals, Q population, G genes, C choices of the longest
 gene.
@@ -11,18 +11,20 @@ gene.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.evaluation import Surrogate, SurrogateState, count_bits
+from hadas_jax.evaluation import count_bits
 from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, Constraints, relative_excess, trunk
+from hadas_jax.methods.hadas.constraints import relative_excess, trunk
 from hadas_jax.search import (
     NSGA2,
     RelaxedParams,
+    Surrogate,
+    SurrogateState,
     crowding_distance,
     first_occurrences,
     logits_of,
@@ -31,6 +33,7 @@ from hadas_jax.search import (
     sample,
     truncate,
 )
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, relaxed_cost, segments
 from hadas_jax.spaces.costs import block_costs, block_layers
 from hw_models import Cost, Device, cost, default_point, run_energy, run_latency
@@ -38,12 +41,32 @@ from hw_models import Cost, Device, cost, default_point, run_energy, run_latency
 _LEAST_MERIT = -1.0  # what breaks the limits by more is no worse
 _LEAST_SPAN = 1e-9  # of an objective that all backbones share
 # Gives P backbones int32[P, G], the most promising first.
-Proposer = Callable[[jax.Array, Archive], np.ndarray]
+Acquisition = Callable[[jax.Array, Archive], np.ndarray]
+
+
+class _Known(NamedTuple):
+    """What proposals follow from: the fitted surrogate, and what was evaluated.
+
+    Attributes:
+        state: Of the surrogate.
+        genomes: int32[A, G], of which the first `size` (int32[]) are filled.
+        size: As said.
+        ideal: float32[3], the least error, latency and energy that was reached.
+        span: float32[3], their range.
+        blocks: Of `block_costs`.
+    """
+
+    state: SurrogateState
+    genomes: Any
+    size: Any
+    ideal: Any
+    span: Any
+    blocks: jax.Array
 
 
 @dataclass(frozen=True, eq=False)
-class SurrogateProposer:
-    """Proposes backbones that a surrogate expects to have good dynamic versions.
+class SurrogateAcquisition:
+    """Proposes backbones that a surrogate expects to have good dynamic candidates.
 
     Attributes:
         space: Of the backbones.
@@ -61,7 +84,7 @@ class SurrogateProposer:
     space: MBConvSpace
     device: Device
     samples: int
-    limits: Constraints = NO_LIMITS
+    limits: Constraints = NO_CONSTRAINTS
     picks: int = 16
     optimism: float = 1.0
     population: int = 256
@@ -71,50 +94,28 @@ class SurrogateProposer:
     def __call__(self, key: jax.Array, archive: Archive) -> np.ndarray:
         """Returns backbones int32[P, G] in survival order, new ones first."""
         fit_key, search_key = jax.random.split(key)
-        cardinalities = tuple(int(c) for c in self.space.codec.cardinalities)
-        surrogate = Surrogate(cardinalities=cardinalities)
         size, genomes = int(archive.size), archive.genomes
-        shares, known = shares_right(self.space, genomes, archive.correct, samples=self.samples)
+        shares, there = shares_right(self.space, genomes, archive.correct, samples=self.samples)
         merit = np.maximum(archive.merit, _LEAST_MERIT)[:, None]
         targets = np.concatenate([shares, merit], axis=1)  # merits that are missing are NaN, as fit wants it
-        mask = np.pad(np.asarray(known), ((0, 0), (0, 1)), constant_values=True)
+        mask = np.pad(np.asarray(there), ((0, 0), (0, 1)), constant_values=True)
         mask &= np.arange(len(genomes))[:, None] < size
-        state = surrogate.fit(fit_key, genomes, jnp.asarray(targets), jnp.asarray(mask))
+        state = self._surrogate.fit(fit_key, genomes, jnp.asarray(targets), jnp.asarray(mask))
         ideal_error = 1 - np.asarray(shares)[:size, -1:]
         reached = np.concatenate([ideal_error, archive.static[:size, 1:]], axis=1)
-        ideal, span = reached.min(axis=0), np.ptp(reached, axis=0)
-        found = self._search(
-            search_key,
-            surrogate,
-            state,
-            genomes=genomes,
-            size=np.int32(size),
-            ideal=ideal,
-            span=span,
-            blocks=self._blocks,
-        )
-        return np.asarray(found)
+        known = _Known(state, genomes, np.int32(size), reached.min(axis=0), np.ptp(reached, axis=0), self._blocks)
+        return np.asarray(self._search(search_key, known))
 
-    @partial(jax.jit, static_argnames=("self", "surrogate"))
-    def _search(
-        self,
-        key: jax.Array,
-        surrogate: Surrogate,
-        state: SurrogateState,
-        *,
-        genomes: jax.Array,
-        size: jax.Array,
-        ideal: jax.Array,
-        span: jax.Array,
-        blocks: jax.Array,
-    ) -> jax.Array:
+    @partial(jax.jit, static_argnames="self")
+    def _search(self, key: jax.Array, known: _Known) -> jax.Array:
         """NSGA-II over predictions, and the picks from its last population, int32[P, G]."""
+        surrogate, genomes = self._surrogate, known.genomes
         strategy = NSGA2(population_size=self.population, cardinalities=surrogate.cardinalities)
         params = strategy.default_params
         limits = jnp.asarray(self.limits.objectives)
 
-        def judge(population: jax.Array) -> tuple[jax.Array, jax.Array]:
-            mean, std = surrogate.predict(state, jax.nn.one_hot(population, max(surrogate.cardinalities)))
+        def evaluate(population: jax.Array) -> tuple[jax.Array, jax.Array]:
+            mean, std = surrogate.predict(known.state, jax.nn.one_hot(population, max(surrogate.cardinalities)))
             hopeful = mean + self.optimism * std
             dynamic = jax.vmap(self._dynamic)(population, hopeful[:, :-1])
             error, latency, energy = dynamic.T
@@ -123,65 +124,59 @@ class SurrogateProposer:
 
         start_key, pick_key, init_key, loop_key, descent_key = jax.random.split(key, 5)
         drawn = sample(start_key, jnp.asarray(surrogate.cardinalities, jnp.int32), size=self.population)
-        picked = genomes[jax.random.randint(pick_key, (self.population,), 0, size)]
+        picked = genomes[jax.random.randint(pick_key, (self.population,), 0, known.size)]
         half = jnp.arange(self.population) < self.population // 2
         population = jnp.where(half[:, None], picked, drawn)
         if self.gradient_seeds:
-            elites = picked[-self.gradient_seeds :]
-            found = self._descend(descent_key, surrogate, state, start=elites, ideal=ideal, span=span, blocks=blocks)
-            population = population.at[-self.gradient_seeds :].set(found)
-        fitness, violation = judge(population)
+            descended = self._descend(descent_key, known, start=picked[-self.gradient_seeds :])
+            population = population.at[-self.gradient_seeds :].set(descended)
+        fitness, violation = evaluate(population)
         start = strategy.init(init_key, population, fitness, params, violation=violation)
 
         def generation(state: Any, key: jax.Array) -> tuple[Any, None]:
             ask_key, tell_key = jax.random.split(key)
             population, state = strategy.ask(ask_key, state, params)
-            fitness, violation = judge(population)
+            fitness, violation = evaluate(population)
             return strategy.tell(tell_key, population, fitness, state, params, violation=violation)[0], None
 
         end, _ = jax.lax.scan(generation, start, jax.random.split(loop_key, self.generations))
-        filled = jnp.arange(genomes.shape[0]) < size
-        known = jnp.any(jnp.all(end.population[:, None] == genomes[None], axis=2) & filled[None], axis=1)
-        return end.population[jnp.argsort(known, stable=True)[: self.picks]]
+        filled = jnp.arange(genomes.shape[0]) < known.size
+        seen = jnp.any(jnp.all(end.population[:, None] == genomes[None], axis=2) & filled[None], axis=1)
+        return end.population[jnp.argsort(seen, stable=True)[: self.picks]]
 
-    def _descend(
-        self,
-        key: jax.Array,
-        surrogate: Surrogate,
-        state: SurrogateState,
-        *,
-        start: jax.Array,
-        ideal: jax.Array,
-        span: jax.Array,
-        blocks: jax.Array,
-    ) -> jax.Array:
+    def _descend(self, key: jax.Array, known: _Known, *, start: jax.Array) -> jax.Array:
         """Follows the gradient from backbones int32[W, G], each for other weights of error, latency and energy.
 
         Returns the best that the descents came by: where they end, many meet.
         """
+        surrogate = self._surrogate
         clocks = (self.device.core_hz, self.device.memory_hz, self.device.host_hz)
         point = jnp.stack([jnp.argmax(clock).astype(jnp.int32) for clock in clocks])
 
         def objectives(probabilities: jax.Array) -> jax.Array:
-            cost = relaxed_cost(self.space, blocks, self.device, probabilities=probabilities, indices=point)
-            error = 1 - surrogate.predict(state, probabilities)[0][-2]
+            cost = relaxed_cost(self.space, known.blocks, self.device, probabilities=probabilities, indices=point)
+            error = 1 - surrogate.predict(known.state, probabilities)[0][-2]
             return jnp.stack([error, cost.latency_s, cost.energy_j])
 
         weight_key, search_key = jax.random.split(key)
-        found = relaxed_search(
+        descents = relaxed_search(
             search_key,
             objectives,
             cardinalities=surrogate.cardinalities,
             weights=jax.random.dirichlet(weight_key, jnp.ones(3), (self.gradient_seeds,)),
-            ideal=ideal,
-            span=jnp.maximum(span, _LEAST_SPAN),
+            ideal=known.ideal,
+            span=jnp.maximum(known.span, _LEAST_SPAN),
             params=RelaxedParams.default(),
             start=logits_of(start, surrogate.cardinalities),
         )
-        genomes = found.visited.reshape(-1, start.shape[1])
-        values = found.objectives.reshape(genomes.shape[0], -1)
+        genomes = descents.visited.reshape(-1, start.shape[1])
+        values = descents.objectives.reshape(genomes.shape[0], -1)
         ranks = non_dominated_ranks(values, valid=first_occurrences(genomes, surrogate.cardinalities))
         return genomes[truncate(ranks, crowding_distance(values, ranks), size=self.gradient_seeds)]
+
+    @cached_property
+    def _surrogate(self) -> Surrogate:
+        return Surrogate(cardinalities=tuple(int(c) for c in self.space.codec.cardinalities))
 
     @cached_property
     def _blocks(self) -> jax.Array:
@@ -191,7 +186,7 @@ class SurrogateProposer:
         """Error, latency and energy of a backbone with all exits at the default clocks, heads for free, float32[3]."""
         E = self.space.num_exits
         right = jax.lax.cummax(jnp.clip(shares[E + 1 :], 0, 1))
-        costs = trunk_costs(self.space, genome, self.device)
+        costs = _trunk_costs(self.space, genome, self.device)
         going_on = jnp.concatenate([jnp.ones(1), 1 - right[:-1]])
         return jnp.stack([1 - right[-1], going_on @ costs.latency_s, going_on @ costs.energy_j])
 
@@ -224,7 +219,7 @@ def shares_right(
     return jax.vmap(one)(genomes, correct)
 
 
-def trunk_costs(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
+def _trunk_costs(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
     """Returns the cost of each segment of the trunk of a backbone int32[G] at the default clocks, float32[E + 1]."""
     point = default_point(device)
     layers = cost(trunk(space, genome), device, point)

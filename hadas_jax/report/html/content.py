@@ -27,16 +27,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.deploy.fine_tune import FineTuneMetrics
+from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.evaluation import Difference, accuracy_interval, segment_costs
-from hadas_jax.methods import Design, Performance, Result, Settings
-from hadas_jax.methods.eh_dnas.result import FoundNetwork
-from hadas_jax.methods.eh_dnas.retrain import RetrainedNetwork
+from hadas_jax.methods import Design, Performance, Result
+from hadas_jax.methods.eh_dnas.result import DnasResult
+from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.methods.hadas.results import POLICY_NAMES
 from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, arrows, node_places
 from hadas_jax.report.html.record import RunRecord
 from hadas_jax.report.search import drawn, legend
 from hadas_jax.runs.workdir import SUPERNET
+from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace, block_active
 from hadas_jax.spaces.darts import CELLS, parse_code
 from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph, genotype_of
@@ -171,7 +172,7 @@ _COLUMNS = (
 NETWORK_VALUES = ("code", "genotype", *(name for _, name, _ in _COLUMNS))
 
 
-def darts_network(outcome: FoundNetwork | RetrainedNetwork, settings: dict[str, Any]) -> dict[str, Any]:
+def darts_network(outcome: DnasResult | RetrainResult, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns a network as plain values.
 
     Args:
@@ -187,7 +188,7 @@ def darts_network(outcome: FoundNetwork | RetrainedNetwork, settings: dict[str, 
     code = parse_code(outcome.code)
     genotype = genotype_of(code)
     network = {"code": outcome.code, "genotype": str(genotype), "cells": _cells(genotype), "alpha": None}
-    if isinstance(outcome, RetrainedNetwork):
+    if isinstance(outcome, RetrainResult):
         shares = {name: 100 * getattr(outcome, name) for name in ("validation_accuracy", "test_accuracy")}
         return network | shares | {"parameters": outcome.parameters, "macs": outcome.macs}
     costs = {
@@ -210,7 +211,7 @@ def network_columns(networks: Sequence[dict[str, Any]]) -> tuple[list[str], list
     return [heading for heading, _, _ in known], rows
 
 
-def _alpha(outcome: FoundNetwork, code: np.ndarray) -> dict[str, Any]:
+def _alpha(outcome: DnasResult, code: np.ndarray) -> dict[str, Any]:
     shares = np.asarray(jax.nn.softmax(jnp.asarray(outcome.alpha, jnp.float32), axis=-1), np.float64)
     edges = [_edge(int(start), int(node)) for start, node in zip(EDGE_INPUT, EDGE_NODE, strict=True)]
     return {
@@ -306,12 +307,13 @@ def level_rows(result: Result) -> list[dict[str, Any]]:
     """
     rows = []
     for level in result.levels:
-        static, by_clocks = level.static.static_test, level.static_dvfs.test["ideal"]
         for each in level.rows():
             row = {"level": 100 * level.accuracy, "network": each.network, "policy": each.policy}
             row |= _figures(each.test)
-            for suffix, reference in (("", static), ("_dvfs", by_clocks)):
-                row |= {f"{cost}_saved{suffix}": _saved(each.test, reference, name) for cost, name in COSTS.items()}
+            for suffix, reference in (("", each.static), ("_dvfs", each.static_dvfs)):
+                row |= {
+                    f"{cost}_saved{suffix}": 100 * each.test.saving(reference, name) for cost, name in COSTS.items()
+                }
             difference = each.versus.static
             row |= _difference(difference)
             rows.append(row | {"verdict": "" if each.network == "static" else result.verdict(difference)})
@@ -343,8 +345,8 @@ def _row(result: Result, design: Design, kind: str, policy: str) -> dict[str, An
         "joined": dict.fromkeys(COSTS),
         "holds": dict.fromkeys(COSTS, True),
         "against": {
-            "energy_saved": _saved(deployed, design.static_test, "energy_j"),
-            "energy_saved_dvfs": _saved(deployed, design.static_dvfs_test, "energy_j"),
+            "energy_saved": 100 * deployed.saving(design.static_test),
+            "energy_saved_dvfs": 100 * deployed.saving(design.static_dvfs_test),
             **_difference(difference),
             "verdict": result.verdict(difference),
         },
@@ -357,10 +359,6 @@ def _figures(performance: Performance) -> dict[str, float]:
         "latency": 1e3 * performance.latency_s,
         "energy": 1e3 * performance.energy_j,
     }
-
-
-def _saved(found: Performance, reference: Performance, cost: str) -> float:
-    return 100 * (1 - getattr(found, cost) / getattr(reference, cost))
 
 
 def _difference(found: Difference) -> dict[str, float]:
@@ -415,17 +413,17 @@ def metric_curves(metrics: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict
     return curves
 
 
-def space_of(settings: Settings, workdir: Path) -> MBConvSpace:
+def space_of(settings: SearchSettings, workdir: Path) -> MBConvSpace:
     """Returns the space that a search went through, as its supernet has it, or else from its data.
 
     Raises:
         ValueError: Neither supernet nor data are where they were.
     """
-    places = [Path(place) for place in (settings.checkpoint, workdir / SUPERNET) if place is not None]
+    places = [Path(place) for place in (settings.supernet.checkpoint, workdir / SUPERNET) if place is not None]
     for place in places:
         if (place / "supernet.json").is_file():
             space = read_description(place).space
-            chosen = tuple(size for size in space.resolution if size in settings.resolutions)
+            chosen = tuple(size for size in space.resolution if size in settings.supernet.resolutions)
             return dataclasses.replace(space, resolution=chosen or space.resolution)
     return TrainingRun(settings, fine_tune=False).space
 
@@ -458,15 +456,15 @@ def _run(record: RunRecord, name: str) -> dict[str, Any]:
 
 
 def _add_clock_curves(run: dict[str, Any], record: RunRecord) -> None:
-    settings = Settings.from_mapping(record.settings, source=str(record.path))
-    device = chosen_device(settings)
+    settings = SearchSettings.from_mapping(record.settings, source=str(record.path))
+    device = chosen_device(settings.device, settings.operating)
     curves = clock_curves(space_of(settings, record.path), device, run["networks"])
     run["clock_grid"] = clock_grid_mhz(device)
     run["networks"] = [row | {"curves": curve} for row, curve in zip(run["networks"], curves, strict=True)]
 
 
 def _darts(record: RunRecord) -> dict[str, Any] | None:
-    if isinstance(record.outcome, FoundNetwork | RetrainedNetwork):
+    if isinstance(record.outcome, DnasResult | RetrainResult):
         return darts_network(record.outcome, record.settings)
     return None
 
@@ -488,12 +486,12 @@ def _facts(record: RunRecord) -> list[list[str]]:
     if record.data is not None:
         parts = ", ".join(f"{count:,} {name}" for name, count in record.data.parts.items())
         facts.append(["images", f"{parts}; divided {record.data.rule.partition('/')[0]}, seed {record.data.seed}"])
-    if isinstance(record.outcome, FineTuneMetrics):
+    if isinstance(record.outcome, FineTuneResult):
         facts += _tuned_facts(record.outcome)
     return facts if record.result is None else facts + _result_facts(record.result)
 
 
-def _tuned_facts(tuned: FineTuneMetrics) -> list[list[str]]:
+def _tuned_facts(tuned: FineTuneResult) -> list[list[str]]:
     return [
         [f"{when} fine-tuning", f"{100 * f.accuracy:.2f} %, {1e3 * f.latency_s:.3g} ms, {1e3 * f.energy_j:.3g} mJ"]
         for when, f in (("before", tuned.before.deployable), ("after", tuned.after.deployable))
@@ -502,7 +500,7 @@ def _tuned_facts(tuned: FineTuneMetrics) -> list[list[str]]:
 
 def _result_facts(result: Result) -> list[list[str]]:
     facts = [
-        ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic versions"],
+        ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic candidates"],
         ["largest backbone", f"{100 * result.largest_test_accuracy:.1f} % right without exits"],
         ["smallest backbone", f"{100 * result.smallest_test_accuracy:.1f} % right without exits"],
     ]

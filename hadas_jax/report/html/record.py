@@ -9,16 +9,16 @@ from typing import Any
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.deploy import fine_tune as fine_tune_result
-from hadas_jax.deploy.fine_tune import FineTuneMetrics
+from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.methods import Result
 from hadas_jax.methods.eh_dnas import retrain as retrain_result
-from hadas_jax.methods.eh_dnas.result import GENOTYPE, FoundNetwork, read_genotype
-from hadas_jax.methods.eh_dnas.retrain import RetrainedNetwork
+from hadas_jax.methods.eh_dnas.result import GENOTYPE, DnasResult, read_genotype
+from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.methods.hadas.results import read_search
 from hadas_jax.runs.checkpoints import validated
 from hadas_jax.runs.workdir import CONFIG, METRICS, RESULT
 
-Outcome = FoundNetwork | RetrainedNetwork | FineTuneMetrics
+Outcome = DnasResult | RetrainResult | FineTuneResult
 
 _PREFIX = "hadas_jax."
 # By kind of run, the file that is written when it is finished, and what reads it.

@@ -115,7 +115,7 @@ def test_pair_of_batches_comes_from_the_sets_in_their_order():
             images=jnp.full((count, 2, 2, 1), value, jnp.float32),
             labels=jnp.full((count,), int(value), jnp.int32),
             mean=jnp.zeros(1),
-            deviation=jnp.ones(1),
+            std=jnp.ones(1),
         )
 
     def step(state, key, data):

@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from hadas_jax.methods.eh_dnas.bilevel import WeightDescent
-from hadas_jax.methods.eh_dnas.hardware import Budget, Costs, Hardware, Objective
+from hadas_jax.methods.eh_dnas.hardware import Costs, Hardware, Objective
 from hadas_jax.methods.eh_dnas.search import Search, alpha_optimiser, init_search, lower_weights_rate, search_step
+from hadas_jax.settings import HardwareLossSettings
 from hadas_jax.spaces.darts import relaxed_code
 
 CONVOLUTION = jnp.arange(8) >= 4
@@ -32,11 +33,11 @@ def _costs(distribution):
 
 
 def _search(**changed):
-    objective = Objective(metric="latency", weight=0.0, form="log", reference=1.0, budgets=(), ascent=0.1)
+    loss = HardwareLossSettings(**{"weight": 0.0, "budget_ascent": 0.1} | changed.pop("loss", {}))
     fields = {
         "network": _network,
         "hardware": Hardware("toy", lambda alpha, key: _costs(relaxed_code(alpha)), _costs, None),
-        "objective": dataclasses.replace(objective, **changed.pop("objective", {})),
+        "objective": Objective(loss),
         "descent": WeightDescent(schedule=lambda step: jnp.float32(0.05)),
         "optimiser": optax.sgd(0.1),
         "second_order": False,
@@ -60,7 +61,7 @@ def _moved(**changed):
 @pytest.mark.parametrize("second_order", [False, True])
 def test_hardware_adds_its_own_gradient_and_nothing_else(second_order):
     blind = _moved(second_order=second_order)
-    seeing = _moved(second_order=second_order, objective={"weight": 0.7})
+    seeing = _moved(second_order=second_order, loss={"weight": 0.7})
     slope = jax.grad(lambda alpha: jnp.log(_costs(relaxed_code(alpha)).image_s[0]))(ALPHA)
     np.testing.assert_allclose(seeing - blind, -0.1 * 0.7 * slope, atol=1e-6)
 
@@ -73,13 +74,13 @@ def test_hardware_is_descended_not_ascended():
                 relaxed_code(_stepped(dataclasses.replace(free, objective=objective), 30)[0].bilevel.architecture)
             ).image_s[0]
         )
-        for objective in (free.objective, dataclasses.replace(free.objective, weight=5.0))
+        for objective in (free.objective, Objective(HardwareLossSettings(weight=5.0)))
     ]
     assert costs[1] < 0.5 * costs[0]
 
 
 def test_multiplier_of_a_broken_budget_rises_until_the_derived_network_keeps_it():
-    search = _search(objective={"budgets": (Budget("latency", 6.0),)}, optimiser=alpha_optimiser(0.05, 0.0))
+    search = _search(loss={"max_latency_ms": 6000.0}, optimiser=alpha_optimiser(0.05, 0.0))
     state, metrics = _stepped(search, 3)
     assert float(state.multipliers[0]) > 0
     state, metrics = _stepped(search, 200)
@@ -103,7 +104,7 @@ def test_a_network_that_does_not_fit_is_worth_no_images_and_raises_the_multiplie
     nothing_fits = Hardware(
         "full", lambda alpha, key: _costs(relaxed_code(alpha)), lambda code: Costs(jnp.full(1, jnp.inf), None), None
     )
-    search = _search(hardware=nothing_fits, objective={"budgets": (Budget("latency", 6.0),)})
+    search = _search(hardware=nothing_fits, loss={"max_latency_ms": 6000.0})
     state, metrics = _stepped(search)
     assert float(metrics["images_per_s"]) == 0
     np.testing.assert_allclose(state.multipliers, [0.1])

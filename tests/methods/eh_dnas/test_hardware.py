@@ -11,28 +11,30 @@ from hadas_jax.methods.eh_dnas.hardware import (
     Objective,
     ascend,
     at_point,
+    budgets_of,
     chosen_point,
     excess,
     hardware_loss,
     metric,
 )
+from hadas_jax.settings import HardwareLossSettings
 
 COSTS = Costs(image_s=jnp.array([0.010, 0.005, 0.002]), energy_j=jnp.array([0.1, 0.15, 0.9]))
 
 
-def _objective(**changed):
-    fields = {"metric": "energy", "weight": 0.5, "form": "log", "reference": 0.1, "budgets": (), "ascent": 0.1}
-    return Objective(**fields | changed)
+def _objective(*, reference=0.1, **changed):
+    fields = {"minimise": "energy", "weight": 0.5, "budget_ascent": 0.1}
+    return Objective(HardwareLossSettings(**fields | changed), reference)
 
 
 def test_loss_is_the_weighted_logarithm_at_the_best_clocks():
     loss, point = hardware_loss(_objective(), COSTS, jnp.zeros(0))
     assert int(point) == 0
     np.testing.assert_allclose(loss, 0.0, atol=1e-7)
-    loss, point = hardware_loss(_objective(metric="latency", form="relative", reference=0.01), COSTS, jnp.zeros(0))
+    loss, point = hardware_loss(_objective(minimise="latency", form="relative", reference=0.01), COSTS, jnp.zeros(0))
     assert int(point) == 2
     np.testing.assert_allclose(loss, 0.5 * 0.2, rtol=1e-6)
-    _, point = hardware_loss(_objective(metric="edp"), COSTS, jnp.zeros(0))
+    _, point = hardware_loss(_objective(minimise="edp"), COSTS, jnp.zeros(0))
     assert int(point) == 1
 
 
@@ -40,29 +42,29 @@ def test_loss_is_the_weighted_logarithm_at_the_best_clocks():
 def test_gradient_of_the_log_form_does_not_depend_on_the_unit(cost, scale):
     def loss(log_cost, unit):
         costs = Costs(jnp.exp(log_cost)[None] * unit, None)
-        return hardware_loss(_objective(metric="latency"), costs, jnp.zeros(0))[0]
+        return hardware_loss(_objective(minimise="latency"), costs, jnp.zeros(0))[0]
 
     slope = jax.grad(loss)(jnp.log(jnp.float32(cost)), jnp.float32(scale))
     np.testing.assert_allclose(slope, 0.5, rtol=1e-5)
 
 
 def test_multipliers_push_towards_the_clocks_that_keep_the_budget():
-    objective = _objective(budgets=(Budget("latency", 0.004),))
+    objective = _objective(max_latency_ms=4.0)
     assert int(hardware_loss(objective, COSTS, jnp.array([0.0]))[1]) == 0
     assert int(hardware_loss(objective, COSTS, jnp.array([5.0]))[1]) == 2
 
 
 def test_the_point_is_the_least_metric_within_the_budgets_or_the_least_beyond():
     assert int(chosen_point(_objective(), COSTS)) == 0
-    assert int(chosen_point(_objective(budgets=(Budget("latency", 0.006),)), COSTS)) == 1
-    both = _objective(budgets=(Budget("latency", 0.004), Budget("energy", 0.12)))
+    assert int(chosen_point(_objective(max_latency_ms=6.0), COSTS)) == 1
+    both = _objective(max_latency_ms=4.0, max_energy_mj=120.0)
     # Beyond: log 2.5, log 1.25, log 7.5.
     assert int(chosen_point(both, COSTS)) == 1
     np.testing.assert_allclose(excess(both, COSTS), np.log([1.25, 1.25]), rtol=1e-5)
 
 
 def test_multipliers_rise_beyond_a_budget_fall_within_and_never_below_zero():
-    objective = _objective(budgets=(Budget("latency", 1.0), Budget("energy", 1.0)))
+    objective = _objective(max_latency_ms=1e3, max_energy_mj=1e3)
     raised = ascend(objective, jnp.array([0.0, 0.3]), jnp.array([0.5, -0.2]))
     np.testing.assert_allclose(raised, [0.05, 0.28], rtol=1e-5)
     np.testing.assert_allclose(ascend(objective, jnp.array([0.0, 0.3]), jnp.array([-0.5, jnp.inf])), [0.0, 0.4])
@@ -71,13 +73,18 @@ def test_multipliers_rise_beyond_a_budget_fall_within_and_never_below_zero():
 def test_plain_darts_is_told_from_searches_that_look_at_hardware():
     assert _objective(weight=0.0).is_blind
     assert not _objective().is_blind
-    assert not _objective(weight=0.0, budgets=(Budget("latency", 1.0),)).is_blind
+    assert not _objective(weight=0.0, max_latency_ms=1e3).is_blind
 
 
 def test_metrics_of_accelerators_know_no_energy():
     costs = Costs(jnp.array([0.25]), None)
     assert float(at_point(costs, 0).image_s) == 0.25
-    with pytest.raises(ValueError, match="--minimise energy: expected latency"):
+    with pytest.raises(ValueError, match="minimise energy: expected latency"):
         metric(costs, "energy")
-    with pytest.raises(ValueError, match="--minimise: expected one of latency, energy, edp, got 'power'"):
-        metric(costs, "power")
+
+
+def test_budgets_are_in_seconds_per_image_and_joules():
+    assert budgets_of(HardwareLossSettings()) == ()
+    assert budgets_of(HardwareLossSettings(min_fps=1000.0)) == (Budget("latency", 0.001),)
+    both = HardwareLossSettings(min_fps=100.0, max_latency_ms=5.0, max_energy_mj=20.0)
+    assert budgets_of(both) == (Budget("latency", 0.005), Budget("energy", 0.02))

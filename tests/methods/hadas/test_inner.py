@@ -1,4 +1,4 @@
-"""Both inner searches against a walk through every version and every sample in float64."""
+"""Both inner searches against a walk through every dynamic candidate and every sample in float64."""
 
 import itertools
 from functools import partial
@@ -10,8 +10,9 @@ import pytest
 
 import hw_models
 from hadas_jax.evaluation import mean_dissimilarity, pack_bits, segment_costs
-from hadas_jax.methods.hadas import inner
-from hadas_jax.methods.hadas import score as versions
+from hadas_jax.methods.hadas import inner, score
+from hadas_jax.methods.hadas.exit_configs import Stops
+from hadas_jax.methods.hadas.fronts import exact_front
 from hadas_jax.spaces import available_exits
 
 SAMPLES, GAMMA = 50, 1.5
@@ -55,7 +56,7 @@ def reference(cases):
 
 
 def walk(correct, available, costs):
-    """All versions one by one: exits [n, E], point [n], (error, latency, energy) [n, 3], score [n]."""
+    """All candidates one by one: exits [n, E], point [n], (error, latency, energy) [n, 3], score [n]."""
     exits, points = len(available), costs.latency_s.shape[1]
     rows = []
     for chosen in itertools.product([False, True], repeat=exits):
@@ -69,17 +70,17 @@ def walk(correct, available, costs):
         )
         for point in range(points):
             columns = [column[:, point] for column in (costs.latency_s, costs.energy_j)]
-            score = 0.0
+            value = 0.0
             for i in members:
                 others = members[members != i]
                 pairs = [float(mean_pair(correct, i, j)) for j in others]
                 gain = 1.0
                 for column, full in zip(columns, (costs.latency_s, costs.energy_j), strict=True):
                     gain *= max(0, 1 - (column[: i + 1].sum() + column[exits + 1 + i]) / full[: exits + 1, -1].sum())
-                score += (
+                value += (
                     np.mean(np.array(stop) == i) * gain * (np.mean(pairs) if pairs else 1.0) ** GAMMA / len(members)
                 )
-            rows.append((chosen, point, (error, *(runs.mean(0) @ c for c in columns)), score))
+            rows.append((chosen, point, (error, *(runs.mean(0) @ c for c in columns)), value))
     return tuple(np.array(column) for column in zip(*rows, strict=True))
 
 
@@ -123,8 +124,8 @@ def closed(table):
 
 
 def wanted_table(objectives, reference, limits=FREE):
-    levels, edges = versions.error_levels(), versions.latency_edges(reference[1])
-    table = np.full((versions.ERROR_LEVELS + 1, versions.LATENCY_BINS + 1), np.inf)
+    levels, edges = score.error_levels(), score.latency_edges(reference[1])
+    table = np.full((score.ERROR_LEVELS + 1, score.LATENCY_BINS + 1), np.inf)
     kept = objectives.astype(np.float32)
     kept = kept[(kept <= limits).all(axis=1)]
     cells = (np.searchsorted(levels, kept[:, 0]), np.searchsorted(edges, kept[:, 1]))
@@ -132,44 +133,40 @@ def wanted_table(objectives, reference, limits=FREE):
     return table[:-1, :-1]
 
 
-def test_the_exact_search_finds_what_a_walk_through_all_versions_finds(searches, cases, walked, reference):
-    for case, (_, _, objectives, score) in zip(cases, walked, strict=True):
+def test_the_exact_search_finds_what_a_walk_through_all_candidates_finds(searches, cases, walked, reference):
+    for case, (_, _, objectives, scores) in zip(cases, walked, strict=True):
         found = run(searches["exact"], case)
         np.testing.assert_allclose(closed(found.table), closed(wanted_table(objectives, reference)), rtol=1e-5)
-        assert float(found.score) == pytest.approx(score.max(), rel=1e-4)
-        assert found.shortfall == 0
-        assert int(found.evaluations) == len(score) == 2 ** case[2].sum() * 18
+        assert float(found.score) == pytest.approx(scores.max(), rel=1e-4)
+        assert found.violation == 0
+        assert int(found.evaluations) == len(scores) == 2 ** case[2].sum() * 18
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_limits_keep_versions_out_and_say_how_far_the_nearest_is(searches, cases, walked, reference, share):
-    case, (_, _, objectives, score) = cases[0], walked[0]
+def test_constraints_keep_candidates_out_and_say_how_far_the_nearest_is(searches, cases, walked, reference, share):
+    case, (_, _, objectives, scores) = cases[0], walked[0]
     limits = (objectives.min(axis=0) * (1 + share) * (1 - 0.2 * (share == 0))).astype(np.float32)
     found = run(searches["exact"], case, limits)
     excess = ((objectives - limits) / np.maximum(limits, [1e-3, 0, 0])).max(axis=1)
-    assert float(found.shortfall) == pytest.approx(max(excess.min(), 0), rel=1e-4)
+    assert float(found.violation) == pytest.approx(max(excess.min(), 0), rel=1e-4)
     np.testing.assert_allclose(closed(found.table), closed(wanted_table(objectives, reference, limits)), rtol=1e-5)
     within = excess <= 0
-    assert float(found.score) == pytest.approx(score[within].max() if within.any() else 0.0, rel=1e-4)
+    assert float(found.score) == pytest.approx(scores[within].max() if within.any() else 0.0, rel=1e-4)
     assert within.any() == (share > 0)
 
 
-def test_the_exact_front_is_that_of_the_walk(small_space, cases, walked, quick_jit):
-    settings = {"samples": SAMPLES, "capacity": 256}
-    search = quick_jit(lambda genome, bits, costs: inner.exact_front(small_space, genome, bits, costs, **settings))
+def test_the_exact_front_is_that_of_the_walk(small_space, cases, walked):
     for (genome, correct, available, costs), (exits, point, objectives, _) in zip(cases, walked, strict=True):
         bits = pack_bits(jnp.asarray(correct))
-        front = search(genome, bits, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), costs))
-        size = int(front.size)
-        assert front.valid[:size].all()
-        assert not front.valid[size:].any()
-        found = np.asarray(front.objectives)[:size]
+        costs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), costs)
+        front = exact_front(small_space, genome, bits, costs, samples=SAMPLES)
+        found = front.objectives
         rows = [
             np.flatnonzero((exits == member).all(axis=1) & (point == f))[0]
-            for member, f in zip(np.asarray(front.exits)[:size] > 0, front.point[:size].tolist(), strict=True)
+            for member, f in zip(front.exits > 0, front.point.tolist(), strict=True)
         ]
         np.testing.assert_allclose(found, objectives[rows], rtol=1e-5, atol=1e-7)
-        assert not np.asarray(front.exits)[:, ~available].any()
+        assert not front.exits[:, ~available].any()
         beaten = (objectives[:, None] <= found[None] * (1 - 1e-5) - 1e-9).all(axis=2)
         assert not beaten.any()
         covered = (found[None] <= objectives[:, None] * (1 + 1e-5) + 1e-6).all(axis=2).any(axis=1)
@@ -177,7 +174,7 @@ def test_the_exact_front_is_that_of_the_walk(small_space, cases, walked, quick_j
 
 
 def test_evolution_never_claims_more_than_there_is_and_reaches_nearly_all(searches, cases, reference):
-    volume = partial(inner.table_hypervolume, reference=reference, limits=jnp.asarray(FREE))
+    volume = partial(score.table_hypervolume, reference=reference, limits=jnp.asarray(FREE))
     for case in cases:
         best = run(searches["exact"], case)
         for seed in range(3):
@@ -188,15 +185,15 @@ def test_evolution_never_claims_more_than_there_is_and_reaches_nearly_all(search
             assert found.evaluations == 16 * 12
 
 
-def test_evolution_looks_for_versions_within_limits(searches, cases, walked):
+def test_evolution_looks_for_candidates_within_limits(searches, cases, walked):
     objectives = walked[0][2]
     limits = (objectives.min(axis=0) * 1.9).astype(np.float32)
     found = run(searches["evolved"], cases[0], limits)
-    assert found.shortfall == 0
+    assert found.violation == 0
     assert np.isfinite(found.table).any()
     assert np.asarray(found.table)[np.isfinite(found.table)].max() <= limits[2]
     nowhere = run(searches["evolved"], cases[0], limits * 0.1)
-    assert nowhere.shortfall > 1
+    assert nowhere.violation > 1
     assert not np.isfinite(nowhere.table).any()
 
 
@@ -211,22 +208,26 @@ def test_vmap_over_backbones_equals_a_loop(searches, cases, quick_jit, name):
         jax.tree.map(lambda a, b, row=row: np.testing.assert_allclose(a, b[row], rtol=1e-5, atol=1e-7), alone, together)
 
 
-def test_the_front_of_an_evolution_holds_its_own_candidates_with_their_risk_levels(cases, device, quick_jit):
+def test_an_evolution_evaluates_its_candidates_at_their_own_risk_levels(cases, device, quick_jit):
     _, correct, available, costs = cases[0]
     bits = pack_bits(jnp.asarray(correct))
     rare = pack_bits(jnp.asarray(correct[:-1] & (np.arange(SAMPLES) % 2 == 0)))
-    stops = jnp.stack([rare, bits[:-1]])
+    stops = Stops(jnp.stack([rare, bits[:-1]]), bits, SAMPLES)
     costs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), costs)
-    effort = {"samples": SAMPLES, "gamma": 1.0, "population": 16, "generations": 6}
+    effort = {"gamma": 1.0, "population": 16, "generations": 6}
     search = partial(inner.evolve, device=device, limits=jnp.asarray(FREE), **effort)
-    seen = quick_jit(search)(jax.random.key(0), stops, bits, jnp.asarray(available), costs)
-    front = inner.evolved_front(seen, capacity=96)
-    size = int(front.size)
-    assert 1 < size <= 96
-    assert set(np.unique(seen.levels)) == {0, 1, 2}
-    for n in range(size):
-        same = (np.asarray(seen.levels) == np.asarray(front.exits)[n]).all(axis=1) & (seen.point == front.point[n])
-        np.testing.assert_array_equal(seen.objectives[int(np.argmax(same))], front.objectives[n])
+    found = quick_jit(search)(jax.random.key(0), stops, jnp.asarray(available), costs)
+    assert set(np.unique(found.exits)) == {0, 1, 2}
+    assert found.point.shape == (96,)
+    for exits, point, objectives in zip(found.exits[::7], found.point[::7], found.objectives[::7], strict=True):
+        error, latency = 0, 0.0
+        for n in range(SAMPLES):
+            taken = [e for e, level in enumerate(exits) if level and correct[e, n] and (level == 2 or n % 2 == 0)]
+            last = taken[0] if taken else len(exits)
+            heads = [len(exits) + 1 + e for e in np.flatnonzero(exits) if e <= last]
+            latency += float(costs.latency_s[np.array([*range(last + 1), *heads]), point].sum()) / SAMPLES
+            error += (not correct[last, n]) / SAMPLES
+        np.testing.assert_allclose(objectives[:2], [error, latency], rtol=1e-5, atol=1e-7)
 
 
 def test_exits_are_counted_without_tracing(small_space):
@@ -238,14 +239,14 @@ def test_exits_are_counted_without_tracing(small_space):
 
 def test_an_exit_that_is_alone_is_not_held_back_by_the_others():
     chosen = jnp.asarray([[True, False], [True, True]])
-    apart = jnp.asarray([[1.0, 0.25], [0.25, 0.0]])
-    found = versions.exit_shares(chosen, jnp.asarray([[0.6, 0.0], [0.6, 0.2]]), apart, gamma=2.0)
+    frequencies = jnp.asarray([[1, 0.4, 0.4, 1, 0], [1, 0.4, 0.2, 1, 0.4]], jnp.float32)
+    right = jnp.asarray([[0b11110], [0b01111]], jnp.uint32)  # 1/4 apart
+    found = score.exit_shares(chosen, frequencies, right, gamma=2.0)
     np.testing.assert_allclose(found, [[0.6, 0.0], [0.6 / 32, 0.2 / 32]], rtol=1e-6)
-    correct = jnp.asarray([[True, False], [True, True]])
-    assert float(mean_dissimilarity(correct, jnp.asarray([True, False]))) == 1
+    assert float(mean_dissimilarity(right, jnp.asarray([True, False]))) == 1
 
 
 def test_the_cells_of_a_front_are_those_that_no_other_cell_beats():
     table = np.full((3, 3), np.inf, np.float32)
     table[0, 2], table[1, 0], table[1, 1], table[2, 2] = 5, 4, 4, 1
-    assert inner.front_cells(jnp.asarray(table)) == 3
+    assert score.front_cells(jnp.asarray(table)) == 3

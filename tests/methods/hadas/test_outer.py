@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 
 from hadas_jax.evaluation import pack_bits, segment_costs
-from hadas_jax.methods import Constraints, Engines, Hadas
+from hadas_jax.methods import Hadas
 from hadas_jax.methods.hadas.constraints import lower_bound, static_cost, static_costs
-from hadas_jax.methods.hadas.inner import exact_front
+from hadas_jax.methods.hadas.fronts import exact_front
 from hadas_jax.methods.hadas.outer import best_merits
-from hadas_jax.methods.hadas.surrogate import SurrogateProposer, shares_right
+from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition, shares_right
 from hadas_jax.search import hypervolume
+from hadas_jax.settings import Constraints, NestedSearchSettings
 from hadas_jax.spaces import available_exits, segments, workload
 from hw_models import default_point, load_device, network_cost, with_clocks
 
 SAMPLES = 50
-ENGINES = Engines(population=4, generations=3, elites=2)
+SETTINGS = NestedSearchSettings(population=4, generations=3)
 
 
 class Supernet:
@@ -56,9 +57,11 @@ def space(small_space):
 @pytest.fixture
 def make(space, device):
     def make(evaluate=None, **settings):
-        others = {name: settings.pop(name) for name in ("warm_start", "proposer") if name in settings}
-        engines = dataclasses.replace(ENGINES, **settings)
-        return Hadas(space, device, evaluate or Supernet(space), samples=SAMPLES, engines=engines, **others)
+        names = ("constraints", "warm_start", "acquisition")
+        others = {name: settings.pop(name) for name in names if name in settings}
+        elites, settings = settings.pop("elites", 2), dataclasses.replace(SETTINGS, **settings)
+        evaluate = evaluate or Supernet(space)
+        return Hadas(space, device, evaluate, samples=SAMPLES, settings=settings, elites=elites, **others)
 
     return make
 
@@ -66,7 +69,7 @@ def make(space, device):
 def run(hadas, seed=0):
     states = [hadas.init(jax.random.key(seed))]
     metrics = []
-    for key in jax.random.split(jax.random.key(100 + seed), hadas.engines.generations):
+    for key in jax.random.split(jax.random.key(100 + seed), hadas.settings.generations):
         state, found = hadas.generation(states[-1], key)
         states.append(state)
         metrics.append({name: float(value[0]) for name, value in found.items()})
@@ -101,7 +104,8 @@ def test_a_space_that_is_exhausted_is_searched_on_without_new_evaluations(make, 
     few = dataclasses.replace(few, stages=(few.stages[0],), stem_width=(8,), last_width=(16,))
     assert few.count == 8
     supernet = Supernet(few)
-    hadas = Hadas(few, make().device, supernet, samples=SAMPLES, engines=dataclasses.replace(ENGINES, generations=4))
+    settings = dataclasses.replace(SETTINGS, generations=4)
+    hadas = Hadas(few, make().device, supernet, samples=SAMPLES, settings=settings, elites=2)
     states, _ = run(hadas)
     assert sorted(supernet.seen) == sorted(set(supernet.seen))
     assert int(states[-1].archive.size) == len(supernet.seen) <= 8
@@ -131,15 +135,14 @@ def test_a_merit_is_a_lower_bound_of_the_exact_hypervolume(make, space, device):
     row = int(np.flatnonzero(archive.examined)[0])
     genome, correct = jnp.asarray(archive.genomes[row]), jnp.asarray(archive.correct[row])
     costs = jax.jit(lambda g: segment_costs(space, space.decode(g), device))(genome)
-    front = exact_front(space, genome, correct, costs, samples=SAMPLES, capacity=512)
-    scaled = jnp.where(front.valid[:, None], front.objectives / hadas.reference[None], 2.0)
-    exact = float(hypervolume(scaled, jnp.ones(3)))
+    front = exact_front(space, genome, correct, costs, samples=SAMPLES)
+    exact = float(hypervolume(jnp.asarray(front.objectives / hadas.reference[None]), jnp.ones(3)))
     assert exact * 0.93 <= archive.merit[row] <= exact * (1 + 1e-5)
 
 
 def test_the_best_merits_go_first_in_mating(make):
     outer = run(make())[0][-1].outer
-    assert np.isfinite(outer.merit).sum() == ENGINES.elites
+    assert np.isfinite(outer.merit).sum() == 2
     np.testing.assert_array_equal(best_merits(np.array([1.0, np.nan, 3.0, 2.0]), 2), [np.nan, np.nan, 3, 2])
     assert np.isnan(best_merits(np.full(3, np.nan), 2)).all()
 
@@ -152,10 +155,10 @@ def test_the_dynamic_score_can_be_the_merit(make):
     assert ((by_score.merit[examined] > 0) & (by_score.merit[examined] < 1)).all()
 
 
-def test_versions_beyond_the_limits_stay_out_and_backbones_without_others_count_less(make, space, device):
+def test_candidates_that_break_constraints_stay_out_and_backbones_without_others_count_less(make, space, device):
     static = static_cost(space, jnp.asarray(space.smallest_genome), device)
     limits = Constraints(max_latency_ms=float(static.latency_s) * 1e3, max_params=3000)
-    hadas = make(limits=limits, population=8, elites=8, generations=1)
+    hadas = make(constraints=limits, population=8, elites=8, generations=1)
     state = run(hadas)[0][-1]
     archive = state.archive
     heavy = archive.params[:8] > 3000
@@ -174,7 +177,7 @@ def test_versions_beyond_the_limits_stay_out_and_backbones_without_others_count_
 
 
 def test_a_search_that_cannot_keep_its_limits_goes_towards_them(make):
-    hadas = make(limits=Constraints(min_accuracy=0.9999999), elites=4)
+    hadas = make(constraints=Constraints(min_accuracy=0.9999999), elites=4)
     state = run(hadas)[0][-1]
     assert np.isinf(state.table).all()
     assert (state.archive.merit[state.archive.examined] < 0).all()
@@ -194,14 +197,13 @@ def test_the_static_cost_is_the_trunks_without_heads(space, device):
     np.testing.assert_allclose(params[0], jnp.sum(trunk.weight_elements * trunk.active), rtol=1e-6)
 
 
-def test_no_dynamic_version_goes_below_the_lower_bound(space, device):
+def test_no_dynamic_candidate_goes_below_the_lower_bound(space, device):
     genome = jnp.asarray(space.largest_genome)
     correct = jnp.asarray(Supernet(space)(np.asarray(genome)[None])[0])
     bound = np.asarray(lower_bound(space, genome, correct, device, samples=SAMPLES))
     costs = jax.jit(lambda g: segment_costs(space, space.decode(g), device))(genome)
-    front = exact_front(space, genome, correct, costs, samples=SAMPLES, capacity=512)
-    valid = np.asarray(front.valid)
-    objectives, points = np.asarray(front.objectives)[valid], np.asarray(front.point)[valid]
+    front = exact_front(space, genome, correct, costs, samples=SAMPLES)
+    objectives, points = front.objectives, front.point
     assert (objectives >= bound[points] * (1 - 1e-5)).all()
     assert np.isclose(objectives[:, 0].min(), bound[0, 0], atol=1e-6)
     assert (bound[:, 1] < np.asarray(costs.latency_s)[: space.num_exits + 1].sum(axis=0)).all()
@@ -223,14 +225,14 @@ def test_what_the_surrogate_learns_is_the_share_of_each_exit_and_of_all_up_to_it
 def test_the_surrogate_proposes_what_is_evaluated_next(make, space, device):
     limits = Constraints(max_params=10**9, max_latency_ms=1e9)
     effort = {"picks": 16, "population": 24, "generations": 8, "gradient_seeds": 6}
-    proposer = SurrogateProposer(space, device, SAMPLES, limits=limits, **effort)
+    acquisition = SurrogateAcquisition(space, device, SAMPLES, limits=limits, **effort)
     calls = []
 
     def recorded(key, archive):
-        calls.append((int(archive.size), proposer(key, archive)))
+        calls.append((int(archive.size), acquisition(key, archive)))
         return calls[-1][1]
 
-    archive = run(make(population=12, generations=2, elites=1, proposer=recorded))[0][-1].archive
+    archive = run(make(population=12, generations=2, elites=1, acquisition=recorded))[0][-1].archive
     ((size, proposed),) = calls
     assert size == 12
     assert proposed.shape == (16, len(space.codec.choices))

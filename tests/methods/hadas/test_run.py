@@ -64,7 +64,7 @@ def test_the_supernet_that_a_run_trained_can_be_searched_by_another(finished, se
     trained = load_supernet(workdir / "supernet")
     assert trained.source == "hadas search on digits"
     assert trained.details["settings"]["space"] == "tiny"
-    other = dataclasses.replace(settings, checkpoint=str(workdir / "supernet"))
+    other = settings.replace(checkpoint=str(workdir / "supernet"))
     again = search(other, workdir=tmp_path / "other")
     assert again.largest_test_accuracy == result.largest_test_accuracy
     assert not (tmp_path / "other" / "supernet").exists()
@@ -87,7 +87,7 @@ def test_a_run_that_lost_stages_repeats_them_to_the_same_front(finished, tmp_pat
 def test_resuming_with_other_settings_is_refused(finished, settings):
     workdir, _ = finished
     with pytest.raises(ValueError, match="got population 5 instead of 4"):
-        search(dataclasses.replace(settings, population=5), workdir=workdir, resume=True)
+        search(settings.replace(population=5), workdir=workdir, resume=True)
 
 
 def test_a_truncated_checkpoint_is_named(finished, tmp_path):
@@ -113,7 +113,7 @@ def test_a_foreign_checkpoint_is_refused(finished, tmp_path):
 
 
 def test_a_diverging_loss_stops_the_run_and_names_the_step(settings, tmp_path):
-    wild = dataclasses.replace(settings, learning_rate=1e30)
+    wild = settings.replace(learning_rate=1e30)
     with pytest.raises(DivergenceError, match=r"supernet: .* at step \d+"):
         search(wild, workdir=tmp_path / "wild")
 
@@ -131,8 +131,6 @@ def test_only_an_exact_search_refuses_many_exit_positions(settings, small_space,
     stages = (first, dataclasses.replace(second, depth=(1, 16)))
     deep = dataclasses.replace(small_space, name="deep", resolution=(), stages=stages)
     monkeypatch.setitem(catalogue._SPACES, "deep", deep)
-    assert Run(dataclasses.replace(settings, space="deep")).space.num_exits == 17
-    with pytest.raises(
-        ValueError, match="--inner exact: expected a space of at most 16 exit positions, got 17 of deep"
-    ):
-        Run(dataclasses.replace(settings, space="deep", inner="exact"))
+    assert Run(settings.replace(space="deep")).space.num_exits == 17
+    with pytest.raises(ValueError, match="inner exact: expected a space of at most 16 exit positions, got 17 of deep"):
+        Run(settings.replace(space="deep", inner="exact"))

@@ -1,7 +1,8 @@
-"""Designs judged against a simulation that walks sample by sample."""
+"""Designs against a simulation that walks sample by sample."""
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +11,48 @@ import pytest
 
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference, Outcomes, accuracy_difference
-from hadas_jax.methods import Constraints
-from hadas_jax.methods.hadas import fronts as plan_fronts
-from hadas_jax.methods.hadas import selection as deploy
+from hadas_jax.methods.hadas import fronts, selection
 from hadas_jax.methods.hadas.archive import empty_archive
-from hadas_jax.methods.hadas.constraints import NO_LIMITS, static_costs
-from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, expected, listed_plans
-from hadas_jax.methods.hadas.fronts import Candidates, plans_front, pool_of, spread, subset_front
-from hadas_jax.methods.hadas.selection import EXACT_PLANS, Deployment
+from hadas_jax.methods.hadas.constraints import static_costs
+from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, evaluate_configs
+from hadas_jax.methods.hadas.fronts import (
+    EXACT_CONFIGS,
+    Candidates,
+    listed_configs_front,
+    pool_fronts,
+    pool_of,
+    spread,
+    subset_front,
+)
+from hadas_jax.methods.hadas.selection import Pool, choose, measure, performance, set_thresholds
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hw_models import load_device, with_clocks
 
 SAMPLES, POINT = 300, 5
+KEY = jax.random.key(7)
+NOTHING = LabelledImages(images=jnp.zeros((0, 8, 8, 1)), labels=jnp.zeros(0, jnp.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A pool of backbones whose outcomes are drawn, and what is done with it."""
+
+    pool: Pool
+    evaluate: Callable
+    settings: dict
+
+    def choose(self, front_size):
+        return choose(self.pool, front_size=front_size, key=KEY, **self.settings)
+
+    def measure(self, choices, **settings):
+        return measure(self.pool, choices, test=NOTHING, evaluate=self.evaluate, **settings)
+
+    def fronts(self, policy, **settings):
+        pool, stops = self.pool, [getattr(each, policy) for each in self.pool.selection]
+        return pool_fronts(pool.backbones, stops, pool.device, key=KEY, limits=pool.limits, **settings)
+
+    def performance(self, policy, choice):
+        return performance(self.pool, policy, choice.backbone, choice.exits, choice.point)
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +71,21 @@ def device():
 
 @pytest.fixture(scope="module")
 def make(device):
-    """Deployments of backbones whose outcomes are drawn: later exits are right more often and surer."""
-    nothing = LabelledImages(images=jnp.zeros((0, 8, 8, 1)), labels=jnp.zeros(0, jnp.int32))
+    """Pools of backbones whose outcomes are drawn: later exits are right more often and surer."""
     known = dict.fromkeys(("record", "fingerprints", "evaluated_fingerprints"))
-    splits = Splits(*[nothing] * 4, classes=10, mean=0.0, deviation=1.0, name="x", **known)
+    splits = Splits(*[NOTHING] * 4, classes=10, mean=0.0, deviation=1.0, name="x", **known)
 
-    def make(space, genomes, **settings):
+    def make(space, genomes, *, limits=NO_CONSTRAINTS, **settings):
         draws = iter(range(100))
 
         def evaluate(genomes, data):
-            return [_outcomes(space.num_exits, next(draws)) for _ in genomes]
+            each = [_outcomes(space.num_exits, next(draws)) for _ in genomes]
+            return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
 
-        inputs = {"genomes": genomes, "splits": splits, "policy": "confidence", "evaluate": evaluate}
-        return Deployment(space, device, **inputs, key=jax.random.key(7), **settings)
+        pool = set_thresholds(
+            space, device, genomes, splits=splits, policy="confidence", evaluate=evaluate, limits=limits
+        )
+        return Drawn(pool, evaluate, settings)
 
     return make
 
@@ -68,8 +102,13 @@ def every_genome(space):
 
 
 @pytest.fixture(scope="module")
-def deployment(make, space, genomes):
+def drawn(make, space, genomes):
     return make(space, genomes)
+
+
+@pytest.fixture(scope="module")
+def pool(drawn):
+    return drawn.pool
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +134,19 @@ def _bits(words, samples):
     return flags.reshape(*words.shape[:-1], -1)[..., :samples].astype(bool)
 
 
-def _simulate(stops, plan, cost, *, point):
+def _simulate(stops, config, cost, *, point):
     """Walks every sample through the network."""
     samples = stops.samples
     would_stop, correct = _bits(stops.stops, samples), _bits(stops.correct, samples)
-    exits, wrong, latency, energy = len(plan), 0, 0.0, 0.0
+    exits, wrong, latency, energy = len(config), 0, 0.0, 0.0
     for n in range(samples):
         run, right = [0], correct[-1, n]
         for e in range(exits):
             if e:
                 run.append(e)
-            if plan[e]:
+            if config[e]:
                 run.append(exits + 1 + e)
-                if would_stop[plan[e] - 1, e, n]:
+                if would_stop[config[e] - 1, e, n]:
                     right = correct[e, n]
                     break
         else:
@@ -118,22 +157,22 @@ def _simulate(stops, plan, cost, *, point):
     return wrong / samples, latency / samples, energy / samples
 
 
-def _every_plan(available, levels):
-    """All plans of the exits that are there, all exits at one level, int32[M, E]."""
+def _every_config(available, levels):
+    """All configurations of the exits that are there, all exits at one level, int32[M, E]."""
     choices = [(0, 1) if there else (0,) for there in available]
     subsets = np.array(list(itertools.product(*choices)), np.int32)
     return np.unique(np.concatenate([subsets * (r + 1) for r in range(levels)]), axis=0)
 
 
-def _candidates(deployment, policy):
-    """The objectives of every plan at every point, float64[n, 3]."""
+def _candidates(pool, policy):
+    """The objectives of every exit configuration at every point, float64[n, 3]."""
     rows = []
-    for judged, backbone in zip(deployment.selection, deployment.backbones, strict=True):
-        stops = getattr(judged, policy)
-        plans = _every_plan(backbone.available, len(stops.stops))
-        stats = listed_plans(stops, jnp.asarray(plans))
-        weights = np.asarray(stats.weights, np.float64)
-        costs = [weights @ np.asarray(c, np.float64) for c in (backbone.costs.latency_s, backbone.costs.energy_j)]
+    for selected, backbone in zip(pool.selection, pool.backbones, strict=True):
+        stops = getattr(selected, policy)
+        configs = _every_config(backbone.available, len(stops.stops))
+        stats = evaluate_configs(stops, jnp.asarray(configs))
+        frequencies = np.asarray(stats.frequencies, np.float64)
+        costs = [frequencies @ np.asarray(c, np.float64) for c in (backbone.costs.latency_s, backbone.costs.energy_j)]
         error = np.broadcast_to(np.asarray(stats.error, np.float64)[:, None], costs[0].shape)
         rows.append(np.stack([error, *costs], axis=-1).reshape(-1, 3))
     return np.concatenate(rows)
@@ -146,45 +185,44 @@ def _assert_front(found, every):
     assert covered.all(), "a design is missing"
 
 
-def test_expected_costs_are_what_a_walk_through_the_samples_costs(deployment):
+def test_expected_costs_are_what_a_walk_through_the_samples_costs(pool):
     rng = np.random.default_rng(1)
-    for judged, backbone in zip(deployment.selection, deployment.backbones, strict=True):
-        for stops in (judged.ideal, judged.deployable):
-            plans = rng.integers(0, len(stops.stops) + 1, (4, len(backbone.available))) * backbone.available
-            stats = listed_plans(stops, jnp.asarray(plans, jnp.int32))
-            for row, plan in enumerate(plans):
-                walked = _simulate(stops, plan, backbone.costs, point=POINT)
-                np.testing.assert_allclose(expected(stats, backbone.costs, row, POINT), walked, rtol=2e-6)
+    for selected, backbone in zip(pool.selection, pool.backbones, strict=True):
+        for stops in (selected.ideal, selected.deployable):
+            configs = rng.integers(0, len(stops.stops) + 1, (4, len(backbone.available))) * backbone.available
+            stats = evaluate_configs(stops, jnp.asarray(configs, jnp.int32))
+            for row, config in enumerate(configs):
+                walked = _simulate(stops, config, backbone.costs, point=POINT)
+                found = stats.expected(backbone.costs, row, POINT)
+                np.testing.assert_allclose(found, walked, rtol=2e-6)
 
 
-def test_who_stops_is_who_is_right_or_sure_enough(deployment, space):
-    drawn = [_outcomes(space.num_exits, seed) for seed in range(2 * len(deployment.genomes))]
-    pairs = zip(drawn[len(deployment.genomes) :], drawn[: len(deployment.genomes)], strict=True)
-    for judged, thresholds, (validation, calibration) in zip(
-        deployment.selection, deployment.thresholds, pairs, strict=True
-    ):
+def test_who_stops_is_who_is_right_or_sure_enough(pool, space):
+    count = len(pool.genomes)
+    outcomes = [_outcomes(space.num_exits, seed) for seed in range(2 * count)]
+    pairs = zip(outcomes[count:], outcomes[:count], strict=True)
+    for stops, thresholds, (validation, calibration) in zip(pool.selection, pool.thresholds, pairs, strict=True):
         correct = np.concatenate([validation.correct, calibration.correct], axis=1)
         sure = np.concatenate([validation.confidence, calibration.confidence], axis=1)[:-1]
-        np.testing.assert_array_equal(_bits(judged.ideal.stops[0], 2 * SAMPLES), correct[:-1])
-        np.testing.assert_array_equal(_bits(judged.deployable.stops, 2 * SAMPLES), sure[None] >= thresholds[..., None])
+        np.testing.assert_array_equal(_bits(stops.ideal.stops[0], 2 * SAMPLES), correct[:-1])
+        np.testing.assert_array_equal(_bits(stops.deployable.stops, 2 * SAMPLES), sure[None] >= thresholds[..., None])
 
 
 @pytest.mark.parametrize("policy", ["ideal", "deployable"])
-def test_fronts_hold_no_dominated_design_and_miss_none(deployment, policy):
-    stops = [getattr(judged, policy) for judged in deployment.selection]
-    front, at_default = deployment._pool.fronts(stops, points=(None, deployment.default_point))
-    every = _candidates(deployment, policy)
+def test_fronts_hold_no_dominated_design_and_miss_none(drawn, pool, policy):
+    front, at_default = drawn.fronts(policy, points=(None, pool.default_point))
+    every = _candidates(pool, policy)
     _assert_front(front.objectives.astype(np.float64), every)
-    points = len(deployment.backbones[0].points)
+    points = len(pool.backbones[0].points)
     _assert_front(at_default.objectives.astype(np.float64), every[points - 1 :: points])
 
 
-def test_points_that_are_left_out_are_beaten_for_every_plan_with_its_own_thresholds(deployment):
+def test_points_that_are_left_out_are_beaten_for_every_configuration_with_its_own_thresholds(pool):
     rng = np.random.default_rng(2)
-    backbone, stops = deployment.backbones[-1], deployment.selection[-1].deployable
-    plans = rng.integers(0, len(RISK_LEVELS) + 1, (20, len(backbone.available))) * backbone.available
-    weights = np.asarray(listed_plans(stops, jnp.asarray(plans, jnp.int32)).weights, np.float64)
-    latency, energy = weights @ backbone.costs.latency_s, weights @ backbone.costs.energy_j
+    backbone, stops = pool.backbones[-1], pool.selection[-1].deployable
+    configs = rng.integers(0, len(RISK_LEVELS) + 1, (20, len(backbone.available))) * backbone.available
+    frequencies = np.asarray(evaluate_configs(stops, jnp.asarray(configs, jnp.int32)).frequencies, np.float64)
+    latency, energy = frequencies @ backbone.costs.latency_s, frequencies @ backbone.costs.energy_j
     left = backbone.points[backbone.points >= 0]
     gone = np.setdiff1d(np.arange(latency.shape[1]), left)
     assert len(gone)
@@ -193,45 +231,44 @@ def test_points_that_are_left_out_are_beaten_for_every_plan_with_its_own_thresho
         assert better.any(axis=1).all()
 
 
-def test_levels_take_the_cheapest_network_that_is_good_enough(deployment):
-    levels = deployment.choices(8).levels
-    every = _candidates(deployment, "deployable")
-    points = len(deployment.backbones[0].points)
+def test_levels_take_the_cheapest_network_that_is_good_enough(drawn, pool):
+    levels = drawn.choose(8).levels
+    every = _candidates(pool, "deployable")
+    points = len(pool.backbones[0].points)
     assert [accuracy for accuracy, _ in levels] == sorted((accuracy for accuracy, _ in levels), reverse=True)
     for accuracy, picks in levels:
-        assert not picks["static"].levels.any()
+        assert not picks["static"].exits.any()
         for name, candidates in (("exits", every[points - 1 :: points]), ("exits_and_clocks", every)):
-            choice = picks[f"deployable {name}"]
-            found = deployment._performance("deployable", choice.backbone, choice.levels, choice.point)
+            found = drawn.performance("deployable", picks[f"deployable {name}"])
             enough = candidates[:, 0] <= 1 - accuracy + 1e-6
             assert found.error <= 1 - accuracy + 1e-6
             assert found.energy_j == pytest.approx(candidates[enough, 2].min(), rel=1e-5)
-        assert picks["deployable exits"].point == deployment.default_point
+        assert picks["deployable exits"].point == pool.default_point
 
 
 @pytest.mark.parametrize("share", [None, 1.0, 1e-3])
-def test_static_networks_run_at_the_cheapest_clocks_of_all_within_the_limits(make, space, genomes, deployment, share):
+def test_static_networks_run_at_the_cheapest_clocks_of_all_within_the_limits(make, space, genomes, pool, share):
     """A limit that all points of the slowest backbones keep at the highest clocks, one that none keeps, and none."""
-    exits, backbones = space.num_exits, deployment.backbones
+    exits, backbones = space.num_exits, pool.backbones
     latency, energy = (
         np.stack([np.asarray(getattr(b.costs, name)[: exits + 1], np.float64).sum(axis=0) for b in backbones])
         for name in ("latency_s", "energy_j")
     )
-    limits = NO_LIMITS if share is None else Constraints(max_latency_ms=1e3 * share * float(latency[:, -1].max()))
+    limits = NO_CONSTRAINTS if share is None else Constraints(max_latency_ms=1e3 * share * float(latency[:, -1].max()))
     found = make(space, genomes, limits=limits)
     excess = np.maximum(latency / limits.objectives[1] - 1, 0) if limits.any else np.zeros_like(latency)
     none = np.zeros(exits, np.int32)
-    errors = np.array([found._performance("ideal", b, none, 0).error for b in range(len(backbones))])
-    choices = found.choices(4)
+    errors = np.array([performance(found.pool, "ideal", b, none, 0).error for b in range(len(backbones))])
+    choices = found.choose(4)
     for accuracy, picks in choices.levels:
         enough = np.flatnonzero(errors <= 1 - accuracy + 1e-6)
-        assert picks["static_dvfs"].excess == pytest.approx(excess[enough].min(), rel=1e-4, abs=1e-6)
+        assert picks["static_dvfs"].violation == pytest.approx(excess[enough].min(), rel=1e-4, abs=1e-6)
         least = energy[enough][excess[enough] <= excess[enough].min() + 1e-6].min()
         chosen = picks["static_dvfs"]
-        assert not chosen.levels.any()
+        assert not chosen.exits.any()
         assert energy[chosen.backbone, chosen.point] == pytest.approx(least, rel=1e-6)
     designs, levels = found.measure(choices)
-    rows = {tuple(genome.tolist()): row for row, genome in enumerate(found.genomes)}
+    rows = {tuple(genome.tolist()): row for row, genome in enumerate(found.pool.genomes)}
     for design in designs:
         row = rows[design.genome]
         within = excess[row] <= excess[row].min() + 1e-6
@@ -245,7 +282,7 @@ def test_static_networks_run_at_the_cheapest_clocks_of_all_within_the_limits(mak
 
 def test_differences_in_accuracy_count_the_test_samples_that_only_one_network_gets_right(make, space, genomes):
     found = make(space, genomes)
-    choices = found.choices(8)
+    choices = found.choose(8)
     designs, levels = found.measure(choices)
     every = choices.designs + [choice for _, picks in choices.levels for choice in picks.values()]
     used = sorted({choice.backbone for choice in every})
@@ -254,8 +291,8 @@ def test_differences_in_accuracy_count_the_test_samples_that_only_one_network_ge
     def right(choice, policy):
         outcomes, correct = test[choice.backbone], test[choice.backbone].correct[-1].copy()
         stopped = np.zeros(SAMPLES, bool)
-        for exit in np.flatnonzero(choice.levels):
-            threshold = found.thresholds[choice.backbone][choice.levels[exit] - 1, exit]
+        for exit in np.flatnonzero(choice.exits):
+            threshold = found.pool.thresholds[choice.backbone][choice.exits[exit] - 1, exit]
             stops = outcomes.correct[exit] if policy == "ideal" else outcomes.confidence[exit] >= threshold
             correct = np.where(stops & ~stopped, outcomes.correct[exit], correct)
             stopped |= stops
@@ -267,7 +304,7 @@ def test_differences_in_accuracy_count_the_test_samples_that_only_one_network_ge
     for choice, design in zip(choices.designs, designs, strict=True):
         static = test[choice.backbone].correct[-1]
         for policy in ("ideal", "deployable"):
-            if choice.levels.any():
+            if choice.exits.any():
                 assert design.differences[policy] == difference(right(choice, policy), static)
     for (_, picks), level in zip(choices.levels, levels, strict=True):
         assert level.versus["static"].static == NO_DIFFERENCE
@@ -275,7 +312,7 @@ def test_differences_in_accuracy_count_the_test_samples_that_only_one_network_ge
             choice = picks[f"{policy} exits_and_clocks"]
             wanted = [
                 difference(right(choice, policy), right(picks[name], "ideal"))
-                if choice.levels.any() or choice.backbone != picks[name].backbone
+                if choice.exits.any() or choice.backbone != picks[name].backbone
                 else NO_DIFFERENCE
                 for name in ("static", "static_dvfs")
             ]
@@ -287,8 +324,8 @@ def test_differences_in_accuracy_count_the_test_samples_that_only_one_network_ge
 def test_what_is_shown_to_be_as_accurate_is_the_last_of_an_unbroken_row_from_the_highest_level_down(
     make, space, every_genome, tolerance
 ):
-    found = make(space, every_genome, accuracy_tolerance=tolerance)
-    _, levels = found.measure(found.choices(4))
+    found = make(space, every_genome)
+    _, levels = found.measure(found.choose(4), accuracy_tolerance=tolerance)
     assert len(levels) > 1
     for index, level in enumerate(levels):
         own = level.versus["deployable exits_and_clocks"]
@@ -306,8 +343,8 @@ def test_what_is_shown_to_be_as_accurate_is_the_last_of_an_unbroken_row_from_the
 def test_a_network_that_passes_below_one_that_fails_is_not_said_to_be_as_accurate(
     monkeypatch, make, space, every_genome
 ):
-    found, fails = make(space, every_genome, accuracy_tolerance=0.01), Difference(-0.5, -0.6, -0.4)
-    choices = found.choices(4)
+    found, fails = make(space, every_genome), Difference(-0.5, -0.6, -0.4)
+    choices = found.choose(4)
     highest = choices.levels[0][1]["deployable exits_and_clocks"]
     passes = Difference(0.0, -0.001, 0.001)
 
@@ -315,12 +352,15 @@ def test_a_network_that_passes_below_one_that_fails_is_not_said_to_be_as_accurat
         same = (first[0].backbone, first[0].point) == (highest.backbone, highest.point)
         return fails if same and first[1] == "deployable" else passes
 
-    monkeypatch.setattr(deploy, "_difference", difference)
-    assert [level.as_accurate for level in found.measure(choices)[1]] == [None] * len(choices.levels)
+    monkeypatch.setattr(selection, "_difference", difference)
+    _, levels = found.measure(choices, accuracy_tolerance=0.01)
+    assert [level.as_accurate for level in levels] == [None] * len(choices.levels)
 
 
-def test_measured_designs_name_their_exits_thresholds_and_shares(deployment, space):
-    designs, levels = deployment.measure(deployment.choices(8))
+def test_measured_designs_name_their_exits_thresholds_and_shares(drawn, pool, space):
+    choices = drawn.choose(8)
+    designs, levels = drawn.measure(choices)
+    assert [design.point for design in designs] == [choice.point for choice in choices.designs]
     assert levels
     for design in designs:
         assert len(design.exits) == len(design.thresholds)
@@ -334,23 +374,23 @@ def test_measured_designs_name_their_exits_thresholds_and_shares(deployment, spa
         assert design.excess == 0
 
 
-def test_designs_on_a_front_keep_the_limits_and_are_those_of_the_free_front_that_do(make, space, genomes, deployment):
-    free = deployment._pool.fronts([j.deployable for j in deployment.selection], points=(None,))[0]
+def test_designs_on_a_front_keep_the_limits_and_are_those_of_the_free_front_that_do(make, space, genomes, drawn):
+    (free,) = drawn.fronts("deployable")
     limits = Constraints(max_latency_ms=1e3 * float(np.median(free.objectives[:, 1])))
-    choices = make(space, genomes, limits=limits).choices(10**6)
+    choices = make(space, genomes, limits=limits).choose(10**6)
     kept = [choice for choice in choices.designs if choice.found_by == "deployable"]
     assert choices.within == {"ideal": True, "deployable": True}
     assert len(kept) == (free.objectives[:, 1] <= limits.objectives[1]).sum()
     for choice in choices.designs:
-        found = deployment._performance(choice.found_by, choice.backbone, choice.levels, choice.point)
+        found = drawn.performance(choice.found_by, choice)
         assert found.latency_s <= limits.max_latency_ms * 1e-3 * (1 + 1e-6)
 
 
-def test_where_nothing_keeps_the_limits_the_nearest_are_reported_with_their_excess(make, space, genomes, deployment):
-    every = _candidates(deployment, "deployable")
+def test_where_nothing_keeps_the_limits_the_nearest_are_reported_with_their_violation(make, space, genomes, pool):
+    every = _candidates(pool, "deployable")
     limits = Constraints(max_latency_ms=800 * every[:, 1].min(), max_energy_mj=800 * every[:, 2].min())
     limited = make(space, genomes, limits=limits)
-    choices = limited.choices(8)
+    choices = limited.choose(8)
     assert choices.within["deployable"] is False
     designs = [d for d in limited.measure(choices)[0] if d.found_by == "deployable"]
     assert 1 <= len(designs) <= 5
@@ -365,9 +405,9 @@ def test_where_nothing_keeps_the_limits_the_nearest_are_reported_with_their_exce
 def test_the_cheapest_is_first_of_all_the_one_nearest_to_the_limits():
     objectives = np.array([[0.1, 3.0, 1.0], [0.1, 1.0, 3.0], [0.1, 1.0, 2.0], [0.3, 1.0, 0.5]], np.float32)
     found = Candidates(np.zeros(4, int), np.zeros((4, 1), np.int32), np.arange(4), objectives)
-    assert found.cheapest(0.2, limits=NO_LIMITS) == 0
+    assert found.cheapest(0.2, limits=NO_CONSTRAINTS) == 0
     assert found.cheapest(0.2, limits=Constraints(max_latency_ms=2000)) == 2
-    assert found.cheapest(0.05, limits=NO_LIMITS) is None
+    assert found.cheapest(0.05, limits=NO_CONSTRAINTS) is None
 
 
 def test_backbones_with_too_many_weights_leave_the_pool(space, device):
@@ -375,50 +415,48 @@ def test_backbones_with_too_many_weights_leave_the_pool(space, device):
     params = np.asarray(static_costs(space, jnp.asarray(genomes), device)[1])
     archive = empty_archive(4, space, samples=40)
     archive = archive.append(genomes=genomes, params=params, static=np.array([[0.1, 2, 2], [0.2, 1, 1]], np.float32))
-    assert len(pool_of(archive, space, device, limits=NO_LIMITS)) == 2
+    assert len(pool_of(archive, space, device, limits=NO_CONSTRAINTS)) == 2
     kept = pool_of(archive, space, device, limits=Constraints(max_params=int(params[0]) - 1))
     np.testing.assert_array_equal(kept, genomes[1:])
 
 
-def test_evolved_fronts_come_close_to_the_exact_ones_with_a_level_for_each_exit(make, space, genomes, deployment):
-    bred = make(space, genomes, exact_plans=1)
-    stops = [judged.deployable for judged in deployment.selection]
-    exact, evolved = (d._pool.fronts(stops, points=(None,))[0] for d in (deployment, bred))
+def test_evolved_fronts_come_close_to_the_exact_ones_with_a_level_for_each_exit(drawn):
+    (exact,), (evolved,) = drawn.fronts("deployable"), drawn.fronts("deployable", exact_configs=1)
     covered = (evolved.objectives[None] <= exact.objectives[:, None] * 1.01).all(axis=2).any(axis=1)
     assert covered.mean() > 0.95
-    per_exit = deployment._pool.fronts(stops, points=(None,), per_exit=True)[0]
+    (per_exit,) = drawn.fronts("deployable", per_exit=True)
     better = (per_exit.objectives[None] <= exact.objectives[:, None]).all(axis=2).any(axis=1)
     assert better.all(), "nothing of the front with shared levels is lost"
 
 
 def test_a_backbone_of_many_exit_positions_is_deployed_by_its_own_few_exits_or_by_evolution(make, deep, monkeypatch):
-    monkeypatch.setattr(plan_fronts, "POPULATION", 16)
-    monkeypatch.setattr(plan_fronts, "GENERATIONS", 6)
-    monkeypatch.setattr(plan_fronts, "_LISTED", 256)
+    monkeypatch.setattr(fronts, "POPULATION", 16)
+    monkeypatch.setattr(fronts, "GENERATIONS", 6)
+    monkeypatch.setattr(fronts, "_LISTED", 256)
     assert deep.num_exits > 16
     found = make(deep, np.stack([deep.largest_genome, deep.smallest_genome]))
-    counts = [int(backbone.own.count) for backbone in found.backbones]
+    counts = [int(backbone.count) for backbone in found.pool.backbones]
     assert counts[0] > 16
-    assert len(RISK_LEVELS) << counts[1] <= EXACT_PLANS
-    designs, levels = found.measure(found.choices(8))
+    assert len(RISK_LEVELS) << counts[1] <= EXACT_CONFIGS
+    designs, levels = found.measure(found.choose(8))
     assert levels
-    few, stops = found.backbones[1], found.selection[1].ideal
+    few, stops = found.pool.backbones[1], found.pool.selection[1].ideal
     exact = subset_front(stops, few, index=1)
-    listed = plans_front(stops, few, levels=_every_plan(few.available, 1), index=1)
+    listed = listed_configs_front(stops, few, _every_config(few.available, 1), index=1)
     np.testing.assert_allclose(exact.objectives, listed.objectives, rtol=1e-6)
     for design in designs:
         assert len(design.exits) == len(design.thresholds)
         assert sum(design.test_shares) == pytest.approx(1, abs=1e-6)
 
 
-def test_fronts_do_not_depend_on_how_plans_are_cut_into_blocks(deployment, monkeypatch):
-    backbone, stops = deployment.backbones[-1], deployment.selection[-1].deployable
+def test_fronts_do_not_depend_on_how_configurations_are_cut_into_blocks(pool, monkeypatch):
+    backbone, stops = pool.backbones[-1], pool.selection[-1].deployable
     whole = subset_front(stops, backbone, index=0)
-    monkeypatch.setattr(plan_fronts, "_PLANS", 1)
+    monkeypatch.setattr(fronts, "_CONFIGS", 1)
     parts = subset_front(stops, backbone, index=0)
-    for name in ("levels", "point", "objectives"):
+    for name in ("exits", "point", "objectives"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
-    listed = plans_front(stops, backbone, levels=_every_plan(backbone.available, len(RISK_LEVELS)), index=0)
+    listed = listed_configs_front(stops, backbone, _every_config(backbone.available, len(RISK_LEVELS)))
     np.testing.assert_allclose(np.unique(listed.objectives, axis=0), whole.objectives, rtol=1e-6)
 
 

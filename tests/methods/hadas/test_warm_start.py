@@ -39,14 +39,14 @@ def test_each_backbone_comes_once_and_no_source_gives_none(tmp_path):
 def test_files_that_are_no_front_are_refused(tmp_path, content, message):
     path = tmp_path / "front.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=f"--warm-start .*: {message}"):
+    with pytest.raises(ValueError, match=f"warm_start .*: {message}"):
         load_backbones([str(path)], SPACE)
 
 
 def test_unknown_names_and_other_spaces_are_refused(tiny_space):
     with pytest.raises(ValueError, match=r"expected some of a0, .* or a front\.json file, got 'a9'"):
         load_backbones(["a9"], SPACE)
-    with pytest.raises(ValueError, match="--warm-start a0: expected a backbone of the space tiny"):
+    with pytest.raises(ValueError, match="warm_start a0: expected a backbone of the space tiny"):
         load_backbones(["a0"], tiny_space)
     with pytest.raises(ValueError, match="cannot read it"):
         load_backbones(["nowhere.json"], SPACE)

@@ -8,8 +8,8 @@ from levels import level
 
 from hadas_jax.evaluation import accuracy_difference
 from hadas_jax.methods import Design, Performance, Result
-from hadas_jax.methods.eh_dnas.result import FoundNetwork
-from hadas_jax.methods.eh_dnas.retrain import RetrainedNetwork
+from hadas_jax.methods.eh_dnas.result import DnasResult
+from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.report.html import RunRecord, report_content
 from hadas_jax.spaces.darts import parse_code
 
@@ -147,7 +147,7 @@ def found_network(code=CODES[0], **changes):
     alpha[np.arange(28), parse_code(code)] = 2.0
     costs = {"hardware": "tx2-gpu", "images_per_s": 1250.0, "energy_mj": 4.5, "clocks_mhz": (1300.5, 1866.0, 2035.2)}
     rest = {"within_budgets": True, "code_without_budgets": code, "alpha": tuple(map(tuple, alpha.tolist()))}
-    return FoundNetwork(code=code, **(costs | rest | changes))
+    return DnasResult(code=code, **(costs | rest | changes))
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +174,7 @@ def architectures(tmp_path_factory):
         path=folder / "retrained",
         kind="dnas-retrain",
         metrics=({"stage": "retrain", "step": 5, "loss": 0.5},),
-        outcome=RetrainedNetwork(0.9, 0.875, 123456, 7_890_000, code=CODES[0]),
+        outcome=RetrainResult(CODES[0], 0.9, 0.875, 123456, 7_890_000),
     )
     records = [device, accelerator, retrained, make_record(folder / "search")]
     return with_curves(report_content(records, made=datetime(2026, 1, 2, 3, 4)))

@@ -1,0 +1,1 @@
+"""Runs on disk: work directories, their locks and checkpoints, the resumable loop."""
