@@ -28,11 +28,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypedDict
 
 import docstring_parser
 import tyro
-from typing_extensions import TypedDict
 from tyro.extras import SubcommandApp
 
 from hadas_jax import commands
@@ -65,12 +64,11 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "dnas price": dnas_costs.price,
     "bench": commands.bench,
 }
-SHELLS = ("bash", "zsh", "fish", "tcsh")
-_SETTINGS = "settings"  # the parameter of a run, which --config and --resume fill in
+SHELLS = ("bash", "zsh", "fish")
+_SETTINGS, _CONSOLE = "settings", "console"  # parameters: what --config and --resume fill in; what has no flag
 _POSITIONAL_SETTINGS = ("network",)  # what fine-tuning begins with
 # Flags that are called otherwise than their parameters.
 _SINGULAR = {"predictors": "predictor", "devices": "device", "workdirs": "workdir", "folders": "folder"}
-_CONFIG = "YAML or JSON file of settings; flags given beside it win."
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,9 @@ class _Flag:
     kind: Any
     default: Any  # `inspect.Parameter.empty`: it is required
     help: str
-    is_positional: bool
+    is_positional: bool = False
+    group: str = ""  # of a setting, in help
+    parameter: str = ""  # that a setting belongs to
 
     @property
     def shown(self) -> str:
@@ -89,14 +89,12 @@ class _Flag:
         plain = _SINGULAR.get(self.name, self.name).replace("_", "-")
         return plain.upper() if self.is_positional else f"--{plain}"
 
-    def annotation(self, names: dict[str, str], *, is_setting: bool) -> Any:
+    def annotation(self, names: dict[str, str]) -> Any:
         """Its type as tyro reads it; a setting of False, too, is told from one that was not given."""
         kind, markers = self.kind, [tyro.conf.Positional] if self.is_positional else []
-        told: dict[str, Any] = {
-            "help": _with_flags(self.help, names),
-            "help_behavior_hint": _default_hint(self.default),
-        }
-        if kind is bool and is_setting:  # --x and --no-x, which turns off what a file turns on
+        told: dict[str, Any] = {"help": _with_flags(self.help, names)}
+        told["help_behavior_hint"] = _default_hint(self.default)
+        if kind is bool and self.group:  # --x and --no-x, which turns off what a file turns on
             kind, told["default"] = bool | None, None
             markers.append(tyro.conf.DisallowNone)
         elif kind is bool:
@@ -110,6 +108,9 @@ class _Flag:
         return operator.getitem(Annotated, (kind, *markers, tyro.conf.arg(**told)))
 
 
+_CONFIG = _Flag("config", Path | None, None, "YAML or JSON file of settings; flags given beside it win.")
+
+
 @dataclass(frozen=True)
 class Command:
     """A function of `hadas_jax.commands` behind words of the command line."""
@@ -117,43 +118,45 @@ class Command:
     name: str
     function: Callable[..., Any]
 
-    @property
-    def summary(self) -> str:
-        """The first line of its docstring."""
-        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+    @cached_property
+    def documentation(self) -> docstring_parser.Docstring:
+        """The docstring of the function."""
+        return docstring_parser.parse(inspect.getdoc(self.function) or "")
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The parameters whose fields are flags, with their classes."""
+        return {name: kind for name, kind in self._kinds.items() if dataclasses.is_dataclass(kind)}
 
     @cached_property
     def flags(self) -> list[_Flag]:
-        """Its flags, those of settings aside."""
-        found = [flag for flag, _ in self._parameters if not dataclasses.is_dataclass(flag.kind)]
-        if any(flag.name == _SETTINGS for flag, _ in self._parameters):
-            found.append(_Flag("config", Path | None, None, _CONFIG, is_positional=False))
+        """All flags, those of settings included."""
+        texts, found = _texts(self.documentation), []
+        for name, parameter in self._parameters.items():
+            kind = self._kinds[name]
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                found += _shared_flags(*typing.get_args(kind))
+            elif name in self.settings:
+                found += [*_setting_flags(kind, name, name), *([_CONFIG] if name == _SETTINGS else [])]
+            else:
+                by_position = parameter.kind is not inspect.Parameter.KEYWORD_ONLY and name != "output"
+                found.append(_Flag(name, kind, parameter.default, texts[name], by_position))
         return found
-
-    @cached_property
-    def settings(self) -> dict[str, tuple[Any, dict[str, list[_Flag]]]]:
-        """By parameter, the class of its settings and their flags in groups."""
-        kinds = {flag.name: flag.kind for flag, _ in self._parameters if dataclasses.is_dataclass(flag.kind)}
-        return {name: (kind, dict(_setting_groups(kind, name))) for name, kind in kinds.items()}
 
     @cached_property
     def shown(self) -> dict[str, str]:
         """What a user calls each parameter and setting."""
-        groups = [group for _, by_name in self.settings.values() for group in by_name.values()]
-        return {flag.name: flag.shown for group in [self.flags, *groups] for flag in group}
+        return {flag.name: flag.shown for flag in self.flags}
 
     @cached_property
-    def _parameters(self) -> list[tuple[_Flag, inspect.Parameter]]:
-        function = inspect.unwrap(self.function)
-        texts = _documented(docstring_parser.parse(inspect.getdoc(function) or ""))
-        found = []
-        for name, parameter in inspect.signature(function).parameters.items():
-            if name == "console":
-                continue
-            kind = _evaluated(parameter.annotation, function.__globals__)
-            by_position = parameter.kind is not inspect.Parameter.KEYWORD_ONLY and name != "output"
-            found.append((_Flag(name, kind, parameter.default, texts.get(name, ""), by_position), parameter))
-        return found
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        parameters = inspect.signature(self.function).parameters
+        return {name: parameter for name, parameter in parameters.items() if name != _CONSOLE}
+
+    @cached_property
+    def _kinds(self) -> dict[str, Any]:
+        namespace = inspect.unwrap(self.function).__globals__
+        return {name: _evaluated(parameter.annotation, namespace) for name, parameter in self._parameters.items()}
 
     def reader(self) -> Callable[..., dict[str, Any]]:
         """Returns a function that tyro can call: it has the flags as parameters and returns them by name."""
@@ -161,13 +164,11 @@ class Command:
         def read(**given: Any) -> dict[str, Any]:
             return given
 
-        names = self.shown
-        parameters = {flag.name: (flag.annotation(names, is_setting=False), flag.default) for flag in self.flags}
-        for _, by_name in self.settings.values():
-            for group, flags in by_name.items():
-                fields = {flag.name: flag.annotation(names, is_setting=True) for flag in flags}
-                kind = TypedDict(group, fields, total=False)  # type: ignore[misc]
-                parameters[group] = (Annotated[kind, tyro.conf.OmitArgPrefixes], inspect.Parameter.empty)
+        parameters = {flag.name: (flag.annotation(self.shown), flag.default) for flag in self.flags if not flag.group}
+        for group in dict.fromkeys(flag.group for flag in self.flags if flag.group):
+            fields = {flag.name: flag.annotation(self.shown) for flag in self.flags if flag.group == group}
+            settings = TypedDict(group, fields, total=False)  # type: ignore[misc]
+            parameters[group] = (Annotated[settings, tyro.conf.OmitArgPrefixes], inspect.Parameter.empty)
         read.__annotations__ = {name: annotation for name, (annotation, _) in parameters.items()}
         read.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
@@ -175,65 +176,66 @@ class Command:
                 for name, (annotation, default) in parameters.items()
             ]
         )
-        read.__doc__ = _with_flags(docstring_parser.parse(inspect.getdoc(self.function) or "").description or "", names)
+        read.__doc__ = _with_flags(self.documentation.description or "", self.shown)
         return read
 
-    def parse(self, arguments: list[str]) -> Callable[[], Any]:
+    def parse(self, words: list[str]) -> Callable[[], Any]:
         """Returns the call that a command line stands for; ends the process where it cannot be read.
 
         Raises:
             ValueError: A setting that does not fit, or a run to resume that is not there.
         """
-        given = _read(self.reader(), arguments, name=self.name)
-        for parameter, (kind, by_name) in self.settings.items():
-            values = {name: value for group in by_name for name, value in given.pop(group).items()}
-            values = {name: value for name, value in values.items() if not (value is None and _is_bool(name, by_name))}
-            if parameter == _SETTINGS:
-                given[parameter] = settings_from(
-                    kind, values, file=given.pop("config"), workdir=given["workdir"], resume=given["resume"]
-                )
+        given = _read(self.reader(), words, name=self.name)
+        arguments: dict[str, Any] = {}
+        values: dict[str, dict[str, Any]] = {name: {} for name in self.settings}
+        for flag in self.flags:
+            group = given[flag.group] if flag.group else given
+            if not flag.group:
+                arguments[flag.name] = group[flag.name]
+            elif flag.name in group and not (flag.kind is bool and group[flag.name] is None):
+                values[flag.parameter][flag.name] = group[flag.name]
+        for name, kind in self.settings.items():
+            if name == _SETTINGS:
+                run = {each: arguments[each] for each in ("workdir", "resume")}
+                arguments[name] = settings_from(kind, values[name], file=arguments.pop(_CONFIG.name), **run)
             else:
-                given[parameter] = kind(**values)
-        return partial(self.function, **given)
+                arguments[name] = kind(**values[name])
+        return partial(self.function, **arguments)
 
     def in_flags(self, message: str) -> str:
         """Returns a message of the library with the flags of the arguments that it begins with or quotes."""
-        names = "|".join(map(re.escape, sorted(self.shown, key=len, reverse=True)))
-        pattern = re.compile(rf"((?:^|: )(?:(?:{names}) and )?)({names})(?=: | [^:]*: | and )")
-        return _with_flags(pattern.sub(lambda found: found[1] + self.shown[found[2]], message), self.shown)
+        name = f"(?:{'|'.join(sorted(self.shown, key=len, reverse=True))})"
+        leading = re.compile(rf"(?:^|(?<=: )){name}(?: and {name})*(?=: | [^:]*: )")
+        renamed = leading.sub(lambda found: re.sub(name, lambda each: self.shown[each[0]], found[0]), message)
+        return _with_flags(renamed, self.shown)
 
 
-def _is_bool(name: str, by_name: dict[str, list[_Flag]]) -> bool:
-    return any(flag.name == name and flag.kind is bool for group in by_name.values() for flag in group)
+def _texts(documentation: docstring_parser.Docstring) -> dict[str, str]:
+    """What a docstring says of each argument or attribute."""
+    return {each.arg_name: " ".join((each.description or "").split()) for each in documentation.params}
 
 
-def _documented(docstring: docstring_parser.Docstring) -> dict[str, str]:
-    return {each.arg_name: " ".join((each.description or "").split()) for each in docstring.params}
+def _shared_flags(options: Any) -> list[_Flag]:
+    """The flags of arguments that several functions take by the same name, of a TypedDict."""
+    texts = _texts(docstring_parser.parse_from_object(options))
+    kinds = {name: _readable(hint) for name, hint in typing.get_type_hints(options).items() if name != _CONSOLE}
+    return [_Flag(name, kind, False if kind is bool else None, texts[name]) for name, kind in kinds.items()]
 
 
-def _setting_groups(kind: Any, group: str) -> Iterator[tuple[str, list[_Flag]]]:
-    """The flags of a class of settings, and of those nested in it, with the names of their groups."""
+def _setting_flags(kind: Any, group: str, parameter: str) -> Iterator[_Flag]:
+    """The flags of a class of settings, and of those nested in it."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
-        texts |= _documented(docstring_parser.parse_from_object(base))
+        texts |= _texts(docstring_parser.parse_from_object(base))
     hints = typing.get_type_hints(kind)
     nested = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
-    own = [field for field in dataclasses.fields(kind) if field.name not in nested]
-    yield (
-        group,
-        [
-            _Flag(
-                field.name,
-                hints[field.name],
-                field.default,
-                texts.get(field.name, ""),
-                is_positional=field.name in _POSITIONAL_SETTINGS,
-            )
-            for field in own
-        ],
-    )
+    for field in dataclasses.fields(kind):
+        if field.name not in nested:
+            is_positional = field.name in _POSITIONAL_SETTINGS
+            hint, text = hints[field.name], texts[field.name]
+            yield _Flag(field.name, hint, field.default, text, is_positional, group, parameter)
     for name, hint in nested.items():
-        yield from _setting_groups(hint, name)
+        yield from _setting_flags(hint, name, parameter)
 
 
 def _evaluated(annotation: str, namespace: dict[str, Any]) -> Any:
@@ -245,18 +247,19 @@ def _evaluated(annotation: str, namespace: dict[str, Any]) -> Any:
     kinds = []
     for arm in [node, *reversed(arms)]:
         with contextlib.suppress(NameError):  # imported for type checkers alone
-            kinds.append(_plain(eval(ast.unparse(arm), namespace)))
-    for kind in kinds:
-        if dataclasses.is_dataclass(kind):
-            return kind
-    return functools.reduce(operator.or_, [kind for kind in kinds if not (kind is str and Path in kinds)])
+            kinds.append(eval(ast.unparse(arm), namespace))
+    return _readable(functools.reduce(operator.or_, kinds))
 
 
-def _plain(kind: Any) -> Any:
+def _readable(kind: Any) -> Any:
+    """A type as a command line has it: paths where they may be text, tuples for sequences, settings without None."""
+    arms = typing.get_args(kind)
     if typing.get_origin(kind) is collections.abc.Sequence:
-        (each,) = typing.get_args(kind)
-        return tuple[Path if isinstance(each, types.UnionType) else each, ...]  # type: ignore[misc]
-    return kind
+        return tuple[_readable(arms[0]), ...]  # type: ignore[misc]
+    if not isinstance(kind, types.UnionType) and typing.get_origin(kind) is not typing.Union:
+        return kind
+    known = [_readable(arm) for arm in arms if not (arm is str and Path in arms)]
+    return next(filter(dataclasses.is_dataclass, known), functools.reduce(operator.or_, known))
 
 
 def _default_hint(default: Any) -> str:
@@ -292,7 +295,7 @@ def _one_line(box: str) -> str:
     if choice is not None:
         got, flag, known = choice[1], choice[2], ", ".join(re.findall(r"'([^']*)'", choice[3]))
         return f"{flag}: expected one of {known}, got {got}"
-    near = re.match(r"Perhaps you meant: (\S+)", more[0]) if more else None
+    near = re.match(r"Perhaps you meant: ([^\s,]+)", more[0]) if more else None
     return message.removeprefix("Error parsing ") + (f"; perhaps {near[1]} is meant" if near else "")
 
 
@@ -372,7 +375,7 @@ def _print_help(group: str, names: Sequence[str], *, code: int) -> NoReturn:
         print("Hardware-aware search for dynamic neural networks: backbone, early exits and clocks together.\n")
     width = shutil.get_terminal_size().columns
     for name in names:
-        lead, summary = f"  hadas {name:<24}", Command(name, COMMANDS[name]).summary
+        lead, summary = f"  hadas {name:<24}", Command(name, COMMANDS[name]).documentation.short_description or ""
         print(textwrap.fill(summary, width=width, initial_indent=lead, subsequent_indent=" " * len(lead)))
     print("\nhadas COMMAND --help lists the settings of a command. Every command is a call of hadas_jax.commands too.")
     if not group:

@@ -60,18 +60,18 @@ def test_nothing_is_overwritten_unasked(written):
     _, path, _ = written
     with pytest.raises(ValueError, match="exists; `overwrite` replaces it"):
         bench(path, populations=(40,))
-    with pytest.raises(ValueError, match=r"--output: expected a \.json file"):
+    with pytest.raises(ValueError, match=r"expected a file that ends in \.json"):
         bench(path.with_suffix(".txt"))
-    with pytest.raises(ValueError, match="--output: expected a file in an existing folder"):
+    with pytest.raises(ValueError, match="expected a folder that exists"):
         bench(path.parent / "missing" / "bench.json")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"populations": (1,)}, r"--populations: expected sizes of at least 2, got \[1\]"),
-        ({"populations": ()}, "--populations: expected sizes"),
-        ({"rounds": 0}, "--rounds: expected at least 1, got 0"),
+        ({"populations": (1,)}, r"populations: expected sizes of at least 2, got \[1\]"),
+        ({"populations": ()}, "populations: expected sizes"),
+        ({"rounds": 0}, "rounds: expected at least 1, got 0"),
         ({"device": "toaster"}, "toaster"),
     ],
 )

@@ -1,8 +1,11 @@
 import functools
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -166,6 +169,93 @@ def test_help_tells_the_commands(arguments, code, capsys):
         main(arguments)
     assert stop.value.code == code
     assert "search" in capsys.readouterr().out
+
+
+def test_a_group_alone_lists_its_commands(capsys):
+    for arguments, code in ((["dnas"], 2), (["dnas", "--help"], 0)):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        printed = capsys.readouterr().out
+        assert stop.value.code == code
+        assert "hadas dnas price" in printed
+        assert "hadas devices" not in printed
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_help_of_a_command_explains_every_flag_and_names_flags_as_they_are_given(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([*name.split(), "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: hadas {name} ")
+    command = cli.Command(name, cli.COMMANDS[name])
+    for flag in command.flags:
+        assert flag.help.endswith("."), flag
+        assert flag.help[0].isupper() or flag.help.split()[0].strip(",:") in (*EXAMPLES, "by"), flag
+
+
+EXAMPLES = ("digits", "cifar10", "ku115", "stablehlo", "mlp", "HOST:PORT")
+
+
+@pytest.mark.parametrize("words", ["--help", "search --help", "runs", "devices"])
+def test_help_and_the_list_of_runs_import_no_jax(words):
+    code = f"""
+import sys
+from hadas_jax.cli import main
+try:
+    main({words.split()!r})
+finally:
+    print("jax" in sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert done.stderr == "False\n", done.stderr
+
+
+@pytest.mark.slow
+def test_help_takes_no_longer_than_importing_jax():
+    def seconds(*words):
+        times = []
+        for _ in range(5):
+            start = time.monotonic()
+            subprocess.run([sys.executable, *words], check=True, capture_output=True)
+            times.append(time.monotonic() - start)
+        return min(times)
+
+    assert seconds("-m", "hadas_jax", "--help") <= seconds("-c", "import jax")
+
+
+@pytest.mark.parametrize("shell", cli.SHELLS)
+def test_a_script_completes_commands_and_flags(shell, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--print-completion", shell])
+    assert not stop.value.code
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("fit-predictor", "--max-latency-ms", "operating-points"))
+    assert "--print-completion: expected one of bash" in fails("--print-completion sh", capsys)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("batch: expected 1", "--batch: expected 1"),
+        ("resume and overwrite: expected one", "--resume and --overwrite: expected one"),
+        ("config c.yaml: batch: expected 1", "--config c.yaml: --batch: expected 1"),
+        ("checkpoint my net: expected a directory", "--checkpoint my net: expected a directory"),
+        (
+            "my.npz: expected a new file; `overwrite` replaces it",
+            "my.npz: expected a new file; --overwrite replaces it",
+        ),
+        ("max_latency_ms: expected more than `gamma`", "--max-latency-ms: expected more than --gamma"),
+        ("a batch of images: expected 3", "a batch of images: expected 3"),
+        ("mismatch: batches differ", "mismatch: batches differ"),
+    ],
+)
+def test_messages_of_the_library_name_flags(message, shown):
+    assert cli.Command("search", search).in_flags(message) == shown
+
+
+def test_a_flag_turns_off_what_a_config_file_turns_on(calls, tmp_path):
+    (tmp_path / "mine.yaml").write_text("remat: true\nimage_size: 9\n")
+    main(["search", "--config", "mine.yaml", "--no-remat", "--image-size", "None"])
+    assert calls[0][0] == SearchSettings()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from hadas_jax.commands.networks import (
     show_network,
 )
 from hadas_jax.commands.reports import list_runs, report
+from hadas_jax.commands.run import RunArguments
 from hadas_jax.commands.supernets import import_checkpoint, prepare, train
 
 __all__ = [
+    "RunArguments",
     "bench",
     "export",
     "fine_tune",

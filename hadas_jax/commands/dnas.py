@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands.run import run_command
-from hadas_jax.report.console import say
+from hadas_jax.commands.run import RunArguments, run_command
+from hadas_jax.report.console import print_line
 from hadas_jax.settings import DnasSettings, RetrainSettings
 
 if TYPE_CHECKING:
@@ -26,12 +26,7 @@ _UNITS = {"latency": ("ms", 1e3), "energy": ("mJ", 1e3)}
 
 def search(
     settings: DnasSettings | None = None,
-    *,
-    workdir: Path | str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    tensorboard: bool = False,
-    console: Console | None = None,
+    **run: Unpack[RunArguments],
 ) -> DnasResult:
     """Searches a network of the DARTS space by gradient, with a model of its hardware in the loss (EH-DNAS).
 
@@ -40,12 +35,7 @@ def search(
 
     Args:
         settings: Settings of the run; None: the defaults, or those of the run to resume.
-        workdir: Where everything is written; by default runs/<time>-<dataset>-dnas-<hardware>.
-        resume: Continue the run in `workdir`, with its settings; a finished one is only evaluated again.
-        overwrite: Replace the run in `workdir`.
-        tensorboard: Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra
-            tensorboard.
-        console: For progress and the table; None: standard output.
+        **run: See `RunArguments`.
 
     Returns:
         The network found.
@@ -59,26 +49,22 @@ def search(
     from hadas_jax.spaces.darts import parse_code
     from hadas_jax.spaces.genotypes import genotype_of
 
-    def finish(run: DnasRun, result: DnasResult, path: Path, console: Console) -> None:
+    def finish(started: DnasRun, result: DnasResult, path: Path, console: Console) -> None:
         plot_genotype(genotype_of(parse_code(result.code)), path / "genotype.png")
-        budgets = budgets_of(run.settings.loss)
+        budgets = budgets_of(started.settings.loss)
         console.print(_cost_table(result, has_budgets=bool(budgets)))
         for line in _closing_lines(result, budgets):
-            say(console, line)
-        say(console, f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
+            print_line(console, line)
+        print_line(console, f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
 
     return run_command(
         DnasSettings,
         DnasRun,
         settings,
         execute=DnasRun.execute,
-        name=lambda run: (run.settings.data.dataset, f"dnas-{run.settings.hardware}"),
+        name=lambda started: (started.settings.data.dataset, f"dnas-{started.settings.hardware}"),
         finish=finish,
-        workdir=workdir,
-        resume=resume,
-        overwrite=overwrite,
-        tensorboard=tensorboard,
-        console=console,
+        **run,
     )
 
 
@@ -111,12 +97,7 @@ def _closing_lines(result: DnasResult, budgets: Sequence[Budget]) -> Iterator[st
 
 def retrain(
     settings: RetrainSettings | None = None,
-    *,
-    workdir: Path | str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    tensorboard: bool = False,
-    console: Console | None = None,
+    **run: Unpack[RunArguments],
 ) -> RetrainResult:
     """Trains the network of a genotype from scratch and evaluates it, as DARTS retrains what a search found.
 
@@ -125,12 +106,7 @@ def retrain(
 
     Args:
         settings: Settings of the run; None: the defaults, or those of the run to resume.
-        workdir: Where everything is written; by default runs/<time>-<dataset>-dnas-retrain.
-        resume: Continue the run in `workdir`, with its settings; a finished one is only evaluated again.
-        overwrite: Replace the run in `workdir`.
-        tensorboard: Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra
-            tensorboard.
-        console: For progress and the table; None: standard output.
+        **run: See `RunArguments`.
 
     Returns:
         The network with its accuracies.
@@ -141,23 +117,19 @@ def retrain(
     from hadas_jax.methods.eh_dnas.retrain import RetrainRun
     from hadas_jax.report.darts import plot_genotype
 
-    def finish(run: RetrainRun, result: RetrainResult, path: Path, console: Console) -> None:
-        plot_genotype(run.genotype, path / "genotype.png")
+    def finish(started: RetrainRun, result: RetrainResult, path: Path, console: Console) -> None:
+        plot_genotype(started.genotype, path / "genotype.png")
         console.print(_retrained_table(result))
-        say(console, f"Written: {path}/derived, result.json, genotype.png")
+        print_line(console, f"Written: {path}/derived, result.json, genotype.png")
 
     return run_command(
         RetrainSettings,
         RetrainRun,
         settings,
         execute=RetrainRun.execute,
-        name=lambda run: (run.settings.data.dataset, "dnas-retrain"),
+        name=lambda started: (started.settings.data.dataset, "dnas-retrain"),
         finish=finish,
-        workdir=workdir,
-        resume=resume,
-        overwrite=overwrite,
-        tensorboard=tensorboard,
-        console=console,
+        **run,
     )
 
 

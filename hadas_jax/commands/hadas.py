@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from rich.console import Console
 
-from hadas_jax.commands.run import run_command
-from hadas_jax.report.console import say
+from hadas_jax.commands.run import RunArguments, run_command
+from hadas_jax.report.console import print_line
 from hadas_jax.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -22,14 +22,10 @@ if TYPE_CHECKING:
 def search(
     settings: SearchSettings | None = None,
     *,
-    workdir: Path | str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    tensorboard: bool = False,
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-    console: Console | None = None,
+    **run: Unpack[RunArguments],
 ) -> Result:
     """Searches dynamic networks with HADAS: trains a supernet and its exits, searches backbones, exits and clocks.
 
@@ -38,16 +34,11 @@ def search(
 
     Args:
         settings: Settings of the run; None: the defaults, or those of the run to resume.
-        workdir: Where everything is written; by default runs/<time>-<dataset>-<device>.
-        resume: Continue the run in `workdir`, with its settings; a finished one is only evaluated again.
-        overwrite: Replace the run in `workdir`.
-        tensorboard: Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra
-            tensorboard.
         coordinator: HOST:PORT of the first of several processes that search together; auto on SLURM, Open MPI and TPU
             pods. JAX must not have been used before.
         num_processes: Number of these processes.
         process_id: Which of them this is, from 0; the first alone writes and prints.
-        console: For progress and tables; None: standard output.
+        **run: See `RunArguments`.
 
     Returns:
         The designs found.
@@ -65,12 +56,12 @@ def search(
     from hadas_jax.methods import Run
     from hadas_jax.report.search import plot_front, print_result
 
-    def finish(run: Run, result: Result, path: Path, console: Console) -> None:
+    def finish(started: Run, result: Result, path: Path, console: Console) -> None:
         plot_front(result, path / "front.png")
         print_result(result, console)
-        say(console, f"Written: {path}/front.csv, front.json, levels.csv, front.png")
+        print_line(console, f"Written: {path}/front.csv, front.json, levels.csv, front.png")
         report, select = (shlex.join(["hadas", command, str(path)]) for command in ("report", "select"))
-        say(console, f"A page to look at: {report}; one network of the front: {select}")
+        print_line(console, f"A page to look at: {report}; one network of the front: {select}")
 
     connect(coordinator, num_processes, process_id)
     return run_command(
@@ -78,11 +69,7 @@ def search(
         Run,
         settings,
         execute=Run.execute,
-        name=lambda run: (run.settings.data.dataset, run.settings.device),
+        name=lambda started: (started.settings.data.dataset, started.settings.device),
         finish=finish,
-        workdir=workdir,
-        resume=resume,
-        overwrite=overwrite,
-        tensorboard=tensorboard,
-        console=console,
+        **run,
     )

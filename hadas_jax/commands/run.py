@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 from rich.console import Console
 
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 FREE = ("eval_batch", "group", "dataset", "data_dir", "accuracy_tolerance")
 AnySettings = TypeVar("AnySettings", bound=RunSettings)
 AnyResult = TypeVar("AnyResult")
+
+
+class RunArguments(TypedDict, total=False):
+    """What every command takes that starts or resumes a run."""
+
+    workdir: Path | str | None
+    """Where everything is written; by default runs/<time>-<dataset>-<device or command>."""
+    resume: bool
+    """Continue the run in `workdir`, with its settings; a finished one is only evaluated again."""
+    overwrite: bool
+    """Replace the run in `workdir`."""
+    tensorboard: bool
+    """Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra tensorboard."""
+    console: Console | None
+    """For progress and tables; by default standard output."""
 
 
 class _Started(Protocol):
@@ -45,11 +60,11 @@ def run_command(
     execute: Callable[[AnyRun, WorkDir, Progress], AnyResult],
     name: Callable[[AnyRun], tuple[str, str]],
     finish: Callable[[AnyRun, AnyResult, Path, Console], None],
-    workdir: Path | str | None,
-    resume: bool,
-    overwrite: bool,
-    tensorboard: bool,
-    console: Console | None,
+    workdir: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    console: Console | None = None,
 ) -> AnyResult:
     """Starts or resumes a run, executes it with its progress on a console, and closes with what it found.
 
@@ -60,11 +75,11 @@ def run_command(
         execute: Does what is not done yet, and writes it into the work directory.
         name: What a new work directory is named after: the data set, and the device or the command.
         finish: Draws pictures into the work directory and prints tables; called by the first process alone.
-        workdir: Work directory of the run; None: a new one.
-        resume: Continue the run in `workdir`.
-        overwrite: Replace the run in `workdir`.
+        workdir: As `RunArguments` has it, like those that follow.
+        resume: Continue the run.
+        overwrite: Replace the run.
         tensorboard: Write metrics for TensorBoard too.
-        console: For progress and tables; None: standard output.
+        console: For progress and tables.
 
     Returns:
         The result of the run.
@@ -73,7 +88,7 @@ def run_command(
         ValueError: Settings, inputs or the work directory do not fit, or the run fails.
     """
     from hadas_jax.backend import is_first
-    from hadas_jax.report.console import LineProgress, LiveProgress, new_console, say
+    from hadas_jax.report.console import LineProgress, LiveProgress, new_console, print_line
     from hadas_jax.runs.workdir import WorkDir
 
     settings = settings_of_run(settings, kind, workdir=workdir, resume=resume, overwrite=overwrite)
@@ -82,8 +97,8 @@ def run_command(
     place = WorkDir(path, kind=kind.KIND, tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
-        say(console, f"Work directory: {place.path}")
-        say(console, data_line(run.splits))
+        print_line(console, f"Work directory: {place.path}")
+        print_line(console, data_line(run.splits))
         with LiveProgress(console) if console.is_terminal else contextlib.nullcontext(LineProgress(console)) as shown:
             result = execute(run, place, shown)
         if is_first():
@@ -235,7 +250,7 @@ def running(place: WorkDir, settings: RunSettings, splits: Splits, *, resume: bo
 def _require_same_data(place: WorkDir, splits: Splits) -> None:
     from hadas_jax.data import SplitRecord
     from hadas_jax.runs.checkpoints import validated
-    from hadas_jax.runs.workdir import CONFIG
+    from hadas_jax.runs.names import CONFIG
 
     before = place.data()
     if before is None:

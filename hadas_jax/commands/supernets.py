@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands.run import run_command
-from hadas_jax.report.console import new_console, say
+from hadas_jax.commands.run import RunArguments, run_command
+from hadas_jax.report.console import new_console, print_line
 from hadas_jax.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -31,12 +31,7 @@ _SHOWN = 10  # surplus names that are printed
 
 def train(
     settings: TrainSettings | None = None,
-    *,
-    workdir: Path | str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    tensorboard: bool = False,
-    console: Console | None = None,
+    **run: Unpack[RunArguments],
 ) -> TrainResult:
     """Trains a supernet and its exit heads, from the start or from a checkpoint.
 
@@ -45,12 +40,7 @@ def train(
 
     Args:
         settings: Settings of the run; None: the defaults, or those of the run to resume.
-        workdir: Where everything is written; by default runs/<time>-<dataset>-train.
-        resume: Continue the run in `workdir`, with its settings; a finished one is only evaluated again.
-        overwrite: Replace the run in `workdir`.
-        tensorboard: Write metrics for TensorBoard too, into tensorboard/ of the work directory; needs the extra
-            tensorboard.
-        console: For progress and the table; None: standard output.
+        **run: See `RunArguments`.
 
     Returns:
         The supernet with its accuracies.
@@ -61,23 +51,19 @@ def train(
     from hadas_jax.report.search import plot_exits
     from hadas_jax.training.run import TrainingRun, execute_training
 
-    def finish(run: TrainingRun, result: TrainResult, path: Path, console: Console) -> None:
+    def finish(started: TrainingRun, result: TrainResult, path: Path, console: Console) -> None:
         plot_exits(result.accuracies, path / "exits.png")
         console.print(accuracy_table(result))
-        say(console, f"Written: {path}/supernet (for --checkpoint), exits.csv, exits.png")
+        print_line(console, f"Written: {path}/supernet (for --checkpoint), exits.csv, exits.png")
 
     return run_command(
         TrainSettings,
         lambda settings: TrainingRun(settings, exits_for=settings.exits_for),
         settings,
         execute=execute_training,
-        name=lambda run: (run.settings.data.dataset, "train"),
+        name=lambda started: (started.settings.data.dataset, "train"),
         finish=finish,
-        workdir=workdir,
-        resume=resume,
-        overwrite=overwrite,
-        tensorboard=tensorboard,
-        console=console,
+        **run,
     )
 
 
@@ -177,7 +163,7 @@ def import_checkpoint(
     )
     save_supernet(output, trained, overwrite=overwrite)
     for line in _report(imported, file=file, output=output):
-        say(console, line)
+        print_line(console, line)
     return trained
 
 
@@ -215,5 +201,5 @@ def prepare(name: str, *, data_dir: Path | str | None = None, console: Console |
     from hadas_jax.data import prepare_dataset
 
     found = prepare_dataset(name, data_dir)
-    say(console or new_console(), f"Prepared: {found}")
+    print_line(console or new_console(), f"Prepared: {found}")
     return found

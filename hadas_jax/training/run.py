@@ -29,7 +29,8 @@ from hadas_jax.data.record import FEW
 from hadas_jax.data.splits import random_batches, standardised_by
 from hadas_jax.evaluation import Evaluator
 from hadas_jax.runs.loop import Progress, Step
-from hadas_jax.runs.workdir import SUPERNET, WorkDir, write_text
+from hadas_jax.runs.names import SUPERNET
+from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import SupernetRunSettings
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published_in, published_names
 from hadas_jax.supernet import Parameters, Tree, initialise
@@ -190,10 +191,10 @@ class TrainingRun:
         if training.augmentation == "randaugment":
             _require_unit_range(self.splits.train, settings.data.dataset)
         self._mesh = batch_mesh(jax.local_devices()) if training.data_parallel else None
-        batch, mesh = self._schedule.batch, self._mesh
-        if mesh is not None and batch % mesh.size:
+        if self._mesh is not None and self._schedule.batch % self._mesh.size:
             raise ValueError(
-                f"data_parallel: expected a batch that the {mesh.size} devices divide, got {batch}; change `batch`"
+                f"data_parallel: expected a batch that the {self._mesh.size} devices divide, got "
+                f"{self._schedule.batch}; change `batch`"
             )
 
     def _require_known_data(self) -> None:

@@ -24,9 +24,10 @@ from hadas_jax.data import LabelledImages, SplitRecord, Splits, load
 from hadas_jax.data.splits import random_batches
 from hadas_jax.methods.eh_dnas.result import FORM as GENOTYPE_FORM
 from hadas_jax.methods.eh_dnas.result import read_genotype
-from hadas_jax.runs.checkpoints import read_checkpoint, validated
+from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.loop import Progress
-from hadas_jax.runs.workdir import DERIVED, RESULT, WorkDir, versions, write_text
+from hadas_jax.runs.names import DERIVED, RESULT
+from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import RetrainSettings
 from hadas_jax.spaces.darts import format_code, parse_code
 from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of, read_architecture
@@ -142,7 +143,7 @@ def read_result(path: Path) -> RetrainResult:
     Raises:
         ValueError: One line: it cannot be read, or is of another form.
     """
-    return validated(RetrainResult, read_checkpoint(path, FORM, what="the result of hadas dnas retrain"), path=path)
+    return validated(RetrainResult, read_json(path, FORM, what="the result of hadas dnas retrain"), path=path)
 
 
 class RetrainRun:
