@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from hadas_jax.spaces.mbconv import make_divisible
 
@@ -407,6 +407,23 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((d - 5) * d + 8) * d * a - 4 * a
     return np.where(d <= 1, near, far)
+
+
+def drop_factors(key: jax.Array, rate: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """Draws factors float32[shape] that drop with a rate and keep the mean: 0, or 1 / (1 - rate)."""
+    kept = jax.random.uniform(key, shape) >= rate
+    return kept.astype(jnp.float32) / (1.0 - rate)
+
+
+def mean_over(function: Callable[[jax.Array], Tree], batches: jax.Array, *, like: Tree) -> Tree:
+    """Returns the mean over batches [N, ...] of what a function returns for each, a tree of the shapes of `like`."""
+
+    def add(total: Tree, batch: jax.Array) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, function(batch)), None
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    total, _ = jax.lax.scan(add, zeros, batches)
+    return jax.tree.map(lambda leaf: leaf / len(batches), total)
 
 
 def is_kernel(tree: Tree) -> Tree:

@@ -30,7 +30,7 @@ from hadas_jax.supernet.blocks import (
     fixed_choices,
     pad_statistics,
 )
-from hadas_jax.supernet.layers import Tree, batch_stats_like, call, is_kernel, resize
+from hadas_jax.supernet.layers import Tree, batch_stats_like, call, is_kernel, mean_over, resize
 
 # What is skipped: nothing; blocks; or blocks, and of the others the kernel taps and middle channels beyond the
 # backbone's (each block is compiled for every kernel and ratio; gradients keep the residuals of all of them, unless
@@ -161,10 +161,7 @@ def estimate_batch_stats(
         return BatchStats(backbone=trunk.stats, heads=heads)
 
     like = BatchStats(backbone=batch_stats_like(params.backbone), heads=batch_stats_like(params.heads))
-    zeros = jax.tree.map(jnp.zeros_like, like)
-    add = lambda total, images: (jax.tree.map(jnp.add, total, one(images)), None)  # noqa: E731
-    total, _ = jax.lax.scan(add, zeros, batches)
-    return jax.tree.map(lambda leaf: leaf / len(batches), total)
+    return mean_over(one, batches, like=like)
 
 
 class TrunkResult(NamedTuple):
