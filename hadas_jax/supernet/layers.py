@@ -258,7 +258,7 @@ def keep_channels(x: jax.Array, active: jax.Array) -> jax.Array:
     return x * along_channels(mask, x)
 
 
-def kernel_mask(size: int, active: jax.Array) -> jax.Array:
+def _kernel_mask(size: int, active: jax.Array) -> jax.Array:
     """Returns float32[size, size, 1] with ones for the centre `active` x `active` taps."""
     inside = (jnp.abs(jnp.arange(size) - size // 2) <= active // 2).astype(jnp.float32)
     return inside[:, None, None] * inside[None, :, None]
@@ -340,7 +340,7 @@ class Depthwise(nn.Module):
         """Convolves [B, H, W, C] with the centre `kernel_size` taps."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1])
         kernel = self.param("kernel", _depthwise_std, shape)
-        active = kernel * kernel_mask(self.kernel_size, kernel_size)
+        active = kernel * _kernel_mask(self.kernel_size, kernel_size)
         return depthwise_conv(x, active.astype(x.dtype), self.stride)
 
 

@@ -112,7 +112,7 @@ def make_train_chunk(
         return resident(step, batch=schedule.batch, order_key=order, augment=augment)(state, key, taken)
 
     data = ((images, *shared) if shared else images, order_key)
-    sharding = None if mesh is None else replicated(mesh)
+    sharding = None if mesh is None else _replicated(mesh)
     return scanned(picking, data=data, key=key, chunk=schedule.chunk, sharding=sharding, jit=jit)
 
 
@@ -213,7 +213,7 @@ def _streamed(
 
     place = None if mesh is None else NamedSharding(mesh, PartitionSpec(_AXIS))
     if mesh is not None:
-        shared = jax.device_put(shared, replicated(mesh))
+        shared = jax.device_put(shared, _replicated(mesh))
     reader: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
     position = (-1, 0)
 
@@ -222,7 +222,7 @@ def _streamed(
         if position != (done, retry):
             reader = stream.batches(done, schedule.batch, augment=random_crops, retry=retry)
         if mesh is not None:
-            state = jax.device_put(state, replicated(mesh))
+            state = jax.device_put(state, _replicated(mesh))
         found: list[Metrics] = []
         for i in range(done, done + schedule.chunk):
             images, labels = jax.device_put(next(reader), place)
@@ -307,7 +307,7 @@ def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((len(found),), (_AXIS,), devices=found, axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def _replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of parameters and of what else every device needs: whole on each of the mesh's devices."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -330,4 +330,4 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
     """Constrains traced arrays to lie whole on every device of a mesh; None leaves them where they are."""
     if mesh is None:
         return tree
-    return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+    return jax.lax.with_sharding_constraint(tree, _replicated(mesh))

@@ -11,6 +11,7 @@ Shapes: T sub-networks per step, G genes, P pool, n candidates, B batch, K class
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +57,7 @@ def alpha_divergence(logits: jax.Array, teacher: jax.Array) -> jax.Array:
     punishes one that is less sure, each sample takes the larger. The importance ratios (p / q)^-1 are clipped at 5, in
     the value and in the gradient, which is -1/a sum(q (p / q)^a grad log q).
     """
+    chex.assert_equal_shape([logits, teacher], custom_message="logits and teacher")
     log_q = jax.nn.log_softmax(logits)
     student, truth = jax.lax.stop_gradient(log_q), jax.lax.stop_gradient(jax.nn.log_softmax(teacher))
     q, p = jnp.exp(student), jnp.exp(truth)
