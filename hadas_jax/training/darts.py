@@ -51,7 +51,7 @@ def retrain_step(
     """Returns the step of retraining.
 
     Its state is a `TrainState` of the network's weights; its data a batch, images float32[B, H, W, channels]
-    standardised and labels int32[B], see `resident` and `streamed`. Metrics: loss of the classifier, accuracy on the
+    standardised and labels int32[B], see `make_train_chunk`. Metrics: loss of the classifier, accuracy on the
     batch as augmented, norm of the gradient before clipping.
 
     Args:

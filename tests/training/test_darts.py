@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +36,8 @@ def run(weights, batch, quick_jit):
 
     def call(settings, *, rate=0.1, steps=1):
         optimiser = retrain_optimiser(rate, STEPS, weight_decay=3e-4)
-        step = quick_jit(retrain_step(NETWORK, GENOTYPE, optimiser, steps=STEPS, settings=settings))
+        step = retrain_step(NETWORK, GENOTYPE, optimiser, steps=STEPS, settings=settings)
+        step = quick_jit(chex.assert_max_traces(step, n=1))
         states, metrics = [init_state(weights, optimiser)], []
         for i in range(steps):
             state, found = step(states[-1], jax.random.key(i), batch)
