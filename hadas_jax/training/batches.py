@@ -104,7 +104,17 @@ def make_train_chunk(
     jit = checked_jit if debug else jax.jit
     step = checked(step) if debug else step
     if not isinstance(images, LabelledImages):
-        return _streamed(step, images, schedule, key, augment, augmentation in _CROPPING, shared, mesh, jit)
+        return _streamed(
+            step,
+            images,
+            schedule=schedule,
+            key=key,
+            augment=augment,
+            random_crops=augmentation in _CROPPING,
+            shared=shared,
+            mesh=mesh,
+            jit=jit,
+        )
 
     # The order's key is data, so that runs of all seeds share their compiled code.
     def picking(state: Any, key: jax.Array, data: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
@@ -192,6 +202,7 @@ def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment |
 def _streamed(
     step: Step,
     stream: Stream,
+    *,
     schedule: Schedule,
     key: jax.Array,
     augment: Augment | None,
