@@ -60,9 +60,9 @@ def test_nothing_is_overwritten_unasked(written):
     _, path, _ = written
     with pytest.raises(ValueError, match="exists; `overwrite` replaces it"):
         bench(path, populations=(40,))
-    with pytest.raises(ValueError, match=r"--output: expected a \.json file"):
+    with pytest.raises(ValueError, match=r"expected a file that ends in \.json"):
         bench(path.with_suffix(".txt"))
-    with pytest.raises(ValueError, match="--output: expected a file in an existing folder"):
+    with pytest.raises(ValueError, match="expected a folder that exists"):
         bench(path.parent / "missing" / "bench.json")
 
 

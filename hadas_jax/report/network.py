@@ -26,6 +26,7 @@ from rich.table import Table
 
 from hadas_jax.deploy.architecture import Architecture, OnSplit
 from hadas_jax.deploy.export import ExportCheck
+from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import ExitUsage, OperatingPoints, Point
 from hadas_jax.deploy.select import Selection
 from hadas_jax.methods.hadas.results import Design, Performance
@@ -467,3 +468,16 @@ def _selection_cells(found: Performance) -> tuple[str, str, str]:
 def _differences(here: Performance, there: Performance) -> tuple[str, str, str]:
     latency, energy = there.latency_s / here.latency_s - 1, there.energy_j / here.energy_j - 1
     return f"{100 * (there.accuracy - here.accuracy):+.2f} points", f"{latency:+.1%}", f"{energy:+.1%}"
+
+
+def fine_tune_table(result: FineTuneResult) -> Table:
+    """Returns what a network does on the test split before and after its fine-tuning."""
+    table = Table(title="Test split, as deployed")
+    for heading in ("", "accuracy", "latency ms", "energy mJ", "stop at each exit", "classifier alone"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, found in (("before", result.before), ("after", result.after)):
+        deployed = found.deployable
+        shares = " ".join(f"{share:.1%}" for share in found.shares)
+        costs = (f"{deployed.latency_s * 1e3:.3f}", f"{deployed.energy_j * 1e3:.3g}")
+        table.add_row(name, f"{deployed.accuracy:.2%}", *costs, shares, f"{found.static.accuracy:.2%}")
+    return table

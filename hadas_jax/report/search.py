@@ -308,3 +308,16 @@ def print_result(result: Result, console: Console) -> None:
         highlight=False,
         soft_wrap=not console.is_terminal,
     )
+
+
+def accuracy_table(accuracies: Sequence[ExitAccuracies]) -> Table:
+    """Returns the test accuracies of a training as a table, the first and the last exits of each backbone."""
+    table = Table(title="Test accuracy")
+    for heading in ("backbone", "blocks", "first exit", "middle exit", "last exit", "classifier"):
+        table.add_column(heading, justify="left" if heading == "backbone" else "right")
+    for each in accuracies:
+        shares = each.exits
+        shown = [f"{100 * shares[i]:.2f} %" for i in (0, len(shares) // 2, -1)] if shares else ["-"] * 3
+        blocks = f"{each.blocks[-1] + 1}" if each.blocks else "-"
+        table.add_row(each.backbone, blocks, *shown, f"{100 * each.final:.2f} %")
+    return table
