@@ -25,7 +25,7 @@ from rich.table import Table
 from hadas_jax.commands.dnas import retrain, search
 from hadas_jax.methods.eh_dnas import GENOTYPE
 from hadas_jax.methods.eh_dnas.hardware import accelerator_hardware, device_hardware
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import DnasSettings, RetrainSettings
 from hadas_jax.spaces.darts import parse_code, sample_codes
@@ -247,7 +247,7 @@ def main(default: Experiment, arguments: Sequence[str] | None = None) -> None:
             "versions": versions(),
         }
         write_text(experiment.output, json.dumps(content, indent=1) + "\n")
-        say(console, f"Written: {experiment.output}")
+        print_line(console, f"Written: {experiment.output}")
 
 
 def smallest(experiment: Experiment) -> Experiment:

@@ -32,7 +32,7 @@ from eh_dnas_comparison import FPGA, compare, smallest, summary, table
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.spaces.darts import sample_codes
 from hadas_jax.spaces.darts_costs import PARADIGMS, throughput_table
@@ -222,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw(results["predictors"]["rows"], experiment.picture)
     if experiment.output is not None:
         write_text(experiment.output, json.dumps(results | {"versions": versions()}, indent=1) + "\n")
-        say(console, f"Written: {experiment.output}")
+        print_line(console, f"Written: {experiment.output}")
     return 0
 
 

@@ -37,7 +37,7 @@ from hadas_jax.commands.hadas import search
 from hadas_jax.commands.run import settings_of_run
 from hadas_jax.commands.supernets import train
 from hadas_jax.evaluation import Difference
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.report.search import difference_text
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import SearchSettings, SupernetRunSettings, TrainSettings
@@ -275,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"hadas_cifar100: error: {error}", file=sys.stderr)
         return 2
-    say(console, f"Written: {experiment.out}/results.json")
+    print_line(console, f"Written: {experiment.out}/results.json")
     return 0
 
 

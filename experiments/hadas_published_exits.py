@@ -46,7 +46,7 @@ from hadas_jax.methods.hadas.exit_configs import (
 )
 from hadas_jax.methods.hadas.fronts import Candidates, subset_front
 from hadas_jax.methods.hadas.results import POLICY_NAMES, Performance
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, load_space, published_in
@@ -293,7 +293,7 @@ def main(arguments: list[str] | None = None) -> None:
     results = run(experiment, console)
     if experiment.output is not None:
         write_text(experiment.output, json.dumps(results, indent=1) + "\n")
-        say(console, f"Written: {experiment.output}")
+        print_line(console, f"Written: {experiment.output}")
 
 
 if __name__ == "__main__":

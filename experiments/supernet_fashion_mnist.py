@@ -28,9 +28,10 @@ from rich.console import Console
 
 from hadas_jax.commands.run import running, settings_of_run
 from hadas_jax.report import LineProgress, plot_exits
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.report.search import accuracy_table
-from hadas_jax.runs.workdir import METRICS, WorkDir, versions, write_text
+from hadas_jax.runs.names import METRICS
+from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import TrainSettings
 from hadas_jax.training.run import TrainingRun, accuracies, execute_training, settings_name
 
@@ -130,7 +131,7 @@ def main(experiment: Experiment) -> None:
             "epochs": curves(experiment.workdir),
         }
         write_text(experiment.output, json.dumps(content, indent=1) + "\n")
-        say(console, f"Written: {experiment.output}")
+        print_line(console, f"Written: {experiment.output}")
 
 
 if __name__ == "__main__":

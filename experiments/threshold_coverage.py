@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import hypergeom
 
-from hadas_jax.deploy.architecture import supernet_of_search
+from hadas_jax.deploy.select import SearchedSupernet
 from hadas_jax.evaluation import Outcomes, scores, segment_costs
 from hadas_jax.methods import TrainingRun
 from hadas_jax.methods.hadas.exit_configs import (
@@ -73,7 +73,7 @@ class Lab:
 
     def __init__(self, experiment: Experiment) -> None:
         found = read_search(experiment.workdir)
-        supernet = supernet_of_search(found)
+        supernet = SearchedSupernet.of(found)
         settings = found.settings.replace(checkpoint=str(supernet.path), space=None, split_seed=None)
         training = TrainingRun(settings, fine_tune=False)
         self.space, splits, device = training.space, training.splits, chosen_device(settings.device, settings.operating)

@@ -4,13 +4,6 @@ A candidate is an AttentiveNAS backbone (28 genes) at an operating point of the 
 smooth function of its genes that stands for a surrogate, its latency and energy come from the cost model. pymoo, where
 it is installed, does the same work on the same functions in the same process; the two alternate, and medians count.
 Units: seconds of one call on a whole population.
-
-pymoo's NSGA-II on the same work, to compare speeds with; pymoo is optional.
-
-Its settings are its best for this work: uniform crossover and a vectorised integer mutation, binary tournaments, and
-the survival that uses compiled sorting.
-
-Search throughput as a table and as a picture.
 """
 
 import importlib.metadata
@@ -26,117 +19,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 from rich.table import Table
 
-from hadas_jax.report.pictures import save_picture
-from hadas_jax.search import NSGA2, product_front, sample
+from hadas_jax.report.console import new_table
+from hadas_jax.report.pictures import new_figure, save_picture
+from hadas_jax.search import NSGA2, Product, product_front, sample
 from hadas_jax.spaces import load_space
 from hadas_jax.spaces.costs import block_costs, block_layers, population_cost
 from hw_models import Device, load_device
 
-Evaluate = Callable[[np.ndarray], np.ndarray]
-
-
-def pymoo_version() -> str | None:
-    """Returns the installed version, or None."""
-    try:
-        return importlib.metadata.version("pymoo")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-@dataclass(frozen=True)
-class PymooBaseline:
-    """pymoo's NSGA-II over integer genes; each method returns a call that does the work once.
-
-    Attributes:
-        cardinalities: Number of values of each gene.
-        population: Members and offspring.
-        unique: Remove duplicates, pymoo's default, or keep them.
-        seed: Of everything random.
-    """
-
-    cardinalities: tuple[int, ...]
-    population: int
-    unique: bool
-    seed: int
-
-    def variation(self, first: np.ndarray, evaluate: Evaluate) -> Callable[[], Any]:
-        """Mating of an evaluated population."""
-        algorithm = self._started(first, evaluate)
-        return lambda: algorithm.infill()
-
-    def generation(self, first: np.ndarray, evaluate: Evaluate) -> Callable[[], Any]:
-        """Mating and survival; evaluation aside."""
-        algorithm = self._started(first, evaluate)
-        values = evaluate(first)
-
-        def run() -> Any:
-            offspring = algorithm.infill()
-            offspring.set("F", values[: len(offspring)])
-            merged = algorithm.pop.__class__.merge(algorithm.pop, offspring)
-            return algorithm.survival.do(
-                algorithm.problem,
-                merged,
-                n_survive=self.population,
-                algorithm=algorithm,
-                random_state=algorithm.random_state,
-            )
-
-        return run
-
-    def search(self, first: np.ndarray, evaluate: Evaluate, *, generations: int = 11) -> Callable[[], Any]:
-        """A whole run, the first population included."""
-
-        def run() -> Any:
-            algorithm = self._algorithm(first, evaluate)
-            for _ in range(generations):
-                algorithm.next()
-            return algorithm
-
-        return run
-
-    def _started(self, first: np.ndarray, evaluate: Evaluate) -> Any:
-        algorithm = self._algorithm(first, evaluate)
-        algorithm.next()
-        return algorithm
-
-    def _algorithm(self, first: np.ndarray, evaluate: Evaluate) -> Any:
-        from pymoo.algorithms.moo.nsga2 import NSGA2
-        from pymoo.core.mutation import Mutation
-        from pymoo.core.problem import Problem
-        from pymoo.operators.crossover.ux import UX
-
-        highest = np.array(self.cardinalities) - 1
-        genes = len(highest)
-
-        class Space(Problem):
-            def __init__(self) -> None:
-                super().__init__(n_var=genes, n_obj=3, xl=np.zeros(genes, int), xu=highest, vtype=int)
-
-            def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-                out["F"] = evaluate(x.astype(np.int32))
-
-        class Redraw(Mutation):
-            def _do(self, problem: Any, X: np.ndarray, *args: Any, random_state: Any, **kwargs: Any) -> np.ndarray:  # noqa: N803
-                chosen = random_state.random(X.shape) < 1 / genes
-                return np.where(chosen, random_state.integers(0, highest + 1, X.shape), X)
-
-        algorithm = NSGA2(
-            pop_size=self.population,
-            sampling=first.astype(int),
-            crossover=UX(prob=0.9),
-            mutation=Redraw(),
-            eliminate_duplicates=self.unique,
-        )
-        algorithm.setup(Space(), termination=("n_gen", 1_000_000), seed=self.seed, verbose=False)
-        return algorithm
-
-
 WORK = ("cost model", "variation", "inner search", "generation", "search")
 GENERATIONS = 10  # of a whole search
-Work = tuple[Callable[[], Any], int]  # a call, and the candidates that it gets through
+_Call = Callable[[], Any]
+_Evaluate = Callable[[np.ndarray], np.ndarray]
 _LEAST_S = 0.05  # a measurement repeats until it took as long
 _EXITS = 12
 _FRONT = 8192
@@ -147,11 +42,11 @@ class Throughput:
     """One part of the search at one population size.
 
     Attributes:
-        work: One of `WORK`.
+        work: What is done, one of `WORK`.
         population: Candidates per call; operating points times exit subsets for the inner search.
-        candidates: That one call gets through.
-        first_call_s: With compilation.
-        seconds: Median of the later calls.
+        candidates: The candidates that one call gets through.
+        first_call_s: The time of the first call, with compilation.
+        seconds: The median time of the later calls.
         peer_seconds: pymoo's median, duplicates kept; None where it was not measured.
         peer_unique_seconds: pymoo's median, duplicates removed, its default; None likewise.
     """
@@ -170,14 +65,85 @@ class Throughput:
         return self.candidates / self.seconds
 
 
+def measure_throughput(
+    *,
+    device: str = "agx-xavier-gpu",
+    populations: Sequence[int] = (64, 256, 1024, 4096, 16384, 65536),
+    rounds: int = 5,
+    peer_limit: int = 16384,
+    seed: int = 0,
+) -> Iterator[Throughput]:
+    """Measures every part of the search at every population size.
+
+    Args:
+        device: The name of a device, or the path of a device file.
+        populations: Sizes, each at least 2.
+        rounds: Measurements of each, of which the median counts.
+        peer_limit: Largest population that pymoo gets, a tenth of it where it removes duplicates; 0: none.
+        seed: Random seed.
+
+    Yields:
+        A `Throughput` as soon as it is measured.
+
+    Raises:
+        ValueError: An unknown device, or numbers that are too small.
+    """
+    if not populations or min(populations) < 2:
+        raise ValueError(f"populations: expected sizes of at least 2, got {list(populations)}")
+    if rounds < 1:
+        raise ValueError(f"rounds: expected at least 1, got {rounds}")
+    model = load_device(device)
+    work_of = dict(zip(WORK, (_cost_model, _variation, _inner_search, _generation, _search), strict=True))
+    for population in populations:
+        task = _Task(model, population, seed)
+        for work in WORK:
+            call, candidates = work_of[work](task)
+            peers = [] if pymoo_version() is None else _peers(task, work, peer_limit)
+            yield _measured(work, population, call, candidates=candidates, peers=peers, rounds=rounds)
+
+
+def _measured(
+    work: str,
+    population: int,
+    call: _Call,
+    *,
+    candidates: int,
+    peers: Sequence[_Call],
+    rounds: int,
+) -> Throughput:
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    first = time.perf_counter() - start
+    for peer in peers:
+        peer()
+    times: list[list[float]] = [[] for _ in (call, *peers)]
+    for _ in range(rounds):
+        for run, found in zip((call, *peers), times, strict=True):
+            found.append(_seconds(run))
+    own, *others = (statistics.median(found) for found in times)
+    kept, unique = (*others, None, None)[:2]
+    return Throughput(work, population, candidates, first, own, kept, unique)
+
+
+def _seconds(run: _Call) -> float:
+    """Mean of as many calls as take `_LEAST_S` together."""
+    calls, start = 0, time.perf_counter()
+    while True:
+        jax.block_until_ready(run())
+        calls += 1
+        passed = time.perf_counter() - start
+        if passed >= _LEAST_S:
+            return passed / calls
+
+
 @dataclass(frozen=True, eq=False)
-class Task:
+class _Task:
     """The joint search that is timed.
 
     Attributes:
         device: The cost model.
         population: Candidates per generation.
-        seed: Of the first population.
+        seed: Random seed of the first population.
     """
 
     device: Device
@@ -186,7 +152,7 @@ class Task:
 
     @cached_property
     def cardinalities(self) -> tuple[int, ...]:
-        """Of the 28 genes of a backbone and the three clocks."""
+        """The number of values of the 28 genes of a backbone and of the three clocks."""
         clocks = (len(self.device.core_hz), len(self.device.memory_hz), len(self.device.host_hz))
         return (*(int(c) for c in self._space.codec.cardinalities), *clocks)
 
@@ -222,91 +188,21 @@ class Task:
         return load_space("attentivenas").adapt(in_channels=3, classes=1000, image_size=224)
 
 
-def measure_throughput(
-    *,
-    device: str = "agx-xavier-gpu",
-    populations: Sequence[int] = (64, 256, 1024, 4096, 16384, 65536),
-    rounds: int = 5,
-    peer_limit: int = 16384,
-    seed: int = 0,
-) -> Iterator[Throughput]:
-    """Measures every part of the search at every population size.
-
-    Args:
-        device: A name or the path of a device file.
-        populations: Sizes, each at least 2.
-        rounds: Measurements of each, of which the median counts.
-        peer_limit: Largest population that pymoo gets, a tenth of it where it removes duplicates; 0: none.
-        seed: Of everything random.
-
-    Yields:
-        A `Throughput` as soon as it is measured.
-
-    Raises:
-        ValueError: An unknown device, or numbers that are too small.
-    """
-    if not populations or min(populations) < 2:
-        raise ValueError(f"--populations: expected sizes of at least 2, got {list(populations)}")
-    if rounds < 1:
-        raise ValueError(f"--rounds: expected at least 1, got {rounds}")
-    model = load_device(device)
-    for population in populations:
-        task = Task(model, population, seed)
-        for work in WORK:
-            call, candidates = _WORK[work](task)
-            peers = [] if pymoo_version() is None else _peers(task, work, peer_limit)
-            yield _measured(work, population, call, candidates=candidates, peers=peers, rounds=rounds)
-
-
-def _measured(
-    work: str,
-    population: int,
-    call: Callable[[], Any],
-    *,
-    candidates: int,
-    peers: Sequence[Callable[[], Any]],
-    rounds: int,
-) -> Throughput:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    first = time.perf_counter() - start
-    for peer in peers:
-        peer()
-    times: list[list[float]] = [[] for _ in (call, *peers)]
-    for _ in range(rounds):
-        for run, found in zip((call, *peers), times, strict=True):
-            found.append(_seconds(run))
-    own, *others = (statistics.median(found) for found in times)
-    kept, unique = (*others, None, None)[:2]
-    return Throughput(work, population, candidates, first, own, kept, unique)
-
-
-def _seconds(run: Callable[[], Any]) -> float:
-    """Mean of as many calls as take `_LEAST_S` together."""
-    calls, start = 0, time.perf_counter()
-    while True:
-        jax.block_until_ready(run())
-        calls += 1
-        passed = time.perf_counter() - start
-        if passed >= _LEAST_S:
-            return passed / calls
-
-
-def _started(task: Task) -> Any:
+def _started(task: _Task) -> Any:
     params = task.strategy.default_params
     return task.strategy.init(jax.random.key(1), task.first, task.evaluate(task.first), params)
 
 
-def _cost_model(task: Task) -> Work:
+def _cost_model(task: _Task) -> tuple[_Call, int]:
     return lambda: task.evaluate(task.first), task.population
 
 
-def _variation(task: Task) -> Work:
+def _variation(task: _Task) -> tuple[_Call, int]:
     state, params = _started(task), task.strategy.default_params
     return lambda: task.strategy.ask(jax.random.key(2), state, params)[0], task.population
 
 
-def _generation(task: Task) -> Work:
+def _generation(task: _Task) -> tuple[_Call, int]:
     """Variation and selection; evaluation aside."""
     strategy, params = task.strategy, task.strategy.default_params
     state, fitness = _started(task), task.evaluate(task.first)
@@ -319,7 +215,7 @@ def _generation(task: Task) -> Work:
     return lambda: run(state, fitness), task.population
 
 
-def _search(task: Task) -> Work:
+def _search(task: _Task) -> tuple[_Call, int]:
     """A first population and `GENERATIONS` more, evaluated by the cost model."""
     strategy, params = task.strategy, task.strategy.default_params
 
@@ -336,31 +232,28 @@ def _search(task: Task) -> Work:
     return lambda: run(task.first), task.population * (GENERATIONS + 1)
 
 
-def _inner_search(task: Task) -> Work:
+def _inner_search(task: _Task) -> tuple[_Call, int]:
     """The exact front over as many exit subsets as the population has members, at all clocks."""
-    plans = min(task.population, 2**_EXITS)
+    subsets = min(task.population, 2**_EXITS)
     draws = np.random.default_rng(task.seed)
     points = math.prod(task.cardinalities[-3:])
-    going_on = np.sort(draws.random((plans, _EXITS + 1)), axis=1)[:, ::-1]
+    going_on = np.sort(draws.random((subsets, _EXITS + 1)), axis=1)[:, ::-1]
     weights = jnp.asarray(np.concatenate([going_on, going_on[:, :-1]], axis=1), jnp.float32)
-    errors = jnp.asarray(draws.integers(100, 700, plans) / 2000, jnp.float32)
+    errors = jnp.asarray(draws.integers(100, 700, subsets) / 2000, jnp.float32)
     clocks = jnp.asarray(np.stack(np.unravel_index(np.arange(points), task.cardinalities[-3:]), axis=1), jnp.int32)
     genomes = np.concatenate([np.repeat(np.asarray(task.first[:1, :-3]), points, axis=0), clocks], axis=1)
     cost = task.evaluate(jnp.asarray(genomes, jnp.int32))
     shares = jnp.asarray(draws.uniform(0.02, 0.2, weights.shape[1]), jnp.float32)
     latency, energy = (shares[:, None] * cost[None, :, m] for m in (1, 2))
-    run = partial(product_front, errors, weights, latency=latency, energy=energy, capacity=_FRONT)
-    return run, plans * points
+    run = partial(product_front, Product(errors, weights, latency, energy), capacity=_FRONT)
+    return run, subsets * points
 
 
-_WORK = dict(zip(WORK, (_cost_model, _variation, _inner_search, _generation, _search), strict=True))
-
-
-def _peers(task: Task, work: str, limit: int) -> list[Callable[[], Any]]:
+def _peers(task: _Task, work: str, limit: int) -> list[_Call]:
     """Pymoo's calls: duplicates kept, and removed where the population is small enough for that."""
-    calls: list[Callable[[], Any]] = []
+    calls: list[_Call] = []
     for unique, most in ((False, limit), (True, limit // 10)):
-        peer = PymooBaseline(task.cardinalities, task.population, unique=unique, seed=task.seed)
+        peer = _PymooBaseline(task.cardinalities, task.population, unique=unique, seed=task.seed)
         run = {"variation": peer.variation, "generation": peer.generation, "search": peer.search}.get(work)
         if run is None or task.population > most:
             break
@@ -368,13 +261,111 @@ def _peers(task: Task, work: str, limit: int) -> list[Callable[[], Any]]:
     return calls
 
 
+def pymoo_version() -> str | None:
+    """Returns the version of pymoo that is installed, or None."""
+    try:
+        return importlib.metadata.version("pymoo")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class _PymooBaseline:
+    """pymoo's NSGA-II over integer genes; each method returns a call that does the work once.
+
+    Its settings are its best for this work: uniform crossover and a vectorised integer mutation, binary tournaments,
+    and the survival that uses compiled sorting.
+
+    Attributes:
+        cardinalities: Number of values of each gene.
+        population: Members and offspring.
+        unique: Remove duplicates, pymoo's default, or keep them.
+        seed: Random seed.
+    """
+
+    cardinalities: tuple[int, ...]
+    population: int
+    unique: bool
+    seed: int
+
+    def variation(self, first: np.ndarray, evaluate: _Evaluate) -> _Call:
+        """Mating of an evaluated population."""
+        algorithm = self._started(first, evaluate)
+        return lambda: algorithm.infill()
+
+    def generation(self, first: np.ndarray, evaluate: _Evaluate) -> _Call:
+        """Mating and survival; evaluation aside."""
+        algorithm = self._started(first, evaluate)
+        values = evaluate(first)
+
+        def run() -> Any:
+            offspring = algorithm.infill()
+            offspring.set("F", values[: len(offspring)])
+            merged = algorithm.pop.__class__.merge(algorithm.pop, offspring)
+            return algorithm.survival.do(
+                algorithm.problem,
+                merged,
+                n_survive=self.population,
+                algorithm=algorithm,
+                random_state=algorithm.random_state,
+            )
+
+        return run
+
+    def search(self, first: np.ndarray, evaluate: _Evaluate, *, generations: int = 11) -> _Call:
+        """A whole run, the first population included."""
+
+        def run() -> Any:
+            algorithm = self._algorithm(first, evaluate)
+            for _ in range(generations):
+                algorithm.next()
+            return algorithm
+
+        return run
+
+    def _started(self, first: np.ndarray, evaluate: _Evaluate) -> Any:
+        algorithm = self._algorithm(first, evaluate)
+        algorithm.next()
+        return algorithm
+
+    def _algorithm(self, first: np.ndarray, evaluate: _Evaluate) -> Any:
+        from pymoo.algorithms.moo.nsga2 import NSGA2
+        from pymoo.core.mutation import Mutation
+        from pymoo.core.problem import Problem
+        from pymoo.operators.crossover.ux import UX
+
+        highest = np.array(self.cardinalities) - 1
+        genes = len(highest)
+
+        class Space(Problem):
+            def __init__(self) -> None:
+                super().__init__(n_var=genes, n_obj=3, xl=np.zeros(genes, int), xu=highest, vtype=int)
+
+            def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+                out["F"] = evaluate(x.astype(np.int32))
+
+        class Redraw(Mutation):
+            def _do(self, problem: Any, X: np.ndarray, *args: Any, random_state: Any, **kwargs: Any) -> np.ndarray:  # noqa: N803
+                chosen = random_state.random(X.shape) < 1 / genes
+                return np.where(chosen, random_state.integers(0, highest + 1, X.shape), X)
+
+        algorithm = NSGA2(
+            pop_size=self.population,
+            sampling=first.astype(int),
+            crossover=UX(prob=0.9),
+            mutation=Redraw(),
+            eliminate_duplicates=self.unique,
+        )
+        algorithm.setup(Space(), termination=("n_gen", 1_000_000), seed=self.seed, verbose=False)
+        return algorithm
+
+
 def throughput_table(rows: Sequence[Throughput], *, title: str) -> Table:
     """Returns candidates per second by work and population, and how many times as fast as pymoo that is."""
-    table = Table(title=title, title_style="bold")
-    table.add_column("work", no_wrap=True)
     peers = ("times\npymoo", "times\npymoo\nunique") if any(row.peer_seconds for row in rows) else ()
-    for name in ("popu-\nlation", "candidates\nper second", "one call\nms", "first call\ns", *peers):
-        table.add_column(name, justify="right", no_wrap=True)
+    headings = ("popu-\nlation", "candidates\nper second", "one call\nms", "first call\ns", *peers)
+    table = new_table(title, "work", *headings, no_wrap=True)
+    table.columns[0].no_wrap = True
     for work in WORK:
         for row in (row for row in rows if row.work == work):
             own = (_short(row.per_second), f"{1e3 * row.seconds:.3g}", f"{row.first_call_s:.2f}")
@@ -388,12 +379,14 @@ def plot_throughput(rows: Sequence[Throughput], path: Path, *, title: str) -> No
     """Draws candidates per second over population size as a PNG; pymoo's dashed.
 
     Args:
-        rows: Of `profiling.throughput.measure_throughput`.
-        path: Of the picture.
-        title: Above it.
+        rows: What `measure_throughput` yields.
+        path: Where the picture goes.
+        title: Its title.
+
+    Raises:
+        ValueError: The picture cannot be written.
     """
-    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
-    axis = figure.subplots()
+    figure, [[axis]] = new_figure((7.5, 4.8))
     for number, work in enumerate(WORK):
         found = [row for row in rows if row.work == work]
         colour = f"C{number}"

@@ -1,15 +1,14 @@
-"""What to measure on a machine: sub-networks of a space at their true size, and single layers.
+"""What to measure on a machine: sub-networks of a space at their true size, and single layers of every kind.
 
-A backbone is cut out as a space with its own choices alone, whose network then computes nothing that is masked.
+Layers are in the form in which this project's networks run them; a sub-network is cut out of its space, so that it
+computes nothing that is masked.
 Shapes: G genes, P candidates, N networks.
-
-Single layers of every kind to measure, in the form in which this project's networks run them.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.spaces import Backbone, MBConvSpace, load_space, segments, workload
-from hadas_jax.supernet import BatchStats, Parameters, estimate_batch_stats, initialise, run_trunk
+from hadas_jax.supernet import BatchStats, Parameters, cut_space, estimate_batch_stats, initialise, run_trunk
 from hadas_jax.supernet.layers import conv, depthwise_conv
 from hw_models import LayerKind, LayerTable, layer_table, total_macs
 from hw_models.measuring.machine import ClockSetting, Machine
@@ -26,99 +25,11 @@ from hw_models.measuring.measurements import Measurement
 from hw_models.measuring.profiling import Case, Step, profile
 from hw_models.measuring.timing import Meter
 
+_CANDIDATES = 1024  # genomes that a design chooses from, at most
+_NEAR = 40  # one in so many candidates counts as near to an aim
 _SIZES = ((64, 16), (32, 48), (16, 128), (8, 256))  # pixels of a side, channels
 _RATIO = 4  # output to input channels of pointwise and linear layers
 _DENSE_OUT = 32
-
-
-def layer_cases(sizes: int, *, batch: int = 1) -> list[Case]:
-    """Returns cases of single layers, all layers of a kind in one family.
-
-    Args:
-        sizes: Number of sizes of each kind, 0 to 4.
-        batch: Images per run.
-
-    Raises:
-        ValueError: `sizes` is out of range.
-    """
-    if not 0 <= sizes <= len(_SIZES):
-        raise ValueError(f"layers: expected 0 to {len(_SIZES)} sizes of each kind, got {sizes}")
-    cases = []
-    for side, channels in _SIZES[:sizes]:
-        for kind in LayerKind:
-            layer = SingleLayer(kind, side, channels, batch)
-            name = f"layer-{kind.name.lower()}"
-            cases.append(Case(f"{name}-{side}-{channels}", name, layer.table(), layer.start, batch))
-    return cases
-
-
-class SingleLayer:
-    """One layer on square maps.
-
-    Args:
-        kind: Of the layer.
-        side: Height and width of the input map.
-        channels: Of the input.
-        batch: Images per run.
-    """
-
-    def __init__(self, kind: LayerKind, side: int, channels: int, batch: int) -> None:
-        self.kind, self.side, self.channels, self.batch = kind, side, channels, batch
-
-    def table(self) -> LayerTable:
-        """Returns its layer table of one row, for one sample."""
-        pixels, ins = self.side**2, self.channels
-        macs, weights, reads, writes = {
-            LayerKind.DENSE: (9 * ins * _DENSE_OUT * pixels, 9 * ins * _DENSE_OUT, ins * pixels, _DENSE_OUT * pixels),
-            LayerKind.POINTWISE: (_RATIO * ins**2 * pixels, _RATIO * ins**2, ins * pixels, _RATIO * ins * pixels),
-            LayerKind.DEPTHWISE: (9 * ins * pixels, 9 * ins, ins * pixels, ins * pixels),
-            LayerKind.POOLING: (ins * pixels, 0, ins * pixels, ins),
-            LayerKind.ELEMENTWISE: (ins * pixels, 0, 2 * ins * pixels, ins * pixels),
-            LayerKind.LINEAR: (_RATIO * ins**2, _RATIO * ins**2, ins, _RATIO * ins),
-        }[self.kind]
-        return layer_table(
-            [self.kind], [macs], weight_elements=[weights], input_elements=[reads], output_elements=[writes]
-        )
-
-    def start(self) -> Callable[[], Any]:
-        """Returns a callable that runs it; compiles in the first call alone."""
-        return partial(self._compiled, *(jnp.asarray(random_values(shape.shape)) for shape in self._inputs))
-
-    @cached_property
-    def _inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Shapes of the input, and of the weights or a second input if there is one."""
-        ins = self.channels
-        maps = (self.batch, self.side, self.side, ins)
-        shapes = {
-            LayerKind.DENSE: (maps, (3, 3, ins, _DENSE_OUT)),
-            LayerKind.POINTWISE: (maps, (ins, _RATIO * ins)),
-            LayerKind.DEPTHWISE: (maps, (3, 3, ins)),
-            LayerKind.POOLING: (maps,),
-            LayerKind.ELEMENTWISE: (maps, maps),
-            LayerKind.LINEAR: ((self.batch, ins), (ins, _RATIO * ins)),
-        }[self.kind]
-        return tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-
-    @cached_property
-    def _compiled(self) -> Callable[..., Any]:
-        functions: dict[LayerKind, Callable[..., jax.Array]] = {
-            LayerKind.DENSE: partial(conv, stride=1, padding=1),
-            LayerKind.POINTWISE: jnp.matmul,
-            LayerKind.DEPTHWISE: depthwise_conv,
-            LayerKind.POOLING: partial(jnp.mean, axis=(1, 2)),
-            LayerKind.ELEMENTWISE: jnp.add,
-            LayerKind.LINEAR: jnp.matmul,
-        }
-        return jax.jit(functions[self.kind]).lower(*self._inputs).compile()
-
-
-def random_values(shape: tuple[int, ...]) -> np.ndarray:
-    """Normal float32 numbers, the same few thousand over and over, which is quick at any size."""
-    return np.resize(np.random.default_rng(0).standard_normal(4093, np.float32), shape)
-
-
-_CANDIDATES = 1024  # genomes that a design chooses from, at most
-_NEAR = 40  # one in so many candidates counts as near to an aim
 
 
 def profile_machine(
@@ -141,17 +52,17 @@ def profile_machine(
     The largest of the sub-networks runs in turn with each of them, as the reference.
 
     Args:
-        space: With one resolution, see `space_to_profile`.
-        path: Of the CSV file that the measurements go to.
+        space: A space with one resolution, see `space_to_profile`.
+        path: The CSV file that the measurements go to.
         networks: Number of sub-networks; with the same seed, a larger number contains a smaller one.
         layers: Sizes of each kind of single layer, 0 to 4.
         batch: Images per run.
-        seed: Of the choice of sub-networks.
-        machine: Whose clocks are set and read; None: this one, its GPU or CPU as JAX uses it.
+        seed: Random seed of the choice of sub-networks.
+        machine: The machine whose clocks are set and read; None: this one, its GPU or CPU as JAX uses it.
         meter: What reads power; None: power is left empty.
-        settings: Operating points.
+        settings: The operating points.
         rounds: Measurements of each network at each operating point.
-        resume: Continue the measurements in `path`.
+        resume: Whether to continue the measurements in `path`.
         on_step: Called after every measurement.
 
     Returns:
@@ -210,14 +121,14 @@ def network_cases(space: MBConvSpace, networks: int, *, batch: int = 1, seed: in
     """
     if batch < 1:
         raise ValueError(f"batch: expected 1 or more, got {batch}")
-    backbones, tables = _described(space, spread_genomes(space, networks, seed=seed))
+    backbones, tables = _with_tables(space, spread_genomes(space, networks, seed=seed))
     cases = []
     for n in range(networks):
         backbone, table = jax.tree.map(lambda leaf, n=n: leaf[n], (backbones, tables))
         rows = np.flatnonzero(table.active > 0)
         layers = jax.tree.map(lambda column, rows=rows: jnp.asarray(column[rows]), table)
         name = f"{space.name}-{backbone.resolution}-{seed}-{n:03d}"
-        cases.append(Case(name, name, layers, CutNetwork(space, backbone, batch).start, batch))
+        cases.append(Case(name, name, layers, partial(_start_network, space, backbone, batch), batch))
     return cases
 
 
@@ -240,7 +151,7 @@ def spread_genomes(space: MBConvSpace, count: int, *, seed: int = 0) -> np.ndarr
     most = len(drawn) // 2
     if not 1 <= count <= most:
         raise ValueError(f"networks: expected 1 to {most}, got {count}")
-    macs = np.log(np.asarray(total_macs(_described(space, drawn)[1]), np.float64))
+    macs = np.log(np.asarray(total_macs(_with_tables(space, drawn)[1]), np.float64))
     size = (macs - macs[0]) / (macs[1] - macs[0])
     chosen = [0, 1]
     far = np.min([_differences(drawn, drawn[i], steps) for i in chosen], axis=0)
@@ -263,14 +174,14 @@ def _van_der_corput() -> Iterator[float]:
         yield int(f"{number:b}"[::-1], 2) / 2 ** number.bit_length()
 
 
-def _described(space: MBConvSpace, genomes: np.ndarray) -> tuple[Backbone, LayerTable]:
+def _with_tables(space: MBConvSpace, genomes: np.ndarray) -> tuple[Backbone, LayerTable]:
     """Backbones [P] and their layer tables [P, L] without exits, as numpy; any P runs through one compiled size."""
     padded = genomes[np.minimum(np.arange(_CANDIDATES), len(genomes) - 1)]
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(genomes)], _describe(space, jnp.asarray(padded)))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(genomes)], _tables(space, jnp.asarray(padded)))
 
 
 @partial(jax.jit, static_argnums=0)
-def _describe(space: MBConvSpace, genomes: jax.Array) -> tuple[Backbone, LayerTable]:
+def _tables(space: MBConvSpace, genomes: jax.Array) -> tuple[Backbone, LayerTable]:
     in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
 
     def one(genome: jax.Array) -> tuple[Backbone, LayerTable]:
@@ -281,73 +192,30 @@ def _describe(space: MBConvSpace, genomes: jax.Array) -> tuple[Backbone, LayerTa
     return jax.vmap(one)(genomes)
 
 
-def cut_out(space: MBConvSpace, backbone: Backbone) -> MBConvSpace:
+def trunk_space(space: MBConvSpace, backbone: Backbone) -> MBConvSpace:
     """Returns the space whose only backbone is the given one, without exits."""
-    width, depth, kernel, expand = (
-        np.asarray(field).tolist() for field in (backbone.width, backbone.depth, backbone.kernel, backbone.expand)
-    )
-    stages = tuple(
-        dataclasses.replace(stage, width=(width[s + 1],), depth=(depth[s],), kernel=(kernel[s],), expand=(expand[s],))
-        for s, stage in enumerate(space.stages)
-    )
-    return dataclasses.replace(
-        space,
-        resolution=(int(backbone.resolution),),
-        stem_width=(width[0],),
-        stages=stages,
-        last_width=(width[-1],),
-        first_exit=sum(depth),
-    )
+    return dataclasses.replace(cut_space(space, backbone), first_exit=int(np.sum(backbone.depth)))
 
 
-@dataclasses.dataclass(frozen=True)
-class CutNetwork:
-    """The network of one backbone alone, with random weights.
+def _start_network(space: MBConvSpace, backbone: Backbone, batch: int) -> Callable[[], Any]:
+    """Returns a callable that runs the network of one backbone, with random weights and without exits.
 
-    Attributes:
-        space: That the backbone belongs to.
-        backbone: Leaves are numpy arrays.
-        batch: Images per run.
+    Compiled anew in every call (from JAX's compilation cache, where there is one): code of many networks held at once
+    would run into the operating system's limit of memory maps.
     """
+    space, size = trunk_space(space, backbone), int(backbone.resolution)
+    images = jax.ShapeDtypeStruct((batch, size, size, space.in_channels), jnp.float32)
+    params = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
+    batches = jax.ShapeDtypeStruct((1, *images.shape), jnp.float32)
+    shapes = params, jax.eval_shape(partial(estimate_batch_stats, space), params, backbone, batches)
 
-    space: MBConvSpace
-    backbone: Backbone
-    batch: int
+    def logits(weights: tuple[Parameters, BatchStats], images: jax.Array) -> jax.Array:
+        params, stats = weights
+        return run_trunk(space, params.backbone, backbone, images, stats=stats.backbone, unroll=True).logits
 
-    def start(self) -> Callable[[], Any]:
-        """Returns a callable that runs it.
-
-        Compiled anew in every call (from JAX's compilation cache, where there is one): code of many networks held
-        at once would run into the operating system's limit of memory maps.
-        """
-        weights = jax.tree_util.tree_map_with_path(_random_leaf, self._weights)
-        images = jnp.asarray(random_values(self._images.shape))
-        return partial(self._compiled(), weights, images)
-
-    @property
-    def _images(self) -> jax.ShapeDtypeStruct:
-        size = int(self.backbone.resolution)
-        return jax.ShapeDtypeStruct((self.batch, size, size, self.space.in_channels), jnp.float32)
-
-    @cached_property
-    def _own_space(self) -> MBConvSpace:
-        return cut_out(self.space, self.backbone)
-
-    @cached_property
-    def _weights(self) -> tuple[Parameters, BatchStats]:
-        """Shapes of weights and statistics."""
-        params = jax.eval_shape(lambda: initialise(self._own_space, jax.random.key(0)))
-        batches = jax.ShapeDtypeStruct((1, *self._images.shape), jnp.float32)
-        return params, jax.eval_shape(partial(estimate_batch_stats, self._own_space), params, self.backbone, batches)
-
-    def _compiled(self) -> Callable[..., Any]:
-        def logits(weights: tuple[Parameters, BatchStats], images: jax.Array) -> jax.Array:
-            params, stats = weights
-            return run_trunk(
-                self._own_space, params.backbone, self.backbone, images, stats=stats.backbone, unroll=True
-            ).logits
-
-        return jax.jit(logits).lower(self._weights, self._images).compile()
+    compiled = jax.jit(logits).lower(shapes, images).compile()
+    weights = jax.tree_util.tree_map_with_path(_random_leaf, shapes)
+    return partial(compiled, weights, jnp.asarray(_random_values(images.shape)))
 
 
 def _random_leaf(path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -357,16 +225,57 @@ def _random_leaf(path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         return jnp.ones(leaf.shape, leaf.dtype)
     if name in ("bias", "mean"):
         return jnp.zeros(leaf.shape, leaf.dtype)
-    return jnp.asarray(random_values(leaf.shape) / np.float32(np.prod(leaf.shape[:-1]) ** 0.5))
+    return jnp.asarray(_random_values(leaf.shape) / np.float32(np.prod(leaf.shape[:-1]) ** 0.5))
 
 
-__all__ = [
-    "CutNetwork",
-    "cut_out",
-    "layer_cases",
-    "network_cases",
-    "profile_machine",
-    "space_to_profile",
-    "spread_genomes",
-    "this_machine",
-]
+def _random_values(shape: tuple[int, ...]) -> np.ndarray:
+    """Normal float32 numbers, the same few thousand over and over, which is quick at any size."""
+    return np.resize(np.random.default_rng(0).standard_normal(4093, np.float32), shape)
+
+
+def layer_cases(sizes: int, *, batch: int = 1) -> list[Case]:
+    """Returns cases of single layers, all layers of a kind in one family.
+
+    Args:
+        sizes: Number of sizes of each kind, 0 to 4.
+        batch: Images per run.
+
+    Raises:
+        ValueError: `sizes` is out of range.
+    """
+    if not 0 <= sizes <= len(_SIZES):
+        raise ValueError(f"layers: expected 0 to {len(_SIZES)} sizes of each kind, got {sizes}")
+    return [_layer_case(kind, side, channels, batch) for side, channels in _SIZES[:sizes] for kind in LayerKind]
+
+
+def _layer_case(kind: LayerKind, side: int, channels: int, batch: int) -> Case:
+    """The case of one layer on square maps of `side` pixels; compiles when it is built first."""
+    pixels, wide, maps = side**2, _RATIO * channels, (batch, side, side, channels)
+    dense, linear, inputs = 9 * channels * _DENSE_OUT, wide * channels, channels * pixels
+    # Per kind what computes it, shapes of input and weights (or a second input), and MACs, weights, inputs and outputs
+    # of one sample.
+    layers: dict[LayerKind, tuple[Callable[..., Any], tuple[tuple[int, ...], ...], tuple[int, int, int, int]]] = {
+        LayerKind.DENSE: (
+            partial(conv, stride=1, padding=1),
+            (maps, (3, 3, channels, _DENSE_OUT)),
+            (dense * pixels, dense, inputs, _DENSE_OUT * pixels),
+        ),
+        LayerKind.POINTWISE: (jnp.matmul, (maps, (channels, wide)), (linear * pixels, linear, inputs, wide * pixels)),
+        LayerKind.DEPTHWISE: (depthwise_conv, (maps, (3, 3, channels)), (9 * inputs, 9 * channels, inputs, inputs)),
+        LayerKind.POOLING: (partial(jnp.mean, axis=(1, 2)), (maps,), (inputs, 0, inputs, channels)),
+        LayerKind.ELEMENTWISE: (jnp.add, (maps, maps), (inputs, 0, 2 * inputs, inputs)),
+        LayerKind.LINEAR: (jnp.matmul, ((batch, channels), (channels, wide)), (linear, linear, channels, wide)),
+    }
+    function, shapes, (macs, weights, reads, writes) = layers[kind]
+    table = layer_table([kind], [macs], weight_elements=[weights], input_elements=[reads], output_elements=[writes])
+
+    @cache
+    def compiled() -> Callable[..., Any]:
+        structs = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+        return jax.jit(function).lower(*structs).compile()
+
+    def start() -> Callable[[], Any]:
+        return partial(compiled(), *(jnp.asarray(_random_values(shape)) for shape in shapes))
+
+    name = f"layer-{kind.name.lower()}"
+    return Case(f"{name}-{side}-{channels}", name, table, start, batch)

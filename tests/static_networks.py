@@ -8,12 +8,12 @@ import numpy as np
 from hadas_jax.deploy.architecture import (
     Architecture,
     Clocks,
-    DeviceOfNetwork,
     Normalisation,
-    OnSplit,
     Origin,
-    SupernetPlace,
-    backbone_in_words,
+    SplitMetrics,
+    SupernetReference,
+    TargetDevice,
+    backbone_fields,
 )
 from hadas_jax.deploy.materialise import materialise
 from hadas_jax.deploy.static_network import StaticNetwork, outcomes_at_exits, predict
@@ -21,7 +21,7 @@ from hadas_jax.methods.hadas.results import Performance
 from hadas_jax.settings import NO_CONSTRAINTS
 from hw_models import operating_points, read_device_file
 
-_SPLIT = OnSplit(
+_SPLIT = SplitMetrics(
     **dict.fromkeys(("ideal", "deployable", "static"), Performance(0.1, 0.002, 0.01)), shares=(0.5, 0.3, 0.2)
 )
 
@@ -34,13 +34,13 @@ def cut(space, network, genome, exits, image_size=9):
 
 def static_network(space, network, *, thresholds=(0.5, 0.5), policy="confidence") -> StaticNetwork:
     """The largest backbone with exits after blocks 1 and 3."""
-    use = DeviceOfNetwork(file=read_device_file("tx2-gpu"), number_format="fp32")
+    use = TargetDevice(file=read_device_file("tx2-gpu"), number_format="fp32")
     points = operating_points(use.load())
     genome = tuple(space.largest_genome.tolist())
     architecture = Architecture(
         space=space,
         genome=genome,
-        backbone=backbone_in_words(space.largest()),
+        backbone=backbone_fields(space.largest()),
         exits=(1, 3),
         thresholds=thresholds,
         policy=policy,
@@ -52,7 +52,7 @@ def static_network(space, network, *, thresholds=(0.5, 0.5), policy="confidence"
         weights=1,
         class_names=("a", "b", "c"),
         normalisation=Normalisation(mean=(0.25,), deviation=(0.5,)),
-        supernet=SupernetPlace(path="supernet", sha256="0" * 64),
+        supernet=SupernetReference(path="supernet", sha256="0" * 64),
         selection=_SPLIT,
         test=_SPLIT,
         origin=Origin(workdir="run", prefer="knee", limits=NO_CONSTRAINTS, settings={}, versions={}),

@@ -69,9 +69,9 @@ def test_nothing_is_overwritten_unasked(written):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"populations": (1,)}, r"--populations: expected sizes of at least 2, got \[1\]"),
-        ({"populations": ()}, "--populations: expected sizes"),
-        ({"rounds": 0}, "--rounds: expected at least 1, got 0"),
+        ({"populations": (1,)}, r"populations: expected sizes of at least 2, got \[1\]"),
+        ({"populations": ()}, "populations: expected sizes"),
+        ({"rounds": 0}, "rounds: expected at least 1, got 0"),
         ({"device": "toaster"}, "toaster"),
     ],
 )

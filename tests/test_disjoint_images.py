@@ -20,8 +20,9 @@ from hadas_jax.commands.hadas import search
 from hadas_jax.commands.networks import fine_tune, materialise_network, select_network
 from hadas_jax.commands.run import running
 from hadas_jax.commands.supernets import train
-from hadas_jax.deploy.architecture import architecture_of, supernet_of_search, weights_of, write_architecture
+from hadas_jax.deploy.architecture import write_architecture
 from hadas_jax.deploy.materialise import data_of
+from hadas_jax.deploy.select import SearchedSupernet, architecture_of, parameter_counts
 from hadas_jax.methods import TrainingRun
 from hadas_jax.methods.eh_dnas import DnasRun
 from hadas_jax.methods.eh_dnas.retrain import RetrainRun
@@ -331,7 +332,7 @@ def test_images_are_known_again_in_another_form(form, folder, tmp_path, monkeypa
         scaled = pixels if form == "npz" else pixels.astype(np.float32) / 255
         np.savez(tmp_path / "same.npz", images=scaled, labels=labels)
         dataset = f"npz:{tmp_path / 'same.npz'}"
-    with pytest.raises(ValueError, match=r"expected the images that --checkpoint .* was made of"):
+    with pytest.raises(ValueError, match=r"expected the images that checkpoint .* was made of"):
         command(settings.replace(dataset=dataset, checkpoint=str(tmp_path / "net"), space=None))
 
 
@@ -346,10 +347,11 @@ def without_test_columns(path):
 def with_most_exits(place):
     """Selects the network of a search that has the most exits."""
     found = read_search(place)
-    design, supernet = max(found.result.designs, key=lambda each: len(each.exits)), supernet_of_search(found)
-    (weights,) = weights_of([design], supernet.space, chosen_device(found.settings.device, found.settings.operating))
+    design, supernet = max(found.result.designs, key=lambda each: len(each.exits)), SearchedSupernet.of(found)
+    device = chosen_device(found.settings.device, found.settings.operating)
+    (parameters,) = parameter_counts([design], supernet.space, device)
     architecture = architecture_of(
-        found, design, supernet=supernet, weights=int(weights), folder=place, limits=NO_CONSTRAINTS, prefer="knee"
+        found, design, supernet=supernet, parameters=int(parameters), folder=place, limits=NO_CONSTRAINTS, prefer="knee"
     )
     write_architecture(place / "architecture.json", architecture)
     return architecture

@@ -35,7 +35,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.supernet.checkpoint import DESCRIPTION
 from hadas_paper.parts import Laboratory
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(table)
     if experiment.output is not None:
         write_text(experiment.output, json.dumps(results, indent=1) + "\n")
-        say(console, f"Written: {experiment.output}")
+        print_line(console, f"Written: {experiment.output}")
     if experiment.picture is not None:
         picture(results, experiment.picture)
     return 0

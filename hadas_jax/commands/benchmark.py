@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from hadas_jax.report.console import new_console, new_file, say
+from hadas_jax.report.console import new_console, new_file, print_line
 
 if TYPE_CHECKING:
     from hadas_jax.benchmark import Throughput
@@ -64,7 +64,7 @@ def bench(
         device=device, populations=populations, rounds=rounds, peer_limit=peer_limit, seed=seed
     ):
         rows.append(row)
-        say(console, f"{row.work}, population {row.population:,}: {row.per_second:,.0f} candidates per second")
+        print_line(console, f"{row.work}, population {row.population:,}: {row.per_second:,.0f} candidates per second")
     title = f"Search throughput: {jax.device_count()} {jax.devices()[0].device_kind}, {device}"
     console.print(throughput_table(rows, title=title))
     if output is not None:
@@ -79,5 +79,5 @@ def bench(
         }
         write_text(target, json.dumps(content, indent=1) + "\n")
         plot_throughput(rows, picture, title=title)
-        say(console, f"Written: {target}, {picture}")
+        print_line(console, f"Written: {target}, {picture}")
     return rows

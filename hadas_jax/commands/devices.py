@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from hadas_jax.report.console import new_console, new_file, say, waiting
+from hadas_jax.report.console import new_console, new_file, print_line, waiting
 
 if TYPE_CHECKING:
     from hw_models.fitting.calibration import Calibration
@@ -53,7 +53,7 @@ def show_device(device: str, *, plot: Path | str | None = None, console: Console
         plot_device(file, new_file(plot, ".png", what="picture"))
     print_device(file, console)
     if plot is not None:
-        say(console, f"Picture of latency and energy over the clocks: {plot}")
+        print_line(console, f"Picture of latency and energy over the clocks: {plot}")
 
 
 def fit_device(
@@ -105,15 +105,15 @@ def fit_device(
         raise ValueError(f"prior_sigma: expected a number above 0, got {prior_sigma:g}")
     if base is None:
         base = nearest_device(rows)
-        say(console, f"Base: {base}, the known device whose latencies are nearest in kind")
+        print_line(console, f"Base: {base}, the known device whose latencies are nearest in kind")
     with waiting(console, f"Fitting {len(rows)} measurements, and cross-validating"):
         start = read_device_file(base)
         calibration = calibrate(rows, start, name=name, source=origin, prior_sigma=prior_sigma, seed=seed)
     write_device_file(target, calibration.file, overwrite=overwrite)
     plot_calibration(calibration, picture)
     print_calibration(calibration, console)
-    say(console, f"Written: {target}, {picture}")
-    say(console, f"To search for it: hadas search --device {shlex.quote(str(target))}")
+    print_line(console, f"Written: {target}, {picture}")
+    print_line(console, f"To search for it: hadas search --device {shlex.quote(str(target))}")
     return calibration
 
 
@@ -167,8 +167,8 @@ def profile_machine(
     console = console or new_console()
     machine = profiling.this_machine()
     meter = machine.meter()
-    say(console, f"Measuring on {machine.name}; {machine.power_in_words()}")
-    say(console, f"Clocks: {machine.clocks_in_words()}")
+    print_line(console, f"Measuring on {machine.name}; {machine.power_in_words()}")
+    print_line(console, f"Clocks: {machine.clocks_in_words()}")
     clocks = itertools.product(*(tuple(table) or (None,) for table in (core_mhz, memory_mhz, host_mhz)))
     with StepProgress(console) as progress:
         rows = profiling.profile_machine(
@@ -187,8 +187,8 @@ def profile_machine(
                 step.done, step.total, f"round {step.round}: {step.row.network} {step.row.latency_ms:.3g} ms"
             ),
         )
-    say(console, f"Written: {output}, {len(rows)} rows")
+    print_line(console, f"Written: {output}, {len(rows)} rows")
     is_x86 = machine.processor == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     base = " --base x86-cpu" if is_x86 else ""
-    say(console, f"To fit a device to it: hadas devices fit {shlex.quote(str(output))}{base} -o my_device.yaml")
+    print_line(console, f"To fit a device to it: hadas devices fit {shlex.quote(str(output))}{base} -o my_device.yaml")
     return rows

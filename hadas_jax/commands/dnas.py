@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 from rich.console import Console
 
 from hadas_jax.commands.run import RunArguments, run_command
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.settings import DnasSettings, RetrainSettings
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def search(
         budgets = budgets_of(started.settings.loss)
         console.print(cost_table(result, has_budgets=bool(budgets)))
         for line in _closing_lines(result, budgets):
-            say(console, line)
-        say(console, f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
+            print_line(console, line)
+        print_line(console, f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
 
     return run_command(
         DnasSettings,
@@ -104,7 +104,7 @@ def retrain(
     def finish(started: RetrainRun, result: RetrainResult, path: Path, console: Console) -> None:
         plot_genotype(started.genotype, path / "genotype.png")
         console.print(retrained_table(result))
-        say(console, f"Written: {path}/derived, result.json, genotype.png")
+        print_line(console, f"Written: {path}/derived, result.json, genotype.png")
 
     return run_command(
         RetrainSettings,

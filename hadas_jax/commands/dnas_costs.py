@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.report.console import new_console, new_file, say
+from hadas_jax.report.console import new_console, new_file, print_line
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -130,9 +130,9 @@ def sample(
     )
     write_priced_networks(priced, target)
     console.print(sample_table(priced))
-    say(console, f"Written: {target}, {count:,} networks")
+    print_line(console, f"Written: {target}, {count:,} networks")
     fitting = ["hadas", "dnas", "fit-predictor", str(target), "--paradigm", names[-1], "-o", "predictor.npz"]
-    say(console, f"To fit a predictor: {shlex.join(fitting)}")
+    print_line(console, f"To fit a predictor: {shlex.join(fitting)}")
     return priced
 
 
@@ -211,7 +211,7 @@ def fit(
     throughputs = priced.throughputs[fitted_to]
     fits = throughputs > 0
     if not fits.all():
-        say(console, f"Left out: {(~fits).sum():,} of {len(fits):,} networks, which do not fit {priced.fpga}")
+        print_line(console, f"Left out: {(~fits).sum():,} of {len(fits):,} networks, which do not fit {priced.fpga}")
     table = f"{priced.table} table, " if fitted_to == "generic" else ""
     notes = PredictorNotes(
         paradigm=fitted_to,
@@ -234,8 +234,8 @@ def fit(
     write_predictor(fitted.predictor, target)
     plot_held_out(fitted, picture)
     console.print(held_out_table(fitted))
-    say(console, f"Written: {target}, {picture}")
-    say(console, f"To ask it: hadas dnas price DARTS_V2 --predictor {shlex.quote(str(target))}")
+    print_line(console, f"Written: {target}, {picture}")
+    print_line(console, f"To ask it: hadas dnas price DARTS_V2 --predictor {shlex.quote(str(target))}")
     return fitted
 
 
@@ -273,7 +273,7 @@ def import_published(
     target = new_file(output, ".npz", overwrite=overwrite)
     predictor = import_predictor(read_pytorch(file), paradigm=paradigm, mean=mean, deviation=deviation)
     write_predictor(predictor, target)
-    say(
+    print_line(
         console, f"Written: {target}, {paradigm}, {float(predictor.mean):g} + {float(predictor.deviation):g} z images/s"
     )
     return predictor
@@ -379,12 +379,12 @@ def price(
     found += asked + run
     console.print(_table(found, title=format_code(code)))
     for line in refused:
-        say(console, line)
+        print_line(console, line)
     if any(row.model.startswith("generic") and "published" in row.model for row in found):
-        say(console, "The layers of the generic paradigm are those of the fitted table.")
+        print_line(console, "The layers of the generic paradigm are those of the fitted table.")
     if picture is not None:
         plot_genotype(genotype_of(code), picture)
-        say(console, f"Picture of both cells: {picture}")
+        print_line(console, f"Picture of both cells: {picture}")
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 from rich.console import Console
 
 from hadas_jax.commands.run import RunArguments, run_command
-from hadas_jax.report.console import say
+from hadas_jax.report.console import print_line
 from hadas_jax.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def search(
     def finish(started: Run, result: Result, path: Path, console: Console) -> None:
         plot_front(result, path / "front.png")
         print_result(result, console)
-        say(console, f"Written: {path}/front.csv, front.json, levels.csv, front.png")
+        print_line(console, f"Written: {path}/front.csv, front.json, levels.csv, front.png")
         report, select = (shlex.join(["hadas", command, str(path)]) for command in ("report", "select"))
-        say(console, f"A page to look at: {report}; one network of the front: {select}")
+        print_line(console, f"A page to look at: {report}; one network of the front: {select}")
 
     connect(coordinator, num_processes, process_id)
     return run_command(

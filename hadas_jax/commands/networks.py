@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal, Unpack
 from rich.console import Console
 
 from hadas_jax.commands.run import RunArguments, data_line, run_command
-from hadas_jax.report.console import new_console, new_file, say, waiting
+from hadas_jax.report.console import new_console, new_file, print_line, waiting
 from hadas_jax.settings import Constraints, DeploymentSettings, FineTuneSettings
 
 if TYPE_CHECKING:
     from hadas_jax.deploy.architecture import Architecture
     from hadas_jax.deploy.export import ExportCheck
     from hadas_jax.deploy.fine_tune import FineTuneResult, FineTuneRun
-    from hadas_jax.deploy.materialise import Sources
+    from hadas_jax.deploy.materialise import SubNetwork
     from hadas_jax.deploy.operating_points import OperatingPoints
     from hadas_jax.deploy.static_network import StaticNetwork
 
@@ -61,11 +61,20 @@ def select_network(
     Raises:
         ValueError: No network keeps the limits (the nearest is shown), or the work directory or `output` do not fit.
     """
-    from hadas_jax.deploy.architecture import architecture_of, supernet_of_search, weights_of, write_architecture
-    from hadas_jax.deploy.select import candidates, objectives, select
+    from hadas_jax.deploy.architecture import write_architecture
+    from hadas_jax.deploy.select import (
+        SearchedSupernet,
+        architecture_of,
+        candidates,
+        objectives,
+        parameter_counts,
+        select,
+    )
     from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
-    from hadas_jax.report.network import limit_text, print_selection
-    from hadas_jax.runs.workdir import ARCHITECTURE, reading
+    from hadas_jax.report.network import print_selection
+    from hadas_jax.report.search import constraint_texts
+    from hadas_jax.runs.names import ARCHITECTURE
+    from hadas_jax.runs.workdir import reading
     from hw_models.catalogue import chosen_device
 
     limits = Constraints(
@@ -76,30 +85,31 @@ def select_network(
     with reading(output or Path(workdir) / ARCHITECTURE):
         search = read_search(workdir)
         target = new_file(output or search.path / ARCHITECTURE, ".json", overwrite=overwrite)
-        supernet = supernet_of_search(search)
+        supernet = SearchedSupernet.of(search)
         designs = candidates(search.result, policy)
-        weights = weights_of(designs, supernet.space, chosen_device(search.settings.device, search.settings.operating))
-        selection = select(objectives(designs, policy), limits, weights=weights, prefer=prefer)
+        device = chosen_device(search.settings.device, search.settings.operating)
+        parameters = parameter_counts(designs, supernet.space, device)
+        selection = select(objectives(designs, policy), limits, parameters=parameters, prefer=prefer)
         console = console or new_console()
         tolerance = search.result.accuracy_tolerance
         print_selection(designs, selection, limits=limits, policy=policy, console=console, tolerance=tolerance)
-        if selection.excess > 0:
-            asked = ", ".join(limit_text(name, limits) for name in selection.without)
+        if selection.violation > 0:
+            asked = ", ".join(constraint_texts(limits).values())
             raise ValueError(
-                f"{workdir}: expected a {policy} design with {asked}, got none; the nearest is {selection.excess:.1%} "
-                "beyond, relatively; hadas search with these limits looks for more of them"
+                f"{workdir}: expected a {policy} design with {asked}, got none; the nearest is "
+                f"{selection.violation:.1%} beyond, relatively; hadas search with these limits looks for more of them"
             )
         architecture = architecture_of(
             search,
             designs[selection.chosen],
             supernet=supernet,
-            weights=int(weights[selection.chosen]),
+            parameters=int(parameters[selection.chosen]),
             folder=target.parent,
             limits=limits,
             prefer=prefer,
         )
         write_architecture(target, architecture, overwrite=overwrite)
-    say(console, f"Written: {target} (for hadas show, hadas operating-points)")
+    print_line(console, f"Written: {target} (for hadas show, hadas operating-points)")
     return architecture
 
 
@@ -121,17 +131,17 @@ def show_network(
         ValueError: There is no such file, it does not fit, or the picture cannot be written.
     """
     from hadas_jax.deploy.architecture import read_architecture
-    from hadas_jax.deploy.operating_points import exit_usage
+    from hadas_jax.deploy.operating_points import ExitUsage
     from hadas_jax.report.network import plot_architecture, print_architecture
 
     architecture = read_architecture(network)
     picture = None if plot is None else new_file(plot, ".png", overwrite=overwrite)
-    usage = exit_usage(architecture)
+    usage = ExitUsage.of(architecture)
     console = console or new_console()
     print_architecture(architecture, usage, console)
     if picture is not None:
         plot_architecture(architecture, usage, picture)
-        say(console, f"Picture: {picture}")
+        print_line(console, f"Picture: {picture}")
     return architecture
 
 
@@ -166,7 +176,7 @@ def operating_points(
         ValueError: The files or arguments do not fit.
     """
     from hadas_jax.deploy.architecture import architecture_file, read_architecture
-    from hadas_jax.deploy.operating_points import operating_table, write_table
+    from hadas_jax.deploy.operating_points import operating_table, write_operating_points
     from hadas_jax.report.network import print_operating_points
 
     for name, asked in (("deadlines_ms", deadlines_ms), ("power_caps_w", power_caps_w)):
@@ -175,14 +185,16 @@ def operating_points(
                 raise ValueError(f"{name}: expected a number above 0, got {most!r}")
     architecture = read_architecture(network)
     target = None if output is None else new_file(output, ".json", overwrite=overwrite)
-    table = operating_table(architecture, of=deadline_of)
+    table = operating_table(architecture, deadline_of=deadline_of)
     deadlines_s = [most * 1e-3 for most in deadlines_ms]
     console = console or new_console()
-    say(console, f"{architecture_file(network)} on {architecture.device.file.name}")
+    print_line(console, f"{architecture_file(network)} on {architecture.device.file.name}")
     print_operating_points(table, deadlines_s=deadlines_s, power_caps_w=power_caps_w, console=console)
     if target is not None:
-        write_table(target, table, architecture=architecture, deadlines_s=deadlines_s, power_caps_w=power_caps_w)
-        say(console, f"Written: {target}")
+        write_operating_points(
+            target, table, architecture=architecture, deadlines_s=deadlines_s, power_caps_w=power_caps_w
+        )
+        print_line(console, f"Written: {target}")
     return table
 
 
@@ -217,7 +229,7 @@ def materialise_network(
         ValueError: The file, its supernet, the data set or `output` do not fit.
     """
     from hadas_jax.deploy.architecture import architecture_file, read_architecture
-    from hadas_jax.deploy.materialise import Sources
+    from hadas_jax.deploy.materialise import SubNetwork
     from hadas_jax.deploy.static_network import save_network
     from hadas_jax.runs.workdir import writing
 
@@ -225,25 +237,26 @@ def materialise_network(
     target = Path(output) if output is not None else file.parent / "network"
     console = console or new_console()
     with writing(target), waiting(console, "Cutting the network out of its supernet, and comparing the two"):
-        sources = Sources(architecture, file, dataset=dataset, data_dir=data_dir)
-        found = sources.network(target)
+        searched = SubNetwork(architecture, file, dataset=dataset, data_dir=data_dir)
+        found = searched.cut_out(target)
         found = found.folded() if fold_batch_norm else found
         save_network(target, found, overwrite=overwrite)
-        difference = _against_supernet(sources, found)
-    say(console, data_line(sources.run.splits))
+        difference = _against_supernet(searched, found)
+    print_line(console, data_line(searched.splits))
     count = sum(leaf.size for own in found.weights.values() for leaf in own.values())
-    say(console, f"{len(found.segments)} segments, {count:,} numbers, exits included")
-    say(console, f"Largest difference to the supernet's masked logits on the test split: {difference:.1e}, relative")
-    say(console, f"Written: {target} (for hadas fine-tune, hadas export)")
+    print_line(console, f"{len(found.segments)} segments, {count:,} numbers, exits included")
+    beside = "Largest difference to the supernet's masked logits on the test split"
+    print_line(console, f"{beside}: {difference:.1e}, relative")
+    print_line(console, f"Written: {target} (for hadas fine-tune, hadas export)")
     return found
 
 
-def _against_supernet(sources: Sources, network: StaticNetwork) -> float:
+def _against_supernet(searched: SubNetwork, network: StaticNetwork) -> float:
     """The largest difference of logits to those of the supernet with masks, in units of the largest logit."""
     from hadas_jax.deploy.static_network import predict
 
-    data = sources.run.splits.test
-    pairs = zip(sources.masked_logits(data), predict(network.segments, network.weights, data), strict=True)
+    data = searched.splits.test
+    pairs = zip(searched.predict(data), predict(network.segments, network.weights, data), strict=True)
     return max(float(abs(ours - masked).max() / abs(masked).max()) for masked, ours in pairs if masked.size)
 
 
@@ -283,13 +296,13 @@ def fine_tune(
         console.print(fine_tune_table(result))
         after, searched = result.after, started.network.architecture.origin.settings
         tolerance = searched.get("accuracy_tolerance", DeploymentSettings.accuracy_tolerance)
-        say(
+        print_line(
             console,
             saving_text(
                 after.deployable, after.static, after.static_dvfs, difference=after.difference, tolerance=tolerance
             ),
         )
-        say(console, f"Written: {path}/network (for hadas show, hadas export), result.json")
+        print_line(console, f"Written: {path}/network (for hadas show, hadas export), result.json")
 
     return run_command(
         FineTuneSettings,
@@ -333,7 +346,7 @@ def export(
     Raises:
         ValueError: Files or arguments do not fit, an extra is missing, or the export does something else than JAX.
     """
-    from hadas_jax.deploy.export import check_export, export_network, image_values
+    from hadas_jax.deploy.export import ImageValues, check_export, export_network
     from hadas_jax.deploy.materialise import data_of, network_at
     from hadas_jax.deploy.runtime import read_manifest
     from hadas_jax.deploy.static_network import holds_network
@@ -347,8 +360,8 @@ def export(
     target = Path(output) if output is not None else beside / "export"
     console = console or new_console()
     splits = data_of(found.architecture, dataset=dataset, data_dir=data_dir)
-    say(console, data_line(splits))
-    values = image_values(splits.train)
+    print_line(console, data_line(splits))
+    values = ImageValues.of(splits.train)
     with writing(target):
         export_network(target, found, format=format, batch=batch, values=values, overwrite=overwrite)
         check = check_export(target, found, splits.test)
@@ -359,5 +372,5 @@ def export(
             f"{target}: expected the network as it is in JAX, got logits that differ by {check.difference:.1e} and "
             f"{check.other_exits} of {check.images} images at another exit"
         )
-    say(console, f"Written: {target}")
+    print_line(console, f"Written: {target}")
     return check

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hadas_jax.report.console import new_console, new_file, say, waiting
+from hadas_jax.report.console import new_console, new_file, print_line, waiting
 
 if TYPE_CHECKING:
     from hadas_jax.runs.listing import RunState
@@ -69,7 +69,7 @@ def list_runs(folders: Sequence[Path | str] = (), *, console: Console | None = N
     if runs:
         console.print(_runs_table(runs))
     else:
-        say(console, f"No work directory in {', '.join(map(str, folders or [RUNS]))}; hadas search starts one")
+        print_line(console, f"No work directory in {', '.join(map(str, folders or [RUNS]))}; hadas search starts one")
     return runs
 
 
@@ -101,8 +101,8 @@ def report(
             something else.
     """
     from hadas_jax.report.html import (
-        draw_pictures,
-        figure_tables,
+        draw_plots,
+        plot_tables,
         read_record,
         render_page,
         report_content,
@@ -131,14 +131,14 @@ def report(
                 directory.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise unwritable(directory, error) from error
-            tables = figure_tables(content)
+            tables = plot_tables(content)
             write_tables(tables, directory)
-            written += [str(each) for each in draw_pictures(tables, directory)]
+            written += [str(each) for each in draw_plots(tables, directory)]
             written += [str(directory / f"{name}.csv") for name in tables]
     for run in content["runs"]:
         for note in run["notes"]:
-            say(console, f"{run['name']}: {note}")
-    say(console, f"Written: {', '.join(written)}")
+            print_line(console, f"{run['name']}: {note}")
+    print_line(console, f"Written: {', '.join(written)}")
     return path
 
 

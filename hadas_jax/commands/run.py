@@ -88,7 +88,7 @@ def run_command(
         ValueError: Settings, inputs or the work directory do not fit, or the run fails.
     """
     from hadas_jax.backend import is_first
-    from hadas_jax.report.console import LineProgress, LiveProgress, new_console, say
+    from hadas_jax.report.console import LineProgress, LiveProgress, new_console, print_line
     from hadas_jax.runs.workdir import WorkDir
 
     settings = settings_of_run(settings, kind, workdir=workdir, resume=resume, overwrite=overwrite)
@@ -97,8 +97,8 @@ def run_command(
     place = WorkDir(path, kind=kind.KIND, tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite):
-        say(console, f"Work directory: {place.path}")
-        say(console, data_line(run.splits))
+        print_line(console, f"Work directory: {place.path}")
+        print_line(console, data_line(run.splits))
         with LiveProgress(console) if console.is_terminal else contextlib.nullcontext(LineProgress(console)) as shown:
             result = execute(run, place, shown)
         if is_first():
@@ -250,7 +250,7 @@ def running(place: WorkDir, settings: RunSettings, splits: Splits, *, resume: bo
 def _require_same_data(place: WorkDir, splits: Splits) -> None:
     from hadas_jax.data import SplitRecord
     from hadas_jax.runs.checkpoints import validated
-    from hadas_jax.runs.workdir import CONFIG
+    from hadas_jax.runs.names import CONFIG
 
     before = place.data()
     if before is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 from rich.console import Console
 
 from hadas_jax.commands.run import RunArguments, run_command
-from hadas_jax.report.console import new_console, say
+from hadas_jax.report.console import new_console, print_line
 from hadas_jax.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def train(
     def finish(started: TrainingRun, result: TrainResult, path: Path, console: Console) -> None:
         plot_exits(result.accuracies, path / "exits.png")
         console.print(accuracy_table(result.accuracies))
-        say(console, f"Written: {path}/supernet (for --checkpoint), exits.csv, exits.png")
+        print_line(console, f"Written: {path}/supernet (for --checkpoint), exits.csv, exits.png")
 
     return run_command(
         TrainSettings,
@@ -149,7 +149,7 @@ def import_checkpoint(
     )
     save_supernet(output, trained, overwrite=overwrite)
     for line in _report(imported, file=file, output=output):
-        say(console, line)
+        print_line(console, line)
     return trained
 
 
@@ -187,5 +187,5 @@ def prepare(name: str, *, data_dir: Path | str | None = None, console: Console |
     from hadas_jax.data import prepare_dataset
 
     found = prepare_dataset(name, data_dir)
-    say(console or new_console(), f"Prepared: {found}")
+    print_line(console or new_console(), f"Prepared: {found}")
     return found

@@ -1,22 +1,16 @@
-"""A static network as data: a list of layers for each segment, and weights by layer.
+"""A static network as data: a list of layers for each segment, and weights by layer; how JAX runs them.
 
 Segment k takes what segment k - 1 hands on and ends with exit k; the last one ends with the classifier. Every layer is
 named after its output, and takes the outputs of earlier layers. Nothing is masked: shapes are those of the network.
-Shapes: B batch, H, W image, C input and O output channels, k kernel, K classes.
-
-Batch norm folded into the layer before it: the same function with fewer layers.
-
-With f = scale / sqrt(var + epsilon), f (W x - mean) + bias = (f W) x + (bias - f mean).
-
-Runs a static network in JAX, layer by layer.
-
-Shapes: B batch, H, W image, C channels, K classes, e = exits of the network.
+Shapes: B batch, H, W image, C input and O output channels, k kernel, K classes, e exits of the network.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +45,7 @@ Kind = Literal[
 ]
 # Arrays by layer, then by name; "bias" beside "kernel" is added to the output of the layer.
 Weights = dict[str, dict[str, jax.Array]]
+STATISTICS = ("mean", "var")  # of batch norm
 
 
 @dataclass(frozen=True)
@@ -58,11 +53,11 @@ class Layer:
     """One layer.
 
     Attributes:
-        name: Of it and its output.
+        name: The name of the layer and of its output.
         kind: What it computes.
-        inputs: Names of what it takes.
-        stride: Of a convolution.
-        padding: Of a convolution, on all sides.
+        inputs: The names of what it takes.
+        stride: The stride of a convolution.
+        padding: The padding of a convolution on all sides.
     """
 
     name: str
@@ -74,14 +69,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Segment:
-    """Layers from one exit to the next.
+    """The layers from one exit to the next.
 
     Attributes:
         layers: In the order that they run in.
-        takes: Name of its input.
-        features: Name of what the next segment takes; None: there is none.
-        logits: Name of the exit's logits [B, K].
-        confidence: Name of the logit of the exit's own confidence [B, 1]; None for the classifier.
+        takes: The name of the segment's input.
+        features: The name of what the next segment takes; None: there is none.
+        logits: The name of the exit's logits [B, K].
+        confidence: The name of the logit of the exit's learned confidence [B, 1]; None for the classifier.
     """
 
     layers: tuple[Layer, ...]
@@ -91,97 +86,46 @@ class Segment:
     confidence: str | None
 
     @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of features, logits and confidence, those that there are."""
-        return tuple(name for name in (self.features, self.logits, self.confidence) if name is not None)
-
-
-def segments_as_json(segments: tuple[Segment, ...]) -> list[dict[str, Any]]:
-    """Returns segments as JSON holds them."""
-    return [asdict(segment) for segment in segments]
-
-
-class LayerList:
-    """Collects the layers and weights of a network in the order that they run in.
-
-    Attributes:
-        weights: Of all layers so far.
-    """
-
-    def __init__(self) -> None:
-        self.weights: Weights = {}
-        self._layers: list[Layer] = []
-        self._takes = IMAGES
-        self._segments: list[Segment] = []
-
-    def add(
-        self,
-        name: str,
-        kind: Kind,
-        *inputs: str,
-        stride: int = 1,
-        padding: int = 0,
-        weights: dict[str, jax.Array] | None = None,
-    ) -> str:
-        """Adds a layer and returns its name, for the layers that take its output."""
-        self._layers.append(Layer(name, kind, inputs, stride, padding))
-        if weights is not None:
-            self.weights[name] = weights
-        return name
-
-    def end_segment(self, *, features: str | None, logits: str, confidence: str | None) -> None:
-        """Ends a segment after the layers so far."""
-        self._segments.append(Segment(tuple(self._layers), self._takes, features, logits, confidence))
-        self._layers, self._takes = [], features or ""
+    def outputs(self) -> dict[str, str]:
+        """The names of features, logits and confidence by kind, those that there are."""
+        outputs = {"features": self.features, "logits": self.logits, "confidence": self.confidence}
+        return {kind: name for kind, name in outputs.items() if name is not None}
 
     @property
-    def segments(self) -> tuple[Segment, ...]:
-        """The segments that have ended."""
-        return tuple(self._segments)
+    def has_batch_norm(self) -> bool:
+        """Whether batch norm is a layer of its own."""
+        return any(layer.kind == "batch_norm" for layer in self.layers)
 
 
-_BEFORE = ("conv", "depthwise", "linear")
-
-
-def fold_batch_norm(segments: Sequence[Segment], weights: Weights) -> tuple[tuple[Segment, ...], Weights]:
-    """Returns a network without batch norm; one without any is returned as it is.
+def run_network(
+    segments: Sequence[Segment],
+    weights: Weights,
+    images: jax.Array,
+    *,
+    statistics: dict[str, Tree] | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Runs all segments for all images, as if no exit were taken.
 
     Args:
-        segments: Every batch norm follows a convolution or a linear layer, whose output nothing else takes.
-        weights: Of their layers.
+        segments: The segments of the network; static.
+        weights: The weights of all layers.
+        images: Standardised images, float32[B, H, W, C].
+        statistics: See `run_segment`.
+
+    Returns:
+        Logits float32[e + 1, B, K], the classifier last, and the logits of the exits' learned confidence
+        float32[e, B].
     """
-    kept = dict(weights)
-    return tuple(_fold(segment, kept) for segment in segments), kept
-
-
-def is_folded(segments: Sequence[Segment]) -> bool:
-    """Whether a network has no batch norm."""
-    return all(layer.kind != "batch_norm" for segment in segments for layer in segment.layers)
-
-
-def _fold(segment: Segment, weights: Weights) -> Segment:
-    """Folds within one segment; `weights` is changed."""
-    layers: dict[str, Layer] = {}
-    renamed: dict[str, str] = {}
-    for layer in segment.layers:
-        inputs = tuple(renamed.get(name, name) for name in layer.inputs)
-        if layer.kind != "batch_norm":
-            layers[layer.name] = Layer(layer.name, layer.kind, inputs, layer.stride, layer.padding)
-            continue
-        (before,) = inputs
-        if layers[before].kind not in _BEFORE:
-            raise ValueError(f"{layer.name}: expected a convolution or linear layer before, got {layers[before].kind}")
-        norm = {name: np.asarray(leaf, np.float64) for name, leaf in weights.pop(layer.name).items()}
-        factor = norm["scale"] / np.sqrt(norm["var"] + BatchNorm.epsilon)
-        kernel = np.asarray(weights[before]["kernel"], np.float64) * factor
-        bias = np.asarray(weights[before].get("bias", np.zeros_like(factor)), np.float64)
-        bias = norm["bias"] + factor * (bias - norm["mean"])
-        weights[before] = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
-        renamed[layer.name] = before
-    return Segment(tuple(layers.values()), segment.takes, segment.features, segment.logits, segment.confidence)
-
-
-_STATISTICS = ("mean", "var")
+    chex.assert_rank(images, 4, custom_message="images: expected [B, H, W, C]")
+    logits, confidence = [], [jnp.zeros((0, len(images)), jnp.float32)]
+    x = images
+    for segment in segments:
+        outputs = run_segment(segment, weights, x, statistics=statistics)
+        logits.append(outputs["logits"])
+        if "confidence" in outputs:
+            confidence.append(outputs["confidence"].T)
+        x = outputs.get("features", x)
+    return jnp.stack(logits), jnp.concatenate(confidence)
 
 
 def run_segment(
@@ -195,28 +139,18 @@ def run_segment(
     """Runs one segment.
 
     Args:
-        segment: Static.
-        weights: Of its layers, or of all.
-        x: Its input [B, H, W, C].
-        statistics: Where the batch's own statistics are put by layer, which then normalise; None: the given ones do.
-        portable: Convolutions are XLA's own, whatever is quickest here.
+        segment: The segment; static.
+        weights: The weights of its layers, or of all.
+        x: Its input, float32[B, H, W, C].
+        statistics: A dictionary that the batch's own statistics are put into by layer, which then normalise; None: the
+            statistics among the weights normalise.
+        portable: Whether convolutions are XLA's own on every platform, instead of what is quickest on this one.
 
     Returns:
-        The outputs by name.
+        `features`, `logits` and `confidence`, those that the segment has.
     """
-    found = _run_layers(segment, weights, x, statistics, portable)
-    return {name: found[name] for name in segment.outputs}
-
-
-def _run_layers(
-    segment: Segment, weights: Weights, x: jax.Array, statistics: dict[str, Tree] | None, portable: bool
-) -> dict[str, jax.Array]:
-    """Returns what the segment takes and the outputs of all its layers."""
-    found = {segment.takes: x}
-    for layer in segment.layers:
-        inputs = [found[name] for name in layer.inputs]
-        found[layer.name] = _run(layer, weights.get(layer.name, {}), inputs, statistics, portable)
-    return found
+    values = _run_layers(segment, weights, x, statistics, portable)
+    return {kind: values[name] for kind, name in segment.outputs.items()}
 
 
 def output_shapes(
@@ -225,53 +159,42 @@ def output_shapes(
     """Returns the shape of every layer's output and of the images, without the axis of the batch: [H, W, C] or [C].
 
     Args:
-        segments: Of the network.
-        weights: Of its layers.
-        image_size: Height and width.
-        channels: Of the images.
+        segments: The segments of the network.
+        weights: The weights of its layers.
+        image_size: Height and width of the images.
+        channels: The channels of the images.
     """
 
-    def everything(weights: Weights, x: jax.Array) -> dict[str, jax.Array]:
-        found: dict[str, jax.Array] = {}
+    def every_output(weights: Weights, x: jax.Array) -> dict[str, jax.Array]:
+        values: dict[str, jax.Array] = {}
         for segment in segments:
-            found |= _run_layers(segment, weights, found.get(segment.takes, x), None, True)
-        return found
+            values |= _run_layers(segment, weights, values.get(segment.takes, x), None, True)
+        return values
 
     images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
-    return {name: found.shape[1:] for name, found in jax.eval_shape(everything, weights, images).items()}
+    return {name: value.shape[1:] for name, value in jax.eval_shape(every_output, weights, images).items()}
 
 
-def run_network(
-    segments: Sequence[Segment],
-    weights: Weights,
-    images: jax.Array,
-    *,
-    statistics: dict[str, Tree] | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Runs all segments for all images, as if no exit were taken.
-
-    Args:
-        segments: Static.
-        weights: Of all layers.
-        images: float32[B, H, W, C] standardised.
-        statistics: See `run_segment`.
-
-    Returns:
-        Logits float32[e + 1, B, K], the classifier last, and the logits of the exits' own confidence float32[e, B].
-    """
-    logits, confidence = [], [jnp.zeros((0, len(images)), jnp.float32)]
-    x = images
-    for segment in segments:
-        found = run_segment(segment, weights, x, statistics=statistics)
-        logits.append(found[segment.logits])
-        if segment.confidence is not None:
-            confidence.append(found[segment.confidence].T)
-        if segment.features is not None:
-            x = found[segment.features]
-    return jnp.stack(logits), jnp.concatenate(confidence)
+def _run_layers(
+    segment: Segment, weights: Weights, x: jax.Array, statistics: dict[str, Tree] | None, portable: bool
+) -> dict[str, jax.Array]:
+    """Returns what the segment takes and the outputs of all its layers, by name."""
+    values = {segment.takes: x}
+    for layer in segment.layers:
+        inputs = [values[name] for name in layer.inputs]
+        values[layer.name] = _run_layer(layer, weights.get(layer.name, {}), inputs, statistics, portable)
+    return values
 
 
-def _run(
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "swish": jax.nn.swish,
+    "relu": jax.nn.relu,
+    "leaky_relu": partial(jax.nn.leaky_relu, negative_slope=0.01),
+    "hard_sigmoid": hard_sigmoid,
+}
+
+
+def _run_layer(
     layer: Layer, weights: Tree, inputs: list[jax.Array], statistics: dict[str, Tree] | None, portable: bool
 ) -> jax.Array:
     x = inputs[0]
@@ -284,20 +207,7 @@ def _run(
         case "linear":
             x = x @ weights["kernel"]
         case "batch_norm":
-            given = None if statistics is not None else {name: weights[name] for name in _STATISTICS}
-            own = {name: leaf for name, leaf in weights.items() if name not in _STATISTICS}
-            x, found = call(BatchNorm(given is None), own, given, x, keep_stats=given is None)
-            if statistics is not None:
-                statistics[layer.name] = found
-            return x
-        case "swish":
-            x = jax.nn.swish(x)
-        case "relu":
-            x = jax.nn.relu(x)
-        case "leaky_relu":
-            x = jax.nn.leaky_relu(x, 0.01)
-        case "hard_sigmoid":
-            x = hard_sigmoid(x)
+            return _normalise(layer, weights, x, statistics)
         case "half":
             x = half_size_average(x)
         case "mean":
@@ -306,17 +216,69 @@ def _run(
             x = x * inputs[1][:, None, None, :]
         case "add":
             x = x + inputs[1]
+        case activation:
+            x = _ACTIVATIONS[activation](x)
     return x + along_channels(weights["bias"], x) if "bias" in weights else x
 
 
+def _normalise(layer: Layer, weights: Tree, x: jax.Array, statistics: dict[str, Tree] | None) -> jax.Array:
+    """Batch norm by the statistics among the weights, or by the batch's own, which `statistics` then holds."""
+    affine = {name: leaf for name, leaf in weights.items() if name not in STATISTICS}
+    if statistics is None:
+        x, _ = call(BatchNorm(False), affine, {name: weights[name] for name in STATISTICS}, x, keep_stats=False)
+    else:
+        x, statistics[layer.name] = call(BatchNorm(True), affine, None, x, keep_stats=True)
+    return x
+
+
 def _convolve(layer: Layer, kernel: jax.Array, x: jax.Array, portable: bool) -> jax.Array:
+    is_depthwise = layer.kind == "depthwise"
     if not portable:
-        if layer.kind == "depthwise":
+        if is_depthwise:
             return depthwise_conv(x, kernel, layer.stride)
         return conv(x, kernel, stride=layer.stride, padding=layer.padding)
-    groups = 1
-    if layer.kind == "depthwise":
-        kernel, groups = kernel[:, :, None], kernel.shape[-1]
-    pads = ((layer.padding, layer.padding),) * 2
-    strides = (layer.stride, layer.stride)
-    return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=LAYOUT, feature_group_count=groups)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel[:, :, None] if is_depthwise else kernel,
+        (layer.stride, layer.stride),
+        ((layer.padding, layer.padding),) * 2,
+        dimension_numbers=LAYOUT,
+        feature_group_count=kernel.shape[-1] if is_depthwise else 1,
+    )
+
+
+def fold_batch_norm(segments: Sequence[Segment], weights: Weights) -> tuple[tuple[Segment, ...], Weights]:
+    """Folds batch norm into the layers before it: the same function with fewer layers.
+
+    With f = scale / sqrt(var + epsilon), f (W x - mean) + bias = (f W) x + (bias - f mean). A network without any batch
+    norm is returned as it is.
+
+    Args:
+        segments: The segments; every batch norm follows a convolution or a linear layer, whose output nothing else
+            takes.
+        weights: The weights of their layers.
+    """
+    folded = dict(weights)
+    return tuple(_fold(segment, folded) for segment in segments), folded
+
+
+def _fold(segment: Segment, weights: Weights) -> Segment:
+    """Folds within one segment; `weights` is changed."""
+    layers: dict[str, Layer] = {}
+    renamed: dict[str, str] = {}
+    for layer in segment.layers:
+        inputs = tuple(renamed.get(name, name) for name in layer.inputs)
+        if layer.kind != "batch_norm":
+            layers[layer.name] = replace(layer, inputs=inputs)
+            continue
+        (before,) = inputs
+        if layers[before].kind not in ("conv", "depthwise", "linear"):
+            raise ValueError(f"{layer.name}: expected a convolution or linear layer before, got {layers[before].kind}")
+        norm = {name: np.asarray(leaf, np.float64) for name, leaf in weights.pop(layer.name).items()}
+        factor = norm["scale"] / np.sqrt(norm["var"] + BatchNorm.epsilon)
+        kernel = np.asarray(weights[before]["kernel"], np.float64) * factor
+        bias = np.asarray(weights[before].get("bias", np.zeros_like(factor)), np.float64)
+        bias = norm["bias"] + factor * (bias - norm["mean"])
+        weights[before] = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+        renamed[layer.name] = before
+    return replace(segment, layers=tuple(layers.values()))

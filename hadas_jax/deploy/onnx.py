@@ -10,7 +10,7 @@ import numpy as np
 
 from hadas_jax.deploy.layers import Layer, Segment, Weights
 
-OPSET, IR_VERSION = 17, 8  # of onnxruntime 1.13 and later
+_OPSET, _IR_VERSION = 17, 8  # of onnxruntime 1.13 and later
 _EPSILON = 1e-5
 _SIMPLE: dict[str, tuple[str, dict[str, float]]] = {
     "relu": ("Relu", {}),
@@ -21,16 +21,16 @@ _SIMPLE: dict[str, tuple[str, dict[str, float]]] = {
 
 
 def require_onnx() -> None:
-    """Raises unless the extra is there.
+    """Checks that the extra `onnx` is installed.
 
     Raises:
-        ValueError: The extra is not installed.
+        ValueError: It is not.
     """
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError:
-        raise ValueError("--format onnx: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
+        raise ValueError("format onnx: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
 
 
 def segment_as_onnx(
@@ -39,9 +39,9 @@ def segment_as_onnx(
     """Returns an ONNX model of a segment, with its weights; inputs and outputs have the names of the segment.
 
     Args:
-        segment: To write.
-        weights: Of its layers, or of all.
-        shapes: Of outputs, [H, W, C] or [C], from `output_shapes`.
+        segment: The segment.
+        weights: The weights of its layers, or of all.
+        shapes: The shapes of all outputs, [H, W, C] or [C], from `output_shapes`.
         batch: Images at once; None: any number.
     """
     import onnx
@@ -51,7 +51,7 @@ def segment_as_onnx(
     for layer in segment.layers:
         nodes.add(layer)
 
-    def described(name: str) -> Any:
+    def value_info(name: str) -> Any:
         shape = shapes[name]
         first = (shape[2], *shape[:2]) if len(shape) == 3 else shape
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ("B" if batch is None else batch, *first))
@@ -59,18 +59,18 @@ def segment_as_onnx(
     graph = helper.make_graph(
         nodes.nodes,
         "segment",
-        [described(segment.takes)],
-        [described(name) for name in segment.outputs],
+        [value_info(segment.takes)],
+        [value_info(name) for name in segment.outputs.values()],
         initializer=nodes.arrays,
     )
-    opset = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="hadas_jax")
+    opset = [helper.make_opsetid("", _OPSET)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="hadas_jax")
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
 
 class _Nodes:
-    """Collects nodes and constants."""
+    """Collects the nodes and constants of a graph."""
 
     def __init__(self, weights: Weights, shapes: dict[str, tuple[int, ...]]) -> None:
         self.nodes: list[Any] = []
@@ -80,17 +80,16 @@ class _Nodes:
     def add(self, layer: Layer) -> None:
         """Adds the nodes of a layer."""
         name, inputs = layer.name, layer.inputs
-        own = {part: np.asarray(leaf) for part, leaf in self._weights.get(name, {}).items()}
+        arrays = {part: np.asarray(leaf) for part, leaf in self._weights.get(name, {}).items()}
         match layer.kind:
             case "conv" | "depthwise":
-                self._convolution(layer, own)
+                self._convolution(layer, arrays)
             case "linear" if len(self._shapes[name]) == 3:
-                self._convolution(layer, {**own, "kernel": own["kernel"][None, None]})
+                self._convolution(layer, {**arrays, "kernel": arrays["kernel"][None, None]})
             case "linear":
-                constants = [self._array(f"{name}/{part}", own[part]) for part in ("kernel", "bias") if part in own]
-                self._node("Gemm", (*inputs, *constants), name)
+                self._node("Gemm", (*inputs, *self._constants(name, arrays, "kernel", "bias")), name)
             case "batch_norm":
-                constants = [self._array(f"{name}/{part}", own[part]) for part in ("scale", "bias", "mean", "var")]
+                constants = self._constants(name, arrays, "scale", "bias", "mean", "var")
                 self._node("BatchNormalization", (*inputs, *constants), name, epsilon=_EPSILON)
             case "swish":
                 self._node("Mul", (*inputs, self._node("Sigmoid", inputs, f"{name}/sigmoid")), name)
@@ -105,18 +104,18 @@ class _Nodes:
                 factor = self._node("Unsqueeze", (inputs[1], axes), f"{name}/factor")
                 self._node("Mul", (inputs[0], factor), name)
             case "resize":
-                down = self._node("MatMul", (self._array(f"{name}/rows", own["rows"]), *inputs), f"{name}/down")
-                self._node("MatMul", (down, self._array(f"{name}/columns", own["rows"].T)), name)
+                down = self._node("MatMul", (self._array(f"{name}/rows", arrays["rows"]), *inputs), f"{name}/down")
+                self._node("MatMul", (down, self._array(f"{name}/columns", arrays["rows"].T)), name)
             case kind:
                 operator, attributes = _SIMPLE[kind]
                 self._node(operator, inputs, name, **attributes)
 
-    def _convolution(self, layer: Layer, own: dict[str, np.ndarray]) -> None:
-        kernel, groups = own["kernel"], 1
+    def _convolution(self, layer: Layer, arrays: dict[str, np.ndarray]) -> None:
+        kernel, groups = arrays["kernel"], 1
         if layer.kind == "depthwise":
             kernel, groups = kernel[:, :, None], kernel.shape[-1]
-        parts = {"kernel": kernel.transpose(3, 2, 0, 1), **{part: own[part] for part in ("bias",) if part in own}}
-        constants = [self._array(f"{layer.name}/{part}", leaf) for part, leaf in parts.items()]
+        parts = arrays | {"kernel": kernel.transpose(3, 2, 0, 1)}
+        constants = self._constants(layer.name, parts, "kernel", "bias")
         self._node(
             "Conv",
             (*layer.inputs, *constants),
@@ -132,6 +131,10 @@ class _Nodes:
 
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
+
+    def _constants(self, layer: str, arrays: dict[str, np.ndarray], *names: str) -> list[str]:
+        """Adds those of a layer's arrays that it has, in this order."""
+        return [self._array(f"{layer}/{name}", arrays[name]) for name in names if name in arrays]
 
     def _array(self, name: str, values: np.ndarray) -> str:
         from onnx import numpy_helper

@@ -1,23 +1,16 @@
-"""Operating points of a selected network for a run-time governor: which clocks for which deadline or power cap.
+"""What a selected network costs at each exit and operating point: tables for people and for a run-time governor.
 
 The network stays as it is: exits, thresholds and so the shares of samples that stop at each. Every operating point of
-the device is judged, and those are kept that are the best for some deadline (least energy) or some cap on the mean
+the device is evaluated, and those are kept that are the best for some deadline (least energy) or some cap on the mean
 power (least latency). Costs are of one sample; the power is the mean one while samples follow each other.
-Shapes: F operating points.
-
-What a sample costs that stops at each exit of a selected network, at every operating point of its device.
-
-Shapes: K = exits of the network + 1, the classifier last; F operating points. Costs are of one sample.
-
-Who stops where in a selected network, and what part of the energy goes there.
-
-Shapes: K = exits of the network + 1, the classifier last.
+Shapes: K = exits of the network + 1, the classifier last; F operating points.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +19,17 @@ import numpy as np
 from hadas_jax.deploy.architecture import Architecture
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.runs.workdir import write_text
-from hw_models import operating_points
+from hadas_jax.spaces import MBConvSpace, block_active
+from hw_models import Cost, Device, operating_points
+
+_FORM = "hadas_jax.operating_points/1"
+_DEADLINES_OF = ("mean", "longest")
+_CLOCKS = ("core", "memory", "host")
 
 
 @dataclass(frozen=True)
 class ExitCosts:
-    """Costs by exit and operating point.
+    """What a sample costs that stops at each exit, at every operating point.
 
     Attributes:
         latency_s: float64[K, F], trunk and heads up to the exit, the constant cost of a run included.
@@ -43,8 +41,14 @@ class ExitCosts:
     energy_j: np.ndarray
     clocks_mhz: np.ndarray
 
+    @classmethod
+    def of(cls, architecture: Architecture) -> "ExitCosts":
+        """Computes the costs of a network by the cost model of its device."""
+        costs_of = exit_costs(architecture.space, architecture.device.load())
+        return costs_of(architecture.genome, architecture.exits)
+
     def expected(self, shares: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns mean latency_s and energy_j, float64[F] each, of samples of which these shares stop where."""
+        """Returns mean latency_s and energy_j, float64[F] each, where these shares of samples stop at the exits."""
         weights = np.asarray(shares, np.float64)
         return weights @ self.latency_s, weights @ self.energy_j
 
@@ -61,35 +65,60 @@ class ExitCosts:
             raise ValueError(f"clocks_mhz: expected an operating point of the network's device, got {asked} MHz")
         return nearest
 
+    def selected_point(self, architecture: Architecture) -> int:
+        """Returns the operating point that a network was selected with.
 
-def exit_costs(architecture: Architecture) -> ExitCosts:
-    """Computes the costs of a network by the cost model of its device."""
-    space, device, mask = architecture.space, architecture.device.load(), architecture.exit_mask
-    genome = jnp.asarray(architecture.genome, jnp.int32)
-    costs = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))(genome)
-    places = np.append(np.flatnonzero(mask), space.num_exits)
+        Raises:
+            ValueError: Its clocks are none of its device.
+        """
+        return self.point([getattr(architecture.clocks_mhz, name) for name in _CLOCKS])
 
-    def reached(cost: jax.Array) -> np.ndarray:
-        segments = np.asarray(cost, np.float64)
-        trunk = np.cumsum(segments[: space.num_exits + 1], axis=0)
-        heads = np.cumsum(segments[space.num_exits + 1 :][mask], axis=0)
-        heads = np.concatenate([heads, heads[-1:]]) if len(heads) else np.zeros_like(trunk[:1])
-        return trunk[places] + heads
 
+def exit_costs(space: MBConvSpace, device: Device) -> Callable[[Sequence[int], Sequence[int]], ExitCosts]:
+    """Returns a function that computes the costs of networks of one space on one device, and compiles once.
+
+    Args:
+        space: The space of the backbones.
+        device: The cost model.
+
+    Returns:
+        (genome, exits) -> costs; the blocks that an exit follows are counted over the backbone's own blocks from 0.
+    """
     points = operating_points(device)
     hertz = np.stack([points.core_hz, points.memory_hz, points.host_hz], axis=1)
-    return ExitCosts(reached(costs.latency_s), reached(costs.energy_j), hertz.astype(np.float64) / 1e6)
+    clocks_mhz = hertz.astype(np.float64) / 1e6
+
+    @jax.jit
+    def segments_of(genome: jax.Array) -> tuple[Cost, jax.Array]:
+        backbone = space.decode(genome)
+        return segment_costs(space, backbone, device), block_active(space, backbone)
+
+    def costs_of(genome: Sequence[int], exits: Sequence[int]) -> ExitCosts:
+        costs, active = segments_of(jnp.asarray(genome, jnp.int32))
+        heads = np.flatnonzero(np.asarray(active))[list(exits)] - space.first_exit
+
+        def up_to_exits(cost: jax.Array) -> np.ndarray:
+            segments = np.asarray(cost, np.float64)
+            trunk = np.cumsum(segments[: space.num_exits + 1], axis=0)[[*heads, space.num_exits]]
+            if not len(heads):
+                return trunk
+            before = np.cumsum(segments[space.num_exits + 1 :][heads], axis=0)
+            return trunk + np.concatenate([before, before[-1:]])
+
+        return ExitCosts(up_to_exits(costs.latency_s), up_to_exits(costs.energy_j), clocks_mhz)
+
+    return costs_of
 
 
 @dataclass(frozen=True)
 class ExitUsage:
-    """The exits of a network at its clocks, as deployed, on the samples that it was selected on.
+    """How a network uses its exits at its clocks, as deployed, on the samples that it was selected on.
 
     Attributes:
-        shares: float64[K], of samples that stop there.
+        shares: float64[K], the share of samples that stop there.
         latency_s: float64[K], of a sample that stops there.
         energy_j: float64[K], likewise.
-        energy_shares: float64[K], of all energy, spent on the samples that stop there.
+        energy_shares: float64[K], the share of all energy that is spent on the samples that stop there.
     """
 
     shares: np.ndarray
@@ -97,33 +126,29 @@ class ExitUsage:
     energy_j: np.ndarray
     energy_shares: np.ndarray
 
+    @classmethod
+    def of(cls, architecture: Architecture) -> "ExitUsage":
+        """Computes the usage by the cost model of the network's device.
 
-def exit_usage(architecture: Architecture) -> ExitUsage:
-    """Computes the costs at the network's clocks by the cost model of its device.
-
-    Raises:
-        ValueError: The clocks are none of the device.
-    """
-    costs, clocks = exit_costs(architecture), architecture.clocks_mhz
-    point = costs.point((clocks.core, clocks.memory, clocks.host))
-    latency, energy = costs.latency_s[:, point], costs.energy_j[:, point]
-    shares = np.asarray(architecture.selection.shares, np.float64)
-    return ExitUsage(shares, latency, energy, shares * energy / np.sum(shares * energy))
-
-
-FORM = "hadas_jax.operating_points/1"
-DEADLINES = ("mean", "longest")
+        Raises:
+            ValueError: The network's clocks are none of its device.
+        """
+        costs = ExitCosts.of(architecture)
+        point = costs.selected_point(architecture)
+        latency, energy = costs.latency_s[:, point], costs.energy_j[:, point]
+        shares = np.asarray(architecture.selection.shares, np.float64)
+        return cls(shares, latency, energy, shares * energy / np.sum(shares * energy))
 
 
 @dataclass(frozen=True)
-class Point:
-    """An operating point and what the network does there.
+class PointCosts:
+    """An operating point and what the network costs there.
 
     Attributes:
         clocks_mhz: Core, memory and host clock.
-        latency_s: On average.
-        longest_s: Of a sample that reaches the classifier.
-        energy_j: On average.
+        latency_s: The mean latency of a sample.
+        longest_s: The latency of a sample that reaches the classifier.
+        energy_j: The mean energy of a sample.
         power_w: Energy over latency.
     """
 
@@ -136,64 +161,113 @@ class Point:
 
 @dataclass(frozen=True)
 class OperatingPoints:
-    """The table of a network.
+    """The operating points of a network that are the best for something.
 
     Attributes:
-        of: The latency that deadlines are about, one of `DEADLINES`.
-        selected: At the clocks that the network was selected with.
-        deadlines: Best for some deadline: the latency rises and the energy falls.
-        power_caps: Best for some cap: the power rises and the latency falls.
-        judged: Operating points in all.
+        deadline_of: The latency that deadlines are about: `mean`, or `longest`.
+        selected: The point that the network was selected with.
+        deadlines: The best points for some deadline: the latency rises and the energy falls.
+        power_caps: The best points for some cap: the power rises and the latency falls.
+        evaluated: How many operating points there are in all.
     """
 
-    of: str
-    selected: Point
-    deadlines: tuple[Point, ...]
-    power_caps: tuple[Point, ...]
-    judged: int
+    deadline_of: str
+    selected: PointCosts
+    deadlines: tuple[PointCosts, ...]
+    power_caps: tuple[PointCosts, ...]
+    evaluated: int
 
-    def by_deadline(self, deadline_s: float) -> Point | None:
+    def by_deadline(self, deadline_s: float) -> PointCosts | None:
         """Returns the point of least energy that keeps a deadline; None: no point does."""
-        times = [self.time(point) for point in self.deadlines]
-        return _last_within(self.deadlines, times, deadline_s)
+        return next((point for point in reversed(self.deadlines) if self.time(point) <= deadline_s), None)
 
-    def by_power(self, cap_w: float) -> Point | None:
+    def by_power(self, cap_w: float) -> PointCosts | None:
         """Returns the point of least latency that keeps a cap on the mean power; None: no point does."""
-        return _last_within(self.power_caps, [point.power_w for point in self.power_caps], cap_w)
+        return next((point for point in reversed(self.power_caps) if point.power_w <= cap_w), None)
 
-    def time(self, point: Point) -> float:
+    def time(self, point: PointCosts) -> float:
         """Returns the latency of a point that deadlines are about."""
-        return point.latency_s if self.of == "mean" else point.longest_s
+        return point.latency_s if self.deadline_of == "mean" else point.longest_s
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the points as JSON holds them."""
+        points = {name: [asdict(point) for point in getattr(self, name)] for name in ("deadlines", "power_caps")}
+        return {"selected": asdict(self.selected), **points}
 
 
-def operating_table(architecture: Architecture, *, of: str = "mean") -> OperatingPoints:
-    """Judges all operating points of a network's device.
+def write_operating_points(
+    path: Path | str,
+    table: OperatingPoints,
+    *,
+    architecture: Architecture,
+    deadlines_s: Sequence[float] = (),
+    power_caps_w: Sequence[float] = (),
+) -> None:
+    """Writes a table as JSON, with the answers for some deadlines and power caps; null where none keeps them.
+
+    Args:
+        path: The file.
+        table: The operating points of the network.
+        architecture: The network.
+        deadlines_s: Deadlines to answer.
+        power_caps_w: Power caps to answer.
+    """
+
+    def answers(name: str, bounds: Sequence[float], find: Callable[[float], PointCosts | None]) -> list[dict]:
+        points = map(find, bounds)
+        return [{name: bound, "point": point and asdict(point)} for bound, point in zip(bounds, points, strict=True)]
+
+    device, shares = architecture.device, architecture.selection.shares
+    content = {
+        "form": _FORM,
+        "device": device.file.name,
+        "number_format": device.number_format,
+        "power_mode": device.power_mode,
+        "network": {"genome": architecture.genome, "exits": architecture.exits, "shares": shares},
+        "deadlines_are_of": table.deadline_of,
+        **table.as_json(),
+        "judged": table.evaluated,
+        "asked": {
+            "deadlines": answers("deadline_s", deadlines_s, table.by_deadline),
+            "power_caps": answers("power_cap_w", power_caps_w, table.by_power),
+        },
+    }
+    write_text(Path(path), json.dumps(content, indent=1) + "\n")
+
+
+def operating_table(architecture: Architecture, *, deadline_of: str = "mean") -> OperatingPoints:
+    """Evaluates a network at all operating points of its device.
 
     Args:
         architecture: The network, with the shares of the samples that it was selected on.
-        of: Deadlines hold for the `mean` latency, or for the `longest`: of a sample that reaches the classifier.
+        deadline_of: Deadlines hold for the `mean` latency, or for the `longest`: that of a sample that reaches the
+            classifier.
 
     Raises:
         ValueError: The network's clocks are none of its device.
     """
-    if of not in DEADLINES:
-        raise ValueError(f"--deadline-of: expected one of {', '.join(DEADLINES)}, got {of!r}")
-    costs = exit_costs(architecture)
+    if deadline_of not in _DEADLINES_OF:
+        raise ValueError(f"deadline_of: expected one of {', '.join(_DEADLINES_OF)}, got {deadline_of!r}")
+    costs = ExitCosts.of(architecture)
     latency, energy = costs.expected(architecture.selection.shares)
-    time = latency if of == "mean" else costs.latency_s[-1]
+    longest = costs.latency_s[-1]
     power = energy / latency
-    clocks = architecture.clocks_mhz
-    selected = costs.point((clocks.core, clocks.memory, clocks.host))
 
-    def points(rows: Sequence[int]) -> tuple[Point, ...]:
-        return tuple(_point(costs, row, float(latency[row]), float(energy[row])) for row in rows)
+    def points(rows: Sequence[int]) -> tuple[PointCosts, ...]:
+        return tuple(
+            PointCosts(
+                dict(zip(_CLOCKS, costs.clocks_mhz[row].round(3).tolist(), strict=True)),
+                *(float(column[row]) for column in (latency, longest, energy, power)),
+            )
+            for row in rows
+        )
 
     return OperatingPoints(
-        of=of,
-        selected=points([selected])[0],
-        deadlines=points(staircase(time, energy)),
+        deadline_of=deadline_of,
+        selected=points([costs.selected_point(architecture)])[0],
+        deadlines=points(staircase(latency if deadline_of == "mean" else longest, energy)),
         power_caps=points(staircase(power, latency)),
-        judged=len(latency),
+        evaluated=len(latency),
     )
 
 
@@ -207,51 +281,3 @@ def staircase(cost: np.ndarray, value: np.ndarray) -> list[int]:
     order = np.lexsort((value, cost))
     least = np.minimum.accumulate(value[order])
     return order[np.append(True, least[1:] < least[:-1])].tolist()
-
-
-def write_table(
-    path: Path | str,
-    table: OperatingPoints,
-    *,
-    architecture: Architecture,
-    deadlines_s: Sequence[float] = (),
-    power_caps_w: Sequence[float] = (),
-) -> None:
-    """Writes a table as JSON, with the answers for some deadlines and power caps; null where none keeps them.
-
-    Args:
-        path: Of the file.
-        table: Of the network.
-        architecture: The network.
-        deadlines_s: To answer.
-        power_caps_w: To answer.
-    """
-    device, shares = architecture.device, architecture.selection.shares
-    network = {"genome": architecture.genome, "exits": architecture.exits, "shares": shares}
-    by_deadline = [{"deadline_s": most, "point": _plain(table.by_deadline(most))} for most in deadlines_s]
-    by_power = [{"power_cap_w": most, "point": _plain(table.by_power(most))} for most in power_caps_w]
-    content = {
-        "form": FORM,
-        "device": device.file.name,
-        "number_format": device.number_format,
-        "power_mode": device.power_mode,
-        "network": network,
-        "deadlines_are_of": table.of,
-        **{name: value for name, value in asdict(table).items() if name != "of"},
-        "asked": {"deadlines": by_deadline, "power_caps": by_power},
-    }
-    write_text(Path(path), json.dumps(content, indent=1) + "\n")
-
-
-def _plain(point: Point | None) -> dict | None:
-    return None if point is None else asdict(point)
-
-
-def _point(costs: ExitCosts, row: int, latency: float, energy: float) -> Point:
-    clocks = dict(zip(("core", "memory", "host"), costs.clocks_mhz[row].round(3).tolist(), strict=True))
-    return Point(clocks, latency, float(costs.latency_s[-1, row]), energy, energy / latency)
-
-
-def _last_within(points: Sequence[Point], costs: Sequence[float], most: float) -> Point | None:
-    within = [point for point, cost in zip(points, costs, strict=True) if cost <= most]
-    return within[-1] if within else None

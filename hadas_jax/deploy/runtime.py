@@ -26,10 +26,10 @@ _REFUSED_BEYOND, _NARROW = 3, 0.01
 
 
 class Predictions(NamedTuple):
-    """What a network says of some images.
+    """What a network predicts of some images.
 
     Attributes:
-        labels: int64[N].
+        labels: int64[N], the class of each image.
         exits: int64[N], where each image stopped: 0 .. e - 1, or e for the classifier.
         scores: float32[N], how sure that exit was; the threshold's score at an exit, probability at the classifier.
     """
@@ -43,8 +43,8 @@ class Runtime:
     """A network that `hadas export --format onnx` wrote.
 
     Args:
-        directory: Of the export.
-        threads: Of onnxruntime.
+        directory: The export.
+        threads: The threads of onnxruntime.
 
     Raises:
         ValueError: One line: no export, another form or format, or a damaged file.
@@ -88,9 +88,9 @@ class Runtime:
         if batch < 1:
             raise ValueError(f"batch: expected at least 1, got {batch}")
         fixed = self.manifest["batch"]
-        images = fitting(images, self.manifest["input"])
+        images = _checked(images, self.manifest["input"])
         parts = [
-            self._some(standardised(images[start : start + (fixed or batch)], self.manifest["input"]))
+            self._some(_standardised(images[start : start + (fixed or batch)], self.manifest["input"]))
             for start in range(0, len(images), fixed or batch)
         ]
         if not parts:
@@ -103,25 +103,25 @@ class Runtime:
         Raises:
             ValueError: Images of another shape, type or range than the network was trained on.
         """
-        return standardised(fitting(images, self.manifest["input"]), self.manifest["input"])
+        return _standardised(_checked(images, self.manifest["input"]), self.manifest["input"])
 
     def run_segment(self, number: int, x: np.ndarray) -> dict[str, np.ndarray]:
         """Runs one segment on what it takes; returns `features`, `logits` and `confidence`, those that there are."""
-        described, session, fixed = self._segments[number], self._sessions[number], self.manifest["batch"]
+        description, session, fixed = self._segments[number], self._sessions[number], self.manifest["batch"]
         count = len(x)
         if fixed and count < fixed:
             x = np.concatenate([x, np.zeros((fixed - count, *x.shape[1:]), x.dtype)])
-        names = described["outputs"]
-        found = session.run(list(names.values()), {described["input"]: x})
+        names = description["outputs"]
+        found = session.run(list(names.values()), {description["input"]: x})
         return {kind: leaf[:count] for kind, leaf in zip(names, found, strict=True)}
 
     def _some(self, x: np.ndarray) -> Predictions:
         labels, exits = np.zeros(len(x), np.int64), np.full(len(x), self.exits)
         sure, left = np.zeros(len(x), np.float32), np.arange(len(x))
-        for number, described in enumerate(self._segments):
+        for number, description in enumerate(self._segments):
             found = self.run_segment(number, x)
-            score = exit_score(found["logits"], found.get("confidence"), described["score"])
-            threshold = described["threshold"]
+            score = exit_score(found["logits"], found.get("confidence"), description["score"])
+            threshold = description["threshold"]
             if number == self.exits:
                 stops = np.ones(len(left), bool)
             else:
@@ -135,21 +135,21 @@ class Runtime:
         return Predictions(labels, exits, sure)
 
 
-def fitting(images: np.ndarray, described: dict[str, Any]) -> np.ndarray:
+def _checked(images: np.ndarray, description: dict[str, Any]) -> np.ndarray:
     """Returns images as [N, H, W, C] where they are of the kind that a network was trained on.
 
     Args:
         images: [N, H, W, C], or [N, H, W] of one channel.
-        described: `input` of the manifest. Exports of older versions do not say which values their images have.
+        description: `input` of the manifest. Exports of older versions do not say which values their images have.
 
     Raises:
         ValueError: One line: another shape or type, values that are not finite, or of another range.
     """
     images = np.asarray(images)
-    if images.ndim == 3 and described["shape"][2] == 1:
+    if images.ndim == 3 and description["shape"][2] == 1:
         images = images[..., None]
-    if list(images.shape[1:]) != described["shape"]:
-        wanted = ", ".join(map(str, described["shape"]))
+    if list(images.shape[1:]) != description["shape"]:
+        wanted = ", ".join(map(str, description["shape"]))
         raise ValueError(f"images: expected shape [N, {wanted}], got {list(images.shape)}")
     is_bytes = images.dtype == np.uint8
     if not is_bytes and not np.issubdtype(images.dtype, np.floating):
@@ -159,8 +159,8 @@ def fitting(images: np.ndarray, described: dict[str, Any]) -> np.ndarray:
         )
     if not is_bytes and images.size:
         _require_finite(images)
-    if described.get("dtype") is not None and images.size:
-        _require_range(images, described["dtype"], *described["range"])
+    if description.get("dtype") is not None and images.size:
+        _require_range(images, description["dtype"], *description["range"])
     return images
 
 
@@ -199,12 +199,12 @@ def _require_range(images: np.ndarray, trained: str, low: float, high: float) ->
         warnings.warn(f"images: {got}, but the network was trained on {what}", stacklevel=4)
 
 
-def standardised(images: np.ndarray, described: dict[str, Any]) -> np.ndarray:
+def _standardised(images: np.ndarray, description: dict[str, Any]) -> np.ndarray:
     """Returns images [B, H, W, C] as float32[B, C, H, W] with the mean removed, in units of the deviation."""
     values = images.astype(np.float32)
     if images.dtype == np.uint8:
         values = values / np.float32(255)
-    mean, deviation = (np.asarray(described[name], np.float32) for name in ("mean", "deviation"))
+    mean, deviation = (np.asarray(description[name], np.float32) for name in ("mean", "deviation"))
     return np.ascontiguousarray(((values - mean) / deviation).transpose(0, 3, 1, 2))
 
 
@@ -240,14 +240,14 @@ def read_manifest(directory: Path | str) -> dict[str, Any]:
         form, files = manifest["form"], manifest["files"]
         if form == FORM:
             missing = {"format", "batch", "input", "segments"} - set(manifest)
-            described = {name: files[name] for name in files}
+            digests = {name: files[name] for name in files}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected the manifest of an export, cannot read it") from error
     if form != FORM:
         raise ValueError(f"{path}: expected form {FORM}, got {form!r}")
     if missing:
         raise ValueError(f"{path}: expected {sorted(missing)[0]}, got none")
-    for name, wanted in described.items():
+    for name, wanted in digests.items():
         file = directory / name
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
             raise ValueError(f"{file}: expected the file that {MANIFEST} describes, it is missing or damaged")
@@ -255,12 +255,12 @@ def read_manifest(directory: Path | str) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Judges an export on labelled images; returns the exit code."""
+    """Evaluates an export on labelled images; returns the exit code."""
     parser = argparse.ArgumentParser(description="Runs an exported network with early exit on labelled images.")
     parser.add_argument("directory", type=Path, help="that hadas export --format onnx wrote")
     parser.add_argument("images", type=Path, help="npz file with images [N, H, W, C] and, if known, labels [N]")
     parser.add_argument("--batch", type=int, default=256, help="images at once")
-    parser.add_argument("--threads", type=int, default=1, help="of onnxruntime")
+    parser.add_argument("--threads", type=int, default=1, help="threads of onnxruntime")
     parsed = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

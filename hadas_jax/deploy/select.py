@@ -1,20 +1,41 @@
-"""Which design of a front to take: limits, a preference among those that keep them, and what each limit costs.
+"""From the front of a search to one network: which design to take under constraints, and its ARCH.json.
 
-Every preference gives a design a merit that does not depend on the limits, and the design of the best merit among
-those within the limits is taken. So a choice is never dominated by another design within them, and a wider limit never
-makes it worse.
+Every preference gives a design a merit that does not depend on the constraints, and the design of the best merit among
+those that keep them is taken. So a choice is never dominated by another design that keeps them, and a wider constraint
+never makes it worse.
 Shapes: M designs. Objectives are error, latency_s and energy_j.
 """
 
 import dataclasses
+import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax.deploy.architecture import (
+    Architecture,
+    Clocks,
+    Normalisation,
+    Origin,
+    SplitMetrics,
+    SupernetReference,
+    TargetDevice,
+    backbone_fields,
+)
+from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.fronts import constraint_violation
-from hadas_jax.methods.hadas.results import Design, Result
+from hadas_jax.methods.hadas.results import Design, FinishedSearch, Result
+from hadas_jax.runs.names import SUPERNET
 from hadas_jax.settings import Constraints
+from hadas_jax.spaces import MBConvSpace
+from hadas_jax.supernet.checkpoint import DESCRIPTION, Description, read_description
+from hadas_jax.training.run import at_resolutions
+from hw_models import Device, read_device_file
+from hw_models.catalogue import device_of
 
 PREFERENCES = ("knee", "accuracy", "latency", "energy")
 NEIGHBOURS = ("more accurate", "faster", "less energy")  # in the order of the objectives
@@ -25,15 +46,15 @@ class Selection:
     """A choice among M designs, by their rows.
 
     Attributes:
-        chosen: The best within the limits; the nearest to them where none is.
-        excess: By how much it exceeds the limits, relatively; 0 within.
-        neighbours: By `NEIGHBOURS`, the design of the next better value of that objective, within the limits or not;
-            absent where there is no better one.
-        without: What would be chosen without a limit, by the name of each limit that is set.
+        chosen: The best design that keeps the constraints; the nearest to them where none does.
+        violation: The relative constraint violation of the chosen design; 0 where it keeps them.
+        neighbours: By `NEIGHBOURS`, the design of the next better value of that objective, whether it keeps the
+            constraints or not; absent where there is no better one.
+        without: What would be chosen without a constraint, by the name of each one that is set.
     """
 
     chosen: int
-    excess: float
+    violation: float
     neighbours: dict[str, int]
     without: dict[str, int]
 
@@ -44,8 +65,8 @@ def candidates(result: Result, policy: str) -> tuple[Design, ...]:
     Those that another one dominates on the selection samples are left out, and all but one of equals.
 
     Args:
-        result: Of the search.
-        policy: Ideal or deployable.
+        result: What the search found.
+        policy: `ideal` or `deployable`.
 
     Raises:
         ValueError: The search found no design under this policy.
@@ -55,44 +76,45 @@ def candidates(result: Result, policy: str) -> tuple[Design, ...]:
         raise ValueError(f"expected designs found under the {policy} policy, got none")
     _, rows = np.unique(objectives(every, policy), axis=0, return_index=True)
     designs = [every[row] for row in sorted(rows)]
-    found = objectives(designs, policy)
-    no_worse = np.all(found[:, None] <= found[None], axis=-1)
-    beaten = no_worse.sum(axis=0) > 1  # by another than itself
-    return tuple(design for design, gone in zip(designs, beaten.tolist(), strict=True) if not gone)
+    values = objectives(designs, policy)
+    no_worse = np.all(values[:, None] <= values[None], axis=-1)
+    is_dominated = no_worse.sum(axis=0) > 1  # each is no worse than itself
+    return tuple(design for design, is_out in zip(designs, is_dominated.tolist(), strict=True) if not is_out)
 
 
 def objectives(designs: Sequence[Design], policy: str) -> np.ndarray:
-    """Returns float64[M, 3] on the selection samples under a policy."""
-    found = [design.selection[policy] for design in designs]
-    return np.array([(each.error, each.latency_s, each.energy_j) for each in found], np.float64).reshape(-1, 3)
+    """Returns the objectives float64[M, 3] of designs on the selection samples under a policy."""
+    values = [design.selection[policy] for design in designs]
+    return np.array([(each.error, each.latency_s, each.energy_j) for each in values], np.float64).reshape(-1, 3)
 
 
-def select(objectives: np.ndarray, limits: Constraints, *, weights: np.ndarray, prefer: str = "knee") -> Selection:
+def select(objectives: np.ndarray, limits: Constraints, *, parameters: np.ndarray, prefer: str = "knee") -> Selection:
     """Chooses a design.
 
     Args:
         objectives: float64[M, 3], M > 0, positive latency and energy; none dominates another.
-        limits: To keep.
-        weights: int[M], of the backbones.
-        prefer: What counts among the designs within the limits, one of `PREFERENCES`, see `merit`.
+        limits: The constraints to keep.
+        parameters: int[M], the backbones' numbers of parameters.
+        prefer: What counts among the designs that keep the constraints, one of `PREFERENCES`, see `merit`.
 
     Raises:
         ValueError: An unknown preference.
     """
-    order = _by_merit(objectives, prefer)
+    error, latency, energy = objectives.T
+    order = np.lexsort((latency, energy, error, merit(objectives, prefer)))
 
-    def first(limits: Constraints) -> tuple[int, float]:
-        found = excess(objectives, limits, weights=weights)[order]
-        best = int(np.argmin(found))  # of equals the first, which has the best merit
-        return int(order[best]), float(found[best])
+    def best(limits: Constraints) -> tuple[int, float]:
+        violations = violation(objectives, limits, parameters=parameters)[order]
+        first = int(np.argmin(violations))  # the first of equals has the best merit
+        return int(order[first]), float(violations[first])
 
-    chosen, beyond = first(limits)
+    chosen, violated_by = best(limits)
     names = [field.name for field in dataclasses.fields(Constraints) if getattr(limits, field.name) is not None]
     return Selection(
         chosen=chosen,
-        excess=beyond,
+        violation=violated_by,
         neighbours=_neighbours(objectives, chosen),
-        without={name: first(dataclasses.replace(limits, **{name: None}))[0] for name in names},
+        without={name: best(dataclasses.replace(limits, **{name: None}))[0] for name in names},
     )
 
 
@@ -106,7 +128,7 @@ def merit(objectives: np.ndarray, prefer: str) -> np.ndarray:
         ValueError: An unknown preference.
     """
     if prefer not in PREFERENCES:
-        raise ValueError(f"--prefer: expected one of {', '.join(PREFERENCES)}, got {prefer!r}")
+        raise ValueError(f"prefer: expected one of {', '.join(PREFERENCES)}, got {prefer!r}")
     if prefer != "knee":
         return objectives[:, ("accuracy", "latency", "energy").index(prefer)]
     scaled = np.column_stack([objectives[:, 0], np.log(objectives[:, 1:])])
@@ -115,24 +137,142 @@ def merit(objectives: np.ndarray, prefer: str) -> np.ndarray:
     return np.linalg.norm(scaled / np.where(span > 0, span, 1.0), axis=1)
 
 
-def excess(objectives: np.ndarray, limits: Constraints, *, weights: np.ndarray) -> np.ndarray:
-    """Returns float32[M]: by how much designs exceed the limits, relatively; 0 within."""
-    heavy = np.asarray(weights / limits.params - 1, np.float32)
-    return np.maximum(constraint_violation(objectives, limits), heavy)
-
-
-def _by_merit(objectives: np.ndarray, prefer: str) -> np.ndarray:
-    """Rows from the best merit on; equal ones by error, energy and latency."""
-    error, latency, energy = objectives.T
-    return np.lexsort((latency, energy, error, merit(objectives, prefer)))
+def violation(objectives: np.ndarray, limits: Constraints, *, parameters: np.ndarray) -> np.ndarray:
+    """Returns the relative constraint violation float32[M] of designs; 0 where all constraints are kept."""
+    of_parameters = np.asarray(parameters / limits.params - 1, np.float32)
+    return np.maximum(constraint_violation(objectives, limits), of_parameters)
 
 
 def _neighbours(objectives: np.ndarray, row: int) -> dict[str, int]:
     """The designs of the next better value of each objective, of several the one that costs the least energy."""
-    found = {}
+    neighbours = {}
     for m, name in enumerate(NEIGHBOURS):
         better = np.flatnonzero(objectives[:, m] < objectives[row, m])
         if len(better):
             order = np.lexsort((objectives[better, 2], objectives[better, 0], -objectives[better, m]))
-            found[name] = int(better[order[0]])
-    return found
+            neighbours[name] = int(better[order[0]])
+    return neighbours
+
+
+@dataclass(frozen=True)
+class SearchedSupernet:
+    """The supernet that a search evaluated backbones with.
+
+    Attributes:
+        path: Its directory.
+        description: The content of its supernet.json.
+        space: The space that was searched, at the resolutions asked for.
+    """
+
+    path: Path
+    description: Description
+    space: MBConvSpace
+
+    @classmethod
+    def of(cls, search: FinishedSearch) -> "SearchedSupernet":
+        """Finds the supernet of a search: in its work directory if it trained any of it, else the checkpoint given.
+
+        Raises:
+            ValueError: It is not there any more, or it is damaged.
+        """
+        trained, given = search.path / SUPERNET, search.settings.supernet.checkpoint
+        has_trained = (trained / DESCRIPTION).is_file()
+        if not has_trained and given is None:
+            raise ValueError(
+                f"{search.path}: expected the supernet of the search in {SUPERNET}/, got none; "
+                f"{shlex.join(['hadas', 'search', '--resume', '--workdir', str(search.path)])} writes it"
+            )
+        path = trained if has_trained or given is None else Path(given)
+        description = read_description(path)
+        if description.data is not None and description.data.mismatch(search.data) is not None:
+            raise ValueError(
+                f"{path}: expected the supernet that {search.path} searched, got one of other images or of another "
+                "division; search anew"
+            )
+        return cls(path, description, at_resolutions(description.space, search.settings.supernet.resolutions))
+
+
+def parameter_counts(designs: Sequence[Design], space: MBConvSpace, device: Device) -> np.ndarray:
+    """Returns int64[M]: the number of parameters of each design's backbone, exit heads aside.
+
+    Raises:
+        ValueError: A design is of another space.
+    """
+    top = space.codec.cardinalities
+    genomes = np.array([design.genome for design in designs if len(design.genome) == len(top)], np.int32)
+    if len(genomes) < len(designs) or (genomes >= top).any() or (genomes < 0).any():
+        raise ValueError(f"expected designs of the space {space.name} ({len(top)} genes), got others")
+    different, rows = np.unique(genomes, axis=0, return_inverse=True)
+    counts = np.asarray(static_costs(space, jnp.asarray(different), device)[1], np.float64)
+    return counts.round().astype(np.int64)[rows.ravel()]
+
+
+def architecture_of(
+    search: FinishedSearch,
+    design: Design,
+    *,
+    supernet: SearchedSupernet,
+    parameters: int,
+    folder: Path,
+    limits: Constraints,
+    prefer: str,
+) -> Architecture:
+    """Returns what an ARCH.json holds of a design.
+
+    Args:
+        search: The search that found the design.
+        design: The design that was chosen.
+        supernet: The supernet of the search.
+        parameters: The number of parameters of the design's backbone.
+        folder: The folder that the ARCH.json is written to.
+        limits: The constraints of the selection.
+        prefer: The preference of the selection.
+    """
+    settings, description = search.settings, supernet.description
+    device, operating = read_device_file(settings.device), settings.operating
+    normalisation = description.normalisation
+    return Architecture(
+        space=supernet.space,
+        genome=design.genome,
+        backbone=backbone_fields(supernet.space.decode(jnp.asarray(design.genome, jnp.int32))),
+        exits=design.exits,
+        thresholds=design.thresholds,
+        policy=settings.deployment.policy,
+        found_by=design.found_by,  # type: ignore[arg-type]
+        clocks_mhz=Clocks(**design.clocks_mhz),
+        device=TargetDevice(
+            file=device,
+            number_format=device_of(device, operating).formats[0].name.lower(),  # type: ignore[arg-type]
+            power_mode=operating.power_mode,
+            core_mhz=operating.core_mhz,
+            memory_mhz=operating.memory_mhz,
+            host_mhz=operating.host_mhz,
+        ),
+        weights=parameters,
+        class_names=description.class_names,
+        normalisation=normalisation and Normalisation(mean=normalisation[0], deviation=normalisation[1]),
+        data=search.data,
+        supernet=SupernetReference.to(supernet.path, folder=folder),
+        selection=SplitMetrics(
+            ideal=design.selection["ideal"],
+            deployable=design.selection["deployable"],
+            static=design.static_selection,
+            static_dvfs=design.static_dvfs_selection,
+            shares=design.selection_shares,
+        ),
+        test=SplitMetrics(
+            ideal=design.test["ideal"],
+            deployable=design.test["deployable"],
+            static=design.static_test,
+            static_dvfs=design.static_dvfs_test,
+            difference=design.differences["deployable"],
+            shares=design.test_shares,
+        ),
+        origin=Origin(
+            workdir=search.path.resolve().name,
+            prefer=prefer,
+            limits=limits,
+            settings=json.loads(json.dumps(settings.flat())),
+            versions=search.versions,
+        ),
+    )

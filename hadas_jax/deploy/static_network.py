@@ -1,20 +1,14 @@
-"""A materialised network on disk: `network.json` and `weights.npz` beside its `architecture.json`.
+"""A static network: read and written, run on a split, and evaluated with its exits.
 
-What a static network predicts on a split, and who stops where.
-
+On disk it is a directory with `network.json` and `weights.npz` beside its `architecture.json`.
 Shapes: e exits of the network, N samples, K classes.
 """
 
 import dataclasses
-import hashlib
-import io
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,19 +16,19 @@ import numpy as np
 import pydantic
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.deploy.architecture import Architecture, OnSplit, read_architecture, write_architecture
-from hadas_jax.deploy.layers import Segment, Weights, fold_batch_norm, run_network, segments_as_json
+from hadas_jax.deploy.architecture import Architecture, SplitMetrics, read_architecture, write_architecture
+from hadas_jax.deploy.layers import Segment, Weights, fold_batch_norm, run_network
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, scores
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
 from hadas_jax.methods.hadas.results import Performance
-from hadas_jax.runs.checkpoints import read_checkpoint, validated
-from hadas_jax.runs.workdir import ARCHITECTURE, versions, write_text
-from hw_models.files import STAGED, as_npz, whole_folder, write_whole
+from hadas_jax.runs.checkpoints import WEIGHTS, read_json, read_weights, validated, write_described
+from hadas_jax.runs.names import ARCHITECTURE
+from hw_models.files import STAGED, whole_folder
 
-FORM = "hadas_jax.network/1"
-NETWORK, WEIGHTS = "network.json", "weights.npz"
-_OWN = (NETWORK, WEIGHTS, ARCHITECTURE)
+_FORM = "hadas_jax.network/1"
+_NETWORK = "network.json"
+NETWORK_FILES = (_NETWORK, WEIGHTS, ARCHITECTURE)
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class StaticNetwork:
     Attributes:
         architecture: What it was selected as; its thresholds are those of this network.
         segments: One for each exit, and last for the classifier.
-        weights: Of their layers.
+        weights: The weights of their layers.
         image_size: Height and width of the images that it takes.
     """
 
@@ -56,50 +50,14 @@ class StaticNetwork:
     def folded(self) -> "StaticNetwork":
         """Returns this network with batch norm folded into the layers before it."""
         segments, weights = fold_batch_norm(self.segments, self.weights)
-        return StaticNetwork(self.architecture, segments, weights, self.image_size)
+        return dataclasses.replace(self, segments=segments, weights=weights)
 
-
-@dataclass(frozen=True)
-class _Held:
-    """What network.json holds besides the digest of the weights."""
-
-    segments: tuple[Segment, ...]
-    image_size: pydantic.PositiveInt
-
-
-def holds_network(place: Path | str) -> bool:
-    """Whether a path is a directory with a materialised network."""
-    return (Path(place) / NETWORK).is_file()
-
-
-def require_place(directory: Path | str, own: tuple[str, ...], *, mark: str, overwrite: bool = False) -> Path:
-    """Checks that files may be written to a directory, for `whole_folder`.
-
-    Args:
-        directory: None, an empty one, one that was not written to the end, or with `overwrite` one that such files were
-            written to.
-        own: Patterns of the files' names.
-        mark: The file among them that says what they are.
-        overwrite: Replace them.
-
-    Raises:
-        ValueError: The directory holds something else, or what may not be replaced.
-    """
-    directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory}: expected a directory, got a file")
-    held = sorted(entry for entry in directory.iterdir() if entry.name != STAGED) if directory.is_dir() else []
-    is_unfinished = (directory / STAGED).is_dir()
-    foreign = [entry.name for entry in held if not any(entry.match(pattern) for pattern in own)]
-    is_marked = (directory / mark).is_file()
-    if foreign or (held and not is_marked and not is_unfinished):
-        other = foreign[0] if foreign else held[0].name
-        raise ValueError(f"{directory}: expected none, an empty directory or one with {mark}, got one with {other}")
-    if held and is_marked and not overwrite:
-        raise ValueError(f"{directory} holds {mark}: --overwrite replaces it")
-    if not directory.absolute().parent.is_dir():
-        raise ValueError(f"{directory}: expected a directory in an existing folder")
-    return directory
+    def write(self, folder: Path) -> None:
+        """Writes the files of this network, `NETWORK_FILES`, into a folder that has none of them."""
+        write_architecture(folder / ARCHITECTURE, self.architecture)
+        segments = [dataclasses.asdict(segment) for segment in self.segments]
+        content = {"form": _FORM, "image_size": self.image_size, "segments": segments}
+        write_described(folder, _NETWORK, content, self.weights)
 
 
 def save_network(directory: Path | str, network: StaticNetwork, *, overwrite: bool = False) -> None:
@@ -108,27 +66,22 @@ def save_network(directory: Path | str, network: StaticNetwork, *, overwrite: bo
     Raises:
         ValueError: The directory holds something else, or a network that may not be replaced, or cannot be written to.
     """
-    directory = require_place(directory, _OWN, mark=NETWORK, overwrite=overwrite)
-    with whole_folder(directory, mark=NETWORK) as folder:
-        write_network(folder, network)
+    directory = output_directory(directory, NETWORK_FILES, mark=_NETWORK, overwrite=overwrite)
+    with whole_folder(directory, mark=_NETWORK) as folder:
+        network.write(folder)
 
 
-def write_network(directory: Path, network: StaticNetwork) -> None:
-    """Writes the files of a network into a folder that has none of them."""
-    arrays: dict[str, Any] = {
-        f"{layer}/{name}": np.asarray(leaf) for layer, own in network.weights.items() for name, leaf in own.items()
-    }
-    weights = as_npz(arrays)
-    write_whole(directory / WEIGHTS, weights)
-    write_architecture(directory / ARCHITECTURE, network.architecture)
-    content = {
-        "form": FORM,
-        "image_size": network.image_size,
-        "weights": {"file": WEIGHTS, "sha256": _digest(weights)},
-        "segments": segments_as_json(network.segments),
-        "versions": versions(),
-    }
-    write_text(directory / NETWORK, json.dumps(content, indent=1) + "\n")
+def holds_network(path: Path | str) -> bool:
+    """Whether a path is a directory that `save_network` wrote."""
+    return (Path(path) / _NETWORK).is_file()
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What network.json holds besides the digest of the weights."""
+
+    segments: tuple[Segment, ...]
+    image_size: pydantic.PositiveInt
 
 
 def load_network(directory: Path | str) -> StaticNetwork:
@@ -138,49 +91,55 @@ def load_network(directory: Path | str) -> StaticNetwork:
         ValueError: One line: there is none, it is damaged, or of another form or version.
     """
     directory = Path(directory)
-    path = directory / NETWORK
-    if not path.is_file():
-        raise ValueError(f"{directory}: expected a network as hadas materialise writes, got none (no {NETWORK})")
-    content = read_checkpoint(path, FORM, what="a network as hadas materialise writes")
-    held = validated(_Held, content, path=path)
-    weights = _weights(directory / WEIGHTS, content.get("weights"))
-    return StaticNetwork(read_architecture(directory), held.segments, weights, held.image_size)
+    if not holds_network(directory):
+        raise ValueError(f"{directory}: expected a network as hadas materialise writes, got none (no {_NETWORK})")
+    path = directory / _NETWORK
+    content = read_json(path, _FORM, what="a network as hadas materialise writes")
+    stored = validated(_Stored, content, path=path)
+    weights: Weights = read_weights(directory, _NETWORK)
+    return StaticNetwork(read_architecture(directory), stored.segments, weights, stored.image_size)
 
 
-def _weights(path: Path, described: object) -> Weights:
-    try:
-        blob = path.read_bytes()
-        wanted = described["sha256"]  # type: ignore[index]
-        if _digest(blob) != wanted:
-            raise ValueError("digests differ")
-        with np.load(io.BytesIO(blob)) as arrays:
-            leaves = {name: jnp.asarray(arrays[name]) for name in arrays.files}
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: expected the weights that {NETWORK} describes, they are damaged or others"
-        ) from error
-    weights: Weights = {}
-    for name, leaf in leaves.items():
-        layer, own = name.split("/")
-        weights.setdefault(layer, {})[own] = leaf
-    return weights
+def output_directory(directory: Path | str, files: tuple[str, ...], *, mark: str, overwrite: bool = False) -> Path:
+    """Checks that files may be written to a directory, for `whole_folder`.
 
+    Args:
+        directory: None, an empty one, one that was not written to the end, or with `overwrite` one that such files were
+            written to.
+        files: Patterns of the files' names.
+        mark: The file among them that says what they are.
+        overwrite: Replace them.
 
-def _digest(blob: bytes) -> str:
-    return hashlib.sha256(blob).hexdigest()
+    Returns:
+        The directory as a path.
 
-
-_BATCH = 128
+    Raises:
+        ValueError: The directory holds something else, or what may not be replaced.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory}: expected a directory, got a file")
+    entries = sorted(entry for entry in directory.iterdir() if entry.name != STAGED) if directory.is_dir() else []
+    is_unfinished, is_marked = (directory / STAGED).is_dir(), (directory / mark).is_file()
+    foreign = [entry for entry in entries if not any(entry.match(pattern) for pattern in files)]
+    if foreign or (entries and not is_marked and not is_unfinished):
+        other = (foreign or entries)[0].name
+        raise ValueError(f"{directory}: expected none, an empty directory or one with {mark}, got one with {other}")
+    if entries and is_marked and not overwrite:
+        raise ValueError(f"{directory} holds {mark}: `overwrite` replaces it")
+    if not directory.absolute().parent.is_dir():
+        raise ValueError(f"{directory}: expected a directory in an existing folder")
+    return directory
 
 
 def predict(
-    segments: Sequence[Segment], weights: Weights, data: LabelledImages, *, batch: int = _BATCH
+    segments: Sequence[Segment], weights: Weights, data: LabelledImages, *, batch: int = 128
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs a network on a split.
 
     Args:
-        segments: Of the network.
-        weights: Of its layers.
+        segments: The segments of the network.
+        weights: The weights of its layers.
         data: The split.
         batch: Images at once.
 
@@ -203,62 +162,52 @@ def _predict(
 
 
 def outcomes_at_exits(logits: np.ndarray, confidence: np.ndarray, labels: np.ndarray) -> Outcomes:
-    """Returns the outcomes [e + 1, N] of what `predict` returns, all exits being the network's own."""
+    """Returns the outcomes [e + 1, N] of what `predict` returns; all exits are the network's own."""
     available = jnp.ones(len(logits), bool)
     return outcomes_of_logits(jnp.asarray(logits), jnp.asarray(confidence), jnp.asarray(labels), available)
 
 
 def exits_taken(outcomes: Outcomes, thresholds: Sequence[float], policy: str) -> np.ndarray:
-    """Returns int[N]: the exit where each sample stops, e for the classifier."""
+    """Returns int[N]: the exit where each sample stops when deployed, e for the classifier."""
     return _first(scores(outcomes, policy) >= jnp.asarray(thresholds, jnp.float32)[:, None])
 
 
-def on_split(
-    outcomes: Outcomes,
-    *,
-    thresholds: Sequence[float],
-    policy: str,
-    costs: ExitCosts,
-    point: int,
-    static: Performance,
-    static_dvfs: Performance | None,
-) -> OnSplit:
-    """Judges a network on a split.
+def evaluate(architecture: Architecture, outcomes: Outcomes, *, costs: ExitCosts) -> SplitMetrics:
+    """Evaluates a network on a split by its thresholds and at its clocks.
 
     Args:
-        outcomes: At its exits.
-        thresholds: Of them.
-        policy: The score that thresholds compare with.
-        costs: By exit.
-        point: The operating point.
-        static: Of the network without exits, whose costs stay.
-        static_dvfs: Likewise, at its best clocks; None: unknown.
+        architecture: The network; the costs of its backbone without exits stay what they are.
+        outcomes: What happens at its exits, [e + 1, N].
+        costs: What its exits cost.
+
+    Raises:
+        ValueError: The network's clocks are none of its device.
     """
-    correct = np.asarray(outcomes.correct)
+    correct, point = np.asarray(outcomes.correct), costs.selected_point(architecture)
     samples = np.arange(correct.shape[1])
 
     def performance(taken: np.ndarray) -> Performance:
         latency, energy = (cost[taken, point].mean() for cost in (costs.latency_s, costs.energy_j))
         return Performance(1.0 - float(correct[taken, samples].mean()), float(latency), float(energy))
 
-    deployed = exits_taken(outcomes, thresholds, policy)
+    deployed = exits_taken(outcomes, architecture.thresholds, architecture.policy)
     right, without, error = correct[deployed, samples], correct[-1], 1.0 - float(correct[-1].mean())
-    shares = np.bincount(deployed, minlength=len(correct)) / len(samples)
-    return OnSplit(
+    difference = NO_DIFFERENCE
+    if architecture.exits:
+        gained, lost = int((right & ~without).sum()), int((without & ~right).sum())
+        difference = accuracy_difference(gained, lost, images=len(samples))
+    static, static_dvfs = architecture.test.static, architecture.test.static_dvfs
+    return SplitMetrics(
         ideal=performance(_first(outcomes.correct[:-1])),
         deployable=performance(deployed),
         static=dataclasses.replace(static, error=error),
         static_dvfs=static_dvfs and dataclasses.replace(static_dvfs, error=error),
-        difference=accuracy_difference(
-            int((right & ~without).sum()), int((without & ~right).sum()), images=len(samples)
-        )
-        if thresholds
-        else NO_DIFFERENCE,
-        shares=tuple(shares.tolist()),
+        difference=difference,
+        shares=tuple((np.bincount(deployed, minlength=len(correct)) / len(samples)).tolist()),
     )
 
 
 def _first(stops: jax.Array) -> np.ndarray:
-    """The first exit at which each sample stops, bool[e, N] -> int[N]."""
+    """Returns the first exit at which each sample stops, bool[e, N] -> int[N]."""
     last = np.ones((1, stops.shape[1]), bool)
     return np.concatenate([np.asarray(stops), last]).argmax(axis=0)

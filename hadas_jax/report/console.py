@@ -1,16 +1,15 @@
-"""Progress of a run: a live display on a terminal, plain lines elsewhere.
+"""What commands print on a console: lines, tables and their cells, and the progress of a run.
 
-Files that a command writes, and what it prints.
-
-A word about work that takes a while and has no steps to count.
+Progress is a live display on a terminal and plain lines elsewhere.
 """
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -22,7 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Column
+from rich.table import Column, Table
 
 
 def new_file(path: Path | str, *suffixes: str, what: str = "file", overwrite: bool | None = None) -> Path:
@@ -53,9 +52,54 @@ def new_console(*, quiet: bool = False) -> Console:
     return Console(file=sys.stdout, markup=False, emoji=False, quiet=quiet)
 
 
-def say(console: Console, text: str) -> None:
-    """Prints a line as it is."""
-    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+def print_line(console: Console, text: str, *, wrap: bool = False) -> None:
+    """Prints a line as it is; `wrap` breaks it between words where the console is a terminal."""
+    soft_wrap = not (wrap and console.is_terminal)
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
+
+
+def new_table(title: str, *headings: str, names: int = 1, dense: bool = False, no_wrap: bool = False) -> Table:
+    """Returns an empty table.
+
+    Args:
+        title: Its title.
+        headings: The headings of its columns.
+        names: How many of the first columns hold names, which stand on the left; numbers stand on the right.
+        dense: Whether it has no lines between columns.
+        no_wrap: Whether numbers are kept on one line.
+    """
+    style = {"box": HORIZONTALS, "padding": (0, 1, 0, 0)} if dense else {}
+    table = Table(title=title, title_style="bold", **style)  # type: ignore[arg-type]
+    for number, heading in enumerate(headings):
+        is_name = number < names
+        table.add_column(heading, justify="left" if is_name else "right", no_wrap=no_wrap and not is_name)
+    return table
+
+
+def milli(value: float) -> str:
+    """Returns seconds as milliseconds, or joules as millijoules, with three digits."""
+    return f"{value * 1e3:.3g}"
+
+
+def megahertz(clocks: Iterable[float]) -> str:
+    """Returns clocks in MHz side by side."""
+    return " ".join(f"{clock:.5g}" for clock in clocks)
+
+
+@contextmanager
+def waiting(console: Console, text: str) -> Iterator[None]:
+    """Says what is going on: beside a spinner on a terminal, in a line elsewhere.
+
+    Args:
+        console: The console.
+        text: What is going on, without a full stop.
+    """
+    if console.is_terminal:
+        with console.status(escape(text)):
+            yield
+    else:
+        print_line(console, text)
+        yield
 
 
 _UNITS = {
@@ -113,7 +157,7 @@ class _Stopwatch:
         return (total - done) * (end - start) / (done - before) if done > before else None
 
 
-def describe(metrics: dict[str, float]) -> str:
+def _describe(metrics: dict[str, float]) -> str:
     """Returns the metrics of an update in words."""
     words = [text.format(metrics[name]) for name, text in _SHOWN.items() if name in metrics]
     if rollbacks := metrics.get("rollbacks"):  # after divergence
@@ -146,7 +190,7 @@ class LineProgress:
             if done:
                 self._print(f"{self._name}: {done} of {self._total} {_UNITS[self._name]} done before")
             return
-        parts = [describe(metrics)]
+        parts = [_describe(metrics)]
         rate, left = self._watch.candidates_per_second(), self._watch.seconds_left(self._total)
         parts += [f"{rate:,.0f} candidates/s"] if rate is not None else []
         parts += [f"{left:.0f} s left"] if left is not None and done < self._total else []
@@ -154,14 +198,14 @@ class LineProgress:
         self._print(f"{self._name}:{count} {', '.join(parts)}")
 
     def _print(self, line: str) -> None:
-        say(self._console, line)
+        print_line(self._console, line)
 
 
 class LiveProgress:
     """A bar for every stage; follows `hadas_jax.methods.Progress`. Use as a context manager.
 
     Args:
-        console: A terminal.
+        console: A terminal to draw on.
     """
 
     def __init__(self, console: Console) -> None:
@@ -195,7 +239,7 @@ class LiveProgress:
             raise ValueError("progress: expected a stage before its first update")
         self._watch.mark(done, metrics.get("candidates", 0.0))
         rate = self._watch.candidates_per_second()
-        note = describe(metrics) + (f", {rate:,.0f} candidates/s" if rate is not None else "")
+        note = _describe(metrics) + (f", {rate:,.0f} candidates/s" if rate is not None else "")
         self._bars.update(self._task, completed=done)
         if metrics:
             self._bars.update(self._task, note=note)
@@ -233,20 +277,4 @@ class StepProgress:
         share = done * self._LINES // total
         if not self._console.is_terminal and share > self._said:
             self._said = share
-            say(self._console, f"{done} of {total}, {text}")
-
-
-@contextmanager
-def waiting(console: Console, text: str) -> Iterator[None]:
-    """Says what is going on: beside a spinner on a terminal, in a line elsewhere.
-
-    Args:
-        console: To say it on.
-        text: What is going on, without a full stop.
-    """
-    if console.is_terminal:
-        with console.status(escape(text)):
-            yield
-    else:
-        say(console, text)
-        yield
+            print_line(self._console, f"{done} of {total}, {text}")

@@ -1,10 +1,7 @@
-"""Pictures of genotypes: both cells as graphs.
+"""Networks of the DARTS space as pictures of their cells, and how near a predictor of their throughput comes.
 
-Where the nodes and edges of a cell stand in a picture, whatever draws it.
-
-Points are (x, y), x to the right from -0.7 to 9.5, y up from -2.5 to 2.5. An edge is a quadratic Bezier curve.
-
-Tables and pictures of predictors: how near they come on networks left out of the fit.
+The layout of a cell is in points (x, y), x to the right from -0.7 to 9.5, y up from -2.5 to 2.5, whatever draws it. An
+edge is a quadratic Bezier curve.
 """
 
 from dataclasses import dataclass
@@ -12,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from rich.table import Table
 
 from hadas_jax.methods.eh_dnas import DnasResult
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
-from hadas_jax.report.pictures import save_picture
+from hadas_jax.report.console import megahertz, new_table
+from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture
 from hadas_jax.spaces.darts_costs import PricedNetworks
 from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph
 from hw_models.predictors import FittedPredictor
@@ -31,16 +28,17 @@ _BEND = 0.18
 # Where on an edge its label may stand, the best place first: nearer to its end, where edges part.
 _ALONG = (0.62, 0.5, 0.74, 0.4)
 _LABEL, _NODE = np.array([1.7, 0.34]), np.array([1.1, 0.45])  # room of a label beside another one, and beside a node
+_COLOURS = {"max": "#8c6bb1", "avg": "#9ebcda", "skip": "#969696", "sep": "#d95f0e", "dil": "#31a354"}
 
 
 @dataclass(frozen=True)
-class Arrow:
+class _Arrow:
     """An edge of a cell.
 
     Attributes:
-        start: Of the curve.
-        control: Of the curve.
-        end: Of the curve.
+        start: Where the curve starts.
+        control: The control point of the curve.
+        end: Where the curve ends.
         label: Where its operation is written.
         bend: Distance of `control` from the middle, in lengths of the edge, to the right of its way.
         operation: Empty where nodes are concatenated.
@@ -55,7 +53,7 @@ class Arrow:
 
     @property
     def kind(self) -> str:
-        """Of the operation: max, avg, skip, sep, dil; empty where there is none."""
+        """The kind of the operation: max, avg, skip, sep, dil; empty where there is none."""
         return self.operation.partition("_")[0]
 
 
@@ -64,16 +62,16 @@ def node_places(graph: CellGraph) -> dict[str, Point]:
     return {name: _point(place) for name, place in zip(graph.nodes, _PLACES, strict=True)}
 
 
-def arrows(graph: CellGraph) -> list[Arrow]:
+def arrows(graph: CellGraph) -> list[_Arrow]:
     """Returns the edges of a cell; they bend to both sides in turn."""
-    found: list[Arrow] = []
+    found: list[_Arrow] = []
     for k, (first, last, operation) in enumerate(graph.edges):
         start, end, bend = _PLACES[first], _PLACES[last], _BEND if k % 2 else -_BEND
         side = bend * np.array([end[1] - start[1], start[0] - end[0]])
         places = [start + t * (end - start) + 2 * t * (1 - t) * side for t in _ALONG]
         label = max(places, key=lambda place: _room(place, [arrow.label for arrow in found if arrow.operation]))
         curve = (_point(start), _point((start + end) / 2 + side), _point(end))
-        found.append(Arrow(*curve, _point(label), bend, operation))
+        found.append(_Arrow(*curve, _point(label), bend, operation))
     return found
 
 
@@ -88,21 +86,18 @@ def _room(place: np.ndarray, labels: list[Point]) -> float:
     return min(1.0, *near)
 
 
-_COLOURS = {"max": "#8c6bb1", "avg": "#9ebcda", "skip": "#969696", "sep": "#d95f0e", "dil": "#31a354"}
-
-
 def plot_genotype(genotype: Genotype, path: Path) -> None:
     """Draws the normal and the reduce cell as a PNG.
 
     Args:
-        genotype: To draw.
-        path: Of the picture.
+        genotype: The genotype.
+        path: Where the picture goes.
 
     Raises:
         ValueError: The picture cannot be written.
     """
-    figure = Figure(figsize=(9, 8), layout="constrained")
-    for axis, cell in zip(figure.subplots(2, 1), ("normal", "reduce"), strict=True):
+    figure, axes = new_figure((9, 8), 2)
+    for (axis,), cell in zip(axes, ("normal", "reduce"), strict=True):
         draw_cell(axis, cell_graph(genotype, cell))
         axis.set_title(f"{cell} cell", loc="left", fontsize=11)
     save_picture(figure, path)
@@ -112,7 +107,7 @@ def draw_cell(axis: Axes, graph: CellGraph) -> None:
     """Draws one cell.
 
     Args:
-        axis: To draw on.
+        axis: The axes to draw in.
         graph: The cell.
     """
     label = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
@@ -142,9 +137,8 @@ def draw_cell(axis: Axes, graph: CellGraph) -> None:
 def held_out_table(fitted: FittedPredictor) -> Table:
     """Returns the errors on networks left out."""
     errors, notes = fitted.held_out, fitted.predictor.notes
-    table = Table(title=f"{fitted.predictor.kind}, {notes.paradigm}: {len(errors.actual):,} networks left out")
-    for heading in ("mean error", "median", "95 of 100 below", "Kendall tau"):
-        table.add_column(heading, justify="right")
+    title = f"{fitted.predictor.kind}, {notes.paradigm}: {len(errors.actual):,} networks left out"
+    table = new_table(title, "mean error", "median", "95 of 100 below", "Kendall tau", names=0)
     shares = (errors.mean, errors.median, errors.percentile_95)
     table.add_row(*(f"{share:.3%}" for share in shares), f"{errors.kendall_tau:.4f}")
     return table
@@ -155,26 +149,20 @@ def plot_held_out(fitted: FittedPredictor, path: Path) -> None:
 
     Args:
         fitted: The predictor and its errors.
-        path: Of the picture.
+        path: Where the picture goes.
 
     Raises:
         ValueError: The picture cannot be written.
     """
     errors, notes = fitted.held_out, fitted.predictor.notes
-    figure = Figure(figsize=(6.2, 5.4), layout="constrained")
-    axis = figure.subplots()
+    figure, [[axis]] = new_figure((6.2, 5.4))
     both = np.concatenate([errors.actual, errors.predicted])
-    ends = (both.min() * 0.97, both.max() * 1.03)
-    bins = np.geomspace(*ends, 121)
+    bins = np.geomspace(both.min() * 0.97, both.max() * 1.03, 121)
     counts, _, _ = np.histogram2d(errors.actual, errors.predicted, bins=bins)
     image = axis.pcolormesh(bins, bins, np.ma.masked_equal(counts.T, 0), norm="log", cmap="viridis")
-    axis.plot(ends, ends, color="black", linewidth=0.8)
-    axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+    compare_on_equal_axes(axis, both, below=0.97, above=1.03)
     for scale in (axis.xaxis, axis.yaxis):
-        scale.set_major_formatter("{x:g}")
         scale.set_minor_locator(LogLocator(subs=(1.5, 2, 3, 5, 7)))
-        scale.set_minor_formatter("{x:g}")
-    axis.tick_params(which="both", labelsize=7)
     axis.set_xlabel("true images/s")
     axis.set_ylabel("predicted images/s")
     title = f"{fitted.predictor.kind}, {notes.paradigm} on {notes.fpga}: {errors.mean:.2%} mean error"
@@ -185,14 +173,13 @@ def plot_held_out(fitted: FittedPredictor, path: Path) -> None:
 
 def cost_table(result: DnasResult, *, has_budgets: bool) -> Table:
     """Returns what the network of a search costs, and whether it keeps its budgets."""
-    table = Table(title=f"{result.code} on the {result.hardware}")
-    for heading in ("images/s", "ms per image", "mJ per image", "clocks (MHz)", "budgets"):
-        table.add_column(heading, justify="right")
+    headings = ("images/s", "ms per image", "mJ per image", "clocks (MHz)", "budgets")
+    table = new_table(f"{result.code} on the {result.hardware}", *headings, names=0)
     table.add_row(
         f"{result.images_per_s:,.1f}",
         f"{1e3 / result.images_per_s:.4g}" if result.images_per_s > 0 else "inf",
         "-" if result.energy_mj is None else f"{result.energy_mj:.4g}",
-        "-" if result.clocks_mhz is None else " ".join(f"{clock:.5g}" for clock in result.clocks_mhz),
+        "-" if result.clocks_mhz is None else megahertz(result.clocks_mhz),
         "-" if not has_budgets else "kept" if result.within_budgets else "not kept",
     )
     return table
@@ -200,27 +187,19 @@ def cost_table(result: DnasResult, *, has_budgets: bool) -> Table:
 
 def retrained_table(result: RetrainResult) -> Table:
     """Returns accuracy and size of a retrained network."""
-    table = Table(title=result.code)
-    for heading in ("validation", "test", "parameters", "MMACs"):
-        table.add_column(heading, justify="right")
-    table.add_row(
-        f"{100 * result.validation_accuracy:.2f} %",
-        f"{100 * result.test_accuracy:.2f} %",
-        f"{result.parameters:,}",
-        f"{result.macs / 1e6:,.2f}",
-    )
+    table = new_table(result.code, "validation", "test", "parameters", "MMACs", names=0)
+    accuracies = (f"{100 * share:.2f} %" for share in (result.validation_accuracy, result.test_accuracy))
+    table.add_row(*accuracies, f"{result.parameters:,}", f"{result.macs / 1e6:,.2f}")
     return table
 
 
 def sample_table(priced: PricedNetworks) -> Table:
     """Returns how the throughputs of a data set are spread, by paradigm."""
-    table = Table(title=f"{len(priced.codes):,} networks on {priced.fpga}, images/s")
-    table.add_column("paradigm", no_wrap=True)
-    for heading in ("mean", "spread", "lowest", "highest", "do not fit"):
-        table.add_column(heading, justify="right")
+    title = f"{len(priced.codes):,} networks on {priced.fpga}, images/s"
+    table = new_table(title, "paradigm", "mean", "spread", "lowest", "highest", "do not fit")
     for name, column in priced.throughputs.items():
         found = column[column > 0].astype(float)
         values = (found.mean(), found.std(), found.min(), found.max()) if len(found) else (float("nan"),) * 4
-        title = f"{name}, {priced.table} table" if name == "generic" else name
-        table.add_row(title, *(f"{value:,.1f}" for value in values), f"{len(column) - len(found):,}")
+        shown = f"{name}, {priced.table} table" if name == "generic" else name
+        table.add_row(shown, *(f"{value:,.1f}" for value in values), f"{len(column) - len(found):,}")
     return table

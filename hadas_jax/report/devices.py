@@ -1,7 +1,4 @@
-"""Tables of devices: the catalogue, one device with the origin of every figure, and the errors of a fit.
-
-Pictures of devices: latency and energy over the clocks, and predicted against measured.
-"""
+"""Devices for people: the catalogue, one device with the origin of every quantity, and how near a fit comes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +7,13 @@ import jax
 import numpy as np
 import pydantic
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from hadas_jax.report.pictures import save_picture
+from hadas_jax.report.console import milli, new_table, print_line
+from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture, spread_rows, write_ticks_in_full
 from hw_models import device_names, read_device_file
 from hw_models.catalogue import mode_caps, to_device
 from hw_models.clock_grid import clock_grid, cost_everywhere, sum_layers
@@ -26,10 +23,12 @@ from hw_models.fitting.calibration import Calibration
 from hw_models.reference_networks import mobilenet_v2
 from hw_models.schema import Curve, DeviceFile, Quantity
 
+_MOST_LINES = 5  # of memory clocks in a picture
+
 
 def print_devices(console: Console) -> None:
     """Prints the devices that come with the package."""
-    table = Table(title="Devices", title_style="bold")
+    table = new_table("Devices")
     table.add_column("name", no_wrap=True)
     table.add_column("oper.\npoints", justify="right", no_wrap=True)
     table.add_column("format")
@@ -40,28 +39,24 @@ def print_devices(console: Console) -> None:
         file = read_device_file(name)
         device = to_device(file)
         points = len(device.core_hz) * len(device.memory_hz) * len(device.host_hz)
-        errors = [figure.error.value for _, figure in _figures(file.latency) if figure.error]
-        table.add_row(
-            name,
-            f"{points:,}",
-            "all" if len(device.formats) == len(NumberFormat) else " ".join(f.name.lower() for f in device.formats),
-            " ".join(file.modes),
-            _origins(file),
-            f"{max(errors):.1%}" if errors else "",
-        )
+        errors = [quantity.error.value for _, quantity in _quantities(file.latency) if quantity.error]
+        is_all = len(device.formats) == len(NumberFormat)
+        formats = "all" if is_all else " ".join(each.name.lower() for each in device.formats)
+        error = f"{max(errors):.1%}" if errors else ""
+        table.add_row(name, f"{points:,}", formats, " ".join(file.modes), _origins(file), error)
     console.print(table)
-    console.print(
+    print_line(
+        console,
         "Figures: how many are measured/fitted/assumed. Latency error: of the fit, on networks or clocks left out of "
         "it; hadas devices show NAME says what was fitted and where each figure comes from.",
-        highlight=False,
-        soft_wrap=not console.is_terminal,
+        wrap=True,
     )
 
 
 def print_device(file: DeviceFile, console: Console) -> None:
-    """Prints every figure of a device with its origin, and what MobileNetV2 costs in each power mode."""
+    """Prints every quantity of a device with its origin, and what MobileNetV2 costs in each power mode."""
     console.print(Text.assemble((file.name, "bold"), f": {file.description}"))
-    table = Table(title="Figures", title_style="bold")
+    table = new_table("Figures")
     table.add_column("figure", overflow="fold")
     table.add_column("value", justify="right", max_width=30)
     table.add_column("unit", no_wrap=True)
@@ -70,10 +65,10 @@ def print_device(file: DeviceFile, console: Console) -> None:
     table.add_column("source", justify="right")
     sources: dict[str, int] = {}
     for part in ("clocks", "latency", "power"):
-        for name, figure in _figures(getattr(file, part)):
-            error = f"{figure.error.value:.1%}" if figure.error else ""
-            source = sources.setdefault(" ".join(figure.source.split()), len(sources) + 1)
-            table.add_row(name, _value(figure), figure.unit, figure.provenance, error, Text(f"[{source}]"))
+        for name, quantity in _quantities(getattr(file, part)):
+            error = f"{quantity.error.value:.1%}" if quantity.error else ""
+            source = sources.setdefault(" ".join(quantity.source.split()), len(sources) + 1)
+            table.add_row(name, _value(quantity), quantity.unit, quantity.provenance, error, Text(f"[{source}]"))
         table.add_section()
     console.print(table)
     for text, number in sources.items():
@@ -83,25 +78,23 @@ def print_device(file: DeviceFile, console: Console) -> None:
 
 def print_calibration(calibration: Calibration, console: Console) -> None:
     """Prints the errors of a fit and what to look at."""
-    table = Table(title=f"{calibration.file.name}: held-out errors", title_style="bold")
-    table.add_column("left out together")
-    for name in ("latency\nerror", "latency\nKendall tau", "power\nerror"):
-        table.add_column(name, justify="right")
+    headings = ("latency\nerror", "latency\nKendall tau", "power\nerror")
+    table = new_table(f"{calibration.file.name}: held-out errors", "left out together", *headings)
     for found in calibration.held_out:
         power = "" if found.power_error is None else f"{found.power_error:.1%}"
         table.add_row(found.left_out, f"{found.latency_error:.1%}", f"{found.latency_tau:.3f}", power)
     console.print(table)
-    console.print(
+    print_line(
+        console,
         f"Fitted to {len(calibration.rows)} measurements, on which the latency is off by "
         f"{calibration.latency_error:.1%}; they take {calibration.scale:.3g} times as long as on the base device.",
-        highlight=False,
-        soft_wrap=not console.is_terminal,
+        wrap=True,
     )
     for warning in calibration.warnings:
         console.print(f"Warning: {warning}", style="yellow", highlight=False, soft_wrap=not console.is_terminal)
 
 
-def modes(file: DeviceFile) -> dict[str, OperatingPoint]:
+def _modes(file: DeviceFile) -> dict[str, OperatingPoint]:
     """Returns the highest operating point of each power mode; `all clocks` if there are none."""
     device = to_device(file)
     return {
@@ -113,51 +106,50 @@ def modes(file: DeviceFile) -> dict[str, OperatingPoint]:
 def _modes_table(file: DeviceFile) -> Table:
     device = to_device(file)
     form = device.formats[0].name.lower()
-    table = Table(title=f"MobileNetV2, 224 pixels, {form}, one image, at the highest clocks", title_style="bold")
-    table.add_column("power mode")
-    for name in ("core\nMHz", "memory\nMHz", "host\nMHz", "latency\nms", "energy\nmJ", "power\nW"):
-        table.add_column(name, justify="right")
+    headings = ("core\nMHz", "memory\nMHz", "host\nMHz", "latency\nms", "energy\nmJ", "power\nW")
+    title = f"MobileNetV2, 224 pixels, {form}, one image, at the highest clocks"
+    table = new_table(title, "power mode", *headings)
     cost = jax.jit(network_cost)
     layers = mobilenet_v2()
-    for name, point in modes(file).items():
+    for name, point in _modes(file).items():
         found = cost(layers, device, point)
         mhz = (f"{float(hz) / 1e6:g}" for hz in (point.core_hz, point.memory_hz, point.host_hz))
         latency_s, energy_j = float(found.latency_s), float(found.energy_j)
-        table.add_row(name, *mhz, f"{latency_s * 1e3:.3g}", f"{energy_j * 1e3:.3g}", f"{energy_j / latency_s:.3g}")
+        table.add_row(name, *mhz, milli(latency_s), milli(energy_j), f"{energy_j / latency_s:.3g}")
     return table
 
 
 def _origins(part: pydantic.BaseModel) -> str:
-    found = [figure.provenance for _, figure in _figures(part)]
-    return "/".join(str(found.count(origin)) for origin in ("measured", "fitted", "assumed"))
+    origins = [quantity.provenance for _, quantity in _quantities(part)]
+    return "/".join(str(origins.count(origin)) for origin in ("measured", "fitted", "assumed"))
 
 
-def _figures(part: pydantic.BaseModel, prefix: str = "") -> Iterator[tuple[str, Quantity | Curve]]:
+def _quantities(part: pydantic.BaseModel, prefix: str = "") -> Iterator[tuple[str, Quantity | Curve]]:
     for name in type(part).model_fields:
         value = getattr(part, name)
         if isinstance(value, Quantity | Curve):
             yield prefix + name, value
         elif isinstance(value, pydantic.BaseModel):
-            yield from _figures(value, f"{prefix}{name}.")
+            yield from _quantities(value, f"{prefix}{name}.")
 
 
-def _value(figure: Quantity | Curve) -> str:
-    values = np.atleast_1d(np.asarray(figure.value))
+def _value(quantity: Quantity | Curve) -> str:
+    values = np.atleast_1d(np.asarray(quantity.value))
     shown = " ".join(f"{value:.4g}" for value in values)
-    if isinstance(figure, Curve):
-        return f"{shown} at {' '.join(f'{clock:g}' for clock in figure.clock)} {figure.clock_unit}"
+    if isinstance(quantity, Curve):
+        return f"{shown} at {' '.join(f'{clock:g}' for clock in quantity.clock)} {quantity.clock_unit}"
     return shown if len(values) < 6 else f"{values[0]:g} to {values[-1]:g} ({len(values)})"
-
-
-_MOST_LINES = 5
 
 
 def plot_device(file: DeviceFile, path: Path) -> None:
     """Draws latency and energy of MobileNetV2 over the core clock, one line per memory clock, as a PNG.
 
     Args:
-        file: Of the device.
-        path: Of the picture.
+        file: The file of the device.
+        path: Where the picture goes.
+
+    Raises:
+        ValueError: The picture cannot be written.
     """
     device = to_device(file)
     shape = (len(device.core_hz), len(device.memory_hz), len(device.host_hz))
@@ -166,9 +158,8 @@ def plot_device(file: DeviceFile, path: Path) -> None:
     latency = np.asarray(cost.latency_s + run_latency(device, points)).reshape(shape)[..., -1]
     energy = np.asarray(cost.energy_j + run_energy(device, points)).reshape(shape)[..., -1]
     core = np.asarray(device.core_hz) / 1e6
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    axes = figure.subplots(1, 2)
-    shown = np.unique(np.linspace(0, shape[1] - 1, min(shape[1], _MOST_LINES)).round().astype(int))
+    figure, (axes,) = new_figure((11, 4.6), 1, 2)
+    shown = spread_rows(shape[1], _MOST_LINES)
     colours = np.linspace(0.85, 0.1, len(shown))
     for axis, values, label in ((axes[0], latency, "latency (ms)"), (axes[1], energy, "energy (mJ)")):
         for memory, colour in zip(shown, colours, strict=True):
@@ -183,11 +174,9 @@ def plot_device(file: DeviceFile, path: Path) -> None:
         axis.set_ylabel(label)
         # The slowest memory clocks take ten times as long as the others.
         axis.set_yscale("log")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="y", which="both", labelsize=8)
+        write_ticks_in_full(axis.yaxis, size=8)
         axis.grid(visible=True, which="both", alpha=0.25)
-        for name, point in list(modes(file).items())[1:]:
+        for name, point in list(_modes(file).items())[1:]:
             mhz = float(point.core_hz) / 1e6
             axis.axvline(mhz, color="grey", linewidth=0.8, linestyle=":")
             axis.annotate(
@@ -204,19 +193,20 @@ def plot_calibration(calibration: Calibration, path: Path) -> None:
     """Draws held-out predicted against measured latency, and power where it was measured, as a PNG.
 
     Args:
-        calibration: Of a device.
-        path: Of the picture.
+        calibration: The calibration of a device.
+        path: Where the picture goes.
+
+    Raises:
+        ValueError: The picture cannot be written.
     """
     rows, found = calibration.rows, calibration.held_out[0]
     panels = [("latency (ms)", [row.latency_ms for row in rows], 1e3 * found.latency_s, found.latency_error)]
     if found.power_error is not None:
         measured = [np.nan if row.power_w is None else row.power_w for row in rows]
         panels.append(("power (W)", measured, found.power_w, found.power_error))
-    figure = Figure(figsize=(5.4 * len(panels), 5), layout="constrained")
+    figure, (axes,) = new_figure((5.4 * len(panels), 5), 1, len(panels))
     families = [row.group for row in rows]
-    for axis, (label, actual, predicted, error) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
+    for axis, (label, actual, predicted, error) in zip(axes, panels, strict=True):
         _scatter(axis, np.asarray(actual, float), np.asarray(predicted, float), families)
         axis.set_xlabel(f"measured {label}")
         axis.set_ylabel(f"predicted {label}")
@@ -231,21 +221,8 @@ def _scatter(axis: Axes, actual: np.ndarray, predicted: np.ndarray, families: li
     for group in groups if is_named else [None]:
         chosen = np.array([is_named is False or family == group for family in families])
         axis.scatter(actual[chosen], predicted[chosen], s=18, alpha=0.7, linewidths=0, label=group)
-    known = np.isfinite(actual)
-    ends = (
-        min(actual[known].min(), predicted[known].min()) * 0.9,
-        max(actual[known].max(), predicted[known].max()) * 1.1,
-    )
-    axis.plot(ends, ends, color="black", linewidth=0.8)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    axis.set_xlim(ends)
-    axis.set_ylim(ends)
-    axis.set_aspect("equal")
+    measured = actual[np.isfinite(actual)], predicted[np.isfinite(actual)]
+    compare_on_equal_axes(axis, np.concatenate(measured), below=0.9, above=1.1)
     axis.grid(visible=True, which="both", alpha=0.2)
-    for scale in (axis.xaxis, axis.yaxis):
-        scale.set_major_formatter("{x:g}")
-        scale.set_minor_formatter("{x:g}")
-    axis.tick_params(which="both", labelsize=7)
     if is_named:
         axis.legend(fontsize=7)

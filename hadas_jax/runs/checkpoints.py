@@ -135,7 +135,7 @@ def _read_orbax_weights(folder: Path, shapes: Any) -> Any:
     return jax.tree.map(jnp.asarray, Checkpoints(folder).restore(0, shapes))
 
 
-def read_checkpoint(path: Path, form: str, *, what: str, hint: str = "") -> dict[str, Any]:
+def read_json(path: Path, form: str, *, what: str, hint: str = "") -> dict[str, Any]:
     """Reads a description of one form.
 
     Args:

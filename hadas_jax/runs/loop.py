@@ -41,7 +41,13 @@ class DivergenceError(ValueError):
 
 
 def scanned(
-    step: Step, *, data: Any, key: jax.Array, chunk: int, sharding: jax.sharding.Sharding | None = None
+    step: Step,
+    *,
+    data: Any,
+    key: jax.Array,
+    chunk: int,
+    sharding: jax.sharding.Sharding | None = None,
+    jit: Callable = jax.jit,
 ) -> Advance:
     """Returns a chunk of traced steps as one compiled scan.
 
@@ -52,10 +58,11 @@ def scanned(
         chunk: Steps of a chunk.
         sharding: Sharding that state and data get first, so that first and following chunks are compiled once;
             None leaves them where they are.
+        jit: Compiles the scan.
     """
     data = data if sharding is None else jax.device_put(data, sharding)
 
-    @jax.jit  # the key is an argument, so that runs of all seeds share their compiled code
+    @jit  # the key is an argument, so that runs of all seeds share their compiled code
     def run_chunk(state: State, start: jax.Array, key: jax.Array, data: Any) -> tuple[State, Metrics]:
         def body(state: State, i: jax.Array) -> tuple[State, Metrics]:
             return step(state, jax.random.fold_in(key, i), data)

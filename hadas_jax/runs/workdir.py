@@ -14,13 +14,18 @@ from typing import Any
 
 from hadas_jax.backend import is_first
 from hadas_jax.runs.lock import HOLDER, LOCK, InUseError, locked
-from hadas_jax.runs.names import ARCHITECTURE as ARCHITECTURE
-from hadas_jax.runs.names import CHECKPOINTS, FORM, REPORT, TENSORBOARD
-from hadas_jax.runs.names import CONFIG as CONFIG
-from hadas_jax.runs.names import DERIVED as DERIVED
-from hadas_jax.runs.names import METRICS as METRICS
-from hadas_jax.runs.names import RESULT as RESULT
-from hadas_jax.runs.names import SUPERNET as SUPERNET
+from hadas_jax.runs.names import (
+    ARCHITECTURE,
+    CHECKPOINTS,
+    CONFIG,
+    DERIVED,
+    FORM,
+    METRICS,
+    REPORT,
+    RESULT,
+    SUPERNET,
+    TENSORBOARD,
+)
 from hw_models.files import remove, unwritable, write_whole
 
 _FILES = (  # besides CONFIG, which is replaced last: until then the directory is recognised as a run's

@@ -62,8 +62,8 @@ class RandomKeys:
 
     def fold(self, point: jax.Array) -> jax.Array:
         """float32[G] -> float32[G] in [0, 1]: mirrored at whole numbers; what is not finite becomes 0.5."""
-        known = jnp.where(jnp.isfinite(point), point, 0.5)
-        return 1 - jnp.abs(1 - jnp.mod(known, 2.0))
+        finite = jnp.where(jnp.isfinite(point), point, 0.5)
+        return 1 - jnp.abs(1 - jnp.mod(finite, 2.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,8 +173,8 @@ class _Algorithm:
         """Evosax's parameters with first steps of this set-up; every number is an array."""
 
         def params() -> Any:
-            found = self.instance.default_params
-            return found.replace(std_init=self.step) if hasattr(found, "std_init") else found
+            defaults = self.instance.default_params
+            return defaults.replace(std_init=self.step) if hasattr(defaults, "std_init") else defaults
 
         return _strongly(params)
 
@@ -421,9 +421,9 @@ def _frame(told: State) -> tuple[jax.Array, jax.Array]:
     counted = jnp.where(jnp.any(feasible), feasible, True)[:, None] & jnp.isfinite(told.fitness)
     least = jnp.min(told.fitness, axis=0, where=counted, initial=jnp.inf)
     most = jnp.max(told.fitness, axis=0, where=counted, initial=-jnp.inf)
-    known = jnp.isfinite(least)
-    span = jnp.where(known, most - jnp.where(known, least, 0), 0)
-    return jnp.where(known, least, 0), jnp.where((span > 0) & jnp.isfinite(span), span, 1)
+    finite = jnp.isfinite(least)
+    span = jnp.where(finite, most - jnp.where(finite, least, 0), 0)
+    return jnp.where(finite, least, 0), jnp.where((span > 0) & jnp.isfinite(span), span, 1)
 
 
 def _directions(algorithm: str, size: int, wanted: int | None) -> int:

@@ -154,12 +154,12 @@ def _extreme_rows(points: jax.Array) -> jax.Array:
 def _intercepts(extremes: jax.Array, nadir: jax.Array) -> jax.Array:
     """Where the plane through the extremes cuts the axes, 1 at most; the nadir where it does not: [M, M] -> [M]."""
     M = nadir.shape[0]
-    known = jnp.all(jnp.isfinite(extremes))
-    matrix = jnp.where(known, extremes, jnp.eye(M, dtype=extremes.dtype))
+    finite = jnp.all(jnp.isfinite(extremes))
+    matrix = jnp.where(finite, extremes, jnp.eye(M, dtype=extremes.dtype))
     slope = jnp.linalg.solve(matrix, jnp.ones((M, 1), extremes.dtype))[:, 0]
     residual = jnp.abs(jnp.matmul(matrix, slope[:, None], precision="highest")[:, 0] - 1)
     cuts = (slope > _SMALL) & (slope < 1 / _SMALL) & (residual < 1e-3)
-    sound = known & jnp.all(cuts)
+    sound = finite & jnp.all(cuts)
     fallback = jnp.where(nadir > _SMALL, nadir, 1)
     return jnp.where(sound, 1 / jnp.maximum(jnp.where(sound, slope, 1), 1), fallback)
 

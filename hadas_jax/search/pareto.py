@@ -33,9 +33,9 @@ def assert_matrix(name: str, array: jax.Array, *, columns: int | None = None) ->
 
 def all_or(valid: jax.Array | None, rows: jax.Array, *, name: str) -> jax.Array:
     """Returns a mask bool[P] of rows [P, ...]; all of them where none is given."""
-    known = jnp.ones(rows.shape[0], bool) if valid is None else valid
-    chex.assert_shape(known, rows.shape[:1], custom_message=name)
-    return known
+    mask = jnp.ones(rows.shape[0], bool) if valid is None else valid
+    chex.assert_shape(mask, rows.shape[:1], custom_message=name)
+    return mask
 
 
 def _pack_genome(genome: jax.Array, cardinalities: Sequence[int]) -> tuple[jax.Array, ...]:
@@ -297,14 +297,14 @@ def non_dominated_ranks(
     """
     keys = dominance_keys(fitness, violation)
     P, M = keys.shape
-    known = all_or(valid, fitness, name="valid")
+    valid = all_or(valid, fitness, name="valid")
     length = _padded_length(P)
-    columns = jnp.pad(jnp.where(known[None, :], keys.T, _WORST), ((0, 0), (0, length - P)), constant_values=_WORST)
+    columns = jnp.pad(jnp.where(valid[None, :], keys.T, _WORST), ((0, 0), (0, length - P)), constant_values=_WORST)
     place = jnp.arange(length, dtype=jnp.int32)
     *ordered, origin = jax.lax.sort((*columns, place), num_keys=M, is_stable=False)
     ranks = _sorted_ranks(ordered[1:] or ordered, head=changes(ordered))
     ranks = jnp.zeros_like(place).at[origin].set(ranks, unique_indices=True)
-    return jnp.where(known, ranks[:P], jnp.int32(P))
+    return jnp.where(valid, ranks[:P], jnp.int32(P))
 
 
 @jax.jit
@@ -322,8 +322,8 @@ def non_dominated_mask(fitness: jax.Array, valid: jax.Array | None = None) -> ja
         AssertionError: If fitness is no floating matrix, or valid is not of shape [P].
     """
     keys = dominance_keys(fitness)
-    known = all_or(valid, fitness, name="valid")
-    return known & ~dominated_by(keys, jnp.where(known[:, None], keys, jnp.int32(_WORST)))
+    valid = all_or(valid, fitness, name="valid")
+    return valid & ~dominated_by(keys, jnp.where(valid[:, None], keys, jnp.int32(_WORST)))
 
 
 def dominated_by(keys: jax.Array, others: jax.Array) -> jax.Array:

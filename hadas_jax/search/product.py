@@ -116,8 +116,8 @@ def stream(step: Callable[[Carry, Chunk], Carry], carry: Carry, product: Product
         point = jax.lax.dynamic_slice_in_dim(visited, t * P, P)
         tile = [jax.lax.dynamic_slice_in_dim(cost, t * P, P, axis=1) for cost in costs]
         times, joules = (jnp.matmul(frequency, cost, precision=jax.lax.Precision.HIGHEST) for cost in tile)
-        known = jnp.isfinite(error) if configs is None else jnp.isfinite(error) & (config < configs)
-        real = jnp.isfinite(times) & jnp.isfinite(joules) & known[:, None] & (point >= 0)[None, :]
+        feasible = jnp.isfinite(error) if configs is None else jnp.isfinite(error) & (config < configs)
+        real = jnp.isfinite(times) & jnp.isfinite(joules) & feasible[:, None] & (point >= 0)[None, :]
         return Chunk(config, point, error, jnp.where(real, times, jnp.inf), jnp.where(real, joules, jnp.inf), t == 0)
 
     def over_tiles(c: jax.Array, carry: Carry) -> Carry:

@@ -98,9 +98,9 @@ def product_front(product: Product, *, capacity: int) -> ProductFront:
         before = jnp.concatenate([jnp.full((cells.shape[0], 1), jnp.inf), cells[:, :-1]], axis=1)
         seen = jax.lax.cummin(before.at[0].min(least), axis=0)
         survives = chunk.energy < jnp.take_along_axis(seen, bins, axis=1, mode="promise_in_bounds")
-        where, found = _select(survives.reshape(-1), capacity)
+        where, selected = _select(survives.reshape(-1), capacity)
         kept = _append(kept, chunk, where=where, offset=jnp.minimum(count, capacity))
-        return _Sweep(least, jnp.minimum(carry.after, seen[-1]), kept, count + found)
+        return _Sweep(least, jnp.minimum(carry.after, seen[-1]), kept, count + selected)
 
     nothing = jnp.full(_BINS, jnp.inf)
     start = _Sweep(nothing, nothing, _empty(2 * capacity), jnp.int32(0))

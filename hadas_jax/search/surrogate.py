@@ -6,8 +6,8 @@ by all targets. Each target has its own offset, scale and share of noise. Releva
 likelihood of random blocks of rows (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, chapter
 5, https://gaussianprocess.org/gpml; blocks: Chen et al. 2020, https://arxiv.org/abs/2006.15779).
 The product is linear in every gene's probabilities: for a relaxed genome, the prediction is exactly the expectation
-over the genomes it stands for, and the deviation that of this expectation. So it has gradients, and no gap between
-relaxed and real genomes at the corners.
+over the genomes it stands for, and the standard deviation that of this expectation. So it has gradients, and no gap
+between relaxed and real genomes at the corners.
 Shapes: A rows of an archive, G genes, C choices of the longest gene, T targets, B rows of a block.
 """
 
@@ -24,7 +24,7 @@ from flax import struct
 _ANY_DIFFERENCE = 2 / 3  # share of the distance that two different choices have however close they are
 _LEAST_NOISE = 1e-3  # of a target's variance: keeps float32 factors accurate
 _USUAL_NOISE = 0.1
-_LEAST_DEVIATION = 1e-6
+_LEAST_STD = 1e-6
 
 
 @struct.dataclass
@@ -35,7 +35,7 @@ class SurrogateState:
         rows: float32[A, G * C], one-hot genomes that it was fitted to.
         relevance: float32[G], r_g.
         offset: float32[T], in units of the target.
-        scale: float32[T], deviation of the signal, in units of the target.
+        scale: float32[T], standard deviation of the signal, in units of the target.
         noise: float32[T], variance of the noise over that of the signal.
         used: float32[T, A], 1 where a row has a target.
         factor: float32[T, A, A], Cholesky factors of the covariance over that of the signal.
@@ -114,10 +114,10 @@ class Surrogate:
             AssertionError: Shapes do not fit.
         """
         self._check(genomes, targets, mask)
-        known = jnp.isfinite(targets) & (True if mask is None else mask)
-        used = known.astype(jnp.float32).T
+        present = jnp.isfinite(targets) & (True if mask is None else mask)
+        used = present.astype(jnp.float32).T
         rows = jax.nn.one_hot(genomes, max(self.cardinalities)).reshape(genomes.shape[0], -1)
-        offset, deviation, values = _standardise(jnp.where(known, targets, 0).astype(jnp.float32).T, used)
+        offset, std, values = _standardise(jnp.where(present, targets, 0).astype(jnp.float32).T, used)
         learned = self._learn(key, rows, values, used)
         noise, relevance = _noise(learned), jnp.exp(learned.log_relevance)
         kernel = _kernel(_factors(relevance, rows, cardinalities=self.cardinalities), rows)
@@ -127,11 +127,11 @@ class Surrogate:
             rows=rows,
             relevance=relevance,
             offset=offset,
-            scale=deviation * jnp.sqrt(signal),
+            scale=std * jnp.sqrt(signal),
             noise=noise,
             used=used,
             factor=factor,
-            weights=deviation[:, None] * weights,
+            weights=std[:, None] * weights,
         )
 
     def predict(self, state: SurrogateState, probabilities: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -142,7 +142,7 @@ class Surrogate:
             probabilities: float32[..., G, C], of each choice of each gene, 0 past a gene's last choice.
 
         Returns:
-            Mean and standard deviation of a new measurement, float32[..., T]. Leave the deviation unused where it is
+            Mean and standard deviation of a new measurement, float32[..., T]. Leave the latter unused where it is
             not needed: compiled code then skips it, and it is most of the work.
 
         Raises:
@@ -225,13 +225,13 @@ def _distances(cardinalities: tuple[int, ...]) -> np.ndarray:
 
 
 def _standardise(targets: jax.Array, used: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Targets [T, A], 0 where unused -> mean [T], deviation [T], and standardised values, 0 where unused."""
+    """Targets [T, A], 0 where unused -> mean [T], standard deviation [T], and standardised values, 0 where unused."""
     count = jnp.sum(used, axis=1)
     offset = jnp.sum(targets * used, axis=1) / jnp.maximum(count, 1.0)
     centred = (targets - offset[:, None]) * used
-    deviation = jnp.sqrt(jnp.sum(centred**2, axis=1) / jnp.maximum(count, 1.0))
-    deviation = jnp.where(count > 1, jnp.maximum(deviation, _LEAST_DEVIATION), 1.0)
-    return offset, deviation, centred / deviation[:, None]
+    std = jnp.sqrt(jnp.sum(centred**2, axis=1) / jnp.maximum(count, 1.0))
+    std = jnp.where(count > 1, jnp.maximum(std, _LEAST_STD), 1.0)
+    return offset, std, centred / std[:, None]
 
 
 def _noise(learned: _Learned) -> jax.Array:
@@ -245,7 +245,7 @@ def _decompose(
     covariance = kernel * used[:, None] * used[None, :] + jnp.diag(jnp.where(used > 0, noise, 1.0))
     factor = jnp.linalg.cholesky(covariance)
     whitened = jax.scipy.linalg.solve_triangular(factor, values, lower=True)
-    # As if one more value had been seen, one deviation away.
+    # As if one more value had been seen, one standard deviation away.
     return factor, whitened, (jnp.sum(whitened**2) + 1.0) / (jnp.sum(used) + 1.0)
 
 

@@ -1,22 +1,9 @@
-"""The parts of an elastic MBConv backbone: stem, block and tail, each with masks for what is not active.
+"""The parts of an elastic MBConv backbone with exits, each with masks for what is not active.
 
-Follows AttentiveNAS (arXiv 2011.09011).
-Shapes: B batch, H, W image, C channels, K classes.
-
-Exit heads that all backbones share: one per block position.
-
-Each head is HADAS's (arXiv 2212.03354): 3x3 convolution, batch norm, leaky ReLU, pooling, a linear classifier
-and beside it a learned confidence. On maps smaller than 3x3 the convolution is padded by one.
-Shapes: B batch, H, W image, C channels, K classes.
-
-Dropout before the classifier, and drop-connect of blocks, as factors that a network multiplies with.
-
-Shapes: B batch, N block positions, C inputs of the classifier.
-
-Variants of a block: one for each kernel size and expand ratio, of the size that it computes and no larger.
-
-A variant is the block of a stage with fewer options, and its weights are a cut of the stage's: the leading middle
-channels and the centre of the kernel.
+Stem, block and tail follow AttentiveNAS (https://arxiv.org/abs/2011.09011). Exit heads are HADAS's
+(https://arxiv.org/abs/2212.03354), one per block position, shared by all backbones: 3x3 convolution, batch norm, leaky
+ReLU, pooling, a linear classifier and beside it a learned confidence.
+Shapes: B batch, H, W image, C channels, K classes, N block positions.
 """
 
 import dataclasses
@@ -42,35 +29,6 @@ from hadas_jax.supernet.layers import (
     keep_channels,
     linear,
 )
-
-
-def head_padding(height: int, width: int) -> int:
-    """Padding of a head's 3x3 convolution: none where the map holds the kernel, else 1."""
-    return 0 if min(height, width) >= 3 else 1
-
-
-class ExitHead(nn.Module):
-    """One exit head.
-
-    Attributes:
-        width: Channels of its convolution.
-        classes: K.
-        use_batch_stats: See `BatchNorm`.
-    """
-
-    width: int
-    classes: int
-    use_batch_stats: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Maps features [B, H, W, C] to logits float32[B, K] and the confidence's logit float32[B]."""
-        kernel = self.param("conv", fan_out_std, (3, 3, x.shape[-1], self.width))
-        x = conv(x, kernel.astype(x.dtype), stride=1, padding=head_padding(*x.shape[1:3]))
-        x = jax.nn.leaky_relu(BatchNorm(self.use_batch_stats, name="bn")(x), 0.01)
-        x = jnp.mean(x, (1, 2))
-        logits, confidence = linear(self.classes, x, name="classifier"), linear(1, x, name="confidence")[:, 0]
-        return logits.astype(jnp.float32), confidence.astype(jnp.float32)
 
 
 class BlockSetting(NamedTuple):
@@ -180,6 +138,35 @@ class Tail(nn.Module):
         return linear(space.classes, x, name="classifier").astype(jnp.float32)
 
 
+def head_padding(height: int, width: int) -> int:
+    """Padding of a head's 3x3 convolution: none where the map holds the kernel, else 1."""
+    return 0 if min(height, width) >= 3 else 1
+
+
+class ExitHead(nn.Module):
+    """One exit head.
+
+    Attributes:
+        width: Channels of its convolution.
+        classes: K.
+        use_batch_stats: See `BatchNorm`.
+    """
+
+    width: int
+    classes: int
+    use_batch_stats: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Maps features [B, H, W, C] to logits float32[B, K] and the confidence's logit float32[B]."""
+        kernel = self.param("conv", fan_out_std, (3, 3, x.shape[-1], self.width))
+        x = conv(x, kernel.astype(x.dtype), stride=1, padding=head_padding(*x.shape[1:3]))
+        x = jax.nn.leaky_relu(BatchNorm(self.use_batch_stats, name="bn")(x), 0.01)
+        x = jnp.mean(x, (1, 2))
+        logits, confidence = linear(self.classes, x, name="classifier"), linear(1, x, name="confidence")[:, 0]
+        return logits.astype(jnp.float32), confidence.astype(jnp.float32)
+
+
 @struct.dataclass
 class Drops:
     """Factors, 0 where dropped and 1 / (1 - rate) elsewhere.
@@ -217,14 +204,14 @@ def _factors(key: jax.Array, rate: jax.Array, shape: tuple[int, ...]) -> jax.Arr
     return kept.astype(jnp.float32) / (1.0 - rate)
 
 
-def variants(stage: Stage) -> tuple[Stage, ...]:
+def fixed_choices(stage: Stage) -> tuple[Stage, ...]:
     """Returns the stage with one kernel size and one expand ratio each, ratios fastest."""
     pairs = itertools.product(stage.kernel, stage.expand)
     return tuple(dataclasses.replace(stage, kernel=(kernel,), expand=(expand,)) for kernel, expand in pairs)
 
 
-def variant_index(stage: Stage, setting: BlockSetting) -> jax.Array:
-    """Returns int32[]: which of `variants` a block takes."""
+def choice_index(stage: Stage, setting: BlockSetting) -> jax.Array:
+    """Returns int32[]: which of `fixed_choices` a block takes."""
     kernel, expand = (
         jnp.argmax(jnp.array(options, jnp.int32) == value).astype(jnp.int32)
         for options, value in ((stage.kernel, setting.kernel), (stage.expand, setting.expand))
@@ -281,5 +268,5 @@ def cut_layers(tree: Tree, sizes: dict[str, tuple[int | None, int | None]]) -> T
 
 
 def pad_statistics(tree: Tree, like: Tree) -> Tree:
-    """Pads a variant's statistics with zeros to the sizes of the stage's block."""
+    """Pads the statistics of a block that was cut out with zeros to the sizes of the stage's."""
     return jax.tree.map(lambda leaf, whole: jnp.pad(leaf, (0, whole.shape[0] - leaf.shape[0])), tree, like)

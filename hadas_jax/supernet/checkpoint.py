@@ -21,13 +21,13 @@ from hadas_jax.data import Normalisation, SplitRecord
 from hadas_jax.runs.checkpoints import (
     ORBAX_WEIGHTS,
     WEIGHTS,
-    read_checkpoint,
+    read_json,
     read_weights,
     replace_description,
     validated,
     write_checkpoint,
 )
-from hadas_jax.runs.workdir import SUPERNET
+from hadas_jax.runs.names import SUPERNET
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.network import Parameters, initialise
 from hw_models.files import STAGED, as_npz
@@ -92,7 +92,7 @@ def read_described(
     if not path.is_file():
         hint = f"; {directory / inner} has one" if (directory / inner / name).is_file() else ""
         raise ValueError(f"{directory}: expected a directory with {what}, got none (no {name}){hint}")
-    return validated(kind, read_checkpoint(path, form, what=f"the description of {what}"), path=path)
+    return validated(kind, read_json(path, form, what=f"the description of {what}"), path=path)
 
 
 @dataclass(frozen=True, kw_only=True)

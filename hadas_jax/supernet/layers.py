@@ -1,49 +1,145 @@
-"""Elastic layers: one set of weights that serves every width, kernel size and depth through masks.
+"""Elastic layers: one set of parameters that serves every width, kernel size and depth through masks.
 
-Narrower layers use the leading channels, smaller kernels the centre of the largest one (AttentiveNAS, arXiv
-2011.09011). Inputs carry zeros in their inactive channels, so convolutions need masks on their outputs alone.
-Layers compute in the type of their input, float32 or bfloat16; weights and statistics are float32 always.
-Shapes: B batch, H, W image, C channels (always the largest number), k kernel (always the largest size).
+Narrower layers use the leading channels, smaller kernels the centre of the largest one (AttentiveNAS,
+https://arxiv.org/abs/2011.09011). Inputs carry zeros in their inactive channels, so convolutions need masks on their
+outputs alone. Layers compute in the type of their input, float32 or bfloat16; parameters and statistics are float32.
 
-Depthwise convolution: on CPUs as shifted multiply-adds with a gradient of the same form, XLA's own elsewhere.
-
-XLA's grouped convolution is slow on CPUs; k * k shifted multiply-adds fuse into one pass over the image. Taps that
-reach beyond the map from everywhere are left out: of a 5x5 kernel on a map of one pixel, the centre is all. For the
-gradient of the weights, small maps take one matrix product per channel between all input and all output pixels,
-of which each tap sums a diagonal (3 to 10 times faster at 2x2 to 8x8, 1.2 to 3 times at 14x14, and quicker to
-compile); larger maps are summed image by image in a scan, so that no k * k copies of the batch are held.
-Shapes: B batch, H, W image, C channels, k kernel.
-
-Dense convolution: one matrix product over gathered patches on CPUs, XLA's own elsewhere.
-
-On a CPU the product over patches is quick at small maps. Where the whole map has fewer pixels than the kernel has
-taps, every output pixel sees every input pixel, and the product runs over pixels instead: padding costs nothing.
-Shapes: B batch, H, W image, C input and O output channels, k kernel.
-
-Bicubic resizing as PyTorch does it, so that networks see what their checkpoints were trained on.
-
-`jax.image.resize` takes a = -0.5 and smooths where it shrinks; PyTorch takes a = -0.75, half-pixel centres, repeats
-the border and never smooths. Rows and columns are one small matrix product each, with weights known at trace time.
-
-Trees of weights and batch-norm statistics, and how a module is applied to them.
+XLA's convolutions are slow on CPUs. Code that is lowered for one has others in their place: a dense convolution is a
+matrix product over gathered patches, a depthwise one k * k shifted multiply-adds, which fuse into one pass.
+Shapes: B batch, H, W image, C input and O output channels (always the largest number), k kernel (always the largest
+size).
 """
 
 import functools
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from hadas_jax.backend import on_cpu
 from hadas_jax.spaces.mbconv import make_divisible
 
-SMALL_MAP = 196  # input pixels up to which the matrix product is the faster way
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+SMALL_MAP = 196  # input pixels up to which the gradient of a depthwise kernel is a matrix product
+_BICUBIC = -0.75  # the a of Keys, "Cubic convolution interpolation", 1981
+Tree = Any  # a pytree of arrays, nested by module name
+
+
+def per_platform(on_cpu: Callable, elsewhere: Callable, *, gradients_on_cpu: Callable) -> Callable[..., jax.Array]:
+    """Returns a function (x, kernel, int, int) that is computed in one way on CPUs and in another elsewhere.
+
+    The choice is made when code is lowered, so that a CPU can compile for accelerators. So it is for the gradients,
+    which keep x and kernel alone.
+
+    Args:
+        on_cpu: The function as CPUs compute it.
+        elsewhere: The same function as other platforms compute it.
+        gradients_on_cpu: Maps (x, kernel, gradient of the result, int, int) to the gradients by x and kernel.
+    """
+
+    def gradients_elsewhere(x: jax.Array, kernel: jax.Array, gradient: jax.Array, *static: int) -> Any:
+        return jax.vjp(lambda x, kernel: elsewhere(x, kernel, *static), x, kernel)[1](gradient)
+
+    def run(*args: Any) -> jax.Array:
+        return jax.lax.platform_dependent(cpu=lambda: on_cpu(*args), default=lambda: elsewhere(*args))
+
+    def forward(x: jax.Array, kernel: jax.Array, first: int, second: int) -> tuple[jax.Array, tuple]:
+        return run(x, kernel, first, second), (x, kernel)
+
+    def backward(first: int, second: int, kept: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+        args = (*kept, gradient, first, second)
+        ways = partial(gradients_on_cpu, *args), partial(gradients_elsewhere, *args)
+        return jax.lax.platform_dependent(cpu=ways[0], default=ways[1])
+
+    with_gradients = jax.custom_vjp(run, nondiff_argnums=(2, 3))
+    with_gradients.defvjp(forward, backward)
+    return with_gradients
+
+
+def conv(images: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
+    """Convolves images [B, H, W, C] with a kernel [k, k, C, O], padded symmetrically by `padding`."""
+    chex.assert_rank([images, kernel], 4, custom_message="images [B, H, W, C] and kernel [k, k, C, O]")
+    return _dense(images, kernel, stride, padding)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _dense(*args: Any) -> jax.Array:
+    return jax.lax.platform_dependent(cpu=lambda: _conv_by_patches(*args), default=lambda: _dense_conv(*args))
+
+
+def _dense_jvp(stride: int, padding: int, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    """For derivatives of all orders in both directions, without keeping what either way needs for them."""
+    (images, kernel), (to_images, to_kernel) = primals, tangents
+    result = _dense(images, kernel, stride, padding)
+    parts = []
+    if not isinstance(to_images, jax.custom_derivatives.SymbolicZero):
+        parts.append(_dense(to_images, kernel, stride, padding))
+    if not isinstance(to_kernel, jax.custom_derivatives.SymbolicZero):
+        parts.append(_dense(images, to_kernel, stride, padding))
+    return result, sum(parts[1:], start=parts[0]) if parts else jnp.zeros_like(result)
+
+
+_dense.defjvp(_dense_jvp, symbolic_zeros=True)
+
+
+def _dense_conv(images: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    pads = ((padding, padding),) * 2
+    return jax.lax.conv_general_dilated(images, kernel, (stride, stride), pads, dimension_numbers=LAYOUT)
+
+
+def _conv_by_patches(images: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    k, _, channels, out_channels = kernel.shape
+    height, width = images.shape[1:3]
+    if height * width < k * k:
+        return _conv_by_pixels(images, kernel, stride, padding)
+    patches = jnp.concatenate(_shifted_views(_pad(images, padding), k, stride), axis=-1)
+    return patches @ kernel.reshape(k * k * channels, out_channels)
+
+
+def _conv_by_pixels(images: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """For maps of fewer pixels than the kernel has taps: a product over all pixels, in which padding costs nothing."""
+    k, _, channels, out_channels = kernel.shape
+    inputs = images.shape[1:3]
+    outputs = tuple((n + 2 * padding - k) // stride + 1 for n in inputs)
+    joins = _tap_of_pixels(inputs, outputs, k, stride, padding)
+    taps = np.where(joins.any(-1), joins.argmax(-1), k * k)  # [input pixels, output pixels], k * k: none
+    table = jnp.concatenate([kernel.reshape(k * k, channels, out_channels), jnp.zeros_like(kernel[0, :1])])
+    matrix = jnp.moveaxis(table[taps], 1, 2).reshape(taps.shape[0] * channels, taps.shape[1] * out_channels)
+    return (images.reshape(len(images), -1) @ matrix).reshape(-1, *outputs, out_channels)
+
+
+def _pad(images: jax.Array, pad: int) -> jax.Array:
+    return jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+
+
+def _shifted_views(padded: jax.Array, k: int, stride: int, dilation: int = 1) -> list[jax.Array]:
+    """Returns the k * k strided views [..., H', W', C] of a padded image, row by row."""
+    reach = dilation * (k - 1) + 1
+    height, width = (1 + (n - reach) // stride for n in padded.shape[-3:-1])
+    return [
+        padded[..., i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride, :]
+        for i in range(0, reach, dilation)
+        for j in range(0, reach, dilation)
+    ]
+
+
+def _tap_of_pixels(
+    inputs: tuple[int, ...], outputs: tuple[int, ...], k: int, stride: int, padding: int, dilation: int = 1
+) -> np.ndarray:
+    """Returns float32[input pixels, output pixels, k * k]: 1 where the tap joins the two pixels."""
+    taps = np.zeros((*inputs, *outputs, k, k), np.float32)
+    for row, column in np.ndindex(*outputs):
+        for i, j in np.ndindex(k, k):
+            source = (row * stride + i * dilation - padding, column * stride + j * dilation - padding)
+            if all(0 <= at < size for at, size in zip(source, inputs, strict=True)):
+                taps[(*source, row, column, i, j)] = 1.0
+    return taps.reshape(np.prod(inputs), np.prod(outputs), k * k)
 
 
 def depthwise_conv(images: jax.Array, kernel: jax.Array, stride: int = 1, *, dilation: int = 1) -> jax.Array:
@@ -58,57 +154,42 @@ def depthwise_conv(images: jax.Array, kernel: jax.Array, stride: int = 1, *, dil
     Returns:
         [B, ceil(H / stride), ceil(W / stride), C].
     """
-    k, channels = kernel.shape[0], kernel.shape[-1]
-    if not on_cpu():
-        return jax.lax.conv_general_dilated(
-            images,
-            kernel[:, :, None],
-            (stride, stride),
-            ((dilation * (k // 2),) * 2,) * 2,
-            rhs_dilation=(dilation, dilation),
-            dimension_numbers=LAYOUT,
-            feature_group_count=channels,
-        )
+    chex.assert_rank([images, kernel], [4, 3], custom_message="images [B, H, W, C] and kernel [k, k, C]")
+    k = kernel.shape[0]
+    # Taps that reach beyond the map from everywhere are left out: on a map of one pixel, the centre is all.
     rim = max(k // 2 - (max(images.shape[1:3]) - 1) // dilation, 0)
-    return _shifted_conv(images, kernel[rim : k - rim, rim : k - rim], stride, dilation)
+    return _depthwise(images, kernel[rim : k - rim, rim : k - rim], stride, dilation)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _grouped_conv(images: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        images,
+        kernel[:, :, None],
+        (stride, stride),
+        ((dilation * (kernel.shape[0] // 2),) * 2,) * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=LAYOUT,
+        feature_group_count=kernel.shape[-1],
+    )
+
+
 def _shifted_conv(images: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
     return _multiply_add(_pad(images, dilation * (kernel.shape[0] // 2)), kernel, stride, dilation)
 
 
-def _pad(images: jax.Array, pad: int) -> jax.Array:
-    return jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-
-
-def shifted_views(padded: jax.Array, k: int, stride: int, dilation: int = 1) -> list[jax.Array]:
-    """Returns the k * k strided views [..., H', W', C] of a padded image, row by row."""
-    reach = dilation * (k - 1) + 1
-    height, width = (1 + (n - reach) // stride for n in padded.shape[-3:-1])
-    return [
-        padded[..., i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride, :]
-        for i in range(0, reach, dilation)
-        for j in range(0, reach, dilation)
-    ]
-
-
 def _multiply_add(padded: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
     k, _, channels = kernel.shape
-    views = shifted_views(padded, k, stride, dilation)
     taps = kernel.reshape(k * k, 1, 1, 1, channels)
-    total = views[0] * taps[0]
-    for view, tap in zip(views[1:], taps[1:], strict=True):
+    first, *others = _shifted_views(padded, k, stride, dilation)
+    total = first * taps[0]
+    for view, tap in zip(others, taps[1:], strict=True):
         total = total + view * tap
     return total
 
 
-def _forward(images: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> tuple[jax.Array, tuple]:
-    return _shifted_conv(images, kernel, stride, dilation), (images, kernel)
-
-
-def _backward(stride: int, dilation: int, residuals: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    images, kernel = residuals
+def _shifted_gradients(
+    images: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int, dilation: int
+) -> tuple[jax.Array, jax.Array]:
     k, _, channels = kernel.shape
     height, width = images.shape[1:3]
 
@@ -130,67 +211,30 @@ def _backward(stride: int, dilation: int, residuals: tuple, gradient: jax.Array)
 
 
 def _kernel_gradient_by_pixels(images: jax.Array, gradient: jax.Array, k: int, stride: int, dilation: int) -> jax.Array:
-    """Returns [k * k, C] from the products of all pairs of input and output pixels."""
+    """Returns [k * k, C] from the products of all pairs of input and output pixels, of which a tap sums a diagonal.
+
+    Beside image by image: 3 to 10 times faster at 2x2 to 8x8 pixels, 1.2 to 3 times at 14x14, and quicker to compile.
+    """
     batch, *_, channels = images.shape
     x, y = (a.reshape(batch, -1, channels) for a in (images, gradient))
     products = jnp.einsum("bic,boc->cio", x, y, preferred_element_type=jnp.float32).reshape(channels, -1)
-    joins = tap_of_pixels(images.shape[1:3], gradient.shape[1:3], k, stride, dilation * (k // 2), dilation)
+    joins = _tap_of_pixels(images.shape[1:3], gradient.shape[1:3], k, stride, dilation * (k // 2), dilation)
     return (products @ joins.reshape(-1, k * k)).T
 
 
-def tap_of_pixels(
-    inputs: tuple[int, ...], outputs: tuple[int, ...], k: int, stride: int, padding: int, dilation: int = 1
-) -> np.ndarray:
-    """Returns float32[input pixels, output pixels, k * k]: 1 where the tap joins the two pixels."""
-    taps = np.zeros((*inputs, *outputs, k, k), np.float32)
-    for row, column in np.ndindex(*outputs):
-        for i, j in np.ndindex(k, k):
-            source = (row * stride + i * dilation - padding, column * stride + j * dilation - padding)
-            if all(0 <= at < size for at, size in zip(source, inputs, strict=True)):
-                taps[(*source, row, column, i, j)] = 1.0
-    return taps.reshape(np.prod(inputs), np.prod(outputs), k * k)
-
-
 def _kernel_gradient_by_image(images: jax.Array, gradient: jax.Array, k: int, stride: int, dilation: int) -> jax.Array:
-    """Returns [k * k, C], accumulated over the images of the batch."""
+    """Returns [k * k, C], image by image, so that no k * k copies of the batch are held."""
 
     def add(total: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         padded, grad = pair
-        products = [
-            jnp.sum(view * grad, axis=(0, 1), dtype=jnp.float32) for view in shifted_views(padded, k, stride, dilation)
-        ]
-        return total + jnp.stack(products), None
+        views = _shifted_views(padded, k, stride, dilation)
+        return total + jnp.stack([jnp.sum(view * grad, axis=(0, 1), dtype=jnp.float32) for view in views]), None
 
     start = jnp.zeros((k * k, images.shape[-1]), jnp.float32)
     return jax.lax.scan(add, start, (_pad(images, dilation * (k // 2)), gradient))[0]
 
 
-_shifted_conv.defvjp(_forward, _backward)
-
-
-def conv(images: jax.Array, kernel: jax.Array, *, stride: int, padding: int) -> jax.Array:
-    """Convolves images [B, H, W, C] with a kernel [k, k, C, O], padded symmetrically by `padding`."""
-    k, _, channels, out_channels = kernel.shape
-    height, width = images.shape[1:3]
-    if not on_cpu():
-        pads = ((padding, padding),) * 2
-        return jax.lax.conv_general_dilated(images, kernel, (stride, stride), pads, dimension_numbers=LAYOUT)
-    if height * width < k * k:
-        return _conv_by_pixels(images, kernel, stride, padding)
-    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    patches = jnp.concatenate(shifted_views(padded, k, stride), axis=-1)
-    return patches @ kernel.reshape(k * k * channels, out_channels)
-
-
-def _conv_by_pixels(images: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    k, _, channels, out_channels = kernel.shape
-    inputs = images.shape[1:3]
-    outputs = tuple((n + 2 * padding - k) // stride + 1 for n in inputs)
-    joins = tap_of_pixels(inputs, outputs, k, stride, padding)
-    taps = np.where(joins.any(-1), joins.argmax(-1), k * k)  # [input pixels, output pixels], k * k: none
-    table = jnp.concatenate([kernel.reshape(k * k, channels, out_channels), jnp.zeros_like(kernel[0, :1])])
-    matrix = jnp.moveaxis(table[taps], 1, 2).reshape(taps.shape[0] * channels, taps.shape[1] * out_channels)
-    return (images.reshape(len(images), -1) @ matrix).reshape(-1, *outputs, out_channels)
+_depthwise = per_platform(_shifted_conv, _grouped_conv, gradients_on_cpu=_shifted_gradients)
 
 
 def fan_out_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
@@ -198,12 +242,12 @@ def fan_out_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.f
     return jnp.full(shape, (2.0 / (math.prod(shape[:-2]) * shape[-1])) ** 0.5, dtype)
 
 
-def fan_in_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+def _fan_in_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Returns sqrt(1 / fan in) everywhere, for linear layers [C, O]."""
     return jnp.full(shape, (1.0 / shape[0]) ** 0.5, dtype)
 
 
-def depthwise_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+def _depthwise_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Returns sqrt(2 / fan in) everywhere, for depthwise kernels [k, k, C]."""
     return jnp.full(shape, (2.0 / (shape[0] * shape[1])) ** 0.5, dtype)
 
@@ -271,7 +315,7 @@ def along_channels(vector: jax.Array, like: jax.Array) -> jax.Array:
 
 def linear(features: int, x: jax.Array, *, name: str) -> jax.Array:
     """Maps x [B, C] linearly to [B, features]; to be called within a module."""
-    return nn.Dense(features, kernel_init=fan_in_std, dtype=x.dtype, name=name)(x)
+    return nn.Dense(features, kernel_init=_fan_in_std, dtype=x.dtype, name=name)(x)
 
 
 class Pointwise(nn.Module):
@@ -295,7 +339,7 @@ class Depthwise(nn.Module):
     def __call__(self, x: jax.Array, kernel_size: jax.Array) -> jax.Array:
         """Convolves [B, H, W, C] with the centre `kernel_size` taps."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1])
-        kernel = self.param("kernel", depthwise_std, shape)
+        kernel = self.param("kernel", _depthwise_std, shape)
         active = kernel * kernel_mask(self.kernel_size, kernel_size)
         return depthwise_conv(x, active.astype(x.dtype), self.stride)
 
@@ -314,11 +358,12 @@ class SqueezeExcite(nn.Module):
         return x * gate[:, None, None, :]
 
 
-SHARPNESS = -0.75  # the a of Keys, "Cubic convolution interpolation", 1981
-
-
 def resize(images: jax.Array, size: int) -> jax.Array:
     """Resizes images to `size` x `size` pixels by `torch.nn.functional.interpolate(mode="bicubic")`.
+
+    So networks see what their checkpoints were trained on: `jax.image.resize` takes a = -0.5 and smooths where it
+    shrinks; PyTorch takes a = -0.75, half-pixel centres, repeats the border and never smooths. Rows and columns are one
+    small matrix product each.
 
     Args:
         images: Floating [..., H, W, C].
@@ -334,13 +379,13 @@ def resize(images: jax.Array, size: int) -> jax.Array:
         raise ValueError(f"size: expected at least 1 pixel, got {size}")
     height, width = images.shape[-3:-1]
     if height != size:
-        images = jnp.einsum("...hwc,yh->...ywc", images, _weights(height, size, images.dtype), precision="highest")
+        images = jnp.einsum("...hwc,yh->...ywc", images, _bicubic(height, size, images.dtype), precision="highest")
     if width != size:
-        images = jnp.einsum("...hwc,xw->...hxc", images, _weights(width, size, images.dtype), precision="highest")
+        images = jnp.einsum("...hwc,xw->...hxc", images, _bicubic(width, size, images.dtype), precision="highest")
     return images
 
 
-def _weights(before: int, after: int, dtype: jnp.dtype) -> jax.Array:
+def _bicubic(before: int, after: int, dtype: jnp.dtype) -> jax.Array:
     return jnp.asarray(bicubic_weights(before, after), dtype)
 
 
@@ -358,13 +403,10 @@ def bicubic_weights(before: int, after: int) -> np.ndarray:
 
 def _cubic(distance: np.ndarray) -> np.ndarray:
     """The cubic convolution kernel at distances in 0 .. 2."""
-    a, d = SHARPNESS, distance
+    a, d = _BICUBIC, distance
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((d - 5) * d + 8) * d * a - 4 * a
     return np.where(d <= 1, near, far)
-
-
-Tree = Any  # a pytree of arrays, nested by module name
 
 
 def is_kernel(tree: Tree) -> Tree:

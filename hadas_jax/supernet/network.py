@@ -1,13 +1,9 @@
-"""Backbone and exit heads together, as pure functions of (params, stats, backbone, images).
-
-Shapes: E exits, B batch, H, W image, K classes, N batches.
-
-A backbone and its exit heads as pure functions of (weights, backbone, images).
+"""A backbone with all its exit heads, as pure functions of (params, stats, backbone, images).
 
 Within a stage, the blocks after the first are equal and are scanned over; blocks that a backbone does not use pass
 their input on. What a backbone does not use is masked, which suits `jax.vmap`, or skipped at run time, which is
-quicker for one backbone after another.
-Shapes: B batch, H, W image, C channels, K classes, D depth of a stage at its largest, N block positions, E exits.
+quicker for one backbone after another (AttentiveNAS, https://arxiv.org/abs/2011.09011).
+Shapes: E exits, B batch, H, W image, C channels, K classes, N batches, D depth of a stage at its largest.
 """
 
 from collections.abc import Callable
@@ -29,10 +25,10 @@ from hadas_jax.supernet.blocks import (
     MBConv,
     Stem,
     Tail,
+    choice_index,
     cut_block,
+    fixed_choices,
     pad_statistics,
-    variant_index,
-    variants,
 )
 from hadas_jax.supernet.layers import Tree, batch_stats_like, call, is_kernel, resize
 
@@ -40,6 +36,135 @@ from hadas_jax.supernet.layers import Tree, batch_stats_like, call, is_kernel, r
 # backbone's (each block is compiled for every kernel and ratio; gradients keep the residuals of all of them, unless
 # blocks are computed twice).
 Skip = Literal["nothing", "blocks", "all"]
+_TRUNCATED_STD = 0.8796  # of a standard normal cut at -2 and 2
+
+
+@struct.dataclass
+class Parameters:
+    """What is trained: trees of float32 arrays.
+
+    Attributes:
+        backbone: The supernet's weights.
+        heads: The exit heads' weights.
+    """
+
+    backbone: Tree
+    heads: Tree
+
+
+@struct.dataclass
+class BatchStats:
+    """Batch-norm statistics of one backbone: means and variances by module."""
+
+    backbone: Tree
+    heads: Tree
+
+
+@struct.dataclass
+class Logits:
+    """What the network predicts.
+
+    Attributes:
+        exits: float32[E + 1, B, K], the final classifier last; zero for exits that the backbone does not have.
+        confidence: float32[E, B], logits of the heads' learned confidence; likewise.
+    """
+
+    exits: jax.Array
+    confidence: jax.Array
+
+
+def apply(
+    space: MBConvSpace,
+    params: Parameters,
+    stats: BatchStats,
+    backbone: Backbone,
+    images: jax.Array,
+    *,
+    skip: Skip = "nothing",
+) -> Logits:
+    """Runs one backbone with all exits in one pass; `jax.vmap` over stats and backbone runs a population.
+
+    Args:
+        space: Static.
+        params: Shared weights.
+        stats: The backbone's batch-norm statistics, from `estimate_batch_stats`.
+        backbone: One design of the space.
+        images: [B, H, W, channels] at the backbone's resolution, float32 or bfloat16.
+        skip: Static; what the backbone does not use is skipped instead of masked: quicker, but not under `jax.vmap`.
+    """
+    trunk = run_trunk(space, params.backbone, backbone, images, stats=stats.backbone, skip=skip)
+    available = available_exits(space, backbone)
+    logits, confidence, _ = run_heads(
+        space, params.heads, trunk.features, available, stats=stats.heads, skip=skip != "nothing"
+    )
+    return Logits(exits=jnp.concatenate([logits, trunk.logits[None]]), confidence=confidence)
+
+
+def apply_training(
+    space: MBConvSpace,
+    weights: Tree,
+    backbone: Backbone,
+    images: jax.Array,
+    *,
+    drops: Drops | None = None,
+    dtype: DTypeLike = jnp.float32,
+    skip: Skip = "blocks",
+    remat: bool = False,
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """Runs the backbone alone, normalised by the batch's own statistics.
+
+    Args:
+        space: Static.
+        weights: Of the backbone, float32.
+        backbone: One design of the space.
+        images: float32[B, H, W, channels] at the backbone's resolution.
+        drops: Dropout and drop-connect, from `draw_drops`; None: none.
+        dtype: That everything but statistics and logits is computed in, float32 or bfloat16.
+        skip: What is skipped instead of masked; "nothing" for `jax.vmap`.
+        remat: For gradients keep the blocks' inputs alone and compute each block twice.
+
+    Returns:
+        The stages' features [D, B, H', W', C], and logits float32[B, K].
+    """
+    result = run_trunk(space, weights, backbone, images.astype(dtype), drops=drops, skip=skip, remat=remat)
+    return result.features, result.logits
+
+
+@partial(jax.jit, static_argnums=0, static_argnames=("skip", "resolution", "dtype"))
+def estimate_batch_stats(
+    space: MBConvSpace,
+    params: Parameters,
+    backbone: Backbone,
+    batches: jax.Array,
+    *,
+    skip: Skip = "nothing",
+    resolution: int | None = None,
+    dtype: str = "float32",
+) -> BatchStats:
+    """Re-estimates a backbone's batch-norm statistics: the mean over batches of each batch's own.
+
+    Args:
+        space: Static.
+        params: Shared weights.
+        backbone: One design of the space.
+        batches: float32[N, B, H, W, channels] training images.
+        skip: See `apply`; what is skipped has statistics of zero.
+        resolution: Of the backbone, to which batches are resized one at a time; None: they have it.
+        dtype: That features are computed in, float32 or bfloat16.
+    """
+    available = available_exits(space, backbone)
+
+    def one(images: jax.Array) -> BatchStats:
+        images = resize(images, resolution or images.shape[1]).astype(jnp.dtype(dtype))
+        trunk = run_trunk(space, params.backbone, backbone, images, keep_stats=True, skip=skip)
+        *_, heads = run_heads(space, params.heads, trunk.features, available, keep_stats=True, skip=skip != "nothing")
+        return BatchStats(backbone=trunk.stats, heads=heads)
+
+    like = BatchStats(backbone=batch_stats_like(params.backbone), heads=batch_stats_like(params.heads))
+    zeros = jax.tree.map(jnp.zeros_like, like)
+    add = lambda total, images: (jax.tree.map(jnp.add, total, one(images)), None)  # noqa: E731
+    total, _ = jax.lax.scan(add, zeros, batches)
+    return jax.tree.map(lambda leaf: leaf / len(batches), total)
 
 
 class TrunkResult(NamedTuple):
@@ -64,12 +189,6 @@ class _Mode(NamedTuple):
     skip: Skip
     unroll: bool
     remat: bool
-
-
-def convolves_shortcut(space: MBConvSpace, stage: int) -> bool:
-    """Whether the first block of a stage may change the number of channels."""
-    before = space.stages[stage - 1].width if stage else space.stem_width
-    return before != space.stages[stage].width or len(before) > 1
 
 
 def run_trunk(
@@ -169,12 +288,12 @@ def _block(
     shapes = batch_stats_like(weights) if mode.keep_stats else {}
     again = jax.checkpoint if mode.remat else lambda function: function
 
-    def cut_run(variant: Stage) -> Callable[..., tuple[jax.Array, Tree]]:
-        small = block.clone(stage=variant, expands=block.stage.expands)
+    def cut_run(stage: Stage) -> Callable[..., tuple[jax.Array, Tree]]:
+        small = block.clone(stage=stage, expands=block.stage.expands)
 
         def branch(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
-            sizes = {"in_width": x.shape[-1], "out_width": max(variant.width)}
-            sizes |= {"kernel": max(variant.kernel), "expand": max(variant.expand)}
+            sizes = {"in_width": x.shape[-1], "out_width": max(stage.width)}
+            sizes |= {"kernel": max(stage.kernel), "expand": max(stage.expand)}
             weights, stats = (cut_block(tree, block.stage, **sizes) for tree in (weights, stats))
             y, found = call(small, weights, stats, x, *inputs, keep_stats=mode.keep_stats)
             return y, pad_statistics(found, shapes)
@@ -185,8 +304,8 @@ def _block(
         return x, jax.tree.map(jnp.zeros_like, shapes)
 
     if mode.skip == "all":
-        branches = [again(cut_run(variant)) for variant in variants(block.stage)]
-        index = variant_index(block.stage, setting)
+        branches = [again(cut_run(stage)) for stage in fixed_choices(block.stage)]
+        index = choice_index(block.stage, setting)
         if active is not None:
             branches, index = [passed_on, *branches], jnp.where(active, index + 1, 0)
         return jax.lax.switch(index, branches, *operands)
@@ -255,45 +374,31 @@ def run_heads(
     return jnp.concatenate(logits), jnp.concatenate(confidences), found
 
 
-TRUNCATED_DEVIATION = 0.8796  # of a standard normal cut at -2 and 2
+def convolves_shortcut(space: MBConvSpace, stage: int) -> bool:
+    """Whether the first block of a stage may change the number of channels."""
+    before = space.stages[stage - 1].width if stage else space.stem_width
+    return before != space.stages[stage].width or len(before) > 1
 
 
-@struct.dataclass
-class Parameters:
-    """What is trained: trees of float32 arrays.
+@partial(jax.jit, static_argnums=0)
+def initialise(space: MBConvSpace, key: jax.Array) -> Parameters:
+    """Returns fresh parameters of a space's supernet.
 
-    Attributes:
-        backbone: The supernet's weights.
-        heads: The exit heads' weights.
+    The layers' initialisers give the standard deviation of each weight, and all weights are drawn at once: one draw
+    compiles in a second, one for every layer in ten.
     """
-
-    backbone: Tree
-    heads: Tree
-
-
-@struct.dataclass
-class BatchStats:
-    """Batch-norm statistics of one backbone: means and variances by module."""
-
-    backbone: Tree
-    heads: Tree
+    stds = _stds(space)
+    leaves, form = jax.tree.flatten(stds)
+    sizes = np.cumsum([0, *(leaf.size for leaf in leaves)])
+    draws = jax.random.truncated_normal(key, -2.0, 2.0, (sizes[-1],)) / _TRUNCATED_STD
+    random = [draws[a:b].reshape(leaf.shape) for leaf, a, b in zip(leaves, sizes[:-1], sizes[1:], strict=True)]
+    kernels = jax.tree.leaves(is_kernel(stds))
+    drawn = [leaf * draw if kernel else leaf for leaf, draw, kernel in zip(leaves, random, kernels, strict=True)]
+    return jax.tree.unflatten(form, drawn)
 
 
-@struct.dataclass
-class Logits:
-    """What the network predicts.
-
-    Attributes:
-        exits: float32[E + 1, B, K], the final classifier last; zero for exits that the backbone does not have.
-        confidence: float32[E, B], logits of the heads' learned confidence; likewise.
-    """
-
-    exits: jax.Array
-    confidence: jax.Array
-
-
-def _deviations(space: MBConvSpace) -> Parameters:
-    """The deviation of each weight, as the layers' initialisers give it."""
+def _stds(space: MBConvSpace) -> Parameters:
+    """The standard deviation of each weight, as the layers' initialisers give it."""
     size = max(space.resolution)
     x = jnp.zeros((1, size, size, space.in_channels), jnp.float32)
     key, zero = jax.random.key(0), jnp.int32(0)
@@ -322,114 +427,3 @@ def _deviations(space: MBConvSpace) -> Parameters:
 
 def _stacked(tree: Tree, count: int) -> Tree:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), tree)
-
-
-@partial(jax.jit, static_argnums=0)
-def initialise(space: MBConvSpace, key: jax.Array) -> Parameters:
-    """Returns fresh parameters of a space's supernet.
-
-    The layers' initialisers give the deviation of each weight, and all weights are drawn at once: one draw
-    compiles in a second, one for every layer in ten.
-    """
-    deviations = _deviations(space)
-    leaves, form = jax.tree.flatten(deviations)
-    sizes = np.cumsum([0, *(leaf.size for leaf in leaves)])
-    draws = jax.random.truncated_normal(key, -2.0, 2.0, (sizes[-1],)) / TRUNCATED_DEVIATION
-    random = [draws[a:b].reshape(leaf.shape) for leaf, a, b in zip(leaves, sizes[:-1], sizes[1:], strict=True)]
-    kernels = jax.tree.leaves(is_kernel(deviations))
-    drawn = [leaf * draw if kernel else leaf for leaf, draw, kernel in zip(leaves, random, kernels, strict=True)]
-    return jax.tree.unflatten(form, drawn)
-
-
-def apply(
-    space: MBConvSpace,
-    params: Parameters,
-    stats: BatchStats,
-    backbone: Backbone,
-    images: jax.Array,
-    *,
-    skip: Skip = "nothing",
-) -> Logits:
-    """Runs one backbone with all exits in one pass; `jax.vmap` over stats and backbone runs a population.
-
-    Args:
-        space: Static.
-        params: Shared weights.
-        stats: The backbone's batch-norm statistics, from `estimate_batch_stats`.
-        backbone: One design of the space.
-        images: [B, H, W, channels] at the backbone's resolution, float32 or bfloat16.
-        skip: Static; what the backbone does not use is skipped instead of masked: quicker, but not under `jax.vmap`.
-    """
-    trunk = run_trunk(space, params.backbone, backbone, images, stats=stats.backbone, skip=skip)
-    available = available_exits(space, backbone)
-    logits, confidence, _ = run_heads(
-        space, params.heads, trunk.features, available, stats=stats.heads, skip=skip != "nothing"
-    )
-    return Logits(exits=jnp.concatenate([logits, trunk.logits[None]]), confidence=confidence)
-
-
-def apply_training(
-    space: MBConvSpace,
-    weights: Tree,
-    backbone: Backbone,
-    images: jax.Array,
-    *,
-    drops: Drops | None = None,
-    dtype: DTypeLike = jnp.float32,
-    skip: Skip = "blocks",
-    remat: bool = False,
-) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Runs the backbone alone, normalised by the batch's own statistics.
-
-    Args:
-        space: Static.
-        weights: Of the backbone, float32.
-        backbone: One design of the space.
-        images: float32[B, H, W, channels] at the backbone's resolution.
-        drops: Dropout and drop-connect, from `draw_drops`; None: none.
-        dtype: That everything but statistics and logits is computed in, float32 or bfloat16.
-        skip: What is skipped instead of masked; "nothing" for `jax.vmap`.
-        remat: For gradients keep the blocks' inputs alone and compute each block twice.
-
-    Returns:
-        The stages' features [D, B, H', W', C], and logits float32[B, K].
-    """
-    result = run_trunk(space, weights, backbone, images.astype(dtype), drops=drops, skip=skip, remat=remat)
-    return result.features, result.logits
-
-
-@partial(jax.jit, static_argnums=0, static_argnames=("skip", "resolution", "dtype"))
-def estimate_batch_stats(
-    space: MBConvSpace,
-    params: Parameters,
-    backbone: Backbone,
-    batches: jax.Array,
-    *,
-    skip: Skip = "nothing",
-    resolution: int | None = None,
-    dtype: str = "float32",
-) -> BatchStats:
-    """Re-estimates a backbone's batch-norm statistics: the mean over batches of each batch's own.
-
-    Args:
-        space: Static.
-        params: Shared weights.
-        backbone: One design of the space.
-        batches: float32[N, B, H, W, channels] training images.
-        skip: See `apply`; what is skipped has statistics of zero.
-        resolution: Of the backbone, to which batches are resized one at a time; None: they have it.
-        dtype: That features are computed in, float32 or bfloat16.
-    """
-    available = available_exits(space, backbone)
-
-    def one(images: jax.Array) -> BatchStats:
-        images = resize(images, resolution or images.shape[1]).astype(jnp.dtype(dtype))
-        trunk = run_trunk(space, params.backbone, backbone, images, keep_stats=True, skip=skip)
-        *_, heads = run_heads(space, params.heads, trunk.features, available, keep_stats=True, skip=skip != "nothing")
-        return BatchStats(backbone=trunk.stats, heads=heads)
-
-    like = BatchStats(backbone=batch_stats_like(params.backbone), heads=batch_stats_like(params.heads))
-    zeros = jax.tree.map(jnp.zeros_like, like)
-    add = lambda total, images: (jax.tree.map(jnp.add, total, one(images)), None)  # noqa: E731
-    total, _ = jax.lax.scan(add, zeros, batches)
-    return jax.tree.map(lambda leaf: leaf / len(batches), total)

@@ -2,44 +2,94 @@
 
 AttentiveNAS: https://arxiv.org/abs/2011.09011, AlphaNet: https://arxiv.org/abs/2102.07954, HADAS:
 https://arxiv.org/abs/2212.03354. Their state dicts hold one weight per layer at its largest: narrower layers are the
-leading channels, smaller kernels the centre crop, as here.
+leading channels, smaller kernels the centre crop, as here. PyTorch keeps convolutions as [O, C, k, k] and linear layers
+as [O, C]; here they are [k, k, C, O] and [C, O]. All blocks are numbered through.
 
-Entries of a PyTorch state dict by name and shape, turned into the layout of this package's weights.
-
-PyTorch keeps convolutions as [O, C, k, k] and linear layers as [O, C]; here they are [k, k, C, O] and [C, O].
-Shapes: C input and O output channels, k kernel.
-
-The backbone's weights and batch-norm statistics out of the original's state dict, by the original's names.
-
-All block positions are numbered through; the first block of a stage may convolve its shortcut.
-
-Exit heads that HADAS's PyTorch code trained for one backbone, placed among the heads that all backbones share.
-
-The original numbers its exits, and says for each after which of the backbone's own blocks it comes; here a head
-belongs to a block position of the supernet. A head takes the channels that its backbone has there; in the shared
-head, which takes the stage's largest number, the others get zero weights.
-Shapes: K classes, N block positions.
+HADAS trains exit heads for one backbone, numbers them, and says for each after which of the backbone's own blocks it
+comes; here a head belongs to a block position of the supernet. A head takes the channels that its backbone has there;
+in the shared head, which takes the stage's largest number, the others get zero weights.
+Shapes: C input and O output channels, k kernel, G genes.
 """
 
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.spaces import Backbone, block_active, published
-from hadas_jax.spaces.mbconv import MBConvSpace, Stage, make_divisible
+from hadas_jax.spaces.mbconv import MBConvSpace
 from hadas_jax.supernet.layers import Tree
-from hadas_jax.supernet.network import BatchStats, Parameters, convolves_shortcut, initialise
-from hadas_jax.supernet.pytorch_files import Located, locate, plain_name
+from hadas_jax.supernet.network import BatchStats, Parameters, initialise
+from hadas_jax.supernet.pytorch_files import Located, listed, locate, plain_name
 
-SHOWN = 20  # names that a message lists
+# Layers by the original's names.
+_STEM = {"kernel": "first_conv.conv.conv", "bn": "first_conv.bn.bn"}
+_BLOCK = {
+    "expand": "mobile_inverted_conv.inverted_bottleneck.conv.conv",
+    "expand_bn": "mobile_inverted_conv.inverted_bottleneck.bn.bn",
+    "depthwise": "mobile_inverted_conv.depth_conv.conv.conv",
+    "depthwise_bn": "mobile_inverted_conv.depth_conv.bn.bn",
+    "se": {
+        "squeeze": "mobile_inverted_conv.depth_conv.se.fc.reduce",
+        "excite": "mobile_inverted_conv.depth_conv.se.fc.expand",
+    },
+    "project": "mobile_inverted_conv.point_linear.conv.conv",
+    "project_bn": "mobile_inverted_conv.point_linear.bn.bn",
+    "shortcut": "shortcut.conv.conv",
+}
+_CLASSIFIER = "classifier.linear.linear"
+_TAIL = {
+    "head": "last_conv.final_expand_layer.conv.conv",
+    "head_bn": "last_conv.final_expand_layer.bn.bn",
+    "last": "last_conv.feature_mix_layer.conv.conv",
+    "classifier": _CLASSIFIER,
+}
+_EXIT = {"conv": "conv", "bn": "bn_norm", "classifier": "classifier.0", "confidence": "confidence.0"}
+_LINEAR = (_CLASSIFIER, _EXIT["classifier"], _EXIT["confidence"])  # no 1x1 convolutions
+_FINAL_CONFIDENCE = ("final_confidence.", "confidence.")  # HADAS's, after the final classifier
+_OF_EXITS = ("exits.", *_FINAL_CONFIDENCE)
+_FIRST = ("exits.0.conv.weight", "exits.0.bn_norm.weight", "exits.0.classifier.0.weight")
+_NEVER_USED = re.compile(r"\.num_batches_tracked$|\.bn_tracking\.")  # counters, and statistics kept during training
+_SHOWN = 20  # names that a message lists
 
 
-class Entries:
+@dataclass(frozen=True)
+class Imported:
+    """What a checkpoint became.
+
+    Attributes:
+        space: With the number of classes settled.
+        params: Weights of backbone and exit heads.
+        stats: batch-norm statistics as stored, of the largest network; those of fresh heads are 0 and 1. A
+            sub-network's own are re-estimated, see `estimate_batch_stats`.
+        trained_exits: Block positions whose exit heads come from the checkpoint; the other heads are fresh.
+        used: How many entries were taken.
+        unused: How many were left that have no use here: counters, statistics kept during training, shortcuts of blocks
+            that never use them, the classifier that a fresh one replaces.
+        surplus: Names of the other entries that were left.
+        fresh: Which parts were drawn anew, and why, in words for people.
+        has_classifier: The final classifier comes from the checkpoint.
+        notes: What else a user should know, in words for people.
+    """
+
+    space: MBConvSpace
+    params: Parameters
+    stats: BatchStats
+    trained_exits: tuple[int, ...]
+    used: int
+    unused: int
+    surplus: tuple[str, ...]
+    fresh: tuple[str, ...]
+    has_classifier: bool
+    notes: tuple[str, ...]
+
+
+class _Entries:
     """Reads entries one after the other and notes which are missing, of another shape, or left.
 
     What cannot be read is returned as zeros, so that `check` names all of it at once.
@@ -81,23 +131,15 @@ class Entries:
         self.used.update([name] if found is not None else [])
         return np.full(channels, unknown, np.float32)
 
-    def convolution(self, name: str, *, outs: int, ins: int, size: int) -> np.ndarray:
-        """Returns a dense kernel [k, k, C, O]."""
-        return self.take(f"{name}.weight", outs, ins, size, size).transpose(2, 3, 1, 0)
-
-    def pointwise(self, name: str, *, outs: int, ins: int) -> Tree:
-        """Returns a 1x1 convolution without bias: kernel [C, O]."""
-        return {"kernel": self.convolution(name, outs=outs, ins=ins, size=1)[0, 0]}
-
-    def depthwise(self, name: str, *, channels: int, size: int) -> Tree:
-        """Returns a depthwise convolution: kernel [k, k, C]."""
-        return {"kernel": self.take(f"{name}.weight", channels, 1, size, size)[:, 0].transpose(1, 2, 0)}
-
-    def linear(self, name: str, *, outs: int, ins: int, convolves: bool = False) -> Tree:
-        """Returns a layer with bias: kernel [C, O] and bias [O]; `convolves` where it is stored as 1x1 convolution."""
-        taps = (1, 1) if convolves else ()
-        kernel = self.take(f"{name}.weight", outs, ins, *taps).reshape(outs, ins).T
-        return {"kernel": kernel, "bias": self.take(f"{name}.bias", outs)}
+    def kernel(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns the kernel of a layer in the layout of `shape`: [k, k, C, O], [k, k, C] or [C, O]."""
+        name, size = f"{name}.weight", shape[:-2] if len(shape) == 4 else shape[:-1]
+        if len(shape) == 4:
+            return self.take(name, shape[3], shape[2], *size).transpose(2, 3, 1, 0)
+        if len(shape) == 3:
+            return self.take(name, shape[2], 1, *size).transpose(2, 3, 1, 0)[:, :, 0]
+        taps = () if name.removesuffix(".weight").endswith(_LINEAR) else (1, 1)
+        return self.take(name, shape[1], shape[0], *taps).reshape(shape[::-1]).T
 
     def norm(self, name: str, channels: int) -> tuple[Tree, Tree]:
         """Returns a batch norm's scale and bias, and its running mean and variance, all [C]."""
@@ -105,6 +147,33 @@ class Entries:
         mean = self.statistic(f"{name}.running_mean", channels, unknown=0.0)
         var = self.statistic(f"{name}.running_var", channels, unknown=1.0)
         return weights, {"mean": mean, "var": var}
+
+    def module(self, shapes: Tree, names: Mapping[str, Any], *, prefix: str = "") -> tuple[Tree, Tree]:
+        """Returns the weights and the batch-norm statistics of a module.
+
+        Args:
+            shapes: Of the weights, as `jax.ShapeDtypeStruct`.
+            names: The original's, by layer; layers that the module does not have are left out.
+            prefix: Of the names.
+        """
+        weights: Tree = {}
+        stats: Tree = {}
+        for layer, name in names.items():
+            if layer not in shapes:
+                continue
+            like, found = shapes[layer], {}
+            if isinstance(name, Mapping):
+                weights[layer], found = self.module(like, name, prefix=prefix)
+            elif not isinstance(like, Mapping):
+                weights[layer] = self.kernel(prefix + name, like.shape)
+            elif "scale" in like:
+                weights[layer], found = self.norm(prefix + name, like["scale"].size)
+            else:
+                weights[layer] = {"kernel": self.kernel(prefix + name, like["kernel"].shape)}
+                if "bias" in like:
+                    weights[layer]["bias"] = self.take(f"{prefix}{name}.bias", like["bias"].size)
+            stats |= {layer: found} if found else {}
+        return weights, stats
 
     def check(self, what: str) -> None:
         """Raises unless all entries that were asked for are there as asked for.
@@ -117,9 +186,9 @@ class Entries:
         """
         problems = []
         if self._missing:
-            problems.append(f"{len(self._missing)} of {len(self.used)} are missing: {listed(self._missing)}")
+            problems.append(f"{len(self._missing)} of {len(self.used)} are missing: {listed(self._missing, _SHOWN)}")
         if self._wrong:
-            problems.append(f"{len(self._wrong)} do not fit: {listed(self._wrong, '; ')}")
+            problems.append(f"{len(self._wrong)} do not fit: {listed(self._wrong, _SHOWN, separator='; ')}")
         if problems:
             raise ValueError(f"checkpoint: expected the entries of {what}, but {'; '.join(problems)}")
 
@@ -130,106 +199,181 @@ def _is_finite(values: np.ndarray) -> bool:
         return bool(jnp.issubdtype(values.dtype, np.floating) and np.isfinite(values.astype(np.float32)).all())
 
 
-def listed(names: list[str] | tuple[str, ...], separator: str = ", ") -> str:
-    """Returns the first few of some names for a message."""
-    return separator.join(names[:SHOWN]) + (f"{separator}..." if len(names) > SHOWN else "")
-
-
-CLASSIFIER = "classifier.linear.linear"
-
-
-def read_backbone(space: MBConvSpace, entries: Entries, *, classified: bool) -> tuple[Tree, Tree]:
-    """Reads a supernet's weights and batch-norm statistics, as trees of arrays.
+def from_pytorch(
+    space: MBConvSpace,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    key: jax.Array,
+    classes: int | None = None,
+    exits: Mapping[str, np.ndarray] | None = None,
+    exits_of: str | Backbone | np.ndarray | jax.Array | None = None,
+    exit_blocks: Sequence[int] | None = None,
+    entry: str | None = None,
+) -> Imported:
+    """Turns a state dict of the original's supernet into parameters.
 
     Args:
-        space: Of the supernet.
-        entries: Of the state dict.
-        classified: With the classifier.
-    """
-    widest = max(space.stem_width)
-    kernel = entries.convolution("first_conv.conv.conv", outs=widest, ins=space.in_channels, size=3)
-    norm, norm_stats = entries.norm("first_conv.bn.bn", widest)
-    weights: Tree = {"stem": {"kernel": kernel, "bn": norm}}
-    stats: Tree = {"stem": {"bn": norm_stats}}
-    number, ins = 0, widest
-    for s, stage in enumerate(space.stages):
-        blocks = []
-        for block in range(max(stage.depth)):
-            convolved = block == 0 and convolves_shortcut(space, s)
-            blocks.append(_block(entries, stage, number, ins=ins, convolved=convolved))
-            number, ins = number + 1, max(stage.width)
-        weights[f"stage{s}_first"], stats[f"stage{s}_first"] = blocks[0]
-        if len(blocks) > 1:
-            rest = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks[1:])
-            weights[f"stage{s}_rest"], stats[f"stage{s}_rest"] = rest
-    weights["tail"], stats["tail"] = _tail(space, entries, classified=classified)
-    return weights, stats
+        space: Of the supernet, e.g. `ATTENTIVENAS`; its number of classes does not matter.
+        arrays: The state dict by name, whatever stands before all of its names; or all tensors of a file that holds it,
+            see `read_tensors`.
+        key: For what is drawn anew.
+        classes: Another number than the checkpoint's gives a fresh classifier; None: the checkpoint's.
+        exits: _Entries of another checkpoint that the exit heads come from; None: `arrays`.
+        exits_of: The backbone that the checkpoint's exit heads belong to, a published name (a0 .. a6), a backbone or a
+            genome int32[G]; None: they are not imported.
+        exit_blocks: The backbone's own blocks that they follow, see `pytorch_exits._exit_positions`.
+        entry: What stands before the names of the weights, e.g. `model_ema`, where `arrays` has several such; see
+            `hadas_jax.supernet.pytorch_files.locate`.
 
-
-def _block(entries: Entries, stage: Stage, number: int, *, ins: int, convolved: bool) -> tuple[Tree, Tree]:
-    name, outs = f"blocks.{number}.mobile_inverted_conv", max(stage.width)
-    mid = make_divisible(ins * max(stage.expand)) if stage.expands else ins
-    weights: Tree = {}
-    stats: Tree = {}
-
-    def add_norm(part: str, layer: str, channels: int) -> None:
-        weights[part], norm_stats = entries.norm(f"{name}.{layer}.bn.bn", channels)
-        stats[part] = norm_stats
-
-    if stage.expands:
-        weights["expand"] = entries.pointwise(f"{name}.inverted_bottleneck.conv.conv", outs=mid, ins=ins)
-        add_norm("expand_bn", "inverted_bottleneck", mid)
-    weights["depthwise"] = entries.depthwise(f"{name}.depth_conv.conv.conv", channels=mid, size=max(stage.kernel))
-    add_norm("depthwise_bn", "depth_conv", mid)
-    if stage.se:
-        hidden, gate = make_divisible(mid // 4), f"{name}.depth_conv.se.fc"
-        weights["se"] = {
-            "squeeze": entries.linear(f"{gate}.reduce", outs=hidden, ins=mid, convolves=True),
-            "excite": entries.linear(f"{gate}.expand", outs=mid, ins=hidden, convolves=True),
-        }
-    weights["project"] = entries.pointwise(f"{name}.point_linear.conv.conv", outs=outs, ins=mid)
-    add_norm("project_bn", "point_linear", outs)
-    if convolved:
-        weights["shortcut"] = entries.pointwise(f"blocks.{number}.shortcut.conv.conv", outs=outs, ins=ins)
-    return weights, stats
-
-
-def _tail(space: MBConvSpace, entries: Entries, *, classified: bool) -> tuple[Tree, Tree]:
-    ins, last = max(space.stages[-1].width), max(space.last_width)
-    head = make_divisible(ins * space.head_expand)
-    norm, norm_stats = entries.norm("last_conv.final_expand_layer.bn.bn", head)
-    weights = {
-        "head": entries.pointwise("last_conv.final_expand_layer.conv.conv", outs=head, ins=ins),
-        "head_bn": norm,
-        "last": entries.pointwise("last_conv.feature_mix_layer.conv.conv", outs=last, ins=head),
-    }
-    if classified:
-        weights["classifier"] = entries.linear(CLASSIFIER, outs=space.classes, ins=last)
-    return weights, {"head_bn": norm_stats}
-
-
-FINAL_CONFIDENCE = ("final_confidence.", "confidence.")  # HADAS's, after the final classifier
-OF_EXITS = ("exits.", *FINAL_CONFIDENCE)
-_FIRST = ("exits.0.conv.weight", "exits.0.bn_norm.weight", "exits.0.classifier.0.weight")
-
-
-def count_exits(names: Iterable[str]) -> int:
-    """Returns how many exits a state dict holds, from the highest number among its names."""
-    return max((int(found[1]) + 1 for name in names if (found := re.match(r"exits\.(\d+)\.", name))), default=0)
-
-
-def locate_exits(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the entries of the place where exit heads are, see `pytorch_places.locate`.
+    Returns:
+        The parameters, and what was and was not imported.
 
     Raises:
-        ValueError: There are none, or several places have them.
+        ValueError: Entries are missing or of another shape (named), several prefixes hold such weights, or the exits do
+            not fit the backbone.
     """
-    if not any(plain_name(name).endswith(_FIRST) for name in arrays):
-        raise ValueError("exits: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
-    return locate(arrays, _FIRST).arrays
+    if not space.resolution:
+        raise ValueError(f"space {space.name}: expected one with resolutions of its own, got none")
+    located = locate(arrays, _names(space), entry=entry)
+    arrays = located.arrays if exits is None else _with_exits(located.arrays, exits)
+    bias = arrays.get(f"{_CLASSIFIER}.bias")
+    stored = len(bias) if bias is not None and np.ndim(bias) == 1 else None
+    classes = stored if classes is None else classes
+    if classes is not None and classes < 2:
+        raise ValueError(f"classes: expected at least 2, got {classes}")
+    space = dataclasses.replace(space, classes=classes or space.classes)
+    entries = _Entries(arrays)
+    weights, stats = _read_backbone(space, entries, classified=classes in (None, stored))
+    entries.check(f"a supernet of the space {space.name}")
+    if exits_of is None and exit_blocks is not None:
+        raise ValueError("exit_blocks: expected exits_of beside them, got none")
+    positions: tuple[int, ...] = ()
+    if exits_of is not None:
+        backbone = _resolve_backbone(space, exits_of)
+        positions = _positions_of(space, arrays, backbone, exit_blocks=exit_blocks, stored=stored)
+    fresh = initialise(space, key)
+    weights["tail"].setdefault("classifier", fresh.backbone["tail"]["classifier"])
+    heads, head_stats = fresh.heads, _initial_stats(fresh.heads)
+    if positions:
+        heads, head_stats = _place_exits(space, entries, backbone, positions=positions, heads=heads, stats=head_stats)
+        entries.check(f"{len(positions)} exits of this backbone")
+    left = [name for name in arrays if name not in entries.used]
+    surplus = tuple(name for name in left if not _is_known(space, name))
+    return Imported(
+        space=space,
+        params=jax.tree.map(jnp.asarray, Parameters(backbone=weights, heads=heads)),
+        stats=jax.tree.map(jnp.asarray, BatchStats(backbone=stats, heads=head_stats)),
+        trained_exits=positions,
+        used=len(entries.used),
+        unused=len(left) - len(surplus),
+        surplus=surplus,
+        fresh=_fresh_parts(space, stored=stored, trained=len(positions)),
+        has_classifier=classes in (None, stored),
+        notes=(*_prefixes(located), *_notes(entries, arrays, placed=bool(positions))),
+    )
 
 
-def resolve_backbone(space: MBConvSpace, exits_of: str | Backbone | np.ndarray | jax.Array) -> Backbone:
+def _names(space: MBConvSpace) -> frozenset[str]:
+    """Returns the names of all entries that a space's supernet has."""
+    none = _Entries({})
+    _read_backbone(space, none, classified=True)
+    return frozenset(none.used)
+
+
+def _read_backbone(space: MBConvSpace, entries: _Entries, *, classified: bool) -> tuple[Tree, Tree]:
+    """Reads a supernet's weights, the classifier's only if `classified`, and its batch-norm statistics."""
+    shapes = jax.eval_shape(lambda: initialise(space, jax.random.key(0))).backbone
+    modules = {"stem": entries.module(shapes["stem"], _STEM)}
+    number = 0
+    for s, stage in enumerate(space.stages):
+        first, rest = f"stage{s}_first", f"stage{s}_rest"
+        modules[first] = entries.module(shapes[first], _BLOCK, prefix=f"blocks.{number}.")
+        if max(stage.depth) > 1:
+            like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes[rest])
+            following = range(number + 1, number + max(stage.depth))
+            blocks = [entries.module(like, _BLOCK, prefix=f"blocks.{block}.") for block in following]
+            modules[rest] = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+        number += max(stage.depth)
+    tail = {layer: name for layer, name in _TAIL.items() if classified or name != _CLASSIFIER}
+    modules["tail"] = entries.module(shapes["tail"], tail)
+    weights, stats = ({name: trees[part] for name, trees in modules.items()} for part in range(2))
+    return weights, stats
+
+
+def _with_exits(arrays: Mapping[str, np.ndarray], exits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns a state dict with the exit heads of another checkpoint instead of its own."""
+    heads = {name: array for name, array in _locate_exits(exits).items() if name.startswith(_OF_EXITS)}
+    return {name: array for name, array in arrays.items() if not name.startswith(_OF_EXITS)} | heads
+
+
+def _initial_stats(heads: Tree) -> Tree:
+    """Returns batch-norm statistics of fresh heads: means 0, variances 1."""
+    norms = {stage: head["bn"] for stage, head in heads.items()}
+    return {s: {"bn": {"mean": jnp.zeros_like(n["bias"]), "var": jnp.ones_like(n["bias"])}} for s, n in norms.items()}
+
+
+def _positions_of(
+    space: MBConvSpace,
+    arrays: Mapping[str, np.ndarray],
+    backbone: Backbone,
+    *,
+    exit_blocks: Sequence[int] | None,
+    stored: int | None,
+) -> tuple[int, ...]:
+    exits = _count_exits(arrays)
+    if not exits:
+        raise ValueError("exits_of: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
+    if stored not in (None, space.classes):
+        raise ValueError(
+            f"exits_of: expected the checkpoint's own {stored} classes, which its exit heads tell apart, "
+            f"got {space.classes}"
+        )
+    return _exit_positions(space, backbone, exits, exit_blocks=exit_blocks)
+
+
+def _is_known(space: MBConvSpace, name: str) -> bool:
+    """Whether an entry that was left is one that the original stores and that has no use here."""
+    shortcut = re.match(r"blocks\.(\d+)\.shortcut\.", name)
+    firsts = np.cumsum([0, *(max(stage.depth) for stage in space.stages)])[:-1]
+    later = shortcut is not None and int(shortcut[1]) < space.positions and int(shortcut[1]) not in firsts
+    return later or name.startswith((_CLASSIFIER, *_FINAL_CONFIDENCE)) or _NEVER_USED.search(name) is not None
+
+
+def _fresh_parts(space: MBConvSpace, *, stored: int | None, trained: int) -> tuple[str, ...]:
+    parts = []
+    if stored != space.classes:
+        has = "no classifier" if stored is None else f"one for {stored}"
+        parts.append(f"classifier for {space.classes} classes (the checkpoint has {has})")
+    if trained < space.num_exits:
+        parts.append(f"{space.num_exits - trained} of {space.num_exits} exit heads")
+    return tuple(parts)
+
+
+def _prefixes(located: Located) -> list[str]:
+    notes = [f"taken: the entries under {located.prefix}"] if located.prefix else []
+    if located.left:
+        left = [
+            f"{prefix} ({count:,} {'entry' if count == 1 else 'entries'})" for prefix, count in located.left.items()
+        ]
+        notes.append(f"not taken: {listed(left, _SHOWN)}; entry takes weights from another place")
+    return notes
+
+
+def _notes(entries: _Entries, arrays: Mapping[str, np.ndarray], *, placed: bool) -> list[str]:
+    notes, exits = [], _count_exits(arrays)
+    if exits and not placed:
+        notes.append(f"the {exits} exit heads of the checkpoint belong to one backbone: exits_of imports them")
+    if any(name.startswith(_FINAL_CONFIDENCE) for name in arrays):
+        notes.append("the learned confidence after the final classifier is left: no exit policy here reads one")
+    if entries.unknown_statistics:
+        notes.append(
+            f"{len(entries.unknown_statistics)} running statistics of batch norms are absent or not finite, which does "
+            "not matter: each backbone's own are estimated from training images"
+        )
+    return notes
+
+
+def _resolve_backbone(space: MBConvSpace, exits_of: str | Backbone | np.ndarray | jax.Array) -> Backbone:
     """Returns the backbone that exits belong to.
 
     Args:
@@ -253,7 +397,7 @@ def resolve_backbone(space: MBConvSpace, exits_of: str | Backbone | np.ndarray |
     return jax.tree.map(np.asarray, space.decode(jnp.asarray(genome, np.int32)))
 
 
-def exit_positions(
+def _exit_positions(
     space: MBConvSpace, backbone: Backbone, exits: int, *, exit_blocks: Sequence[int] | None
 ) -> tuple[int, ...]:
     """Returns the block positions of the supernet that the exits of one backbone follow.
@@ -284,16 +428,32 @@ def exit_positions(
     return tuple(int(positions[block]) for block in blocks)
 
 
-def place_exits(
-    space: MBConvSpace, entries: Entries, backbone: Backbone, *, positions: Sequence[int], heads: Tree, stats: Tree
+def _count_exits(names: Iterable[str]) -> int:
+    """Returns how many exits a state dict holds, from the highest number among its names."""
+    return max((int(found[1]) + 1 for name in names if (found := re.match(r"exits\.(\d+)\.", name))), default=0)
+
+
+def _locate_exits(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the entries of the prefix where exit heads are, see `locate`.
+
+    Raises:
+        ValueError: There are none, or several prefixes have them.
+    """
+    if not any(plain_name(name).endswith(_FIRST) for name in arrays):
+        raise ValueError("exits: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
+    return locate(arrays, _FIRST).arrays
+
+
+def _place_exits(
+    space: MBConvSpace, entries: _Entries, backbone: Backbone, *, positions: Sequence[int], heads: Tree, stats: Tree
 ) -> tuple[Tree, Tree]:
-    """Returns heads and their batch-norm statistics with those of a state dict in their places.
+    """Returns heads and their batch-norm statistics with those of a state dict at their positions.
 
     Args:
         space: Of the supernet.
         entries: Of the state dict.
         backbone: That the exits belong to.
-        positions: That they follow, in their order.
+        positions: Of the blocks that they follow, in their order.
         heads: The shared heads' weights; not changed.
         stats: Their statistics; not changed.
     """
@@ -302,206 +462,12 @@ def place_exits(
     for number, position in enumerate(positions):
         s = int(np.searchsorted(starts, position, side="right")) - 1
         row = position - max(int(starts[s]), space.first_exit)
-        head, norm_stats = _read(space, entries, number, channels=int(backbone.width[s + 1]))
-        widest = heads[f"stage{s}"]["conv"].shape[-2]
-        head["conv"] = np.pad(head["conv"], ((0, 0), (0, 0), (0, widest - head["conv"].shape[-2]), (0, 0)))
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), heads[f"stage{s}"])
+        *taps, widest, width = shapes["conv"].shape
+        channels = int(backbone.width[s + 1])
+        shapes["conv"] = jax.ShapeDtypeStruct((*taps, channels, width), np.float32)
+        head, norm_stats = entries.module(shapes, _EXIT, prefix=f"exits.{number}.")
+        head["conv"] = np.pad(head["conv"], ((0, 0), (0, 0), (0, widest - channels), (0, 0)))
         for target, source in ((heads, head), (stats, norm_stats)):
             jax.tree.map(lambda into, new, row=row: into.__setitem__(row, new), target[f"stage{s}"], source)
     return heads, stats
-
-
-def _read(space: MBConvSpace, entries: Entries, number: int, *, channels: int) -> tuple[Tree, Tree]:
-    name, width = f"exits.{number}", space.exit_width
-    norm, norm_stats = entries.norm(f"{name}.bn_norm", width)
-    head = {
-        "conv": entries.convolution(f"{name}.conv", outs=width, ins=channels, size=3),
-        "bn": norm,
-        "classifier": entries.linear(f"{name}.classifier.0", outs=space.classes, ins=width),
-        "confidence": entries.linear(f"{name}.confidence.0", outs=1, ins=width),
-    }
-    return head, {"bn": norm_stats}
-
-
-_NEVER_USED = re.compile(r"\.num_batches_tracked$|\.bn_tracking\.")  # counters, and statistics kept during training
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What a checkpoint became.
-
-    Attributes:
-        space: With the number of classes settled.
-        params: Weights of backbone and exit heads.
-        stats: batch-norm statistics as stored, of the largest network; those of fresh heads are 0 and 1. A
-            sub-network's own are re-estimated, see `estimate_batch_stats`.
-        trained_exits: Block positions whose exit heads come from the checkpoint; the other heads are fresh.
-        used: How many entries were taken.
-        unused: How many were left that have no use here: counters, statistics kept during training, shortcuts of blocks
-            that never use them, the classifier that a fresh one replaces.
-        surplus: Names of the other entries that were left.
-        fresh: Which parts were drawn anew, and why, in words for people.
-        has_classifier: The final classifier comes from the checkpoint.
-        notes: What else a user should know, in words for people.
-    """
-
-    space: MBConvSpace
-    params: Parameters
-    stats: BatchStats
-    trained_exits: tuple[int, ...]
-    used: int
-    unused: int
-    surplus: tuple[str, ...]
-    fresh: tuple[str, ...]
-    has_classifier: bool
-    notes: tuple[str, ...]
-
-
-def from_pytorch(
-    space: MBConvSpace,
-    arrays: Mapping[str, np.ndarray],
-    *,
-    key: jax.Array,
-    classes: int | None = None,
-    exits: Mapping[str, np.ndarray] | None = None,
-    exits_of: str | Backbone | np.ndarray | jax.Array | None = None,
-    exit_blocks: Sequence[int] | None = None,
-    entry: str | None = None,
-) -> Imported:
-    """Turns a state dict of the original's supernet into parameters.
-
-    Args:
-        space: Of the supernet, e.g. `ATTENTIVENAS`; its number of classes does not matter.
-        arrays: The state dict by name, whatever stands before all of its names; or all tensors of a file that holds it,
-            see `read_tensors`.
-        key: For what is drawn anew.
-        classes: Another number than the checkpoint's gives a fresh classifier; None: the checkpoint's.
-        exits: Entries of another checkpoint that the exit heads come from; None: `arrays`.
-        exits_of: The backbone that the checkpoint's exit heads belong to, a published name (a0 .. a6), a backbone or a
-            genome int32[G]; None: they are not imported.
-        exit_blocks: The backbone's own blocks that they follow, see `pytorch_exits.exit_positions`.
-        entry: The place of the weights, e.g. `model_ema`, where `arrays` has several; see `pytorch_places.locate`.
-
-    Returns:
-        The parameters, and what was and was not imported.
-
-    Raises:
-        ValueError: Entries are missing or of another shape (named), several places hold such weights, or the exits do
-            not fit the backbone.
-    """
-    if not space.resolution:
-        raise ValueError(f"space {space.name}: expected one with resolutions of its own, got none")
-    located = locate(arrays, _names(space), entry=entry)
-    arrays = located.arrays if exits is None else _with_exits(located.arrays, exits)
-    bias = arrays.get(f"{CLASSIFIER}.bias")
-    stored = len(bias) if bias is not None and np.ndim(bias) == 1 else None
-    classes = stored if classes is None else classes
-    if classes is not None and classes < 2:
-        raise ValueError(f"classes: expected at least 2, got {classes}")
-    space = dataclasses.replace(space, classes=classes or space.classes)
-    entries = Entries(arrays)
-    weights, stats = read_backbone(space, entries, classified=classes in (None, stored))
-    entries.check(f"a supernet of the space {space.name}")
-    if exits_of is None and exit_blocks is not None:
-        raise ValueError("exit_blocks: expected exits_of beside them, got none")
-    positions: tuple[int, ...] = ()
-    if exits_of is not None:
-        backbone = resolve_backbone(space, exits_of)
-        positions = _positions(space, arrays, backbone, exit_blocks=exit_blocks, stored=stored)
-    fresh = initialise(space, key)
-    weights["tail"].setdefault("classifier", fresh.backbone["tail"]["classifier"])
-    heads, head_stats = fresh.heads, _initial_stats(fresh.heads)
-    if positions:
-        heads, head_stats = place_exits(space, entries, backbone, positions=positions, heads=heads, stats=head_stats)
-        entries.check(f"{len(positions)} exits of this backbone")
-    left = [name for name in arrays if name not in entries.used]
-    surplus = tuple(name for name in left if not _is_known(space, name))
-    return Imported(
-        space=space,
-        params=jax.tree.map(jnp.asarray, Parameters(backbone=weights, heads=heads)),
-        stats=jax.tree.map(jnp.asarray, BatchStats(backbone=stats, heads=head_stats)),
-        trained_exits=positions,
-        used=len(entries.used),
-        unused=len(left) - len(surplus),
-        surplus=surplus,
-        fresh=_fresh_parts(space, stored=stored, trained=len(positions)),
-        has_classifier=classes in (None, stored),
-        notes=(*_places(located), *_notes(entries, arrays, placed=bool(positions))),
-    )
-
-
-def _names(space: MBConvSpace) -> frozenset[str]:
-    """Returns the names of all entries that a space's supernet has."""
-    none = Entries({})
-    read_backbone(space, none, classified=True)
-    return frozenset(none.used)
-
-
-def _with_exits(arrays: Mapping[str, np.ndarray], exits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns a state dict with the exit heads of another checkpoint instead of its own."""
-    heads = {name: array for name, array in locate_exits(exits).items() if name.startswith(OF_EXITS)}
-    return {name: array for name, array in arrays.items() if not name.startswith(OF_EXITS)} | heads
-
-
-def _initial_stats(heads: Tree) -> Tree:
-    """Returns batch-norm statistics of fresh heads: means 0, variances 1."""
-    norms = {stage: head["bn"] for stage, head in heads.items()}
-    return {s: {"bn": {"mean": jnp.zeros_like(n["bias"]), "var": jnp.ones_like(n["bias"])}} for s, n in norms.items()}
-
-
-def _positions(
-    space: MBConvSpace,
-    arrays: Mapping[str, np.ndarray],
-    backbone: Backbone,
-    *,
-    exit_blocks: Sequence[int] | None,
-    stored: int | None,
-) -> tuple[int, ...]:
-    exits = count_exits(arrays)
-    if not exits:
-        raise ValueError("exits_of: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
-    if stored not in (None, space.classes):
-        raise ValueError(
-            f"exits_of: expected the checkpoint's own {stored} classes, which its exit heads tell apart, "
-            f"got {space.classes}"
-        )
-    return exit_positions(space, backbone, exits, exit_blocks=exit_blocks)
-
-
-def _is_known(space: MBConvSpace, name: str) -> bool:
-    """Whether an entry that was left is one that the original stores and that has no use here."""
-    shortcut = re.match(r"blocks\.(\d+)\.shortcut\.", name)
-    firsts = np.cumsum([0, *(max(stage.depth) for stage in space.stages)])[:-1]
-    later = shortcut is not None and int(shortcut[1]) < space.positions and int(shortcut[1]) not in firsts
-    return later or name.startswith((CLASSIFIER, *FINAL_CONFIDENCE)) or _NEVER_USED.search(name) is not None
-
-
-def _fresh_parts(space: MBConvSpace, *, stored: int | None, trained: int) -> tuple[str, ...]:
-    parts = []
-    if stored != space.classes:
-        has = "no classifier" if stored is None else f"one for {stored}"
-        parts.append(f"classifier for {space.classes} classes (the checkpoint has {has})")
-    if trained < space.num_exits:
-        parts.append(f"{space.num_exits - trained} of {space.num_exits} exit heads")
-    return tuple(parts)
-
-
-def _places(located: Located) -> list[str]:
-    notes = [f"taken: the entries under {located.place}"] if located.place else []
-    if located.left:
-        left = [f"{place} ({count:,} {'entry' if count == 1 else 'entries'})" for place, count in located.left.items()]
-        notes.append(f"not taken: {listed(left)}; entry takes weights from another place")
-    return notes
-
-
-def _notes(entries: Entries, arrays: Mapping[str, np.ndarray], *, placed: bool) -> list[str]:
-    notes, exits = [], count_exits(arrays)
-    if exits and not placed:
-        notes.append(f"the {exits} exit heads of the checkpoint belong to one backbone: exits_of imports them")
-    if any(name.startswith(FINAL_CONFIDENCE) for name in arrays):
-        notes.append("the learned confidence after the final classifier is left: no exit policy here reads one")
-    if entries.unknown_statistics:
-        notes.append(
-            f"{len(entries.unknown_statistics)} running statistics of batch norms are absent or not finite, which does "
-            "not matter: each backbone's own are estimated from training images"
-        )
-    return notes

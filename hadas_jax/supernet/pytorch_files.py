@@ -2,10 +2,9 @@
 
 PyTorch comes with the optional extra `torch`; the same arrays in an npz file need nothing.
 
-Where in a PyTorch checkpoint the wanted weights are: their place is whatever stands before all of their names.
-
 Training scripts put a state dict beside others in a file, and wrappers (data parallelism, compilation, Lightning's
-modules) put prefixes before its names. With names as dotted paths through the whole file both are the same: a prefix.
+modules) put prefixes before its names. With names as dotted paths through the whole file both are the same: a prefix,
+whatever stands before all names of the wanted weights.
 """
 
 import importlib
@@ -25,107 +24,6 @@ import numpy as np
 from hw_models.files import what_it_is
 
 _AVERAGED = re.compile(r"(?<![a-z])(ema|swa|avg|averag(e|ed|ing)|shadow)(?![a-z])", re.IGNORECASE)
-_SHOWN = 5  # places and names that a message lists
-
-
-@dataclass(frozen=True)
-class Located:
-    """Weights that were found.
-
-    Attributes:
-        arrays: Everything of their place, by names that begin there.
-        place: What stood before the names; empty: nothing.
-        left: Other places of the file and how many entries each has.
-    """
-
-    arrays: dict[str, np.ndarray]
-    place: str
-    left: dict[str, int]
-
-
-def locate(arrays: Mapping[str, np.ndarray], wanted: Collection[str], *, entry: str | None = None) -> Located:
-    """Returns the entries of the place where most of the wanted names are.
-
-    Args:
-        arrays: By dotted path through the file.
-        wanted: Names that such weights have.
-        entry: A place to take them from, or what it begins with; None: the only one, averaged weights (EMA) aside.
-
-    Raises:
-        ValueError: No wanted name is there, or several places have them and `entry` names none.
-    """
-    counts: dict[str, set[str]] = {}
-    for name in arrays:
-        parts = name.split(".")
-        for i in range(len(parts)):
-            tail = plain_name(".".join(parts[i:]))
-            if tail in wanted and not _wraps(parts[i]):
-                counts.setdefault(".".join(parts[:i]), set()).add(tail)
-    if not counts:
-        raise ValueError(
-            f"checkpoint: expected entries such as {min(wanted, key=len)}, got {_listed(list(arrays)) or 'none'}"
-        )
-    place = choose({name: len(found) for name, found in counts.items()}, entry=entry)
-    taken: dict[str, np.ndarray] = {}
-    left: dict[str, int] = {}
-    for name, array in arrays.items():
-        if not _lies_in(name, place):
-            left[_other(name, place)] = left.get(_other(name, place), 0) + 1
-            continue
-        plain = plain_name(name[len(place) + 1 :] if place else name)
-        if plain in taken:
-            raise ValueError(f"checkpoint: expected one entry {plain}, got two, differently wrapped")
-        taken[plain] = array
-    return Located(taken, place, left)
-
-
-def choose(counts: Mapping[str, int], *, entry: str | None = None) -> str:
-    """Returns the place of the wanted weights.
-
-    Args:
-        counts: How many wanted entries each place has; at least one place.
-        entry: See `locate`.
-
-    Raises:
-        ValueError: Several places have them and `entry` names none, or it names one that is not there.
-    """
-    named = {place: count for place, count in counts.items() if entry in (None, place) or _lies_in(place, str(entry))}
-    if not named:
-        raise ValueError(f"entry: expected one of {_listed(list(counts))}, got {entry!r}")
-    if entry in named:
-        return str(entry)
-    rivals = [place for place, count in named.items() if 2 * count >= max(named.values())]
-    plain = [place for place in rivals if not _AVERAGED.search(place)] or rivals
-    if "" in plain:  # the file is a state dict; whatever else it holds is a part of that
-        return ""
-    if len(plain) > 1:
-        raise ValueError(f"entry: expected one of {_listed(plain)}, which all hold such weights, got none")
-    return plain[0]
-
-
-def plain_name(name: str) -> str:
-    """Returns a name without what wrappers put into it: the part `module`, and parts that begin with an underscore."""
-    *parts, last = name.split(".")
-    return ".".join([*(part for part in parts if not _wraps(part)), last])
-
-
-def _wraps(part: str) -> bool:
-    return part == "module" or part.startswith("_")
-
-
-def _lies_in(name: str, place: str) -> bool:
-    return not place or name.startswith(f"{place}.")
-
-
-def _other(name: str, place: str) -> str:
-    """Returns the part of a name that tells it from a place: its beginning up to the first part that differs."""
-    parts, own = name.split("."), place.split(".")
-    same = next((i for i, (left, right) in enumerate(zip(parts, own, strict=False)) if left != right), len(own))
-    return ".".join(parts[: same + 1])
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 # AttentiveNAS and its descendants save their settings beside the weights: objects of these classes, which are
@@ -151,9 +49,9 @@ def read_pytorch(path: Path | str) -> dict[str, np.ndarray]:
             about one size, or PyTorch is not installed.
     """
     mappings = _read(Path(path))
-    named = {place: own for place, own in mappings.items() if not place.rpartition(".")[2].isdecimal()}
+    named = {prefix: own for prefix, own in mappings.items() if not prefix.rpartition(".")[2].isdecimal()}
     try:  # what has a number is one parameter's state of an optimiser, unless there is nothing else
-        chosen = mappings[choose({place: len(own) for place, own in (named or mappings).items()})]
+        chosen = mappings[_choose({prefix: len(own) for prefix, own in (named or mappings).items()})]
     except ValueError as error:
         raise ValueError(f"checkpoint {path}: {error}") from error
     return {plain_name(name): array for name, array in chosen.items()}
@@ -169,14 +67,14 @@ def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
         ValueError: As of `read_pytorch`.
     """
     return {
-        f"{place}.{name}" if place else name: array
-        for place, entries in _read(Path(path)).items()
+        f"{prefix}.{name}" if prefix else name: array
+        for prefix, entries in _read(Path(path)).items()
         for name, array in entries.items()
     }
 
 
 def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the arrays of each container that holds some, by the container's place."""
+    """Returns the arrays of each container that holds some, by the container's prefix."""
     if not path.is_file():
         raise ValueError(f"checkpoint {path}: expected a file, got {'a directory' if path.is_dir() else 'none'}")
     members = _members(path)
@@ -191,7 +89,7 @@ def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
         entries = list(content) if isinstance(content, Mapping) else []
         holds = ", ".join(map(str, entries[:5])) or f"a {type(content).__name__}"
         raise ValueError(f"checkpoint {path}: expected a state dict of tensors, got {holds}")
-    return {place: {name: _array(name, tensor) for name, tensor in own.items()} for place, own in found.items()}
+    return {prefix: {name: _array(name, tensor) for name, tensor in own.items()} for prefix, own in found.items()}
 
 
 def _members(path: Path) -> list[str]:
@@ -274,15 +172,15 @@ def _mappings(content: Any) -> dict[str, dict[str, Any]]:
     seen: set[int] = set()
     waiting = [("", content)]
     while waiting:
-        place, container = waiting.pop(0)
+        prefix, container = waiting.pop(0)
         if id(container) in seen:  # one object under two names, or within itself
             continue
         seen.add(id(container))
         for name, value in container.items() if isinstance(container, Mapping) else enumerate(_sequence(container)):
             if isinstance(value, tensor):
-                found.setdefault(place, {})[str(name)] = value
+                found.setdefault(prefix, {})[str(name)] = value
             elif isinstance(value, Mapping | list | tuple):
-                waiting.append((f"{place}.{name}" if place else str(name), value))
+                waiting.append((f"{prefix}.{name}" if prefix else str(name), value))
     return found
 
 
@@ -296,3 +194,106 @@ def _array(name: str, tensor: Any) -> np.ndarray:
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantised or without values
         raise ValueError(f"checkpoint: {name}: expected a dense tensor of numbers, got {tensor.type()}") from error
+
+
+@dataclass(frozen=True)
+class Located:
+    """Weights that were found.
+
+    Attributes:
+        arrays: Everything of their prefix, by names that begin there.
+        prefix: What stood before the names; empty: nothing.
+        left: Other prefixes of the file and how many entries each has.
+    """
+
+    arrays: dict[str, np.ndarray]
+    prefix: str
+    left: dict[str, int]
+
+
+def locate(arrays: Mapping[str, np.ndarray], wanted: Collection[str], *, entry: str | None = None) -> Located:
+    """Returns the entries of the prefix where most of the wanted names are.
+
+    Args:
+        arrays: By dotted path through the file.
+        wanted: Names that such weights have.
+        entry: A prefix to take them from, or what it begins with; None: the only one, averaged weights (EMA) aside.
+
+    Raises:
+        ValueError: No wanted name is there, or several prefixes have them and `entry` names none.
+    """
+    counts: dict[str, set[str]] = {}
+    for name in arrays:
+        parts = name.split(".")
+        for i in range(len(parts)):
+            tail = plain_name(".".join(parts[i:]))
+            if tail in wanted and not _wraps(parts[i]):
+                counts.setdefault(".".join(parts[:i]), set()).add(tail)
+    if not counts:
+        raise ValueError(
+            f"checkpoint: expected entries such as {min(wanted, key=len)}, got {listed(list(arrays)) or 'none'}"
+        )
+    prefix = _choose({name: len(found) for name, found in counts.items()}, entry=entry)
+    taken: dict[str, np.ndarray] = {}
+    left: dict[str, int] = {}
+    for name, array in arrays.items():
+        if not _lies_in(name, prefix):
+            left[_other(name, prefix)] = left.get(_other(name, prefix), 0) + 1
+            continue
+        plain = plain_name(name[len(prefix) + 1 :] if prefix else name)
+        if plain in taken:
+            raise ValueError(f"checkpoint: expected one entry {plain}, got two, differently wrapped")
+        taken[plain] = array
+    return Located(taken, prefix, left)
+
+
+def _choose(counts: Mapping[str, int], *, entry: str | None = None) -> str:
+    """Returns the prefix of the wanted weights.
+
+    Args:
+        counts: How many wanted entries each prefix has; at least one prefix.
+        entry: See `locate`.
+
+    Raises:
+        ValueError: Several prefixes have them and `entry` names none, or it names one that is not there.
+    """
+    named = {
+        prefix: count for prefix, count in counts.items() if entry in (None, prefix) or _lies_in(prefix, str(entry))
+    }
+    if not named:
+        raise ValueError(f"entry: expected one of {listed(list(counts))}, got {entry!r}")
+    if entry in named:
+        return str(entry)
+    rivals = [prefix for prefix, count in named.items() if 2 * count >= max(named.values())]
+    plain = [prefix for prefix in rivals if not _AVERAGED.search(prefix)] or rivals
+    if "" in plain:  # the file is a state dict; whatever else it holds is a part of that
+        return ""
+    if len(plain) > 1:
+        raise ValueError(f"entry: expected one of {listed(plain)}, which all hold such weights, got none")
+    return plain[0]
+
+
+def plain_name(name: str) -> str:
+    """Returns a name without what wrappers put into it: the part `module`, and parts that begin with an underscore."""
+    *parts, last = name.split(".")
+    return ".".join([*(part for part in parts if not _wraps(part)), last])
+
+
+def _wraps(part: str) -> bool:
+    return part == "module" or part.startswith("_")
+
+
+def _lies_in(name: str, prefix: str) -> bool:
+    return not prefix or name.startswith(f"{prefix}.")
+
+
+def _other(name: str, prefix: str) -> str:
+    """Returns the part of a name that tells it from a prefix: its beginning up to the first part that differs."""
+    parts, own = name.split("."), prefix.split(".")
+    same = next((i for i, (left, right) in enumerate(zip(parts, own, strict=False)) if left != right), len(own))
+    return ".".join(parts[: same + 1])
+
+
+def listed(names: Sequence[str], most: int = 5, *, separator: str = ", ") -> str:
+    """Returns the first few of some names for a message."""
+    return separator.join(names[:most]) + (f"{separator}..." if len(names) > most else "")

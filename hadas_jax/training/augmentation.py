@@ -1,15 +1,10 @@
 """Augmentation policies by name; all run on the device, on images in 0 .. 1 before they are standardised.
 
-Random geometry of images on the device: affine warps, flips, crops, cut-out squares.
-
-Shapes: B batch, H, W image, C channels. Every image draws by itself.
-
-RandAugment (arXiv 1909.13719) on the device: every image goes through its own random operations.
-
-Under `jax.vmap` a switch would compute every operation anyway, so the operations are merged instead: shears, shifts
+Every image draws by itself. RandAugment (https://arxiv.org/abs/1909.13719) sends each through its own random
+operations. Under `jax.vmap` a switch would compute every operation anyway, so they are merged instead: shears, shifts
 and rotations are one affine warp, and four of the tone operations one blend with a degenerate image; each image's
-choice sets the strengths of all others to zero. Images are in 0 .. 1. All strengths fall to zero with the magnitude,
-also those of autocontrast and equalise, which the paper applies in full.
+choice sets the strengths of all others to zero. All strengths fall to zero with the magnitude, also those of
+autocontrast and equalise, which the paper applies in full.
 Shapes: B batch, H, W image, C channels.
 """
 
@@ -23,44 +18,106 @@ from jax.scipy.ndimage import map_coordinates
 
 from hadas_jax.settings import AugmentationName
 
-ROTATION = 0.2  # radians, about 11 degrees
-SCALING = 0.12  # of the logarithm of the size
+# (key, images float32[B, H, W, C] in 0 .. 1) -> the same form
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+AUGMENTATIONS = get_args(AugmentationName)
+CROPPING = ("crop-flip", "randaugment")  # a stream reads random parts of its images for these
+OPERATIONS = (
+    "identity",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+    "autocontrast",
+    "equalise",
+    "posterise",
+    "solarise",
+    "brightness",
+    "contrast",
+    "colour",
+    "sharpness",
+)
+# RandAugment's strengths at magnitude 1.
+_SHEAR = 0.3
+_TRANSLATION = 0.45  # of the size
+_TURN = 0.5236  # radians, 30 degrees
+BLEND = 0.9  # of the way to, or beyond, the degenerate image
+_LOST_BITS = 4.0  # of 8
 
 
-def warp(images: jax.Array, matrices: jax.Array, shifts: jax.Array) -> jax.Array:
-    """Reads each image at affinely moved places, with bilinear interpolation and a repeated border.
+def augmentation(name: str, *, operations: int = 2, magnitude: float = 0.3, cutout_size: int = 0) -> Augment | None:
+    """Returns a policy, or None for none.
 
     Args:
-        images: float32[B, H, W, C].
-        matrices: float32[B, 2, 2], applied to a pixel's (row, column) from the centre.
-        shifts: float32[B, 2], added in pixels.
+        name: `none`; `affine`: small rotations, scalings and shifts by up to an eighth of the size; `crop-flip`: shifts
+            by whole pixels up to an eighth of the size, and mirror images; `randaugment`: crop-flip, then random
+            operations (see `rand_augment`; values beyond 0 .. 1 are cut off) and a square of a quarter of the size cut
+            out.
+        operations: Of RandAugment, per image.
+        magnitude: Of RandAugment, 0 .. 1.
+        cutout_size: Side in pixels of a square that is cut out at the end; 0: none.
+
+    Raises:
+        ValueError: An unknown name, or figures out of their range.
     """
-    height, width = images.shape[1:3]
-    centre = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)[:, None, None]
-    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")).astype(jnp.float32) - centre
+    if operations < 0:
+        raise ValueError(f"operations: expected 0 or more, got {operations}")
+    if not 0 <= magnitude <= 1:
+        raise ValueError(f"magnitude: expected 0 to 1, got {magnitude}")
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"augmentation: expected one of {', '.join(AUGMENTATIONS)}, got {name!r}")
 
-    def one(image: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
-        turned = jnp.stack([row[0] * grid[0] + row[1] * grid[1] for row in matrix])
-        source = turned + centre + shift[:, None, None]
-        interpolate = partial(map_coordinates, coordinates=list(source), order=1, mode="nearest")
-        return jax.vmap(interpolate, in_axes=-1, out_axes=-1)(image)
+    def randaugment(key: jax.Array, images: jax.Array) -> jax.Array:
+        crop_key, operation_key, cut_key = jax.random.split(key, 3)
+        images = rand_augment(operation_key, _crop_flip(crop_key, images), operations=operations, magnitude=magnitude)
+        return cutout(cut_key, images, images.shape[1] // 4)
 
-    return jax.vmap(one)(images, matrices, shifts)
+    policies: dict[str, Augment | None] = {
+        "none": None,
+        "affine": _affine,
+        "crop-flip": _crop_flip,
+        "randaugment": randaugment,
+    }
+    policy = policies[name]
+    if not cutout_size:
+        return policy
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        policy_key, cut_key = jax.random.split(key)
+        return cutout(cut_key, images if policy is None else policy(policy_key, images), cutout_size)
+
+    return augment
 
 
-def random_affine(key: jax.Array, images: jax.Array, shift: float) -> jax.Array:
+def _affine(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Rotates, scales and shifts each image [B, H, W, C] a little, by up to an eighth of its size."""
+    return random_affine(key, images, images.shape[1] / 8)
+
+
+def _crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images [B, H, W, C], and shifts each by whole pixels up to an eighth of its size."""
+    flip_key, crop_key = jax.random.split(key)
+    return random_crop(crop_key, random_flip(flip_key, images), images.shape[1] // 8)
+
+
+def random_affine(
+    key: jax.Array, images: jax.Array, shift: float, *, rotation: float = 0.2, scaling: float = 0.12
+) -> jax.Array:
     """Rotates, scales and shifts each image a little, with bilinear interpolation and a repeated border.
 
     Args:
         key: PRNG key.
         images: float32[B, H, W, C].
         shift: The farthest shift in pixels, in both directions.
+        rotation: The largest angle in radians.
+        scaling: Of the logarithm of the size.
     """
     uniform = jax.random.uniform(key, (4, images.shape[0]), minval=-1.0, maxval=1.0)
-    angles, sizes, shifts = ROTATION * uniform[0], jnp.exp(SCALING * uniform[1]), shift * uniform[2:]
+    angles, sizes, shifts = rotation * uniform[0], jnp.exp(scaling * uniform[1]), shift * uniform[2:]
     cos, sin = sizes * jnp.cos(angles), sizes * jnp.sin(angles)
     matrices = jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
-    return warp(images, matrices, shifts.T)
+    return _warp(images, matrices, shifts.T)
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -96,30 +153,6 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
     )
     covered = rows[:, :, None, None] & columns[:, None, :, None]
     return jnp.where(covered, jnp.mean(images, (1, 2), keepdims=True), images)
-
-
-OPERATIONS = (
-    "identity",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
-    "rotate",
-    "autocontrast",
-    "equalise",
-    "posterise",
-    "solarise",
-    "brightness",
-    "contrast",
-    "colour",
-    "sharpness",
-)
-# Strengths at magnitude 1.
-SHEAR = 0.3
-TRANSLATION = 0.45  # of the size
-RANDAUGMENT_ROTATION = 0.5236  # radians, 30 degrees
-BLEND = 0.9  # of the way to, or beyond, the degenerate image
-LOST_BITS = 4.0  # of 8
 
 
 def rand_augment(
@@ -163,13 +196,13 @@ def apply_operations(images: jax.Array, choices: jax.Array, amounts: jax.Array) 
 
 
 def _moved(images: jax.Array, strength: dict[str, jax.Array]) -> jax.Array:
-    angles = RANDAUGMENT_ROTATION * strength["rotate"]
+    angles = _TURN * strength["rotate"]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    rows = jnp.stack([cos, SHEAR * strength["shear_y"] - sin], -1)
-    columns = jnp.stack([SHEAR * strength["shear_x"] + sin, cos], -1)
+    rows = jnp.stack([cos, _SHEAR * strength["shear_y"] - sin], -1)
+    columns = jnp.stack([_SHEAR * strength["shear_x"] + sin, cos], -1)
     height, width = images.shape[1:3]
     down, right = height * strength["translate_y"], width * strength["translate_x"]
-    return warp(images, jnp.stack([rows, columns], -2), TRANSLATION * jnp.stack([down, right], -1))
+    return _warp(images, jnp.stack([rows, columns], -2), _TRANSLATION * jnp.stack([down, right], -1))
 
 
 def _blended(images: jax.Array, strength: dict[str, jax.Array]) -> jax.Array:
@@ -216,7 +249,7 @@ def _equalised(images: jax.Array) -> jax.Array:
 
 def _posterised(images: jax.Array, amounts: jax.Array) -> jax.Array:
     """Bytes without their lowest bits."""
-    lost = jnp.round(LOST_BITS * amounts)
+    lost = jnp.round(_LOST_BITS * amounts)
     step = _per_image(jnp.exp2(lost))
     return jnp.where(step > 1.0, jnp.floor(jnp.round(images * 255) / step) * step / 255, images)
 
@@ -234,61 +267,22 @@ def _per_image(values: jax.Array) -> jax.Array:
     return values[:, None, None, None]
 
 
-# (key, images float32[B, H, W, C] in 0 .. 1) -> the same form
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
-AUGMENTATIONS = get_args(AugmentationName)
-
-
-def augmentation(name: str, *, operations: int = 2, magnitude: float = 0.3, cutout_size: int = 0) -> Augment | None:
-    """Returns a policy, or None for none.
+def _warp(images: jax.Array, matrices: jax.Array, shifts: jax.Array) -> jax.Array:
+    """Reads each image at affinely moved places, with bilinear interpolation and a repeated border.
 
     Args:
-        name: `none`; `affine`: small rotations, scalings and shifts by up to an eighth of the size; `crop-flip`: shifts
-            by whole pixels up to an eighth of the size, and mirror images; `randaugment`: crop-flip, then random
-            operations (see `rand_augment`; values beyond 0 .. 1 are cut off) and a square of a quarter of the size cut
-            out.
-        operations: Of RandAugment, per image.
-        magnitude: Of RandAugment, 0 .. 1.
-        cutout_size: Side in pixels of a square that is cut out at the end; 0: none.
-
-    Raises:
-        ValueError: An unknown name, or figures out of their range.
+        images: float32[B, H, W, C].
+        matrices: float32[B, 2, 2], applied to a pixel's (row, column) from the centre.
+        shifts: float32[B, 2], added in pixels.
     """
-    if operations < 0:
-        raise ValueError(f"operations: expected 0 or more, got {operations}")
-    if not 0 <= magnitude <= 1:
-        raise ValueError(f"magnitude: expected 0 to 1, got {magnitude}")
-    if name not in AUGMENTATIONS:
-        raise ValueError(f"augmentation: expected one of {', '.join(AUGMENTATIONS)}, got {name!r}")
+    height, width = images.shape[1:3]
+    centre = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)[:, None, None]
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")).astype(jnp.float32) - centre
 
-    def randaugment(key: jax.Array, images: jax.Array) -> jax.Array:
-        crop_key, operation_key, cut_key = jax.random.split(key, 3)
-        images = rand_augment(operation_key, crop_flip(crop_key, images), operations=operations, magnitude=magnitude)
-        return cutout(cut_key, images, images.shape[1] // 4)
+    def one(image: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
+        turned = jnp.stack([row[0] * grid[0] + row[1] * grid[1] for row in matrix])
+        source = turned + centre + shift[:, None, None]
+        interpolate = partial(map_coordinates, coordinates=list(source), order=1, mode="nearest")
+        return jax.vmap(interpolate, in_axes=-1, out_axes=-1)(image)
 
-    policies: dict[str, Augment | None] = {
-        "none": None,
-        "affine": affine,
-        "crop-flip": crop_flip,
-        "randaugment": randaugment,
-    }
-    policy = policies[name]
-    if not cutout_size:
-        return policy
-
-    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        policy_key, cut_key = jax.random.split(key)
-        return cutout(cut_key, images if policy is None else policy(policy_key, images), cutout_size)
-
-    return augment
-
-
-def affine(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Rotates, scales and shifts each image [B, H, W, C] a little, by up to an eighth of its size."""
-    return random_affine(key, images, images.shape[1] / 8)
-
-
-def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors half of the images [B, H, W, C], and shifts each by whole pixels up to an eighth of its size."""
-    flip_key, crop_key = jax.random.split(key)
-    return random_crop(crop_key, random_flip(flip_key, images), images.shape[1] // 8)
+    return jax.vmap(one)(images, matrices, shifts)

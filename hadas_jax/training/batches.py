@@ -1,24 +1,15 @@
 """Where the batches of a training come from: arrays on the device, or a stream of host arrays.
 
 Either way step i of a training sees the same samples with the same augmentation, however often it was interrupted.
-Images are scaled to 0 .. 1, augmented, and then standardised, all on the device.
+Images are scaled to 0 .. 1, augmented, and then standardised, all on the device. Over several devices the batch is
+split and the parameters are everywhere; the compiler adds the communication: sums over the batch, those of batch norm
+among them, run over all of it.
 Shapes: N samples, B batch, H, W image.
-
-One training step over several devices: the batch is split, the weights are everywhere.
-
-The compiler adds the communication: sums over the batch, those of batch norm among them, run over all of it.
-
-Random orders of samples, read anywhere without being written out.
-
-A permutation of N samples by sorting costs 22 ms for 60,000 on two CPU cores, at every step; here each position is
-sent through a keyed permutation of the next power of 4, a Feistel network, again and again until it falls below N.
-
-How a training is cut into chunks and fed: from arrays on the device, or from a stream that they cannot hold.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,120 +17,153 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hadas_jax.backend import memory_named
-from hadas_jax.data.arrays import LabelledImages, standardise
+from hadas_jax.data import LabelledImages, Stream, standardise
 from hadas_jax.runs.loop import Advance, Guard, Metrics, Progress, State, Step, retry_key, run_stage, scanned
 from hadas_jax.runs.workdir import WorkDir
-from hadas_jax.training.augmentation import Augment
+from hadas_jax.training.augmentation import CROPPING, Augment
 from hadas_jax.training.augmentation import augmentation as policy
+from hadas_jax.training.debug import checked, checked_jit
 from hadas_jax.training.optimisers import TrainState, lower_rate
 
-AXIS = "batch"
+_AXIS = "batch"
+_AHEAD = 2  # steps that may be under way while the host prepares the next batch
+_FEISTEL_ROUNDS = 6
 
 
-def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns the mesh with the one axis `batch` over `devices`, by default all of them."""
-    found = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(found),), (AXIS,), devices=found, axis_types=(jax.sharding.AxisType.Auto,))
+@dataclass(frozen=True)
+class Schedule:
+    """How a training is cut into steps and chunks.
 
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns how batches lie: their first axis over the mesh's."""
-    return NamedSharding(mesh, PartitionSpec(AXIS))
-
-
-def whole_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns how weights lie, and what else every device needs: whole on each of the mesh's devices."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def split_batch(tree: Any, mesh: Mesh | None) -> Any:
-    """Constrains traced arrays [B, ...] to be spread over a mesh; None leaves them where they are.
-
-    Raises:
-        ValueError: A batch that the number of devices does not divide.
+    Attributes:
+        batch: Samples of a step.
+        chunk: Steps between two checkpoints and lines of progress.
+        steps_per_epoch: A multiple of `chunk`.
     """
-    if mesh is None:
-        return tree
-    for leaf in jax.tree.leaves(tree):
-        if leaf.shape[0] % mesh.size:
-            raise ValueError(f"batch: expected a multiple of the {mesh.size} devices, got {leaf.shape[0]}")
-    return jax.lax.with_sharding_constraint(tree, batch_sharding(mesh))
+
+    batch: int
+    chunk: int
+    steps_per_epoch: int
+
+    @classmethod
+    def of(cls, samples: int, *, batch: int) -> "Schedule":
+        """Returns the schedule of a training on so many samples.
+
+        Args:
+            samples: Of the training split.
+            batch: Samples of a step, as many as there are at most.
+        """
+        batch = min(batch, samples)
+        steps = samples // batch
+        chunk = _chunk_of(steps)
+        return cls(batch, chunk, steps // chunk * chunk)
 
 
-def everywhere(tree: Any, mesh: Mesh | None) -> Any:
-    """Constrains traced arrays to lie whole on every device of a mesh; None leaves them where they are."""
-    if mesh is None:
-        return tree
-    return jax.lax.with_sharding_constraint(tree, whole_sharding(mesh))
+def _chunk_of(steps: int, *, most: int = 100) -> int:
+    """Returns how many of an epoch's steps make a chunk.
+
+    It is at most `most`: a divisor of `steps` where one is not far below, otherwise one that leaves out less than one
+    step in a hundred or so.
+    """
+    if steps <= most:
+        return steps
+    even = [size for size in range(most, most // 4, -1) if steps % size == 0]
+    return even[0] if even else steps // -(-steps // most)
 
 
-_ROUNDS = 6
-
-
-def batch_indices(key: jax.Array, step: jax.Array, *, size: int, batch: int) -> jax.Array:
-    """Returns int32[batch]: the step's part of its epoch's random order of `size` samples.
+def make_train_chunk(
+    step: Step,
+    images: LabelledImages | Stream,
+    *,
+    schedule: Schedule,
+    key: jax.Array,
+    order_key: jax.Array,
+    augment: Augment | None = None,
+    random_crops: bool = False,
+    shared: tuple = (),
+    mesh: Mesh | None = None,
+    debug: bool = False,
+) -> Advance:
+    """Returns a chunk of training steps for `hadas_jax.runs.loop.run`.
 
     Args:
-        key: PRNG key of the whole training, the same at every step.
-        step: int32[].
-        size: Number of samples, at least `batch`.
-        batch: Samples per step; what is left over at an epoch's end is skipped.
+        step: Takes as data a batch (images float32[B, H, W, channels] standardised, labels int32[B]), or the tuple
+            (batch, *shared) where something is shared.
+        images: To train on; a stream is started again wherever a run resumes or rolls back.
+        schedule: Of the training.
+        key: Typed PRNG key of the loop.
+        order_key: PRNG key of the epochs' orders; a stream has its own order.
+        augment: Of images in 0 .. 1, see `augmentation`; None leaves them as they are.
+        random_crops: A stream reads random parts of its images instead of their middle, see `CROPPING`.
+        shared: Further arrays that every step reads.
+        mesh: Devices that each batch is spread over.
+        debug: Check that losses, gradients and parameters stay finite, see `hadas_jax.training.debug`.
+    """
+    jit = checked_jit if debug else jax.jit
+    step = checked(step) if debug else step
+    if not isinstance(images, LabelledImages):
+        return _streamed(step, images, schedule, key, augment, random_crops, shared, mesh, jit)
+
+    # The order's key is data, so that runs of all seeds share their compiled code.
+    def picking(state: Any, key: jax.Array, data: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
+        taken, order = data
+        return resident(step, batch=schedule.batch, order_key=order, augment=augment)(state, key, taken)
+
+    data = ((images, *shared) if shared else images, order_key)
+    sharding = None if mesh is None else replicated(mesh)
+    return scanned(picking, data=data, key=key, chunk=schedule.chunk, sharding=sharding, jit=jit)
+
+
+def train_epochs(
+    name: str,
+    step: Step,
+    state: TrainState,
+    images: LabelledImages | Stream,
+    *,
+    schedule: Schedule,
+    epochs: int,
+    augmentation: str,
+    cutout_size: int = 0,
+    workdir: WorkDir,
+    progress: Progress,
+    **feeding: Any,
+) -> TrainState:
+    """Trains for some epochs as a stage of a run; a diverging loss goes back to the last good checkpoint.
+
+    Args:
+        name: Name of the stage.
+        step: As for `make_train_chunk`.
+        state: Before the first step.
+        images: To train on.
+        schedule: Of the training.
+        epochs: Times through the images.
+        augmentation: Name of the policy, see `hadas_jax.training.augmentation`.
+        cutout_size: Side in pixels of a square that is cut out of images; 0: none.
+        workdir: Work directory of the run.
+        progress: What is told of every chunk.
+        **feeding: Further arguments of `make_train_chunk`.
 
     Raises:
-        ValueError: More samples per step than there are.
+        ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
     """
-    per_epoch = size // batch
-    if per_epoch < 1:
-        raise ValueError(f"batch: expected at most the {size} samples, got {batch}")
-    positions = (step % per_epoch) * batch + jnp.arange(batch)
-    return permuted(jax.random.fold_in(key, step // per_epoch), positions, size=size)
-
-
-def permuted(key: jax.Array, positions: jax.Array, *, size: int) -> jax.Array:
-    """Returns int32 of the shape of `positions`: where a random permutation of 0 .. size - 1 sends them."""
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask = jnp.uint32(2**half - 1)
-    keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
-
-    def once(x: jax.Array) -> jax.Array:
-        left, right = x >> half, x & mask
-        for i in range(_ROUNDS):
-            left, right = right, left ^ (_mixed(right + keys[i]) & mask)
-        return (left << half) | right
-
-    outside = jnp.uint32(size)
-    return jax.lax.while_loop(
-        lambda x: jnp.any(x >= outside),
-        lambda x: jnp.where(x >= outside, once(x), x),
-        once(positions.astype(jnp.uint32)),
-    ).astype(jnp.int32)
-
-
-def _mixed(x: jax.Array) -> jax.Array:
-    """Mixes the bits of uint32 numbers (the finaliser of MurmurHash3)."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
-
-
-_AHEAD = 2  # steps that may be under way while the host prepares the next batch
-
-
-class Stream(Protocol):
-    """Batches from any step on; images are standardised by its mean and standard deviation, in 0 .. 1."""
-
-    @property
-    def mean(self) -> Any:
-        """Of each channel, or one for all."""
-
-    @property
-    def std(self) -> Any:
-        """Of each channel, or one for all."""
-
-    def batches(
-        self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields images [B, H, W, channels] (uint8, or floating in their own units) and labels int32[B], for ever."""
+    advance = make_train_chunk(
+        step,
+        images,
+        schedule=schedule,
+        augment=policy(augmentation, cutout_size=cutout_size),
+        random_crops=augmentation in CROPPING,
+        **feeding,
+    )
+    with memory_named("batch", schedule.batch, "images"):
+        return run_stage(
+            name,
+            advance,
+            state,
+            chunks=epochs * schedule.steps_per_epoch // schedule.chunk,
+            chunk=schedule.chunk,
+            workdir=workdir,
+            progress=progress,
+            guard=Guard(lower=lower_rate),
+        )
 
 
 def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment | None = None) -> Step:
@@ -159,8 +183,8 @@ def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment |
     def run(state: Any, key: jax.Array, data: Any) -> tuple[Any, Metrics]:
         labelled, rest = (data, None) if isinstance(data, LabelledImages) else (data[0], data[1:])
         key, augment_key = jax.random.split(key)
-        chosen = batch_indices(order_key, state.step, size=len(labelled.labels), batch=batch)
-        images = prepare(
+        chosen = _batch_indices(order_key, state.step, size=len(labelled.labels), batch=batch)
+        images = _prepare(
             augment_key,
             labelled.images[chosen],
             mean=labelled.mean,
@@ -173,67 +197,54 @@ def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment |
     return run
 
 
-def streamed(
+def _streamed(
     step: Step,
     stream: Stream,
-    *,
-    batch: int,
+    schedule: Schedule,
     key: jax.Array,
-    chunk: int,
-    augment: Augment | None = None,
-    crops: bool = False,
-    shared: tuple = (),
-    mesh: Mesh | None = None,
+    augment: Augment | None,
+    random_crops: bool,
+    shared: tuple,
+    mesh: Mesh | None,
+    jit: Callable,
 ) -> Advance:
-    """Returns a chunk of steps for `loop.run` that are fed from the host, for data that the device cannot hold.
+    """Returns a chunk of steps whose batches come from the host, for data that the device cannot hold."""
 
-    Args:
-        step: As for `resident`; it gets the tuple (batch, *shared) where something is shared.
-        stream: Of the batches; it is started again wherever a run resumes or rolls back.
-        batch: Samples per step.
-        key: Typed PRNG key of the loop; steps get the keys that `scanned` gives them.
-        chunk: Steps of a chunk.
-        augment: Of images in 0 .. 1, see `augmentation`.
-        crops: Read random parts of the images instead of their middle.
-        shared: Further arrays that every step reads.
-        mesh: Devices that each batch is spread over.
-    """
-
-    @jax.jit
+    @jit
     def one(
         state: State, key: jax.Array, i: jax.Array, images: jax.Array, labels: jax.Array, shared: tuple
     ) -> tuple[State, Metrics]:
         step_key, augment_key = jax.random.split(jax.random.fold_in(key, i))
-        prepared = prepare(augment_key, images, mean=stream.mean, std=stream.std, augment=augment)
+        prepared = _prepare(augment_key, images, mean=stream.mean, std=stream.std, augment=augment)
         taken = (prepared, labels)
         return step(state, step_key, (taken, *shared) if shared else taken)
 
-    place = None if mesh is None else batch_sharding(mesh)
+    place = None if mesh is None else NamedSharding(mesh, PartitionSpec(_AXIS))
     if mesh is not None:
-        shared = jax.device_put(shared, whole_sharding(mesh))
+        shared = jax.device_put(shared, replicated(mesh))
     reader: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
     position = (-1, 0)
 
     def advance(state: State, done: int, retry: int = 0) -> tuple[State, dict[str, Any]]:
         nonlocal reader, position
         if position != (done, retry):
-            reader = stream.batches(done, batch, augment=crops, retry=retry)
+            reader = stream.batches(done, schedule.batch, augment=random_crops, retry=retry)
         if mesh is not None:
-            state = jax.device_put(state, whole_sharding(mesh))
+            state = jax.device_put(state, replicated(mesh))
         found: list[Metrics] = []
-        for i in range(done, done + chunk):
+        for i in range(done, done + schedule.chunk):
             images, labels = jax.device_put(next(reader), place)
             state, metrics = one(state, retry_key(key, retry), jnp.int32(i), images, labels, shared)
             found.append(metrics)
             if len(found) > _AHEAD:
                 jax.block_until_ready(found[-1 - _AHEAD])
-        position = (done + chunk, retry)
+        position = (done + schedule.chunk, retry)
         return state, jax.tree.map(lambda *values: np.stack([np.asarray(value) for value in values]), *found)
 
     return advance
 
 
-def prepare(key: jax.Array, images: jax.Array, *, mean: Any, std: Any, augment: Augment | None) -> jax.Array:
+def _prepare(key: jax.Array, images: jax.Array, *, mean: Any, std: Any, augment: Augment | None) -> jax.Array:
     """Returns float32[B, H, W, channels]: images scaled (if bytes), augmented and standardised.
 
     Args:
@@ -248,139 +259,83 @@ def prepare(key: jax.Array, images: jax.Array, *, mean: Any, std: Any, augment: 
     return standardise(images, mean, std)
 
 
-# Augmentations for which a stream reads random parts of its images instead of their middle.
-_CROPPING = ("crop-flip", "randaugment")
-
-
-@dataclass(frozen=True)
-class Pace:
-    """The steps of a training.
-
-    Attributes:
-        batch: Samples of a step.
-        chunk: Steps between two checkpoints and lines of progress.
-        steps_per_epoch: A multiple of `chunk`.
-    """
-
-    batch: int
-    chunk: int
-    steps_per_epoch: int
-
-
-def pace_of(samples: int, *, batch: int) -> Pace:
-    """Returns the steps of a training on so many samples.
+def _batch_indices(key: jax.Array, step: jax.Array, *, size: int, batch: int) -> jax.Array:
+    """Returns int32[batch]: the step's part of its epoch's random order of `size` samples.
 
     Args:
-        samples: Of the training split.
-        batch: Samples of a step, as many as there are at most.
-    """
-    batch = min(batch, samples)
-    steps = samples // batch
-    chunk = chunk_of(steps)
-    return Pace(batch, chunk, steps // chunk * chunk)
-
-
-def chunk_of(steps: int, *, most: int = 100) -> int:
-    """Returns how many of an epoch's steps run between two checkpoints and lines of progress.
-
-    Args:
-        steps: Of an epoch.
-        most: The result is at most this, a divisor of `steps` where one is not far below, and otherwise leaves out less
-            than one step in a hundred or so.
-    """
-    if steps <= most:
-        return steps
-    even = [size for size in range(most, most // 4, -1) if steps % size == 0]
-    return even[0] if even else steps // -(-steps // most)
-
-
-def fed(
-    step: Step,
-    images: LabelledImages | Stream,
-    *,
-    pace: Pace,
-    key: jax.Array,
-    order_key: jax.Array,
-    augmentation: str = "none",
-    cutout_size: int = 0,
-    shared: tuple = (),
-    mesh: Mesh | None = None,
-) -> Advance:
-    """Returns a chunk of steps for `hadas_jax.runs.loop.run`.
-
-    Args:
-        step: Takes as data a batch (images float32[B, H, W, channels] standardised, labels int32[B]), or the tuple
-            (batch, *shared) where something is shared.
-        images: To train on.
-        pace: Of the training.
-        key: Typed PRNG key of the loop.
-        order_key: PRNG key of the epochs' orders; a stream has its own order.
-        augmentation: Name of the policy, see `hadas_jax.training.augmentation`.
-        cutout_size: Side in pixels of a square that is cut out of images; 0: none.
-        shared: Further arrays that every step reads.
-        mesh: Devices that each batch is spread over.
-    """
-    augment = policy(augmentation, cutout_size=cutout_size)
-    if not isinstance(images, LabelledImages):
-        return streamed(
-            step,
-            images,
-            batch=pace.batch,
-            key=key,
-            chunk=pace.chunk,
-            augment=augment,
-            crops=augmentation in _CROPPING,
-            shared=shared,
-            mesh=mesh,
-        )
-
-    # The order's key is data, so that runs of all seeds share their compiled code.
-    def picking(state: Any, key: jax.Array, data: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
-        taken, order = data
-        return resident(step, batch=pace.batch, order_key=order, augment=augment)(state, key, taken)
-
-    data = ((images, *shared) if shared else images, order_key)
-    place = None if mesh is None else whole_sharding(mesh)
-    return scanned(picking, data=data, key=key, chunk=pace.chunk, sharding=place)
-
-
-def train_epochs(
-    name: str,
-    step: Step,
-    state: TrainState,
-    images: LabelledImages | Stream,
-    *,
-    pace: Pace,
-    epochs: int,
-    workdir: WorkDir,
-    progress: Progress,
-    **feeding: Any,
-) -> TrainState:
-    """Trains for some epochs as a stage of a run; a diverging loss goes back to the last good checkpoint.
-
-    Args:
-        name: Of the stage.
-        step: As for `fed`.
-        state: Before the first step.
-        images: To train on.
-        pace: Of the training.
-        epochs: Times through the images.
-        workdir: Of the run.
-        progress: Told of every chunk.
-        **feeding: Further arguments of `fed`.
+        key: PRNG key of the whole training, the same at every step.
+        step: int32[].
+        size: Number of samples, at least `batch`.
+        batch: Samples per step; what is left over at an epoch's end is skipped.
 
     Raises:
-        ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
+        ValueError: More samples per step than there are.
     """
-    advance = fed(step, images, pace=pace, **feeding)
-    with memory_named("batch", pace.batch, "images"):
-        return run_stage(
-            name,
-            advance,
-            state,
-            chunks=epochs * pace.steps_per_epoch // pace.chunk,
-            chunk=pace.chunk,
-            workdir=workdir,
-            progress=progress,
-            guard=Guard(lower=lower_rate),
-        )
+    per_epoch = size // batch
+    if per_epoch < 1:
+        raise ValueError(f"batch: expected at most the {size} samples, got {batch}")
+    positions = (step % per_epoch) * batch + jnp.arange(batch)
+    return _permuted(jax.random.fold_in(key, step // per_epoch), positions, size=size)
+
+
+def _permuted(key: jax.Array, positions: jax.Array, *, size: int) -> jax.Array:
+    """Returns int32 of the shape of `positions`: where a random permutation of 0 .. size - 1 sends them.
+
+    A permutation by sorting costs 22 ms for 60,000 samples on two CPU cores, at every step; here each position is sent
+    through a keyed permutation of the next power of 4, a Feistel network, again and again until it falls below `size`.
+    """
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = jnp.uint32(2**half - 1)
+    keys = jax.random.bits(key, (_FEISTEL_ROUNDS,), jnp.uint32)
+
+    def once(x: jax.Array) -> jax.Array:
+        left, right = x >> half, x & mask
+        for i in range(_FEISTEL_ROUNDS):
+            left, right = right, left ^ (_mixed(right + keys[i]) & mask)
+        return (left << half) | right
+
+    outside = jnp.uint32(size)
+    return jax.lax.while_loop(
+        lambda x: jnp.any(x >= outside),
+        lambda x: jnp.where(x >= outside, once(x), x),
+        once(positions.astype(jnp.uint32)),
+    ).astype(jnp.int32)
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """Mixes the bits of uint32 numbers (the finaliser of MurmurHash3)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh with the one axis `batch` over `devices`, by default all of them."""
+    found = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(found),), (_AXIS,), devices=found, axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of parameters and of what else every device needs: whole on each of the mesh's devices."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def shard_batch(tree: Any, mesh: Mesh | None) -> Any:
+    """Constrains traced arrays [B, ...] to be spread over a mesh; None leaves them where they are.
+
+    Raises:
+        ValueError: A batch that the number of devices does not divide.
+    """
+    if mesh is None:
+        return tree
+    for leaf in jax.tree.leaves(tree):
+        if leaf.shape[0] % mesh.size:
+            raise ValueError(f"batch: expected a multiple of the {mesh.size} devices, got {leaf.shape[0]}")
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(_AXIS)))
+
+
+def replicate(tree: Any, mesh: Mesh | None) -> Any:
+    """Constrains traced arrays to lie whole on every device of a mesh; None leaves them where they are."""
+    if mesh is None:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, replicated(mesh))

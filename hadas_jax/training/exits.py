@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, available_exits
 from hadas_jax.supernet import Tree, apply_training, run_heads
-from hadas_jax.training.batches import everywhere, split_batch
+from hadas_jax.training.batches import replicate, shard_batch
 from hadas_jax.training.optimisers import TrainState, descend, global_norm
 from hadas_jax.training.supernet import at_resolution, sandwich_backbones
 
@@ -68,8 +68,8 @@ def exit_step(
     """
 
     def step(state: TrainState, key: jax.Array, data: tuple[Any, Tree]) -> tuple[TrainState, Metrics]:
-        images, labels = split_batch(data[0], mesh)
-        heads, frozen = everywhere((state.weights, data[1]), mesh)
+        images, labels = shard_batch(data[0], mesh)
+        heads, frozen = replicate((state.weights, data[1]), mesh)
         backbones = jax.tree.map(lambda leaf: leaf[None], backbone) if backbone else None
         if backbones is None:
             backbones = sandwich_backbones(space, key, sampled)

@@ -29,12 +29,13 @@ from hadas_jax.data.record import FEW
 from hadas_jax.data.splits import random_batches, standardised_by
 from hadas_jax.evaluation import Evaluator
 from hadas_jax.runs.loop import Progress, Step
-from hadas_jax.runs.workdir import SUPERNET, WorkDir, write_text
+from hadas_jax.runs.names import SUPERNET
+from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import SupernetRunSettings
 from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published_in, published_names
 from hadas_jax.supernet import Parameters, Tree, initialise
 from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, rewrite_description, save_supernet
-from hadas_jax.training.batches import batch_mesh, pace_of, train_epochs
+from hadas_jax.training.batches import Schedule, batch_mesh, train_epochs
 from hadas_jax.training.exits import exit_step
 from hadas_jax.training.optimisers import init_state, paper_exit_optimiser, sgd
 from hadas_jax.training.supernet import sandwich_step
@@ -186,14 +187,14 @@ class TrainingRun:
         keys = jax.random.split(jax.random.key(settings.seed), 7)
         self._init_key, self._order_key, self._train_key = keys[:3]
         self._exit_order_key, self._exit_key, self.population_key, self.search_key = keys[3:]
-        self._pace = pace_of(self.splits.train.count, batch=training.batch)
+        self._schedule = Schedule.of(self.splits.train.count, batch=training.batch)
         if training.augmentation == "randaugment":
             _require_unit_range(self.splits.train, settings.data.dataset)
         self._mesh = batch_mesh(jax.local_devices()) if training.data_parallel else None
-        if self._mesh is not None and self._pace.batch % self._mesh.size:
+        if self._mesh is not None and self._schedule.batch % self._mesh.size:
             raise ValueError(
-                f"data_parallel: expected a batch that the {self._mesh.size} devices divide, got {self._pace.batch}; "
-                "change `batch`"
+                f"data_parallel: expected a batch that the {self._mesh.size} devices divide, got "
+                f"{self._schedule.batch}; change `batch`"
             )
 
     def _require_known_data(self) -> None:
@@ -287,7 +288,7 @@ class TrainingRun:
         """Trains the shared weights by the sandwich rule."""
         training = self.settings.training
         optimiser = sgd(
-            optax.cosine_decay_schedule(training.learning_rate, training.epochs * self._pace.steps_per_epoch),
+            optax.cosine_decay_schedule(training.learning_rate, training.epochs * self._schedule.steps_per_epoch),
             weight_decay=training.weight_decay,
             clip=optax.clip(1.0),
         )
@@ -307,7 +308,7 @@ class TrainingRun:
     def train_exits(self, params: Parameters, workdir: WorkDir, progress: Progress) -> Parameters:
         """Trains exit heads, the backbone's weights frozen: shared ones, or those of one backbone."""
         training = self.settings.training
-        steps = training.exit_epochs * self._pace.steps_per_epoch
+        steps = training.exit_epochs * self._schedule.steps_per_epoch
         optimiser = sgd(
             optax.warmup_cosine_decay_schedule(0.0, training.exit_learning_rate, steps // 6, steps),
             weight_decay=training.weight_decay,
@@ -315,7 +316,7 @@ class TrainingRun:
         )
         if self.exits_backbone is not None:
             optimiser = paper_exit_optimiser(
-                self._pace.steps_per_epoch,
+                self._schedule.steps_per_epoch,
                 epochs=training.exit_epochs,
                 warmup_epochs=training.exit_epochs // 6,
                 learning_rate=training.exit_learning_rate,
@@ -352,7 +353,7 @@ class TrainingRun:
             step,
             init_state(weights, optimiser),
             self.splits.train,
-            pace=self._pace,
+            schedule=self._schedule,
             augmentation=self.settings.training.augmentation,
             mesh=self._mesh,
             **training,
@@ -367,8 +368,8 @@ class TrainingRun:
 
     def calibration_batches(self) -> jax.Array:
         """Random training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
-        batches = min(self.settings.evaluation.stats_batches, self._pace.steps_per_epoch)
-        return random_batches(self.splits.train, batches, self._pace.batch, seed=self.settings.seed)
+        batches = min(self.settings.evaluation.stats_batches, self._schedule.steps_per_epoch)
+        return random_batches(self.splits.train, batches, self._schedule.batch, seed=self.settings.seed)
 
     def described(
         self, params: Parameters, details: dict[str, Any], *, command: str = "hadas train"

@@ -32,7 +32,7 @@ from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
 from hadas_jax.spaces.workload import places, workload
 from hadas_jax.supernet import Skip, Tree, apply_training, draw_drops
 from hadas_jax.supernet.layers import resize
-from hadas_jax.training.batches import everywhere, split_batch
+from hadas_jax.training.batches import replicate, shard_batch
 from hadas_jax.training.optimisers import TrainState, descend, global_norm
 from hw_models import LayerKind
 
@@ -172,8 +172,8 @@ def sandwich_step(
     forward = _forward(space, settings)
 
     def step(state: TrainState, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Metrics]:
-        images, labels = split_batch(data, mesh)
-        weights = everywhere(state.weights, mesh)
+        images, labels = shard_batch(data, mesh)
+        weights = replicate(state.weights, mesh)
         sample_key, drop_key = jax.random.split(key)
         genomes = sandwich_genomes(space, _sampled(space, forward, settings, sample_key, weights, images, labels))
 

@@ -2,8 +2,7 @@ import shutil
 
 import pytest
 
-from hadas_jax.deploy.architecture import architecture_of, supernet_of_search, weights_of
-from hadas_jax.deploy.select import candidates
+from hadas_jax.deploy.select import SearchedSupernet, architecture_of, candidates, parameter_counts
 from hadas_jax.methods.hadas.results import read_search
 from hadas_jax.settings import NO_CONSTRAINTS
 from hw_models.catalogue import chosen_device
@@ -28,13 +27,15 @@ def architecture(found):
     """A design of it with as many exits as any."""
     designs = candidates(found.result, "deployable")
     design = max(designs, key=lambda design: len(design.exits))
-    supernet = supernet_of_search(found)
-    weights = weights_of([design], supernet.space, chosen_device(found.settings.device, found.settings.operating))
+    supernet = SearchedSupernet.of(found)
+    parameters = parameter_counts(
+        [design], supernet.space, chosen_device(found.settings.device, found.settings.operating)
+    )
     return architecture_of(
         found,
         design,
         supernet=supernet,
-        weights=int(weights[0]),
+        parameters=int(parameters[0]),
         folder=found.path,
         limits=NO_CONSTRAINTS,
         prefer="knee",

@@ -6,10 +6,9 @@ import pytest
 
 from hadas_jax.deploy.architecture import (
     Architecture,
+    SupernetReference,
     architecture_file,
-    place_from,
     read_architecture,
-    supernet_directory,
     write_architecture,
 )
 from hadas_jax.report.network import outline
@@ -125,7 +124,7 @@ def test_a_work_directory_without_a_network_is_told_how_to_get_one(tmp_path):
 def test_a_file_that_exists_is_replaced_only_when_asked(architecture, tmp_path):
     path = tmp_path / "arch.json"
     path.write_text("mine")
-    with pytest.raises(ValueError, match="--overwrite replaces it"):
+    with pytest.raises(ValueError, match="`overwrite` replaces it"):
         write_architecture(path, architecture)
     assert path.read_text() == "mine"
     write_architecture(path, architecture, overwrite=True)
@@ -136,11 +135,11 @@ def test_a_file_that_exists_is_replaced_only_when_asked(architecture, tmp_path):
 
 def test_the_supernet_is_found_from_the_file_and_another_one_is_refused(architecture, finished, tmp_path):
     assert architecture.supernet.path == "supernet"
-    assert supernet_directory(architecture, finished / "architecture.json") == finished / "supernet"
-    elsewhere = place_from(tmp_path, finished / "supernet")
+    assert architecture.supernet.directory(finished / "architecture.json") == finished / "supernet"
+    elsewhere = SupernetReference.to(finished / "supernet", folder=tmp_path)
     assert elsewhere.path == str((finished / "supernet").resolve())
     with pytest.raises(ValueError, match=r"expected the supernet of the network at .*, got none"):
-        supernet_directory(architecture, tmp_path / "arch.json")
+        architecture.supernet.directory(tmp_path / "arch.json")
     other = architecture.supernet.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(ValueError, match="got another one"):
-        supernet_directory(architecture.model_copy(update={"supernet": other}), finished / "architecture.json")
+        other.directory(finished / "architecture.json")

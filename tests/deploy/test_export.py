@@ -101,10 +101,10 @@ def test_damaged_and_foreign_networks_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match="expected a network as hadas materialise writes, got none"):
         load_network(place)
     save_network(place, network)
-    with pytest.raises(ValueError, match="--overwrite replaces it"):
+    with pytest.raises(ValueError, match="`overwrite` replaces it"):
         save_network(place, network)
     (place / "weights.npz").write_bytes((place / "weights.npz").read_bytes()[:-9])
-    with pytest.raises(ValueError, match="they are damaged or others"):
+    with pytest.raises(ValueError, match="are damaged, missing or others"):
         load_network(place)
     content = json.loads((place / "network.json").read_text())
     (place / "network.json").write_text(json.dumps(content | {"form": "hadas_jax.network/9"}))
@@ -155,8 +155,8 @@ def test_a_process_that_died_while_it_replaced_a_network_does_not_keep_it_out(ne
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"format": "tflite"}, "--format: expected one of stablehlo, onnx, saved, got 'tflite'"),
-        ({"batch": 0}, "--batch"),
+        ({"format": "tflite"}, "format: expected one of stablehlo, onnx, saved, got 'tflite'"),
+        ({"batch": 0}, "batch"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_written(network, tmp_path, arguments, message):

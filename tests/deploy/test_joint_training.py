@@ -5,7 +5,7 @@ import optax
 import pytest
 from static_networks import cut
 
-from hadas_jax.deploy.fine_tune import joint_step, trained_part, with_statistics, with_trained
+from hadas_jax.deploy.fine_tune import joint_step, trainable, updated, with_statistics
 from hadas_jax.deploy.materialise import materialise
 from hadas_jax.runs.loop import scanned
 from hadas_jax.supernet import estimate_batch_stats
@@ -20,10 +20,10 @@ def network(tiny_space, draw):
 
 def test_what_is_trained_comes_back_and_statistics_do_not_change(network):
     _, weights = network
-    trained = trained_part(weights)
+    trained = trainable(weights)
     names = {name for own in trained.values() for name in own}
     assert names == {"kernel", "bias", "scale"}
-    changed = with_trained(weights, jax.tree.map(lambda leaf: leaf + 1, trained))
+    changed = updated(weights, jax.tree.map(lambda leaf: leaf + 1, trained))
     for layer, own in changed.items():
         for name, leaf in own.items():
             change = 0.0 if name in ("mean", "var") else 1.0
@@ -51,7 +51,7 @@ def test_exits_and_classifier_learn_together(network, spots):
     advance = scanned(
         resident(step, batch=30, order_key=jax.random.key(1)), data=spots, key=jax.random.key(2), chunk=30
     )
-    state, metrics = advance(init_state(trained_part(weights), optimiser), 0)
+    state, metrics = advance(init_state(trainable(weights), optimiser), 0)
     assert jnp.mean(metrics["loss"][-5:]) < 0.7 * metrics["loss"][0]
     assert jnp.mean(metrics["accuracy"][-5:]) > 0.8
     assert jnp.mean(metrics["exit_accuracy"][-5:]) > 0.8
@@ -65,8 +65,8 @@ def test_the_weight_of_an_exit_reaches_its_head_alone_and_the_trunk(network, spo
     def changes(exit_weights):
         optimiser = optax.sgd(1.0)
         step = joint_step(segments, weights, optimiser, exit_weights=exit_weights)
-        state, _ = quick_jit(step)(init_state(trained_part(weights), optimiser), jax.random.key(0), (images, labels))
-        moved = jax.tree.map(lambda new, old: float(jnp.abs(new - old).max()), state.weights, trained_part(weights))
+        state, _ = quick_jit(step)(init_state(trainable(weights), optimiser), jax.random.key(0), (images, labels))
+        moved = jax.tree.map(lambda new, old: float(jnp.abs(new - old).max()), state.weights, trainable(weights))
         return {layer: max(own.values()) for layer, own in moved.items()}
 
     silent = changes((0.0, 1.0))

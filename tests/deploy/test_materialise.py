@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from static_networks import cut
 
-from hadas_jax.deploy.layers import fold_batch_norm, is_folded, output_shapes, run_network
+from hadas_jax.deploy.layers import fold_batch_norm, output_shapes, run_network
 from hadas_jax.spaces import available_exits, block_active
 from hadas_jax.supernet import apply, resize
 
@@ -35,8 +35,8 @@ def test_a_cut_network_equals_the_masked_supernet_at_its_exits(
     np.testing.assert_allclose(logits, wanted.exits[np.append(available, True)], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(confidence, wanted.confidence[available], rtol=1e-5, atol=1e-5)
     folded, fewer = fold_batch_norm(segments, weights)
-    assert is_folded(folded)
-    assert not is_folded(segments)
+    assert not any(segment.has_batch_norm for segment in folded)
+    assert all(segment.has_batch_norm for segment in segments)
     logits, confidence = quick_jit(run_network, static_argnums=0)(folded, fewer, images)
     np.testing.assert_allclose(logits, wanted.exits[np.append(available, True)], rtol=1e-4, atol=2e-5)
     np.testing.assert_allclose(confidence, wanted.confidence[available], rtol=1e-4, atol=2e-5)

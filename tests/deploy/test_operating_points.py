@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hw_models
-from hadas_jax.deploy.operating_points import exit_costs, exit_usage, operating_table, staircase, write_table
+from hadas_jax.deploy.operating_points import ExitCosts, ExitUsage, operating_table, staircase, write_operating_points
 from hadas_jax.spaces import segments, workload
 
 columns = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=40)
@@ -17,12 +17,12 @@ columns = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, 
 
 @pytest.fixture(scope="module")
 def costs(architecture):
-    return exit_costs(architecture)
+    return ExitCosts.of(architecture)
 
 
 @pytest.fixture(scope="module", params=["mean", "longest"])
 def table(request, architecture):
-    return operating_table(architecture, of=request.param)
+    return operating_table(architecture, deadline_of=request.param)
 
 
 @given(columns, st.integers(0, 10))
@@ -53,7 +53,7 @@ def test_costs_are_those_of_the_layers_that_a_sample_runs(architecture, costs):
 
 
 def test_mean_costs_at_the_networks_clocks_are_those_of_the_search(architecture, costs):
-    usage = exit_usage(architecture)
+    usage = ExitUsage.of(architecture)
     for split in (architecture.selection, architecture.test):
         latency, energy = costs.expected(split.shares)
         point = costs.point(tuple(architecture.clocks_mhz.model_dump().values()))
@@ -66,9 +66,9 @@ def test_mean_costs_at_the_networks_clocks_are_those_of_the_search(architecture,
 
 def test_no_operating_point_of_the_device_beats_the_table(architecture, costs, table):
     latency, energy = costs.expected(architecture.selection.shares)
-    time = latency if table.of == "mean" else costs.latency_s[-1]
+    time = latency if table.deadline_of == "mean" else costs.latency_s[-1]
     power = energy / latency
-    assert table.judged == len(latency)
+    assert table.evaluated == len(latency)
     for most in np.quantile(time, [0, 0.1, 0.5, 0.9, 1]):
         found = table.by_deadline(most)
         assert table.time(found) <= most
@@ -87,14 +87,16 @@ def test_clocks_that_the_device_lacks_are_named(costs):
 
 
 def test_an_unknown_deadline_is_named(architecture):
-    with pytest.raises(ValueError, match="--deadline-of: expected one of mean, longest, got 'luck'"):
-        operating_table(architecture, of="luck")
+    with pytest.raises(ValueError, match="deadline_of: expected one of mean, longest, got 'luck'"):
+        operating_table(architecture, deadline_of="luck")
 
 
 def test_the_file_holds_both_staircases_and_the_answers(architecture, table, tmp_path):
     fast = table.deadlines[0]
     asked = (0.5 * table.time(fast), table.time(fast))
-    write_table(tmp_path / "points.json", table, architecture=architecture, deadlines_s=asked, power_caps_w=(1e3,))
+    write_operating_points(
+        tmp_path / "points.json", table, architecture=architecture, deadlines_s=asked, power_caps_w=(1e3,)
+    )
     found = json.loads((tmp_path / "points.json").read_text())
     assert found["form"] == "hadas_jax.operating_points/1"
     assert found["device"] == "tx2-gpu"

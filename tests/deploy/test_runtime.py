@@ -9,7 +9,7 @@ import pytest
 from static_networks import at_median_scores, static_network
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.deploy.export import ImageValues, export_network, image_values
+from hadas_jax.deploy.export import ImageValues, export_network
 from hadas_jax.deploy.runtime import Runtime, exit_score, main, read_manifest
 
 pytest.importorskip("onnxruntime")
@@ -189,10 +189,10 @@ def test_the_manifest_says_which_values_images_had(exported, network, images, tm
     assert read_manifest(exported)["input"]["dtype"] is None
     data = LabelledImages(jnp.asarray(images), jnp.zeros(23, jnp.int32))
     floats = LabelledImages(jnp.asarray(images, jnp.float32) / 16 - 1, jnp.zeros(23, jnp.int32))
-    assert image_values(data) == ImageValues("uint8", 0, 255)
-    found = image_values(floats)
+    assert ImageValues.of(data) == ImageValues("uint8", 0, 255)
+    found = ImageValues.of(floats)
     assert (found.dtype, found.least, found.largest) == ("float32", images.min() / 16 - 1, images.max() / 16 - 1)
-    export_network(tmp_path / "e", network, format="saved", values=image_values(data))
+    export_network(tmp_path / "e", network, format="saved", values=ImageValues.of(data))
     described = read_manifest(tmp_path / "e")["input"]
     assert (described["dtype"], described["range"]) == ("uint8", [0, 255])
 

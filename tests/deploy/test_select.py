@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from levels import level
 
-from hadas_jax.deploy.select import NEIGHBOURS, PREFERENCES, candidates, excess, merit, objectives, select
+from hadas_jax.deploy.select import NEIGHBOURS, PREFERENCES, candidates, merit, objectives, select, violation
 from hadas_jax.evaluation import NO_DIFFERENCE
 from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.settings import Constraints
@@ -51,13 +51,13 @@ def keeps(points, weights, asked):
 @given(fronts(), limits(), st.sampled_from(PREFERENCES))
 def test_the_choice_keeps_all_limits_that_can_be_kept_and_is_the_best_that_does(front, asked, prefer):
     points, weights = front
-    found = select(points, asked, weights=weights, prefer=prefer)
+    found = select(points, asked, parameters=weights, prefer=prefer)
     within = keeps(points, weights, asked)
-    assert (found.excess == 0) == within.any() == within[found.chosen]
+    assert (found.violation == 0) == within.any() == within[found.chosen]
     if within.any():
         assert merit(points, prefer)[found.chosen] == merit(points, prefer)[within].min()
     else:
-        assert found.excess == excess(points, asked, weights=weights).min() > 0
+        assert found.violation == violation(points, asked, parameters=weights).min() > 0
 
 
 @given(fronts(), limits(), st.sampled_from(PREFERENCES), st.sampled_from(LIMITS), st.floats(1, 3))
@@ -66,20 +66,20 @@ def test_a_wider_limit_never_makes_the_choice_worse(front, asked, prefer, name, 
     value = getattr(asked, name)
     if value is None:
         return
-    wider = 1 - factor * (1 - value) if name == "min_accuracy" else type(value)(value * factor)
-    before = select(points, asked, weights=weights, prefer=prefer)
-    after = select(points, dataclasses.replace(asked, **{name: wider}), weights=weights, prefer=prefer)
-    if before.excess == 0:
-        assert after.excess == 0
+    wider = max(1 - factor * (1 - value), 0.0) if name == "min_accuracy" else type(value)(value * factor)
+    before = select(points, asked, parameters=weights, prefer=prefer)
+    after = select(points, dataclasses.replace(asked, **{name: wider}), parameters=weights, prefer=prefer)
+    if before.violation == 0:
+        assert after.violation == 0
         assert merit(points, prefer)[after.chosen] <= merit(points, prefer)[before.chosen]
     else:
-        assert after.excess <= before.excess
+        assert after.violation <= before.violation
 
 
 @given(fronts(), limits(), st.sampled_from(PREFERENCES))
 def test_neighbours_are_the_next_better_of_their_objective_and_dominate_nothing(front, asked, prefer):
     points, weights = front
-    found = select(points, asked, weights=weights, prefer=prefer)
+    found = select(points, asked, parameters=weights, prefer=prefer)
     here = points[found.chosen]
     for m, name in enumerate(NEIGHBOURS):
         better = points[:, m] < here[m]
@@ -93,11 +93,11 @@ def test_neighbours_are_the_next_better_of_their_objective_and_dominate_nothing(
 @given(fronts(), limits(), st.sampled_from(PREFERENCES))
 def test_what_a_limit_costs_is_told_by_the_choice_without_it(front, asked, prefer):
     points, weights = front
-    found = select(points, asked, weights=weights, prefer=prefer)
+    found = select(points, asked, parameters=weights, prefer=prefer)
     assert set(found.without) == {name for name in LIMITS if getattr(asked, name) is not None}
     for name, row in found.without.items():
         without = dataclasses.replace(asked, **{name: None})
-        assert row == select(points, without, weights=weights, prefer=prefer).chosen
+        assert row == select(points, without, parameters=weights, prefer=prefer).chosen
 
 
 @given(fronts(), st.floats(0.01, 100), st.floats(0.01, 100))
@@ -109,14 +109,14 @@ def test_the_knee_does_not_depend_on_the_units_of_latency_and_energy(front, late
 
 def test_the_knee_of_a_bent_front_is_at_the_bend():
     points = np.array([[0.01, 9e-3, 9e-3], [0.02, 1.2e-3, 1.2e-3], [0.3, 1e-3, 1e-3]])
-    found = select(points, Constraints(), weights=np.full(3, 1000))
+    found = select(points, Constraints(), parameters=np.full(3, 1000))
     assert found.chosen == 1
     assert found.neighbours == {"more accurate": 0, "faster": 2, "less energy": 2}
 
 
 def test_an_unknown_preference_is_named():
-    with pytest.raises(ValueError, match="--prefer: expected one of knee, accuracy, latency, energy, got 'luck'"):
-        select(np.ones((1, 3)), Constraints(), weights=np.ones(1), prefer="luck")
+    with pytest.raises(ValueError, match="prefer: expected one of knee, accuracy, latency, energy, got 'luck'"):
+        select(np.ones((1, 3)), Constraints(), parameters=np.ones(1), prefer="luck")
 
 
 def design(found_by, error, latency_ms, energy_mj):

@@ -3,7 +3,7 @@ from datetime import datetime
 import pytest
 
 from hadas_jax.commands.reports import report
-from hadas_jax.report.html import figure_tables, read_record, report_content
+from hadas_jax.report.html import plot_tables, read_record, report_content
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +19,11 @@ def test_the_report_of_a_search_has_all_its_designs_and_their_clocks(finished, c
     for row in run["networks"]:
         core, memory, _ = row["curves"]["at"]
         energy = row["curves"]["energy"][row["curves"]["memory"].index(memory)][core]
-        assert energy == pytest.approx(row["figures"]["deployable"]["energy"], rel=1e-3)
+        assert energy == pytest.approx(row["metrics"]["deployable"]["energy"], rel=1e-3)
 
 
 def test_the_report_of_a_search_has_every_figure_but_those_of_trainings(content):
-    assert list(figure_tables(content)) == ["front", "gains", "exit_usage", "clocks", "progress"]
+    assert list(plot_tables(content)) == ["front", "gains", "exit_usage", "clocks", "progress"]
 
 
 def test_the_page_of_a_search_is_written_below_six_megabytes(finished, tmp_path):

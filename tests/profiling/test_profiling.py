@@ -4,18 +4,17 @@ import jax
 import numpy as np
 import pytest
 
-from hadas_jax import profiling as networks
 from hadas_jax.profiling import (
-    CutNetwork,
-    cut_out,
     layer_cases,
     network_cases,
     profile_machine,
     space_to_profile,
     spread_genomes,
+    trunk_space,
 )
 from hadas_jax.spaces import ATTENTIVENAS, workload
-from hw_models import LayerKind, total_kernels, total_macs
+from hadas_jax.supernet import initialise
+from hw_models import LayerKind, total_kernels
 from hw_models.measuring.machine import ClockSetting, Machine
 from hw_models.measuring.measurements import format_layers, read_measurements
 
@@ -25,28 +24,30 @@ def cases(tiny_space):
     return network_cases(tiny_space, 6, batch=2, seed=1)
 
 
-def network_of(case) -> CutNetwork:
-    return case.build.__self__
+@pytest.fixture(scope="module")
+def own_spaces(tiny_space):
+    """The spaces of these networks alone."""
+    return [trunk_space(tiny_space, tiny_space.decode(genome)) for genome in spread_genomes(tiny_space, 6, seed=1)]
 
 
-def test_the_layers_are_those_of_the_cut_out_space(tiny_space, cases):
-    for case in cases[:3]:
-        cut = cut_out(tiny_space, network_of(case).backbone)
+def test_the_layers_are_those_of_the_cut_out_space(own_spaces, cases):
+    for cut, case in zip(own_spaces[:3], cases, strict=False):
         assert cut.count == 1
         assert cut.num_exits == 0
         assert format_layers(case.layers) == format_layers(jax.jit(lambda cut=cut: workload(cut, cut.largest()))())
 
 
-def test_the_network_has_the_weights_that_its_layers_say(cases):
-    for case in cases[:2]:
-        leaves = jax.tree_util.tree_leaves_with_path(network_of(case)._weights[0].backbone)
+def test_the_network_has_the_weights_that_its_layers_say(own_spaces, cases):
+    for cut, case in zip(own_spaces[:2], cases, strict=False):
+        params = jax.eval_shape(lambda cut=cut: initialise(cut, jax.random.key(0)))
+        leaves = jax.tree_util.tree_leaves_with_path(params.backbone)
         kernels = sum(leaf.size for path, leaf in leaves if path[-1].key not in ("scale", "bias"))
         every = sum(leaf.size for _, leaf in leaves)
         assert kernels <= np.sum(case.layers.weight_elements) <= every
 
 
 def test_the_network_runs_its_batch(cases):
-    logits = network_of(cases[0]).start()()
+    logits = cases[0].build()()
     assert logits.shape == (2, 3)
     assert np.all(np.isfinite(logits))
     assert np.std(logits) > 0
@@ -66,9 +67,8 @@ def test_a_larger_design_contains_a_smaller_one_of_the_same_seed(tiny_space):
 
 
 def test_designs_leave_no_gap_in_the_macs():
-    space = space_to_profile("digits")
-    genomes = spread_genomes(space, 33)
-    macs = np.sort(np.log(total_macs(networks._described(space, genomes)[1])))
+    cases = network_cases(space_to_profile("digits"), 33)
+    macs = np.sort(np.log([np.sum(np.asarray(case.layers.macs)) for case in cases]))
     assert np.max(np.diff(macs)) < 3 * (macs[-1] - macs[0]) / 32
 
 

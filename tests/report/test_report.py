@@ -9,7 +9,7 @@ from hadas_jax.evaluation import accuracy_difference
 from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.hadas.results import AsAccurate, Versus, level_rows
 from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
-from hadas_jax.report.search import drawn
+from hadas_jax.report.search import front_members
 from hadas_jax.settings import Constraints
 
 LESS = accuracy_difference(5, 10, images=1000)  # -0.5 points [-1.4, +0.4]
@@ -126,7 +126,7 @@ def test_the_line_joins_the_front_of_the_selection_samples_and_is_pale_where_it_
         one((0.2, 1.0, 2.0), (0.30, 1.0, 2.0)),  # no better on test than the one before, and dearer
         one((0.3, 1.0, 2.5), (0.01, 1.0, 0.5)),  # not on that front, lucky on test
     ]
-    assert drawn(designs, "deployable", "energy_j") == ([1, 2, 0], [1, 0])
+    assert front_members(designs, "deployable", "energy_j") == ([1, 2, 0], [1, 0])
 
 
 def test_the_picture_is_a_png(result, tmp_path):

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hadas_jax.runs.checkpoints import read_checkpoint, validated
+from hadas_jax.runs.checkpoints import read_json, validated
 
 FORM = "hadas_jax.thing/1"
 
@@ -20,7 +20,7 @@ class Thing:
 def test_an_object_of_its_form_comes_back_whole(tmp_path):
     content = {"form": FORM, "size": 3, "more": [1]}
     (tmp_path / "a.json").write_text(json.dumps(content))
-    found = read_checkpoint(tmp_path / "a.json", FORM, what="a thing")
+    found = read_json(tmp_path / "a.json", FORM, what="a thing")
     assert found == content
     assert validated(Thing, found, path=tmp_path / "a.json") == Thing(3)
 
@@ -39,7 +39,7 @@ def test_what_is_no_such_object_is_said_in_one_line(text, message, tmp_path):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"a\.json") as error:
-        read_checkpoint(path, FORM, what="a thing", hint="; do so")
+        read_json(path, FORM, what="a thing", hint="; do so")
     assert message in str(error.value)
     assert str(error.value).count("\n") == 0
     assert len(str(error.value)) < len(str(path)) + 150

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.runs.loop import scanned
 from hadas_jax.settings import TrainingSettings
 from hadas_jax.spaces import MBConvSpace, Stage
 from hadas_jax.supernet import initialise
@@ -22,10 +21,8 @@ from hadas_jax.training import (
     init_state,
     resident,
     sandwich_step,
-    streamed,
-    whole_sharding,
 )
-from hadas_jax.training.batches import split_batch
+from hadas_jax.training.batches import Schedule, make_train_chunk, shard_batch
 from hadas_jax.training.optimisers import descend
 
 BATCH, KEY, OPTIMISER = 32, jax.random.key(0), optax.sgd(0.1)
@@ -64,16 +61,17 @@ def streams() -> dict[str, Any]:
     mesh, compiled = batch_mesh(), []
 
     def step(state: TrainState, key: jax.Array, data: Any) -> tuple[TrainState, Any]:
-        images, labels = split_batch(data, mesh)
+        images, labels = shard_batch(data, mesh)
         gradients = {"x": jnp.mean(images, (0, 1, 2)) * jnp.mean(labels.astype(jnp.float32))}
         return descend(state, gradients, OPTIMISER), {"loss": jnp.sum(state.weights["x"])}
 
     state = init_state({"x": jnp.ones(1)}, OPTIMISER)
     batch = next(Repeated().batches(0, BATCH))
-    data = (batch[0].astype(np.float32) / 255, batch[1])
+    sources = {"stream": Repeated(), "arrays": LabelledImages(*map(jnp.asarray, batch))}
+    schedule = Schedule(BATCH, 3, 3)
     advances = {
-        "stream": streamed(step, Repeated(), batch=BATCH, key=KEY, chunk=3, mesh=mesh),
-        "arrays": scanned(step, data=data, key=KEY, chunk=3, sharding=whole_sharding(mesh)),
+        name: make_train_chunk(step, source, schedule=schedule, key=KEY, order_key=KEY, mesh=mesh)
+        for name, source in sources.items()
     }
     jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
     found = {}
@@ -116,7 +114,7 @@ def main(output: str) -> None:
             for i, leaf in enumerate(jax.tree.leaves(after.weights)):
                 found[f"{name}/{kind}/weights/{i}"] = leaf
     found |= streams()
-    split = jax.jit(lambda x: split_batch(x, batch_mesh()))(images[:BATCH])
+    split = jax.jit(lambda x: shard_batch(x, batch_mesh()))(images[:BATCH])
     found["shards"] = [shard.data.shape for shard in split.addressable_shards]
     np.savez(output, **{key: np.asarray(value) for key, value in found.items()})
 

@@ -10,9 +10,9 @@ from hadas_jax.data import LabelledImages
 from hadas_jax.runs import loop
 from hadas_jax.runs.checkpoints import Checkpoints
 from hadas_jax.runs.loop import Guard
-from hadas_jax.training import TrainState, augmentation, init_state, lower_rate, resident, streamed
+from hadas_jax.training import TrainState, augmentation, init_state, lower_rate, resident
 from hadas_jax.training.augmentation import random_flip
-from hadas_jax.training.batches import batch_indices, prepare
+from hadas_jax.training.batches import Schedule, make_train_chunk
 from hadas_jax.training.optimisers import descend
 
 ORDER, KEY = jax.random.key(1), jax.random.key(2)
@@ -43,8 +43,14 @@ def look(state, key, data):
     return state, {"labels": labels, "images": images, "draw": jax.random.uniform(key)}
 
 
+def samples(count, step, batch):
+    """Which of so many samples the arrays' step takes."""
+    numbered = LabelledImages(jnp.zeros((count, 1, 1, 1)), jnp.arange(count, dtype=jnp.int32))
+    return np.asarray(resident(look, batch=batch, order_key=ORDER)(at(step), KEY, numbered)[1]["labels"])
+
+
 class Record:
-    """A stream of the batches that `batch_indices` gives, which notes where it is started."""
+    """A stream of the batches that arrays on the device give, which notes where it is started."""
 
     mean, std = tuple(MEAN.tolist()), tuple(DEVIATION.tolist())
 
@@ -54,15 +60,15 @@ class Record:
     def batches(self, start_step, batch, *, augment=False, retry=0):
         self.starts.append((start_step, retry))
         for step in itertools.count(start_step):
-            index = np.asarray(batch_indices(ORDER, jnp.int32(step), size=len(self.images), batch=batch))
-            yield self.images[index], index.astype(np.int32)
+            index = samples(len(self.images), step, batch)
+            yield self.images[index], index
 
 
 def test_a_step_gets_its_part_of_the_epochs_order_standardised(labelled, bytes_):
     run = jax.jit(resident(look, batch=BATCH, order_key=ORDER))
     for step in (0, 2, 5):
         _, found = run(at(step), KEY, labelled)
-        expected = np.asarray(batch_indices(ORDER, jnp.int32(step), size=COUNT, batch=BATCH))
+        expected = samples(COUNT, step, BATCH)
         assert found["labels"].tolist() == expected.tolist()
         np.testing.assert_allclose(found["images"], (bytes_[expected] / 255 - MEAN) / DEVIATION, atol=1e-5)
 
@@ -94,11 +100,13 @@ def test_what_every_step_shares_follows_the_batch(labelled):
     assert float(found["weights"]) == 7
 
 
-def test_affine_warps_before_and_after_standardising_are_the_same(bytes_):
+def test_affine_warps_before_and_after_standardising_are_the_same(labelled):
     affine = augmentation("affine")
-    before = prepare(KEY, jnp.asarray(bytes_), mean=MEAN, std=DEVIATION, augment=affine)
-    after = affine(KEY, prepare(KEY, jnp.asarray(bytes_), mean=MEAN, std=DEVIATION, augment=None))
-    np.testing.assert_allclose(before, after, atol=1e-4)
+    before, plain = (
+        resident(look, batch=BATCH, order_key=ORDER, augment=augment)(at(0), KEY, labelled)[1]["images"]
+        for augment in (affine, None)
+    )
+    np.testing.assert_allclose(before, affine(jax.random.split(KEY)[1], plain), atol=1e-4)
 
 
 def regression(state, key, data):
@@ -119,13 +127,9 @@ def start():
 
 
 def stream_of(images, chunk, stream=None):
-    return streamed(
-        regression,
-        stream or Record(images),
-        batch=BATCH,
-        key=KEY,
-        chunk=chunk,
-        augment=random_flip,
+    schedule = Schedule(BATCH, chunk, chunk)
+    return make_train_chunk(
+        regression, stream or Record(images), schedule=schedule, key=KEY, order_key=ORDER, augment=random_flip
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.training import batch_mesh
-from hadas_jax.training.batches import everywhere, split_batch
+from hadas_jax.training.batches import replicate, shard_batch
 
 DEVICES = 8
 
@@ -62,12 +62,12 @@ def test_batches_are_spread_by_a_step_that_is_compiled_once_for_all_chunks(found
 def test_a_batch_that_the_devices_do_not_share_evenly_is_named():
     mesh = jax.sharding.AbstractMesh((8,), ("batch",))
     with pytest.raises(ValueError, match="batch: expected a multiple of the 8 devices, got 30"):
-        split_batch(jnp.zeros((30, 2)), mesh)
+        shard_batch(jnp.zeros((30, 2)), mesh)
 
 
 def test_one_device_is_a_mesh_too_and_none_changes_nothing():
     mesh, batch = batch_mesh(), jnp.arange(4.0)
     assert dict(mesh.shape) == {"batch": len(jax.devices())}
-    assert split_batch(batch, None) is batch
-    assert everywhere(batch, None) is batch
-    np.testing.assert_array_equal(jax.jit(lambda x: everywhere(split_batch(x, mesh), mesh))(batch), batch)
+    assert shard_batch(batch, None) is batch
+    assert replicate(batch, None) is batch
+    np.testing.assert_array_equal(jax.jit(lambda x: replicate(shard_batch(x, mesh), mesh))(batch), batch)

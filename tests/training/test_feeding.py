@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,10 @@ import pytest
 from hadas_jax.data import LabelledImages
 from hadas_jax.training import TrainState
 from hadas_jax.training import batches as feeding
-from hadas_jax.training.batches import Pace, batch_indices, chunk_of, fed, pace_of
+from hadas_jax.training.augmentation import AUGMENTATIONS, CROPPING
+from hadas_jax.training.batches import Schedule, make_train_chunk, resident
 
-COUNT, PACE = 14, Pace(batch=4, chunk=3, steps_per_epoch=3)
+COUNT, SCHEDULE = 14, Schedule(batch=4, chunk=3, steps_per_epoch=3)
 
 
 class Notes:
@@ -45,16 +48,22 @@ def look(state, key, data):
     return state.replace(step=state.step + 1), found
 
 
-def advance(images, *, seed=0, augmentation="none", shared=()):
+def advance(images, *, seed=0, step=look, **options):
     key, order_key = jax.random.key(0), jax.random.key(seed)
-    return fed(look, images, pace=PACE, key=key, order_key=order_key, augmentation=augmentation, shared=shared)
+    return make_train_chunk(step, images, schedule=SCHEDULE, key=key, order_key=order_key, **options)
+
+
+def order_of(labelled, seed):
+    """The samples that three steps on the device take by an order's key."""
+    run = jax.jit(resident(look, batch=4, order_key=jax.random.key(seed)))
+    states = [start().replace(step=jnp.int32(step)) for step in range(3)]
+    return [run(state, jax.random.key(9), labelled)[1]["labels"] for state in states]
 
 
 def test_images_on_the_device_come_in_the_order_of_their_key(labelled):
     for seed in (0, 1):
         _, found = advance(labelled, seed=seed)(start(), 0)
-        wanted = [batch_indices(jax.random.key(seed), jnp.int32(k), size=COUNT, batch=4) for k in range(3)]
-        np.testing.assert_array_equal(found["labels"], wanted)
+        np.testing.assert_array_equal(found["labels"], order_of(labelled, seed))
         np.testing.assert_array_equal(found["images"][..., 0, 0, 0], found["labels"])
 
 
@@ -78,13 +87,15 @@ def test_a_stream_goes_on_from_the_step_that_is_due():
     np.testing.assert_array_equal(found["labels"], np.repeat([[6], [7], [8]], 4, axis=1))
 
 
-@pytest.mark.parametrize(
-    ("name", "crops"), [("none", False), ("affine", False), ("crop-flip", True), ("randaugment", True)]
-)
-def test_a_stream_reads_random_parts_for_augmentations_that_crop(name, crops):
+@pytest.mark.parametrize("crops", [False, True])
+def test_a_stream_reads_random_parts_where_asked_for(crops):
     stream = Notes()
-    advance(stream, augmentation=name)(start(), 0)
+    advance(stream, random_crops=crops)(start(), 0)
     assert stream.crops == [crops]
+
+
+def test_the_augmentations_that_crop_are_some_of_all():
+    assert set(CROPPING) == set(AUGMENTATIONS) - {"none", "affine"}
 
 
 def test_runs_of_other_seeds_share_compiled_code(labelled, monkeypatch):
@@ -98,19 +109,39 @@ def test_runs_of_other_seeds_share_compiled_code(labelled, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("samples", "batch", "pace"),
-    [(60, 256, Pace(60, 1, 1)), (1000, 64, Pace(64, 15, 15)), (50_000, 128, Pace(128, 78, 390)), (389, 1, None)],
+    ("samples", "batch", "expected"),
+    [(60, 256, (60, 1, 1)), (1000, 64, (64, 15, 15)), (50_000, 128, (128, 78, 390)), (389, 1, None)],
 )
-def test_an_epoch_has_whole_chunks(samples, batch, pace):
-    found = pace_of(samples, batch=batch)
-    assert pace in (None, found)
+def test_an_epoch_has_whole_chunks(samples, batch, expected):
+    found = Schedule.of(samples, batch=batch)
+    assert expected in (None, dataclasses.astuple(found))
     assert found.steps_per_epoch % found.chunk == 0
     assert found.steps_per_epoch * found.batch <= samples
 
 
 def test_long_epochs_are_cut_into_equal_chunks_that_leave_out_next_to_nothing():
-    assert [chunk_of(steps) for steps in (1, 19, 100, 390, 3900, 389)] == [1, 19, 100, 78, 100, 97]
-    for steps in range(1, 2000):
-        chunk = chunk_of(steps)
+    chunks = [0, *(Schedule.of(steps, batch=1).chunk for steps in range(1, 4000))]
+    assert [chunks[steps] for steps in (1, 19, 100, 390, 3900, 389)] == [1, 19, 100, 78, 100, 97]
+    for steps, chunk in enumerate(chunks[1:2000], 1):
         assert 1 <= chunk <= 100
         assert steps - steps // chunk * chunk <= steps / 90
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_debugging_names_the_step_and_the_value_that_is_not_finite(labelled, stream):
+    def step(state, key, data):
+        weights = {"kernel": jnp.float32(1) / (2 - state.step).astype(jnp.float32)}
+        return state.replace(step=state.step + 1, weights=weights), {"loss": jnp.float32(0)}
+
+    run = advance(Notes() if stream else labelled, step=step, debug=True)
+    before = start().replace(weights={"kernel": jnp.float32(0)})
+    with pytest.raises(ValueError, match=r"^weights/kernel: expected finite numbers, got others at step 3$"):
+        run(before, 0)
+    quiet = advance(Notes() if stream else labelled, step=step)
+    assert np.isinf(quiet(before, 0)[0].weights["kernel"])
+
+
+def test_debugging_changes_nothing_where_all_is_finite(labelled):
+    plain, debugged = (advance(labelled, debug=debug)(start(), 0)[1] for debug in (False, True))
+    for name, value in plain.items():
+        np.testing.assert_array_equal(debugged[name], value)

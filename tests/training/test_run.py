@@ -131,8 +131,8 @@ def test_images_that_do_not_fit_into_memory_are_trained_on_and_resumed_alike(str
 def poisoned(down_to):
     """`scanned` with a loss that is infinite past the first chunk until the learning rate is as low as this."""
 
-    def poisoned(step, *, data, key, chunk, sharding=None):
-        advance = scanned(step, data=data, key=key, chunk=chunk, sharding=sharding)
+    def poisoned(step, *, chunk, **rest):
+        advance = scanned(step, chunk=chunk, **rest)
 
         def diverging(state, done, retry):
             following, metrics = advance(state, done, retry)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.data import SplitRecord
-from hadas_jax.runs.checkpoints import read_checkpoint, validated
+from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.spaces.darts import CELLS, derive_code, parse_code, relaxed_code
 from hadas_jax.spaces.genotypes import genotype_of
@@ -143,4 +143,4 @@ def read_genotype(path: Path) -> DnasResult:
     Raises:
         ValueError: One line: it cannot be read, or is of another form.
     """
-    return validated(DnasResult, read_checkpoint(path, FORM, what="the network of hadas dnas search"), path=path)
+    return validated(DnasResult, read_json(path, FORM, what="the network of hadas dnas search"), path=path)

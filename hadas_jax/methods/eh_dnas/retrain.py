@@ -24,9 +24,10 @@ from hadas_jax.data import LabelledImages, SplitRecord, Splits, load
 from hadas_jax.data.splits import random_batches
 from hadas_jax.methods.eh_dnas.result import FORM as GENOTYPE_FORM
 from hadas_jax.methods.eh_dnas.result import read_genotype
-from hadas_jax.runs.checkpoints import read_checkpoint, validated
+from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.loop import Progress
-from hadas_jax.runs.workdir import DERIVED, RESULT, WorkDir, versions, write_text
+from hadas_jax.runs.names import DERIVED, RESULT
+from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import RetrainSettings
 from hadas_jax.spaces.darts import format_code, parse_code
 from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of, read_architecture
@@ -34,7 +35,7 @@ from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.checkpoint import DerivedCheckpoint, save_derived
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, initialise_derived
 from hadas_jax.training import init_state
-from hadas_jax.training.batches import pace_of, train_epochs
+from hadas_jax.training.batches import Schedule, train_epochs
 from hadas_jax.training.darts import retrain_optimiser, retrain_step
 from hadas_jax.training.run import settings_name
 from hw_models.accelerator.network import DartsNetwork, network_rows, row_counts
@@ -142,7 +143,7 @@ def read_result(path: Path) -> RetrainResult:
     Raises:
         ValueError: One line: it cannot be read, or is of another form.
     """
-    return validated(RetrainResult, read_checkpoint(path, FORM, what="the result of hadas dnas retrain"), path=path)
+    return validated(RetrainResult, read_json(path, FORM, what="the result of hadas dnas retrain"), path=path)
 
 
 class RetrainRun:
@@ -175,7 +176,7 @@ class RetrainRun:
             raise ValueError(f"cutout: expected at most the {size} pixels of the images, got {training.cutout}")
         self._cutout = size // 2 if training.cutout is None else training.cutout
         self._init_key, self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed), 3)
-        self._pace = pace_of(self.splits.train.count, batch=training.batch)
+        self._schedule = Schedule.of(self.splits.train.count, batch=training.batch)
 
     def _require_data_of(self, search: SplitRecord) -> None:
         """Refuses the images of the search where they are others by now, or are divided otherwise."""
@@ -221,7 +222,7 @@ class RetrainRun:
     def train(self, workdir: WorkDir, progress: Progress) -> Tree:
         """Trains from fresh weights, or goes on from a checkpoint; returns the weights without an auxiliary head."""
         training = self.settings.training
-        steps = training.epochs * self._pace.steps_per_epoch
+        steps = training.epochs * self._schedule.steps_per_epoch
         has_head = training.auxiliary_weight > 0
         fresh = initialise_derived(self.network, self.genotype, self._init_key, auxiliary=has_head)
         optimiser = retrain_optimiser(training.learning_rate, steps, weight_decay=training.weight_decay)
@@ -230,7 +231,7 @@ class RetrainRun:
             retrain_step(self.network, self.genotype, optimiser, steps=steps, settings=training),
             init_state(fresh, optimiser),
             self.splits.train,
-            pace=self._pace,
+            schedule=self._schedule,
             epochs=training.epochs,
             key=self._train_key,
             order_key=self._order_key,
@@ -244,8 +245,8 @@ class RetrainRun:
     def statistics(self, weights: Tree) -> Tree:
         """Estimates batch norm's statistics on random training images, not augmented."""
         settings, train = self.settings, self.splits.train
-        batches = min(settings.stats_batches, train.count // self._pace.batch)
-        images = random_batches(train, batches, self._pace.batch, seed=settings.seed)
+        batches = min(settings.stats_batches, train.count // self._schedule.batch)
+        images = random_batches(train, batches, self._schedule.batch, seed=settings.seed)
         with memory_named("stats_batches", settings.stats_batches, "batches"):
             return estimate_statistics(
                 self.network,

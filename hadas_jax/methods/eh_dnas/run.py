@@ -44,7 +44,7 @@ from hadas_jax.spaces.darts import derive_code, format_code, sample_codes
 from hadas_jax.spaces.darts_costs import throughput_table
 from hadas_jax.supernet.darts import apply_search, initialise_search
 from hadas_jax.training import augmentation
-from hadas_jax.training.batches import pace_of
+from hadas_jax.training.batches import Schedule
 from hw_models import default_point, with_clocks
 from hw_models.accelerator import DartsNetwork, Fpga, load_fpga
 from hw_models.catalogue import chosen_device
@@ -155,7 +155,7 @@ class DnasRun:
         self._weights_key, self._alpha_key, self._halves_key, self._search_key, self._predictor_key = keys[:5]
         self._order_keys = (keys[5], keys[6])
         self.halves = halved(splits.train, self._halves_key)
-        self._pace = pace_of(min(half.count for half in self.halves), batch=settings.training.batch)
+        self._schedule = Schedule.of(min(half.count for half in self.halves), batch=settings.training.batch)
         self.network = DartsNetwork(
             channels=settings.channels,
             cells=settings.cells,
@@ -185,16 +185,16 @@ class DnasRun:
         state = init_search(search, initialise_search(self.network, self._weights_key), self.initial_alpha())
         run = resident_pair(
             search_step(search),
-            batch=self._pace.batch,
+            batch=self._schedule.batch,
             augment=augmentation(self.settings.training.augmentation),
         )
-        with memory_named("batch", self._pace.batch, "images"):
+        with memory_named("batch", self._schedule.batch, "images"):
             state = run_stage(
                 "architecture",
-                scanned(run, data=(*self.halves, self._order_keys), key=self._search_key, chunk=self._pace.chunk),
+                scanned(run, data=(*self.halves, self._order_keys), key=self._search_key, chunk=self._schedule.chunk),
                 state,
-                chunks=self.steps // self._pace.chunk,
-                chunk=self._pace.chunk,
+                chunks=self.steps // self._schedule.chunk,
+                chunk=self._schedule.chunk,
                 workdir=workdir,
                 progress=progress,
                 guard=Guard(lower=lower_weights_rate),
@@ -206,7 +206,7 @@ class DnasRun:
     @property
     def steps(self) -> int:
         """Steps of the search."""
-        return self.settings.training.epochs * self._pace.steps_per_epoch
+        return self.settings.training.epochs * self._schedule.steps_per_epoch
 
     def initial_alpha(self) -> jax.Array:
         """Returns the first alpha, float32[28, 8], next to uniform."""

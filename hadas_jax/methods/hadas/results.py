@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference, least_images
-from hadas_jax.runs.checkpoints import read_checkpoint, validated
+from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints, SearchSettings
 
@@ -384,7 +384,7 @@ def read_search(workdir: Path | str) -> FinishedSearch:
             "not; search anew"
         )
     hint = f"; {again} writes it anew"
-    content = read_checkpoint(path, FORM, what="the front of a search", hint=hint)
+    content = read_json(path, FORM, what="the front of a search", hint=hint)
     return FinishedSearch(
         path=place.path,
         settings=SearchSettings.from_mapping(content.get("settings"), source=str(path)),

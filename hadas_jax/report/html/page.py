@@ -22,7 +22,7 @@ def render_page(content: dict[str, Any]) -> str:
     instead of 5.
 
     Args:
-        content: Of `report_content`.
+        content: The content of a report, see `report_content`.
     """
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "assets")
     environment = jinja2.Environment(

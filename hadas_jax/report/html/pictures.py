@@ -1,7 +1,4 @@
-"""The figures of a report as PNGs, drawn from their tables.
-
-Networks of the DARTS space as PNGs, drawn from the tables of a report.
-"""
+"""The plots of a report as PNGs, drawn from their tables."""
 
 from collections.abc import Callable
 from itertools import groupby
@@ -10,53 +7,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from hadas_jax.methods.hadas.results import NOT_SHOWN
 from hadas_jax.report.darts import draw_cell
 from hadas_jax.report.html.tables import Rows
-from hadas_jax.report.pictures import save_picture
+from hadas_jax.report.pictures import new_figure, save_picture, write_ticks_in_full
+from hadas_jax.report.search import FRONT_CAPTION
 from hadas_jax.spaces.darts import CELLS
 from hadas_jax.spaces.genotypes import cell_graph, parse_genotype
 from hw_models.accelerator.network import OPERATIONS
-
-
-def draw_cells(rows: Rows) -> Figure:
-    """Draws both cells of every network.
-
-    Args:
-        rows: Of the table `networks`.
-    """
-    figure = Figure(figsize=(12, 3.6 * len(rows)), layout="constrained")
-    for axes, row in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
-        for axis, cell in zip(axes, CELLS, strict=True):
-            draw_cell(axis, cell_graph(parse_genotype(row["genotype"]), cell))
-            axis.set_title(f"{row['run']}: {cell} cell", loc="left", fontsize=9)
-    return figure
-
-
-def draw_alpha(rows: Rows) -> Figure:
-    """Draws the share of each operation on each edge, with rings on those that the network has.
-
-    Args:
-        rows: Of the table `alpha`.
-    """
-    maps = [(where, list(own)) for where, own in groupby(rows, lambda row: (row["run"], row["cell"]))]
-    figure = Figure(figsize=(12, 2.5 * len(maps)), layout="constrained")
-    for axis, ((run, cell), own) in zip(
-        figure.subplots(-(-len(maps) // 2), 2, squeeze=False).ravel(), maps, strict=True
-    ):
-        shares = np.array([row["share"] for row in own]).reshape(-1, len(OPERATIONS))
-        image = axis.imshow(shares, cmap="Blues", aspect="auto")
-        kept = [divmod(k, len(OPERATIONS)) for k, row in enumerate(own) if row["is_kept"]]
-        axis.plot([c for _, c in kept], [r for r, _ in kept], "o", ms=9, mfc="none", mec="#c2470b", mew=2)
-        axis.set_xticks(range(len(OPERATIONS)), OPERATIONS, rotation=30, ha="right", fontsize=7)
-        axis.set_yticks(range(len(shares)), [row["edge"] for row in own[:: len(OPERATIONS)]], fontsize=7)
-        axis.set_title(f"{run}: {cell} cell", loc="left", fontsize=9)
-        figure.colorbar(image, ax=axis, format="{x:.1f} %", shrink=0.9)
-    return figure
-
 
 _RUN_COLOURS = ("#0b62b8", "#c2470b", "#561051", "#199b83", "#d0658a", "#8f6a00", "#6b7280", "#17212e")
 _KIND_COLOURS = {"ideal": "#0b62b8", "deployable": "#c2470b", "exits": "#561051", "static": "#17212e"}
@@ -66,15 +26,18 @@ _LABELS = {"accuracy": "accuracy (%)", "latency": "latency (ms)", "energy": "ene
 _COORDINATES = (*_LABELS, "blocks", "exits", "core_mhz", "memory_mhz", "host_mhz", "dissimilarity")
 
 
-def draw_pictures(tables: dict[str, Rows], directory: Path) -> list[Path]:
-    """Draws every figure that has a table.
+def draw_plots(tables: dict[str, Rows], directory: Path) -> list[Path]:
+    """Draws every plot that has a table.
 
     Args:
-        tables: Of `figure_tables`.
-        directory: That exists.
+        tables: The tables of `plot_tables`.
+        directory: A directory that exists.
 
     Returns:
         The paths of the PNGs.
+
+    Raises:
+        ValueError: A picture cannot be written.
     """
     tables = {name: [_without_formulas(row) for row in rows] for name, rows in tables.items()}
     drawings: dict[str, tuple[str, Callable[[Rows], Figure]]] = {
@@ -84,8 +47,8 @@ def draw_pictures(tables: dict[str, Rows], directory: Path) -> list[Path]:
         "gains": ("gains", _gains),
         "exit_usage": ("exit_usage", _usage),
         "clocks": ("clocks", _clocks),
-        "cells": ("networks", draw_cells),
-        "alpha": ("alpha", draw_alpha),
+        "cells": ("networks", _cells),
+        "alpha": ("alpha", _alpha),
         "progress": ("progress", _progress),
         "exits": ("exits", _exits),
     }
@@ -102,8 +65,8 @@ def _without_formulas(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value.replace("$", r"\$") if isinstance(value, str) else value for name, value in row.items()}
 
 
-def _members(rows: Rows, *names: str) -> list[tuple[tuple[Any, ...], Rows]]:
-    """Rows together that share values, in the order of their first ones."""
+def _groups(rows: Rows, *names: str) -> list[tuple[tuple[Any, ...], Rows]]:
+    """Groups the rows that share values, in the order of their first ones."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(row[name] for name in names)
@@ -124,22 +87,14 @@ def _values(rows: Rows, name: str) -> np.ndarray:
 
 def _log(axis: Axes, label: str) -> None:
     axis.set_xscale("log")
-    plain_ticks(axis.xaxis)
+    write_ticks_in_full(axis.xaxis, minor="{x:.2g}")
     axis.set_xlabel(label)
 
 
-def plain_ticks(axis: Axis) -> None:
-    """Writes the ticks of a logarithmic axis as numbers, without powers of ten."""
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter("{x:.2g}")
-    axis.set_tick_params(which="both", labelsize=7)
-
-
 def _front(rows: Rows) -> Figure:
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    figure, (axes,) = new_figure((11, 4.8), 1, 2, sharey=True)
     for axis, name in zip(axes, ("energy", "latency"), strict=True):
-        for (run, kind), found in _members(rows, "run", "kind"):
+        for (run, kind), found in _groups(rows, "run", "kind"):
             colour = _colour(rows, run, kind)
             line = sorted(
                 (row for row in found if row[f"joined_{name}"] is not None), key=lambda r: r[f"joined_{name}"]
@@ -156,18 +111,13 @@ def _front(rows: Rows) -> Figure:
         axis.grid(visible=True, which="both", alpha=0.25)
     axes[0].set_ylabel("test accuracy (%)")
     axes[0].legend(fontsize=7, loc="lower right")
-    figure.supxlabel(
-        "Lines join the front of the samples that networks were chosen on, in its order; pale: not on it, or behind "
-        "another one of it on the test split. Bars: 95 % intervals of accuracy.",
-        fontsize=8,
-    )
+    figure.supxlabel(f"{FRONT_CAPTION}.", fontsize=8)
     return figure
 
 
 def _front_3d(rows: Rows) -> Figure:
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    axis = figure.add_subplot(projection="3d")
-    for (run, kind), found in _members(rows, "run", "kind"):
+    figure, [[axis]] = new_figure((7, 6), subplot_kw={"projection": "3d"})
+    for (run, kind), found in _groups(rows, "run", "kind"):
         x, y = (np.log10(_values(found, name)) for name in ("latency", "energy"))
         style = {"marker": _MARKERS[kind], "color": _colour(rows, run, kind), "label": f"{run}: {kind}"}
         axis.scatter(x, y, _values(found, "accuracy"), **style)
@@ -179,8 +129,7 @@ def _front_3d(rows: Rows) -> Figure:
 
 
 def _parallel(rows: Rows) -> Figure:
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    axis = figure.subplots()
+    figure, [[axis]] = new_figure((11, 4.8))
     columns = {name: _values(rows, name) for name in _COORDINATES}
     varied = [name for name, values in columns.items() if np.ptp(values) > 0]
     scaled = np.stack([(columns[name] - columns[name].min()) / np.ptp(columns[name]) for name in varied])
@@ -198,10 +147,9 @@ def _parallel(rows: Rows) -> Figure:
 
 def _gains(rows: Rows) -> Figure:
     """Savings against both static networks; hatched where a network is not shown to be as accurate."""
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    figure, (axes,) = new_figure((11, 4.8), 1, 2, sharey=True)
     places = list(dict.fromkeys((row["run"], row["level"]) for row in rows))
-    variants = _members([row for row in rows if row["network"] != "static"], "network", "policy")
+    variants = _groups([row for row in rows if row["network"] != "static"], "network", "policy")
     width = 0.84 / len(variants)
     for axis, name, reference in zip(
         axes, ("energy_saved", "energy_saved_dvfs"), ("static", "static + DVFS"), strict=True
@@ -221,9 +169,9 @@ def _gains(rows: Rows) -> Figure:
 
 
 def _usage(rows: Rows) -> Figure:
-    runs = _members(rows, "run")
-    figure = Figure(figsize=(11, 3.2 * len(runs)), layout="constrained")
-    for axis, ((run,), found) in zip(figure.subplots(len(runs), 1, squeeze=False)[:, 0], runs, strict=True):
+    runs = _groups(rows, "run")
+    figure, axes = new_figure((11, 3.2 * len(runs)), len(runs))
+    for (axis,), ((run,), found) in zip(axes, runs, strict=True):
         blocks = sorted({row["stops_at"] for row in found if row["stops_at"] != "classifier"})
         bottom = np.zeros(1 + max(row["network"] for row in found))
         for place in [*blocks, "classifier"]:
@@ -244,16 +192,16 @@ def _usage(rows: Rows) -> Figure:
 
 
 def _clocks(rows: Rows) -> Figure:
-    runs = _members(rows, "run")
-    figure = Figure(figsize=(11, 4 * len(runs)), layout="constrained")
-    for axes, ((run,), found) in zip(figure.subplots(len(runs), 2, squeeze=False), runs, strict=True):
+    runs = _groups(rows, "run")
+    figure, grid = new_figure((11, 4 * len(runs)), len(runs), 2)
+    for axes, ((run,), found) in zip(grid, runs, strict=True):
         for axis, name in zip(axes, ("energy", "latency"), strict=True):
-            for (memory,), line in _members(found, "memory_mhz"):
+            for (memory,), line in _groups(found, "memory_mhz"):
                 axis.plot(_values(line, "core_mhz"), _values(line, name), marker=".", label=f"memory {memory:g} MHz")
             own = [row for row in found if row["is_chosen"]]
             axis.plot(_values(own, "core_mhz"), _values(own, name), "o", ms=11, mfc="none", mec="black")
             axis.set_yscale("log")
-            plain_ticks(axis.yaxis)
+            write_ticks_in_full(axis.yaxis, minor="{x:.2g}")
             axis.set_xlabel("core clock (MHz)")
             axis.set_ylabel(_LABELS[name])
             axis.grid(visible=True, which="both", alpha=0.25)
@@ -263,14 +211,15 @@ def _clocks(rows: Rows) -> Figure:
 
 
 def _progress(rows: Rows) -> Figure:
-    panels = _members(rows, "stage", "metric")
+    panels = _groups(rows, "stage", "metric")
     columns = min(3, len(panels))
-    figure = Figure(figsize=(4 * columns, 2.8 * -(-len(panels) // columns)), layout="constrained")
-    axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).ravel()
+    lines = -(-len(panels) // columns)
+    figure, axes = new_figure((4 * columns, 2.8 * lines), lines, columns)
+    axes = axes.ravel()
     for axis in axes[len(panels) :]:
         axis.remove()
     for axis, ((stage, metric), found) in zip(axes, panels, strict=False):
-        for (run,), line in _members(found, "run"):
+        for (run,), line in _groups(found, "run"):
             axis.plot(
                 _values(line, "step"), _values(line, "value"), marker=".", color=_colour(rows, run, ""), label=run
             )
@@ -281,12 +230,37 @@ def _progress(rows: Rows) -> Figure:
 
 
 def _exits(rows: Rows) -> Figure:
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axis = figure.subplots()
-    for (run, backbone), found in _members(rows, "run", "backbone"):
+    figure, [[axis]] = new_figure((6.4, 4.2))
+    for (run, backbone), found in _groups(rows, "run", "backbone"):
         axis.plot(_values(found, "block"), _values(found, "accuracy"), marker="o", label=f"{run}: {backbone}")
     axis.set_xlabel("block that the exit follows; last: the classifier")
     axis.set_ylabel("test accuracy (%)")
     axis.grid(visible=True, alpha=0.25)
     axis.legend(fontsize=8)
+    return figure
+
+
+def _cells(rows: Rows) -> Figure:
+    """Both cells of every network."""
+    figure, grid = new_figure((12, 3.6 * len(rows)), len(rows), 2)
+    for axes, row in zip(grid, rows, strict=True):
+        for axis, cell in zip(axes, CELLS, strict=True):
+            draw_cell(axis, cell_graph(parse_genotype(row["genotype"]), cell))
+            axis.set_title(f"{row['run']}: {cell} cell", loc="left", fontsize=9)
+    return figure
+
+
+def _alpha(rows: Rows) -> Figure:
+    """The share of each operation on each edge, with rings on those that the network has."""
+    maps = _groups(rows, "run", "cell")
+    figure, axes = new_figure((12, 2.5 * len(maps)), -(-len(maps) // 2), 2)
+    for axis, ((run, cell), found) in zip(axes.ravel(), maps, strict=True):
+        shares = np.array([row["share"] for row in found]).reshape(-1, len(OPERATIONS))
+        image = axis.imshow(shares, cmap="Blues", aspect="auto")
+        kept = [divmod(k, len(OPERATIONS)) for k, row in enumerate(found) if row["is_kept"]]
+        axis.plot([c for _, c in kept], [r for r, _ in kept], "o", ms=9, mfc="none", mec="#c2470b", mew=2)
+        axis.set_xticks(range(len(OPERATIONS)), OPERATIONS, rotation=30, ha="right", fontsize=7)
+        axis.set_yticks(range(len(shares)), [row["edge"] for row in found[:: len(OPERATIONS)]], fontsize=7)
+        axis.set_title(f"{run}: {cell} cell", loc="left", fontsize=9)
+        figure.colorbar(image, ax=axis, format="{x:.1f} %", shrink=0.9)
     return figure

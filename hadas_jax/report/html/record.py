@@ -16,13 +16,13 @@ from hadas_jax.methods.eh_dnas.result import GENOTYPE, DnasResult, read_genotype
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.methods.hadas.results import read_search
 from hadas_jax.runs.checkpoints import validated
-from hadas_jax.runs.workdir import CONFIG, METRICS, RESULT
+from hadas_jax.runs.names import CONFIG, METRICS, RESULT
 
-Outcome = DnasResult | RetrainResult | FineTuneResult
+_Outcome = DnasResult | RetrainResult | FineTuneResult
 
 _PREFIX = "hadas_jax."
 # By kind of run, the file that is written when it is finished, and what reads it.
-_OUTCOMES: dict[str, tuple[str, Callable[[Path], Outcome]]] = {
+_OUTCOMES: dict[str, tuple[str, Callable[[Path], _Outcome]]] = {
     "dnas-search": (GENOTYPE, read_genotype),
     "dnas-retrain": (RESULT, retrain_result.read_result),
     "fine-tune": (RESULT, fine_tune_result.read_result),
@@ -34,15 +34,16 @@ class RunRecord:
     """One run as its files tell it.
 
     Attributes:
-        path: Of the work directory.
+        path: The work directory.
         kind: `search`, `train`, or another one that a work directory may hold.
-        settings: Of the run.
-        data: Record of its data set and division; None: of an earlier version.
-        versions: Of what it ran on.
-        result: Of a search; None for other kinds.
-        metrics: Lines of metrics.jsonl, each with its stage and step.
-        exits: Rows of exits.csv: backbone, block and test accuracy.
-        outcome: Of a search of architectures, a retraining or fine-tuning; None for other kinds, or while unfinished.
+        settings: The settings of the run.
+        data: The record of its data set and division; None: of an earlier version.
+        versions: The versions of what it ran on.
+        result: What a search found; None for other kinds.
+        metrics: The lines of metrics.jsonl, each with its stage and step.
+        exits: The rows of exits.csv: backbone, block and test accuracy.
+        outcome: What a search of architectures, a retraining or fine-tuning found; None for other kinds, or while
+            unfinished.
     """
 
     path: Path
@@ -53,14 +54,14 @@ class RunRecord:
     result: Result | None
     metrics: tuple[dict[str, Any], ...]
     exits: tuple[dict[str, str], ...]
-    outcome: Outcome | None
+    outcome: _Outcome | None
 
 
 def read_record(path: Path | str) -> RunRecord:
     """Reads a work directory.
 
     Args:
-        path: Of the work directory.
+        path: The work directory.
 
     Returns:
         What is in it.
@@ -93,7 +94,7 @@ def read_record(path: Path | str) -> RunRecord:
     )
 
 
-def _outcome(kind: str, place: Path) -> Outcome | None:
+def _outcome(kind: str, place: Path) -> _Outcome | None:
     if kind not in _OUTCOMES:
         return None
     name, read = _OUTCOMES[kind]

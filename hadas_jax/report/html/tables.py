@@ -1,4 +1,4 @@
-"""The figures of a report as tables: one CSV file for each, with what the figure shows.
+"""The plots of a report as tables: one CSV file for each, with what the plot shows.
 
 Accuracies and savings in percent, latency in ms, energy in mJ, clocks in MHz.
 """
@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hadas_jax.report.html.content import COSTS, FIGURES, NETWORK_VALUES
+from hadas_jax.report.html.content import COSTS, METRICS, NETWORK_VALUES, starting_network
 from hadas_jax.runs.workdir import write_text
 
 Rows = list[dict[str, Any]]
 
 
-def figure_tables(content: dict[str, Any]) -> dict[str, Rows]:
-    """Returns the rows of each figure that the content has data for, by the figure's name.
+def plot_tables(content: dict[str, Any]) -> dict[str, Rows]:
+    """Returns the rows of each plot that the content has data for, by the plot's name.
 
     Args:
-        content: Of `report_content`.
+        content: The content of a report, see `report_content`.
 
     Returns:
-        `front` (networks with their figures, also of parallel coordinates), `gains`, `exit_usage`, `clocks` (of the
+        `front` (networks with their metrics, also of parallel coordinates), `gains`, `exit_usage`, `clocks` (of the
         network that `starting_network` names, for each run), `networks` of the DARTS space, `alpha`, `progress`,
         `exits`.
     """
@@ -45,19 +45,12 @@ def figure_tables(content: dict[str, Any]) -> dict[str, Rows]:
     return {name: rows for name, rows in tables.items() if rows}
 
 
-def starting_network(run: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the cheapest deployable network within one point of the best accuracy of them; None without any."""
-    pool = [row for row in run["networks"] if row["kind"] == "deployable"]
-    best = max((row["accuracy"] for row in pool), default=0.0)
-    return min((row for row in pool if row["accuracy"] >= best - 1), key=lambda row: row["energy"], default=None)
-
-
 def write_tables(tables: dict[str, Rows], directory: Path) -> None:
-    """Writes NAME.csv for each figure.
+    """Writes NAME.csv for each plot.
 
     Args:
-        tables: Of `figure_tables`.
-        directory: That exists.
+        tables: The tables of `plot_tables`.
+        directory: A directory that exists.
     """
     for name, rows in tables.items():
         text = io.StringIO()
@@ -71,7 +64,7 @@ def _networks(run: dict[str, Any]) -> Rows:
     rows = []
     for network in run["networks"]:
         row = {"run": run["name"], "kind": network["kind"], "policy": network["policy"]}
-        row |= {name: network[name] for name in (*FIGURES, "accuracy_low", "accuracy_high")}
+        row |= {name: network[name] for name in (*METRICS, "accuracy_low", "accuracy_high")}
         row |= network["backbone"] | {"blocks": sum(network["backbone"]["depth"])}
         row |= {name: network[name] for name in ("exits", "thresholds", "shares", "dissimilarity", "excess", "genome")}
         row |= {f"{name}_mhz": mhz for name, mhz in network["clocks"].items()}
@@ -90,7 +83,7 @@ def _usage(run: dict[str, Any]) -> Rows:
 
 
 def _clocks(run: dict[str, Any]) -> Rows:
-    network, grid = starting_network(run), run["clock_grid"]
+    network, grid = starting_network(run["networks"]), run["clock_grid"]
     if network is None or grid is None:
         return []
     curves, (core_at, memory_at, _) = network["curves"], network["curves"]["at"]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from hadas_jax.runs.checkpoints import read_weights, write_checkpoint
-from hadas_jax.runs.workdir import DERIVED
+from hadas_jax.runs.names import DERIVED
 from hadas_jax.spaces.darts import parse_code
 from hadas_jax.spaces.genotypes import Genotype, genotype_of
 from hadas_jax.supernet.checkpoint import Provenance, description_content, read_described

@@ -1,22 +1,10 @@
 """The network of a genotype as pure functions of (weights, statistics, images), to be trained from scratch.
 
-Liu et al., "DARTS", 2018, https://arxiv.org/abs/1806.09055. Equal cells that follow each other are scanned over,
-so each is compiled once.
-Shapes: B batch, H, W image, K classes, N batches, 8 edges of a cell.
-
-A cell of a genotype, and the auxiliary head that helps to train a network of them, as flax modules.
-
-Liu et al., "DARTS", 2018, https://arxiv.org/abs/1806.09055.
-Shapes: B batch, H, W map, C channels of a cell, K classes, 8 edges of a cell, two to each of its four nodes.
-
-What the network of a genotype consists of, and its fresh weights.
-
 Liu et al., "DARTS", 2018, https://arxiv.org/abs/1806.09055: a stem, cells of which two are reduce cells, global
 pooling, a classifier; for training also an auxiliary head after the second reduce cell. Batch norms have scales and
-biases.
-Shapes: B batch, H, W image or map, C channels, O output channels, K classes, k kernel.
-
-Where the cells of a network stand and what they read and write.
+biases. Equal cells that follow each other are scanned over, so each is compiled once.
+Shapes: B batch, H, W image or map, C channels of a cell, K classes, N batches, 8 edges of a cell, two to each of its
+four nodes.
 """
 
 import math
@@ -38,189 +26,8 @@ from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, EDGES, NODES, O
 
 _POOL = 5
 _AUXILIARY_WIDTHS = (128, 768)
-
-
-class Cell(nn.Module):
-    """Two maps to one, the concatenation of four nodes.
-
-    Attributes:
-        digits: Operation of each of the 14 edges, 0 where there is none.
-        channels: C.
-        is_reduce: Edges from the cell's inputs have stride 2.
-        follows_reduce: The first input is twice as large as the second.
-        use_batch_stats: See `hadas_jax.supernet.layers.BatchNorm`.
-    """
-
-    digits: tuple[int, ...]
-    channels: int
-    is_reduce: bool
-    follows_reduce: bool
-    use_batch_stats: bool
-
-    @nn.compact
-    def __call__(self, before: jax.Array, last: jax.Array, keep: jax.Array | None = None) -> jax.Array:
-        """Maps the outputs of the two cells before [B, H, W, ...] to [B, H', W', 4 C].
-
-        Args:
-            before: Output of the cell before the last.
-            last: Output of the last cell.
-            keep: float32[8, B], factors of the edges for drop-path, identities left alone; None: all ones.
-        """
-        batch_stats = self.use_batch_stats
-        if self.follows_reduce:
-            before = FactorisedReduction(self.channels, batch_stats, name="input0")(before)
-        else:
-            before = ConvNorm(self.channels, batch_stats, name="input0")(jax.nn.relu(before))
-        last = ConvNorm(self.channels, batch_stats, name="input1")(jax.nn.relu(last))
-        states, edges = [before, last], [edge for edge, digit in enumerate(self.digits) if digit]
-        for node in range(NODES):
-            ends = []
-            for position, edge in enumerate(edges):
-                if EDGE_NODE[edge] != node:
-                    continue
-                kind, source = OPERATIONS[self.digits[edge]], int(EDGE_INPUT[edge])
-                stride = 2 if self.is_reduce and source < 2 else 1
-                end = Operation(kind, stride, batch_stats, name=f"edge{edge}")(states[source])
-                if keep is not None and (kind, stride) != ("skip_connect", 1):
-                    end = end * keep[position].astype(end.dtype)[:, None, None, None]
-                ends.append(end)
-            states.append(sum(ends[1:], start=ends[0]))
-        return jnp.concatenate(states[2:], axis=-1)
-
-
-class AuxiliaryHead(nn.Module):
-    """Classifier on the map after the second reduce cell, for training alone.
-
-    Maps on which 5x5 pooling does not give 2x2 are pooled to 2x2 by halves, which overlap where sizes are odd.
-
-    Attributes:
-        classes: K.
-        stride: Of the pooling, 3 in CIFAR's networks and 2 in ImageNet's.
-        use_batch_stats: See `hadas_jax.supernet.layers.BatchNorm`.
-    """
-
-    classes: int
-    stride: int
-    use_batch_stats: bool
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, H, W, C] to logits float32[B, K]."""
-        narrow, wide = _AUXILIARY_WIDTHS
-        x = ConvNorm(narrow, self.use_batch_stats, name="first")(_quarters(jax.nn.relu(x), self.stride))
-        x = jax.nn.relu(x).reshape(-1, 1, 1, 4 * narrow)  # a 2x2 convolution sees all of it at once
-        x = jax.nn.relu(ConvNorm(wide, self.use_batch_stats, name="second")(x))
-        return linear(self.classes, x[:, 0, 0], name="classifier").astype(jnp.float32)
-
-
-def _quarters(x: jax.Array, stride: int) -> jax.Array:
-    """Averages [B, H, W, C] to [B, 2, 2, C]."""
-    size = x.shape[1]
-    pools = size >= _POOL and (size - _POOL) // stride == 1
-    halves = ((0, _POOL), (stride, stride + _POOL)) if pools else ((0, -(-size // 2)), (size // 2, size))
-    means = [[jnp.mean(x[:, a:b, c:d], axis=(1, 2)) for c, d in halves] for a, b in halves]
-    return jnp.stack([jnp.stack(row, axis=1) for row in means], axis=1)
-
-
 _STEM_INPUTS = 2  # cells that take the stem's output
-
-
-class Run(NamedTuple):
-    """Equal cells that follow each other.
-
-    Attributes:
-        start: The first one.
-        cells: How many there are.
-        cell: What they are.
-    """
-
-    start: int
-    cells: int
-    cell: Cell
-
-    @property
-    def name(self) -> str:
-        """Of their weights."""
-        return f"cells{self.start}"
-
-
-class Stem(nn.Module):
-    """What comes before the cells; for `use_batch_stats` see `hadas_jax.supernet.layers.BatchNorm`."""
-
-    network: DartsNetwork
-    use_batch_stats: bool
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Maps images [B, H, W, channels] to the first cell's inputs [B, H', W', C]."""
-        channels, layer = self.network.channels, partial(ConvNorm, use_batch_stats=self.use_batch_stats, kernel_size=3)
-        if self.network.stem == "cifar":
-            x = layer(3 * channels, name="conv1")(images)
-            return x, x
-        x = layer(channels // 2, stride=2, name="conv1")(images)
-        before = layer(channels, stride=2, name="conv2")(jax.nn.relu(x))
-        return before, layer(channels, stride=2, name="conv3")(jax.nn.relu(before))
-
-
-class Classifier(nn.Module):
-    """What comes after the cells."""
-
-    classes: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, H, W, C] to logits float32[B, K]."""
-        return linear(self.classes, jnp.mean(x, (1, 2)), name="linear").astype(jnp.float32)
-
-
-def cell_runs(network: DartsNetwork, genotype: Genotype, *, use_batch_stats: bool) -> tuple[Run, ...]:
-    """Returns the cells of a network, equal ones together.
-
-    Cells are equal when they are of one kind and size and take maps of equal shapes, that is, from the third on after
-    the stem and from the second on after a reduce cell.
-    """
-    digits = dict(zip(CELLS, (tuple(cell.tolist()) for cell in code_of(genotype).reshape(-1, EDGES)), strict=True))
-    runs: list[Run] = []
-    channels, reductions = network.channels, network.reductions
-    for i in range(network.cells):
-        is_reduce = i in reductions
-        follows_reduce = i - 1 in reductions or (i == 0 and network.stem == "imagenet")
-        channels *= 2 if is_reduce else 1
-        cell = Cell(digits[CELLS[is_reduce]], channels, is_reduce, follows_reduce, use_batch_stats)
-        if i > _STEM_INPUTS and cell == runs[-1].cell:
-            runs[-1] = runs[-1]._replace(cells=runs[-1].cells + 1)
-        else:
-            runs.append(Run(i, 1, cell))
-    return tuple(runs)
-
-
-def auxiliary_head(network: DartsNetwork, use_batch_stats: bool) -> AuxiliaryHead:
-    """Returns the auxiliary head of a network."""
-    return AuxiliaryHead(network.classes, 3 if network.stem == "cifar" else 2, use_batch_stats)
-
-
-def weight_shapes(network: DartsNetwork, genotype: Genotype, *, auxiliary: bool = False) -> Tree:
-    """Returns the weights' shapes, as `jax.ShapeDtypeStruct`; see `initialise_derived`."""
-    size, key, shapes = network.image_size, jax.random.key(0), {}
-
-    def shaped(name: str, module: nn.Module, *inputs: Any) -> Any:
-        output, variables = jax.eval_shape(module.init_with_output, key, *inputs)
-        shapes[name] = variables["params"]
-        return output
-
-    images = jax.ShapeDtypeStruct((1, size, size, network.in_channels), jnp.float32)
-    before, last = shaped("stem", Stem(network, True), images)
-    for run in cell_runs(network, genotype, use_batch_stats=True):
-        before, last = last, shaped(run.name, run.cell, before, last)
-        shapes[run.name] = _stacked(shapes[run.name], run.cells)
-        if auxiliary and run.start == network.reductions[-1]:
-            shaped("auxiliary", auxiliary_head(network, True), last)
-    shaped("classifier", Classifier(network.classes), last)
-    return shapes
-
-
-def _stacked(shapes: Tree, count: int) -> Tree:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), shapes)
+_States = tuple[jax.Array, jax.Array]  # outputs of the last two cells
 
 
 def initialise_derived(network: DartsNetwork, genotype: Genotype, key: jax.Array, *, auxiliary: bool = False) -> Tree:
@@ -255,7 +62,28 @@ def _fan_in(name: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape[-3:-1]) if name == "depthwise" else math.prod(shape[-4:-1])
 
 
-_States = tuple[jax.Array, jax.Array]  # outputs of the last two cells
+def weight_shapes(network: DartsNetwork, genotype: Genotype, *, auxiliary: bool = False) -> Tree:
+    """Returns the weights' shapes, as `jax.ShapeDtypeStruct`; see `initialise_derived`."""
+    size, key, shapes = network.image_size, jax.random.key(0), {}
+
+    def shaped(name: str, module: nn.Module, *inputs: Any) -> Any:
+        output, variables = jax.eval_shape(module.init_with_output, key, *inputs)
+        shapes[name] = variables["params"]
+        return output
+
+    images = jax.ShapeDtypeStruct((1, size, size, network.in_channels), jnp.float32)
+    before, last = shaped("stem", _Stem(network, True), images)
+    for run in cell_runs(network, genotype, use_batch_stats=True):
+        before, last = last, shaped(run.name, run.cell, before, last)
+        shapes[run.name] = _stacked(shapes[run.name], run.cells)
+        if auxiliary and run.start == network.reductions[-1]:
+            shaped("auxiliary", _auxiliary_head(network, True), last)
+    shaped("classifier", _Classifier(network.classes), last)
+    return shapes
+
+
+def _stacked(shapes: Tree, count: int) -> Tree:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), shapes)
 
 
 def draw_path_drops(key: jax.Array, network: DartsNetwork, batch: int, *, rate: ArrayLike) -> jax.Array:
@@ -350,6 +178,162 @@ def estimate_statistics(
     return jax.tree.map(lambda leaf: leaf / len(batches), total)
 
 
+class _Stem(nn.Module):
+    """What comes before the cells; for `use_batch_stats` see `hadas_jax.supernet.layers.BatchNorm`."""
+
+    network: DartsNetwork
+    use_batch_stats: bool
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Maps images [B, H, W, channels] to the first cell's inputs [B, H', W', C]."""
+        channels, layer = self.network.channels, partial(ConvNorm, use_batch_stats=self.use_batch_stats, kernel_size=3)
+        if self.network.stem == "cifar":
+            x = layer(3 * channels, name="conv1")(images)
+            return x, x
+        x = layer(channels // 2, stride=2, name="conv1")(images)
+        before = layer(channels, stride=2, name="conv2")(jax.nn.relu(x))
+        return before, layer(channels, stride=2, name="conv3")(jax.nn.relu(before))
+
+
+class Cell(nn.Module):
+    """Two maps to one, the concatenation of four nodes.
+
+    Attributes:
+        digits: Operation of each of the 14 edges, 0 where there is none.
+        channels: C.
+        is_reduce: Edges from the cell's inputs have stride 2.
+        follows_reduce: The first input is twice as large as the second.
+        use_batch_stats: See `hadas_jax.supernet.layers.BatchNorm`.
+    """
+
+    digits: tuple[int, ...]
+    channels: int
+    is_reduce: bool
+    follows_reduce: bool
+    use_batch_stats: bool
+
+    @nn.compact
+    def __call__(self, before: jax.Array, last: jax.Array, keep: jax.Array | None = None) -> jax.Array:
+        """Maps the outputs of the two cells before [B, H, W, ...] to [B, H', W', 4 C].
+
+        Args:
+            before: Output of the cell before the last.
+            last: Output of the last cell.
+            keep: float32[8, B], factors of the edges for drop-path, identities left alone; None: all ones.
+        """
+        batch_stats = self.use_batch_stats
+        if self.follows_reduce:
+            before = FactorisedReduction(self.channels, batch_stats, name="input0")(before)
+        else:
+            before = ConvNorm(self.channels, batch_stats, name="input0")(jax.nn.relu(before))
+        last = ConvNorm(self.channels, batch_stats, name="input1")(jax.nn.relu(last))
+        states, edges = [before, last], [edge for edge, digit in enumerate(self.digits) if digit]
+        for node in range(NODES):
+            ends = []
+            for position, edge in enumerate(edges):
+                if EDGE_NODE[edge] != node:
+                    continue
+                kind, source = OPERATIONS[self.digits[edge]], int(EDGE_INPUT[edge])
+                stride = 2 if self.is_reduce and source < 2 else 1
+                end = Operation(kind, stride, batch_stats, name=f"edge{edge}")(states[source])
+                if keep is not None and (kind, stride) != ("skip_connect", 1):
+                    end = end * keep[position].astype(end.dtype)[:, None, None, None]
+                ends.append(end)
+            states.append(sum(ends[1:], start=ends[0]))
+        return jnp.concatenate(states[2:], axis=-1)
+
+
+class _Classifier(nn.Module):
+    """What comes after the cells."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to logits float32[B, K]."""
+        return linear(self.classes, jnp.mean(x, (1, 2)), name="linear").astype(jnp.float32)
+
+
+class _AuxiliaryHead(nn.Module):
+    """Classifier on the map after the second reduce cell, for training alone.
+
+    Maps on which 5x5 pooling does not give 2x2 are pooled to 2x2 by halves, which overlap where sizes are odd.
+
+    Attributes:
+        classes: K.
+        stride: Of the pooling, 3 in CIFAR's networks and 2 in ImageNet's.
+        use_batch_stats: See `hadas_jax.supernet.layers.BatchNorm`.
+    """
+
+    classes: int
+    stride: int
+    use_batch_stats: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to logits float32[B, K]."""
+        narrow, wide = _AUXILIARY_WIDTHS
+        x = ConvNorm(narrow, self.use_batch_stats, name="first")(_quarters(jax.nn.relu(x), self.stride))
+        x = jax.nn.relu(x).reshape(-1, 1, 1, 4 * narrow)  # a 2x2 convolution sees all of it at once
+        x = jax.nn.relu(ConvNorm(wide, self.use_batch_stats, name="second")(x))
+        return linear(self.classes, x[:, 0, 0], name="classifier").astype(jnp.float32)
+
+
+def _quarters(x: jax.Array, stride: int) -> jax.Array:
+    """Averages [B, H, W, C] to [B, 2, 2, C]."""
+    size = x.shape[1]
+    pools = size >= _POOL and (size - _POOL) // stride == 1
+    halves = ((0, _POOL), (stride, stride + _POOL)) if pools else ((0, -(-size // 2)), (size // 2, size))
+    means = [[jnp.mean(x[:, a:b, c:d], axis=(1, 2)) for c, d in halves] for a, b in halves]
+    return jnp.stack([jnp.stack(row, axis=1) for row in means], axis=1)
+
+
+def _auxiliary_head(network: DartsNetwork, use_batch_stats: bool) -> _AuxiliaryHead:
+    """Returns the auxiliary head of a network."""
+    return _AuxiliaryHead(network.classes, 3 if network.stem == "cifar" else 2, use_batch_stats)
+
+
+class _CellRun(NamedTuple):
+    """Equal cells that follow each other.
+
+    Attributes:
+        start: The first one.
+        cells: How many there are.
+        cell: What they are.
+    """
+
+    start: int
+    cells: int
+    cell: Cell
+
+    @property
+    def name(self) -> str:
+        """Of their weights."""
+        return f"cells{self.start}"
+
+
+def cell_runs(network: DartsNetwork, genotype: Genotype, *, use_batch_stats: bool) -> tuple[_CellRun, ...]:
+    """Returns the cells of a network, equal ones together.
+
+    Cells are equal when they are of one kind and size and take maps of equal shapes, that is, from the third on after
+    the stem and from the second on after a reduce cell.
+    """
+    digits = dict(zip(CELLS, (tuple(cell.tolist()) for cell in code_of(genotype).reshape(-1, EDGES)), strict=True))
+    runs: list[_CellRun] = []
+    channels, reductions = network.channels, network.reductions
+    for i in range(network.cells):
+        is_reduce = i in reductions
+        follows_reduce = i - 1 in reductions or (i == 0 and network.stem == "imagenet")
+        channels *= 2 if is_reduce else 1
+        cell = Cell(digits[CELLS[is_reduce]], channels, is_reduce, follows_reduce, use_batch_stats)
+        if i > _STEM_INPUTS and cell == runs[-1].cell:
+            runs[-1] = runs[-1]._replace(cells=runs[-1].cells + 1)
+        else:
+            runs.append(_CellRun(i, 1, cell))
+    return tuple(runs)
+
+
 class _Forward(NamedTuple):
     logits: jax.Array
     auxiliary: jax.Array | None
@@ -375,7 +359,7 @@ def _forward(
         output, found[name] = call(module, weights[name], given.get(name), *inputs, keep_stats=keep_stats)
         return output
 
-    states = run_module("stem", Stem(network, by_batch), images)
+    states = run_module("stem", _Stem(network, by_batch), images)
     for run in cell_runs(network, genotype, use_batch_stats=by_batch):
         own = (
             weights[run.name],
@@ -385,8 +369,8 @@ def _forward(
         step = partial(_cell, run.cell, keep_stats)
         states, found[run.name] = _over_cells(jax.checkpoint(step) if remat else step, states, own, run.cells)
         if auxiliary and run.start == network.reductions[-1]:
-            extra = run_module("auxiliary", auxiliary_head(network, by_batch), states[1])
-    logits, _ = call(Classifier(network.classes), weights["classifier"], None, states[1], keep_stats=False)
+            extra = run_module("auxiliary", _auxiliary_head(network, by_batch), states[1])
+    logits, _ = call(_Classifier(network.classes), weights["classifier"], None, states[1], keep_stats=False)
     return _Forward(logits, extra, found)
 
 
@@ -402,33 +386,3 @@ def _over_cells(step: Callable, states: _States, own: Tree, count: int) -> tuple
         return jax.lax.scan(step, states, own)
     states, found = step(states, jax.tree.map(lambda leaf: leaf[0], own))
     return states, jax.tree.map(lambda leaf: leaf[None], found)
-
-
-class CellLayout(NamedTuple):
-    """One cell.
-
-    Attributes:
-        inputs: Channels of the output of the cell before the last, and of the last.
-        channels: Of its nodes; it writes four times as many.
-        is_reduced: Its edges from the inputs have stride 2.
-        was_reduced: The last cell halved the map, so input 0 has to be halved too.
-    """
-
-    inputs: tuple[int, int]
-    channels: int
-    is_reduced: bool
-    was_reduced: bool
-
-
-def cell_layouts(network: DartsNetwork) -> tuple[CellLayout, ...]:
-    """Returns the cells in order."""
-    channels = network.channels
-    before = last = 3 * channels if network.stem == "cifar" else channels
-    was_reduced = network.stem == "imagenet"
-    plans = []
-    for cell in range(network.cells):
-        is_reduced = cell in network.reductions
-        channels *= 2 if is_reduced else 1
-        plans.append(CellLayout((before, last), channels, is_reduced, was_reduced))
-        before, last, was_reduced = last, NODES * channels, is_reduced
-    return tuple(plans)

@@ -2,34 +2,13 @@
 
 Convolutions follow the order ReLU, depthwise, pointwise, batch norm, the separable ones twice; pooling is 3x3; a skip
 of stride 2 is a factorised reduction (Liu et al., "DARTS", 2018, https://arxiv.org/abs/1806.09055). What normalises
-is left to the caller, but for statistics over the batch.
-Shapes: T edges, C channels, H, W map, B batch; O output channels.
-
-Functions that XLA compiles apart, fused with nothing around them.
-
-On CPUs the compiler fuses a cheap-looking producer into each of its consumers and flattens the loops by their shapes.
-For sums of shifted views this computes the same map several times, by loops without vector instructions: ten times
-slower in all, and far longer to compile.
-
-Depthwise convolution with the batch as the last axis.
+is left to the caller, but for statistics over the batch. All rules are plain JAX, so that `jax.jvp` goes through
+`jax.grad` of them.
 
 With the batch last, a convolution on a CPU is k * k scaled views added up over long rows of memory that no shift
-breaks, at 60 to 110 GFLOP/s of two cores. The gradient of a kernel adds the products of the map's columns up, a tap at
-a time, and leaves the sum over rows and images to a product with ones. Elsewhere XLA's own convolution
-serves. All rules are plain JAX, so that `jax.jvp` goes through `jax.grad` of them.
-Shapes: C channels, H, W map, B batch, k kernel.
-
-Batch norm by the statistics of the batch, without scale and shift, alone and after a pointwise convolution.
-
-Each is one piece of compiled code, as is its gradient, which keeps nothing but the arguments: what is cheap is computed
-again. Statistics are float32, and sums over maps are products: sums are slow on CPUs.
-Shapes: C channels, H, W map, B batch; O output channels.
-
-3x3 pooling, a direction at a time, over the two axes before the last.
-
-The gradient of XLA's windows is slow on CPUs. These have rules of their own, compiled apart, for the same reason as
-`depthwise`: fused with what comes before and after they take ten times as long.
-Shapes: H, W map; `...` any number of axes; N any axis.
+breaks, at 60 to 110 GFLOP/s of two cores. Pooling goes a direction at a time, as the gradient of XLA's windows is slow
+on CPUs. Sums over maps are products with ones, as sums are slow too; statistics are float32.
+Shapes: C channels, O output channels, H, W map, B batch, k kernel; `...` any number of axes, N any axis.
 """
 
 import functools
@@ -37,16 +16,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from hadas_jax.backend import on_cpu
+from hadas_jax.supernet.layers import per_platform
 
 
 def apart(function: Callable[..., Any], *, static: tuple[int, ...] = ()) -> Callable[..., Any]:
-    """Returns the function as a call that the compiler keeps on CPUs; elsewhere it is as any other.
+    """Returns the function as a call that XLA compiles apart on CPUs, fused with nothing around it.
+
+    On CPUs the compiler fuses a cheap-looking producer into each of its consumers and flattens the loops by their
+    shapes. For sums of shifted views this computes the same map several times, by loops without vector instructions:
+    ten times slower in all, and far longer to compile.
 
     Args:
         function: Of arrays and static arguments.
@@ -54,12 +38,13 @@ def apart(function: Callable[..., Any], *, static: tuple[int, ...] = ()) -> Call
     """
     compiled = jax.jit(function, static_argnums=static)
 
-    @functools.wraps(function)
-    def call(*args: Any) -> Any:
-        if not on_cpu():
-            return function(*args)
+    def kept(*args: Any) -> Any:
         with set_xla_metadata(inlineable="false"):
             return compiled(*args)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return jax.lax.platform_dependent(cpu=lambda: kept(*args), default=lambda: compiled(*args))
 
     return call
 
@@ -73,7 +58,6 @@ def apart_with_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     return piece
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
     """Convolves each channel with its own kernel, padded by dilation * (k // 2).
 
@@ -86,11 +70,8 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 
     Returns:
         [C, ceil(H / stride), ceil(W / stride), B].
     """
-    return _convolve(x, kernel, stride, dilation)
-
-
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
-    return (_shifted if on_cpu() else _grouped)(x, kernel, stride, dilation)
+    chex.assert_rank([x, kernel], [4, 3], custom_message="x [C, H, W, B] and kernel [C, k, k]")
+    return _depthwise(x, kernel, stride, dilation)
 
 
 def _grouped(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
@@ -128,14 +109,9 @@ def _multiply_add(padded: jax.Array, kernel: jax.Array, stride: int, dilation: i
     return total
 
 
-def _forward(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> tuple[jax.Array, tuple]:
-    return _convolve(x, kernel, stride, dilation), (x, kernel)
-
-
-def _backward(stride: int, dilation: int, residuals: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = residuals
-    if not on_cpu():
-        return jax.vjp(lambda a, b: _grouped(a, b, stride, dilation), x, kernel)[1](gradient)
+def _gradients(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int, dilation: int
+) -> tuple[jax.Array, jax.Array]:
     to_kernel = _kernel_gradient(x, gradient, kernel.shape[-1], stride, dilation)
     return _input_gradient(gradient, kernel, x.shape, stride, dilation), to_kernel.astype(kernel.dtype)
 
@@ -155,7 +131,7 @@ def _input_gradient(
 
 @partial(apart, static=(2, 3, 4))
 def _kernel_gradient(x: jax.Array, gradient: jax.Array, k: int, stride: int, dilation: int) -> jax.Array:
-    """Returns float32[C, k, k], a row of taps at a time."""
+    """Returns float32[C, k, k], a row of taps at a time: products of the map's columns, summed up by one with ones."""
     padded = _pad(x, k, dilation)
     height, width = gradient.shape[1:3]
     taps = range(0, dilation * k, dilation)
@@ -170,7 +146,7 @@ def _kernel_gradient(x: jax.Array, gradient: jax.Array, k: int, stride: int, dil
     return jnp.moveaxis(jax.lax.map(tap_row, jnp.asarray(taps)), -1, 0)
 
 
-depthwise.defvjp(_forward, _backward)
+_depthwise = per_platform(_shifted, _grouped, gradients_on_cpu=_gradients)
 
 
 def pointwise(x: jax.Array, weights: jax.Array) -> jax.Array:

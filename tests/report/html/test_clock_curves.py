@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hadas_jax.deploy.operating_points import exit_costs
 from hadas_jax.evaluation import segment_costs
-from hadas_jax.report.html.content import MOST_LINES, clock_curves, clock_grid_mhz, segment_weights
-from hadas_jax.spaces import block_active
+from hadas_jax.report.html.content import MOST_LINES, clock_curves, clock_grid_mhz
 from hw_models import load_device, operating_points, with_clocks
 
 
@@ -20,7 +20,6 @@ def priced(small_space, device):
     """A genome with an exit, who stops there, and what the search would report, by a plain sum over samples."""
     genome = small_space.largest_genome
     backbone = small_space.decode(jnp.asarray(genome))
-    active = np.asarray(block_active(small_space, backbone))
     costs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), segment_costs(small_space, backbone, device))
     block, stopped = 2, 0.25
     at = block - small_space.first_exit
@@ -40,13 +39,13 @@ def priced(small_space, device):
         "exits": [block],
         "shares": [stopped, 1 - stopped],
         "clocks": clocks,
-        "figures": {"deployable": {"latency": latency[point], "energy": energy[point]}},
+        "metrics": {"deployable": {"latency": latency[point], "energy": energy[point]}},
     }
-    return row, latency, energy, active
+    return row, latency, energy
 
 
 def test_curves_go_through_what_the_search_reported(small_space, device, priced):
-    row, latency, energy, _ = priced
+    row, latency, energy = priced
     (curve,) = clock_curves(small_space, device, [row])
     grid = clock_grid_mhz(device)
     shape = tuple(map(len, grid.values()))
@@ -63,14 +62,17 @@ def test_curves_go_through_what_the_search_reported(small_space, device, priced)
 def test_a_device_that_has_changed_is_noticed(small_space, device, priced):
     row, *_ = priced
     other = row | {
-        "figures": {
-            "deployable": row["figures"]["deployable"] | {"energy": 1.01 * row["figures"]["deployable"]["energy"]}
+        "metrics": {
+            "deployable": row["metrics"]["deployable"] | {"energy": 1.01 * row["metrics"]["deployable"]["energy"]}
         }
     }
     with pytest.raises(ValueError, match="tx2-gpu: expected a device model that gives the energy of the search"):
         clock_curves(small_space, device, [other])
 
 
-def test_without_exits_every_sample_runs_the_trunk_and_no_head(small_space, priced):
-    weights = segment_weights(small_space, priced[3], exits=[], shares=[1.0])
-    assert weights.tolist() == [1.0] * (small_space.num_exits + 1) + [0.0] * small_space.num_exits
+def test_without_exits_every_sample_runs_the_trunk_and_no_head(small_space, device):
+    genome = small_space.largest_genome
+    costs = segment_costs(small_space, small_space.decode(jnp.asarray(genome)), device)
+    trunk = np.asarray(costs.latency_s, np.float64)[: small_space.num_exits + 1].sum(axis=0)
+    found = exit_costs(small_space, device)(genome, [])
+    np.testing.assert_allclose(found.latency_s, trunk[None], rtol=1e-6)

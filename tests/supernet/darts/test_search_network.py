@@ -130,8 +130,8 @@ def test_bfloat16_features_give_nearly_the_same_logits(weights, shares, gradient
 
 @pytest.mark.parametrize(
     ("shares", "images", "message"),
-    [((14, 8), (2, 5, 5, 2), "shares: expected"), ((28, 8), (2, 5, 5, 3), "images: expected")],
+    [((14, 8), (2, 5, 5, 2), "shares"), ((28, 8), (2, 5, 5, 3), "images")],
 )
 def test_wrong_shapes_are_refused(shares, images, message, weights):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(AssertionError, match=message):
         apply_search(NETWORK, weights, jnp.zeros(shares), jnp.zeros(images))

@@ -1,4 +1,4 @@
-// The figures as Plotly takes them: each function returns traces and a layout.
+// The plots as Plotly takes them: each function returns traces and a layout.
 const SPACE = { l: 56, r: 14, t: 12, b: 46 };
 const drawn = new Map();
 

@@ -49,7 +49,7 @@ async function start() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   if (networks.length) {
     buildFilters();
-    chosen = startingChoice();
+    chosen = byId.get(content.start) ?? networks[0];
     document.getElementById("choice").addEventListener("change", (event) => choose(event.target.value));
     for (const id of ["saved-of", "saved-against"]) document.getElementById(id).addEventListener("change", drawGains);
   }

@@ -8,9 +8,9 @@ function heading(text) {
   return element("h3", {}, text);
 }
 
-function figuresTable(network) {
+function metricsTable(network) {
   const head = element("tr", {}, ...["", "accuracy", "ms", "mJ"].map((text) => element("th", { class: "number" }, text)));
-  const rows = Object.entries(network.figures).map(([name, found]) =>
+  const rows = Object.entries(network.metrics).map(([name, found]) =>
     element("tr", {}, element("th", { scope: "row" }, name), ...[`${number(found.accuracy, 4)} %`, number(found.latency), number(found.energy)]
       .map((text) => element("td", { class: "number" }, text))));
   return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
@@ -70,7 +70,7 @@ function showDetails() {
   const chips = element("div", { class: "chips" }, ...[chosen.runName, KINDS[chosen.kind].label, `${chosen.backbone.resolution} pixels`,
     `${chosen.backbone.depth.reduce((a, b) => a + b, 0)} blocks`, `${chosen.exits.length} exits`].map((text) => element("span", {}, text)));
   details.replaceChildren(
-    chips, figuresTable(chosen), ...(chosen.exits.length ? [savingWords(chosen)] : []),
+    chips, metricsTable(chosen), ...(chosen.exits.length ? [savingWords(chosen)] : []),
     heading("Backbone: kernel, expansion, width; an exit follows dark blocks"), backboneDrawing(chosen),
     heading("Test samples that stop, when deployed"), ...exitBars(chosen),
     ...(chosen.exits.length ? [heading("Thresholds"), ...thresholdBars(chosen)] : []),

@@ -34,14 +34,6 @@ function describe(network) {
   return `${kind} · ${number(network.accuracy, 4)} % · ${number(network.latency)} ms · ${number(network.energy)} mJ`;
 }
 
-// The cheapest deployable network within one point of the best accuracy that is shown.
-function startingChoice() {
-  const pool = networks.filter((network) => network.kind === "deployable");
-  const best = Math.max(...pool.map((network) => network.accuracy));
-  const near = pool.filter((network) => network.accuracy >= best - 1);
-  return near.sort((a, b) => a.energy - b.energy)[0] ?? networks[0];
-}
-
 // Colours of the theme as Plotly takes them.
 function colour(name) {
   const probe = document.createElement("i");

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hadas_jax.supernet.pytorch_files import choose, locate, plain_name
+from hadas_jax.supernet.pytorch_files import locate, plain_name
 
 NAMES = ("first.weight", "first.bias", "blocks.0.conv.weight", "blocks.1.conv.weight")
 ENTRIES = {name: np.full(2, number, np.float32) for number, name in enumerate(NAMES)}
@@ -25,7 +25,7 @@ def equal(found, wanted=ENTRIES):
 def test_any_prefix_is_taken_off(prefix):
     found = locate(under(prefix), NAMES)
     assert equal(found.arrays)
-    assert found.place == prefix[:-1]
+    assert found.prefix == prefix[:-1]
     assert found.left == {}
 
 
@@ -34,7 +34,7 @@ def test_wrapped_parts_are_unwrapped_within_names():
     assert equal(locate(under("model.", entries), NAMES).arrays)
 
 
-def test_what_lies_elsewhere_is_counted_by_place():
+def test_what_lies_elsewhere_is_counted_by_prefix():
     others = {"optimizer.state.0.exp_avg": np.ones(2), "optimizer.state.1.exp_avg": np.ones(2), "acc": np.ones(())}
     criterion = {"state_dict.criterion.weight": np.ones(3), "state_dict.model.extra": np.ones(1)}
     found = locate(under("state_dict.model.") | criterion | others, NAMES)
@@ -58,27 +58,27 @@ def test_averaged_weights_beside_plain_ones_are_taken_only_when_asked_for(plain,
 def test_plain_weights_that_lack_entries_are_not_replaced_by_averaged_ones():
     entries = under("model_ema.") | under("model.")
     del entries["model.first.bias"]
-    assert locate(entries, NAMES).place == "model"
+    assert locate(entries, NAMES).prefix == "model"
 
 
-def test_two_places_that_are_both_plain_have_to_be_chosen_from():
+def test_two_prefixes_that_are_both_plain_have_to_be_chosen_from():
     entries = under("best.") | under("last.")
     with pytest.raises(ValueError, match="entry: expected one of best, last, which all hold such weights, got none"):
         locate(entries, NAMES)
-    assert locate(entries, NAMES, entry="last").place == "last"
+    assert locate(entries, NAMES, entry="last").prefix == "last"
     with pytest.raises(ValueError, match="entry: expected one of best, last, got 'first'"):
         locate(entries, NAMES, entry="first")
 
 
 def test_a_file_that_is_a_state_dict_is_taken_whole():
     found = locate(ENTRIES | under("teacher."), NAMES)
-    assert found.place == ""
+    assert found.prefix == ""
     assert found.arrays.keys() == (ENTRIES | under("teacher.")).keys()
 
 
-def test_a_place_with_a_few_of_the_names_is_no_rival():
+def test_a_prefix_with_a_few_of_the_names_is_no_rival():
     entries = under("model.") | {"other.first.weight": np.ones(2)}
-    assert locate(entries, NAMES).place == "model"
+    assert locate(entries, NAMES).prefix == "model"
 
 
 def test_names_that_nothing_here_has_are_shown():
@@ -93,4 +93,3 @@ def test_an_entry_that_is_there_twice_is_refused():
 
 def test_the_last_part_of_a_name_is_no_wrapper():
     assert plain_name("module.a._orig_mod.module.b._extra_state") == "a.b._extra_state"
-    assert choose({"a": 3, "b": 1}) == "a"
