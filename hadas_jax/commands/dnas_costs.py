@@ -94,6 +94,7 @@ def sample(
     import numpy as np
 
     from hadas_jax.report.console import StepProgress
+    from hadas_jax.report.darts import sample_table
     from hadas_jax.runs.workdir import versions
     from hadas_jax.spaces.darts import sample_codes
     from hadas_jax.spaces.darts_costs import PricedNetworks, generic_table_name, throughput_table, write_priced_networks
@@ -129,7 +130,7 @@ def sample(
         },
     )
     write_priced_networks(priced, target)
-    console.print(_summary(priced))
+    console.print(sample_table(priced))
     print_line(console, f"Written: {target}, {count:,} networks")
     fitting = ["hadas", "dnas", "fit-predictor", str(target), "--paradigm", names[-1], "-o", "predictor.npz"]
     print_line(console, f"To fit a predictor: {shlex.join(fitting)}")
@@ -140,19 +141,6 @@ def _paradigms(paradigm: str) -> tuple[str, ...]:
     if paradigm not in (*PARADIGMS, "both"):
         raise ValueError(f"paradigm: expected generic, pipeline or both, got {paradigm!r}")
     return PARADIGMS if paradigm == "both" else (paradigm,)
-
-
-def _summary(priced: PricedNetworks) -> Table:
-    table = Table(title=f"{len(priced.codes):,} networks on {priced.fpga}, images/s")
-    table.add_column("paradigm", no_wrap=True)
-    for heading in ("mean", "spread", "lowest", "highest", "do not fit"):
-        table.add_column(heading, justify="right")
-    for name, column in priced.throughputs.items():
-        found = column[column > 0].astype(float)
-        values = (found.mean(), found.std(), found.min(), found.max()) if len(found) else (float("nan"),) * 4
-        title = f"{name}, {priced.table} table" if name == "generic" else name
-        table.add_row(title, *(f"{value:,.1f}" for value in values), f"{len(column) - len(found):,}")
-    return table
 
 
 def fit(
