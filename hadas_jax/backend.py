@@ -137,10 +137,10 @@ class RowMap:
         block: Rows of one call on one device.
 
     Examples:
-      >>> import numpy as np
-      >>> from hadas_jax.backend import RowMap
-      >>> RowMap(lambda rows, factor: rows * factor, block=2)(np.arange(5.0, dtype=np.float32), np.float32(3))
-      array([ 0.,  3.,  6.,  9., 12.], dtype=float32)
+        >>> import numpy as np
+        >>> from hadas_jax.backend import RowMap
+        >>> RowMap(lambda rows, factor: rows * factor, block=2)(np.arange(5.0, dtype=np.float32), np.float32(3))
+        array([ 0.,  3.,  6.,  9., 12.], dtype=float32)
     """
 
     def __init__(self, function: Callable[[Any, Any], Any], *, block: int = 1) -> None:
