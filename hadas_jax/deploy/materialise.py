@@ -218,36 +218,35 @@ def materialise(
     params, stats = jax.tree.map(np.asarray, (params, stats))
     params, stats = cut(space, params, stats, backbone)
     space = cut_space(space, backbone)
-    layers, (size,) = _LayerList(), space.resolution
+    trunk, heads = _merged(params.backbone, stats.backbone), _merged(params.heads, stats.heads)
+    layers, (size,), stride = _LayerList(), space.resolution, space.stem_stride
     x = IMAGES
     if image_size != size:
         rows = jnp.asarray(bicubic_weights(image_size, size), jnp.float32)
         x = layers.add("resize", "resize", x, weights={"rows": rows})
-    weights, norms = params.backbone["stem"], stats.backbone["stem"]
-    stride = space.stem_stride
-    x = layers.add("stem", "conv", x, stride=stride, padding=1, weights={"kernel": weights["kernel"]})
-    x = layers.add("stem_act", "swish", layers.norm("stem_bn", x, weights["bn"], norms["bn"]))
+    kernel = {"kernel": trunk["stem"]["kernel"]}
+    x = layers.add("stem", "conv", x, stride=stride, padding=1, weights=kernel)
+    x = layers.add("stem_act", "swish", layers.add("stem_bn", "batch_norm", x, weights=trunk["stem"]["bn"]))
     size, block = -(-size // stride), 0
     for s, stage in enumerate(space.stages):
         first_exit = max(space.first_exit - block, 0)  # the first block of the stage that has a head
         for d in range(stage.depth[0]):
+            tree = trunk[f"stage{s}_first"] if d == 0 else _row(trunk[f"stage{s}_rest"], d - 1)
             stride = stage.stride if d == 0 else 1
-            x = _add_block(layers, x, *_block(params, stats, s, d), name=f"block{block}", stride=stride)
-            size = -(-size // stride)
+            x, size = _add_block(layers, x, tree, name=f"block{block}", stride=stride), -(-size // stride)
             if block in exits:
-                heads = (_row(tree.heads[f"stage{s}"], d - first_exit) for tree in (params, stats))
-                _add_exit(layers, x, *heads, name=f"exit{block}", padding=head_padding(size, size))
+                head = _row(heads[f"stage{s}"], d - first_exit)
+                _add_exit(layers, x, head, name=f"exit{block}", padding=head_padding(size, size))
             block += 1
-    _add_tail(layers, x, params.backbone["tail"], stats.backbone["tail"])
+    _add_tail(layers, x, trunk["tail"])
     return tuple(layers.segments), jax.tree.map(jnp.asarray, layers.weights)
 
 
-def _block(params: Parameters, stats: BatchStats, s: int, d: int) -> tuple[Tree, Tree]:
-    """Weights and statistics of block d of stage s."""
-    trees = params.backbone, stats.backbone
-    if d == 0:
-        return trees[0][f"stage{s}_first"], trees[1][f"stage{s}_first"]
-    return _row(trees[0][f"stage{s}_rest"], d - 1), _row(trees[1][f"stage{s}_rest"], d - 1)
+def _merged(weights: Tree, stats: Tree) -> Tree:
+    """Weights with the statistics of each batch norm among its own weights."""
+    if not isinstance(stats, dict):
+        return stats
+    return weights | {name: _merged(weights.get(name), leaf) for name, leaf in stats.items()}
 
 
 def _row(tree: Tree, row: int) -> Tree:
@@ -278,26 +277,22 @@ class _LayerList:
             self.weights[name] = weights
         return name
 
-    def norm(self, name: str, x: str, weights: Tree, stats: Tree) -> str:
-        """Adds batch norm."""
-        return self.add(name, "batch_norm", x, weights={**weights, **stats})
-
     def end_segment(self, *, features: str | None, logits: str, confidence: str | None) -> None:
         """Ends a segment after the layers so far."""
         self.segments.append(Segment(tuple(self._layers), self._takes, features, logits, confidence))
         self._layers, self._takes = [], features or ""
 
 
-def _add_block(layers: _LayerList, x: str, weights: Tree, stats: Tree, *, name: str, stride: int) -> str:
+def _add_block(layers: _LayerList, x: str, weights: Tree, *, name: str, stride: int) -> str:
     """Adds an inverted residual block; see `hadas_jax.supernet.blocks.MBConv`."""
-    add, norm, y = layers.add, layers.norm, x
+    add, y = layers.add, x
     if "expand" in weights:
         y = add(f"{name}_expand", "linear", y, weights=weights["expand"])
-        y = norm(f"{name}_expand_bn", y, weights["expand_bn"], stats["expand_bn"])
+        y = add(f"{name}_expand_bn", "batch_norm", y, weights=weights["expand_bn"])
         y = add(f"{name}_expand_act", "swish", y)
     padding = weights["depthwise"]["kernel"].shape[0] // 2
     y = add(f"{name}_depthwise", "depthwise", y, stride=stride, padding=padding, weights=weights["depthwise"])
-    y = norm(f"{name}_depthwise_bn", y, weights["depthwise_bn"], stats["depthwise_bn"])
+    y = add(f"{name}_depthwise_bn", "batch_norm", y, weights=weights["depthwise_bn"])
     y = add(f"{name}_depthwise_act", "swish", y)
     if "se" in weights:
         z = add(f"{name}_pooled", "mean", y)
@@ -306,27 +301,27 @@ def _add_block(layers: _LayerList, x: str, weights: Tree, stats: Tree, *, name: 
         z = add(f"{name}_excite", "linear", z, weights=weights["se"]["excite"])
         y = add(f"{name}_gated", "gate", y, add(f"{name}_gate", "hard_sigmoid", z))
     y = add(f"{name}_project", "linear", y, weights=weights["project"])
-    y = norm(f"{name}_project_bn", y, weights["project_bn"], stats["project_bn"])
+    y = add(f"{name}_project_bn", "batch_norm", y, weights=weights["project_bn"])
     shortcut = add(f"{name}_half", "half", x) if stride > 1 else x
     if "shortcut" in weights:
         shortcut = add(f"{name}_shortcut", "linear", shortcut, weights=weights["shortcut"])
     return add(name, "add", y, shortcut)
 
 
-def _add_exit(layers: _LayerList, x: str, weights: Tree, stats: Tree, *, name: str, padding: int) -> None:
+def _add_exit(layers: _LayerList, x: str, weights: Tree, *, name: str, padding: int) -> None:
     """Adds an exit head, which ends a segment."""
     y = layers.add(f"{name}_conv", "conv", x, padding=padding, weights={"kernel": weights["conv"]})
-    y = layers.norm(f"{name}_bn", y, weights["bn"], stats["bn"])
+    y = layers.add(f"{name}_bn", "batch_norm", y, weights=weights["bn"])
     y = layers.add(f"{name}_mean", "mean", layers.add(f"{name}_act", "leaky_relu", y))
     logits = layers.add(f"{name}_logits", "linear", y, weights=weights["classifier"])
     confidence = layers.add(f"{name}_confidence", "linear", y, weights=weights["confidence"])
     layers.end_segment(features=x, logits=logits, confidence=confidence)
 
 
-def _add_tail(layers: _LayerList, x: str, weights: Tree, stats: Tree) -> None:
+def _add_tail(layers: _LayerList, x: str, weights: Tree) -> None:
     """Adds what follows the last block, which ends the last segment."""
     x = layers.add("head", "linear", x, weights=weights["head"])
-    x = layers.add("head_act", "swish", layers.norm("head_bn", x, weights["head_bn"], stats["head_bn"]))
+    x = layers.add("head_act", "swish", layers.add("head_bn", "batch_norm", x, weights=weights["head_bn"]))
     x = layers.add("last", "linear", layers.add("head_mean", "mean", x), weights=weights["last"])
     x = layers.add("logits", "linear", layers.add("last_act", "swish", x), weights=weights["classifier"])
     layers.end_segment(features=None, logits=x, confidence=None)

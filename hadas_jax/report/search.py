@@ -307,3 +307,14 @@ def _violation_text(found: Performance, limits: Constraints) -> str:
     if limits.min_accuracy is not None and found.accuracy < limits.min_accuracy:
         parts.append(f"accuracy {found.accuracy:.1%}, {100 * (limits.min_accuracy - found.accuracy):.2g} points below")
     return "; ".join(parts)
+
+
+def accuracy_table(accuracies: Sequence[ExitAccuracies]) -> Table:
+    """Returns the test accuracies of a training as a table, the first and the last exits of each backbone."""
+    table = new_table("Test accuracy", "backbone", "blocks", "first exit", "middle exit", "last exit", "classifier")
+    for each in accuracies:
+        shares = each.exits
+        shown = [f"{100 * shares[i]:.2f} %" for i in (0, len(shares) // 2, -1)] if shares else ["-"] * 3
+        blocks = f"{each.blocks[-1] + 1}" if each.blocks else "-"
+        table.add_row(each.backbone, blocks, *shown, f"{100 * each.final:.2f} %")
+    return table
