@@ -188,6 +188,8 @@ def test_members_without_a_value_never_drive_out_others(strategy, starts):
 
 
 def test_a_strategy_built_anew_shares_compiled_code(strategy, starts):
+    chex.clear_trace_counter()
+
     @partial(jax.jit, static_argnames="strategy")
     @chex.assert_max_traces(n=1)
     def step(strategy, state):
