@@ -30,28 +30,33 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
 
-from hadas_jax.spaces.darts import sample_codes
+from hadas_jax.spaces.darts import EDGE_INPUT, EDGES, OPERATIONS, sample_codes
+from hadas_jax.spaces.darts_costs import (
+    PUBLISHED_CELLS,
+    PUBLISHED_CLOCK_HZ,
+    PUBLISHED_CYCLES,
+    darts_counts,
+    published_generic_table,
+    throughput_table,
+)
+from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hadas_jax.spaces.genotypes import code_of, published_genotype, published_genotype_names
 from hw_models.accelerator import (
-    DartsNetwork,
     Fpga,
+    GenericTable,
     fpga_names,
     generic_cost,
     generic_report,
     generic_table,
-    generic_table_throughputs,
+    generic_table_cost,
     load_fpga,
     pipeline_cost,
     pipeline_report,
-    pipeline_table,
-    pipeline_table_throughputs,
-    published_generic_table,
     report_table,
 )
-from hw_models.accelerator.generic import CELLS, CLOCK_HZ, OPERATION_CYCLES
-from hw_models.accelerator.network import EDGE_INPUT, EDGES, OPERATIONS
 
 NETWORK = DartsNetwork()
+ROWS = network_rows(NETWORK)
 # What the published data sets draw from.
 ORIGINAL = {"operations": (1, 2, 3, 4, 5, 6), "different": True}
 PUBLISHED = {"generic": (799.0, 147.9, 442.0, 1867.0), "pipeline": (10686.7, 2756.3, 5086.0, 36621.0)}
@@ -79,11 +84,9 @@ def main() -> None:
         parser.exit(2, f"error: {error}\n")
     console = Console(width=140)
     draw = jax.jit(sample_codes, static_argnums=1, static_argnames=("operations", "different"))
-    generic, pipeline = published_generic_table(), pipeline_table(NETWORK, fpga)
-    of_generic, of_pipeline = jax.jit(generic_table_throughputs), jax.jit(pipeline_table_throughputs)
     prices: dict[str, Price] = {
-        "generic": lambda codes: of_generic(generic, codes),
-        "pipeline": lambda codes: of_pipeline(pipeline, codes),
+        "generic": _by_table(published_generic_table()),
+        "pipeline": throughput_table("pipeline", NETWORK, fpga=fpga),
     }
     key = jax.random.key(0)
     codes = draw(key, arguments.count)
@@ -98,7 +101,16 @@ def main() -> None:
         console.print(_agreement(prices, data))
     code = jnp.asarray(code_of(published_genotype("OURS_ACC")))
     for report in (generic_report, pipeline_report):
-        console.print(report_table(report(NETWORK, code, fpga), most_rows=8))
+        console.print(report_table(report(ROWS, darts_counts(code), fpga), most_rows=8))
+
+
+def _by_table(table: GenericTable) -> Price:
+    """Prices codes int[N, 28] by a table of the generic paradigm."""
+    return jax.jit(
+        lambda codes: jax.lax.map(
+            lambda code: generic_table_cost(table, darts_counts(code)).throughput, codes, batch_size=4096
+        )
+    )
 
 
 def _speeds(runs: dict[str, Callable[[], jax.Array]], count: int, rounds: int) -> Table:
@@ -127,13 +139,13 @@ def _time(run: Callable[[], jax.Array]) -> _Speed:
 
 def _full_against_table(fpga: Fpga, prices: dict[str, Price], codes: jax.Array) -> Table:
     codes = codes.astype(jnp.int32)
-    full_pipeline = jax.jit(jax.vmap(lambda code: pipeline_cost(NETWORK, code, fpga).throughput))
-    full_generic = jax.jit(jax.vmap(lambda code: generic_cost(NETWORK, code, fpga).throughput))
+    full_pipeline = jax.jit(jax.vmap(lambda code: pipeline_cost(ROWS, darts_counts(code), fpga).throughput))
+    full_generic = jax.jit(jax.vmap(lambda code: generic_cost(ROWS, darts_counts(code), fpga).throughput))
     tables = {
         "pipeline": (full_pipeline, prices["pipeline"]),
         "generic, fitted engine": (
             full_generic,
-            lambda codes: generic_table_throughputs(generic_table(NETWORK, fpga), codes),
+            _by_table(generic_table(ROWS, fpga)),
         ),
         "generic, published table": (full_generic, prices["generic"]),
     }
@@ -156,8 +168,8 @@ def _distributions(prices: dict[str, Price], codes: jax.Array) -> Table:
     plain = published_generic_table(run_saves_cycles=0)
     columns: dict[str, Price] = {
         "generic": prices["generic"],
-        "generic, plain sum": lambda codes: generic_table_throughputs(plain, codes),
-        "generic, plain sum without stem": lambda codes: generic_table_throughputs(stem_left_out, codes),
+        "generic, plain sum": _by_table(plain),
+        "generic, plain sum without stem": _by_table(stem_left_out),
         "pipeline": prices["pipeline"],
     }
     for name, price in columns.items():
@@ -174,7 +186,7 @@ def _genotypes(prices: dict[str, Price]) -> Table:
         table.add_column(column, justify="left" if column == "genotype" else "right")
     names = published_genotype_names()
     codes = jnp.asarray(np.stack([code_of(published_genotype(name)) for name in names]))
-    plain = np.asarray(generic_table_throughputs(published_generic_table(run_saves_cycles=0), codes))
+    plain = np.asarray(_by_table(published_generic_table(run_saves_cycles=0))(codes))
     others = [np.asarray(price(codes)) for price in prices.values()]
     for i, name in enumerate(names):
         ratio = plain[i] / plain[names.index("DARTS_V2")]
@@ -204,7 +216,7 @@ def _agreement(prices: dict[str, Price], data: Mapping[str, np.ndarray]) -> Tabl
         table.add_row(name, first, second, f"{error.mean():.1%}", f"{error[half:].mean():.1%}", means)
     cells_alone = dataclasses.replace(published_generic_table(), fixed_cycles=jnp.float32(0.0))
     known = np.asarray(data["lut_sum_overhead_fps"])
-    whole = np.asarray(generic_table_throughputs(cells_alone, codes), float)
+    whole = np.asarray(_by_table(cells_alone)(codes), float)
     table.caption = (
         f"Sums of the published table over the cells: of figures rounded to a tenth, as published, equal in every bit "
         f"for {np.mean(_rounded_sums(np.asarray(codes, int)) == known):.0%} of the networks; of whole cycles, equal to "
@@ -215,9 +227,12 @@ def _agreement(prices: dict[str, Price], data: Mapping[str, np.ndarray]) -> Tabl
 
 def _rounded_sums(codes: np.ndarray) -> np.ndarray:
     """Throughput of the cells by the figures of the published table, which are rounded to a tenth, float32[n]."""
-    rows = ([1 / round(CLOCK_HZ / cycles, 1) if cycles else 0.0 for cycles in row] for row in OPERATION_CYCLES.values())
-    seconds = np.array([[0.0] * len(CELLS), *rows])
-    total = sum(len(CELLS[column]) * seconds[codes[:, :EDGES], column].sum(axis=1) for column in (0, 2, 4))
+    rows = (
+        [1 / round(PUBLISHED_CLOCK_HZ / cycles, 1) if cycles else 0.0 for cycles in row]
+        for row in PUBLISHED_CYCLES.values()
+    )
+    seconds = np.array([[0.0] * len(PUBLISHED_CELLS), *rows])
+    total = sum(len(PUBLISHED_CELLS[column]) * seconds[codes[:, :EDGES], column].sum(axis=1) for column in (0, 2, 4))
     reduce = seconds[codes[:, EDGES:], 1] + seconds[codes[:, EDGES:], 3]
     is_free = (codes[:, EDGES:] == OPERATIONS.index("skip_connect")) & (EDGE_INPUT >= 2)
     return (1 / (total + np.where(is_free, 0.0, reduce).sum(axis=1))).astype(np.float32)

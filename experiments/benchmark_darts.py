@@ -34,9 +34,9 @@ from rich.table import Table
 from hadas_jax.methods.eh_dnas.bilevel import Batch, WeightDescent, bilevel_step, init_bilevel
 from hadas_jax.runs.loop import Metrics
 from hadas_jax.runs.workdir import versions, write_text
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts import apply_search, initialise_search
-from hw_models.accelerator import DartsNetwork
 
 CLASSES = 10
 

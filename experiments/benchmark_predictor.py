@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.spaces.darts import sample_codes
+from hadas_jax.spaces.darts import DARTS_CODES, sample_codes
 from hadas_jax.spaces.darts_costs import read_priced_networks
 from hw_models.predictors import KINDS, ThroughputPredictor, fit_predictor, predict_throughputs, recipe_of
 
@@ -79,6 +79,7 @@ def _jax_epochs(codes: np.ndarray, costs: np.ndarray, kind: str, batch: int) -> 
             jax.random.key(0),
             codes,
             costs,
+            layout=DARTS_CODES,
             kind=kind,
             recipe=recipe,
             held_out=1,
@@ -152,7 +153,9 @@ def _forward_times(codes: np.ndarray, rounds: int) -> dict[str, list[float]]:
 def _drawn(codes: np.ndarray, kind: str, members: int) -> ThroughputPredictor:
     recipe = dataclasses.replace(recipe_of(kind), epochs=1)
     key = jax.random.key(0)
-    return fit_predictor(key, codes[:1000], np.ones(1000), kind=kind, members=members, recipe=recipe).predictor
+    return fit_predictor(
+        key, codes[:1000], np.ones(1000), layout=DARTS_CODES, kind=kind, members=members, recipe=recipe
+    ).predictor
 
 
 def _errors(path: Path, console: Console) -> Table:
@@ -174,6 +177,7 @@ def _errors(path: Path, console: Console) -> Table:
             jax.random.key(0),
             priced.codes[fits],
             priced.throughputs[paradigm][fits],
+            layout=DARTS_CODES,
             kind=name.split(",")[0],
             recipe=recipe,
             held_out=50_000,

@@ -28,10 +28,11 @@ from hadas_jax.methods.eh_dnas.hardware import accelerator_hardware, device_hard
 from hadas_jax.report.console import print_line
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import DnasSettings, RetrainSettings
-from hadas_jax.spaces.darts import parse_code, sample_codes
+from hadas_jax.spaces.darts import DARTS_CODES, parse_code, sample_codes
 from hadas_jax.spaces.darts_costs import PARADIGMS, throughput_table
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hw_models import default_point, load_device, with_clocks
-from hw_models.accelerator import DartsNetwork, load_fpga
+from hw_models.accelerator import load_fpga
 from hw_models.predictors import PredictorNotes, fit_predictor, write_predictor
 
 FPGA = "ku115"
@@ -126,8 +127,9 @@ def _predictor(experiment: Experiment, paradigm: str, kind: str) -> Path:
         network, fpga = DartsNetwork(), load_fpga(FPGA)
         codes = jax.jit(lambda key: sample_codes(key, experiment.networks))(jax.random.key(0))
         throughputs = throughput_table(paradigm, network, fpga=fpga)(codes)
-        notes = PredictorNotes(paradigm, fpga.name, network)
-        write_predictor(fit_predictor(jax.random.key(1), codes, throughputs, kind=kind, notes=notes).predictor, path)
+        notes = PredictorNotes(paradigm, fpga.name, network.sizes)
+        fitted = fit_predictor(jax.random.key(1), codes, throughputs, layout=DARTS_CODES, kind=kind, notes=notes)
+        write_predictor(fitted.predictor, path)
     return path
 
 

@@ -34,9 +34,10 @@ from rich.table import Table
 
 from hadas_jax.report.console import print_line
 from hadas_jax.runs.workdir import versions, write_text
-from hadas_jax.spaces.darts import sample_codes
+from hadas_jax.spaces.darts import DARTS_CODES, sample_codes
 from hadas_jax.spaces.darts_costs import PARADIGMS, throughput_table
-from hw_models.accelerator import DartsNetwork, load_fpga
+from hadas_jax.spaces.darts_network import DartsNetwork
+from hw_models.accelerator import load_fpga
 from hw_models.predictors import KINDS, Recipe, fit_predictor, recipe_of
 
 STAGES = ("comparison", "predictors")
@@ -156,6 +157,7 @@ def _fitted(paradigm: str, kind: str, networks: int, left_out: int) -> dict[str,
         jax.random.key(1),
         np.asarray(codes)[fits],
         throughputs[fits],
+        layout=DARTS_CODES,
         kind=kind,
         recipe=recipe(kind, networks),
         held_out=left_out,

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hw_models.accelerator import DartsNetwork
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
+from hadas_jax.spaces.darts import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
+from hadas_jax.spaces.darts_network import DartsNetwork
 
 RATE, RADIUS = 0.025, 0.01
 Batch = tuple[torch.Tensor, torch.Tensor]

@@ -1,12 +1,8 @@
-"""What JAX computes on; some things are computed otherwise on a CPU than on accelerators.
+"""What JAX computes on: the platform, its memory, and many devices of one host or several.
 
-Too little memory, told with the flag that helps.
-
-Many devices, one host or several: rows of a population are spread over all of them.
-
-Every process runs the same program on the same values. Rows are shared out over all devices, and every process gets
-all the answers, so that whatever follows is the same everywhere. What is computed for a row depends neither on the
-number of devices nor on the number of processes. Files are the first process's business alone.
+Every process of a run runs the same program on the same values. Rows of a population are spread over all devices, and
+every process gets all the answers, so that whatever follows is the same everywhere. What is computed for a row depends
+neither on the number of devices nor on the number of processes. Files are the first process's business alone.
 """
 
 import contextlib
@@ -21,20 +17,23 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+_AXIS = "population"
+_HEARTBEAT_S = 30
+
 
 def on_cpu() -> bool:
-    """Whether JAX computes on a CPU."""
+    """Whether JAX computes on a CPU by default; for sizes that suit it, not to be asked while tracing."""
     return jax.default_backend() == "cpu"
 
 
 @contextlib.contextmanager
-def memory_named(flag: str, value: int, what: str) -> Iterator[None]:
-    """Turns a failed allocation of JAX into an error that names the flag to lower.
+def memory_named(name: str, value: int, what: str) -> Iterator[None]:
+    """Turns a failed allocation of JAX into an error that names the argument to lower.
 
     Args:
-        flag: Of the command line, such as `--batch`.
-        value: That it has.
-        what: It counts, for the message.
+        name: Name of the argument, such as `batch`.
+        value: Value that it has.
+        what: What it counts, for the message.
 
     Raises:
         ValueError: The device has too little memory for it.
@@ -45,17 +44,13 @@ def memory_named(flag: str, value: int, what: str) -> Iterator[None]:
         if isinstance(error, jax.errors.JaxRuntimeError) and not _is_memory(str(error)):
             raise
         raise ValueError(
-            f"{flag} {value}: expected a batch that fits into memory, got too little of it for {value} {what} at "
-            f"once; use a smaller {flag}"
+            f"{name} {value}: expected a batch that fits into memory, got too little of it for {value} {what} at "
+            f"once; use a smaller `{name}`"
         ) from error
 
 
 def _is_memory(message: str) -> bool:
     return any(word in message for word in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
-
-
-_AXIS = "population"
-_HEARTBEAT_S = 30
 
 
 class LostProcessError(RuntimeError):
@@ -75,29 +70,30 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
     Raises:
         ValueError: Incomplete or impossible arguments, or the processes cannot be reached.
     """
-    given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
+    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     if all(value is None for value in given.values()):
         return
     details: dict[str, Any] = {}
     if coordinator != "auto":
         missing = [name for name, value in given.items() if value is None]
         if missing:
-            raise ValueError(f"{missing[0]}: expected with the other two of {', '.join(given)}, got none")
+            others = ", ".join(f"`{name}`" for name in given)
+            raise ValueError(f"{missing[0]}: expected with the other two of {others}, got none")
         assert coordinator is not None
         assert num_processes is not None
         assert process_id is not None
         if not coordinator.rpartition(":")[2].isdigit() or coordinator.startswith(":"):
-            raise ValueError(f"--coordinator: expected HOST:PORT or auto, got {coordinator!r}")
+            raise ValueError(f"coordinator: expected HOST:PORT or auto, got {coordinator!r}")
         if num_processes < 1 or not 0 <= process_id < num_processes:
             raise ValueError(
-                f"--process-id: expected 0 to {num_processes - 1} of --num-processes {num_processes}, got {process_id}"
+                f"process_id: expected 0 to {num_processes - 1} of `num_processes` {num_processes}, got {process_id}"
             )
         details = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
     try:
         jax.distributed.initialize(**details, heartbeat_timeout_seconds=_HEARTBEAT_S)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"--coordinator {coordinator}: cannot join the run's processes: {reason}") from error
+        raise ValueError(f"coordinator: cannot join the run's processes at {coordinator}: {reason}") from error
 
 
 def is_first() -> bool:
@@ -141,10 +137,10 @@ class RowMap:
         block: Rows of one call on one device.
 
     Examples:
-      >>> import numpy as np
-      >>> from hadas_jax.backend import RowMap
-      >>> RowMap(lambda rows, factor: rows * factor, block=2)(np.arange(5.0, dtype=np.float32), np.float32(3))
-      array([ 0.,  3.,  6.,  9., 12.], dtype=float32)
+        >>> import numpy as np
+        >>> from hadas_jax.backend import RowMap
+        >>> RowMap(lambda rows, factor: rows * factor, block=2)(np.arange(5.0, dtype=np.float32), np.float32(3))
+        array([ 0.,  3.,  6.,  9., 12.], dtype=float32)
     """
 
     def __init__(self, function: Callable[[Any, Any], Any], *, block: int = 1) -> None:

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from hadas_jax.report.console import new_table
 from hadas_jax.report.pictures import new_figure, save_picture
-from hadas_jax.search import NSGA2, product_front, sample
+from hadas_jax.search import NSGA2, Product, product_front, sample
 from hadas_jax.spaces import load_space
 from hadas_jax.spaces.costs import block_costs, block_layers, population_cost
 from hw_models import Device, load_device
@@ -245,7 +245,7 @@ def _inner_search(task: _Task) -> tuple[_Call, int]:
     cost = task.evaluate(jnp.asarray(genomes, jnp.int32))
     shares = jnp.asarray(draws.uniform(0.02, 0.2, weights.shape[1]), jnp.float32)
     latency, energy = (shares[:, None] * cost[None, :, m] for m in (1, 2))
-    run = partial(product_front, errors, weights, latency=latency, energy=energy, capacity=_FRONT)
+    run = partial(product_front, Product(errors, weights, latency, energy), capacity=_FRONT)
     return run, subsets * points
 
 

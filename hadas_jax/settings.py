@@ -19,14 +19,14 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
-Switch = Annotated[bool, Field(strict=True)]
-Count = Annotated[int, Field(strict=True, ge=1)]
-Natural = Annotated[int, Field(strict=True, ge=0)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
-Dtype = Literal["float32", "bfloat16"]
+_Switch = Annotated[bool, Field(strict=True)]
+_Count = Annotated[int, Field(strict=True, ge=1)]
+_Natural = Annotated[int, Field(strict=True, ge=0)]
+_Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+_NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Rate = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
+_Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+_Dtype = Literal["float32", "bfloat16"]
 AugmentationName = Literal["none", "affine", "crop-flip", "randaugment"]
 
 _HIGHEST_SEED = 2**32 - 3  # of scikit-learn's divisions, which take the next two as well
@@ -112,14 +112,14 @@ class DataSettings:
     imagenet2012, tfds:NAME."""
     data_dir: str | None = None
     """Where the prepared copy of a tensorflow-datasets set is."""
-    image_size: Count | None = None
+    image_size: _Count | None = None
     """Height and width that images are brought to when they are read; by default their own."""
     split_seed: Annotated[int, Field(strict=True, ge=0, le=_HIGHEST_SEED)] | None = None
     """Random seed of the division into training, validation, calibration and test images; by default 0. What was made
     of images keeps their division, so beside `checkpoint` it is refused."""
-    skip_unreadable: Switch = False
+    skip_unreadable: _Switch = False
     """Leave out images that cannot be read, instead of stopping at them."""
-    evaluation_images: Count | None = None
+    evaluation_images: _Count | None = None
     """Most images of validation, calibration and test each, chosen of these parts; by default all, of streams 10,000
     for the test."""
 
@@ -131,7 +131,7 @@ class SupernetSettings:
     space: str | None = None
     """The space of backbones by name, or the path of a space file; by default the one of `checkpoint`, or digits for
     images below 20 pixels and small-images for others."""
-    resolutions: tuple[Count, ...] = ()
+    resolutions: tuple[_Count, ...] = ()
     """Resolutions to use of those that the space has; by default all."""
     checkpoint: str | None = None
     """Directory of a trained supernet, from hadas train, which trains on, or hadas import-checkpoint; a search takes it
@@ -142,17 +142,17 @@ class SupernetSettings:
 class TrainingSettings:
     """How a supernet and its exits are trained."""
 
-    epochs: Natural = 28
+    epochs: _Natural = 28
     """Epochs of supernet training; with 0, hadas train keeps the supernet of `checkpoint` and trains exits alone."""
-    exit_epochs: Count = 16
+    exit_epochs: _Count = 16
     """Epochs of exit training."""
-    batch: Count = 64
+    batch: _Count = 64
     """Images per training step."""
-    learning_rate: Positive = 0.1
+    learning_rate: _Positive = 0.1
     """Peak learning rate of the supernet."""
-    exit_learning_rate: Positive = 0.05
+    exit_learning_rate: _Positive = 0.05
     """Peak learning rate of the exit heads."""
-    weight_decay: NonNegative = 1e-5
+    weight_decay: _NonNegative = 1e-5
     """Weight decay of kernels."""
     sampled: Annotated[int, Field(strict=True, ge=0, le=256)] = 2
     """Random sub-networks per step, besides the largest and the smallest."""
@@ -160,22 +160,22 @@ class TrainingSettings:
     """How they are drawn: uniform, or bestup: the best of a few near a random size."""
     distillation: Literal["kl", "alpha"] = "kl"
     """What smaller networks learn from the largest by: kl, or alpha, AlphaNet's divergence."""
-    label_smoothing: Rate = 0.1
+    label_smoothing: _Rate = 0.1
     """Label smoothing of the largest network's targets."""
-    dropout: Rate = 0.0
+    dropout: _Rate = 0.0
     """Dropout rate before the classifier, of the largest network alone."""
-    drop_connect: Rate = 0.0
+    drop_connect: _Rate = 0.0
     """Drop rate of whole blocks, rising with depth, of the largest network alone."""
     augmentation: AugmentationName = "affine"
     """Augmentation of training images: none, affine, crop-flip or randaugment."""
-    dtype: Dtype = "float32"
+    dtype: _Dtype = "float32"
     """What networks compute in: float32 or bfloat16; weights, statistics and losses are float32."""
-    remat: Switch = False
+    remat: _Switch = False
     """Compute activations twice instead of keeping them: a third of the memory, on CPUs also quicker."""
-    cut: Switch = False
+    cut: _Switch = False
     """Compute the kernel taps and channels alone that a network uses: quicker steps, twice the compilation; with
     `remat`."""
-    data_parallel: Switch = False
+    data_parallel: _Switch = False
     """Split every training batch over the devices of this machine."""
 
     def __post_init__(self) -> None:
@@ -187,12 +187,12 @@ class TrainingSettings:
 class EvaluationSettings:
     """How the networks of a supernet are evaluated."""
 
-    stats_batches: Count = 4
+    stats_batches: _Count = 4
     """Training batches that a backbone's batch-norm statistics are estimated on."""
-    eval_batch: Count | None = None
+    eval_batch: _Count | None = None
     """Images at once when networks are evaluated; by default 128 of 32x32 pixels on a CPU, 512 elsewhere, or as many
     pixels."""
-    group: Count | None = None
+    group: _Count | None = None
     """Backbones that are evaluated side by side; by default one on a CPU, 16 elsewhere."""
 
 
@@ -204,11 +204,11 @@ class OperatingSettings:
     """Format that the network will run in on the device: fp32, fp16 or int8; by default the device's first."""
     power_mode: str | None = None
     """A power mode of the device: no clock goes above its caps."""
-    core_mhz: tuple[Positive, ...] = ()
+    core_mhz: tuple[_Positive, ...] = ()
     """Settings of the core clock to search; by default all that the device (in its power mode) has."""
-    memory_mhz: tuple[Positive, ...] = ()
+    memory_mhz: tuple[_Positive, ...] = ()
     """Settings of the memory clock to search."""
-    host_mhz: tuple[Positive, ...] = ()
+    host_mhz: tuple[_Positive, ...] = ()
     """Settings of the host clock to search."""
 
 
@@ -216,9 +216,9 @@ class OperatingSettings:
 class NestedSearchSettings:
     """How the outer search looks for backbones and the inner one for exits and clocks."""
 
-    population: Count = 64
+    population: _Count = 64
     """Backbones per generation."""
-    generations: Count = 7
+    generations: _Count = 7
     """Generations of the outer search, the first, random one included."""
     elite_ratio: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] = 0.15
     """Share of a population that goes to the inner search."""
@@ -228,9 +228,9 @@ class NestedSearchSettings:
     """Inner search: exact, evolved, or auto: exact for backbones with few enough exits."""
     merit: Literal["hypervolume", "score"] = "hypervolume"
     """What the inner search ranks backbones by: hypervolume of their dynamic candidates, or their best score."""
-    gamma: NonNegative = 1.0
+    gamma: _NonNegative = 1.0
     """Exponent of the dissimilarity of exits in the dynamic score."""
-    surrogate: Switch = False
+    surrogate: _Switch = False
     """Let an ensemble trained on what was evaluated choose what to evaluate next."""
     gradient_seeds: Annotated[int, Field(strict=True, ge=0, le=256)] = 32
     """With `surrogate`, descents along its gradient and the cost model's that its choice starts from; 0 for none."""
@@ -250,13 +250,13 @@ class NestedSearchSettings:
 class Constraints:
     """What a network may cost at most; None: anything."""
 
-    max_latency_ms: Positive | None = None
+    max_latency_ms: _Positive | None = None
     """Limit of the mean latency of a sample."""
-    max_energy_mj: Positive | None = None
+    max_energy_mj: _Positive | None = None
     """Limit of the mean energy of a sample."""
-    min_accuracy: Share | None = None
+    min_accuracy: _Share | None = None
     """Limit of the accuracy, a share between 0 and 1."""
-    max_params: Count | None = None
+    max_params: _Count | None = None
     """Limit of the number of weights of a backbone with batch norm folded in, exit heads aside."""
 
     @property
@@ -289,11 +289,11 @@ class DeploymentSettings:
 
     policy: Literal["confidence", "entropy", "learned"] = "confidence"
     """What the deployable policy compares with thresholds: confidence, entropy or learned."""
-    per_exit_thresholds: Switch = False
+    per_exit_thresholds: _Switch = False
     """Search the risk level of each exit by itself; otherwise the exits of a design share one."""
-    front_size: Count = 64
+    front_size: _Count = 64
     """Designs to report of each front."""
-    accuracy_tolerance: Share = 0.005
+    accuracy_tolerance: _Share = 0.005
     """Share of test images by which a network may be less accurate than the static one and still count as as accurate:
     the 95 % interval of the difference has to stay above its negative."""
 
@@ -388,7 +388,7 @@ class SupernetRunSettings(RunSettings):
     supernet: SupernetSettings = SupernetSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    seed: Natural = 0
+    seed: _Natural = 0
     """Random seed."""
 
     def __post_init__(self) -> None:
@@ -440,7 +440,7 @@ class AcceleratorSettings:
     """Of an accelerator's throughput, from hadas dnas fit-predictor; by default one is fitted as the search starts."""
     predictor_kind: Literal["mlp", "embedding", "lookup"] = "mlp"
     """Of the predictor that is fitted: mlp, embedding (as in EH-DNAS) or lookup (a table of operations)."""
-    predictor_samples: Count = 200_000
+    predictor_samples: _Count = 200_000
     """Random networks that it is fitted to."""
 
 
@@ -450,17 +450,17 @@ class HardwareLossSettings:
 
     minimise: Literal["latency", "energy", "edp"] = "latency"
     """Cost in the loss: latency (of an accelerator 1 / throughput), energy, or edp, their product."""
-    weight: NonNegative = 0.1
+    weight: _NonNegative = 0.1
     """Weight of that cost in the loss, the paper's lambda; 0 with no budget is plain DARTS."""
     form: Literal["log", "relative"] = "log"
     """Form of that cost in the loss: log, or relative to the cost of a random network."""
-    min_fps: Positive | None = None
+    min_fps: _Positive | None = None
     """Budget: least images per second."""
-    max_latency_ms: Positive | None = None
+    max_latency_ms: _Positive | None = None
     """Budget: most latency of an image on a device."""
-    max_energy_mj: Positive | None = None
+    max_energy_mj: _Positive | None = None
     """Budget: most energy of an image on a device."""
-    budget_ascent: Positive = 0.02
+    budget_ascent: _Positive = 0.02
     """Step of a budget's multiplier in the loss."""
 
 
@@ -472,25 +472,25 @@ class BilevelSettings:
     """Order of the architecture's gradient: second looks one step of the weights ahead, first does not."""
     relaxation: Literal["softmax", "gumbel"] = "softmax"
     """Relaxation of operations in the search network: softmax, or gumbel, which samples them."""
-    temperature: tuple[Positive, Positive] = (5.0, 0.5)
+    temperature: tuple[_Positive, _Positive] = (5.0, 0.5)
     """Temperature of gumbel, at the start and at the end."""
-    epochs: Count = 50
+    epochs: _Count = 50
     """Epochs of the halves of the training images."""
-    batch: Count = 64
+    batch: _Count = 64
     """Images per step, of each half."""
-    learning_rate: Positive = 0.025
+    learning_rate: _Positive = 0.025
     """Peak learning rate of the weights; it falls to 0.001 by a cosine."""
-    weight_decay: NonNegative = 3e-4
+    weight_decay: _NonNegative = 3e-4
     """Weight decay of the weights."""
-    alpha_learning_rate: Positive = 3e-3
+    alpha_learning_rate: _Positive = 3e-3
     """Learning rate of the architecture; DARTS has 3e-4 for its 19,500 steps on CIFAR-10."""
-    alpha_weight_decay: NonNegative = 1e-3
+    alpha_weight_decay: _NonNegative = 1e-3
     """Weight decay of the architecture."""
     augmentation: AugmentationName = "affine"
     """Augmentation of training images: none, affine, crop-flip or randaugment."""
-    dtype: Dtype = "float32"
+    dtype: _Dtype = "float32"
     """What the network computes in: float32 or bfloat16."""
-    remat: Switch = True
+    remat: _Switch = True
     """Compute activations twice instead of keeping them: a tenth of the memory at about the same speed on CPUs."""
 
 
@@ -505,7 +505,7 @@ class DnasSettings(RunSettings):
     """What the network is for: generic or pipeline, the accelerators of E2E-Perf, or a device (hadas devices list)."""
     accelerator: AcceleratorSettings = AcceleratorSettings()
     operating: OperatingSettings = OperatingSettings()
-    search_clocks: Switch = False
+    search_clocks: _Switch = False
     """Choose the device's clocks together with the architecture, instead of the highest."""
     loss: HardwareLossSettings = HardwareLossSettings()
     channels: Annotated[int, Field(strict=True, ge=2)] = 16
@@ -516,7 +516,7 @@ class DnasSettings(RunSettings):
     """Network that costs are of: data, one of this size for these images, or e2e-perf, the one of E2E-Perf's published
     figures: 16 channels, 8 cells, CIFAR-10."""
     training: BilevelSettings = BilevelSettings()
-    seed: Natural = 0
+    seed: _Natural = 0
     """Random seed."""
 
     def __post_init__(self) -> None:
@@ -550,27 +550,27 @@ class DnasSettings(RunSettings):
 class DartsTrainingSettings:
     """How the network of a genotype is trained."""
 
-    epochs: Count = 60
+    epochs: _Count = 60
     """Epochs of training; DARTS has 600 for CIFAR."""
-    batch: Count = 96
+    batch: _Count = 96
     """Images per training step."""
-    learning_rate: Positive = 0.025
+    learning_rate: _Positive = 0.025
     """Learning rate at the start; it falls to 0 along a cosine."""
-    weight_decay: NonNegative = 3e-4
+    weight_decay: _NonNegative = 3e-4
     """Weight decay of all weights."""
-    auxiliary_weight: NonNegative = 0.4
+    auxiliary_weight: _NonNegative = 0.4
     """Weight of the loss of an auxiliary head after the second reduce cell, in training alone; 0: no such head."""
-    drop_path: Rate = 0.2
+    drop_path: _Rate = 0.2
     """Share of edges that are dropped at the end, rising from 0; DARTS has 0.3 for CIFAR and 0 for ImageNet."""
-    cutout: Natural | None = None
+    cutout: _Natural | None = None
     """Side in pixels of the square that is cut out of training images; by default half the image's, 0: none."""
     augmentation: AugmentationName = "affine"
     """Augmentation of training images, before cutout: none, affine, crop-flip (photos) or randaugment."""
-    label_smoothing: Rate = 0.0
+    label_smoothing: _Rate = 0.0
     """Label smoothing of the targets; DARTS has 0.1 for ImageNet."""
-    dtype: Dtype = "float32"
+    dtype: _Dtype = "float32"
     """What the network computes in: float32 or bfloat16; weights, statistics and losses are float32."""
-    remat: Switch = False
+    remat: _Switch = False
     """Compute each cell twice instead of keeping its activations, for large networks and batches."""
 
 
@@ -588,14 +588,14 @@ class RetrainSettings(RunSettings):
     """Stem: cifar, one convolution, or imagenet, three of stride 2."""
     channels: Annotated[int, Field(strict=True, ge=2)] = 16
     """Channels of the first cell, an even number; DARTS has 36 for CIFAR and 48 for ImageNet."""
-    cells: Count = 8
+    cells: _Count = 8
     """Those at a third and two thirds of the way are reduce cells; DARTS has 20 for CIFAR and 14 for ImageNet."""
     training: DartsTrainingSettings = DartsTrainingSettings()
-    stats_batches: Count = 10
+    stats_batches: _Count = 10
     """Training batches that batch-norm statistics are estimated on at the end."""
-    eval_batch: Count | None = None
+    eval_batch: _Count | None = None
     """Images at once when the network is evaluated; by default 128 of 32x32 pixels, or as many pixels."""
-    seed: Natural = 0
+    seed: _Natural = 0
     """Random seed."""
 
 
@@ -611,21 +611,21 @@ class FineTuneSettings(RunSettings):
     """Where the images of the search are now, if they were moved; as `dataset` of hadas search."""
     data_dir: str | None = None
     """Likewise, as `data_dir` of hadas search."""
-    epochs: Count = 20
+    epochs: _Count = 20
     """Epochs of training."""
-    batch: Count = 64
+    batch: _Count = 64
     """Images per training step."""
-    learning_rate: Positive = 0.01
+    learning_rate: _Positive = 0.01
     """Learning rate at the start; it falls to 0 along a cosine."""
-    weight_decay: NonNegative = 1e-5
+    weight_decay: _NonNegative = 1e-5
     """Weight decay of kernels."""
-    exit_weights: tuple[NonNegative, ...] = ()
+    exit_weights: tuple[_NonNegative, ...] = ()
     """Weights of the losses of the exits, beside 1 of the classifier's; by default 0.5 each."""
-    label_smoothing: Rate = 0.0
+    label_smoothing: _Rate = 0.0
     """Label smoothing of the classifier's targets."""
     augmentation: AugmentationName = "affine"
     """Augmentation of training images: none, affine, crop-flip (photos) or randaugment."""
-    seed: Natural = 0
+    seed: _Natural = 0
     """Random seed; the data set is split as in the search."""
 
 

@@ -35,7 +35,7 @@ from hw_models.catalogue import (
     write_device_file,
 )
 from hw_models.clock_grid import ClockGrid, clock_grid, cost_at, cost_everywhere, sum_layers
-from hw_models.cost import Cost, cost, energy, idle_power, latency, network_cost, run_energy, run_latency
+from hw_models.cost import Cost, cost, idle_power, network_cost, run_energy, run_latency
 from hw_models.device import (
     Device,
     NumberFormat,
@@ -60,12 +60,10 @@ from hw_models.layers import (
 )
 from hw_models.lookup import (
     LookupTable,
-    check_complete,
     expected_lookup_cost,
     fit_lookup,
     lookup_cost,
     lookup_table,
-    missing_entries,
     read_lookup,
     write_lookup,
 )
@@ -80,7 +78,6 @@ __all__ = [
     "LookupTable",
     "NumberFormat",
     "OperatingPoint",
-    "check_complete",
     "clock_grid",
     "concatenate",
     "cost",
@@ -89,18 +86,15 @@ __all__ = [
     "default_point",
     "device_names",
     "drop_dead",
-    "energy",
     "expected_lookup_cost",
     "fit_lookup",
     "fuse",
     "idle_power",
-    "latency",
     "layer_table",
     "live_layers",
     "load_device",
     "lookup_cost",
     "lookup_table",
-    "missing_entries",
     "mode_caps",
     "network_cost",
     "operating_point",

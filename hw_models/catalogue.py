@@ -1,24 +1,39 @@
-"""Catalogue: the devices that come with the package, and files of the user's own.
-
-The device that a run's settings ask for: its power mode, number format and clocks.
-"""
+"""Devices by name or file: those that come with the package, files of the user's own, and what of one a run uses."""
 
 import dataclasses
 import importlib.resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax.numpy as jnp
+import numpy as np
 
-from hw_models import schema
 from hw_models.device import Device, NumberFormat, OperatingPoint, with_caps, with_clocks
-from hw_models.files import dump_yaml, read_checked, write_whole
+from hw_models.files import dump_yaml, packaged_names, packaged_or_own, read_checked, write_whole
 from hw_models.layers import LayerKind
-from hw_models.schema import DeviceFile
+from hw_models.schema import SCHEMA_VERSION, Clocks, DeviceFile
 
-_SUFFIXES = (".yaml", ".yml")
+_FOLDER = importlib.resources.files("hw_models") / "devices"
 _HZ_PER_MHZ = 1e6
+LATENCY_QUANTITIES = {
+    "weight_bytes_per_cycle": ("weight_bytes_per_cycle", 1.0),
+    "activation_bytes_per_cycle": ("activation_bytes_per_cycle", 1.0),
+    "norm_order": ("norm_order", 1.0),
+    "launch_cycles": ("launch_cycles", 1.0),
+    "run_cycles": ("run_cycles", 1.0),
+    "run_time": ("run_s", 1e-6),
+}
+"""Quantities of a file's `latency`: the parameter of `Device` that each gives, and SI units per unit of the file."""
+POWER_QUANTITIES = {
+    "board": ("board_w", 1.0),
+    "core_idle": ("core_idle_w", 1.0),
+    "core_load": ("core_w_per_hz", 1e-9),
+    "core_stalled_share": ("core_stalled_share", 1.0),
+    "memory_clock": ("memory_w_per_hz", 1e-9),
+    "byte_energy": ("byte_j", 1e-12),
+    "host": ("host_curve_w", 1.0),
+}
+"""Likewise of its `power`."""
 
 
 class DeviceFileError(ValueError):
@@ -27,7 +42,7 @@ class DeviceFileError(ValueError):
 
 def device_names() -> list[str]:
     """Names of the devices that come with the package, sorted."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+    return packaged_names(_FOLDER)
 
 
 def load_device(name_or_path: str | Path, *, mode: str | None = None) -> Device:
@@ -44,32 +59,28 @@ def load_device(name_or_path: str | Path, *, mode: str | None = None) -> Device:
     Raises:
         DeviceFileError: The name or the mode is unknown, or the file is missing or wrong.
     """
-    return device_in_mode(read_device_file(name_or_path), mode)
+    return _in_mode(read_device_file(name_or_path), mode)
 
 
-def device_in_mode(file: schema.DeviceFile, mode: str | None) -> Device:
-    """Returns the device of a file with the clock settings that a power mode allows, or with all.
-
-    Raises:
-        DeviceFileError: The file has no such mode.
-    """
+def _in_mode(file: DeviceFile, mode: str | None) -> Device:
+    """Returns the device of a file with the clock settings that a power mode allows, or with all."""
     device = to_device(file)
     if mode is None:
         return device
     if mode not in file.modes:
-        known = f"one of {', '.join(file.modes)}" if file.modes else "none, as the device file names no power modes"
-        raise DeviceFileError(f"power mode of {file.name}: expected {known}, got {mode!r}")
+        expected = f"one of {', '.join(file.modes)}" if file.modes else "none, as the device file names no power modes"
+        raise DeviceFileError(f"power mode of {file.name}: expected {expected}, got {mode!r}")
     return with_caps(device, mode_caps(file, mode))
 
 
-def mode_caps(file: schema.DeviceFile, mode: str) -> OperatingPoint:
+def mode_caps(file: DeviceFile, mode: str) -> OperatingPoint:
     """Highest settings that a power mode allows, leaves f32[], infinity where a clock has no cap."""
-    caps = (getattr(file.modes[mode], clock) for clock in schema.Clocks.model_fields)
+    caps = (getattr(file.modes[mode], clock) for clock in Clocks.model_fields)
     return OperatingPoint(*(jnp.float32(cap.value * _HZ_PER_MHZ if cap else jnp.inf) for cap in caps))
 
 
-def read_device_file(name_or_path: str | Path) -> schema.DeviceFile:
-    """Reads and checks a device file, with units, provenance and errors of its figures.
+def read_device_file(name_or_path: str | Path) -> DeviceFile:
+    """Reads and checks a device file, with units, provenance and errors of its quantities.
 
     Args:
         name_or_path: As `load_device`.
@@ -80,15 +91,12 @@ def read_device_file(name_or_path: str | Path) -> schema.DeviceFile:
     Raises:
         DeviceFileError: As `load_device`.
     """
-    source = _find(name_or_path)
-    shown = source.name if _is_name(name_or_path) else str(name_or_path)
-    try:
-        return read_checked(source, schema.DeviceFile, shown=shown, version=schema.SCHEMA_VERSION)
-    except ValueError as error:
-        raise DeviceFileError(str(error)) from None
+    source = packaged_or_own(name_or_path, _FOLDER, what="device", error=DeviceFileError)
+    shown = str(source) if isinstance(source, Path) and source == Path(name_or_path) else source.name
+    return read_checked(source, DeviceFile, shown=shown, version=SCHEMA_VERSION, error=DeviceFileError)
 
 
-def write_device_file(path: str | Path, file: schema.DeviceFile, *, overwrite: bool = False) -> None:
+def write_device_file(path: str | Path, file: DeviceFile, *, overwrite: bool = False) -> None:
     """Writes a device file as YAML.
 
     Raises:
@@ -96,7 +104,7 @@ def write_device_file(path: str | Path, file: schema.DeviceFile, *, overwrite: b
             cannot be written.
     """
     target = Path(path)
-    if target.suffix not in _SUFFIXES:
+    if target.suffix not in (".yaml", ".yml"):
         raise DeviceFileError(f"{path}: expected a path that ends in .yaml, got {target.suffix or 'no ending'!r}")
     if target.exists() and not overwrite:
         raise DeviceFileError(f"{path}: expected a new file, got one that exists; nothing was written")
@@ -107,63 +115,32 @@ def write_device_file(path: str | Path, file: schema.DeviceFile, *, overwrite: b
         raise DeviceFileError(str(error)) from None
 
 
-def to_device(file: schema.DeviceFile) -> Device:
-    """Converts the figures of a device file to SI units and float32 arrays."""
+def to_device(file: DeviceFile) -> Device:
+    """Converts the quantities of a device file to SI units and float32 arrays."""
     clocks, latency, power = file.clocks, file.latency, file.power
     rates = [getattr(latency.macs_per_cycle, kind.name.lower()).value for kind in LayerKind]
     speedups = {form: getattr(latency.format_speedup, form.name.lower()) for form in NumberFormat}
     core_weights = latency.core_weight_bytes_per_cycle
-    formats = tuple(form for form, figure in speedups.items() if figure is not None)
-    numbers = {
+    formats = tuple(form for form, speedup in speedups.items() if speedup is not None)
+    numbers: dict[str, Any] = {
         "core_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.core.value],
         "memory_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.memory.value],
         "host_hz": [mhz * _HZ_PER_MHZ for mhz in clocks.host.value],
         "macs_per_cycle": rates,
-        "format_speedup": [1.0 if figure is None else figure.value for figure in speedups.values()],
-        "weight_bytes_per_cycle": latency.weight_bytes_per_cycle.value,
-        "activation_bytes_per_cycle": latency.activation_bytes_per_cycle.value,
+        "format_speedup": [1.0 if speedup is None else speedup.value for speedup in speedups.values()],
         "core_cycles_per_weight_byte": 1 / core_weights.value if core_weights else 0.0,
-        "norm_order": latency.norm_order.value,
-        "launch_cycles": latency.launch_cycles.value,
-        "run_cycles": latency.run_cycles.value,
-        "run_s": latency.run_time.value * 1e-6,
-        "board_w": power.board.value,
-        "core_idle_w": power.core_idle.value,
-        "core_w_per_hz": power.core_load.value * 1e-9,
-        "core_stalled_share": power.core_stalled_share.value,
         "voltage_hz": [mhz * _HZ_PER_MHZ for mhz in power.core_voltage.clock],
         "voltage_ratio": power.core_voltage.value,
-        "memory_w_per_hz": power.memory_clock.value * 1e-9,
-        "byte_j": power.byte_energy.value * 1e-12,
         "host_curve_hz": [mhz * _HZ_PER_MHZ for mhz in power.host.clock],
-        "host_curve_w": power.host.value,
     }
+    for part, quantities in ((latency, LATENCY_QUANTITIES), (power, POWER_QUANTITIES)):
+        for field, (parameter, unit) in quantities.items():
+            numbers[parameter] = np.asarray(getattr(part, field).value) * unit
     leaves = {key: jnp.asarray(value, jnp.float32) for key, value in numbers.items()}
     return Device(name=file.name, formats=formats, **leaves)
 
 
-def _folder() -> Traversable:
-    return importlib.resources.files("hw_models") / "devices"
-
-
-def _is_name(name_or_path: str | Path) -> bool:
-    return isinstance(name_or_path, str) and not (
-        name_or_path.endswith(_SUFFIXES) or "/" in name_or_path or "\\" in name_or_path
-    )
-
-
-def _find(name_or_path: str | Path) -> Traversable:
-    if not _is_name(name_or_path):
-        return Path(name_or_path)
-    if name_or_path not in device_names():
-        raise DeviceFileError(
-            f"device: expected one of {', '.join(device_names())}, or the path of a .yaml file, "
-            f"got {str(name_or_path)!r}"
-        )
-    return _folder() / f"{name_or_path}.yaml"
-
-
-class DeviceUse(Protocol):
+class _DeviceUse(Protocol):
     """How a device is used."""
 
     @property
@@ -187,7 +164,7 @@ class DeviceUse(Protocol):
         """Settings of the host clock."""
 
 
-def chosen_device(name_or_path: str | Path, use: DeviceUse) -> Device:
+def chosen_device(name_or_path: str | Path, use: _DeviceUse) -> Device:
     """Loads a device in its power mode, with the clocks to search and the number format to run in.
 
     Args:
@@ -200,9 +177,9 @@ def chosen_device(name_or_path: str | Path, use: DeviceUse) -> Device:
     return device_of(read_device_file(name_or_path), use)
 
 
-def device_of(file: DeviceFile, use: DeviceUse) -> Device:
+def device_of(file: DeviceFile, use: _DeviceUse) -> Device:
     """Returns the device of a file, as `chosen_device`."""
-    device = device_in_mode(file, use.power_mode)
+    device = _in_mode(file, use.power_mode)
     if use.number_format is not None:
         names = [form.name.lower() for form in device.formats]
         if use.number_format not in names:

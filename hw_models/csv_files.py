@@ -96,14 +96,14 @@ def _table(text: str, columns: Sequence[str], numbers: Sequence[str], required: 
 def _likely_separator(text: str, columns: Sequence[str]) -> str:
     """The separator under which the most names of the header are known."""
 
-    def known(separator: str) -> int:
+    def recognised(separator: str) -> int:
         try:
             _, names = next(_lines(text, separator))
         except (StopIteration, ValueError):
             return 0
         return sum(_known_as(name, columns) is not None for name in names)
 
-    return max(_SEPARATORS, key=known)
+    return max(_SEPARATORS, key=recognised)
 
 
 def _lines(text: str, separator: str, *, first: int = 1) -> Iterator[tuple[int, list[str]]]:
@@ -138,20 +138,20 @@ def _known_as(name: str, columns: Sequence[str]) -> tuple[str, Decimal] | None:
 
 def _header(names: Sequence[str], columns: Sequence[str], required: Sequence[str]) -> list[tuple[str, Decimal]]:
     """Columns that the names of a header stand for, as `_known_as`; nameless ones are empty texts."""
-    known = [_known_as(name, columns) if name else ("", Decimal(1)) for name in names]
-    found = [column[0] for column in known if column]
+    recognised = [_known_as(name, columns) if name else ("", Decimal(1)) for name in names]
+    named = [column[0] for column in recognised if column]
     given = ", ".join(filter(None, names))
-    missing = next((column for column in required if column not in found), None)
+    missing = next((column for column in required if column not in named), None)
     if missing:
         raise ValueError(f"expected the column {missing}, got {given}{_unit_asked_for(names, columns)}")
-    unknown = next((name for name, column in zip(names, known, strict=True) if column is None), None)
+    unknown = next((name for name, column in zip(names, recognised, strict=True) if column is None), None)
     if unknown is not None:
         hint = _unit_asked_for([unknown], columns)
         raise ValueError(f"expected columns among {', '.join(columns)}, got {show(unknown)}{hint}")
-    twice = next((column for column in columns if found.count(column) > 1), None)
+    twice = next((column for column in columns if named.count(column) > 1), None)
     if twice:
         raise ValueError(f"expected the column {twice} once, got it again: {given}")
-    return [column for column in known if column]
+    return [column for column in recognised if column]
 
 
 def _unit_asked_for(names: Sequence[str], columns: Sequence[str]) -> str:
@@ -181,8 +181,8 @@ def _decimal_mark(cells: Sequence[tuple[int, str]], separator: str) -> str:
     certain: dict[str, tuple[int, str]] = {}
     either: dict[str, tuple[int, str]] = {}
     for line, text in cells:
-        if found := _EITHER_MARK.fullmatch(text):
-            either.setdefault(found["mark"], (line, text))
+        if number := _EITHER_MARK.fullmatch(text):
+            either.setdefault(number["mark"], (line, text))
         elif mark := _mark_of(text):
             certain.setdefault(mark, (line, text))
     if len(certain) > 1:
@@ -201,10 +201,10 @@ def _decimal_mark(cells: Sequence[tuple[int, str]], separator: str) -> str:
 
 def _mark_of(text: str) -> str | None:
     """The decimal mark that a number shows, or leaves over where the other one separates its thousands."""
-    if found := _NUMBER.fullmatch(text):
-        return found["mark"] or found["first"]
-    if (found := _THOUSANDS.fullmatch(text)) and found["group"] != found["mark"]:
-        return found["mark"] or {".": ",", ",": "."}.get(found["group"])
+    if number := _NUMBER.fullmatch(text):
+        return number["mark"] or number["first"]
+    if (number := _THOUSANDS.fullmatch(text)) and number["group"] != number["mark"]:
+        return number["mark"] or {".": ",", ",": "."}.get(number["group"])
     return None
 
 

@@ -1,9 +1,8 @@
 """Device: clocks and cost parameters as a pytree of float32 leaves, and the operating points they span.
 
 Units: Hz, s, W, J, bytes; `cycles` are of the clock that the field names. Shapes: Nc, Nm, Nh settings of the
-core, memory and host clock; K layer kinds; N number formats; V and H knots of the voltage and host curve.
-
-Number formats that a network can run in.
+core, memory and host clock; K layer kinds; N number formats; V and H knots of the voltage and host curve; F operating
+points.
 """
 
 import dataclasses
@@ -11,6 +10,7 @@ import enum
 from collections.abc import Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,11 +141,11 @@ def operating_point(device: Device, indices: jax.Array) -> OperatingPoint:
         Leaves f32[...].
 
     Raises:
-        ValueError: `indices` is not an integer array whose last dimension is 3.
+        AssertionError: `indices` is not an integer array whose last dimension is 3.
     """
     indices = jnp.asarray(indices)
-    if not jnp.issubdtype(indices.dtype, jnp.integer) or indices.shape[-1:] != (3,):
-        raise ValueError(f"indices: expected integers of shape [..., 3], got {indices.dtype} of shape {indices.shape}")
+    chex.assert_type(indices, int, custom_message="indices")
+    chex.assert_axis_dimension(indices, -1, 3, custom_message="indices")
     tables = (device.core_hz, device.memory_hz, device.host_hz)
     last = [table.shape[0] - 1 for table in tables]
     return OperatingPoint(*(table[jnp.clip(indices[..., i], 0, last[i])] for i, table in enumerate(tables)))
@@ -229,10 +229,10 @@ def _subset(device: Device, name: str, values: Sequence[float]) -> jax.Array:
         raise ValueError(f"{name}: expected at least one setting of {device.name}, got none")
     nearest, is_known = match_settings(table, asked)
     if not is_known.all():
-        known, unknown = " ".join(f"{hz / 1e6:g}" for hz in table), float(asked[~is_known][0]) / 1e6
+        settings, unknown = " ".join(f"{hz / 1e6:g}" for hz in table), float(asked[~is_known][0]) / 1e6
         likely = in_other_units(unknown, "MHz", lambda mhz: bool(match_settings(table, np.array([mhz * 1e6]))[1][0]))
         raise ValueError(
-            f"{name}: expected settings of {device.name} ({known} MHz), got {unknown:.10g} MHz"
+            f"{name}: expected settings of {device.name} ({settings} MHz), got {unknown:.10g} MHz"
             + (f": {likely}" if likely else "")
         )
     return jnp.asarray(table[np.unique(nearest)])

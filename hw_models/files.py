@@ -1,19 +1,12 @@
-"""YAML files: read as YAML 1.2 understands numbers, and checked against a pydantic model, with one-line messages.
+"""Files of users and of the project: what they are, reading them with one-line messages, and writing them whole.
 
-PyYAML follows YAML 1.1, where `1e-5` is text, `010` is eight and `1:30` is ninety. Here they are what YAML 1.2 and
-JSON take them for: 0.00001, ten and text; a date is text too.
-
-What a file is that is not what was expected, in words for people: by its first bytes, never by its name.
-
-Files that appear whole at their place or not at all, whatever happens while they are written.
-
-Folders whose files take the place of what is there together, when the last of them is written.
-
-Files of arrays that say what they are: an npz with a JSON text, `metadata`, that names its form.
-
-One-line messages for what a user's file holds and a schema does not allow.
-
-Text files of users: UTF-8, or another encoding that their first bytes name, whatever the locale.
+- Whatever is written appears whole at its place or not at all: `write_whole`, `whole_folder`, `write_arrays`.
+- Text is UTF-8, or another encoding that its first bytes name, whatever the locale: `read_text`.
+- YAML is read as YAML 1.2 and JSON understand numbers and checked against a pydantic model: `load_yaml`, `checked`,
+  `read_checked`. PyYAML follows YAML 1.1, where `1e-5` is text, `010` is eight and `1:30` is ninety; here they are
+  0.00001, ten and text, and a date is text too.
+- `what_it_is` says what a file is that is not what was expected, by its first bytes and never by its name; `explain`
+  says what of a user's data a schema does not allow.
 """
 
 import codecs
@@ -34,6 +27,30 @@ import numpy as np
 import pydantic
 import yaml
 
+STAGED = ".partial"
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+_METADATA = "metadata"
+_EXPECTED = {
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than_equal": "a number of at most {le}",
+    "extra_forbidden": "no field of this name",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "invalid_key": "text as the name of a field",
+    "dict_type": "a mapping of names",
+    "list_type": "a list",
+    "too_short": "at least {min_length} value",
+    "literal_error": "{expected}",
+    "model_type": "a mapping of fields",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "string_pattern_mismatch": "text that matches {pattern}",
+}
 _READ, _SHOWN = 4096, 40
 _SIGNATURES = {
     b"\x1f\x8b": "a gzip archive: unpack it first",
@@ -48,66 +65,22 @@ _SIGNATURES = {
     b"\xff\xd8\xff": "a JPEG picture",
     b"%PDF": "a PDF document",
 }
-
-
-def what_it_is(path: Path | str) -> str | None:
-    """Says what a file is where its content gives it away.
-
-    Args:
-        path: Of a file that exists.
-
-    Returns:
-        Words with size and first characters, and what to do; None for a zip archive that is whole and for binary data
-        without a known signature.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(_READ)
-    if not start:
-        return "an empty file"
-    known = next((words for signature, words in _SIGNATURES.items() if start.startswith(signature)), None)
-    if known is not None:
-        return f"{known} ({size:,} bytes)"
-    if start.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
-        return f"a zip archive that is cut off after {size:,} bytes: copy or download it again"
-    if start[257:262] == b"ustar":
-        return f"a tar archive ({size:,} bytes): unpack it first"
-    if len(start) > 8 and start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") <= size - 8:
-        return f"a safetensors file ({size:,} bytes): write its tensors to an npz file, numpy.savez(FILE, **tensors)"
-    text = _text(start)
-    return None if text is None else _named_text(text, size)
-
-
-def _text(start: bytes) -> str | None:
-    """Returns the beginning as text, None where it is none."""
-    for encoding in ("utf-16", "utf-8-sig") if start[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig",):
-        try:
-            text = start.decode(encoding)
-        except UnicodeDecodeError as error:
-            if error.start < len(start) - 4:  # else a character that the reading cut
-                continue
-            text = start[: error.start].decode(encoding, errors="ignore")
-        if all(character.isprintable() or character.isspace() for character in text):
-            return text
-    return None
-
-
-def _named_text(text: str, size: int) -> str:
-    words = " ".join(text.split())
-    beginning = f"beginning with {words[:_SHOWN]!r}"
-    if words.startswith("version https://git-lfs"):
-        return (
-            f"a Git LFS pointer, a text file of {size:,} bytes {beginning}: git lfs pull fetches the file it stands for"
-        )
-    if re.match(r"<(!doctype html|html|head|body|\?xml)", words, re.IGNORECASE):
-        title = re.search(r"<title[^>]*>(.*?)</title>", words, re.IGNORECASE)
-        named = f", titled {html.unescape(title[1]).strip()!r}," if title else ""
-        return f"a web page of {size:,} bytes{named} {beginning}: download the file itself, as a browser would"
-    return f"a text file of {size:,} bytes {beginning}"
+_MARKS = {  # the longer marks first: that of UTF-32 begins as that of UTF-16 does
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_INT, _FLOAT, _TIMESTAMP, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp", "merge"))
+_OF_JSON = (None, *(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")))
+_NUMBERS = {
+    _INT: re.compile(r"[-+]?[0-9][0-9_]*$|0o[0-7]+$|0x[0-9a-fA-F]+$"),
+    _FLOAT: re.compile(
+        r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?$"
+        r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
+}
 
 
 def write_whole(path: Path | str, content: bytes) -> None:
@@ -134,19 +107,11 @@ def write_whole(path: Path | str, content: bytes) -> None:
         raise
 
 
-def unwritable(path: Path | str, error: OSError) -> ValueError:
-    """Returns what to raise where something cannot be written: one line that names it and the reason."""
-    return ValueError(f"{path}: expected a file that can be written, got: {error.strerror or error}")
-
-
 def as_npz(arrays: Mapping[str, Any], *, compressed: bool = False) -> bytes:
     """Returns arrays by name as the content of an .npz file."""
     content, save = io.BytesIO(), np.savez_compressed if compressed else np.savez
     save(content, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
     return content.getvalue()
-
-
-STAGED = ".partial"
 
 
 @contextlib.contextmanager
@@ -191,7 +156,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-_METADATA = "metadata"
+def unwritable(path: Path | str, error: OSError) -> ValueError:
+    """Returns what to raise where something cannot be written: one line that names it and the reason."""
+    return ValueError(f"{path}: expected a file that can be written, got: {error.strerror or error}")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any], *, form: str, metadata: Mapping[str, Any]) -> None:
@@ -232,27 +199,135 @@ def read_arrays(path: Path, *, form: str) -> tuple[dict[str, np.ndarray], dict[s
     return arrays, metadata
 
 
-_EXPECTED = {
-    "greater_than": "a number above {gt}",
-    "greater_than_equal": "a number of at least {ge}",
-    "less_than_equal": "a number of at most {le}",
-    "extra_forbidden": "no field of this name",
-    "finite_number": "a finite number",
-    "float_parsing": "a number",
-    "float_type": "a number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "int_type": "a whole number",
-    "invalid_key": "text as the name of a field",
-    "dict_type": "a mapping of names",
-    "list_type": "a list",
-    "too_short": "at least {min_length} value",
-    "literal_error": "{expected}",
-    "model_type": "a mapping of fields",
-    "string_type": "text",
-    "string_too_short": "text that is not empty",
-    "string_pattern_mismatch": "text that matches {pattern}",
-}
+def read_text(path: str | Traversable) -> str:
+    """Reads a text file, line ends as they are.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The text without the mark of its encoding.
+
+    Raises:
+        ValueError: One line that says what it is instead of text in UTF-8, or in UTF-16 or UTF-32 with their mark.
+        OSError: The file cannot be read.
+    """
+    content = (Path(path) if isinstance(path, str) else path).read_bytes()
+    mark, encoding = next((pair for pair in _MARKS.items() if content.startswith(pair[0])), (b"", "utf-8"))
+    try:
+        text = content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: len(mark) + error.start].count(b"\n") + 1
+        raise ValueError(
+            f"expected text in {encoding.upper()}, got other bytes in line {line}: save the file as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise ValueError("expected text in UTF-8, got bytes of zero, as in UTF-16 without its mark: save it as UTF-8")
+    return text
+
+
+def load_yaml(text: str) -> object:
+    """Reads one YAML document, of which every JSON document is one.
+
+    Args:
+        text: The document.
+
+    Returns:
+        Mappings, lists, texts, numbers, booleans and None; numbers as YAML 1.2 takes them: `1e-5` is one.
+
+    Raises:
+        ValueError: One line: it is no YAML, or a key stands twice in a mapping; with line and column.
+    """
+    try:
+        return yaml.load(text, _Loader)  # of a subclass of the safe loader
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
+        raise ValueError(f"expected YAML, got: {_one_line(error)}") from None
+
+
+def dump_yaml(content: object) -> str:
+    """Writes what `load_yaml` reads back, fields in the order that they have."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+
+
+def read_checked(
+    source: Traversable, model: type[Model], *, shown: str, version: int, error: type[ValueError] = ValueError
+) -> Model:
+    """Reads and checks a file.
+
+    Args:
+        source: The file.
+        model: What it must hold.
+        shown: Its name in messages.
+        version: Its `schema_version`.
+        error: What to raise.
+
+    Returns:
+        The checked content.
+
+    Raises:
+        ValueError: As `error`, in one line: the file cannot be read, is no YAML, or as `checked`.
+    """
+    try:
+        return checked(load_yaml(read_text(source)), model, version=version)
+    except OSError as reason:
+        raise error(f"{shown}: expected a readable file, got: {reason.strerror or type(reason).__name__}") from None
+    except ValueError as reason:
+        raise error(f"{shown}: {reason}") from None
+
+
+def checked(content: object, model: type[Model], *, version: int) -> Model:
+    """Checks what a file holds.
+
+    Args:
+        content: What the YAML held.
+        model: What it must hold.
+        version: Its `schema_version`.
+
+    Raises:
+        ValueError: One line: field path, what was expected and what came.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"expected a mapping of fields, got {show(content)}")
+    given = content.get("schema_version", version)
+    if isinstance(given, bool) or given != version:
+        # Said alone, because a file of another version differs everywhere else too.
+        raise ValueError(f"schema_version: expected {version}, got {show(given)}")
+    try:
+        return model.model_validate(content)
+    except pydantic.ValidationError as error:
+        message = _explain(error.errors()[0], model)
+        others = error.error_count() - 1
+        raise ValueError(message + (f" (and {others} more)" if others else "")) from None
+
+
+def packaged_names(folder: Traversable) -> list[str]:
+    """Names of the YAML files that come with the package in a folder, sorted."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def packaged_or_own(
+    name_or_path: str | Path, folder: Traversable, *, what: str, error: type[ValueError]
+) -> Traversable:
+    """Finds a YAML file of the package by its name, or takes the path of a user's own.
+
+    Args:
+        name_or_path: A name of `packaged_names`, or a path: a `Path`, or a text that ends in `.yaml` or `.yml` or has
+            a folder in it.
+        folder: Of the package's files.
+        what: They describe, for messages.
+        error: What to raise.
+
+    Raises:
+        ValueError: As `error`: no file has this name, and the valid ones are listed.
+    """
+    if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")) or set(name_or_path) & set("/\\"):
+        return Path(name_or_path)
+    names = packaged_names(folder)
+    if name_or_path not in names:
+        raise error(
+            f"{what}: expected one of {', '.join(names)}, or the path of a .yaml file, got {str(name_or_path)!r}"
+        )
+    return folder / f"{name_or_path}.yaml"
 
 
 def explain(error: Any) -> str:
@@ -274,60 +349,36 @@ def show(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-_MARKS = {  # the longer marks first: that of UTF-32 begins as that of UTF-16 does
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
-
-
-def read_text(path: str | Path) -> str:
-    """Reads a text file, line ends as they are.
+def what_it_is(path: Path | str) -> str | None:
+    """Says what a file is where its content gives it away.
 
     Args:
-        path: The file.
+        path: Of a file that exists.
 
     Returns:
-        The text without the mark of its encoding.
+        Words with size and first characters, and what to do; None for a zip archive that is whole and for binary data
+        without a known signature.
 
     Raises:
-        ValueError: One line that says what it is instead of text in UTF-8, or in UTF-16 or UTF-32 with their mark.
-        OSError: The file cannot be read.
+        OSError: It cannot be read.
     """
-    return decoded(Path(path).read_bytes())
-
-
-def decoded(content: bytes) -> str:
-    """Decodes the bytes of a text file, as `read_text`.
-
-    Raises:
-        ValueError: As `read_text`.
-    """
-    mark, encoding = next((pair for pair in _MARKS.items() if content.startswith(pair[0])), (b"", "utf-8"))
-    try:
-        text = content[len(mark) :].decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content[: len(mark) + error.start].count(b"\n") + 1
-        raise ValueError(
-            f"expected text in {encoding.upper()}, got other bytes in line {line}: save the file as UTF-8"
-        ) from None
-    if "\0" in text:
-        raise ValueError("expected text in UTF-8, got bytes of zero, as in UTF-16 without its mark: save it as UTF-8")
-    return text
-
-
-Model = TypeVar("Model", bound=pydantic.BaseModel)
-_INT, _FLOAT, _TIMESTAMP, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp", "merge"))
-_OF_JSON = (None, *(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")))
-_NUMBERS = {
-    _INT: re.compile(r"[-+]?[0-9][0-9_]*$|0o[0-7]+$|0x[0-9a-fA-F]+$"),
-    _FLOAT: re.compile(
-        r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?$"
-        r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
-    ),
-}
+    path = Path(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(_READ)
+    if not start:
+        return "an empty file"
+    kind = next((words for signature, words in _SIGNATURES.items() if start.startswith(signature)), None)
+    if kind is not None:
+        return f"{kind} ({size:,} bytes)"
+    if start.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
+        return f"a zip archive that is cut off after {size:,} bytes: copy or download it again"
+    if start[257:262] == b"ustar":
+        return f"a tar archive ({size:,} bytes): unpack it first"
+    if len(start) > 8 and start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") <= size - 8:
+        return f"a safetensors file ({size:,} bytes): write its tensors to an npz file, numpy.savez(FILE, **tensors)"
+    text = _text(start)
+    return None if text is None else _named_text(text, size)
 
 
 class _Loader(yaml.SafeLoader):
@@ -371,77 +422,32 @@ for _tag, _form in _NUMBERS.items():
         _class.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
 
 
-def load_yaml(text: str) -> object:
-    """Reads one YAML document, of which every JSON document is one.
-
-    Args:
-        text: The document.
-
-    Returns:
-        Mappings, lists, texts, numbers, booleans and None; numbers as YAML 1.2 takes them: `1e-5` is one.
-
-    Raises:
-        ValueError: One line: it is no YAML, or a key stands twice in a mapping; with line and column.
-    """
-    try:
-        return yaml.load(text, _Loader)  # of a subclass of the safe loader
-    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
-        raise ValueError(f"expected YAML, got: {_one_line(error)}") from None
+def _text(start: bytes) -> str | None:
+    """Returns the beginning as text, None where it is none."""
+    for encoding in ("utf-16", "utf-8-sig") if start[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig",):
+        try:
+            text = start.decode(encoding)
+        except UnicodeDecodeError as error:
+            if error.start < len(start) - 4:  # else a character that the reading cut
+                continue
+            text = start[: error.start].decode(encoding, errors="ignore")
+        if all(character.isprintable() or character.isspace() for character in text):
+            return text
+    return None
 
 
-def dump_yaml(content: object) -> str:
-    """Writes what `load_yaml` reads back, fields in the order that they have."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
-
-
-def read_checked(source: Traversable, model: type[Model], *, shown: str, version: int) -> Model:
-    """Reads and checks a file.
-
-    Args:
-        source: The file.
-        model: What it must hold.
-        shown: Its name in messages.
-        version: Its `schema_version`.
-
-    Returns:
-        The checked content.
-
-    Raises:
-        ValueError: One line: the file cannot be read, is no YAML, or as `checked`.
-    """
-    try:
-        content = source.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{shown}: expected a readable file, got: {error.strerror or type(error).__name__}") from None
-    try:
-        return checked(load_yaml(decoded(content)), model, version=version)
-    except ValueError as error:
-        raise ValueError(f"{shown}: {error}") from None
-
-
-def checked(content: object, model: type[Model], *, version: int) -> Model:
-    """Checks what a file holds.
-
-    Args:
-        content: What the YAML held.
-        model: What it must hold.
-        version: Its `schema_version`.
-
-    Raises:
-        ValueError: One line: field path, what was expected and what came.
-    """
-    if not isinstance(content, Mapping):
-        raise ValueError(f"expected a mapping of fields, got {show(content)}")
-    found = content.get("schema_version", version)
-    if isinstance(found, bool) or found != version:
-        # Said alone, because a file of another version differs everywhere else too.
-        raise ValueError(f"schema_version: expected {version}, got {show(found)}")
-    try:
-        return model.model_validate(content)
-    except pydantic.ValidationError as error:
-        message = _explain(error.errors()[0], model)
-        others = error.error_count() - 1
-        raise ValueError(message + (f" (and {others} more)" if others else "")) from None
+def _named_text(text: str, size: int) -> str:
+    words = " ".join(text.split())
+    beginning = f"beginning with {words[:_SHOWN]!r}"
+    if words.startswith("version https://git-lfs"):
+        return (
+            f"a Git LFS pointer, a text file of {size:,} bytes {beginning}: git lfs pull fetches the file it stands for"
+        )
+    if re.match(r"<(!doctype html|html|head|body|\?xml)", words, re.IGNORECASE):
+        title = re.search(r"<title[^>]*>(.*?)</title>", words, re.IGNORECASE)
+        named = f", titled {html.unescape(title[1]).strip()!r}," if title else ""
+        return f"a web page of {size:,} bytes{named} {beginning}: download the file itself, as a browser would"
+    return f"a text file of {size:,} bytes {beginning}"
 
 
 def _explain(error: Any, model: type[pydantic.BaseModel]) -> str:

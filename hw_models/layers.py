@@ -1,20 +1,19 @@
 """Layer table: what a network asks of the hardware, one row per layer, as a struct of arrays.
 
-Counts are for one sample and in elements, not bytes: the batch size and the number format are inputs of the
-cost model, so one table serves them all. Shapes: L layers; leading dimensions come from `jax.vmap`.
+Counts are for one sample and in elements, not bytes: the batch size and the number format are inputs of the cost model,
+so one table serves them all.
 
-What runtimes do to a network before it runs: fuse layers into the kernel before them, drop layers without use.
-
-Frameworks launch a kernel for each convolution, normalisation and activation; runtimes such as TensorRT or
-TensorFlow Lite fold the latter into the convolution and never compute what no output needs. Both are functions
-of a layer table and of who reads whom, so that one table serves either kind of runtime.
-Shapes: L layers.
+Frameworks launch a kernel for each convolution, normalisation and activation; runtimes such as TensorRT or TensorFlow
+Lite fold the latter into the convolution (`fuse`) and never compute what no output needs (`live_layers`, `drop_dead`).
+Both are functions of a layer table and of which layer feeds which, so that one table serves either kind of runtime.
+Shapes: L layers; leading dimensions come from `jax.vmap`.
 """
 
 import dataclasses
 import enum
 from collections.abc import Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -87,7 +86,7 @@ def layer_table(
         The table, with int32 kinds and float32 counts.
 
     Raises:
-        ValueError: The lengths differ.
+        AssertionError: The lengths differ.
     """
     kinds = jnp.asarray(kind, jnp.int32)
     table = LayerTable(
@@ -101,16 +100,6 @@ def layer_table(
     )
     check_shapes(table)
     return table
-
-
-def check_shapes(layers: LayerTable) -> None:
-    """Raises `ValueError` unless all columns have the one shape [..., L] (seen while tracing, at no cost)."""
-    expected = jnp.shape(layers.kind)
-    if not expected:
-        raise ValueError("layer table: kind: expected an array of shape [L], got a scalar")
-    for name, column in vars(layers).items():
-        if jnp.shape(column) != expected:
-            raise ValueError(f"layer table: {name}: expected shape {expected} as of kind, got {jnp.shape(column)}")
 
 
 def concatenate(tables: Sequence[LayerTable]) -> LayerTable:
@@ -146,15 +135,6 @@ def total_kernels(layers: LayerTable) -> jax.Array:
     return _total(layers, layers.kernels)
 
 
-def _column(values: ArrayLike | Sequence[float], shape: tuple[int, ...]) -> jax.Array:
-    column = jnp.asarray(values, jnp.float32)
-    return jnp.broadcast_to(column, shape) if column.ndim == 0 else column
-
-
-def _total(layers: LayerTable, column: jax.Array) -> jax.Array:
-    return jnp.sum(layers.active * jnp.where(layers.active > 0, column, 0.0), axis=-1)
-
-
 def fuse(layers: LayerTable, producer: jax.Array) -> LayerTable:
     """Folds layers into the layer that feeds them, as runtimes fold batch norm, activation and addition.
 
@@ -172,11 +152,13 @@ def fuse(layers: LayerTable, producer: jax.Array) -> LayerTable:
         producer of its own.
 
     Raises:
-        ValueError: `producer` is not int[L].
+        AssertionError: `producer` is not int[L].
     """
     check_shapes(layers)
     count = layers.kind.shape[-1]
-    producer = _integers("producer", producer, (count,))
+    producer = jnp.asarray(producer)
+    chex.assert_type(producer, int, custom_message="producer")
+    chex.assert_shape(producer, (count,), custom_message="producer")
     rows = jnp.arange(count)
     target = jnp.clip(producer, 0, count - 1)
     asks = (producer >= 0) & (producer < rows) & (layers.active > 0)
@@ -209,12 +191,11 @@ def live_layers(feeds: jax.Array, outputs: jax.Array) -> jax.Array:
         bool[L].
 
     Raises:
-        ValueError: The shapes differ.
+        AssertionError: The shapes differ.
     """
     outputs = jnp.asarray(outputs)
     count = outputs.shape[-1]
-    if jnp.shape(feeds) != (count, count):
-        raise ValueError(f"feeds: expected shape {(count, count)} as of outputs, got {jnp.shape(feeds)}")
+    chex.assert_shape(feeds, (count, count), custom_message="feeds")
 
     def spread(_: int, live: jax.Array) -> jax.Array:
         return live | jnp.any(feeds & live[None, :], axis=1)
@@ -227,8 +208,17 @@ def drop_dead(layers: LayerTable, live: jax.Array) -> LayerTable:
     return dataclasses.replace(layers, active=jnp.where(live, layers.active, 0.0))
 
 
-def _integers(name: str, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    array = jnp.asarray(values)
-    if not jnp.issubdtype(array.dtype, jnp.integer) or array.shape != shape:
-        raise ValueError(f"{name}: expected integers of shape {shape}, got {array.dtype} of shape {array.shape}")
-    return array
+def check_shapes(layers: LayerTable) -> None:
+    """Raises `AssertionError` unless all columns have the one shape [..., L] (seen while tracing, at no cost)."""
+    chex.assert_rank(layers.kind, set(range(1, 9)), custom_message="kind: expected a layer table of shape [..., L]")
+    for name, column in vars(layers).items():
+        chex.assert_shape(column, jnp.shape(layers.kind), custom_message=f"{name} of a layer table, beside kind")
+
+
+def _column(values: ArrayLike | Sequence[float], shape: tuple[int, ...]) -> jax.Array:
+    column = jnp.asarray(values, jnp.float32)
+    return jnp.broadcast_to(column, shape) if column.ndim == 0 else column
+
+
+def _total(layers: LayerTable, column: jax.Array) -> jax.Array:
+    return jnp.sum(layers.active * jnp.where(layers.active > 0, column, 0.0), axis=-1)

@@ -1,13 +1,10 @@
 """Measured tables as a cost model: one cost per position and choice, as in Once-for-All and HW-NAS-Bench.
 
-A network costs the base plus the entry of its choice at each position
-(https://arxiv.org/abs/1908.09791, https://arxiv.org/abs/2103.10584).
+A network costs the base plus the entry of its choice at each position (https://arxiv.org/abs/1908.09791,
+https://arxiv.org/abs/2103.10584). A table is a CSV file `position,choice,latency_ms,energy_mj` with one line per entry.
+A line `base,,LATENCY,ENERGY` holds what every network takes on top. An empty energy was not measured; an entry without
+a line is missing. Positions and choices count from 0.
 Shapes: P positions, C choices, N networks. Functions take one design; batch them with `jax.vmap`. Units: s, J.
-
-Lookup tables as CSV files: `position,choice,latency_ms,energy_mj`, one line per entry.
-
-A line `base,,LATENCY,ENERGY` holds what every network takes on top. An empty energy was not measured; an entry
-without a line is missing. Positions and choices count from 0.
 """
 
 import csv
@@ -15,6 +12,7 @@ import io
 import math
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +21,10 @@ from flax import struct
 from hw_models.cost import Cost
 from hw_models.csv_files import read_table
 from hw_models.files import write_whole
+
+_HEADER = ["position", "choice", "latency_ms", "energy_mj"]
+_BASE = "base"
+_MILLI = 1e-3
 
 
 @struct.dataclass
@@ -61,14 +63,12 @@ def lookup_table(
         The table, as float32.
 
     Raises:
-        ValueError: Shapes do not fit.
+        AssertionError: Shapes do not fit.
     """
     latency_s = jnp.asarray(latency_s, jnp.float32)
     energy_j = jnp.full_like(latency_s, jnp.nan) if energy_j is None else jnp.asarray(energy_j, jnp.float32)
-    if latency_s.ndim != 2 or 0 in latency_s.shape or energy_j.shape != latency_s.shape:
-        raise ValueError(
-            f"lookup table: expected latency and energy of one shape [P, C], got {latency_s.shape}, {energy_j.shape}"
-        )
+    chex.assert_rank(latency_s, 2, custom_message="latency_s")
+    chex.assert_shape(energy_j, latency_s.shape, custom_message="energy_j, beside latency_s")
     return LookupTable(
         latency_s, energy_j, jnp.asarray(base_latency_s, jnp.float32), jnp.asarray(base_energy_j, jnp.float32)
     )
@@ -83,15 +83,15 @@ def lookup_cost(table: LookupTable, choices: jax.Array) -> Cost:
 
     Returns:
         Costs f32[], infinite if an entry is missing or a choice is outside the table, so that a search avoids it.
-        `missing_entries` says which entries those are; energy is infinite throughout where it was not measured.
+        Energy is infinite throughout where it was not measured.
 
     Raises:
-        ValueError: `choices` is not an integer array of shape [P].
+        AssertionError: `choices` is not an integer array of shape [P].
     """
     choices = jnp.asarray(choices)
     count, options = table.latency_s.shape
-    if not jnp.issubdtype(choices.dtype, jnp.integer) or choices.shape != (count,):
-        raise ValueError(f"choices: expected integers of shape ({count},), got {choices.dtype} of {choices.shape}")
+    chex.assert_type(choices, int, custom_message="choices")
+    chex.assert_shape(choices, (count,), custom_message="choices")
     is_known = (choices >= 0) & (choices < options)
 
     def total(entries: jax.Array, base: jax.Array) -> jax.Array:
@@ -113,10 +113,9 @@ def expected_lookup_cost(table: LookupTable, probabilities: jax.Array) -> Cost:
         positive, and then make the cost infinite: mask them out before a softmax.
 
     Raises:
-        ValueError: `probabilities` has another shape.
+        AssertionError: `probabilities` has another shape.
     """
-    if probabilities.shape != table.latency_s.shape:
-        raise ValueError(f"probabilities: expected shape {table.latency_s.shape}, got {probabilities.shape}")
+    chex.assert_shape(probabilities, table.latency_s.shape, custom_message="probabilities")
 
     def total(entries: jax.Array, base: jax.Array) -> jax.Array:
         is_missing = jnp.isnan(entries)
@@ -124,22 +123,6 @@ def expected_lookup_cost(table: LookupTable, probabilities: jax.Array) -> Cost:
         return base + expected + jnp.where(jnp.any(is_missing & (probabilities > 0)), jnp.inf, 0.0)
 
     return Cost(total(table.latency_s, table.base_latency_s), total(table.energy_j, table.base_energy_j))
-
-
-def missing_entries(table: LookupTable) -> jax.Array:
-    """Entries without a latency, bool[P, C]; mask them out of a search space."""
-    return jnp.isnan(table.latency_s)
-
-
-def check_complete(table: LookupTable) -> None:
-    """Raises `ValueError` that names the first missing latency, if there is one."""
-    missing = jnp.argwhere(missing_entries(table)).tolist()
-    if missing:
-        position, choice = missing[0]
-        raise ValueError(
-            f"lookup table: expected a latency for every entry, got none for position {position}, choice {choice} "
-            f"({len(missing)} missing in all)"
-        )
 
 
 def fit_lookup(
@@ -175,49 +158,6 @@ def fit_lookup(
         return lookup_table(latency, base_latency_s=base_latency)
     energy, base_energy = _fit_entries(choices, energy_j, options, penalty)
     return lookup_table(latency, energy, base_latency_s=base_latency, base_energy_j=base_energy)
-
-
-def _fit_entries(choices: jax.Array, targets: jax.Array, options: int, penalty: float) -> tuple[jax.Array, jax.Array]:
-    """Ridge on one-hot choices, then the constants moved into the base: entries f32[P, C] and base f32[]."""
-    count = choices.shape[1]
-    one_hot = jax.nn.one_hot(choices, options, dtype=jnp.float32).reshape(choices.shape[0], -1)
-    share, mean = jnp.mean(one_hot, axis=0), jnp.mean(targets)
-    scale = jnp.maximum(jnp.std(targets), jnp.finfo(jnp.float32).tiny)
-    centered = one_hot - share[None]
-    normal = centered.T @ centered + penalty * jnp.eye(count * options)
-    entries = scale * jnp.linalg.solve(normal, centered.T @ ((targets - mean) / scale))
-    base = mean - share @ entries
-    entries = jnp.where(share > 0, entries, jnp.nan).reshape(count, options)
-    cheapest = jnp.nanmin(entries, axis=1)
-    return entries - cheapest[:, None], base + jnp.sum(cheapest)
-
-
-_HEADER = ["position", "choice", "latency_ms", "energy_mj"]
-_BASE = "base"
-_MILLI = 1e-3
-
-
-def write_lookup(table: LookupTable, path: str | Path) -> None:
-    """Writes a table; missing entries get no line.
-
-    Args:
-        table: The table.
-        path: A file that is not there yet.
-
-    Raises:
-        ValueError: The file is there already, or cannot be written.
-    """
-    latency_s, energy_j = np.asarray(table.latency_s, np.float64), np.asarray(table.energy_j, np.float64)
-    lines = [[_BASE, "", _milli(float(table.base_latency_s)), _milli(float(table.base_energy_j))]]
-    for position, choice in np.argwhere(~np.isnan(latency_s)).tolist():
-        lines.append(
-            [str(position), str(choice), _milli(latency_s[position, choice]), _milli(energy_j[position, choice])]
-        )
-    if Path(path).exists():
-        raise ValueError(f"{path}: expected a new file, got one that exists")
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_HEADER, *lines])
-    write_whole(path, text.getvalue().encode("utf-8"))
 
 
 def read_lookup(path: str | Path) -> LookupTable:
@@ -258,6 +198,44 @@ def read_lookup(path: str | Path) -> LookupTable:
         columns[:, position, choice] = costs
     base_latency_s, base_energy_j = (0.0 if math.isnan(value) else value for value in base or (0.0, 0.0))
     return lookup_table(columns[0], columns[1], base_latency_s=base_latency_s, base_energy_j=base_energy_j)
+
+
+def write_lookup(table: LookupTable, path: str | Path) -> None:
+    """Writes a table; missing entries get no line.
+
+    Args:
+        table: The table.
+        path: A file that is not there yet.
+
+    Raises:
+        ValueError: The file is there already, or cannot be written.
+    """
+    latency_s, energy_j = np.asarray(table.latency_s, np.float64), np.asarray(table.energy_j, np.float64)
+    lines = [[_BASE, "", _milli(float(table.base_latency_s)), _milli(float(table.base_energy_j))]]
+    for position, choice in np.argwhere(~np.isnan(latency_s)).tolist():
+        lines.append(
+            [str(position), str(choice), _milli(latency_s[position, choice]), _milli(energy_j[position, choice])]
+        )
+    if Path(path).exists():
+        raise ValueError(f"{path}: expected a new file, got one that exists")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_HEADER, *lines])
+    write_whole(path, text.getvalue().encode("utf-8"))
+
+
+def _fit_entries(choices: jax.Array, targets: jax.Array, options: int, penalty: float) -> tuple[jax.Array, jax.Array]:
+    """Ridge on one-hot choices, then the constants moved into the base: entries f32[P, C] and base f32[]."""
+    count = choices.shape[1]
+    one_hot = jax.nn.one_hot(choices, options, dtype=jnp.float32).reshape(choices.shape[0], -1)
+    share, mean = jnp.mean(one_hot, axis=0), jnp.mean(targets)
+    scale = jnp.maximum(jnp.std(targets), jnp.finfo(jnp.float32).tiny)
+    centered = one_hot - share[None]
+    normal = centered.T @ centered + penalty * jnp.eye(count * options)
+    entries = scale * jnp.linalg.solve(normal, centered.T @ ((targets - mean) / scale))
+    base = mean - share @ entries
+    entries = jnp.where(share > 0, entries, jnp.nan).reshape(count, options)
+    cheapest = jnp.nanmin(entries, axis=1)
+    return entries - cheapest[:, None], base + jnp.sum(cheapest)
 
 
 def _milli(value: float) -> str:

@@ -1,9 +1,8 @@
 """Device file, version 1: the pydantic models of a device's YAML.
 
-Figures of a device file: numbers with a unit, a provenance, a source and an error.
-
-Each place in a file allows one unit and one range, so that a figure in another unit is refused and never
-misread: `Figure[Literal["W"], NonNegative]`.
+Every number of a device file is a quantity: a value with a unit, a provenance, a source and an error. Each place allows
+one unit and one range, so that a quantity in another unit is refused and never misread: `Quantity[Literal["W"],
+NonNegative]`.
 """
 
 import itertools
@@ -14,10 +13,9 @@ import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from hw_models.files import checked
 from hw_models.units import CLOCK, LATENCY, MEMORY_BANDWIDTH, PART_OF_POWER, PORT_BANDWIDTH, POWER, Range
 
-# Figures stay finite and above zero as float32 in SI units.
+# Quantities stay finite and above zero as float32 in SI units.
 _SMALLEST, _LARGEST = 1e-12, 1e12
 UnitT = TypeVar("UnitT")
 ValueT = TypeVar("ValueT")
@@ -82,7 +80,7 @@ class Strict(BaseModel):
 
 
 class FitError(Strict):
-    """Error of a fitted figure, or of the model that it is part of.
+    """Error of a fitted quantity, or of the model that it is part of.
 
     Attributes:
         value: The error, as a fraction (0.1 is 10 %).
@@ -101,7 +99,7 @@ class _Sourced(Strict):
     error: FitError | None = None
 
     @pydantic.model_validator(mode="after")
-    def _fitted_figures_state_an_error(self) -> "_Sourced":
+    def _fitted_quantities_state_an_error(self) -> "_Sourced":
         if self.provenance == "fitted" and self.error is None:
             raise PydanticCustomError("no_error", "an 'error' beside a fitted figure")
         return self
@@ -114,8 +112,8 @@ class Quantity(_Sourced, Generic[UnitT, ValueT]):
         value: The number.
         unit: The one unit that the schema allows here.
         provenance: Measured, fitted to measurements, or assumed.
-        source: Where it comes from; for an assumed figure, the arithmetic.
-        error: Error of a fitted figure.
+        source: Where it comes from; for an assumed quantity, the arithmetic.
+        error: Error of a fitted quantity.
     """
 
     value: ValueT
@@ -159,7 +157,7 @@ class Clocks(Strict):
     host: Quantity[Literal["MHz"], ClockTable]
 
 
-class MacsPerCycle(Strict):
+class _MacsPerCycle(Strict):
     """Compute rate by kind of layer, in fp32; the fields follow `hw_models.LayerKind`."""
 
     dense: Quantity[Literal["MAC/cycle"], Positive]
@@ -170,8 +168,8 @@ class MacsPerCycle(Strict):
     linear: Quantity[Literal["MAC/cycle"], Positive]
 
 
-class FormatSpeedup(Strict):
-    """Compute rate relative to `MacsPerCycle`; the fields follow `hw_models.NumberFormat`.
+class _FormatSpeedup(Strict):
+    """Compute rate relative to `_MacsPerCycle`; the fields follow `hw_models.NumberFormat`.
 
     A format that is absent does not run on the device; the first one present is the device's default.
     """
@@ -181,13 +179,13 @@ class FormatSpeedup(Strict):
     int8: Quantity[Literal["1"], Positive] | None = None
 
     @pydantic.model_validator(mode="after")
-    def _runs_something(self) -> "FormatSpeedup":
+    def _runs_something(self) -> "_FormatSpeedup":
         if self.fp32 is None and self.fp16 is None and self.int8 is None:
             raise PydanticCustomError("no_format", "at least one of fp32, fp16, int8")
         return self
 
 
-class PowerMode(Strict):
+class _PowerMode(Strict):
     """A named power mode: the highest setting of each clock that it allows; an absent clock has no cap."""
 
     core: Quantity[Literal["MHz"], ClockMHz] | None = None
@@ -198,8 +196,8 @@ class PowerMode(Strict):
 class Latency(Strict):
     """Parameters of `hw_models.cost`; without `core_weight_bytes_per_cycle`, weights cost the core nothing."""
 
-    macs_per_cycle: MacsPerCycle
-    format_speedup: FormatSpeedup
+    macs_per_cycle: _MacsPerCycle
+    format_speedup: _FormatSpeedup
     weight_bytes_per_cycle: Quantity[Literal["B/cycle"], Positive]
     activation_bytes_per_cycle: Quantity[Literal["B/cycle"], Positive]
     core_weight_bytes_per_cycle: Quantity[Literal["B/cycle"], Positive] | None = None
@@ -232,7 +230,7 @@ class DeviceFile(Strict):
     clocks: Clocks
     latency: Latency
     power: Power
-    modes: dict[ModeName, PowerMode] = Field(default_factory=dict)
+    modes: dict[ModeName, _PowerMode] = Field(default_factory=dict)
 
     @pydantic.model_validator(mode="after")
     def _modes_allow_a_setting(self) -> "DeviceFile":
@@ -247,7 +245,7 @@ class DeviceFile(Strict):
 
     @pydantic.model_validator(mode="after")
     def _highest_clocks_give_sensible_rates_and_powers(self) -> "DeviceFile":
-        """Figures per cycle, per clock and per byte tell their unit by what they come to at the highest clocks."""
+        """Quantities per cycle, per clock and per byte tell their unit by what they come to at the highest clocks."""
         core_mhz, memory_mhz = self.clocks.core.value[-1], self.clocks.memory.value[-1]
         latency, power = self.latency, self.power
         rates = {
@@ -269,18 +267,3 @@ class DeviceFile(Strict):
                 wanted = f"power.{name}.value to give at most {POWER.highest:,} W at the highest clocks ({likely})"
                 raise PydanticCustomError("range", "{wanted}", {"wanted": wanted, "got": value})
         return self
-
-
-def parse(content: object) -> DeviceFile:
-    """Checks the content of a device file.
-
-    Args:
-        content: What the YAML held.
-
-    Returns:
-        The checked file.
-
-    Raises:
-        ValueError: One line: field path, what was expected and what came.
-    """
-    return checked(content, DeviceFile, version=SCHEMA_VERSION)

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What is compiled here runs a few times on little data; unoptimised, it compiles in half the time.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 
 import hypothesis
 import jax
@@ -34,6 +36,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Lets a cache entry that another process is still writing be compiled anew instead of failing a test."""
     for direction in ("reading", "writing"):
         config.addinivalue_line("filterwarnings", f"ignore:Error {direction} persistent compilation cache entry")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_code_of_one_module():
+    """Frees what a module compiled: kept for all modules, it takes gigabytes. What is needed again is in the cache."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -46,10 +46,10 @@ def test_alone_every_value_is_shared_as_it_is():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("127.0.0.1:1234", None, None), "--num-processes: expected with the other two"),
-        ((None, 2, 0), "--coordinator: expected with the other two"),
-        (("127.0.0.1", 2, 0), "--coordinator: expected HOST:PORT or auto, got '127.0.0.1'"),
-        (("127.0.0.1:1234", 2, 2), "--process-id: expected 0 to 1 of --num-processes 2, got 2"),
+        (("127.0.0.1:1234", None, None), "num_processes: expected with the other two"),
+        ((None, 2, 0), "coordinator: expected with the other two"),
+        (("127.0.0.1", 2, 0), "coordinator: expected HOST:PORT or auto, got '127.0.0.1'"),
+        (("127.0.0.1:1234", 2, 2), "process_id: expected 0 to 1 of `num_processes` 2, got 2"),
     ],
 )
 def test_incomplete_or_impossible_processes_are_refused(arguments, message):

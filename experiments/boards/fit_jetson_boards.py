@@ -1,7 +1,7 @@
 """Predictors of latency and power of three Jetson boards: errors on network families left out, and the files shipped.
 
 Command:   python experiments/boards/fit_jetson_boards.py --data jetson_cnn_profile.csv
-           (`--write hw_models/fitting/boards` also fits all data and writes the files that come with the package)
+           (`--write hw_models/boards` also fits all data and writes the files that come with the package)
 Hardware:  2 CPU cores
 Time:      6 minutes of CPU time for all boards; 16 minutes on cores shared with much other work
 Data:      measurements of https://github.com/HalimaBouzidi/perf_prediction (MIT) as one table: device, network,
@@ -37,7 +37,7 @@ from rich.table import Table
 from scipy.stats import kendalltau
 from sklearn.model_selection import GroupKFold
 
-from hw_models.fitting.correction import (
+from hw_models.fitting import (
     BoardPrediction,
     NetworkFeatures,
     Prediction,
@@ -75,7 +75,7 @@ class Measurements(NamedTuple):
     """All networks measured on one board; N rows."""
 
     networks: np.ndarray
-    totals: NetworkFeatures
+    features: NetworkFeatures
     latency_s: np.ndarray
     power_w: np.ndarray
     """NaN where not measured."""
@@ -104,23 +104,23 @@ def read(path: Path, board: str) -> Measurements:
     def column(name: str) -> np.ndarray:
         return np.array([float(row[name] or "nan") for row in rows])
 
-    def total(name: str, factor: float = 1.0) -> jax.Array:
+    def feature(name: str, factor: float = 1.0) -> jax.Array:
         return jnp.asarray(column(name) * factor, jnp.float32)
 
-    totals = NetworkFeatures(
-        macs=total("flops", 0.5),
-        conv_weights=total("params_conv"),
-        norm_weights=total("params_bn"),
-        linear_weights=total("params_fc"),
-        activation_elements=total("activation_elements"),
-        layers=total("layers"),
-        conv_layers=total("conv_layers"),
-        norm_layers=total("bn_layers"),
-        linear_layers=total("fc_layers"),
-        resolution=total("resolution"),
+    features = NetworkFeatures(
+        macs=feature("flops", 0.5),
+        conv_weights=feature("params_conv"),
+        norm_weights=feature("params_bn"),
+        linear_weights=feature("params_fc"),
+        activation_elements=feature("activation_elements"),
+        layers=feature("layers"),
+        conv_layers=feature("conv_layers"),
+        norm_layers=feature("bn_layers"),
+        linear_layers=feature("fc_layers"),
+        resolution=feature("resolution"),
     )
     networks = np.array([row["network"] for row in rows])
-    return Measurements(networks, totals, column("latency_ms") * 1e-3, column("power_mw") * 1e-3)
+    return Measurements(networks, features, column("latency_ms") * 1e-3, column("power_mw") * 1e-3)
 
 
 def cross_validate(data: Measurements, families: np.ndarray, key: jax.Array) -> BoardPrediction:
@@ -130,8 +130,8 @@ def cross_validate(data: Measurements, families: np.ndarray, key: jax.Array) -> 
     predicted = []
     for fold, (train, test) in enumerate(folds):
         seen = data.rows(train)
-        board = fit_board(jax.random.fold_in(key, fold), seen.totals, seen.latency_s, seen.power_w)
-        predicted.append(predict(board, data.rows(test).totals))
+        board = fit_board(jax.random.fold_in(key, fold), seen.features, seen.latency_s, seen.power_w)
+        predicted.append(predict(board, data.rows(test).features))
     rows = np.argsort(np.concatenate([test for _, test in folds]))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[rows], *predicted)
 
@@ -195,7 +195,7 @@ def main(experiment: Experiment) -> None:
             experiment.write.mkdir(parents=True, exist_ok=True)
             name = BOARDS.get(device, device)
             notes = {"source": SOURCE, "protocol": PROTOCOL, "families_left_out": found}
-            board = fit_board(fit_key, data.totals, data.latency_s, data.power_w)
+            board = fit_board(fit_key, data.features, data.latency_s, data.power_w)
             save_board_predictor(experiment.write / f"{name}.npz", board, notes)
     Console(width=120).print(table)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from rich.console import Console
-from rich.table import Table
 
 from hadas_jax.commands.run import RunArguments, run_command
 from hadas_jax.report.console import print_line
@@ -18,7 +17,7 @@ from hadas_jax.settings import DnasSettings, RetrainSettings
 
 if TYPE_CHECKING:
     from hadas_jax.methods.eh_dnas import DnasResult, DnasRun
-    from hadas_jax.methods.eh_dnas.hardware import Budget
+    from hadas_jax.methods.eh_dnas.hardware import Constraint
     from hadas_jax.methods.eh_dnas.retrain import RetrainResult, RetrainRun
 
 _UNITS = {"latency": ("ms", 1e3), "energy": ("mJ", 1e3)}
@@ -44,15 +43,15 @@ def search(
         ValueError: Settings, files or the work directory do not fit, or a loss is no longer finite.
     """
     from hadas_jax.methods.eh_dnas import DnasRun
-    from hadas_jax.methods.eh_dnas.hardware import budgets_of
-    from hadas_jax.report.darts import plot_genotype
+    from hadas_jax.methods.eh_dnas.hardware import constraints_of
+    from hadas_jax.report.darts import cost_table, plot_genotype
     from hadas_jax.spaces.darts import parse_code
     from hadas_jax.spaces.genotypes import genotype_of
 
     def finish(started: DnasRun, result: DnasResult, path: Path, console: Console) -> None:
         plot_genotype(genotype_of(parse_code(result.code)), path / "genotype.png")
-        budgets = budgets_of(started.settings.loss)
-        console.print(_cost_table(result, has_budgets=bool(budgets)))
+        budgets = constraints_of(started.settings.loss)
+        console.print(cost_table(result, has_budgets=bool(budgets)))
         for line in _closing_lines(result, budgets):
             print_line(console, line)
         print_line(console, f"Written: {path}/genotype.json (for hadas dnas retrain --genotype), genotype.png")
@@ -68,22 +67,7 @@ def search(
     )
 
 
-def _cost_table(result: DnasResult, *, has_budgets: bool) -> Table:
-    """What the network of a search costs, and whether it keeps its budgets."""
-    table = Table(title=f"{result.code} on the {result.hardware}")
-    for heading in ("images/s", "ms per image", "mJ per image", "clocks (MHz)", "budgets"):
-        table.add_column(heading, justify="right")
-    table.add_row(
-        f"{result.images_per_s:,.1f}",
-        f"{1e3 / result.images_per_s:.4g}" if result.images_per_s > 0 else "inf",
-        "-" if result.energy_mj is None else f"{result.energy_mj:.4g}",
-        "-" if result.clocks_mhz is None else " ".join(f"{clock:.5g}" for clock in result.clocks_mhz),
-        "-" if not has_budgets else "kept" if result.within_budgets else "not kept",
-    )
-    return table
-
-
-def _closing_lines(result: DnasResult, budgets: Sequence[Budget]) -> Iterator[str]:
+def _closing_lines(result: DnasResult, budgets: Sequence[Constraint]) -> Iterator[str]:
     changed = sum(a != b for a, b in zip(result.code, result.code_without_budgets, strict=True))
     if not result.within_budgets:
         bounds = " and ".join(
@@ -115,11 +99,11 @@ def retrain(
         ValueError: Settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
     """
     from hadas_jax.methods.eh_dnas.retrain import RetrainRun
-    from hadas_jax.report.darts import plot_genotype
+    from hadas_jax.report.darts import plot_genotype, retrained_table
 
     def finish(started: RetrainRun, result: RetrainResult, path: Path, console: Console) -> None:
         plot_genotype(started.genotype, path / "genotype.png")
-        console.print(_retrained_table(result))
+        console.print(retrained_table(result))
         print_line(console, f"Written: {path}/derived, result.json, genotype.png")
 
     return run_command(
@@ -131,17 +115,3 @@ def retrain(
         finish=finish,
         **run,
     )
-
-
-def _retrained_table(result: RetrainResult) -> Table:
-    """Accuracy and size of a retrained network."""
-    table = Table(title=result.code)
-    for heading in ("validation", "test", "parameters", "MMACs"):
-        table.add_column(heading, justify="right")
-    table.add_row(
-        f"{100 * result.validation_accuracy:.2f} %",
-        f"{100 * result.test_accuracy:.2f} %",
-        f"{result.parameters:,}",
-        f"{result.macs / 1e6:,.2f}",
-    )
-    return table

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
     from hadas_jax.spaces.darts_costs import PricedNetworks
-    from hw_models.accelerator import DartsNetwork, Fpga
+    from hadas_jax.spaces.darts_network import DartsNetwork
+    from hw_models.accelerator import Fpga
     from hw_models.predictors import FittedPredictor, ThroughputPredictor
 
 PARADIGMS = ("generic", "pipeline")
@@ -48,7 +49,7 @@ class NetworkSize:
     @property
     def network(self) -> DartsNetwork:
         """A network of this size."""
-        from hw_models.accelerator import DartsNetwork
+        from hadas_jax.spaces.darts_network import DartsNetwork
 
         return DartsNetwork(*dataclasses.astuple(self))
 
@@ -93,6 +94,7 @@ def sample(
     import numpy as np
 
     from hadas_jax.report.console import StepProgress
+    from hadas_jax.report.darts import sample_table
     from hadas_jax.runs.workdir import versions
     from hadas_jax.spaces.darts import sample_codes
     from hadas_jax.spaces.darts_costs import PricedNetworks, generic_table_name, throughput_table, write_priced_networks
@@ -128,7 +130,7 @@ def sample(
         },
     )
     write_priced_networks(priced, target)
-    console.print(_summary(priced))
+    console.print(sample_table(priced))
     print_line(console, f"Written: {target}, {count:,} networks")
     fitting = ["hadas", "dnas", "fit-predictor", str(target), "--paradigm", names[-1], "-o", "predictor.npz"]
     print_line(console, f"To fit a predictor: {shlex.join(fitting)}")
@@ -139,19 +141,6 @@ def _paradigms(paradigm: str) -> tuple[str, ...]:
     if paradigm not in (*PARADIGMS, "both"):
         raise ValueError(f"paradigm: expected generic, pipeline or both, got {paradigm!r}")
     return PARADIGMS if paradigm == "both" else (paradigm,)
-
-
-def _summary(priced: PricedNetworks) -> Table:
-    table = Table(title=f"{len(priced.codes):,} networks on {priced.fpga}, images/s")
-    table.add_column("paradigm", no_wrap=True)
-    for heading in ("mean", "spread", "lowest", "highest", "do not fit"):
-        table.add_column(heading, justify="right")
-    for name, column in priced.throughputs.items():
-        found = column[column > 0].astype(float)
-        values = (found.mean(), found.std(), found.min(), found.max()) if len(found) else (float("nan"),) * 4
-        title = f"{name}, {priced.table} table" if name == "generic" else name
-        table.add_row(title, *(f"{value:,.1f}" for value in values), f"{len(column) - len(found):,}")
-    return table
 
 
 def fit(
@@ -202,6 +191,7 @@ def fit(
     from hadas_jax.report.console import StepProgress
     from hadas_jax.report.darts import held_out_table, plot_held_out
     from hadas_jax.runs.workdir import versions
+    from hadas_jax.spaces.darts import DARTS_CODES
     from hadas_jax.spaces.darts_costs import read_priced_networks
     from hw_models.predictors import PredictorNotes, fit_predictor, recipe_of, write_predictor
 
@@ -228,7 +218,7 @@ def fit(
     notes = PredictorNotes(
         paradigm=fitted_to,
         fpga=priced.fpga,
-        network=priced.network,
+        network=priced.network.sizes,
         source=f"{origin}, {table}seed {seed}, hadas-jax {versions()['hadas-jax']}, jax {versions()['jax']}",
     )
     with StepProgress(console) as progress:
@@ -236,6 +226,7 @@ def fit(
             jax.random.key(seed),
             priced.codes[fits],
             throughputs[fits],
+            layout=DARTS_CODES,
             kind=kind,
             members=members,
             recipe=recipe,
@@ -278,15 +269,17 @@ def import_published(
     Raises:
         ValueError: A file or a setting does not fit.
     """
+    from hadas_jax.spaces.darts import DARTS_CODES
     from hadas_jax.supernet.pytorch_files import read_pytorch
     from hw_models.predictors import import_predictor, write_predictor
 
     console = console or new_console()
     target = new_file(output, ".npz", overwrite=overwrite)
-    predictor = import_predictor(read_pytorch(file), paradigm=paradigm, mean=mean, deviation=deviation)
+    entries = read_pytorch(file)
+    predictor = import_predictor(entries, layout=DARTS_CODES, paradigm=paradigm, mean=mean, std=deviation)
     write_predictor(predictor, target)
     print_line(
-        console, f"Written: {target}, {paradigm}, {float(predictor.mean):g} + {float(predictor.deviation):g} z images/s"
+        console, f"Written: {target}, {paradigm}, {float(predictor.mean):g} + {float(predictor.std):g} z images/s"
     )
     return predictor
 
@@ -364,6 +357,8 @@ def price(
 
     from hadas_jax.report.darts import plot_genotype
     from hadas_jax.spaces.darts import format_code
+    from hadas_jax.spaces.darts_costs import darts_counts
+    from hadas_jax.spaces.darts_network import network_rows
     from hadas_jax.spaces.genotypes import genotype_of, read_architecture
     from hw_models.accelerator import FpgaTooSmallError, generic_report, load_fpga, pipeline_report, report_table
 
@@ -376,10 +371,11 @@ def price(
     clocks = {"core_hz": core_mhz, "memory_hz": memory_mhz, "host_hz": host_mhz}
     asked = [_by_predictor(path, code, network) for path in predictors]
     run = [_on_device(name, code, network=network, clocks_mhz=clocks) for name in devices]
+    counts = darts_counts(jnp.asarray(code))
     found, refused = [], []
     for name in names:
         try:
-            report = (generic_report if name == "generic" else pipeline_report)(network, jnp.asarray(code), chip)
+            report = (generic_report if name == "generic" else pipeline_report)(network_rows(network), counts, chip)
         except FpgaTooSmallError as error:
             if paradigm != "both":
                 raise
@@ -413,12 +409,11 @@ def _by_table(code: ndarray, network: DartsNetwork, *, fpga: Fpga, table: str | 
 def _by_predictor(path: Path | str, code: ndarray, network: DartsNetwork) -> Price:
     import jax
 
-    from hw_models.predictors import predict_throughput, read_predictor
+    from hadas_jax.spaces.darts_costs import read_darts_predictor
+    from hw_models.predictors import predict_throughput
 
-    predictor = read_predictor(path)
+    predictor = read_darts_predictor(path, network)
     notes = predictor.notes
-    if notes.network not in (None, network):
-        raise ValueError(f"{path}: expected a predictor of {network}, got one of {notes.network}")
     found = jax.jit(predict_throughput)(predictor, code)
     throughput = float(found.throughput)
     error = "" if notes.held_out_error is None else f", {notes.held_out_error:.2%} mean error"

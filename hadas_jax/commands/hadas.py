@@ -47,10 +47,10 @@ def search(
         ValueError: Settings, files or the work directory do not fit, or a loss is no longer finite.
 
     Examples:
-      >>> from hadas_jax.commands import search
-      >>> from hadas_jax.settings import SearchSettings
-      >>> result = search(SearchSettings.of(device="agx-xavier-gpu", population=32))  # doctest: +SKIP
-      >>> result.levels[0].exits_and_clocks["deployable"].clocks_mhz  # doctest: +SKIP
+        >>> from hadas_jax.commands import search
+        >>> from hadas_jax.settings import SearchSettings
+        >>> result = search(SearchSettings.of(device="agx-xavier-gpu", population=32))  # doctest: +SKIP
+        >>> result.levels[0].exits_and_clocks["deployable"].clocks_mhz  # doctest: +SKIP
     """
     from hadas_jax.backend import connect
     from hadas_jax.methods import Run

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
 from rich.console import Console
-from rich.table import Table
 
 from hadas_jax.commands.run import RunArguments, data_line, run_command
 from hadas_jax.report.console import new_console, new_file, print_line, waiting
@@ -282,6 +281,7 @@ def fine_tune(
             finite.
     """
     from hadas_jax.deploy.fine_tune import FineTuneRun
+    from hadas_jax.report.network import fine_tune_table
     from hadas_jax.report.search import saving_text
 
     def start(settings: FineTuneSettings) -> FineTuneRun:
@@ -293,7 +293,7 @@ def fine_tune(
         return FineTuneRun(settings)
 
     def finish(started: FineTuneRun, result: FineTuneResult, path: Path, console: Console) -> None:
-        console.print(_before_and_after(result))
+        console.print(fine_tune_table(result))
         after, searched = result.after, started.network.architecture.origin.settings
         tolerance = searched.get("accuracy_tolerance", DeploymentSettings.accuracy_tolerance)
         print_line(
@@ -313,18 +313,6 @@ def fine_tune(
         finish=finish,
         **run,
     )
-
-
-def _before_and_after(result: FineTuneResult) -> Table:
-    table = Table(title="Test split, as deployed")
-    for heading in ("", "accuracy", "latency ms", "energy mJ", "stop at each exit", "classifier alone"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for name, found in (("before", result.before), ("after", result.after)):
-        deployed = found.deployable
-        shares = " ".join(f"{share:.1%}" for share in found.shares)
-        costs = (f"{deployed.latency_s * 1e3:.3f}", f"{deployed.energy_j * 1e3:.3g}")
-        table.add_row(name, f"{deployed.accuracy:.2%}", *costs, shares, f"{found.static.accuracy:.2%}")
-    return table
 
 
 def export(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
 from rich.console import Console
-from rich.table import Table
 
 from hadas_jax.commands.run import RunArguments, run_command
 from hadas_jax.report.console import new_console, print_line
@@ -48,12 +47,12 @@ def train(
     Raises:
         ValueError: Settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
     """
-    from hadas_jax.report.search import plot_exits
+    from hadas_jax.report.search import accuracy_table, plot_exits
     from hadas_jax.training.run import TrainingRun, execute_training
 
     def finish(started: TrainingRun, result: TrainResult, path: Path, console: Console) -> None:
         plot_exits(result.accuracies, path / "exits.png")
-        console.print(accuracy_table(result))
+        console.print(accuracy_table(result.accuracies))
         print_line(console, f"Written: {path}/supernet (for --checkpoint), exits.csv, exits.png")
 
     return run_command(
@@ -65,19 +64,6 @@ def train(
         finish=finish,
         **run,
     )
-
-
-def accuracy_table(result: TrainResult) -> Table:
-    """Returns the test accuracies of a training as a table, the first and the last exits of each backbone."""
-    table = Table(title="Test accuracy")
-    for heading in ("backbone", "blocks", "first exit", "middle exit", "last exit", "classifier"):
-        table.add_column(heading, justify="left" if heading == "backbone" else "right")
-    for each in result.accuracies:
-        shares = each.exits
-        shown = [f"{100 * shares[i]:.2f} %" for i in (0, len(shares) // 2, -1)] if shares else ["-"] * 3
-        blocks = f"{each.blocks[-1] + 1}" if each.blocks else "-"
-        table.add_row(each.backbone, blocks, *shown, f"{100 * each.final:.2f} %")
-    return table
 
 
 def import_checkpoint(

@@ -100,9 +100,9 @@ def load(settings: DataSettings, *, stream_seed: int, record: SplitRecord | None
     """Loads the data of a run.
 
     Args:
-        settings: Which images.
+        settings: Settings of the data.
         stream_seed: Seed of the order of a stream.
-        record: Of the images that something was made of: they are divided with its seed.
+        record: Record of the images that something was made of; its seed divides them.
 
     Raises:
         ValueError: As `load_dataset`.

@@ -36,9 +36,9 @@ from hadas_jax.deploy.static_network import (
     exits_taken,
     load_network,
     outcomes_at_exits,
-    output_directory,
     predict,
 )
+from hadas_jax.runs.checkpoints import output_directory
 from hadas_jax.runs.workdir import versions, write_text
 from hw_models.files import whole_folder, write_whole
 

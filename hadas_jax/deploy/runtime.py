@@ -50,8 +50,8 @@ class Runtime:
         ValueError: One line: no export, another form or format, or a damaged file.
 
     Examples:
-      >>> network = Runtime("runs/digits/export")  # doctest: +SKIP
-      >>> network(images).labels  # doctest: +SKIP
+        >>> network = Runtime("runs/digits/export")  # doctest: +SKIP
+        >>> network(images).labels  # doctest: +SKIP
     """
 
     def __init__(self, directory: Path | str, *, threads: int = 1) -> None:

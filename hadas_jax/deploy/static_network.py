@@ -22,9 +22,9 @@ from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, scores
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
 from hadas_jax.methods.hadas.results import Performance
-from hadas_jax.runs.checkpoints import WEIGHTS, read_json, read_weights, validated, write_described
+from hadas_jax.runs.checkpoints import WEIGHTS, output_directory, read_json, read_weights, validated, write_described
 from hadas_jax.runs.names import ARCHITECTURE
-from hw_models.files import STAGED, whole_folder
+from hw_models.files import whole_folder
 
 _FORM = "hadas_jax.network/1"
 _NETWORK = "network.json"
@@ -98,38 +98,6 @@ def load_network(directory: Path | str) -> StaticNetwork:
     stored = validated(_Stored, content, path=path)
     weights: Weights = read_weights(directory, _NETWORK)
     return StaticNetwork(read_architecture(directory), stored.segments, weights, stored.image_size)
-
-
-def output_directory(directory: Path | str, files: tuple[str, ...], *, mark: str, overwrite: bool = False) -> Path:
-    """Checks that files may be written to a directory, for `whole_folder`.
-
-    Args:
-        directory: None, an empty one, one that was not written to the end, or with `overwrite` one that such files were
-            written to.
-        files: Patterns of the files' names.
-        mark: The file among them that says what they are.
-        overwrite: Replace them.
-
-    Returns:
-        The directory as a path.
-
-    Raises:
-        ValueError: The directory holds something else, or what may not be replaced.
-    """
-    directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory}: expected a directory, got a file")
-    entries = sorted(entry for entry in directory.iterdir() if entry.name != STAGED) if directory.is_dir() else []
-    is_unfinished, is_marked = (directory / STAGED).is_dir(), (directory / mark).is_file()
-    foreign = [entry for entry in entries if not any(entry.match(pattern) for pattern in files)]
-    if foreign or (entries and not is_marked and not is_unfinished):
-        other = (foreign or entries)[0].name
-        raise ValueError(f"{directory}: expected none, an empty directory or one with {mark}, got one with {other}")
-    if entries and is_marked and not overwrite:
-        raise ValueError(f"{directory} holds {mark}: `overwrite` replaces it")
-    if not directory.absolute().parent.is_dir():
-        raise ValueError(f"{directory}: expected a directory in an existing folder")
-    return directory
 
 
 def predict(

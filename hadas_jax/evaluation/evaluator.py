@@ -102,8 +102,8 @@ class Evaluator:
         dtype: What networks compute in, float32 or bfloat16.
 
     Examples:
-      >>> evaluate = Evaluator(space, params, calibration)  # doctest: +SKIP
-      >>> evaluate(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
+        >>> evaluate = Evaluator(space, params, calibration)  # doctest: +SKIP
+        >>> evaluate(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
     """
 
     def __init__(
@@ -294,8 +294,8 @@ class CachedEvaluator:
         folder: Made where it is not there; of several processes, all must see it, and the first one writes.
 
     Examples:
-      >>> evaluate = CachedEvaluator(evaluator, Path("outcomes"))  # doctest: +SKIP
-      >>> evaluate(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
+        >>> evaluate = CachedEvaluator(evaluator, Path("outcomes"))  # doctest: +SKIP
+        >>> evaluate(genomes, splits.validation).correct.mean(-1)  # doctest: +SKIP
     """
 
     def __init__(self, evaluator: Evaluator, folder: Path | None = None) -> None:

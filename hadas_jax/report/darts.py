@@ -12,8 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 from rich.table import Table
 
-from hadas_jax.report.console import new_table
+from hadas_jax.methods.eh_dnas import DnasResult
+from hadas_jax.methods.eh_dnas.retrain import RetrainResult
+from hadas_jax.report.console import megahertz, new_table
 from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture
+from hadas_jax.spaces.darts_costs import PricedNetworks
 from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph
 from hw_models.predictors import FittedPredictor
 
@@ -166,3 +169,37 @@ def plot_held_out(fitted: FittedPredictor, path: Path) -> None:
     axis.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axis, label="networks", shrink=0.8)
     save_picture(figure, path)
+
+
+def cost_table(result: DnasResult, *, has_budgets: bool) -> Table:
+    """Returns what the network of a search costs, and whether it keeps its budgets."""
+    headings = ("images/s", "ms per image", "mJ per image", "clocks (MHz)", "budgets")
+    table = new_table(f"{result.code} on the {result.hardware}", *headings, names=0)
+    table.add_row(
+        f"{result.images_per_s:,.1f}",
+        f"{1e3 / result.images_per_s:.4g}" if result.images_per_s > 0 else "inf",
+        "-" if result.energy_mj is None else f"{result.energy_mj:.4g}",
+        "-" if result.clocks_mhz is None else megahertz(result.clocks_mhz),
+        "-" if not has_budgets else "kept" if result.within_budgets else "not kept",
+    )
+    return table
+
+
+def retrained_table(result: RetrainResult) -> Table:
+    """Returns accuracy and size of a retrained network."""
+    table = new_table(result.code, "validation", "test", "parameters", "MMACs", names=0)
+    accuracies = (f"{100 * share:.2f} %" for share in (result.validation_accuracy, result.test_accuracy))
+    table.add_row(*accuracies, f"{result.parameters:,}", f"{result.macs / 1e6:,.2f}")
+    return table
+
+
+def sample_table(priced: PricedNetworks) -> Table:
+    """Returns how the throughputs of a data set are spread, by paradigm."""
+    title = f"{len(priced.codes):,} networks on {priced.fpga}, images/s"
+    table = new_table(title, "paradigm", "mean", "spread", "lowest", "highest", "do not fit")
+    for name, column in priced.throughputs.items():
+        found = column[column > 0].astype(float)
+        values = (found.mean(), found.std(), found.min(), found.max()) if len(found) else (float("nan"),) * 4
+        shown = f"{name}, {priced.table} table" if name == "generic" else name
+        table.add_row(shown, *(f"{value:,.1f}" for value in values), f"{len(column) - len(found):,}")
+    return table

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hadas_jax.deploy.architecture import Architecture, SplitMetrics
 from hadas_jax.deploy.export import ExportCheck
+from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import ExitUsage, OperatingPoints, PointCosts
 from hadas_jax.deploy.select import Selection
 from hadas_jax.methods.hadas.results import Design, Performance
@@ -385,3 +386,15 @@ def _comparison(device: DeviceFile, machine: str, *, runs_as: str) -> str:
     if device.measured_on is not None:
         return f"{device.name} was fitted on {device.measured_on}, this is {machine}: {hint}"
     return f"{device.name} is no model of this machine ({machine}): {hint}"
+
+
+def fine_tune_table(result: FineTuneResult) -> Table:
+    """Returns what a network does on the test split before and after its fine-tuning."""
+    headings = ("", "accuracy", "latency ms", "energy mJ", "stop at each exit", "classifier alone")
+    table = new_table("Test split, as deployed", *headings)
+    for name, found in (("before", result.before), ("after", result.after)):
+        deployed = found.deployable
+        shares = " ".join(f"{share:.1%}" for share in found.shares)
+        costs = (f"{deployed.latency_s * 1e3:.3f}", milli(deployed.energy_j))
+        table.add_row(name, f"{deployed.accuracy:.2%}", *costs, shares, f"{found.static.accuracy:.2%}")
+    return table

@@ -308,3 +308,14 @@ def _violation_text(performance: Performance, limits: Constraints) -> str:
         below = 100 * (limits.min_accuracy - performance.accuracy)
         parts.append(f"accuracy {performance.accuracy:.1%}, {below:.2g} points below")
     return "; ".join(parts)
+
+
+def accuracy_table(accuracies: Sequence[ExitAccuracies]) -> Table:
+    """Returns the test accuracies of a training as a table, the first and the last exits of each backbone."""
+    table = new_table("Test accuracy", "backbone", "blocks", "first exit", "middle exit", "last exit", "classifier")
+    for each in accuracies:
+        shares = each.exits
+        shown = [f"{100 * shares[i]:.2f} %" for i in (0, len(shares) // 2, -1)] if shares else ["-"] * 3
+        blocks = f"{each.blocks[-1] + 1}" if each.blocks else "-"
+        table.add_row(each.backbone, blocks, *shown, f"{100 * each.final:.2f} %")
+    return table

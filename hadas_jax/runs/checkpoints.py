@@ -25,7 +25,7 @@ from flax import traverse_util
 
 from hadas_jax.backend import is_first, share
 from hadas_jax.runs.workdir import versions, write_text
-from hw_models.files import as_npz, explain, show, unwritable, whole_folder, write_whole
+from hw_models.files import STAGED, as_npz, explain, show, unwritable, whole_folder, write_whole
 
 KindT = TypeVar("KindT")
 
@@ -40,6 +40,44 @@ _LONGEST_CHAIN = 10  # of errors that were raised from one another
 
 class CheckpointError(ValueError):
     """A checkpoint is damaged or belongs to another run."""
+
+
+def output_directory(
+    directory: Path | str, files: tuple[str, ...], *, mark: str, overwrite: bool = False, parents: bool = False
+) -> Path:
+    """Checks that files may be written to a directory, for `whole_folder`.
+
+    Args:
+        directory: None, an empty one, one that was not written to the end, or with `overwrite` one that such files were
+            written to.
+        files: Patterns of the files' names.
+        mark: The file among them that says what they are.
+        overwrite: Whether they are replaced.
+        parents: Whether folders above the directory may be missing.
+
+    Returns:
+        The directory as a path.
+
+    Raises:
+        ValueError: The directory holds something else, or what may not be replaced, or cannot be written to.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory}: expected a directory, got a file")
+    above = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
+    entries = sorted(entry for entry in directory.iterdir() if entry.name != STAGED) if directory.is_dir() else []
+    is_unfinished, is_marked = (directory / STAGED).is_dir(), (directory / mark).is_file()
+    foreign = [entry for entry in entries if not any(entry.match(pattern) for pattern in files)]
+    if foreign or (entries and not is_marked and not is_unfinished):
+        other = (foreign or entries)[0].name
+        raise ValueError(f"{directory}: expected none, an empty directory or one with {mark}, got one with {other}")
+    if entries and is_marked and not overwrite:
+        raise ValueError(f"{directory} holds {mark}: `overwrite` replaces it")
+    if not parents and not directory.absolute().parent.is_dir():
+        raise ValueError(f"{directory}: expected a directory in an existing folder")
+    return directory
 
 
 def write_checkpoint(

@@ -33,7 +33,7 @@ def locked(directory: Path) -> Iterator[None]:
     """Holds the lock of a directory; of several processes of a run the first alone takes it.
 
     Args:
-        directory: That exists.
+        directory: A directory that exists.
 
     Raises:
         InUseError: Another process holds it, or this one does already.

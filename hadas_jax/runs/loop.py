@@ -58,7 +58,7 @@ def scanned(
         chunk: Steps of a chunk.
         sharding: Sharding that state and data get first, so that first and following chunks are compiled once;
             None leaves them where they are.
-        jit: Compiles the scan.
+        jit: Function that compiles the scan.
     """
     data = data if sharding is None else jax.device_put(data, sharding)
 

@@ -74,15 +74,15 @@ class Surrogate:
         ValueError: A number below 1, or a learning rate that is not positive.
 
     Examples:
-      >>> import jax
-      >>> import jax.numpy as jnp
-      >>> from hadas_jax.search.surrogate import Surrogate
-      >>> surrogate = Surrogate(cardinalities=(3, 2))
-      >>> genomes = jnp.array([[0, 0], [1, 1], [2, 0], [2, 1]])
-      >>> state = surrogate.fit(jax.random.key(0), genomes, jnp.array([[0.1], [0.2], [0.3], [0.3]]))
-      >>> mean, std = surrogate.predict(state, jax.nn.one_hot(jnp.array([0, 1]), 3))
-      >>> mean.shape, std.shape
-      ((1,), (1,))
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from hadas_jax.search.surrogate import Surrogate
+        >>> surrogate = Surrogate(cardinalities=(3, 2))
+        >>> genomes = jnp.array([[0, 0], [1, 1], [2, 0], [2, 1]])
+        >>> state = surrogate.fit(jax.random.key(0), genomes, jnp.array([[0.1], [0.2], [0.3], [0.3]]))
+        >>> mean, std = surrogate.predict(state, jax.nn.one_hot(jnp.array([0, 1]), 3))
+        >>> mean.shape, std.shape
+        ((1,), (1,))
     """
 
     cardinalities: tuple[int, ...]

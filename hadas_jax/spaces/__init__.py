@@ -8,12 +8,12 @@ from hadas_jax.spaces.catalogue import (
     published,
     published_in,
     published_names,
-    read_space,
     space_names,
 )
-from hadas_jax.spaces.costs import ClockProbabilities, relaxed_cost, relaxed_cost_over_clocks
-from hadas_jax.spaces.darts import derive_code, format_code, parse_code, sample_codes
-from hadas_jax.spaces.darts_costs import darts_workload
+from hadas_jax.spaces.costs import relaxed_cost
+from hadas_jax.spaces.darts import OPERATIONS, derive_code, format_code, parse_code, sample_codes
+from hadas_jax.spaces.darts_costs import darts_counts, darts_workload
+from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hadas_jax.spaces.genotypes import (
     Genotype,
     code_of,
@@ -29,11 +29,9 @@ from hadas_jax.spaces.mbconv import (
     Stage,
     available_exits,
     block_active,
-    exit_subsets,
     make_divisible,
 )
 from hadas_jax.spaces.workload import segments, workload
-from hw_models.accelerator.network import OPERATIONS
 
 __all__ = [
     "ATTENTIVENAS",
@@ -41,21 +39,22 @@ __all__ = [
     "OPERATIONS",
     "SMALL_IMAGES",
     "Backbone",
-    "ClockProbabilities",
     "Codec",
+    "DartsNetwork",
     "Genotype",
     "MBConvSpace",
     "Stage",
     "available_exits",
     "block_active",
     "code_of",
+    "darts_counts",
     "darts_workload",
     "derive_code",
-    "exit_subsets",
     "format_code",
     "genotype_of",
     "load_space",
     "make_divisible",
+    "network_rows",
     "parse_code",
     "parse_genotype",
     "published",
@@ -63,9 +62,7 @@ __all__ = [
     "published_genotype_names",
     "published_in",
     "published_names",
-    "read_space",
     "relaxed_cost",
-    "relaxed_cost_over_clocks",
     "sample_codes",
     "segments",
     "space_names",

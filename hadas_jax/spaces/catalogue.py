@@ -1,13 +1,9 @@
-"""The spaces that come with the package, by name, and files of the user's own.
+"""MBConv spaces by name or file: those that come with the package, YAML files of the user's own, published networks.
 
-Spaces as YAML files: the fields of `MBConvSpace`, each checked, so that a space of one's own needs no code.
-
-Widths are channels, resolutions pixels.
-
-Published sub-networks of the AttentiveNAS space.
-
-Wang et al., "AttentiveNAS: Improving Neural Architecture Search via Attentive Sampling", CVPR 2021,
-https://arxiv.org/abs/2011.09011: a0 (203 million multiply-accumulates at 1,000 classes) to a6 (709 million).
+A space file has the fields of `MBConvSpace`, each checked, so that a space of one's own needs no code; widths are
+channels, resolutions pixels. Published backbones are those of the AttentiveNAS space, a0 (203 million
+multiply-accumulates at 1,000 classes) to a6 (709 million): Wang et al., "AttentiveNAS: Improving Neural Architecture
+Search via Attentive Sampling", CVPR 2021, https://arxiv.org/abs/2011.09011.
 """
 
 import dataclasses
@@ -24,80 +20,7 @@ from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage
 from hw_models.files import read_checked
 from hw_models.schema import Strict, Text
 
-SUFFIXES = (".yaml", ".yml", ".json")
-_VERSION = 1
-
-
-def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
-    if any(low >= high for low, high in itertools.pairwise(values)):
-        raise PydanticCustomError("order", "strictly ascending numbers")
-    return values
-
-
-def _odd(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    if any(size % 2 == 0 for size in sizes):
-        raise PydanticCustomError("odd", "odd sizes")
-    return sizes
-
-
-Count = Annotated[int, Field(ge=1)]
-Options = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_rising)]
-
-
-class StageOfFile(Strict):
-    """One stage; the fields are those of `Stage`."""
-
-    width: Options
-    depth: Options
-    kernel: Annotated[Options, AfterValidator(_odd)]
-    expand: Options
-    stride: Literal[1, 2] = 1
-    se: bool = False
-
-
-class SpaceFile(Strict):
-    """A space; the fields are those of `MBConvSpace`, but for what data sets settle."""
-
-    schema_version: Literal[1] = 1
-    name: Text
-    resolution: Annotated[tuple[Count, ...], AfterValidator(_rising)] = ()
-    stem_width: Options
-    stem_stride: Literal[1, 2]
-    stages: Annotated[tuple[StageOfFile, ...], Field(min_length=1)]
-    last_width: Options
-    head_expand: Count = 6
-    first_exit: Annotated[int, Field(ge=0)] = 5
-    exit_width: Count = 224
-
-    @pydantic.model_validator(mode="after")
-    def _has_exits(self) -> "SpaceFile":
-        fewest = sum(min(stage.depth) for stage in self.stages)
-        if self.first_exit >= fewest:
-            raise PydanticCustomError(
-                "exits",
-                "first_exit below {fewest}, the number of blocks of the smallest backbone",
-                {"fewest": fewest, "got": self.first_exit},
-            )
-        return self
-
-
-def is_space_file(name_or_path: str | Path) -> bool:
-    """Whether this is the path of a space file: a `Path`, or a text that ends like one or has a folder in it."""
-    return isinstance(name_or_path, Path) or name_or_path.endswith(SUFFIXES) or "/" in name_or_path
-
-
-def read_space(path: str | Path) -> MBConvSpace:
-    """Reads a space, not adapted to any data yet; docs/bring_your_space.md has an example.
-
-    Args:
-        path: Of the file.
-
-    Raises:
-        ValueError: One line: the file cannot be read, or a field does not fit.
-    """
-    read = read_checked(Path(path), SpaceFile, shown=str(path), version=_VERSION)
-    fields = read.model_dump(exclude={"schema_version", "stages"})
-    return MBConvSpace(**fields, stages=tuple(Stage(**stage.model_dump()) for stage in read.stages))
+_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 DIGITS = MBConvSpace(
@@ -163,16 +86,17 @@ def load_space(name_or_path: str | Path) -> MBConvSpace:
 
     Args:
         name_or_path: A name of `space_names`, or the path of a space file: a `Path`, or a text that ends in `.yaml`,
-            `.yml` or `.json` or has a folder in it.
+            `.yml` or `.json` or has a folder in it. A space from a file is not adapted to any data yet;
+            docs/bring_your_space.md has an example of one.
 
     Raises:
         ValueError: No space has this name, and the valid ones are listed; or the file is missing or wrong.
     """
-    if is_space_file(name_or_path):
-        return read_space(name_or_path)
+    if isinstance(name_or_path, Path) or name_or_path.endswith(_SUFFIXES) or "/" in name_or_path:
+        return _read_space(name_or_path)
     if name_or_path not in _SPACES:
         raise ValueError(f"unknown space {name_or_path!r}: expected one of {', '.join(_SPACES)}, or a space file")
-    return _SPACES[str(name_or_path)]
+    return _SPACES[name_or_path]
 
 
 # resolution; width of stem, mb1 .. mb7 and last; depth, kernel and expand ratio of mb1 .. mb7
@@ -224,3 +148,62 @@ def published_in(space: MBConvSpace, name: str) -> Backbone:
     except ValueError as error:
         raise ValueError(f"{name}: expected a backbone of the space {space.name}: {error}") from error
     return backbone
+
+
+def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
+    if any(low >= high for low, high in itertools.pairwise(values)):
+        raise PydanticCustomError("order", "strictly ascending numbers")
+    return values
+
+
+def _odd(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if any(size % 2 == 0 for size in sizes):
+        raise PydanticCustomError("odd", "odd sizes")
+    return sizes
+
+
+_Count = Annotated[int, Field(ge=1)]
+_Options = Annotated[tuple[_Count, ...], Field(min_length=1), AfterValidator(_rising)]
+
+
+class _StageOfFile(Strict):
+    """One stage; the fields are those of `Stage`."""
+
+    width: _Options
+    depth: _Options
+    kernel: Annotated[_Options, AfterValidator(_odd)]
+    expand: _Options
+    stride: Literal[1, 2] = 1
+    se: bool = False
+
+
+class _SpaceFile(Strict):
+    """A space; the fields are those of `MBConvSpace`, but for what data sets settle."""
+
+    schema_version: Literal[1] = 1
+    name: Text
+    resolution: Annotated[tuple[_Count, ...], AfterValidator(_rising)] = ()
+    stem_width: _Options
+    stem_stride: Literal[1, 2]
+    stages: Annotated[tuple[_StageOfFile, ...], Field(min_length=1)]
+    last_width: _Options
+    head_expand: _Count = 6
+    first_exit: Annotated[int, Field(ge=0)] = 5
+    exit_width: _Count = 224
+
+    @pydantic.model_validator(mode="after")
+    def _has_exits(self) -> "_SpaceFile":
+        fewest = sum(min(stage.depth) for stage in self.stages)
+        if self.first_exit >= fewest:
+            raise PydanticCustomError(
+                "exits",
+                "first_exit below {fewest}, the number of blocks of the smallest backbone",
+                {"fewest": fewest, "got": self.first_exit},
+            )
+        return self
+
+
+def _read_space(path: str | Path) -> MBConvSpace:
+    read = read_checked(Path(path), _SpaceFile, shown=str(path), version=1)
+    fields = read.model_dump(exclude={"schema_version", "stages"})
+    return MBConvSpace(**fields, stages=tuple(Stage(**stage.model_dump()) for stage in read.stages))

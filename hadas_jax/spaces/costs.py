@@ -1,19 +1,16 @@
-"""Cost of backbones by table: each part of a network is costed once for all choices that bear on it.
+"""Cost of backbones by table, and of relaxed ones in expectation: each part of a network is costed once.
 
-The cost of a stem, of a stage's first block, of its further blocks and of the classifier depends on a handful of
-genes. All their combinations are a thousand rows, exact at every setting of the clocks; a backbone is then a sum
-over 2 S + 2 rows at most, whatever its depth.
-Shapes: G genes, S stages, R rows of the table, P backbones; Nc, Nm settings of the core and memory clock.
+The cost of a stem, of a stage's first block, of its further blocks and of the classifier depends on a handful of genes.
+All their combinations are a thousand rows, exact at every setting of the clocks; a backbone is then a sum over 2 S + 2
+rows at most, whatever its depth.
 
-Expected cost of relaxed backbones: what a distribution over genomes costs on average, as smooth arithmetic.
-
-Genes are independent, each with a probability for each of its choices. The cost of a backbone is a sum over parts
-(see `hadas_jax.spaces.costs`) of a row of a table, picked by a few genes, times how often the part runs, picked
-by the gene of the depth, which is none of those. So the expectation is exact: every part's table contracted with the
-probabilities of its genes, times the expected number of runs. At one-hot probabilities it is the backbone's cost.
-Differentiable search by expected latency: Cai et al., "ProxylessNAS", 2019, https://arxiv.org/abs/1812.00332.
-Shapes: G genes, C choices of the longest gene; R rows of the table; Nc, Nm, Nh settings of the core, memory and host
-clock.
+Genes of a relaxed backbone are independent, each with a probability for each of its choices. Its cost is a sum over
+parts of a row of the table, picked by a few genes, times how often the part runs, picked by the gene of the depth,
+which is none of those. So the expectation is exact: every part's table contracted with the probabilities of its genes,
+times the expected number of runs. At one-hot probabilities it is the backbone's cost. Differentiable search by expected
+latency: Cai et al., "ProxylessNAS", 2019, https://arxiv.org/abs/1812.00332.
+Shapes: G genes, C choices of the longest gene, S stages, R rows of the table, P backbones; Nc, Nm settings of the core
+and memory clock.
 """
 
 import dataclasses
@@ -21,12 +18,13 @@ import functools
 import math
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.spaces.mbconv import MBConvSpace
-from hadas_jax.spaces.workload import places, workload
+from hadas_jax.spaces.workload import row_owners, workload
 from hw_models import (
     Cost,
     Device,
@@ -102,21 +100,56 @@ def block_costs(layers: LayerTable, device: Device) -> jax.Array:
     return jnp.moveaxis(jnp.stack([grid.roofline_s, launches, load_and_traffic], axis=-1), 0, 2)
 
 
-def backbone_cost(
-    space: MBConvSpace, blocks: jax.Array, device: Device, *, genome: jax.Array, indices: jax.Array
+def population_cost(
+    space: MBConvSpace, blocks: jax.Array, device: Device, *, genomes: jax.Array, indices: jax.Array
 ) -> Cost:
-    """Cost of one run of a backbone without exits at one operating point; see `population_cost` for many.
+    """Cost of one run of each of many backbones without exits, each at an operating point of its own.
 
     Args:
         space: Static.
         blocks: Of `block_costs` for the same space and device.
         device: The cost model.
-        genome: int32[G].
+        genomes: int32[P, G].
+        indices: int32[P, 3], clock settings as for `hw_models.operating_point`.
+
+    Returns:
+        Costs float32[P].
+    """
+    # A bounded number at a time keeps what is looked up in the cache.
+    return jax.lax.map(
+        lambda pair: _backbone_cost(space, blocks, device, *pair),
+        (genomes, indices),
+        batch_size=_AT_A_TIME,
+    )
+
+
+def relaxed_cost(
+    space: MBConvSpace, blocks: jax.Array, device: Device, *, probabilities: jax.Array, indices: jax.Array
+) -> Cost:
+    """Expected cost of one run of a relaxed backbone without exits at one operating point; batch with `jax.vmap`.
+
+    Args:
+        space: Static.
+        blocks: Of `block_costs` for the same space and device.
+        device: The cost model.
+        probabilities: float32[G, C], of each choice of each gene; columns past a gene's last choice are ignored.
         indices: int32[3], clock settings as for `hw_models.operating_point`.
 
     Returns:
         Costs float32[].
+
+    Raises:
+        AssertionError: Probabilities of another shape.
     """
+    cores, memories = blocks.shape[:2]
+    core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
+    sums = _expected_sums(space, blocks[core, memory], probabilities)
+    return _run_cost(sums, device, operating_point(device, indices))
+
+
+def _backbone_cost(
+    space: MBConvSpace, blocks: jax.Array, device: Device, genome: jax.Array, indices: jax.Array
+) -> Cost:
     cores, memories, rows, _ = blocks.shape
     core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
     sums = jnp.zeros(3)
@@ -124,34 +157,15 @@ def backbone_cost(
     flat, first = blocks.reshape(-1, 3), (core * memories + memory) * rows
     for part in _parts(space):
         sums = sums + _times(part, genome) * flat[first + _row(space, part, genome)]
-    point = operating_point(device, indices)
+    return _run_cost(sums, device, operating_point(device, indices))
+
+
+def _run_cost(sums: jax.Array, device: Device, point: OperatingPoint) -> Cost:
+    """Sums [3] of kernel seconds, launch cycles and joules to the cost of a run."""
     latency_s = sums[0] + sums[1] / point.host_hz
     return Cost(
         latency_s=latency_s + run_latency(device, point),
         energy_j=idle_power(device, point) * latency_s + sums[2] + run_energy(device, point),
-    )
-
-
-def population_cost(
-    space: MBConvSpace, blocks: jax.Array, device: Device, *, genomes: jax.Array, indices: jax.Array
-) -> Cost:
-    """Cost of many backbones, each at an operating point of its own.
-
-    Args:
-        space: Static.
-        blocks: As `backbone_cost`.
-        device: The cost model.
-        genomes: int32[P, G].
-        indices: int32[P, 3].
-
-    Returns:
-        Costs float32[P].
-    """
-    # A bounded number at a time keeps what is looked up in the cache.
-    return jax.lax.map(
-        lambda pair: backbone_cost(space, blocks, device, genome=pair[0], indices=pair[1]),
-        (genomes, indices),
-        batch_size=_AT_A_TIME,
     )
 
 
@@ -170,7 +184,7 @@ def _times(part: _Part, genome: jax.Array) -> jax.Array:
 
 @functools.lru_cache
 def _parts(space: MBConvSpace) -> tuple[_Part, ...]:
-    where, names, stages = places(space), space.codec.names, space.stages
+    where, names, stages = row_owners(space), space.codec.names, space.stages
     labels = ["stem", *(f"mb{s}" for s in range(1, len(stages) + 1)), "last"]
     parts: list[_Part] = []
 
@@ -194,99 +208,19 @@ def _size(space: MBConvSpace, part: _Part) -> int:
     return math.prod(int(space.codec.cardinalities[gene]) for gene in part.genes)
 
 
-class ClockProbabilities(NamedTuple):
-    """How likely each setting of each clock is; clocks are independent, each sums to 1.
-
-    Attributes:
-        core: float32[Nc].
-        memory: float32[Nm].
-        host: float32[Nh].
-    """
-
-    core: jax.Array
-    memory: jax.Array
-    host: jax.Array
-
-
-def relaxed_cost(
-    space: MBConvSpace, blocks: jax.Array, device: Device, *, probabilities: jax.Array, indices: jax.Array
-) -> Cost:
-    """Expected cost of one run of a relaxed backbone without exits at one operating point; batch with `jax.vmap`.
-
-    Args:
-        space: Static.
-        blocks: Of `block_costs` for the same space and device.
-        device: The cost model.
-        probabilities: float32[G, C], of each choice of each gene; columns past a gene's last choice are ignored.
-        indices: int32[3], clock settings as for `hw_models.operating_point`.
-
-    Returns:
-        Costs float32[].
-
-    Raises:
-        ValueError: Probabilities of another shape.
-    """
-    cores, memories = blocks.shape[:2]
-    core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
-    sums = _expected_sums(space, blocks[core, memory], probabilities)
-    return _assemble(sums, device, operating_point(device, indices))
-
-
-def relaxed_cost_over_clocks(
-    space: MBConvSpace,
-    blocks: jax.Array,
-    device: Device,
-    *,
-    probabilities: jax.Array,
-    clocks: ClockProbabilities,
-) -> Cost:
-    """Expected cost of a relaxed backbone at relaxed clocks, independent of the genes; batch with `jax.vmap`.
-
-    Every operating point is costed and weighed, so the expectation is exact although power and time multiply.
-
-    Args:
-        space: Static.
-        blocks: As `relaxed_cost`.
-        device: The cost model.
-        probabilities: float32[G, C].
-        clocks: Of the device's settings.
-
-    Returns:
-        Costs float32[].
-
-    Raises:
-        ValueError: Probabilities of another shape.
-    """
-    sums = _expected_sums(space, jnp.moveaxis(blocks, 2, 0), probabilities)
-    point = OperatingPoint(
-        device.core_hz[:, None, None], device.memory_hz[None, :, None], device.host_hz[None, None, :]
-    )
-    cost = _assemble(sums[:, :, None], device, point)
-    return jax.tree.map(lambda leaf: jnp.einsum("cmh,c,m,h->", leaf, *clocks), cost)
-
-
-def _assemble(sums: jax.Array, device: Device, point: OperatingPoint) -> Cost:
-    """Sums [..., 3] of kernel seconds, launch cycles and joules to the cost of a run, as `backbone_cost` does."""
-    latency_s = sums[..., 0] + sums[..., 1] / point.host_hz
-    return Cost(
-        latency_s=latency_s + run_latency(device, point),
-        energy_j=idle_power(device, point) * latency_s + sums[..., 2] + run_energy(device, point),
-    )
-
-
 def _expected_sums(space: MBConvSpace, table: jax.Array, probabilities: jax.Array) -> jax.Array:
     """Table [R, ...] -> the expected sum of a backbone's rows [...]."""
     genes, width = len(space.codec.cardinalities), max(space.codec.cardinalities)
-    if probabilities.ndim != 2 or probabilities.shape[0] != genes or probabilities.shape[1] < width:
-        raise ValueError(f"probabilities: expected [{genes}, {width}] or wider, got {probabilities.shape}")
+    chex.assert_shape(probabilities, (genes, None), custom_message="probabilities")
+    chex.assert_axis_dimension_gteq(probabilities, 1, width, custom_message="probabilities")
     layout = _layout(space)
     # The gene past the last one has a single choice.
     certain = jnp.zeros((1, width)).at[0, 0].set(1.0)
-    known = jnp.concatenate([probabilities[:, :width], certain])
+    padded = jnp.concatenate([probabilities[:, :width], certain])
     parts, slots = layout.genes.shape
-    share = jnp.sum(known[layout.depth_genes] * layout.depths, axis=1, keepdims=True)
+    share = jnp.sum(padded[layout.depth_genes] * layout.depths, axis=1, keepdims=True)
     for slot in range(slots):
-        choices = known[layout.genes[:, slot], : layout.sizes[slot]]
+        choices = padded[layout.genes[:, slot], : layout.sizes[slot]]
         share = (share[:, :, None] * choices[:, None, :]).reshape(parts, -1)
     return jnp.tensordot(share.ravel(), table[layout.rows.ravel()], axes=1)
 

@@ -1,18 +1,15 @@
-"""The DARTS space: codes of two cells, which of them are networks, sampling, and the code that an alpha stands for.
+"""The DARTS space: codes of two cells, and relaxations of them from architecture parameters.
 
 A code has 28 digits: an operation (1 to 7, see `OPERATIONS`) for each of the 14 edges of the normal cell and then of
 the reduce cell, 0 where the edge is absent. Edges are in the order of the nodes they lead to, 2, 3, 4 and 5 of them;
 two edges lead to every node. Liu et al., "DARTS: Differentiable Architecture Search", 2018,
 https://arxiv.org/abs/1806.09055.
-Shapes: N codes, 28 edges, 8 operations.
 
-Relaxations of the DARTS space: from architecture parameters to distributions over the operations of each edge.
-
-The search network adds up operations by `softmax_shares` (Liu et al., "DARTS", 2018, https://arxiv.org/abs/1806.09055)
-or by `gumbel_shares`, a sample that approaches one operation per edge as the temperature falls (Jang et al., 2016,
-https://arxiv.org/abs/1611.01144). Hardware runs neither of them but the network that `derive_code` makes of alpha, two
-edges to a node; `relaxed_code` is the smooth form of that rule, and what cost models are given.
-Shapes: 28 edges, those of the normal cell first, 8 operations; n edges to a node.
+The search network adds up operations by `softmax_shares` (DARTS) or by `gumbel_shares`, a sample that approaches one
+operation per edge as the temperature falls (Jang et al., 2016, https://arxiv.org/abs/1611.01144). Hardware runs neither
+of them but the network that `derive_code` makes of alpha, two edges to a node; `relaxed_code` is the smooth form of
+that rule, and what cost models are given.
+Shapes: N codes, 28 edges, 8 operations; n edges to a node.
 """
 
 import itertools
@@ -23,8 +20,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from hw_models.accelerator.network import EDGE_NODE, EDGES, NODES, OPERATIONS
+from hw_models.codes import CodeLayout
 
+OPERATIONS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""Operations by digit."""
+NODES = 4
+EDGE_INPUT = np.array([j for node in range(NODES) for j in range(2 + node)], np.int32)
+"""int32[14], where each edge starts: 0 and 1 are the inputs of the cell, 2 + i is node i."""
+EDGE_NODE = np.array([node for node in range(NODES) for _ in range(2 + node)], np.int32)
+"""int32[14], the node that each edge leads to."""
+EDGES = len(EDGE_INPUT)
+DARTS_CODES = CodeLayout(groups=(*[0] * EDGES, *(1 if start < 2 else 2 for start in EDGE_INPUT)), operations=8)
+"""Layout of codes: edges of a normal cell cost alike, of a reduce cell those of stride 2 (at its inputs) and others."""
 CELLS = ("normal", "reduce")
 _INPUTS_PER_NODE = 2
 _ALL_OPERATIONS = tuple(range(1, len(OPERATIONS)))
@@ -162,55 +178,15 @@ def derive_code(alpha: jax.Array) -> jax.Array:
         ValueError: `alpha` has another shape.
     """
     alpha = jnp.asarray(alpha)
-    check_alpha(alpha)
+    _check_alpha(alpha)
     shares = jax.nn.softmax(alpha, axis=-1)[:, 1:]
     digit = 1 + jnp.argmax(shares, axis=-1).astype(jnp.int32)
-    return jnp.where(strongest_edges(jnp.max(shares, axis=-1)), digit, 0)
-
-
-def strongest_edges(strength: jax.Array) -> jax.Array:
-    """Returns which edges are among the two strongest of their node, float[28] -> bool[28]; the first of equals is."""
-    kept = []
-    for nodes in edges_of_nodes(strength):
-        _, strongest = jax.lax.top_k(nodes, _INPUTS_PER_NODE)
-        kept.append(jnp.any(strongest[:, None] == jnp.arange(len(nodes), dtype=jnp.int32)[None], axis=0))
-    return jnp.concatenate(kept)
-
-
-def edges_of_nodes(values: jax.Array) -> list[jax.Array]:
-    """Divides values [28] of edges by the nodes that the edges lead to, those of the normal cell first."""
-    return [values[a:b] for cell in range(len(CELLS)) for a, b in itertools.pairwise(_STARTS + cell * EDGES)]
-
-
-def check_alpha(alpha: jax.Array) -> None:
-    """Raises `ValueError` unless alpha is floating and of shape [28, 8]."""
-    if alpha.shape != (len(CELLS) * EDGES, len(OPERATIONS)) or not jnp.issubdtype(alpha.dtype, jnp.floating):
-        raise ValueError(f"alpha: expected float[28, 8], got {alpha.dtype}{list(alpha.shape)}")
-
-
-def _check_shape(codes: jax.Array | np.ndarray) -> None:
-    if not np.issubdtype(codes.dtype, np.integer) or codes.shape[-1:] != (len(CELLS) * EDGES,):
-        raise ValueError(f"code: expected 28 whole numbers, got {codes.dtype}{list(codes.shape)}")
-
-
-def _checked_operations(operations: Sequence[int], *, least: int) -> jax.Array:
-    unknown = [digit for digit in operations if digit not in _ALL_OPERATIONS]
-    if unknown:
-        raise ValueError(f"operations: expected digits from 1 to {len(_ALL_OPERATIONS)}, got {unknown[0]!r}")
-    if len(set(operations)) != len(operations) or len(operations) < least:
-        raise ValueError(f"operations: expected at least {least} different digits, got {tuple(operations)}")
-    return jnp.asarray(operations, jnp.int8)
-
-
-def _below(shares: jax.Array, bound: jax.Array) -> jax.Array:
-    """Uniform numbers in [0, 1) to whole numbers below a bound, int32."""
-    scaled = shares * jnp.broadcast_to(bound, shares.shape)
-    return jnp.minimum(scaled.astype(jnp.int32), jnp.broadcast_to(bound, shares.shape).astype(jnp.int32) - 1)
+    return jnp.where(_strongest_edges(jnp.max(shares, axis=-1)), digit, 0)
 
 
 def softmax_shares(alpha: jax.Array) -> jax.Array:
     """Returns softmax(alpha) over operations, float32[28, 8]; raises `ValueError` for another shape."""
-    check_alpha(alpha)
+    _check_alpha(alpha)
     return jax.nn.softmax(alpha, axis=-1)
 
 
@@ -228,7 +204,7 @@ def gumbel_shares(key: jax.Array, alpha: jax.Array, temperature: ArrayLike) -> j
     Raises:
         ValueError: `alpha` has another shape.
     """
-    check_alpha(alpha)
+    _check_alpha(alpha)
     noise = jax.random.gumbel(key, alpha.shape, alpha.dtype)
     return jax.nn.softmax((alpha + noise) / jnp.asarray(temperature, alpha.dtype), axis=-1)
 
@@ -251,10 +227,10 @@ def relaxed_code(alpha: jax.Array, temperature: ArrayLike = 1.0) -> jax.Array:
     Raises:
         ValueError: `alpha` has another shape.
     """
-    check_alpha(alpha)
+    _check_alpha(alpha)
     temperature = jnp.asarray(temperature, alpha.dtype)
     strength = jnp.max(jax.nn.log_softmax(alpha, axis=-1)[:, 1:], axis=-1) / temperature
-    shares = jnp.concatenate([_inclusion(edges) for edges in edges_of_nodes(strength)])[:, None]
+    shares = jnp.concatenate([_inclusion(edges) for edges in _edges_of_nodes(strength)])[:, None]
     operations = jax.nn.softmax(alpha[:, 1:] / temperature, axis=-1)
     return jnp.concatenate([1.0 - shares, shares * operations], axis=-1)
 
@@ -285,10 +261,50 @@ def sampled_codes(key: jax.Array, alpha: jax.Array, count: int) -> jax.Array:
         # The two largest of a node, with Gumbel noise, are a draw without replacement.
         strength = strength + jax.random.gumbel(edge_key, strength.shape, alpha.dtype)
         digits = 1 + jax.random.categorical(operation_key, fixed[:, 1:], axis=-1)
-        return jax.nn.one_hot(jnp.where(strongest_edges(strength), digits, 0), len(OPERATIONS), dtype=alpha.dtype)
+        return jax.nn.one_hot(jnp.where(_strongest_edges(strength), digits, 0), len(OPERATIONS), dtype=alpha.dtype)
 
     hard = jax.vmap(draw)(jax.random.split(key, count))
     return hard + (soft - jax.lax.stop_gradient(soft))[None]
+
+
+def _strongest_edges(strength: jax.Array) -> jax.Array:
+    """Returns which edges are among the two strongest of their node, float[28] -> bool[28]; the first of equals is."""
+    kept = []
+    for nodes in _edges_of_nodes(strength):
+        _, strongest = jax.lax.top_k(nodes, _INPUTS_PER_NODE)
+        kept.append(jnp.any(strongest[:, None] == jnp.arange(len(nodes), dtype=jnp.int32)[None], axis=0))
+    return jnp.concatenate(kept)
+
+
+def _edges_of_nodes(values: jax.Array) -> list[jax.Array]:
+    """Divides values [28] of edges by the nodes that the edges lead to, those of the normal cell first."""
+    return [values[a:b] for cell in range(len(CELLS)) for a, b in itertools.pairwise(_STARTS + cell * EDGES)]
+
+
+def _check_alpha(alpha: jax.Array) -> None:
+    """Raises `ValueError` unless alpha is floating and of shape [28, 8]."""
+    if alpha.shape != (len(CELLS) * EDGES, len(OPERATIONS)) or not jnp.issubdtype(alpha.dtype, jnp.floating):
+        raise ValueError(f"alpha: expected float[28, 8], got {alpha.dtype}{list(alpha.shape)}")
+
+
+def _check_shape(codes: jax.Array | np.ndarray) -> None:
+    if not np.issubdtype(codes.dtype, np.integer) or codes.shape[-1:] != (len(CELLS) * EDGES,):
+        raise ValueError(f"code: expected 28 whole numbers, got {codes.dtype}{list(codes.shape)}")
+
+
+def _checked_operations(operations: Sequence[int], *, least: int) -> jax.Array:
+    unknown = [digit for digit in operations if digit not in _ALL_OPERATIONS]
+    if unknown:
+        raise ValueError(f"operations: expected digits from 1 to {len(_ALL_OPERATIONS)}, got {unknown[0]!r}")
+    if len(set(operations)) != len(operations) or len(operations) < least:
+        raise ValueError(f"operations: expected at least {least} different digits, got {tuple(operations)}")
+    return jnp.asarray(operations, jnp.int8)
+
+
+def _below(shares: jax.Array, bound: jax.Array) -> jax.Array:
+    """Uniform numbers in [0, 1) to whole numbers below a bound, int32."""
+    scaled = shares * jnp.broadcast_to(bound, shares.shape)
+    return jnp.minimum(scaled.astype(jnp.int32), jnp.broadcast_to(bound, shares.shape).astype(jnp.int32) - 1)
 
 
 def _inclusion(log_weights: jax.Array) -> jax.Array:

@@ -1,21 +1,19 @@
-"""What a network of the DARTS space asks of the hardware, as a layer table; exact in expectation over operations.
+"""What networks of the DARTS space cost: their layer tables, their throughput on FPGAs, and data sets of it.
 
-Rows stand for fused layers (activation, convolution and batch norm in one kernel) of one kind in one cell, and
-`active` says how many of them an architecture has, so the table has the same shape for all architectures and its cost
-is linear in a distribution over operations: every device of `hw_models` prices relaxed networks, differentiably.
-Shapes: L rows. Counts are for one sample, in elements. Functions take one architecture; batch them with `jax.vmap`.
+Rows of a layer table stand for fused layers (activation, convolution and batch norm in one kernel) of one kind in one
+cell, and `active` says how many of them an architecture has, so the table has the same shape for all architectures and
+its cost is linear in a distribution over operations: every device of `hw_models` prices relaxed networks,
+differentiably.
 
-Which table prices networks of the DARTS space on an FPGA, in either paradigm of E2E-Perf.
+On an FPGA, E2E-Perf of EH-DNAS (Jiang et al., 2021, https://arxiv.org/abs/2111.12299) has two paradigms. The generic
+one has two tables: `published`, which is for the default network on the KU115 alone, and `fitted`, a formula for any
+network and FPGA. The pipeline has one.
 
-The generic paradigm has two tables: `published`, that of EH-DNAS (Jiang et al., 2021,
-https://arxiv.org/abs/2111.12299), which is for the default network on the KU115 alone, and `fitted`, a formula for
-any network and FPGA. The pipeline has one.
-
-Data sets of networks of the DARTS space with their throughput: what predictors are fitted to.
-
-A file is an npz of `codes` int8[N, 28], `<paradigm>_throughput` float32[N] in images/s for each paradigm that was
-priced, 0 where a network does not fit, and `metadata`, a JSON text. EH-DNAS (Jiang et al., 2021,
-https://arxiv.org/abs/2111.12299) has 1.4 million networks in such a set.
+A data set, which predictors are fitted to, is an npz of `codes` int8[N, 28], `<paradigm>_throughput` float32[N] in
+images/s for each paradigm that was priced, 0 where a network does not fit, and `metadata`, a JSON text. EH-DNAS has 1.4
+million networks in such a set.
+Shapes: L rows, N networks. Counts are for one sample, in elements. Functions take one architecture unless they say
+otherwise; batch them with `jax.vmap`.
 """
 
 import dataclasses
@@ -27,20 +25,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.spaces.darts import is_valid
+from hadas_jax.spaces.darts import DARTS_CODES, is_valid
+from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hw_models import LayerTable
 from hw_models.accelerator import (
     Fpga,
+    GenericTable,
     check_generic_fits,
     generic_table,
-    generic_table_throughputs,
+    generic_table_cost,
     pipeline_table,
-    pipeline_table_throughputs,
-    published_generic_table,
+    pipeline_table_throughput,
+    row_counts,
 )
-from hw_models.accelerator.network import DartsNetwork, network_rows, row_counts
+from hw_models.codes import operation_counts
 from hw_models.files import read_arrays, write_arrays
 from hw_models.layers import LayerKind
+from hw_models.predictors import ThroughputPredictor, read_predictor
+
+_CHUNK = 4096  # codes at once stay in the cache
+
+
+def darts_counts(architecture: jax.Array) -> jax.Array:
+    """Counts the edges of each place with each operation, what hardware sees of an architecture.
+
+    Args:
+        architecture: int[28], a code, or float[28, 8], a distribution over operations for each edge.
+
+    Returns:
+        float32[3, 8], places being the edges of a normal cell, those at an input of a reduce cell, and its others.
+
+    Raises:
+        ValueError: The array is neither.
+    """
+    return operation_counts(DARTS_CODES, architecture)
 
 
 def darts_workload(network: DartsNetwork, architecture: jax.Array) -> LayerTable:
@@ -60,17 +78,16 @@ def darts_workload(network: DartsNetwork, architecture: jax.Array) -> LayerTable
     """
     rows = network_rows(network)
     weights = np.where(rows.is_weighted, (rows.fan_in + 1) * rows.outputs, 0)
-    reads = np.where(rows.kind == LayerKind.ELEMENTWISE, 2, 1) * rows.inputs * rows.in_size**2
     # Operations of pooling as elsewhere: elements read; of additions: elements written.
-    operations = np.where(rows.kind == LayerKind.POOLING, reads, rows.macs)
+    operations = np.where(rows.kind == LayerKind.POOLING, rows.reads, rows.macs)
     return LayerTable(
         kind=jnp.asarray(rows.kind, jnp.int32),
         macs=jnp.asarray(operations, jnp.float32),
         weight_elements=jnp.asarray(weights, jnp.float32),
-        input_elements=jnp.asarray(reads, jnp.float32),
-        output_elements=jnp.asarray(rows.outputs * rows.out_size**2, jnp.float32),
+        input_elements=jnp.asarray(rows.reads, jnp.float32),
+        output_elements=jnp.asarray(rows.writes, jnp.float32),
         kernels=jnp.ones(len(rows.name), jnp.float32),
-        active=row_counts(network, architecture),
+        active=row_counts(rows, darts_counts(architecture)),
     )
 
 
@@ -124,13 +141,99 @@ def throughput_table(paradigm: str, network: DartsNetwork, *, fpga: Fpga, table:
     """
     name = generic_table_name(network, fpga, table=table)
     if paradigm == "pipeline":
-        stages = pipeline_table(network, fpga)
-        return jax.jit(lambda codes: pipeline_table_throughputs(stages, codes))
+        stages = pipeline_table(network_rows(network), fpga)
+        return _compiled(lambda code: pipeline_table_throughput(stages, darts_counts(code)))
     if paradigm != "generic":
         raise ValueError(f"paradigm: expected one of {', '.join(PARADIGMS)}, got {paradigm!r}")
     check_generic_fits(fpga)
-    layers = published_generic_table() if name == "published" else generic_table(network, fpga)
-    return jax.jit(lambda codes: generic_table_throughputs(layers, codes))
+    layers = published_generic_table() if name == "published" else generic_table(network_rows(network), fpga)
+    return _compiled(lambda code: generic_table_cost(layers, darts_counts(code)).throughput)
+
+
+def _compiled(price: Callable[[jax.Array], jax.Array]) -> Throughputs:
+    """Prices many codes, some at a time."""
+    return jax.jit(lambda codes: jax.lax.map(price, codes, batch_size=_CHUNK))
+
+
+PUBLISHED_CLOCK_HZ = 200e6
+# EH-DNAS (github qianjiangcn/eh-dnas, MIT) gives the throughput of each part of the network of 16 channels and 8 cells
+# at 200 MHz: 143,266.5 images/s for a pooling of cells 0 and 1, and so on. Every number is 200e6 over a whole number of
+# cycles, rounded to a tenth; those whole numbers are here. Their sums are below 2^24, so float32 has them exactly.
+# Cycles of an operation in cells 0 and 1, 2, 3 and 4, 5, 6 and 7; what starts at an input of cells 2 and 5.
+PUBLISHED_CELLS = ((0, 1), (2,), (3, 4), (5,), (6, 7))
+PUBLISHED_CYCLES = {
+    "max_pool_3x3": (1396, 1808, 743, 994, 420),
+    "avg_pool_3x3": (1396, 1808, 743, 994, 420),
+    "skip_connect": (0, 4635, 0, 2712, 0),
+    "sep_conv_3x3": (8334, 5874, 4814, 4295, 3480),
+    "sep_conv_5x5": (10368, 7490, 7250, 6737, 6074),
+    "dil_conv_3x3": (4167, 3467, 2407, 2555, 1740),
+    "dil_conv_5x5": (5184, 3865, 3625, 3700, 3037),
+}
+_STEM_CYCLES = 3080
+_PREPROCESS_CYCLES = (6618, 7611, 9340, 10823, 6228, 7212, 6694, 4264)
+"""Both 1x1 convolutions at the inputs of each cell."""
+_CLASSIFIER_CYCLES = 2544
+_RUN_SAVES_CYCLES = 3850
+"""What a whole network takes less than its parts one by one.
+
+Fitted: the one number that gives 200,000 random networks the published mean of 799 images/s. Their spread and range,
+and the order of single networks, are no part of the fit. The stem's 3,080 cycles are most of it."""
+
+
+def published_generic_table(*, run_saves_cycles: float = _RUN_SAVES_CYCLES) -> GenericTable:
+    """Returns the table of the generic paradigm that EH-DNAS publishes, with overhead, in cycles.
+
+    In it an edge of a reduce cell costs what its operation costs at an input of that cell, wherever it starts; only a
+    skip is free elsewhere. A part that is not there costs nothing.
+
+    Args:
+        run_saves_cycles: Taken off the sum of the parts; 0 gives the sums of the published table.
+
+    Returns:
+        The table, for networks of the default `DartsNetwork`.
+    """
+    by_operation = np.zeros(DARTS_CODES.counts_shape)
+    for digit, cycles in enumerate(PUBLISHED_CYCLES.values(), start=1):
+        by_cells = dict(zip(PUBLISHED_CELLS, cycles, strict=True))
+        at_inputs = by_cells[(2,)] + by_cells[(5,)]
+        by_operation[0, digit] = sum(len(cells) * by_cells[cells] for cells in ((0, 1), (3, 4), (6, 7)))
+        by_operation[1, digit] = at_inputs
+        by_operation[2, digit] = 0 if by_cells[(0, 1)] == 0 else at_inputs
+    fixed = _STEM_CYCLES + sum(_PREPROCESS_CYCLES) + _CLASSIFIER_CYCLES - run_saves_cycles
+    return GenericTable(
+        jnp.asarray(by_operation.ravel(), jnp.float32), jnp.float32(fixed), jnp.float32(PUBLISHED_CLOCK_HZ)
+    )
+
+
+def read_darts_predictor(
+    path: Path | str, network: DartsNetwork, *, paradigm: str = "", fpga: str = ""
+) -> ThroughputPredictor:
+    """Reads a predictor of networks of the DARTS space.
+
+    Args:
+        path: The file.
+        network: Size of the networks that it is to be asked about.
+        paradigm: Of the accelerator; empty: any.
+        fpga: Of the accelerator; empty: any.
+
+    Raises:
+        ValueError: The file is no predictor, or its notes say that it is of something else.
+    """
+    predictor = read_predictor(path, layout=DARTS_CODES)
+    notes = predictor.notes
+    try:
+        noted = DartsNetwork(**dict(notes.network)) if notes.network else None  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a predictor of the DARTS space, got another: {error}") from error
+    for what, wanted, got in (
+        ("paradigm", paradigm, notes.paradigm),
+        ("FPGA", fpga, notes.fpga),
+        ("network", network, noted),
+    ):
+        if wanted and got and wanted != got:
+            raise ValueError(f"{path}: expected a predictor of {what} {wanted}, got one of {got}")
+    return predictor
 
 
 FORM = "hadas_jax.priced_networks/1"

@@ -1,11 +1,10 @@
 """Genotypes: networks of the DARTS space in the textual form that DARTS writes, published ones, and their graphs.
 
-A genotype lists two (operation, input) pairs for each node of a cell, where inputs 0 and 1 are those of the cell and
-2 + i is node i: `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], ...)`.
-DARTS_V1 and DARTS_V2: Liu et al., 2018, https://arxiv.org/abs/1806.09055; OURS_ACC (generic accelerator) and OURS_PIP
-(pipeline): Jiang et al., "EH-DNAS", 2021, https://arxiv.org/abs/2111.12299.
-
-Networks of the DARTS space as users write them: a published name, a code, a genotype, or a file of one of these.
+A genotype lists two (operation, input) pairs for each node of a cell, where inputs 0 and 1 are those of the cell and 2
++ i is node i: `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], ...)`. DARTS_V1 and
+DARTS_V2: Liu et al., 2018, https://arxiv.org/abs/1806.09055; OURS_ACC (generic accelerator) and OURS_PIP (pipeline):
+Jiang et al., "EH-DNAS", 2021, https://arxiv.org/abs/2111.12299. `read_architecture` reads a network as users write it:
+a published name, a code, a genotype, or a file of one of these.
 """
 
 import ast
@@ -16,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hadas_jax.spaces.darts import CELLS, check_code, parse_code
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
+from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS, check_code, parse_code
 
 Edge = tuple[str, int]
 _CONCAT = tuple(range(2, 2 + NODES))
 _EDGES_PER_CELL = 2 * NODES
+_SUFFIXES = (".json", ".txt")
 _SHORT = {
     "max": "max_pool_3x3",
     "avg": "avg_pool_3x3",
@@ -119,15 +118,43 @@ def parse_genotype(text: str) -> Genotype:
     if start < 0 or not isinstance(call, ast.Call) or call.args:
         raise ValueError(f"genotype: expected Genotype(normal=[...], reduce=[...]), got {_cut(text)}")
     fields = {str(keyword.arg): keyword.value for keyword in call.keywords}
-    known = [name for cell in CELLS for name in (cell, f"{cell}_concat")]
+    allowed = [name for cell in CELLS for name in (cell, f"{cell}_concat")]
     for name in fields:
-        if name not in known:
-            raise ValueError(f"genotype: expected fields {', '.join(known)}, got {name}")
+        if name not in allowed:
+            raise ValueError(f"genotype: expected fields {', '.join(allowed)}, got {name}")
     for cell in CELLS:
         concat = _concat(fields.get(f"{cell}_concat"))
         if concat is not None and sorted(concat) != list(_CONCAT):
             raise ValueError(f"genotype: {cell}_concat: expected range(2, 6), as codes have it, got {concat}")
     return Genotype(*(_edges(fields.get(cell), cell) for cell in CELLS))
+
+
+def read_architecture(text: str) -> np.ndarray:
+    """Reads a network.
+
+    Args:
+        text: A published name (`DARTS_V2`), 28 digits with spaces where you like, `Genotype(normal=[...], ...)`, or
+            the path of a file of one of these; a .json file has it under `genotype`, as `hadas dnas search` writes.
+
+    Returns:
+        The code, int32[28].
+
+    Raises:
+        ValueError: It is none of these; the message says what is wrong.
+    """
+    text = text.strip()
+    if text in published_genotype_names():
+        return code_of(published_genotype(text))
+    if "Genotype(" in text:
+        return code_of(parse_genotype(text))
+    if text.endswith(_SUFFIXES) or Path(text).is_file():
+        return _read_file(Path(text))
+    if text and not set(text) - set("0123456789 "):
+        return parse_code(text)
+    raise ValueError(
+        f"architecture: expected one of {', '.join(published_genotype_names())}, 28 digits, Genotype(...) or a file, "
+        f"got {text if len(text) < 60 else text[:57] + '...'!r}"
+    )
 
 
 def published_genotype_names() -> tuple[str, ...]:
@@ -172,12 +199,12 @@ def _digits(edges: tuple[Edge, ...], cell: str) -> np.ndarray:
         node = i // 2
         if operation not in OPERATIONS[1:]:
             raise ValueError(f"genotype: {cell}: expected one of {', '.join(OPERATIONS[1:])}, got {operation!r}")
-        found = np.flatnonzero((node == EDGE_NODE) & (start == EDGE_INPUT))
-        if not len(found):
+        edge = np.flatnonzero((node == EDGE_NODE) & (start == EDGE_INPUT))
+        if not len(edge):
             raise ValueError(f"genotype: {cell}: node {node}: expected an input from 0 to {1 + node}, got {start!r}")
-        if digits[found[0]]:
+        if digits[edge[0]]:
             raise ValueError(f"genotype: {cell}: node {node}: expected two different inputs, got {start} twice")
-        digits[found[0]] = OPERATIONS.index(operation)
+        digits[edge[0]] = OPERATIONS.index(operation)
     return digits
 
 
@@ -205,48 +232,17 @@ def _cut(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")
 
 
-_SUFFIXES = (".json", ".txt")
-
-
-def read_architecture(text: str) -> np.ndarray:
-    """Reads a network.
-
-    Args:
-        text: A published name (`DARTS_V2`), 28 digits with spaces where you like, `Genotype(normal=[...], ...)`, or
-            the path of a file of one of these; a .json file has it under `genotype`, as `hadas dnas search` writes.
-
-    Returns:
-        The code, int32[28].
-
-    Raises:
-        ValueError: It is none of these; the message says what is wrong.
-    """
-    text = text.strip()
-    if text in published_genotype_names():
-        return code_of(published_genotype(text))
-    if "Genotype(" in text:
-        return code_of(parse_genotype(text))
-    if text.endswith(_SUFFIXES) or Path(text).is_file():
-        return _read_file(Path(text))
-    if text and not set(text) - set("0123456789 "):
-        return parse_code(text)
-    raise ValueError(
-        f"architecture: expected one of {', '.join(published_genotype_names())}, 28 digits, Genotype(...) or a file, "
-        f"got {text if len(text) < 60 else text[:57] + '...'!r}"
-    )
-
-
 def _read_file(path: Path) -> np.ndarray:
     try:
         text = path.read_text(encoding="utf-8")
-        found = json.loads(text)["genotype"] if path.suffix == ".json" else text
+        written = json.loads(text)["genotype"] if path.suffix == ".json" else text
     except OSError as error:
         raise ValueError(f"{path}: expected a file of an architecture, got: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected an architecture under genotype, cannot read it") from error
-    if not isinstance(found, str) or Path(found.strip()[:200]).is_file():
+    if not isinstance(written, str) or Path(written.strip()[:200]).is_file():
         raise ValueError(f"{path}: expected the text of an architecture, got another content")
     try:
-        return read_architecture(found)
+        return read_architecture(written)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

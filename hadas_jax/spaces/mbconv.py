@@ -1,18 +1,10 @@
-"""MBConv backbone spaces given as data, and the backbones that their genomes decode to.
+"""MBConv backbone spaces given as data, the backbones that their genomes decode to, and where these may have exits.
 
-A space lists, per stage, the widths, depths, kernels and expand ratios to choose from. A gene stands for every
-choice with more than one option, in the order resolution, widths, depths, kernels, expand ratios; for the
-AttentiveNAS space (arXiv 2011.09011) these are HADAS's 28 genes.
-Shapes: G genes, S stages, W = S + 2 widths (stem, stages, last convolution), N block positions.
-
-Integer genomes and the values that they stand for.
-
-A space is a list of genes; gene g takes one of `choices[g]`, and a genome holds the index of each choice.
-Shapes: G genes.
-
-Early exits: which positions may have one, and all their subsets.
-
-Shapes: E exits (positions that some backbone's exit may follow), S = 2^E subsets.
+A space lists, per stage, the widths, depths, kernels and expand ratios to choose from. A gene stands for every choice
+with more than one option, in the order resolution, widths, depths, kernels, expand ratios; a genome holds the index of
+each choice. For the AttentiveNAS space (https://arxiv.org/abs/2011.09011) these are HADAS's 28 genes.
+Shapes: G genes, S stages, W = S + 2 widths (stem, stages, last convolution), N block positions, E exits (positions that
+some backbone's exit may follow).
 """
 
 import dataclasses
@@ -287,13 +279,3 @@ def check_listable(exits: int) -> None:
     """
     if not 0 <= exits <= MAX_EXITS:
         raise ValueError(f"expected 0 to {MAX_EXITS} exits to list all subsets of, got {exits}")
-
-
-def exit_subsets(exits: int) -> np.ndarray:
-    """Returns bool[2^E, E]: subset s holds exit e where bit e of s is set.
-
-    Raises:
-        ValueError: The list would be too long.
-    """
-    check_listable(exits)
-    return (np.arange(2**exits)[:, None] >> np.arange(exits)[None] & 1).astype(bool)

@@ -29,7 +29,7 @@ class _Rows(NamedTuple):
     active: jax.Array
 
 
-class Places(NamedTuple):
+class RowOwners(NamedTuple):
     """Where each row of `workload` belongs.
 
     Attributes:
@@ -45,22 +45,22 @@ class Places(NamedTuple):
 
 
 @functools.lru_cache
-def places(space: MBConvSpace) -> Places:
+def row_owners(space: MBConvSpace) -> RowOwners:
     """Returns where each row of `workload` belongs."""
-    found: list[Places] = []
+    traced: list[RowOwners] = []
 
     def trace() -> LayerTable:
-        table, where = _layout(space, space.largest())
-        found.append(where)
+        table, owners = _layout(space, space.largest())
+        traced.append(owners)
         return table
 
     jax.eval_shape(trace)
-    return found[0]
+    return traced[0]
 
 
 def segments(space: MBConvSpace) -> np.ndarray:
-    """Returns int32[L]: the segment of each row of `workload`, see `Places`."""
-    return places(space).segment
+    """Returns int32[L]: the segment of each row of `workload`, see `RowOwners`."""
+    return row_owners(space).segment
 
 
 def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
@@ -73,8 +73,8 @@ def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
     return _layout(space, backbone)[0]
 
 
-def _layout(space: MBConvSpace, backbone: Backbone) -> tuple[LayerTable, Places]:
-    """Builds the rows and their places together."""
+def _layout(space: MBConvSpace, backbone: Backbone) -> tuple[LayerTable, RowOwners]:
+    """Builds the rows and says where they belong."""
     rows: list[_Rows] = []
     owners: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
@@ -104,8 +104,8 @@ def _layout(space: MBConvSpace, backbone: Backbone) -> tuple[LayerTable, Places]
         size = out_size
     for row in _classifier(space, backbone, size):
         add(row, np.array([space.num_exits]), len(space.stages) + 1, zero)
-    where = Places(*(np.concatenate(column).astype(np.int32) for column in zip(*owners, strict=True)))
-    return _table(rows, [segment for segment, _, _ in owners]), where
+    every = RowOwners(*(np.concatenate(column).astype(np.int32) for column in zip(*owners, strict=True)))
+    return _table(rows, [segment for segment, _, _ in owners]), every
 
 
 def _strided(size: jax.Array, stride: int) -> jax.Array:

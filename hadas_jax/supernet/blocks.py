@@ -24,6 +24,7 @@ from hadas_jax.supernet.layers import (
     SqueezeExcite,
     Tree,
     conv,
+    drop_factors,
     fan_out_std,
     half_size_average,
     keep_channels,
@@ -194,14 +195,9 @@ def draw_drops(key: jax.Array, space: MBConvSpace, batch: int, *, dropout: Array
     block_key, last_key = jax.random.split(key)
     depth = jnp.arange(space.positions, dtype=jnp.float32) / max(space.positions - 1, 1)
     return Drops(
-        blocks=_factors(block_key, (depth * drop_connect)[:, None], (space.positions, batch)),
-        last=_factors(last_key, jnp.asarray(dropout, jnp.float32)[None, None], (batch, max(space.last_width))),
+        blocks=drop_factors(block_key, (depth * drop_connect)[:, None], (space.positions, batch)),
+        last=drop_factors(last_key, jnp.asarray(dropout, jnp.float32)[None, None], (batch, max(space.last_width))),
     )
-
-
-def _factors(key: jax.Array, rate: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    kept = jax.random.uniform(key, shape) >= rate
-    return kept.astype(jnp.float32) / (1.0 - rate)
 
 
 def fixed_choices(stage: Stage) -> tuple[Stage, ...]:

@@ -7,7 +7,6 @@ kept: every backbone's own are re-estimated from training images where they are 
 """
 
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from hadas_jax.data import Normalisation, SplitRecord
 from hadas_jax.runs.checkpoints import (
     ORBAX_WEIGHTS,
     WEIGHTS,
+    output_directory,
     read_json,
     read_weights,
     replace_description,
@@ -30,7 +30,7 @@ from hadas_jax.runs.checkpoints import (
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.network import Parameters, initialise
-from hw_models.files import STAGED, as_npz
+from hw_models.files import as_npz
 
 FORM = "hadas_jax.supernet/1"
 DESCRIPTION = "supernet.json"
@@ -153,27 +153,13 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     """Raises unless a supernet may be written to a directory.
 
     Args:
-        directory: None, an empty one, or with `overwrite` a supernet's.
+        directory: None, an empty one, one that was not written to the end, or with `overwrite` a supernet's.
         overwrite: Replace the supernet that is there.
 
     Raises:
         ValueError: The directory holds something else or a supernet that may not be replaced, or cannot be written to.
     """
-    directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory}: expected a directory, got a file")
-    above = next(place for place in (directory.absolute(), *directory.absolute().parents) if place.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise ValueError(f"{directory}: expected a place to write to, but {above} is none")
-    held = sorted(entry.name for entry in directory.iterdir() if entry.name != STAGED) if directory.is_dir() else []
-    is_supernet = DESCRIPTION in held or (directory / STAGED).is_dir()  # which a killed process leaves
-    foreign = [name for name in held if not is_supernet or name not in _FILES]
-    if foreign:
-        raise ValueError(
-            f"{directory}: expected none, an empty one or a supernet's directory, got one with {foreign[0]}"
-        )
-    if held and not overwrite:
-        raise ValueError(f"{directory} holds a supernet: --overwrite replaces it")
+    output_directory(directory, _FILES, mark=DESCRIPTION, overwrite=overwrite, parents=True)
 
 
 def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwrite: bool = False) -> None:

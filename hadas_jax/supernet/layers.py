@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from hadas_jax.spaces.mbconv import make_divisible
 
@@ -258,7 +258,7 @@ def keep_channels(x: jax.Array, active: jax.Array) -> jax.Array:
     return x * along_channels(mask, x)
 
 
-def kernel_mask(size: int, active: jax.Array) -> jax.Array:
+def _kernel_mask(size: int, active: jax.Array) -> jax.Array:
     """Returns float32[size, size, 1] with ones for the centre `active` x `active` taps."""
     inside = (jnp.abs(jnp.arange(size) - size // 2) <= active // 2).astype(jnp.float32)
     return inside[:, None, None] * inside[None, :, None]
@@ -340,7 +340,7 @@ class Depthwise(nn.Module):
         """Convolves [B, H, W, C] with the centre `kernel_size` taps."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1])
         kernel = self.param("kernel", _depthwise_std, shape)
-        active = kernel * kernel_mask(self.kernel_size, kernel_size)
+        active = kernel * _kernel_mask(self.kernel_size, kernel_size)
         return depthwise_conv(x, active.astype(x.dtype), self.stride)
 
 
@@ -407,6 +407,23 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((d - 5) * d + 8) * d * a - 4 * a
     return np.where(d <= 1, near, far)
+
+
+def drop_factors(key: jax.Array, rate: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """Draws factors float32[shape] that drop with a rate and keep the mean: 0, or 1 / (1 - rate)."""
+    kept = jax.random.uniform(key, shape) >= rate
+    return kept.astype(jnp.float32) / (1.0 - rate)
+
+
+def mean_over(function: Callable[[jax.Array], Tree], batches: jax.Array, *, like: Tree) -> Tree:
+    """Returns the mean over batches [N, ...] of what a function returns for each, a tree of the shapes of `like`."""
+
+    def add(total: Tree, batch: jax.Array) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, function(batch)), None
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    total, _ = jax.lax.scan(add, zeros, batches)
+    return jax.tree.map(lambda leaf: leaf / len(batches), total)
 
 
 def is_kernel(tree: Tree) -> Tree:

@@ -30,7 +30,7 @@ from hadas_jax.supernet.blocks import (
     fixed_choices,
     pad_statistics,
 )
-from hadas_jax.supernet.layers import Tree, batch_stats_like, call, is_kernel, resize
+from hadas_jax.supernet.layers import Tree, batch_stats_like, call, is_kernel, mean_over, resize
 
 # What is skipped: nothing; blocks; or blocks, and of the others the kernel taps and middle channels beyond the
 # backbone's (each block is compiled for every kernel and ratio; gradients keep the residuals of all of them, unless
@@ -161,10 +161,7 @@ def estimate_batch_stats(
         return BatchStats(backbone=trunk.stats, heads=heads)
 
     like = BatchStats(backbone=batch_stats_like(params.backbone), heads=batch_stats_like(params.heads))
-    zeros = jax.tree.map(jnp.zeros_like, like)
-    add = lambda total, images: (jax.tree.map(jnp.add, total, one(images)), None)  # noqa: E731
-    total, _ = jax.lax.scan(add, zeros, batches)
-    return jax.tree.map(lambda leaf: leaf / len(batches), total)
+    return mean_over(one, batches, like=like)
 
 
 class TrunkResult(NamedTuple):
@@ -228,7 +225,7 @@ def run_trunk(
     for s, stage in enumerate(space.stages):
         first, rest = f"stage{s}_first", f"stage{s}_rest"
         setting = BlockSetting(backbone.width[s], backbone.width[s + 1], backbone.kernel[s], backbone.expand[s])
-        block = MBConv(stage, stage.stride, convolves_shortcut(space, s), use_batch_stats=stats is None)
+        block = MBConv(stage, stage.stride, _convolves_shortcut(space, s), use_batch_stats=stats is None)
         x, found[first] = _block(block, weights[first], given.get(first), x, setting, None, mode, None)
         outputs = x[None]
         if max(stage.depth) > 1:
@@ -374,7 +371,7 @@ def run_heads(
     return jnp.concatenate(logits), jnp.concatenate(confidences), found
 
 
-def convolves_shortcut(space: MBConvSpace, stage: int) -> bool:
+def _convolves_shortcut(space: MBConvSpace, stage: int) -> bool:
     """Whether the first block of a stage may change the number of channels."""
     before = space.stages[stage - 1].width if stage else space.stem_width
     return before != space.stages[stage].width or len(before) > 1
@@ -412,7 +409,7 @@ def _stds(space: MBConvSpace) -> Parameters:
     x, backbone["stem"] = shaped(Stem(space), x, zero)
     for s, stage in enumerate(space.stages):
         depth = max(stage.depth)
-        first = MBConv(stage, stage.stride, convolves_shortcut(space, s))
+        first = MBConv(stage, stage.stride, _convolves_shortcut(space, s))
         x, backbone[f"stage{s}_first"] = shaped(first, x, setting)
         if depth > 1:
             _, following = shaped(MBConv(stage, 1, False), x, setting)

@@ -161,7 +161,8 @@ class _Entries:
         for layer, name in names.items():
             if layer not in shapes:
                 continue
-            like, found = shapes[layer], {}
+            like = shapes[layer]
+            found: Tree = {}
             if isinstance(name, Mapping):
                 weights[layer], found = self.module(like, name, prefix=prefix)
             elif not isinstance(like, Mapping):

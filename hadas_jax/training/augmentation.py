@@ -21,7 +21,6 @@ from hadas_jax.settings import AugmentationName
 # (key, images float32[B, H, W, C] in 0 .. 1) -> the same form
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 AUGMENTATIONS = get_args(AugmentationName)
-CROPPING = ("crop-flip", "randaugment")  # a stream reads random parts of its images for these
 OPERATIONS = (
     "identity",
     "shear_x",

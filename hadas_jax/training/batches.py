@@ -20,12 +20,13 @@ from hadas_jax.backend import memory_named
 from hadas_jax.data import LabelledImages, Stream, standardise
 from hadas_jax.runs.loop import Advance, Guard, Metrics, Progress, State, Step, retry_key, run_stage, scanned
 from hadas_jax.runs.workdir import WorkDir
-from hadas_jax.training.augmentation import CROPPING, Augment
+from hadas_jax.training.augmentation import Augment
 from hadas_jax.training.augmentation import augmentation as policy
 from hadas_jax.training.debug import checked, checked_jit
 from hadas_jax.training.optimisers import TrainState, lower_rate
 
 _AXIS = "batch"
+_CROPPING = ("crop-flip", "randaugment")  # for these a stream reads random parts of its images
 _AHEAD = 2  # steps that may be under way while the host prepares the next batch
 _FEISTEL_ROUNDS = 6
 
@@ -77,8 +78,8 @@ def make_train_chunk(
     schedule: Schedule,
     key: jax.Array,
     order_key: jax.Array,
-    augment: Augment | None = None,
-    random_crops: bool = False,
+    augmentation: str = "none",
+    cutout_size: int = 0,
     shared: tuple = (),
     mesh: Mesh | None = None,
     debug: bool = False,
@@ -92,16 +93,28 @@ def make_train_chunk(
         schedule: Of the training.
         key: Typed PRNG key of the loop.
         order_key: PRNG key of the epochs' orders; a stream has its own order.
-        augment: Of images in 0 .. 1, see `augmentation`; None leaves them as they are.
-        random_crops: A stream reads random parts of its images instead of their middle, see `CROPPING`.
+        augmentation: Name of the policy, see `hadas_jax.training.augmentation`; for those that crop, a stream reads
+            random parts of its images instead of their middle.
+        cutout_size: Side in pixels of a square that is cut out of images; 0: none.
         shared: Further arrays that every step reads.
         mesh: Devices that each batch is spread over.
         debug: Check that losses, gradients and parameters stay finite, see `hadas_jax.training.debug`.
     """
+    augment = policy(augmentation, cutout_size=cutout_size)
     jit = checked_jit if debug else jax.jit
     step = checked(step) if debug else step
     if not isinstance(images, LabelledImages):
-        return _streamed(step, images, schedule, key, augment, random_crops, shared, mesh, jit)
+        return _streamed(
+            step,
+            images,
+            schedule=schedule,
+            key=key,
+            augment=augment,
+            random_crops=augmentation in _CROPPING,
+            shared=shared,
+            mesh=mesh,
+            jit=jit,
+        )
 
     # The order's key is data, so that runs of all seeds share their compiled code.
     def picking(state: Any, key: jax.Array, data: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
@@ -109,7 +122,7 @@ def make_train_chunk(
         return resident(step, batch=schedule.batch, order_key=order, augment=augment)(state, key, taken)
 
     data = ((images, *shared) if shared else images, order_key)
-    sharding = None if mesh is None else replicated(mesh)
+    sharding = None if mesh is None else _replicated(mesh)
     return scanned(picking, data=data, key=key, chunk=schedule.chunk, sharding=sharding, jit=jit)
 
 
@@ -121,38 +134,27 @@ def train_epochs(
     *,
     schedule: Schedule,
     epochs: int,
-    augmentation: str,
-    cutout_size: int = 0,
     workdir: WorkDir,
     progress: Progress,
-    **feeding: Any,
+    **options: Any,
 ) -> TrainState:
     """Trains for some epochs as a stage of a run; a diverging loss goes back to the last good checkpoint.
 
     Args:
-        name: Name of the stage.
+        name: Of the stage.
         step: As for `make_train_chunk`.
         state: Before the first step.
         images: To train on.
         schedule: Of the training.
         epochs: Times through the images.
-        augmentation: Name of the policy, see `hadas_jax.training.augmentation`.
-        cutout_size: Side in pixels of a square that is cut out of images; 0: none.
-        workdir: Work directory of the run.
-        progress: What is told of every chunk.
-        **feeding: Further arguments of `make_train_chunk`.
+        workdir: Of the run.
+        progress: Told of every chunk.
+        **options: Further arguments of `make_train_chunk`.
 
     Raises:
         ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
     """
-    advance = make_train_chunk(
-        step,
-        images,
-        schedule=schedule,
-        augment=policy(augmentation, cutout_size=cutout_size),
-        random_crops=augmentation in CROPPING,
-        **feeding,
-    )
+    advance = make_train_chunk(step, images, schedule=schedule, **options)
     with memory_named("batch", schedule.batch, "images"):
         return run_stage(
             name,
@@ -200,6 +202,7 @@ def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment |
 def _streamed(
     step: Step,
     stream: Stream,
+    *,
     schedule: Schedule,
     key: jax.Array,
     augment: Augment | None,
@@ -221,7 +224,7 @@ def _streamed(
 
     place = None if mesh is None else NamedSharding(mesh, PartitionSpec(_AXIS))
     if mesh is not None:
-        shared = jax.device_put(shared, replicated(mesh))
+        shared = jax.device_put(shared, _replicated(mesh))
     reader: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
     position = (-1, 0)
 
@@ -230,7 +233,7 @@ def _streamed(
         if position != (done, retry):
             reader = stream.batches(done, schedule.batch, augment=random_crops, retry=retry)
         if mesh is not None:
-            state = jax.device_put(state, replicated(mesh))
+            state = jax.device_put(state, _replicated(mesh))
         found: list[Metrics] = []
         for i in range(done, done + schedule.chunk):
             images, labels = jax.device_put(next(reader), place)
@@ -251,7 +254,7 @@ def _prepare(key: jax.Array, images: jax.Array, *, mean: Any, std: Any, augment:
         key: PRNG key of the augmentation.
         images: uint8 or floating [B, H, W, channels].
         mean: float32[channels] or a number, subtracted.
-        std: Standard deviation, likewise, divided by.
+        std: Likewise, divided by.
         augment: Of the scaled images; None leaves them as they are.
     """
     if augment is not None:
@@ -315,7 +318,7 @@ def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((len(found),), (_AXIS,), devices=found, axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def _replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of parameters and of what else every device needs: whole on each of the mesh's devices."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -338,4 +341,4 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
     """Constrains traced arrays to lie whole on every device of a mesh; None leaves them where they are."""
     if mesh is None:
         return tree
-    return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+    return jax.lax.with_sharding_constraint(tree, _replicated(mesh))

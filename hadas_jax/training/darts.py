@@ -14,12 +14,12 @@ import optax
 
 from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.settings import DartsTrainingSettings
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import Genotype
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.network import apply_derived_training, draw_path_drops
 from hadas_jax.training.optimisers import TrainState, descend, global_norm
 from hadas_jax.training.supernet import label_loss
-from hw_models.accelerator.network import DartsNetwork
 
 _MOMENTUM, _CLIP = 0.9, 5.0
 
@@ -51,7 +51,7 @@ def retrain_step(
     """Returns the step of retraining.
 
     Its state is a `TrainState` of the network's weights; its data a batch, images float32[B, H, W, channels]
-    standardised and labels int32[B], see `resident` and `streamed`. Metrics: loss of the classifier, accuracy on the
+    standardised and labels int32[B], see `make_train_chunk`. Metrics: loss of the classifier, accuracy on the
     batch as augmented, norm of the gradient before clipping.
 
     Args:

@@ -9,6 +9,7 @@ Shapes: T backbones per step, E exits, B batch, K classes.
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -32,6 +33,7 @@ def exit_losses(logits: jax.Array, confidence: jax.Array, final: jax.Array, labe
         labels: int32[B].
     """
     shape = logits.shape
+    chex.assert_shape([confidence, final, labels], [shape[:2], shape[1:], shape[1:2]], custom_message="of the exits")
     teacher = jnp.broadcast_to(jax.nn.softmax(final)[None], shape)
     truth = jnp.broadcast_to(jax.nn.one_hot(labels, shape[-1])[None], shape)
     right = jax.lax.stop_gradient(jnp.argmax(logits, -1) == labels[None]).astype(jnp.float32)

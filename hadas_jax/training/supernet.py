@@ -1,24 +1,17 @@
 """Training of the weight-sharing supernet by the sandwich rule with in-place distillation.
 
 Every step trains the largest backbone, the smallest and a few sampled ones: the largest learns from the labels,
-the others from its predictions (BigNAS, arXiv 2003.11142; AttentiveNAS, arXiv 2011.09011; AlphaNet, arXiv
-2102.07954). One scan goes through them and sums their gradients, so one body is compiled, and memory holds one.
-Shapes: T backbones per step, B batch, K classes.
-
-Losses of sub-networks that learn from labels or from the largest sub-network.
-
-Shapes: B batch, K classes.
-
-Which sub-networks a step trains, and how one runs at its own resolution.
-
-Besides the largest and the smallest, sub-networks are drawn uniformly, or by BestUp of AttentiveNAS (arXiv
-2011.09011): of several with about as many multiply-accumulates as one drawn at random, the one with the lowest loss.
-Shapes: G genes, T sub-networks per step, P pool, n candidates, B batch, K classes.
+the others from its predictions (BigNAS, https://arxiv.org/abs/2003.11142; AttentiveNAS,
+https://arxiv.org/abs/2011.09011; AlphaNet, https://arxiv.org/abs/2102.07954). One scan goes through them and sums their
+gradients, so one body is compiled, and memory holds one. Sub-networks are drawn uniformly, or by BestUp of
+AttentiveNAS: of several with about as many multiply-accumulates as one drawn at random, the one with the lowest loss.
+Shapes: T sub-networks per step, G genes, P pool, n candidates, B batch, K classes.
 """
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,14 +22,17 @@ from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.search import sample
 from hadas_jax.settings import TrainingSettings
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
-from hadas_jax.spaces.workload import places, workload
+from hadas_jax.spaces.workload import row_owners, workload
 from hadas_jax.supernet import Skip, Tree, apply_training, draw_drops
 from hadas_jax.supernet.layers import resize
 from hadas_jax.training.batches import replicate, shard_batch
 from hadas_jax.training.optimisers import TrainState, descend, global_norm
 from hw_models import LayerKind
 
-IMPORTANCE_CLIP = 5.0
+_IMPORTANCE_CLIP = 5.0  # of alpha_divergence
+POOL = 256  # random genomes among which those near a target are looked for
+_CANDIDATES = 3  # of BestUp, for each sampled sub-network
+T = TypeVar("T")
 
 
 def label_loss(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
@@ -45,7 +41,7 @@ def label_loss(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Ar
     return optax.softmax_cross_entropy(logits, targets)
 
 
-def soft_cross_entropy(logits: jax.Array, teacher: jax.Array) -> jax.Array:
+def _soft_cross_entropy(logits: jax.Array, teacher: jax.Array) -> jax.Array:
     """Cross-entropy float32[B] of logits [B, K] to a teacher's predictions, whose logits get no gradient.
 
     Its gradient is that of the Kullback-Leibler divergence from the teacher.
@@ -54,97 +50,26 @@ def soft_cross_entropy(logits: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def alpha_divergence(logits: jax.Array, teacher: jax.Array) -> jax.Array:
-    """AlphaNet's adaptive alpha-divergence (arXiv 2102.07954) float32[B] of logits [B, K] to a teacher's.
+    """AlphaNet's adaptive alpha-divergence (arXiv 2102.07954) float32[B] of logits [B, K] to those of a teacher.
 
     With p the teacher's probabilities and q the student's, D_a = sum(q ((p / q)^a - 1)) / (a (a - 1)). Of a = -1, which
     punishes a student that is surer than its teacher, and the limit a = 1, the Kullback-Leibler divergence, which
-    punishes one that is less sure, each sample takes the larger. The weights (p / q)^-1 are clipped at 5, in the
-    value and in the gradient, which is -1/a sum(q (p / q)^a grad log q).
+    punishes one that is less sure, each sample takes the larger. The importance ratios (p / q)^-1 are clipped at 5, in
+    the value and in the gradient, which is -1/a sum(q (p / q)^a grad log q).
     """
+    chex.assert_equal_shape([logits, teacher], custom_message="logits and teacher")
     log_q = jax.nn.log_softmax(logits)
     student, truth = jax.lax.stop_gradient(log_q), jax.lax.stop_gradient(jax.nn.log_softmax(teacher))
     q, p = jnp.exp(student), jnp.exp(truth)
-    weights = jnp.minimum(jnp.exp(student - truth), IMPORTANCE_CLIP)
-    negative = 0.5 * jnp.sum(q * (weights - 1.0), axis=-1)
+    ratios = jnp.minimum(jnp.exp(student - truth), _IMPORTANCE_CLIP)
+    negative = 0.5 * jnp.sum(q * (ratios - 1.0), axis=-1)
     positive = jnp.sum(p * (truth - student), axis=-1)
-    slope = jnp.where((negative > positive)[..., None], -q * weights, p)
+    slope = jnp.where((negative > positive)[..., None], -q * ratios, p)
     surrogate = -jnp.sum(slope * log_q, axis=-1)  # of the right gradient; the value is put in its place
     return jnp.maximum(negative, positive) + surrogate - jax.lax.stop_gradient(surrogate)
 
 
-DISTILLATIONS = {"kl": soft_cross_entropy, "alpha": alpha_divergence}
-POOL = 256  # random genomes among which those near a target are looked for
-_CANDIDATES = 3  # of BestUp, for each sampled sub-network
-T = TypeVar("T")
-
-
-def sandwich_genomes(space: MBConvSpace, drawn: jax.Array) -> jax.Array:
-    """Returns int32[T, G]: the largest genome, the smallest, and the `drawn` ones int32[T - 2, G]."""
-    return jnp.concatenate([jnp.stack([space.largest_genome, space.smallest_genome]), drawn])
-
-
-def draw_genomes(space: MBConvSpace, key: jax.Array, count: int) -> jax.Array:
-    """Returns random genomes int32[count, G]."""
-    return sample(key, jnp.asarray(space.codec.cardinalities), size=count)
-
-
-def sandwich_backbones(space: MBConvSpace, key: jax.Array, sampled: int) -> Backbone:
-    """Returns the largest backbone, the smallest and `sampled` random ones, stacked."""
-    return jax.vmap(space.decode)(sandwich_genomes(space, draw_genomes(space, key, sampled)))
-
-
-def multiply_accumulates(space: MBConvSpace, backbone: Backbone) -> jax.Array:
-    """Returns float32[]: multiply-accumulates of the backbone's convolutions and linear layers, without exits."""
-    table = workload(space, backbone)
-    counted = jnp.isin(table.kind, jnp.array([LayerKind.POOLING, LayerKind.ELEMENTWISE], table.kind.dtype), invert=True)
-    trunk = jnp.asarray(places(space).part >= 0)
-    return jnp.sum(jnp.where(counted & trunk, table.macs * table.active, 0.0))
-
-
-def bestup_genomes(
-    space: MBConvSpace,
-    key: jax.Array,
-    count: int,
-    *,
-    candidates: int,
-    loss: Callable[[Backbone], jax.Array],
-) -> jax.Array:
-    """Returns int32[count, G]: for each random target the genome of the lowest loss among those near the target.
-
-    Args:
-        space: The backbones to choose from.
-        key: PRNG key.
-        count: Genomes to return, at most `POOL`.
-        candidates: N, how many are tried for each; 1 makes the choice random.
-        loss: Of a backbone, float32[]; run for one backbone at a time.
-    """
-    pool = draw_genomes(space, key, POOL)
-    work = jax.vmap(lambda genome: multiply_accumulates(space, space.decode(genome)))(pool)
-    # In a small space genomes repeat; each is a candidate once.
-    same = jnp.all(pool[:, None] == pool[None], axis=-1)
-    repeats = jnp.any(jnp.tril(same, -1), axis=1)
-    distances = jnp.where(repeats[None], jnp.inf, jnp.abs(work[None, :] - work[:count, None]))
-    _, nearest = jax.lax.top_k(-distances, candidates)
-    tried = pool[nearest]
-    losses = jax.lax.map(lambda genome: loss(space.decode(genome)), tried.reshape(count * candidates, -1))
-    best = jnp.argmin(losses.reshape(count, candidates), axis=1)
-    return tried[jnp.arange(count), best]
-
-
-def at_resolution(space: MBConvSpace, backbone: Backbone, images: jax.Array, function: Callable[[jax.Array], T]) -> T:
-    """Returns `function` of the images at the backbone's resolution; only that one is computed, if not under vmap.
-
-    Args:
-        space: Its resolutions are the ones that `function` is compiled for.
-        backbone: One design of the space.
-        images: float32[B, H, W, channels], square; resized where their size is another.
-        function: Takes images; its result has the same form at every resolution.
-    """
-    sizes = space.resolution
-    if len(sizes) == 1:
-        return function(resize(images, sizes[0]))
-    index = jnp.argmax(jnp.asarray(np.array(sizes, np.int32)) == backbone.resolution)
-    return jax.lax.switch(index, [lambda size=size: function(resize(images, size)) for size in sizes])
+DISTILLATIONS = {"kl": _soft_cross_entropy, "alpha": alpha_divergence}
 
 
 def sandwich_step(
@@ -157,7 +82,7 @@ def sandwich_step(
     """Returns the step of the sandwich rule.
 
     Its state is a `TrainState` of backbone weights; its data a batch, images float32[B, H, W, channels]
-    standardised and labels int32[B], see `resident` and `streamed`. Metrics: loss and accuracy of the largest
+    standardised and labels int32[B], see `make_train_chunk`. Metrics: loss and accuracy of the largest
     sub-network, accuracy of the smallest, norm of the summed gradient before clipping.
 
     Args:
@@ -175,7 +100,7 @@ def sandwich_step(
         images, labels = shard_batch(data, mesh)
         weights = replicate(state.weights, mesh)
         sample_key, drop_key = jax.random.split(key)
-        genomes = sandwich_genomes(space, _sampled(space, forward, settings, sample_key, weights, images, labels))
+        genomes = _sandwich_genomes(space, _sampled(space, forward, settings, sample_key, weights, images, labels))
 
         def add(carry: tuple[Tree, jax.Array], item: tuple) -> tuple[tuple[Tree, jax.Array], tuple]:
             total, teacher = carry
@@ -249,3 +174,72 @@ def _sampled(
         return jnp.mean(label_loss(logits, labels, 0.0))
 
     return bestup_genomes(space, key, settings.sampled, candidates=_CANDIDATES, loss=loss)
+
+
+def _sandwich_genomes(space: MBConvSpace, drawn: jax.Array) -> jax.Array:
+    """Returns int32[T, G]: the largest genome, the smallest, and the `drawn` ones int32[T - 2, G]."""
+    return jnp.concatenate([jnp.stack([space.largest_genome, space.smallest_genome]), drawn])
+
+
+def draw_genomes(space: MBConvSpace, key: jax.Array, count: int) -> jax.Array:
+    """Returns random genomes int32[count, G]."""
+    return sample(key, jnp.asarray(space.codec.cardinalities), size=count)
+
+
+def sandwich_backbones(space: MBConvSpace, key: jax.Array, sampled: int) -> Backbone:
+    """Returns the largest backbone, the smallest and `sampled` random ones, stacked."""
+    return jax.vmap(space.decode)(_sandwich_genomes(space, draw_genomes(space, key, sampled)))
+
+
+def multiply_accumulates(space: MBConvSpace, backbone: Backbone) -> jax.Array:
+    """Returns float32[]: multiply-accumulates of the backbone's convolutions and linear layers, without exits."""
+    table = workload(space, backbone)
+    counted = jnp.isin(table.kind, jnp.array([LayerKind.POOLING, LayerKind.ELEMENTWISE], table.kind.dtype), invert=True)
+    trunk = jnp.asarray(row_owners(space).part >= 0)
+    return jnp.sum(jnp.where(counted & trunk, table.macs * table.active, 0.0))
+
+
+def bestup_genomes(
+    space: MBConvSpace,
+    key: jax.Array,
+    count: int,
+    *,
+    candidates: int,
+    loss: Callable[[Backbone], jax.Array],
+) -> jax.Array:
+    """Returns int32[count, G]: for each random target the genome of the lowest loss among those near the target.
+
+    Args:
+        space: The backbones to choose from.
+        key: PRNG key.
+        count: Genomes to return, at most `POOL`.
+        candidates: N, how many are tried for each; 1 makes the choice random.
+        loss: Of a backbone, float32[]; run for one backbone at a time.
+    """
+    pool = draw_genomes(space, key, POOL)
+    work = jax.vmap(lambda genome: multiply_accumulates(space, space.decode(genome)))(pool)
+    # In a small space genomes repeat; each is a candidate once.
+    same = jnp.all(pool[:, None] == pool[None], axis=-1)
+    repeats = jnp.any(jnp.tril(same, -1), axis=1)
+    distances = jnp.where(repeats[None], jnp.inf, jnp.abs(work[None, :] - work[:count, None]))
+    _, nearest = jax.lax.top_k(-distances, candidates)
+    tried = pool[nearest]
+    losses = jax.lax.map(lambda genome: loss(space.decode(genome)), tried.reshape(count * candidates, -1))
+    best = jnp.argmin(losses.reshape(count, candidates), axis=1)
+    return tried[jnp.arange(count), best]
+
+
+def at_resolution(space: MBConvSpace, backbone: Backbone, images: jax.Array, function: Callable[[jax.Array], T]) -> T:
+    """Returns `function` of the images at the backbone's resolution; only that one is computed, if not under vmap.
+
+    Args:
+        space: Its resolutions are the ones that `function` is compiled for.
+        backbone: One design of the space.
+        images: float32[B, H, W, channels], square; resized where their size is another.
+        function: Takes images; its result has the same form at every resolution.
+    """
+    sizes = space.resolution
+    if len(sizes) == 1:
+        return function(resize(images, sizes[0]))
+    index = jnp.argmax(jnp.asarray(np.array(sizes, np.int32)) == backbone.resolution)
+    return jax.lax.switch(index, [lambda size=size: function(resize(images, size)) for size in sizes])

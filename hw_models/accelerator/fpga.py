@@ -1,10 +1,10 @@
 """FPGAs: resources and parameters of both paradigms, from a file of the package or of the user's own.
 
-FPGA file, version 1: the pydantic models of an FPGA's YAML.
+An FPGA is a YAML file whose quantities have a unit, a provenance and a source, see `hw_models.schema`; the models at
+the end of this module are its schema, version 1. Memory is counted in blocks of 18 Kb.
 """
 
 import importlib.resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,72 +14,14 @@ from flax import struct
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from hw_models.files import read_checked
+from hw_models.files import packaged_names, packaged_or_own, read_checked
 from hw_models.schema import ClockMHz, NonNegative, PortGbS, Quantity, Share, Strict, Text
 
-SCHEMA_VERSION = 1
-
-
-def _power_of_two(value: object) -> object:
-    if isinstance(value, int) and value > 0 and value & (value - 1):
-        raise PydanticCustomError("power_of_two", "a power of two")
-    return value
-
-
-Count = Annotated[int, Field(gt=0, le=10**9)]
-PowerOfTwo = Annotated[int, BeforeValidator(_power_of_two), Field(gt=0, le=4096)]
-Bits = Literal[8, 16]
-
-
-class Resources(Strict):
-    """What the chip and its board have."""
-
-    dsp: Quantity[Literal["1"], Count]
-    bram18: Quantity[Literal["1"], Count]
-    ddr_bandwidth: Quantity[Literal["Gb/s"], PortGbS]
-
-
-class Design(Strict):
-    """What every design on it has in common."""
-
-    clock: Quantity[Literal["MHz"], ClockMHz]
-    word: Quantity[Literal["bit"], Bits]
-    usable_dsp_share: Quantity[Literal["1"], Share]
-    usable_bram18_share: Quantity[Literal["1"], Share]
-
-
-class Pipeline(Strict):
-    """Parameters of `hw_models.accelerator.pipeline`."""
-
-    control_dsp_weighted: Quantity[Literal["1"], NonNegative]
-    control_dsp_other: Quantity[Literal["1"], NonNegative]
-    largest_parallelism: Quantity[Literal["1"], PowerOfTwo]
-    pool_parallelism: Quantity[Literal["1"], PowerOfTwo]
-    weight_port: Quantity[Literal["bit"], PowerOfTwo]
-
-
-class Generic(Strict):
-    """Parameters of `hw_models.accelerator.generic`."""
-
-    largest_parallelism: Quantity[Literal["1"], PowerOfTwo]
-    memory_efficiency: Quantity[Literal["1"], Share]
-    layer_overhead: Quantity[Literal["cycle"], NonNegative]
-    pool_overhead: Quantity[Literal["cycle"], NonNegative]
-
-
-class FpgaFile(Strict):
-    """A whole FPGA file."""
-
-    schema_version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    description: Text
-    resources: Resources
-    design: Design
-    pipeline: Pipeline
-    generic: Generic
-
-
-_SUFFIXES = (".yaml", ".yml")
+_FOLDER = importlib.resources.files("hw_models.accelerator") / "resources"
+# A block is 512 words of up to 36 bits, or more words of fewer bits; two of them make 512 words of 72 bits.
+_WIDTHS = (1, 2, 4, 9, 18)
+_DEEPEST = 16384
+_DEPTH = 512
 
 
 @struct.dataclass
@@ -150,7 +92,7 @@ class FpgaTooSmallError(ValueError):
 
 def fpga_names() -> list[str]:
     """Names of the FPGAs that come with the package, sorted."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+    return packaged_names(_FOLDER)
 
 
 def load_fpga(name_or_path: str | Path) -> Fpga:
@@ -166,20 +108,115 @@ def load_fpga(name_or_path: str | Path) -> Fpga:
     Raises:
         FpgaFileError: The name is unknown, or the file is missing or wrong.
     """
-    return to_fpga(read_fpga_file(name_or_path))
+    source = packaged_or_own(name_or_path, _FOLDER, what="FPGA", error=FpgaFileError)
+    return _to_fpga(read_checked(source, _FpgaFile, shown=str(name_or_path), version=1, error=FpgaFileError))
 
 
-def read_fpga_file(name_or_path: str | Path) -> FpgaFile:
-    """Reads and checks an FPGA file, with units and origins of its figures; arguments and errors as `load_fpga`."""
-    source = _find(name_or_path)
-    try:
-        return read_checked(source, FpgaFile, shown=str(name_or_path), version=SCHEMA_VERSION)
-    except ValueError as error:
-        raise FpgaFileError(str(error)) from None
+def memory_blocks(width: jax.Array, depth: jax.Array) -> jax.Array:
+    """Counts the blocks of a memory.
+
+    The width is cut into slices of 72 and 36 bits, and what is left takes the deepest blocks that are wide enough.
+
+    Args:
+        width: int32[...], bits of a word.
+        depth: int32[...], words.
+
+    Returns:
+        int32[...], in blocks of 18 Kb.
+    """
+    rows = (depth + _DEPTH - 1) // _DEPTH
+    whole, rest = width // 72, width % 72
+    half = (rest >= 36).astype(jnp.int32)
+    rest = rest - 36 * half
+    wider_than = sum((rest > narrow).astype(jnp.int32) for narrow in _WIDTHS)
+    deep = jnp.right_shift(_DEEPEST, wider_than)
+    return (2 * whole + half) * rows + jnp.where(rest > 0, (depth + deep - 1) // deep, 0)
 
 
-def to_fpga(file: FpgaFile) -> Fpga:
-    """Converts the figures of a file to SI units and float32."""
+def check_resources(fpga: Fpga, *, dsp: float, bram18: float, purpose: str) -> None:
+    """Checks what a design needs at least against what it may take.
+
+    Args:
+        fpga: The FPGA.
+        dsp: DSPs that it needs.
+        bram18: Memory blocks that it needs.
+        purpose: What for, for the message.
+
+    Raises:
+        FpgaTooSmallError: It needs more; the message names the resource.
+    """
+    for resource, usable, total, needed in (
+        ("DSPs", fpga.usable_dsp, fpga.dsp, dsp),
+        ("memory blocks of 18 Kb", fpga.usable_bram18, fpga.bram18, bram18),
+    ):
+        if needed > usable:
+            raise FpgaTooSmallError(
+                f"{fpga.name}: expected at least {int(needed)} usable {resource} for {purpose}, got {int(usable)} of "
+                f"{int(total)}"
+            )
+
+
+def _power_of_two(value: object) -> object:
+    if isinstance(value, int) and value > 0 and value & (value - 1):
+        raise PydanticCustomError("power_of_two", "a power of two")
+    return value
+
+
+_Count = Annotated[int, Field(gt=0, le=10**9)]
+_PowerOfTwo = Annotated[int, BeforeValidator(_power_of_two), Field(gt=0, le=4096)]
+_Bits = Literal[8, 16]
+
+
+class _Resources(Strict):
+    """What the chip and its board have."""
+
+    dsp: Quantity[Literal["1"], _Count]
+    bram18: Quantity[Literal["1"], _Count]
+    ddr_bandwidth: Quantity[Literal["Gb/s"], PortGbS]
+
+
+class _Design(Strict):
+    """What every design on it has in common."""
+
+    clock: Quantity[Literal["MHz"], ClockMHz]
+    word: Quantity[Literal["bit"], _Bits]
+    usable_dsp_share: Quantity[Literal["1"], Share]
+    usable_bram18_share: Quantity[Literal["1"], Share]
+
+
+class _Pipeline(Strict):
+    """Parameters of `hw_models.accelerator.pipeline`."""
+
+    control_dsp_weighted: Quantity[Literal["1"], NonNegative]
+    control_dsp_other: Quantity[Literal["1"], NonNegative]
+    largest_parallelism: Quantity[Literal["1"], _PowerOfTwo]
+    pool_parallelism: Quantity[Literal["1"], _PowerOfTwo]
+    weight_port: Quantity[Literal["bit"], _PowerOfTwo]
+
+
+class _Generic(Strict):
+    """Parameters of `hw_models.accelerator.generic`."""
+
+    largest_parallelism: Quantity[Literal["1"], _PowerOfTwo]
+    memory_efficiency: Quantity[Literal["1"], Share]
+    layer_overhead: Quantity[Literal["cycle"], NonNegative]
+    pool_overhead: Quantity[Literal["cycle"], NonNegative]
+
+
+class _FpgaFile(Strict):
+    """A whole FPGA file."""
+
+    schema_version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    description: Text
+    resources: _Resources
+    design: _Design
+    pipeline: _Pipeline
+    generic: _Generic
+
+
+def _to_fpga(file: _FpgaFile) -> Fpga:
+    """Converts the quantities of a file to SI units and float32."""
     resources, design, pipeline, generic = file.resources, file.design, file.pipeline, file.generic
     numbers = {
         "dsp": resources.dsp.value,
@@ -203,20 +240,3 @@ def to_fpga(file: FpgaFile) -> Fpga:
         engine_parallelism=generic.largest_parallelism.value,
         **{key: jnp.float32(value) for key, value in numbers.items()},
     )
-
-
-def _folder() -> Traversable:
-    return importlib.resources.files("hw_models.accelerator") / "resources"
-
-
-def _find(name_or_path: str | Path) -> Traversable:
-    is_name = isinstance(name_or_path, str) and not (
-        name_or_path.endswith(_SUFFIXES) or "/" in name_or_path or "\\" in name_or_path
-    )
-    if not is_name:
-        return Path(name_or_path)
-    if name_or_path not in fpga_names():
-        raise FpgaFileError(
-            f"FPGA: expected one of {', '.join(fpga_names())}, or the path of a .yaml file, got {str(name_or_path)!r}"
-        )
-    return _folder() / f"{name_or_path}.yaml"

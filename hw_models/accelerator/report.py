@@ -1,7 +1,9 @@
-"""Where the time and the chip go: a row per stage or layer, which one is the bottleneck, and why."""
+"""Where the time and the chip go: a row per stage or layer, which one is the bottleneck, and why.
+
+Reports of both paradigms, see `hw_models.accelerator.pipeline` and `hw_models.accelerator.generic`.
+"""
 
 import dataclasses
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,8 @@ from rich.table import Table
 
 from hw_models.accelerator.fpga import Fpga
 from hw_models.accelerator.generic import check_generic_fits, engine, layer_cycles
-from hw_models.accelerator.network import OPERATIONS, DartsNetwork, network_rows, row_counts
-from hw_models.accelerator.pipeline import check_pipeline_fits, pipeline_cost, pipeline_stages, weight_traffic
+from hw_models.accelerator.pipeline import check_pipeline_fits, pipeline_cost, pipeline_stages
+from hw_models.accelerator.rows import Rows, row_counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,42 +82,36 @@ class AcceleratorReport:
         return next(row for row in self.rows if row.is_bottleneck)
 
 
-def pipeline_report(network: DartsNetwork, code: Sequence[int] | jax.Array, fpga: Fpga) -> AcceleratorReport:
+def pipeline_report(rows: Rows, counts: jax.Array, fpga: Fpga) -> AcceleratorReport:
     """Reports a network as a pipeline.
 
     Args:
-        network: Its size.
-        code: int[28].
+        rows: Of the space.
+        counts: float32[G], how often each group occurs in the network; whole numbers.
         fpga: The FPGA.
 
     Returns:
         The report.
 
     Raises:
-        FpgaTooSmallError: As `hw_models.accelerator.pipeline.check_pipeline_fits`.
-        ValueError: `code` does not hold 28 digits from 0 to 7.
+        FpgaTooSmallError: As `hw_models.accelerator.check_pipeline_fits`.
     """
-    digits = _digits(code)
-    check_pipeline_fits(network, digits, fpga)
-    rows, counts = network_rows(network), row_counts(network, digits)
-    cost = pipeline_cost(network, digits, fpga)
-    stages = pipeline_stages(rows, weight_traffic(rows, counts), fpga, halvings=cost.halvings.astype(jnp.int32))
+    check_pipeline_fits(rows, counts, fpga)
+    cost = pipeline_cost(rows, counts, fpga)
+    stages = pipeline_stages(rows, counts, fpga, halvings=cost.halvings.astype(jnp.int32))
     stages = jax.tree.map(np.asarray, stages)
-    layers, slowest, batch = np.asarray(counts).astype(int), float(cost.slowest_cycles), int(cost.batch)
-    table = tuple(
-        StageRow(
-            name=rows.name[i],
-            layers=int(layers[i]),
-            macs=int(rows.macs[i]),
-            channels=int(stages.channels[i]),
-            kernels=int(stages.kernels[i]),
-            cycles=float(stages.cycles[i]),
-            share=float(stages.cycles[i]) / slowest,
-            dsp=int(layers[i] * batch * stages.dsp[i]),
-            bram18=int(layers[i] * (batch * stages.cache_blocks[i] + stages.weight_blocks[i])),
-            is_bottleneck=bool(rows.is_weighted[i] and stages.cycles[i] == slowest),
-        )
-        for i in np.flatnonzero((layers > 0) & (rows.is_weighted | rows.is_pooling))
+    layers = np.asarray(row_counts(rows, counts)).astype(int)
+    slowest, batch = float(cost.slowest_cycles), int(cost.batch)
+    table = _stage_rows(
+        rows,
+        layers,
+        channels=stages.channels,
+        kernels=stages.kernels,
+        cycles=stages.cycles,
+        share=stages.cycles / slowest,
+        dsp=layers * batch * stages.dsp,
+        bram18=layers * (batch * stages.cache_blocks + stages.weight_blocks),
+        is_bottleneck=rows.is_weighted & (stages.cycles == slowest),
     )
     worst, *ties = [row for row in table if row.is_bottleneck]
     by_memory = float(cost.bram18_batch) < float(cost.dsp_batch)
@@ -138,36 +134,32 @@ def pipeline_report(network: DartsNetwork, code: Sequence[int] | jax.Array, fpga
         batch=batch,
         dsp=int(cost.dsp),
         bram18=int(cost.bram18),
-        **_usable(fpga),
+        usable_dsp=int(fpga.usable_dsp),
+        usable_bram18=int(fpga.usable_bram18),
         rows=table,
         reason=reason,
     )
 
 
-def generic_report(network: DartsNetwork, code: Sequence[int] | jax.Array, fpga: Fpga) -> AcceleratorReport:
+def generic_report(rows: Rows, counts: jax.Array, fpga: Fpga) -> AcceleratorReport:
     """Reports a network on the generic engine; arguments, return and errors as `pipeline_report`."""
-    digits = _digits(code)
     check_generic_fits(fpga)
-    rows, layers = network_rows(network), np.asarray(row_counts(network, digits)).astype(int)
+    layers = np.asarray(row_counts(rows, counts)).astype(int)
     size, cycles = engine(fpga), np.asarray(layer_cycles(rows, fpga), float)
     runs = np.flatnonzero((layers > 0) & (rows.is_weighted | rows.is_pooling))
     times = layers * cycles
     total, worst = float(times[runs].sum()), runs[np.argmax(times[runs])]
     channels, kernels, dsp, bram18 = (int(leaf) for leaf in (size.channels, size.kernels, size.dsp, size.bram18))
-    table = tuple(
-        StageRow(
-            name=rows.name[i],
-            layers=int(layers[i]),
-            macs=int(rows.macs[i]),
-            channels=channels if rows.is_weighted[i] else 1,
-            kernels=kernels if rows.is_weighted[i] else 1,
-            cycles=float(cycles[i]),
-            share=float(times[i]) / total,
-            dsp=dsp if rows.is_weighted[i] else 0,
-            bram18=bram18 if rows.is_weighted[i] else 0,
-            is_bottleneck=bool(i == worst),
-        )
-        for i in runs
+    table = _stage_rows(
+        rows,
+        layers,
+        channels=np.where(rows.is_weighted, channels, 1),
+        kernels=np.where(rows.is_weighted, kernels, 1),
+        cycles=cycles,
+        share=times / total,
+        dsp=np.where(rows.is_weighted, dsp, 0),
+        bram18=np.where(rows.is_weighted, bram18, 0),
+        is_bottleneck=np.arange(len(layers)) == worst,
     )
     overhead = fpga.layer_overhead_cycles if rows.is_weighted[worst] else fpga.pool_overhead_cycles
     full_macs = rows.inputs[worst] * rows.outputs[worst] * rows.kernel[worst] ** 2 * rows.out_size[worst] ** 2
@@ -186,7 +178,8 @@ def generic_report(network: DartsNetwork, code: Sequence[int] | jax.Array, fpga:
         batch=1,
         dsp=dsp,
         bram18=bram18,
-        **_usable(fpga),
+        usable_dsp=int(fpga.usable_dsp),
+        usable_bram18=int(fpga.usable_bram18),
         rows=table,
         reason=reason,
     )
@@ -222,18 +215,12 @@ def report_table(report: AcceleratorReport, *, most_rows: int | None = None) -> 
     return table
 
 
-def _digits(code: Sequence[int] | jax.Array) -> jax.Array:
-    digits = np.asarray(code)
-    if digits.shape != (28,) or not np.issubdtype(digits.dtype, np.integer):
-        raise ValueError(f"code: expected 28 whole numbers, got {digits.dtype} of shape {digits.shape}")
-    outside = np.flatnonzero((digits < 0) | (digits >= len(OPERATIONS)))
-    if len(outside):
-        raise ValueError(f"code: expected digits from 0 to 7, got {digits[outside[0]]} at edge {outside[0]}")
-    return jnp.asarray(digits, jnp.int32)
-
-
-def _usable(fpga: Fpga) -> dict[str, int]:
-    return {
-        "usable_dsp": int(fpga.usable_dsp),
-        "usable_bram18": int(fpga.usable_bram18),
-    }
+def _stage_rows(rows: Rows, layers: np.ndarray, **columns: np.ndarray) -> tuple[StageRow, ...]:
+    """The rows of a report: those of layers that the network has and that take time; columns [L] by field."""
+    shown = np.flatnonzero((layers > 0) & (rows.is_weighted | rows.is_pooling))
+    columns = {"layers": layers, "macs": rows.macs.astype(int), **columns}
+    values = {name: column[shown].tolist() for name, column in columns.items()}
+    return tuple(
+        StageRow(name=rows.name[row], **dict(zip(values, cells, strict=True)))
+        for row, *cells in zip(shown, *values.values(), strict=True)
+    )

@@ -1,29 +1,27 @@
 """Fitting: what measurements teach, as parameters of a device, learned corrections, or a mixture of known devices.
 
-- `calibration` and `device_parameters` fit a device file to measured networks, by gradient through the cost model;
-- `few_shot` makes a model of a new device from about ten measurements and models of known ones;
-- `predictor` learns a correction on top of any cost model, `ridge` a linear model;
-- `totals` and `board_predictor` predict networks of which only totals are known.
+- `calibrate` fits a device file to measured networks, by gradient through the cost model;
+- `adapt` makes a model of a new device from about ten measurements and models of known ones;
+- `fit_predictor` learns a correction on top of any cost model, `fit_ridge` a linear model;
+- `fit_board` fits a board to networks of which only network-level features are known; `load_board_predictor` loads
+  those that come with the package.
 """
 
-from hw_models.fitting.calibration import Calibration, HeldOut, calibrate, nearest_device
-from hw_models.fitting.correction import (
+from hw_models.correction import (
     BoardPrediction,
     BoardPredictor,
+    Correction,
     NetworkFeatures,
     Prediction,
-    Predictor,
     board_names,
-    fit_board,
-    fit_predictor,
     load_board_predictor,
-    load_predictor,
     predict_board,
     predict_target,
     read_board_notes,
     save_board_predictor,
-    save_predictor,
 )
+from hw_models.fitting.calibration import Calibration, HeldOut, calibrate, nearest_device
+from hw_models.fitting.correction import fit_board, fit_predictor
 from hw_models.fitting.few_shot import (
     Adaptation,
     Nearest,
@@ -40,11 +38,11 @@ __all__ = [
     "BoardPrediction",
     "BoardPredictor",
     "Calibration",
+    "Correction",
     "HeldOut",
     "Nearest",
     "NetworkFeatures",
     "Prediction",
-    "Predictor",
     "RidgeFit",
     "adapt",
     "board_names",
@@ -53,7 +51,6 @@ __all__ = [
     "fit_predictor",
     "fit_ridge",
     "load_board_predictor",
-    "load_predictor",
     "nearest_device",
     "nearest_donor",
     "predict_adapted",
@@ -62,5 +59,4 @@ __all__ = [
     "predict_target",
     "read_board_notes",
     "save_board_predictor",
-    "save_predictor",
 ]

@@ -1,12 +1,11 @@
 """Calibration of a device file: measurements and a base in, a fitted file with its held-out errors out.
 
-A device file written from a fit: every figure says whether the measurements informed it or the base gave it.
+A file written from a fit says of every quantity whether the measurements informed it or the base gave it.
 
-Clock tables of a device that is fitted: what of its base's tables the measurements bear out.
-
-A table stays where two settings or more were measured. It shrinks to the one setting that was measured, or to its
-highest if none is known; where the base merely assumes a table, other clocks that were measured take its place.
-Clocks are in MHz, as in files.
+A clock table of the base stays where two settings or more were measured. It shrinks to the one setting that was
+measured, or to its highest if none is known; where the base merely assumes a table, other clocks that were measured
+take its place. Clocks are in MHz, as in files.
+Shapes: N measurements.
 """
 
 from collections.abc import Sequence
@@ -19,9 +18,9 @@ import numpy as np
 import pydantic
 from scipy.stats import kendalltau
 
-from hw_models import schema
-from hw_models.catalogue import device_names, read_device_file, to_device
+from hw_models.catalogue import LATENCY_QUANTITIES, POWER_QUANTITIES, device_names, read_device_file, to_device
 from hw_models.device import SAME_CLOCK, Device, match_settings
+from hw_models.files import checked
 from hw_models.fitting.device_parameters import (
     Measured,
     Target,
@@ -35,267 +34,15 @@ from hw_models.fitting.device_parameters import (
 from hw_models.fitting.units_of_rows import FAR, doubts_of_units
 from hw_models.layers import LayerKind
 from hw_models.measuring.measurements import Measurement, clocks, layer_tables, number_formats
-from hw_models.schema import Curve, FitError, Quantity
+from hw_models.schema import SCHEMA_VERSION, Clocks, Curve, DeviceFile, FitError, Latency, Power, Quantity
 
 PartT = TypeVar("PartT", bound=pydantic.BaseModel)
-_LATENCY_FIGURES = {
-    # figure: parameter of the device, units of the parameter per unit of the figure
-    "weight_bytes_per_cycle": ("weight_bytes_per_cycle", 1.0),
-    "activation_bytes_per_cycle": ("activation_bytes_per_cycle", 1.0),
-    "norm_order": ("norm_order", 1.0),
-    "launch_cycles": ("launch_cycles", 1.0),
-    "run_cycles": ("run_cycles", 1.0),
-    "run_time": ("run_s", 1e-6),
-}
-_POWER_FIGURES = {
-    "board": ("board_w", 1.0),
-    "core_idle": ("core_idle_w", 1.0),
-    "core_load": ("core_w_per_hz", 1e-9),
-    "core_stalled_share": ("core_stalled_share", 1.0),
-    "memory_clock": ("memory_w_per_hz", 1e-9),
-    "byte_energy": ("byte_j", 1e-12),
-    "host": ("host_curve_w", 1.0),
-}
-_OF_CORE = ("core_idle", "core_load", "core_stalled_share")
-_BESIDE_COMMON = ("norm_order", "format_speedup", "core_stalled_share")
-"""Shapes and ratios, which the common factor of a fit does not move."""
-
-
-@dataclass(frozen=True)
-class _Overlay:
-    """Lays values of a fit over figures of its base, and says of each where it comes from.
-
-    Attributes:
-        base: Name of the base.
-        source: Of the measurements.
-        error: Of the fit.
-        is_informed: By parameter of the device, as `hw_models.fitting.device_parameters.informed`.
-    """
-
-    base: str
-    source: str
-    error: FitError
-    is_informed: dict[str, np.ndarray]
-
-    def __call__(self, figure: PartT, parameter: str, value: Any, index: Any = ()) -> PartT:
-        """Returns the figure with the value of a parameter, or of one element of it."""
-        update: dict[str, Any] = {"value": _rounded(value).tolist()}
-        if self.is_informed[parameter][index]:
-            return figure.model_copy(
-                update={**update, "provenance": "fitted", "source": self.source, "error": self.error}
-            )
-        if not np.any(figure.value):  # type: ignore[attr-defined]
-            return _taken_over(figure, self.base)
-        source = f"{self.base}, moved by the common factor of a fit to {self.source}; not measured itself"
-        if parameter in _BESIDE_COMMON:
-            source = f"{self.base}, with the rest of a fit to {self.source}; not measured itself"
-        return figure.model_copy(update={**update, "provenance": "assumed", "source": source, "error": None})
-
-
-def fitted_file(
-    base: schema.DeviceFile,
-    fitted: Device,
-    measured: Measured,
-    *,
-    name: str,
-    source: str,
-    left_out: str,
-    errors: tuple[float, float | None],
-    prior_sigma: float,
-    measured_on: str | None = None,
-) -> schema.DeviceFile:
-    """Lays fitted values over a base; figures that nothing informed say so.
-
-    Args:
-        base: The file that the fit started from, with the clocks of the measurements.
-        fitted: What was found.
-        measured: What it was fitted to.
-        name: Of the new device.
-        source: Of the measurements.
-        left_out: What the errors are of: what was left out of the fit.
-        errors: Of the latency, and of the power or None where none was measured.
-        prior_sigma: Of the fit.
-        measured_on: The machine of all measurements; None: unknown, or several.
-
-    Returns:
-        The checked file.
-    """
-    latency_error, power_error = errors
-
-    def overlay(quantity: Target, error: float) -> _Overlay:
-        metric = f"mean absolute relative error of the {quantity}, all its parameters together"
-        return _Overlay(
-            base=base.name,
-            source=source,
-            error=FitError(value=round(error, 4), metric=metric, held_out=f"{left_out}, in folds"),
-            is_informed=informed(measured, fitted, quantity=quantity, prior_sigma=prior_sigma),
-        )
-
-    power = _taken_over(base.power, base.name)
-    if power_error is not None:
-        has_board = bool(np.any(np.isfinite(measured.power_w) & ~np.asarray(measured.is_core)))
-        power = _power_figures(power, base, fitted, overlay("power", power_error), has_board=has_board)
-    changed = {
-        "name": name,
-        "description": f"{base.description}; calibrated from {base.name} with {len(measured.latency_s)} measurements",
-        "measured_on": measured_on,
-        "latency": _latency_figures(base, fitted, measured, overlay("latency", latency_error)),
-        "power": power,
-        "modes": {mode: _taken_over(caps, base.name) for mode, caps in base.modes.items()},
-    }
-    return schema.parse(base.model_copy(update=changed).model_dump(exclude_none=True))
-
-
-def _latency_figures(base: schema.DeviceFile, fitted: Device, measured: Measured, overlay: _Overlay) -> schema.Latency:
-    latency = _taken_over(base.latency, base.name)
-    rates = {
-        kind.name.lower(): overlay(
-            getattr(latency.macs_per_cycle, kind.name.lower()), "macs_per_cycle", fitted.macs_per_cycle[kind], kind
-        )
-        for kind in LayerKind
-    }
-    seen = set(np.asarray(measured.number_format).tolist())
-    speedups = {
-        form.name.lower(): overlay(
-            getattr(latency.format_speedup, form.name.lower()), "format_speedup", fitted.format_speedup[form], form
-        )
-        for form in fitted.formats[1:]
-        if int(form) in seen
-    }
-    update: dict[str, Any] = {
-        "macs_per_cycle": latency.macs_per_cycle.model_copy(update=rates),
-        "format_speedup": latency.format_speedup.model_copy(update=speedups),
-        **{
-            field: overlay(getattr(latency, field), parameter, getattr(fitted, parameter) / unit)
-            for field, (parameter, unit) in _LATENCY_FIGURES.items()
-        },
-    }
-    # Absent from the base: free of cost there, and then left so unless it was measured.
-    figure, parameter = latency.core_weight_bytes_per_cycle, "core_cycles_per_weight_byte"
-    if figure is not None or overlay.is_informed[parameter]:
-        figure = figure or latency.weight_bytes_per_cycle
-        update["core_weight_bytes_per_cycle"] = overlay(figure, parameter, 1 / getattr(fitted, parameter))
-    return latency.model_copy(update=update)
-
-
-def _power_figures(
-    taken_over: schema.Power, base: schema.DeviceFile, fitted: Device, overlay: _Overlay, *, has_board: bool
-) -> schema.Power:
-    update = {
-        field: overlay(getattr(base.power, field), parameter, getattr(fitted, parameter) / unit)
-        for field, (parameter, unit) in _POWER_FIGURES.items()
-        if has_board or field in _OF_CORE
-    }
-    return taken_over.model_copy(update=update)
-
-
-def _taken_over(part: PartT, base: str) -> PartT:
-    """Marks all figures in a part of a base as assumed: they are of another device."""
-    update: dict[str, Any] = {"provenance": "assumed", "source": f"as {base}; not measured on this device"}
-    if isinstance(part, Quantity | Curve):
-        update["error"] = None
-    else:
-        fields = {name: getattr(part, name) for name in type(part).model_fields}
-        update = {name: _taken_over(field, base) for name, field in fields.items() if field is not None}
-    return part.model_copy(update=update)
-
-
-def _rounded(value: Any) -> np.ndarray:
-    """Rounds to 4 significant digits."""
-    array = np.asarray(value, np.float64)
-    digits = 3 - np.floor(np.log10(np.where(array == 0, 1, np.abs(array))))
-    return np.round(array * 10**digits) / 10**digits
-
-
-def check_clock_columns(rows: Sequence[Measurement]) -> None:
-    """Raises `ValueError` if a clock is known in some rows only."""
-    for clock in schema.Clocks.model_fields:
-        known = sum(getattr(row, f"{clock}_mhz") is not None for row in rows)
-        if 0 < known < len(rows):
-            raise ValueError(
-                f"measurements: {clock}_mhz: expected a clock in every row or in none, got one in {known} of "
-                f"{len(rows)} rows"
-            )
-
-
-def with_measured_clocks(
-    rows: Sequence[Measurement], base: schema.DeviceFile, source: str
-) -> tuple[schema.DeviceFile, list[str]]:
-    """Gives a base the clock tables of measurements.
-
-    Args:
-        rows: The measurements, each clock in all of them or in none.
-        base: The file to start from.
-        source: Of the measurements, for the file.
-
-    Returns:
-        The file, and warnings of clocks that are not known.
-
-    Raises:
-        ValueError: A clock is none of the base's, whose table is not merely assumed.
-    """
-    warnings, tables = [], {}
-    for clock in schema.Clocks.model_fields:
-        figure: Quantity = getattr(base.clocks, clock)
-        mhz = np.array([getattr(row, f"{clock}_mhz") for row in rows if getattr(row, f"{clock}_mhz") is not None])
-        tables[clock] = _clock_table(figure, mhz, source)
-        if not mhz.size and len(figure.value) > 1:
-            warnings.append(
-                f"{clock} clock unknown in all rows: the device gets one setting, {figure.value[-1]:g} MHz, the "
-                f"highest of {base.name}; give {clock}_mhz to search over it"
-            )
-        warnings += _doubts(clock, mhz, base)
-    is_whole = all(table.value == getattr(base.clocks, clock).value for clock, table in tables.items())
-    changed = {"clocks": schema.Clocks(**tables), "modes": base.modes if is_whole else {}}
-    file = base.model_copy(update=changed)
-    try:
-        clocks(list(rows), to_device(file))
-    except ValueError as error:
-        raise ValueError(f"{error}; take a base whose clocks are assumed, or edit the table in a copy of it") from None
-    return file, warnings
-
-
-def _doubts(clock: str, mhz: np.ndarray, base: schema.DeviceFile) -> list[str]:
-    """A warning if clocks are far from all of a base's."""
-    table = getattr(base.clocks, clock).value
-    if not mhz.size or table[0] / FAR < np.median(mhz) < table[-1] * FAR:
-        return []
-    times = np.median(mhz) / table[-1]
-    return [f"{clock} clocks are {times:.3g} times those of {base.name}: check that {clock}_mhz is in MHz"]
-
-
-def _clock_table(figure: Quantity, mhz: np.ndarray, source: str) -> Quantity:
-    """Returns the clock table of measurements at some clocks; the base's own where these do not fit it."""
-    table = np.asarray(figure.value)
-    if not mhz.size:
-        unknown = {"provenance": "assumed", "source": "clock unknown while measuring; stands for it", "error": None}
-        return figure.model_copy(update={"value": [figure.value[-1]], **unknown})
-    nearest, is_known = match_settings(table, mhz)
-    used = np.unique(nearest)
-    if is_known.all() and used.size == 1:
-        settings = table[used]
-    elif figure.provenance == "assumed" and not is_known.any():
-        settings = _settings(mhz)
-    else:
-        return figure
-    update = {"value": settings.tolist(), "provenance": "measured", "source": source, "error": None}
-    return figure.model_copy(update=update)
-
-
-def _settings(mhz: np.ndarray) -> np.ndarray:
-    """Merges clocks that differ by no more than reading them does, ascending."""
-    groups: list[list[float]] = []
-    for value in np.unique(mhz).tolist():
-        if groups and value <= (1 + SAME_CLOCK) * groups[-1][0]:
-            groups[-1].append(value)
-        else:
-            groups.append([value])
-    return np.array([group[len(group) // 2] for group in groups])
-
-
 FEW_ROWS = 30
 """Below so many measurements a fit stays near its base, unless told otherwise."""
 _SIGMA, _SIGMA_OF_FEW = 1.0, 0.3
+_OF_CORE = ("core_idle", "core_load", "core_stalled_share")
+_BESIDE_COMMON = ("norm_order", "format_speedup", "core_stalled_share")
+"""Shapes and ratios, which the common factor of a fit does not move."""
 
 
 @dataclass(frozen=True)
@@ -333,7 +80,7 @@ class Calibration:
         warnings: What the user should look at, one line each.
     """
 
-    file: schema.DeviceFile
+    file: DeviceFile
     device: Device
     rows: tuple[Measurement, ...]
     held_out: tuple[HeldOut, ...]
@@ -342,50 +89,9 @@ class Calibration:
     warnings: tuple[str, ...]
 
 
-def to_measured(rows: Sequence[Measurement], device: Device) -> Measured:
-    """Turns rows into arrays; empty fields get the device's defaults.
-
-    Raises:
-        ValueError: A clock or a number format is none of the device's.
-    """
-    rows = list(rows)
-    power_w = [np.nan if row.power_w is None else row.power_w for row in rows]
-    return Measured(
-        layers=layer_tables(rows),
-        point=clocks(rows, device),
-        batch=jnp.asarray([row.batch for row in rows], jnp.float32),
-        number_format=jnp.asarray([int(form) for form in number_formats(rows, device)], jnp.int32),
-        latency_s=jnp.asarray([row.latency_ms * 1e-3 for row in rows], jnp.float32),
-        power_w=jnp.asarray(power_w, jnp.float32),
-        is_core=jnp.asarray([row.power_rail == "core" for row in rows]),
-    )
-
-
-def nearest_device(rows: Sequence[Measurement]) -> str:
-    """Returns the name of the known device whose latencies agree best after one common factor.
-
-    Raises:
-        ValueError: No device has the clocks and the number formats of the measurements, or some rows lack a clock
-            that others have.
-    """
-    check_clock_columns(rows)
-    distances = {}
-    for name in device_names():
-        try:
-            device = to_device(with_measured_clocks(rows, read_device_file(name), "the measurements")[0])
-            distances[name] = float(distance(to_measured(rows, device), device))
-        except ValueError:  # clocks or formats that this device lacks
-            continue
-    if not distances:
-        raise ValueError(
-            "measurements: expected clocks and formats of a known device, got others; name the base device"
-        )
-    return min(distances, key=distances.__getitem__)
-
-
 def calibrate(
     rows: Sequence[Measurement],
-    base: schema.DeviceFile,
+    base: DeviceFile,
     *,
     name: str,
     source: str,
@@ -419,8 +125,8 @@ def calibrate(
             beyond what a board of the base's kind takes.
     """
     rows = tuple(rows)
-    check_clock_columns(rows)
-    base, warnings = with_measured_clocks(rows, base, source)
+    _check_clock_columns(rows)
+    base, warnings = _with_measured_clocks(rows, base, source)
     device = to_device(base)
     measured = to_measured(rows, device)
     schemes = _schemes(rows, measured)
@@ -439,7 +145,7 @@ def calibrate(
         _held_out(left_out, measured, *held_out(fold_key, measured, device, groups, **how))
         for left_out, groups in schemes.items()
     )
-    file = fitted_file(
+    file = _fitted_file(
         base,
         fitted,
         measured,
@@ -450,16 +156,265 @@ def calibrate(
         prior_sigma=prior_sigma,
         measured_on=_machine(rows),
     )
-    found = to_device(file)
+    device_of_file = to_device(file)
     return Calibration(
         file=file,
-        device=found,
+        device=device_of_file,
         rows=rows,
         held_out=tests,
-        latency_error=_error(np.asarray(predict(measured, found)[0]), np.asarray(measured.latency_s)),
+        latency_error=_error(np.asarray(predict(measured, device_of_file)[0]), np.asarray(measured.latency_s)),
         scale=float(scale_of(measured, device)),
         warnings=tuple(warnings),
     )
+
+
+def nearest_device(rows: Sequence[Measurement]) -> str:
+    """Returns the name of the known device whose latencies agree best after one common factor.
+
+    Raises:
+        ValueError: No device has the clocks and the number formats of the measurements, or some rows lack a clock
+            that others have.
+    """
+    _check_clock_columns(rows)
+    distances = {}
+    for name in device_names():
+        try:
+            device = to_device(_with_measured_clocks(rows, read_device_file(name), "the measurements")[0])
+            distances[name] = float(distance(to_measured(rows, device), device))
+        except ValueError:  # clocks or formats that this device lacks
+            continue
+    if not distances:
+        raise ValueError(
+            "measurements: expected clocks and formats of a known device, got others; name the base device"
+        )
+    return min(distances, key=distances.__getitem__)
+
+
+def to_measured(rows: Sequence[Measurement], device: Device) -> Measured:
+    """Turns rows into arrays; empty fields get the device's defaults.
+
+    Raises:
+        ValueError: A clock or a number format is none of the device's.
+    """
+    rows = list(rows)
+    power_w = [np.nan if row.power_w is None else row.power_w for row in rows]
+    return Measured(
+        layers=layer_tables(rows),
+        point=clocks(rows, device),
+        batch=jnp.asarray([row.batch for row in rows], jnp.float32),
+        number_format=jnp.asarray([int(form) for form in number_formats(rows, device)], jnp.int32),
+        latency_s=jnp.asarray([row.latency_ms * 1e-3 for row in rows], jnp.float32),
+        power_w=jnp.asarray(power_w, jnp.float32),
+        is_core=jnp.asarray([row.power_rail == "core" for row in rows]),
+    )
+
+
+@dataclass(frozen=True)
+class _Overlay:
+    """Lays values of a fit over quantities of its base, and says of each where it comes from.
+
+    Attributes:
+        base: Name of the base.
+        source: Of the measurements.
+        error: Of the fit.
+        is_informed: By parameter of the device, as `hw_models.fitting.device_parameters.informed`.
+    """
+
+    base: str
+    source: str
+    error: FitError
+    is_informed: dict[str, np.ndarray]
+
+    def __call__(self, quantity: PartT, parameter: str, value: Any, index: Any = ()) -> PartT:
+        """Returns the quantity with the value of a parameter, or of one element of it."""
+        update: dict[str, Any] = {"value": _rounded(value).tolist()}
+        if self.is_informed[parameter][index]:
+            return quantity.model_copy(
+                update={**update, "provenance": "fitted", "source": self.source, "error": self.error}
+            )
+        if not np.any(quantity.value):  # type: ignore[attr-defined]
+            return _taken_over(quantity, self.base)
+        source = f"{self.base}, moved by the common factor of a fit to {self.source}; not measured itself"
+        if parameter in _BESIDE_COMMON:
+            source = f"{self.base}, with the rest of a fit to {self.source}; not measured itself"
+        return quantity.model_copy(update={**update, "provenance": "assumed", "source": source, "error": None})
+
+
+def _fitted_file(
+    base: DeviceFile,
+    fitted: Device,
+    measured: Measured,
+    *,
+    name: str,
+    source: str,
+    left_out: str,
+    errors: tuple[float, float | None],
+    prior_sigma: float,
+    measured_on: str | None = None,
+) -> DeviceFile:
+    """Lays fitted values over a base; quantities that nothing informed say so.
+
+    Errors are of the latency, and of the power or None where none was measured; `left_out` says of what.
+    """
+    latency_error, power_error = errors
+
+    def overlay(target: Target, error: float) -> _Overlay:
+        metric = f"mean absolute relative error of the {target}, all its parameters together"
+        return _Overlay(
+            base=base.name,
+            source=source,
+            error=FitError(value=round(error, 4), metric=metric, held_out=f"{left_out}, in folds"),
+            is_informed=informed(measured, fitted, quantity=target, prior_sigma=prior_sigma),
+        )
+
+    power = _taken_over(base.power, base.name)
+    if power_error is not None:
+        has_board = bool(np.any(np.isfinite(measured.power_w) & ~np.asarray(measured.is_core)))
+        power = _power(power, base, fitted, overlay("power", power_error), has_board=has_board)
+    changed = {
+        "name": name,
+        "description": f"{base.description}; calibrated from {base.name} with {len(measured.latency_s)} measurements",
+        "measured_on": measured_on,
+        "latency": _latency(base, fitted, measured, overlay("latency", latency_error)),
+        "power": power,
+        "modes": {mode: _taken_over(caps, base.name) for mode, caps in base.modes.items()},
+    }
+    return checked(base.model_copy(update=changed).model_dump(exclude_none=True), DeviceFile, version=SCHEMA_VERSION)
+
+
+def _latency(base: DeviceFile, fitted: Device, measured: Measured, overlay: _Overlay) -> Latency:
+    latency = _taken_over(base.latency, base.name)
+    rates = {
+        kind.name.lower(): overlay(
+            getattr(latency.macs_per_cycle, kind.name.lower()), "macs_per_cycle", fitted.macs_per_cycle[kind], kind
+        )
+        for kind in LayerKind
+    }
+    seen = set(np.asarray(measured.number_format).tolist())
+    speedups = {
+        form.name.lower(): overlay(
+            getattr(latency.format_speedup, form.name.lower()), "format_speedup", fitted.format_speedup[form], form
+        )
+        for form in fitted.formats[1:]
+        if int(form) in seen
+    }
+    update: dict[str, Any] = {
+        "macs_per_cycle": latency.macs_per_cycle.model_copy(update=rates),
+        "format_speedup": latency.format_speedup.model_copy(update=speedups),
+        **{
+            field: overlay(getattr(latency, field), parameter, getattr(fitted, parameter) / unit)
+            for field, (parameter, unit) in LATENCY_QUANTITIES.items()
+        },
+    }
+    # Absent from the base: free of cost there, and then left so unless it was measured.
+    quantity, parameter = latency.core_weight_bytes_per_cycle, "core_cycles_per_weight_byte"
+    if quantity is not None or overlay.is_informed[parameter]:
+        quantity = quantity or latency.weight_bytes_per_cycle
+        update["core_weight_bytes_per_cycle"] = overlay(quantity, parameter, 1 / getattr(fitted, parameter))
+    return latency.model_copy(update=update)
+
+
+def _power(taken_over: Power, base: DeviceFile, fitted: Device, overlay: _Overlay, *, has_board: bool) -> Power:
+    update = {
+        field: overlay(getattr(base.power, field), parameter, getattr(fitted, parameter) / unit)
+        for field, (parameter, unit) in POWER_QUANTITIES.items()
+        if has_board or field in _OF_CORE
+    }
+    return taken_over.model_copy(update=update)
+
+
+def _taken_over(part: PartT, base: str) -> PartT:
+    """Marks all quantities in a part of a base as assumed: they are of another device."""
+    update: dict[str, Any] = {"provenance": "assumed", "source": f"as {base}; not measured on this device"}
+    if isinstance(part, Quantity | Curve):
+        update["error"] = None
+    else:
+        fields = {name: getattr(part, name) for name in type(part).model_fields}
+        update = {name: _taken_over(field, base) for name, field in fields.items() if field is not None}
+    return part.model_copy(update=update)
+
+
+def _rounded(value: Any) -> np.ndarray:
+    """Rounds to 4 significant digits."""
+    array = np.asarray(value, np.float64)
+    digits = 3 - np.floor(np.log10(np.where(array == 0, 1, np.abs(array))))
+    return np.round(array * 10**digits) / 10**digits
+
+
+def _check_clock_columns(rows: Sequence[Measurement]) -> None:
+    """Raises `ValueError` if a clock is known in some rows only."""
+    for clock in Clocks.model_fields:
+        given = sum(getattr(row, f"{clock}_mhz") is not None for row in rows)
+        if 0 < given < len(rows):
+            raise ValueError(
+                f"measurements: {clock}_mhz: expected a clock in every row or in none, got one in {given} of "
+                f"{len(rows)} rows"
+            )
+
+
+def _with_measured_clocks(rows: Sequence[Measurement], base: DeviceFile, source: str) -> tuple[DeviceFile, list[str]]:
+    """Gives a base the clock tables of measurements, each clock in all of them or in none; and warnings of others.
+
+    Raises:
+        ValueError: A clock is none of the base's, whose table is not merely assumed.
+    """
+    warnings, tables = [], {}
+    for clock in Clocks.model_fields:
+        quantity: Quantity = getattr(base.clocks, clock)
+        mhz = np.array([getattr(row, f"{clock}_mhz") for row in rows if getattr(row, f"{clock}_mhz") is not None])
+        tables[clock] = _clock_table(quantity, mhz, source)
+        if not mhz.size and len(quantity.value) > 1:
+            warnings.append(
+                f"{clock} clock unknown in all rows: the device gets one setting, {quantity.value[-1]:g} MHz, the "
+                f"highest of {base.name}; give {clock}_mhz to search over it"
+            )
+        warnings += _doubts(clock, mhz, base)
+    is_whole = all(table.value == getattr(base.clocks, clock).value for clock, table in tables.items())
+    changed = {"clocks": Clocks(**tables), "modes": base.modes if is_whole else {}}
+    file = base.model_copy(update=changed)
+    try:
+        clocks(list(rows), to_device(file))
+    except ValueError as error:
+        raise ValueError(f"{error}; take a base whose clocks are assumed, or edit the table in a copy of it") from None
+    return file, warnings
+
+
+def _doubts(clock: str, mhz: np.ndarray, base: DeviceFile) -> list[str]:
+    """A warning if clocks are far from all of a base's."""
+    table = getattr(base.clocks, clock).value
+    if not mhz.size or table[0] / FAR < np.median(mhz) < table[-1] * FAR:
+        return []
+    times = np.median(mhz) / table[-1]
+    return [f"{clock} clocks are {times:.3g} times those of {base.name}: check that {clock}_mhz is in MHz"]
+
+
+def _clock_table(quantity: Quantity, mhz: np.ndarray, source: str) -> Quantity:
+    """Returns the clock table of measurements at some clocks; the base's own where these do not fit it."""
+    table = np.asarray(quantity.value)
+    if not mhz.size:
+        unknown = {"provenance": "assumed", "source": "clock unknown while measuring; stands for it", "error": None}
+        return quantity.model_copy(update={"value": [quantity.value[-1]], **unknown})
+    nearest, is_known = match_settings(table, mhz)
+    used = np.unique(nearest)
+    if is_known.all() and used.size == 1:
+        settings = table[used]
+    elif quantity.provenance == "assumed" and not is_known.any():
+        settings = _settings(mhz)
+    else:
+        return quantity
+    update = {"value": settings.tolist(), "provenance": "measured", "source": source, "error": None}
+    return quantity.model_copy(update=update)
+
+
+def _settings(mhz: np.ndarray) -> np.ndarray:
+    """Merges clocks that differ by no more than reading them does, ascending."""
+    groups: list[list[float]] = []
+    for value in np.unique(mhz).tolist():
+        if groups and value <= (1 + SAME_CLOCK) * groups[-1][0]:
+            groups[-1].append(value)
+        else:
+            groups.append([value])
+    return np.array([group[len(group) // 2] for group in groups])
 
 
 def _machine(rows: Sequence[Measurement]) -> str | None:

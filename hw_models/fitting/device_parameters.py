@@ -1,13 +1,10 @@
-"""Calibration: fits the parameters of a device to measurements, by gradient through the pure cost model.
+"""Fits the parameters of a device to measurements, by gradient through the pure cost model.
 
-The unknowns are log factors on the parameters of a base device: one common factor of time (and one of power)
-and a deviation of each parameter, with Gaussian priors around the base. Parameters that no measurement informs
-thus follow the common factor (`informed` tells them apart), and ten measurements are enough to move a known
-device to a new one; many measurements outweigh the prior. Residuals are log ratios under a Huber loss; several
-starts run under vmap.
+The unknowns are log factors on the parameters of a base device: one common factor of time (and one of power) and a
+factor of each parameter besides, with Gaussian priors around the base. Parameters that no measurement informs thus
+follow the common factor (`informed` tells them apart), and ten measurements are enough to move a known device to a new
+one; many measurements outweigh the prior. Residuals are log ratios under a Huber loss; several starts run under vmap.
 Shapes: N measurements, L layers. Units: s, W, Hz.
-
-Full-batch gradient descent of a fit, in one `jax.lax.scan`.
 """
 
 import dataclasses
@@ -27,35 +24,6 @@ from hw_models.device import Device, OperatingPoint
 from hw_models.layers import LayerTable
 
 TreeT = TypeVar("TreeT")
-
-
-def minimise(
-    loss: Callable[[TreeT], jax.Array], first: TreeT, optimiser: optax.GradientTransformation, *, steps: int
-) -> TreeT:
-    """Follows the gradient of a loss from a first point.
-
-    Args:
-        loss: Maps a pytree of parameters to a scalar.
-        first: The parameters to start from.
-        optimiser: Turns gradients into updates.
-        steps: How many; static.
-
-    Returns:
-        The parameters after the last step.
-    """
-
-    def step(carry: tuple, _: None) -> tuple[tuple, None]:
-        parameters, state = carry
-        gradient = jax.grad(loss)(parameters)
-        # Adam raises its decay, a float, to its count, an int: no strict promotion rule allows that.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimiser.update(gradient, state, parameters)
-        return (optax.apply_updates(parameters, updates), state), None
-
-    (parameters, _), _ = jax.lax.scan(step, (first, optimiser.init(first)), None, length=steps)
-    return parameters
-
-
 Target = Literal["latency", "power"]
 _RATES = ("macs_per_cycle", "weight_bytes_per_cycle", "activation_bytes_per_cycle")
 _COSTS = ("core_cycles_per_weight_byte", "launch_cycles", "run_cycles", "run_s")
@@ -109,32 +77,35 @@ class Measured:
 
 
 @struct.dataclass
-class Factors:
+class _Factors:
     """Log factors on the parameters of a base device.
 
     Attributes:
         common: f32[], of every time (or power).
-        own: Deviations by parameter, shaped as the parameter.
+        own: Besides, by parameter and shaped as the parameter.
     """
 
     common: jax.Array
     own: dict[str, jax.Array]
 
 
-def predict(measured: Measured, device: Device) -> tuple[jax.Array, jax.Array]:
-    """Predicts each measurement.
-
-    Returns:
-        latency_s and power_w, both f32[N]; the power is that of the measured rail.
-    """
-
-    def one(row: Measured) -> tuple[jax.Array, jax.Array]:
-        how: dict[str, Any] = {"batch": row.batch, "number_format": row.number_format}
-        run: Cost = network_cost(row.layers, device, row.point, **how)
-        core_j = core_energy(row.layers, device, row.point, **how)
-        return run.latency_s, jnp.where(row.is_core, core_j, run.energy_j) / run.latency_s
-
-    return jax.vmap(one)(measured)
+def fit_all(
+    key: jax.Array,
+    measured: Measured,
+    base: Device,
+    *,
+    weights: jax.Array,
+    prior_sigma: float = 1.0,
+    starts: int = 4,
+    steps: int = 500,
+) -> Device:
+    """Fits the latency parameters and, where any power was measured, then the power parameters; see `fit`."""
+    fit_one = functools.partial(
+        fit, key, measured, weights=weights, prior_sigma=prior_sigma, starts=starts, steps=steps
+    )
+    device = fit_one(base, quantity="latency")
+    has_power = bool(np.any(np.isfinite(measured.power_w) & (np.asarray(weights) > 0)))
+    return fit_one(device, quantity="power") if has_power else device
 
 
 @functools.partial(jax.jit, static_argnames=("quantity", "starts", "steps"))
@@ -167,12 +138,12 @@ def fit(
         The device of the best start.
     """
     target = jnp.log(measured.latency_s if quantity == "latency" else measured.power_w)
-    known = (weights > 0) & jnp.isfinite(target)
+    is_measured = (weights > 0) & jnp.isfinite(target)
 
-    def loss(factors: Factors) -> jax.Array:
+    def loss(factors: _Factors) -> jax.Array:
         latency_s, power_w = predict(measured, _scaled(base, factors, quantity))
         predicted = jnp.log(latency_s if quantity == "latency" else power_w)
-        residual = jnp.where(known, predicted - jnp.where(known, target, 0.0), 0.0) / _NOISE
+        residual = jnp.where(is_measured, predicted - jnp.where(is_measured, target, 0.0), 0.0) / _NOISE
         misfit = jnp.sum(weights * optax.losses.huber_loss(residual))
         own = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(factors.own))
         return misfit + 0.5 * own / prior_sigma**2 + 0.5 * (factors.common / _COMMON_SIGMA) ** 2
@@ -181,7 +152,7 @@ def fit(
         optax.clip_by_global_norm(100.0), optax.adam(optax.cosine_decay_schedule(0.1, steps, alpha=0.01))
     )
 
-    def descend(start: Factors) -> tuple[Factors, jax.Array]:
+    def descend(start: _Factors) -> tuple[_Factors, jax.Array]:
         factors = minimise(loss, start, optimiser, steps=steps)
         return factors, loss(factors)
 
@@ -190,45 +161,27 @@ def fit(
     fitted = _scaled(base, jax.tree.map(lambda leaf: leaf[best], ends), quantity)
     if quantity == "latency":
         return fitted
-    has_board = jnp.any(known & ~measured.is_core)
+    has_board = jnp.any(is_measured & ~measured.is_core)
     rest: dict[str, Any] = {
         name: jnp.where(has_board, getattr(fitted, name), getattr(base, name)) for name in _OF_BOARD
     }
     return dataclasses.replace(fitted, **rest)
 
 
-def informed(
-    measured: Measured, fitted: Device, *, quantity: Target, prior_sigma: float = 1.0
-) -> dict[str, np.ndarray]:
-    """Tells which parameters of a fitted device the measurements determine, and which the prior does.
-
-    At the fitted parameters, the posterior is taken as Gaussian: Fisher information of the log predictions plus
-    the precision of the prior, of all deviations and the common factor. A parameter is informed if the standard
-    deviation of its log, its own and the common factor together, is below half of `prior_sigma`; one that no
-    measurement depends on keeps at least all of it.
-
-    Args:
-        measured: N measurements, all of which were fitted.
-        fitted: What `fit` returned.
-        quantity: What was fitted.
-        prior_sigma: As in `fit`.
+def predict(measured: Measured, device: Device) -> tuple[jax.Array, jax.Array]:
+    """Predicts each measurement.
 
     Returns:
-        bool by name of the parameter and shaped as the parameter; one for the whole curve of the host.
+        latency_s and power_w, both f32[N]; the power is that of the measured rail.
     """
-    centre = _centre(fitted, quantity)
-    target = np.asarray(measured.latency_s if quantity == "latency" else measured.power_w, np.float64)
-    slopes = np.asarray(_slopes(measured, fitted, quantity), np.float64)[np.isfinite(target)] / _NOISE
-    own_signs = {name: jnp.full_like(leaf, _COMMON_SIGNS.get(name, 0.0)) for name, leaf in centre.own.items()}
-    signs = _raveled(Factors(common=jnp.float32(0.0), own=own_signs))
-    is_common = _raveled(dataclasses.replace(centre, common=jnp.float32(1.0))) > 0
-    common = int(np.argmax(is_common))
-    precision = np.where(is_common, _COMMON_SIGMA, prior_sigma) ** -2.0
-    covariance = np.linalg.inv(slopes.T @ slopes + np.diag(precision))
-    variance = np.diag(covariance) + 2 * signs * covariance[common] + signs**2 * covariance[common, common]
-    _, shaped = ravel_pytree(centre)
-    is_informed = shaped(jnp.asarray(variance < (_INFORMED * prior_sigma) ** 2, jnp.float32))
-    return {name: np.asarray(leaf) > 0 for name, leaf in is_informed.own.items()}
+
+    def one(row: Measured) -> tuple[jax.Array, jax.Array]:
+        how: dict[str, Any] = {"batch": row.batch, "number_format": row.number_format}
+        run: Cost = network_cost(row.layers, device, row.point, **how)
+        core_j = core_energy(row.layers, device, row.point, **how)
+        return run.latency_s, jnp.where(row.is_core, core_j, run.energy_j) / run.latency_s
+
+    return jax.vmap(one)(measured)
 
 
 def held_out(
@@ -278,23 +231,38 @@ def held_out(
     return latency_s, power_w
 
 
-def fit_all(
-    key: jax.Array,
-    measured: Measured,
-    base: Device,
-    *,
-    weights: jax.Array,
-    prior_sigma: float = 1.0,
-    starts: int = 4,
-    steps: int = 500,
-) -> Device:
-    """Fits the latency parameters and, where any power was measured, then the power parameters; see `fit`."""
-    fit_one = functools.partial(
-        fit, key, measured, weights=weights, prior_sigma=prior_sigma, starts=starts, steps=steps
-    )
-    device = fit_one(base, quantity="latency")
-    has_power = bool(np.any(np.isfinite(measured.power_w) & (np.asarray(weights) > 0)))
-    return fit_one(device, quantity="power") if has_power else device
+def informed(
+    measured: Measured, fitted: Device, *, quantity: Target, prior_sigma: float = 1.0
+) -> dict[str, np.ndarray]:
+    """Tells which parameters of a fitted device the measurements determine, and which the prior does.
+
+    At the fitted parameters, the posterior is taken as Gaussian: Fisher information of the log predictions plus
+    the precision of the prior, of all factors, the common one included. A parameter is informed if the standard
+    deviation of its log, its own and the common factor together, is below half of `prior_sigma`; one that no
+    measurement depends on keeps at least all of it.
+
+    Args:
+        measured: N measurements, all of which were fitted.
+        fitted: What `fit` returned.
+        quantity: What was fitted.
+        prior_sigma: As in `fit`.
+
+    Returns:
+        bool by name of the parameter and shaped as the parameter; one for the whole curve of the host.
+    """
+    centre = _centre(fitted, quantity)
+    target = np.asarray(measured.latency_s if quantity == "latency" else measured.power_w, np.float64)
+    slopes = np.asarray(_slopes(measured, fitted, quantity), np.float64)[np.isfinite(target)] / _NOISE
+    own_signs = {name: jnp.full_like(leaf, _COMMON_SIGNS.get(name, 0.0)) for name, leaf in centre.own.items()}
+    signs = _raveled(_Factors(common=jnp.float32(0.0), own=own_signs))
+    is_common = _raveled(dataclasses.replace(centre, common=jnp.float32(1.0))) > 0
+    common = int(np.argmax(is_common))
+    precision = np.where(is_common, _COMMON_SIGMA, prior_sigma) ** -2.0
+    covariance = np.linalg.inv(slopes.T @ slopes + np.diag(precision))
+    variance = np.diag(covariance) + 2 * signs * covariance[common] + signs**2 * covariance[common, common]
+    _, shaped = ravel_pytree(centre)
+    is_informed = shaped(jnp.asarray(variance < (_INFORMED * prior_sigma) ** 2, jnp.float32))
+    return {name: np.asarray(leaf) > 0 for name, leaf in is_informed.own.items()}
 
 
 def scale_of(measured: Measured, base: Device) -> jax.Array:
@@ -308,7 +276,34 @@ def distance(measured: Measured, base: Device) -> jax.Array:
     return jnp.mean(jnp.abs(ratio - jnp.median(ratio)))
 
 
-def _scaled(base: Device, factors: Factors, quantity: Target) -> Device:
+def minimise(
+    loss: Callable[[TreeT], jax.Array], first: TreeT, optimiser: optax.GradientTransformation, *, steps: int
+) -> TreeT:
+    """Follows the gradient of a loss from a first point.
+
+    Args:
+        loss: Maps a pytree of parameters to a scalar.
+        first: The parameters to start from.
+        optimiser: Turns gradients into updates.
+        steps: How many; static.
+
+    Returns:
+        The parameters after the last step.
+    """
+
+    def step(carry: tuple, _: None) -> tuple[tuple, None]:
+        parameters, state = carry
+        gradient = jax.grad(loss)(parameters)
+        # Adam raises its decay, a float, to its count, an int: no strict promotion rule allows that.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimiser.update(gradient, state, parameters)
+        return (optax.apply_updates(parameters, updates), state), None
+
+    (parameters, _), _ = jax.lax.scan(step, (first, optimiser.init(first)), None, length=steps)
+    return parameters
+
+
+def _scaled(base: Device, factors: _Factors, quantity: Target) -> Device:
     """Applies log factors; a common factor of time divides rates and multiplies costs."""
     own, common = factors.own, factors.common
     floored = {name: jnp.maximum(getattr(base, name), _FLOORS.get(name, 0.0)) for name in own}
@@ -332,7 +327,7 @@ def _scaled(base: Device, factors: Factors, quantity: Target) -> Device:
     return dataclasses.replace(base, **changed)
 
 
-def _raveled(factors: Factors) -> np.ndarray:
+def _raveled(factors: _Factors) -> np.ndarray:
     return np.asarray(ravel_pytree(factors)[0], np.float64)
 
 
@@ -347,18 +342,16 @@ def _slopes(measured: Measured, device: Device, quantity: Target) -> jax.Array:
     return jax.jacfwd(log_predicted)(centre)
 
 
-def _centre(base: Device, quantity: Target) -> Factors:
+def _centre(base: Device, quantity: Target) -> _Factors:
     """Returns the factors of the base itself, all zero."""
-    names: tuple[str, ...] = (*_RATES, *_COSTS, "format_speedup", "norm_order")
+    of_latency, of_power = (*_RATES, *_COSTS, "format_speedup", "norm_order"), (*_POWERS, "core_stalled_share")
+    own = {name: jnp.zeros_like(getattr(base, name)) for name in (of_latency if quantity == "latency" else of_power)}
     if quantity == "power":
-        names = (*_POWERS, "core_stalled_share")
-    own = {name: jnp.zeros_like(getattr(base, name)) for name in names}
-    if quantity == "power":
-        own["host_curve_w"] = jnp.float32(0.0)
-    return Factors(common=jnp.float32(0.0), own=own)
+        own["host_curve_w"] = jnp.float32(0.0)  # one factor of the whole curve
+    return _Factors(common=jnp.float32(0.0), own=own)
 
 
-def _starts(key: jax.Array, base: Device, quantity: Target, starts: int) -> Factors:
+def _starts(key: jax.Array, base: Device, quantity: Target, starts: int) -> _Factors:
     """Returns the base itself and random neighbours, leaves [starts, ...]."""
     leaves, shape = jax.tree.flatten(_centre(base, quantity))
     keys = jax.random.split(key, len(leaves))

@@ -1,18 +1,17 @@
-"""Few-shot adaptation: latencies on a new device from about ten measurements and models of known devices.
+"""Few measurements: a new device from models of known ones, and linear models, both in closed form.
 
-`nearest_donor` picks the known device (donor) whose predictions agree best with the measurements after a scale and an
-offset. `adapt` starts from it and corrects it along the differences between donors, with a Gaussian prior around the
-nearest one: what the measurements do not show stays as on that device. Everything is in closed form.
-To move the parameters of a `Device` instead, see `hw_models.fitting.device_parameters` with a small `prior_sigma`.
+`nearest_donor` picks the known device (donor) whose predictions agree best with about ten measurements after a scale
+and an offset. `adapt` starts from it and corrects it along the differences between donors, with a Gaussian prior around
+the nearest one: what the measurements do not show stays as on that device. To move the parameters of a `Device`
+instead, see `hw_models.fitting.device_parameters` with a small `prior_sigma`.
 
-Shapes: D donors, N measured designs, M designs. Predictions and measurements are in one unit of time (not logarithms).
+`fit_ridge` is ridge regression with the penalty that leaves one sample out best. Coefficients have a Gaussian prior
+around zero; the offset has none. The residuals of leaving each sample out follow from one singular value decomposition
+(Allen 1974, PRESS), so every penalty costs a product of matrices. Differentiable in features and targets, away from
+repeated singular values.
 
-Ridge regression in closed form, with the penalty that leaves one sample out best.
-
-Weights have a Gaussian prior around zero; the offset has none. The residuals of leaving each sample out follow from
-one singular value decomposition (Allen 1974, PRESS), so every penalty costs a product of matrices. Differentiable in
-features and targets, away from repeated singular values.
-Shapes: N samples, F features, K penalties. `predict_ridge` takes one sample or any leading dimensions.
+Shapes: D donors, N measured designs, M designs; F features, K penalties. Predictions and measurements are in one unit
+of time (not logarithms).
 """
 
 from typing import NamedTuple
@@ -20,6 +19,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
+
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
 class Nearest(NamedTuple):
@@ -53,6 +54,25 @@ class Adaptation:
     nearest: jax.Array
 
 
+@struct.dataclass
+class RidgeFit:
+    """A fitted linear model.
+
+    Attributes:
+        weights: f32[F].
+        center: f32[F], mean of each feature in the samples.
+        offset: f32[], prediction at `center`.
+        penalty: f32[], chosen from the candidates.
+        held_out_rms: f32[], root mean square of the residuals of leaving each sample out, in units of the target.
+    """
+
+    weights: jax.Array
+    center: jax.Array
+    offset: jax.Array
+    penalty: jax.Array
+    held_out_rms: jax.Array
+
+
 def nearest_donor(donors: jax.Array, measured: jax.Array) -> Nearest:
     """Compares measurements with every donor, each after its best scale and offset.
 
@@ -66,7 +86,11 @@ def nearest_donor(donors: jax.Array, measured: jax.Array) -> Nearest:
     Raises:
         ValueError: Shapes do not fit or there are fewer than three measurements.
     """
-    _check(donors, measured)
+    if donors.ndim != 2 or donors.shape[0] < 1 or measured.shape != donors.shape[1:] or measured.shape[0] < 3:
+        raise ValueError(
+            "adaptation: expected donors [D, N] and measurements [N] with N >= 3, "
+            f"got {donors.shape} and {measured.shape}"
+        )
     centered = donors - jnp.mean(donors, axis=1, keepdims=True)
     target = measured - jnp.mean(measured)
     squares = jnp.sum(centered**2, axis=1)
@@ -124,36 +148,6 @@ def predict_adapted(model: Adaptation, donors: jax.Array) -> jax.Array:
         f32[...], in the unit of the measurements.
     """
     return model.offset + jnp.tensordot(model.weights, donors, axes=1)
-
-
-def _check(donors: jax.Array, measured: jax.Array) -> None:
-    if donors.ndim != 2 or donors.shape[0] < 1 or measured.shape != donors.shape[1:] or measured.shape[0] < 3:
-        raise ValueError(
-            "adaptation: expected donors [D, N] and measurements [N] with N >= 3, "
-            f"got {donors.shape} and {measured.shape}"
-        )
-
-
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-
-
-@struct.dataclass
-class RidgeFit:
-    """A fitted linear model.
-
-    Attributes:
-        weights: f32[F].
-        center: f32[F], mean of each feature in the samples.
-        offset: f32[], prediction at `center`.
-        penalty: f32[], chosen from the candidates.
-        held_out_rms: f32[], root mean square of the residuals of leaving each sample out, in units of the target.
-    """
-
-    weights: jax.Array
-    center: jax.Array
-    offset: jax.Array
-    penalty: jax.Array
-    held_out_rms: jax.Array
 
 
 def fit_ridge(features: jax.Array, targets: jax.Array, *, penalties: tuple[float, ...] = PENALTIES) -> RidgeFit:

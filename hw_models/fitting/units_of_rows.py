@@ -13,15 +13,9 @@ from hw_models.measuring.measurements import Measurement
 from hw_models.units import in_other_units
 
 FAR = 20.0
-"""Ratio to a base beyond which a warning is due."""
-
-_BEYOND_ANY_BOARD = 50.0
+"""Ratio to a base that calls for a warning."""
+_NO_BOARD = 50.0
 _STRAY = 300.0
-
-
-def is_near(ratio: float) -> bool:
-    """Whether a ratio to a base needs no explanation."""
-    return 1 / FAR < ratio < FAR
 
 
 def doubts_of_units(rows: Sequence[Measurement], measured: Measured, base: Device) -> list[str]:
@@ -44,7 +38,7 @@ def doubts_of_units(rows: Sequence[Measurement], measured: Measured, base: Devic
     if not np.isfinite(power).any():
         return warnings
     doubts = _doubts("power_w", "powers", "W", rows=rows, ratios=power, base=base.name)
-    if np.nanmedian(power) > _BEYOND_ANY_BOARD:
+    if np.nanmedian(power) > _NO_BOARD:
         raise ValueError(f"measurements: {doubts[0]}; name a base of the board's kind if they are right")
     return warnings + doubts
 
@@ -54,9 +48,9 @@ def _doubts(
 ) -> list[str]:
     doubts = []
     typical = float(np.nanmedian(ratios))
-    if not is_near(typical):
+    if not _is_near(typical):
         value = float(np.nanmedian([getattr(row, column) or np.nan for row in rows]))
-        likely = in_other_units(value, unit, lambda meant: is_near(typical * meant / value))
+        likely = in_other_units(value, unit, lambda meant: _is_near(typical * meant / value))
         hint = f" (the median, {value:,.6g}, is {likely})" if likely else ""
         doubts.append(
             f"measured {what} are {typical:.3g} times those of {base}: check that {column} is in {unit}{hint} and that "
@@ -71,3 +65,8 @@ def _doubts(
             f"are in {unit}"
         )
     return doubts
+
+
+def _is_near(ratio: float) -> bool:
+    """Whether a ratio to a base needs no explanation."""
+    return 1 / FAR < ratio < FAR

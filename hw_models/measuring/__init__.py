@@ -1,7 +1,7 @@
 """Measuring: files of measurements, and the profile of a machine that writes them.
 
-`measurements` is the file, `timing` times a callable, `machine` sets clocks and reads power through `sysfs`, and
-`profiling` brings them together.
+`Measurement` is a row of the file, `measure` times a callable, `Machine` sets clocks and reads power, and `profile`
+brings them together.
 """
 
 from hw_models.measuring.machine import ClockSetting, Machine

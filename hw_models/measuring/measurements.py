@@ -15,8 +15,9 @@ Each row is one network at one operating point. Columns, the first two and laten
     runs          number of timed runs
     machine       what they ran on, in words
 
-A network that is known by its totals alone is one row with all its MACs, elements and kernels. Files of spreadsheets
-are read too, see `hw_models.csv_files`; a column in another unit (`latency_us`, `power (mW)`) is converted.
+A network that is known by network-level features alone is one row with all its MACs, elements and kernels. Files of
+spreadsheets are read too, see `hw_models.csv_files`; a column in another unit (`latency_us`, `power (mW)`) is
+converted.
 """
 
 import csv
@@ -65,7 +66,7 @@ class Measurement(Strict):
     @classmethod
     def _layers_can_be_read(cls, text: str) -> str:
         try:
-            parse_layers(text)
+            _parse_layers(text)
         except ValueError as error:
             wanted, _, got = str(error).rpartition(", got ")
             raise PydanticCustomError("layers", "{wanted}", {"wanted": wanted, "got": got}) from None
@@ -145,7 +146,7 @@ def format_layers(layers: LayerTable) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def parse_layers(text: str) -> tuple[tuple[float, ...], ...]:
+def _parse_layers(text: str) -> tuple[tuple[float, ...], ...]:
     """Reads the text of the column `layers` into rows of kind, macs, weights, inputs, outputs, kernels.
 
     Raises:
@@ -156,7 +157,7 @@ def parse_layers(text: str) -> tuple[tuple[float, ...], ...]:
 
 def layer_tables(rows: list[Measurement]) -> LayerTable:
     """Stacks the networks of measurements, padded with inactive rows: columns [N, L]."""
-    parsed = [parse_layers(row.layers) for row in rows]
+    parsed = [_parse_layers(row.layers) for row in rows]
     longest = max(len(table) for table in parsed)
     values = np.zeros((len(rows), longest, 1 + len(_COLUMNS)), np.float32)
     active = np.zeros((len(rows), longest), np.float32)
@@ -196,9 +197,10 @@ def _clock(rows: list[Measurement], device: Device, clock: str) -> jax.Array:
     nearest, is_known = match_settings(table, hz)
     off = np.flatnonzero(~is_known)
     if off.size:
-        known = " ".join(f"{setting / 1e6:g}" for setting in table)
+        settings = " ".join(f"{setting / 1e6:g}" for setting in table)
         raise ValueError(
-            f"{rows[off[0]].network}: {clock}_mhz: expected a setting of {device.name} ({known}), got {given[off[0]]:g}"
+            f"{rows[off[0]].network}: {clock}_mhz: expected a setting of {device.name} ({settings}), "
+            f"got {given[off[0]]:g}"
         )
     return jnp.asarray(table[nearest], jnp.float32)
 

@@ -102,7 +102,7 @@ def profile(
     kept_rounds = target.with_name(target.name + ".rounds")
     _check(cases, settings, rounds, reference)
     if not resume and (target.exists() or kept_rounds.exists()):
-        raise ValueError(f"{target}: expected a new file, got one that exists: resume (--resume) continues it")
+        raise ValueError(f"{target}: expected a new file, got one that exists: resume continues it")
     if resume and not (target.exists() or kept_rounds.exists()):
         raise ValueError(f"{target}: expected measurements to continue, got no such file")
     if not target.parent.is_dir():
@@ -111,8 +111,8 @@ def profile(
     _check_stored(cases, [*rows, *parts], target)
     done, total, name = 0, rounds * len(cases) * len(settings), machine.name
     for setting in settings:
-        with machine.hold(setting) as known:
-            taken = _Taken.of(cases, known, rows, parts)
+        with machine.hold(setting) as clocks:
+            taken = _Taken.of(cases, clocks, rows, parts)
             rows += taken.finish(target, rounds)
             done += taken.count(rounds)
             pace: Reference | None = None
@@ -122,7 +122,7 @@ def profile(
                         continue
                     if pace is None and reference is not None:
                         pace = taken.pace(next(case for case in cases if case.name == reference))
-                    row = _row(case, known, time_one(case.build(), meter=meter, reference=pace), meter, name)
+                    row = _row(case, clocks, time_one(case.build(), meter=meter, reference=pace), meter, name)
                     write_measurements(kept_rounds, [row], append=True)
                     parts.append(row)
                     taken.parts[case.name].append(row)
@@ -175,8 +175,8 @@ class _Taken(NamedTuple):
 
     def pace(self, case: Case) -> Reference | None:
         """The reference at its first measured latency; None until it has one."""
-        known = [*self.parts[case.name], *(row for name, row in self.rows.items() if name == case.name)]
-        return Reference(case.build(), 1e-3 * known[0].latency_ms) if known else None
+        measured = [*self.parts[case.name], *(row for name, row in self.rows.items() if name == case.name)]
+        return Reference(case.build(), 1e-3 * measured[0].latency_ms) if measured else None
 
 
 def _order(cases: Sequence[Case], number: int, reference: str | None) -> list[Case]:
@@ -212,14 +212,14 @@ def _merged(parts: list[Measurement]) -> Measurement:
     within = statistics.median(part.spread_ms or 0.0 for part in parts)
     between = statistics.median(abs(part.latency_ms - latency) for part in parts)
     powers = [part.power_w for part in parts if part.power_w is not None]
-    found = {
+    merged = {
         "latency_ms": latency,
         "spread_ms": _rounded(max(within, between)),
         "power_w": _rounded(statistics.median(powers)) if powers else None,
         "power_rail": next((part.power_rail for part in parts if part.power_rail), None),
         "runs": sum(part.runs or 1 for part in parts),
     }
-    return parts[0].model_copy(update=found)
+    return parts[0].model_copy(update=merged)
 
 
 def _rounded(value: float) -> float:

@@ -47,14 +47,15 @@ class Reference:
     latency_s: float
 
 
-class Reading(Protocol):
+@dataclass
+class Reading:
     """A power reading under way.
 
     Attributes:
         mean_w: Mean power over the block that was left; None where nothing could be read.
     """
 
-    mean_w: float | None
+    mean_w: float | None = None
 
 
 class Meter(Protocol):

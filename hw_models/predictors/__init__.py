@@ -1,9 +1,10 @@
 """Learned predictors of what hardware takes: fitted to priced architectures, differentiable in the architecture.
 
-`fit_predictor` makes one, `predict_throughput` asks it about a code or a distribution over operations, and
-`write_predictor` keeps it in a file.
+`fit_predictor` makes one for the codes of a `CodeLayout`, `predict_throughput` asks it about a code or a distribution
+over operations, and `write_predictor` keeps it in a file.
 """
 
+from hw_models.codes import CodeLayout
 from hw_models.predictors.files import PUBLISHED_SCALES, import_predictor, read_predictor, write_predictor
 from hw_models.predictors.fitting import FittedPredictor, HeldOutErrors, fit_predictor
 from hw_models.predictors.predictor import (
@@ -22,6 +23,7 @@ __all__ = [
     "KINDS",
     "LEAST_THROUGHPUT",
     "PUBLISHED_SCALES",
+    "CodeLayout",
     "FittedPredictor",
     "HeldOutErrors",
     "Prediction",

@@ -1,9 +1,7 @@
-"""Predictors as files: an npz of weights and a JSON text of everything else.
-
-Published predictors of EH-DNAS, from the state dict of their PyTorch modules.
+"""Predictors as files, an npz of weights and a JSON text of everything else, and weights that EH-DNAS publishes.
 
 EH-DNAS (Jiang et al., 2021, https://arxiv.org/abs/2111.12299, github qianjiangcn/eh-dnas, MIT) fits its embedding
-perceptron to standardised throughputs; mean and deviation of its data sets turn what it says into images/s.
+perceptron to standardised throughputs; mean and standard deviation of its data sets turn what it says into images/s.
 """
 
 import dataclasses
@@ -16,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hw_models.accelerator.network import DartsNetwork
+from hw_models.codes import CodeLayout
 from hw_models.files import read_arrays, write_arrays
 from hw_models.predictors.predictor import (
     KINDS,
@@ -29,7 +27,7 @@ from hw_models.predictors.predictor import (
     recipe_of,
 )
 
-FORM = "hw_models.predictor/1"
+_FORM = "hw_models.predictor/1"
 
 
 def write_predictor(predictor: ThroughputPredictor, path: Path | str) -> None:
@@ -47,17 +45,18 @@ def write_predictor(predictor: ThroughputPredictor, path: Path | str) -> None:
         "scale": predictor.scale,
         "members": predictor.members,
         "hidden": _hidden(predictor.weights),
-        "notes": dataclasses.asdict(predictor.notes),
+        "notes": {**dataclasses.asdict(predictor.notes), "network": dict(predictor.notes.network) or None},
     }
-    arrays = {"mean": predictor.mean, "deviation": predictor.deviation, **_named(predictor.weights)}
-    write_arrays(Path(path), arrays, form=FORM, metadata=metadata)
+    arrays = {"mean": predictor.mean, "deviation": predictor.std, **_named(predictor.weights)}
+    write_arrays(Path(path), arrays, form=_FORM, metadata=metadata)
 
 
-def read_predictor(path: Path | str) -> ThroughputPredictor:
+def read_predictor(path: Path | str, *, layout: CodeLayout) -> ThroughputPredictor:
     """Reads a predictor.
 
     Args:
         path: The file.
+        layout: Of the codes that it was fitted to, which the file does not hold.
 
     Returns:
         The predictor, equal in every bit to the one written.
@@ -67,19 +66,19 @@ def read_predictor(path: Path | str) -> ThroughputPredictor:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: expected a predictor ({FORM}), got {'a folder' if path.is_dir() else 'no file'}")
+        raise ValueError(f"{path}: expected a predictor ({_FORM}), got {'a folder' if path.is_dir() else 'no file'}")
     try:
-        return _assemble(*read_arrays(path, form=FORM))
+        return _assemble(*read_arrays(path, form=_FORM), layout)
     except Exception as error:  # numpy, zipfile and json raise whatever the damage causes
         reason = f": {error}" if isinstance(error, ValueError) else ""
-        raise ValueError(f"{path}: expected a predictor ({FORM}), cannot read it{reason}") from error
+        raise ValueError(f"{path}: expected a predictor ({_FORM}), cannot read it{reason}") from error
 
 
-def _assemble(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> ThroughputPredictor:
+def _assemble(arrays: dict[str, np.ndarray], metadata: dict[str, Any], layout: CodeLayout) -> ThroughputPredictor:
     kind, scale, members = metadata["kind"], metadata["scale"], metadata["members"]
     if kind not in KINDS or scale not in SCALES:
         raise ValueError(f"kind {kind!r}, scale {scale!r}")
-    wanted = jax.eval_shape(lambda: init_weights(jax.random.key(0), kind, hidden=metadata["hidden"]))
+    wanted = jax.eval_shape(lambda: init_weights(jax.random.key(0), kind, layout, hidden=metadata["hidden"]))
     shapes = {name: (members, *leaf.shape) for name, leaf in _named(wanted).items()} | {"mean": (), "deviation": ()}
     for name, shape in shapes.items():
         if name not in arrays or arrays[name].shape != shape or arrays[name].dtype != np.float32:
@@ -88,14 +87,15 @@ def _assemble(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> Throug
             raise ValueError(f"{name}: expected finite numbers")
     leaves = [jnp.asarray(arrays[name]) for name in _named(wanted)]
     notes = dict(metadata["notes"])
-    network = notes.pop("network")
+    network = tuple((notes.pop("network") or {}).items())
     return ThroughputPredictor(
         weights=jax.tree.unflatten(jax.tree.structure(wanted), leaves),
         mean=jnp.asarray(arrays["mean"]),
-        deviation=jnp.asarray(arrays["deviation"]),
+        std=jnp.asarray(arrays["deviation"]),
         kind=kind,
+        layout=layout,
         scale=scale,
-        notes=PredictorNotes(network=None if network is None else DartsNetwork(**network), **notes),
+        notes=PredictorNotes(network=network, **notes),
     )
 
 
@@ -116,50 +116,54 @@ PUBLISHED_SCALES = {"generic": (799.28, 147.87), "pipeline": (10691.55, 2753.21)
 def import_predictor(
     entries: Mapping[str, np.ndarray],
     *,
+    layout: CodeLayout,
     paradigm: str,
     mean: float | None = None,
-    deviation: float | None = None,
+    std: float | None = None,
 ) -> ThroughputPredictor:
     """Makes a predictor of published weights.
 
-    Entries are told apart by their shapes: embeddings [8, 10] for each of 28 edges, numbered in their names, or one
-    [28, 8, 10] or [224, 10]; kernels [200, 280], [100, 200] and [1, 100] with their biases.
+    Entries are told apart by their shapes: embeddings [O, 10] for each of E edges, numbered in their names, or one
+    [E, O, 10] or [E O, 10]; kernels [200, 10 E], [100, 200] and [1, 100] with their biases.
 
     Args:
         entries: The state dict as arrays; files of PyTorch are read by `hadas_jax.supernet.pytorch.read_pytorch`,
             which needs the extra `torch`.
-        paradigm: `generic` or `pipeline`; any other name needs `mean` and `deviation`.
+        layout: Of the codes; that of DARTS for what EH-DNAS publishes.
+        paradigm: `generic` or `pipeline`; any other name needs `mean` and `std`.
         mean: Of the throughputs that it was fitted to; None: as published for the paradigm.
-        deviation: Likewise.
+        std: Standard deviation, likewise.
 
     Returns:
-        A predictor of linear scale: mean + deviation * model, cut off at `LEAST_THROUGHPUT`.
+        A predictor of linear scale: mean + std * model, cut off at `LEAST_THROUGHPUT`.
 
     Raises:
-        ValueError: An entry is missing or is left over, or mean and deviation are unknown or not positive.
+        ValueError: An entry is missing or is left over, or mean and standard deviation are unknown or not positive.
     """
-    if paradigm not in PUBLISHED_SCALES and (mean is None or deviation is None):
+    if paradigm not in PUBLISHED_SCALES and (mean is None or std is None):
         raise ValueError(
-            f"paradigm: expected {' or '.join(PUBLISHED_SCALES)}, or mean and deviation with it, got {paradigm!r}"
+            f"paradigm: expected {' or '.join(PUBLISHED_SCALES)}, or mean and standard deviation with it, "
+            f"got {paradigm!r}"
         )
-    published = PUBLISHED_SCALES.get(paradigm, (0.0, 0.0))
-    mean, deviation = (
-        known if given is None else given for given, known in zip((mean, deviation), published, strict=True)
-    )
-    if not (mean > 0 and deviation > 0):
-        raise ValueError(f"mean, deviation: expected numbers above 0, got {mean} and {deviation}")
+    published_mean, published_std = PUBLISHED_SCALES.get(paradigm, (0.0, 0.0))
+    mean = published_mean if mean is None else mean
+    std = published_std if std is None else std
+    if not (mean > 0 and std > 0):
+        raise ValueError(f"mean, std: expected numbers above 0, got {mean} and {std}")
     return ThroughputPredictor(
-        weights=jax.tree.map(lambda leaf: leaf[None], _weights(entries)),
+        weights=jax.tree.map(lambda leaf: leaf[None], _weights(entries, layout)),
         mean=jnp.float32(mean),
-        deviation=jnp.float32(deviation),
+        std=jnp.float32(std),
         kind="embedding",
+        layout=layout,
         scale="linear",
         notes=PredictorNotes(paradigm=paradigm, source="imported from PyTorch"),
     )
 
 
-def _weights(entries: Mapping[str, np.ndarray]) -> Weights:
-    wanted = jax.eval_shape(lambda: init_weights(jax.random.key(0), "embedding", hidden=recipe_of("embedding").hidden))
+def _weights(entries: Mapping[str, np.ndarray], layout: CodeLayout) -> Weights:
+    hidden = recipe_of("embedding").hidden
+    wanted = jax.eval_shape(lambda: init_weights(jax.random.key(0), "embedding", layout, hidden=hidden))
     by_shape: dict[tuple[int, ...], list[str]] = {}
     for name in sorted(entries, key=_natural):
         by_shape.setdefault(np.shape(entries[name]), []).append(name)

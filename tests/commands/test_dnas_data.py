@@ -12,11 +12,11 @@ from hadas_jax.commands import dnas_costs as dnas_data_commands
 from hadas_jax.commands import dnas_costs as dnas_predictor_commands
 from hadas_jax.commands import dnas_costs as dnas_price_commands
 from hadas_jax.spaces import darts_workload
-from hadas_jax.spaces.darts import is_valid
+from hadas_jax.spaces.darts import DARTS_CODES, is_valid
 from hadas_jax.spaces.darts_costs import read_priced_networks
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import code_of, published_genotype
 from hw_models import default_point, load_device, network_cost
-from hw_models.accelerator import DartsNetwork
 from hw_models.predictors import predict_throughput, read_predictor
 
 
@@ -69,10 +69,10 @@ def test_a_predictor_is_fitted_to_a_data_set(data, tmp_path):
     fitted, text = written(
         dnas_predictor_commands.fit, data, "p.npz", paradigm="generic", kind="lookup", members=2, batch=100, epochs=20
     )
-    again = read_predictor("p.npz")
+    again = read_predictor("p.npz", layout=DARTS_CODES)
     assert again.members == 2
     assert again.notes == fitted.predictor.notes
-    assert (again.notes.paradigm, again.notes.fpga, again.notes.network) == ("generic", "ku115", DartsNetwork())
+    assert (again.notes.paradigm, again.notes.fpga, again.notes.network) == ("generic", "ku115", DartsNetwork().sizes)
     assert again.notes.source.startswith("d.npz, published table, seed 0, hadas-jax ")
     assert f"{fitted.held_out.mean:.3%}" in text
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
@@ -141,7 +141,7 @@ def test_a_published_predictor_is_imported(tmp_path):
     np.savez(tmp_path / "weights.npz", **{name: rng.normal(0, 0.01, shape) for name, shape in shapes.items()})
     predictor, text = written(dnas_predictor_commands.import_published, "weights.npz", "p.npz", paradigm="generic")
     assert "799.28 + 147.87 z images/s" in text
-    assert read_predictor("p.npz").notes == predictor.notes
+    assert read_predictor("p.npz", layout=DARTS_CODES).notes == predictor.notes
     (_, predicted), _ = written(dnas_price_commands.price, "DARTS_V2", paradigm="generic", predictors=["p.npz"])
     assert 600 < predicted.throughput < 1000
 
@@ -188,4 +188,4 @@ def test_mistakes_are_told_in_one_line(arguments, message, capsys):
 def test_a_predictor_of_other_networks_is_refused(data, capsys):
     written(dnas_predictor_commands.fit, data, "p.npz", paradigm="generic", kind="lookup", epochs=1)
     error = fails(["dnas", "price", "DARTS_V2", "--predictor", "p.npz", "--network-channels", "18"], capsys)
-    assert "p.npz: expected a predictor of DartsNetwork(channels=18" in error
+    assert "p.npz: expected a predictor of network DartsNetwork(channels=18" in error

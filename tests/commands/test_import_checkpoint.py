@@ -116,7 +116,7 @@ def test_what_lies_beside_the_weights_is_told_and_can_be_chosen(arrays, small_sp
 def test_a_supernet_is_replaced_only_when_asked(arrays, small_space):
     write("net.npz", arrays)
     text_of("net.npz", "net", space=small_space)
-    with pytest.raises(ValueError, match="net holds a supernet: --overwrite replaces it"):
+    with pytest.raises(ValueError, match=r"net holds supernet\.json: `overwrite` replaces it"):
         text_of("net.npz", "net", space=small_space, classes=5)
     assert load_supernet("net").space.classes == 3
     text_of("net.npz", "net", space=small_space, classes=5, overwrite=True)
@@ -139,7 +139,7 @@ def test_fresh_parts_depend_on_the_seed_alone(arrays, small_space):
         (". -o out", "checkpoint .: expected a file, got a directory"),
         ("net.npz -o net.npz", "net.npz: expected a directory, got a file"),
         ("net.npz -o net.npz/out", "net.npz/out: expected a place to write to"),
-        ("net.npz -o full", "full: expected none, an empty one or a supernet's directory, got one with mine.txt"),
+        ("net.npz -o full", "full: expected none, an empty directory or one with supernet.json, got one with mine.txt"),
         ("net.npz -o full --overwrite", "got one with mine.txt"),
         ("net.npz", "--output"),
         ("text.npz -o out", "got a text file of 9 bytes beginning with 'no arrays'"),

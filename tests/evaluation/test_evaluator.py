@@ -116,11 +116,11 @@ def test_a_batch_holds_as_many_pixels_at_any_resolution():
     assert images_at_once(EvaluationSettings(eval_batch=7), 32) == 7
 
 
-def test_too_little_memory_names_the_flag_and_other_errors_pass():
-    named = r"--batch 9: expected a batch that fits .* use a smaller --batch"
-    with pytest.raises(ValueError, match=named), memory_named("--batch", 9, "images"):
+def test_too_little_memory_names_the_argument_and_other_errors_pass():
+    named = r"batch 9: expected a batch that fits .* use a smaller `batch`"
+    with pytest.raises(ValueError, match=named), memory_named("batch", 9, "images"):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory_named("--batch", 9, "images"):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory_named("batch", 9, "images"):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
 

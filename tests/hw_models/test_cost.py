@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hw_models as hw
-from hw_models.cost import voltage_ratio
+from hw_models.cost import load_power
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,8 @@ def test_a_network_costs_its_layers_and_the_run_constant(device, mobilenet):
 
 
 def test_voltage_is_constant_below_its_first_knot_and_rises_after(device):
-    volts = np.asarray(voltage_ratio(device, device.core_hz))
+    load_w = np.asarray(load_power(device, device.core_hz))
+    volts = np.sqrt(load_w / (device.core_w_per_hz * device.core_hz))
     assert np.all(volts[device.core_hz < device.voltage_hz[0]] == 1)
     assert np.all(np.diff(volts[device.core_hz > device.voltage_hz[0]]) > 0)
     np.testing.assert_allclose(volts[-1], device.voltage_ratio[-1])

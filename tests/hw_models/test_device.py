@@ -42,7 +42,7 @@ def test_indices_may_be_batched_and_are_clipped(device):
 
 @pytest.mark.parametrize("indices", [np.zeros(3, np.float32), np.zeros(2, np.int32), np.int32(1)])
 def test_indices_of_another_form_are_refused(device, indices):
-    with pytest.raises(ValueError, match=r"indices: expected integers of shape \[..., 3\], got"):
+    with pytest.raises(AssertionError, match="indices"):
         hw.operating_point(device, indices)
 
 

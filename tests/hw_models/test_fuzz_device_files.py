@@ -12,9 +12,9 @@ from fuzzing import DRAWS
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from hw_models import schema
 from hw_models.catalogue import DeviceFileError, device_names, read_device_file, to_device
-from hw_models.files import dump_yaml, load_yaml
+from hw_models.files import checked, dump_yaml, load_yaml
+from hw_models.schema import DeviceFile
 
 fuzz = hypothesis.settings(
     max_examples=DRAWS, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -91,7 +91,11 @@ def one_line(error: ValueError) -> None:
     assert len(str(error).splitlines()) == 1
 
 
-def has_the_numbers_of(file: schema.DeviceFile, content) -> None:
+def parse(content) -> DeviceFile:
+    return checked(content, DeviceFile, version=1)
+
+
+def has_the_numbers_of(file: DeviceFile, content) -> None:
     assert numbers(file.model_dump(exclude_none=True)) == pytest.approx(numbers(content), rel=1e-12, abs=0)
     device = to_device(file)
     for clock in ("core", "memory", "host"):
@@ -107,7 +111,7 @@ def test_a_changed_device_file_is_what_it_says_or_refused_in_one_line(name, chan
     for _ in range(changes):
         change(content, data.draw)
     try:
-        file = schema.parse(content)
+        file = parse(content)
     except ValueError as error:
         one_line(error)
     else:
@@ -126,7 +130,7 @@ def test_clocks_in_another_unit_are_refused_with_that_unit(name, factor, data):
     figure["value"] = scaled
     unit = {1e3: "kHz", 1e6: "Hz", 1e-3: "GHz"}[factor]
     with pytest.raises(ValueError, match=rf"value.*: expected a clock in MHz, .* MHz if it was in {unit}") as caught:
-        schema.parse(content)
+        parse(content)
     one_line(caught.value)
 
 

@@ -29,12 +29,12 @@ def test_columns_have_the_documented_types():
 
 
 def test_a_column_of_another_length_is_named():
-    with pytest.raises(ValueError, match=r"macs: expected shape \(3,\) as of kind, got \(2,\)"):
+    with pytest.raises(AssertionError, match=r"has shape \(2,\) but expected \(3,?\).*macs of a layer table"):
         make(3, macs=[1.0, 2.0])
 
 
 def test_a_table_without_a_layer_axis_is_refused():
-    with pytest.raises(ValueError, match=r"kind: expected an array of shape \[L\]"):
+    with pytest.raises(AssertionError, match=r"kind: expected a layer table of shape \[\.\.\., L\]"):
         hw.layer_table(0, 1.0, weight_elements=1.0, input_elements=1.0, output_elements=1.0)
 
 

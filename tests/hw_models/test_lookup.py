@@ -8,12 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_models.lookup import (
-    check_complete,
     expected_lookup_cost,
     fit_lookup,
     lookup_cost,
     lookup_table,
-    missing_entries,
     read_lookup,
     write_lookup,
 )
@@ -71,15 +69,6 @@ def test_missing_entries_and_choices_outside_the_table_cost_infinity():
     assert np.isinf(expected_lookup_cost(table, jnp.full((5, 3), 1 / 3)).latency_s)
 
 
-def test_missing_entries_are_named():
-    table = draw(5)
-    check_complete(table)
-    table = table.replace(latency_s=table.latency_s.at[1, 2].set(jnp.nan))
-    assert np.argwhere(missing_entries(table)).tolist() == [[1, 2]]
-    with pytest.raises(ValueError, match="position 1, choice 2 \\(1 missing in all\\)"):
-        check_complete(table)
-
-
 def test_energy_that_was_not_measured_is_infinite():
     table = lookup_table(jnp.ones((2, 2)))
     cost = lookup_cost(table, jnp.asarray([0, 1]))
@@ -108,17 +97,17 @@ def test_a_fitted_table_has_no_negative_entry_and_knows_what_it_has_not_seen():
 
 @pytest.mark.parametrize(
     ("choices", "message"),
-    [(jnp.zeros(4, jnp.int32), r"integers of shape \(5,\)"), (jnp.zeros(5), "expected integers")],
+    [(jnp.zeros(4, jnp.int32), r"expected \(5,?\).*choices"), (jnp.zeros(5), "expected <class 'int'>.*choices")],
 )
 def test_choices_of_another_form_are_named(choices, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(AssertionError, match=message):
         lookup_cost(draw(0), choices)
 
 
 def test_other_shapes_are_named():
-    with pytest.raises(ValueError, match="probabilities: expected shape"):
+    with pytest.raises(AssertionError, match="probabilities"):
         expected_lookup_cost(draw(0), jnp.ones((2, 2)))
-    with pytest.raises(ValueError, match="lookup table: expected latency and energy of one shape"):
+    with pytest.raises(AssertionError, match="energy_j, beside latency_s"):
         lookup_table(jnp.ones((2, 2)), jnp.ones((2, 3)))
     with pytest.raises(ValueError, match=r"expected choices \[N, P\]"):
         fit_lookup(jnp.zeros((3, 2), jnp.int32), jnp.ones(4), options=2)

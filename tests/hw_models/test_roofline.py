@@ -114,7 +114,7 @@ def test_the_gradient_is_the_slope(device, mobilenet):
     point = hw.default_point(device)
 
     def total(core_hz):
-        return jnp.sum(hw.latency(mobilenet, device, dataclasses.replace(point, core_hz=core_hz)))
+        return jnp.sum(hw.cost(mobilenet, device, dataclasses.replace(point, core_hz=core_hz)).latency_s)
 
     step = 0.01 * point.core_hz
     slope = (total(point.core_hz + step) - total(point.core_hz - step)) / (2 * step)
@@ -128,13 +128,6 @@ def test_vmap_is_a_loop_and_jit_changes_nothing(device, mobilenet):
         single = hw.cost(mobilenet, device, jax.tree.map(lambda leaf, i=i: leaf[i], points))
         np.testing.assert_allclose(batched.latency_s[i], single.latency_s, rtol=1e-5)
         np.testing.assert_allclose(batched.energy_j[i], single.energy_j, rtol=1e-5)
-
-
-def test_latency_and_energy_are_those_of_cost(device, mobilenet):
-    point = hw.default_point(device)
-    costs = hw.cost(mobilenet, device, point)
-    np.testing.assert_array_equal(hw.latency(mobilenet, device, point), costs.latency_s)
-    np.testing.assert_array_equal(hw.energy(mobilenet, device, point), costs.energy_j)
 
 
 @pytest.mark.parametrize(
@@ -189,11 +182,11 @@ def test_the_norm_lies_between_maximum_and_sum_at_any_scale():
 
 def test_wrong_inputs_are_named(device, mobilenet):
     point = hw.default_point(device)
-    with pytest.raises(ValueError, match=r"core_hz: expected one clock, got shape \(3654,\); use jax.vmap"):
+    with pytest.raises(AssertionError, match=r"has shape \(3654,\).*core_hz of the operating point: use jax.vmap"):
         hw.cost(mobilenet, device, hw.operating_points(device))
     with pytest.raises(ValueError, match="batch: expected a positive number, got 0"):
         hw.cost(mobilenet, device, point, batch=0)
     with pytest.raises(ValueError, match="7 is not a valid NumberFormat"):
         hw.cost(mobilenet, device, point, number_format=7)
-    with pytest.raises(ValueError, match=r"active: expected shape \(64,\) as of kind, got \(2,\)"):
+    with pytest.raises(AssertionError, match=r"has shape \(2,\) but expected \(64,?\).*active of a layer table"):
         hw.cost(dataclasses.replace(mobilenet, active=jnp.ones(2)), device, point)

@@ -75,7 +75,7 @@ def test_dead_layers_cost_nothing(residual_block, device):
 
 
 def test_wrong_shapes_are_named(residual_block):
-    with pytest.raises(ValueError, match=r"producer: expected integers of shape \(4,\), got int32 of shape \(3,\)"):
+    with pytest.raises(AssertionError, match=r"has shape \(3,\) but expected \(4,?\).*producer"):
         fuse(residual_block, jnp.array([0, 0, 0]))
-    with pytest.raises(ValueError, match=r"feeds: expected shape \(3, 3\) as of outputs, got \(2, 2\)"):
+    with pytest.raises(AssertionError, match=r"has shape \(2, 2\) but expected \(3, 3\).*feeds"):
         live_layers(jnp.ones((2, 2), bool), jnp.ones(3, bool))

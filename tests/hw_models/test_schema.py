@@ -1,12 +1,16 @@
 """Tests of the device file's schema: every wrong file gives one line that names the field."""
 
 import copy
+import functools
 import importlib.resources
 
 import pytest
 import yaml
 
-from hw_models import schema
+from hw_models.files import checked
+from hw_models.schema import DeviceFile
+
+parse = functools.partial(checked, model=DeviceFile, version=1)
 
 REMOVE = object()
 CASES = [
@@ -146,25 +150,25 @@ def test_a_wrong_field_is_named_in_one_line(content, path, value, message):
     else:
         target[last] = value
     with pytest.raises(ValueError, match=r"^[^\n]*\Z") as caught:
-        schema.parse(wrong)
+        parse(wrong)
     assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("content", [None, [], "text", 3])
 def test_a_file_that_is_no_mapping_is_refused(content):
     with pytest.raises(ValueError, match=r"^expected a mapping of fields, got [^\n]*\Z"):
-        schema.parse(content)
+        parse(content)
 
 
 def test_further_errors_are_counted(content):
     wrong = copy.deepcopy(content)
     del wrong["power"]["board"], wrong["power"]["host"]
     with pytest.raises(ValueError, match=r"^power.board: expected a value, got nothing \(and 1 more\)\Z"):
-        schema.parse(wrong)
+        parse(wrong)
 
 
 def test_numbers_may_be_written_with_an_exponent(content):
     # YAML 1.1 reads 1e1, without a dot, as text.
     right = copy.deepcopy(content)
     right["power"]["board"]["value"] = "1e1"
-    assert schema.parse(right).power.board.value == 10
+    assert parse(right).power.board.value == 10

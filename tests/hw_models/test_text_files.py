@@ -4,12 +4,13 @@ import codecs
 
 import pytest
 
-from hw_models.files import decoded
+from hw_models.files import read_text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_text_is_decoded_as_its_first_bytes_say(encoding):
-    assert decoded("µs\r\n".encode(encoding)) == "µs\r\n"
+def test_text_is_decoded_as_its_first_bytes_say(encoding, tmp_path):
+    (tmp_path / "a.txt").write_bytes("µs\r\n".encode(encoding))
+    assert read_text(tmp_path / "a.txt") == "µs\r\n"
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ def test_text_is_decoded_as_its_first_bytes_say(encoding):
         (codecs.BOM_UTF16_BE + b"\x00", "expected text in UTF-16-BE, got other bytes in line 1"),
     ],
 )
-def test_what_is_no_text_gives_one_line(content, message):
+def test_what_is_no_text_gives_one_line(content, message, tmp_path):
+    (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        decoded(content)
+        read_text(tmp_path / "a.txt")

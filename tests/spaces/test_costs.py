@@ -9,7 +9,7 @@ import pytest
 
 import hw_models as hw
 from hadas_jax.spaces import ATTENTIVENAS, DIGITS, segments, workload
-from hadas_jax.spaces.costs import backbone_cost, block_costs, block_layers, population_cost
+from hadas_jax.spaces.costs import block_costs, block_layers, population_cost
 
 SPACES = {
     "digits": DIGITS.adapt(in_channels=1, classes=10, image_size=8),
@@ -53,6 +53,6 @@ def test_a_backbone_costs_the_same_as_its_layers(case, device):
 
 def test_one_backbone_alone_costs_what_it_costs_among_others(case, device):
     space, table, genomes, indices, expected = case
-    found = backbone_cost(space, table, device, genome=genomes[3], indices=indices[3])
+    found = population_cost(space, table, device, genomes=genomes[3:4], indices=indices[3:4])
     np.testing.assert_allclose(found.latency_s, expected.latency_s[3], rtol=1e-5)
     np.testing.assert_allclose(found.energy_j, expected.energy_j[3], rtol=1e-5)

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hadas_jax.spaces.darts import check_code, derive_code, format_code, is_valid, parse_code, sample_codes
-from hw_models.accelerator.network import OPERATIONS
+from hadas_jax.spaces.darts import OPERATIONS, check_code, derive_code, format_code, is_valid, parse_code, sample_codes
 
 NODE_SLICES = [slice(14 * cell + a, 14 * cell + b) for cell in (0, 1) for a, b in ((0, 2), (2, 5), (5, 9), (9, 14))]
 PAIRS = {size: list(itertools.combinations(range(size), 2)) for size in (2, 3, 4, 5)}

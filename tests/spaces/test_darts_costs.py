@@ -7,8 +7,8 @@ import pytest
 
 import hw_models as hw
 from hadas_jax.spaces.darts_costs import darts_workload
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import code_of, published_genotype
-from hw_models.accelerator import DartsNetwork
 
 SEARCH = DartsNetwork()
 

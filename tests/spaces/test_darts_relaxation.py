@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hadas_jax.spaces.darts import (
+    EDGE_NODE,
+    NODES,
     derive_code,
     gumbel_shares,
     is_valid,
@@ -16,7 +18,6 @@ from hadas_jax.spaces.darts import (
     sampled_codes,
     softmax_shares,
 )
-from hw_models.accelerator.network import EDGE_NODE, NODES
 
 
 def _alpha(seed, scale=1.0):

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.spaces import ATTENTIVENAS, DIGITS, available_exits, exit_subsets
+from hadas_jax.spaces import ATTENTIVENAS, DIGITS, available_exits
+from hadas_jax.spaces.mbconv import check_listable
 
 
 def expected_exits(space, backbone):
@@ -27,17 +28,7 @@ def test_exits_follow_used_blocks_from_the_first_exit_on(space):
         assert int(found[row].sum()) == int(backbone.depth.sum()) - space.first_exit
 
 
-def test_subsets_are_all_different_and_numbered_by_their_bits():
-    subsets = exit_subsets(5)
-    assert subsets.shape == (32, 5)
-    assert (subsets @ 2 ** np.arange(5) == np.arange(32)).all()
-
-
-def test_without_exits_there_is_one_subset():
-    assert exit_subsets(0).shape == (1, 0)
-
-
 @pytest.mark.parametrize("exits", [-1, 17])
 def test_too_many_exits_to_list_are_refused(exits):
     with pytest.raises(ValueError, match=f"expected 0 to 16 exits to list all subsets of, got {exits}"):
-        exit_subsets(exits)
+        check_listable(exits)

@@ -7,7 +7,7 @@ import pytest
 
 from hadas_jax.spaces.darts import sample_codes
 from hadas_jax.spaces.darts_costs import PricedNetworks, read_priced_networks, write_priced_networks
-from hw_models.accelerator import DartsNetwork
+from hadas_jax.spaces.darts_network import DartsNetwork
 
 
 @pytest.fixture(scope="module")

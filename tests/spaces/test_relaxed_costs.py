@@ -10,12 +10,10 @@ import pytest
 
 import hw_models as hw
 from hadas_jax.spaces.costs import (
-    ClockProbabilities,
     block_costs,
     block_layers,
     population_cost,
     relaxed_cost,
-    relaxed_cost_over_clocks,
 )
 
 INDICES = jnp.array([1, 0, 20])
@@ -81,26 +79,6 @@ def test_relaxed_costs_are_means_over_all_genomes(tiny_space, tiny):
     close(jax.tree.map(lambda leaf: leaf[0], found), expected)
 
 
-def test_relaxed_clocks_cost_the_mean_over_all_operating_points(tiny_space, tiny, device):
-    rng = np.random.default_rng(2)
-    relaxed = jnp.asarray(draw_relaxed(tiny_space, rng), jnp.float32)
-    tables = (device.core_hz, device.memory_hz, device.host_hz)
-    clocks = [rng.dirichlet(np.ones(len(hz))) for hz in tables]
-    everywhere = np.stack(np.meshgrid(*(np.arange(len(hz)) for hz in tables), indexing="ij"), -1).reshape(-1, 3)
-    at = jax.jit(jax.vmap(lambda i: relaxed_cost(tiny_space, tiny[0], device, probabilities=relaxed, indices=i)))(
-        jnp.asarray(everywhere, jnp.int32)
-    )
-    share = np.einsum("c,m,h->cmh", *clocks).ravel()
-    found = relaxed_cost_over_clocks(
-        tiny_space,
-        tiny[0],
-        device,
-        probabilities=relaxed,
-        clocks=ClockProbabilities(*(jnp.asarray(part, jnp.float32) for part in clocks)),
-    )
-    close(found, jax.tree.map(lambda leaf: share @ np.asarray(leaf, np.float64), at))
-
-
 def test_padding_has_no_influence(tiny_space, tiny):
     relaxed = draw_relaxed(tiny_space, np.random.default_rng(3))
     sizes = tiny_space.codec.cardinalities
@@ -132,5 +110,5 @@ def test_gradients_are_costs_of_one_choice_more(tiny_space, tiny, device):
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 2), (5,)])
 def test_probabilities_of_another_shape_are_refused(tiny_space, tiny, device, shape):
-    with pytest.raises(ValueError, match=r"probabilities: expected \[\d, 3\] or wider, got"):
+    with pytest.raises(AssertionError, match="probabilities"):
         relaxed_cost(tiny_space, tiny[0], device, probabilities=jnp.ones(shape), indices=INDICES)

@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 
 from hadas_jax.spaces.darts import sample_codes
-from hadas_jax.spaces.darts_costs import PARADIGMS, generic_table_name, throughput_table
+from hadas_jax.spaces.darts_costs import (
+    PARADIGMS,
+    darts_counts,
+    generic_table_name,
+    published_generic_table,
+    throughput_table,
+)
+from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hw_models.accelerator import (
-    DartsNetwork,
     FpgaTooSmallError,
     generic_cost,
     generic_table_cost,
     load_fpga,
     pipeline_cost,
-    published_generic_table,
 )
 
 NETWORK = DartsNetwork()
@@ -30,15 +35,18 @@ def test_the_published_table_is_taken_where_there_is_one():
 
 def test_tables_price_as_the_full_forms_do():
     codes, fpga = sample_codes(jax.random.key(0), 5), load_fpga("ku115")
+    rows = network_rows(NETWORK)
     full = {
-        "published": lambda code: generic_table_cost(published_generic_table(), code),
-        "fitted": lambda code: generic_cost(NETWORK, code, fpga),
-        None: lambda code: pipeline_cost(NETWORK, code, fpga),
+        "published": lambda counts: generic_table_cost(published_generic_table(), counts),
+        "fitted": lambda counts: generic_cost(rows, counts, fpga),
+        None: lambda counts: pipeline_cost(rows, counts, fpga),
     }
     for table, cost in full.items():
         paradigm = "generic" if table else "pipeline"
         found = throughput_table(paradigm, NETWORK, fpga=fpga, table=table)(codes)
-        expected = jax.jit(jax.vmap(lambda code, cost=cost: cost(code).throughput))(codes.astype(jnp.int32))
+        expected = jax.jit(jax.vmap(lambda code, cost=cost: cost(darts_counts(code)).throughput))(
+            codes.astype(jnp.int32)
+        )
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

@@ -67,7 +67,7 @@ def test_the_description_holds_form_and_versions(saved):
 def test_a_saved_supernet_is_replaced_only_when_asked(trained, saved):
     before = (saved / "supernet.json").read_bytes()
     other = dataclasses.replace(trained, source="another", params=jax.tree.map(lambda leaf: leaf + 1, trained.params))
-    with pytest.raises(ValueError, match="holds a supernet: --overwrite replaces it"):
+    with pytest.raises(ValueError, match=r"holds supernet\.json: `overwrite` replaces it"):
         save_supernet(saved, other)
     assert (saved / "supernet.json").read_bytes() == before
     assert_same(load_supernet(saved), trained)
@@ -206,16 +206,13 @@ def test_a_space_that_was_not_adapted_is_refused(small_network):
         SupernetCheckpoint(space=DIGITS, params=small_network[0], trained_exits=(), source="")
 
 
-def test_a_supernet_whose_writing_was_interrupted_is_replaced_if_asked(trained, saved):
+def test_a_supernet_whose_writing_was_interrupted_is_replaced(trained, saved):
     (saved / "supernet.json").unlink()
-    (saved / ".partial").mkdir()  # where a process that is killed has what it did not move yet
-    with pytest.raises(ValueError, match="holds a supernet: --overwrite replaces it"):
-        save_supernet(saved, trained)
-    save_supernet(saved, trained, overwrite=True)
-    assert_same(load_supernet(saved), trained)
-    (saved / "supernet.json").unlink()
-    with pytest.raises(ValueError, match="got one with weights"):
+    with pytest.raises(ValueError, match=r"got one with weights\.npz"):  # it may be anybody's
         save_supernet(saved, trained, overwrite=True)
+    (saved / ".partial").mkdir()  # where a process that is killed has what it did not move yet
+    save_supernet(saved, trained)
+    assert_same(load_supernet(saved), trained)
 
 
 def test_the_images_that_it_saw_come_back_with_it_or_their_loss_is_said(trained, tmp_path):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hadas_jax.supernet.darts.ops import depthwise
 from hadas_jax.supernet.layers import SMALL_MAP, conv, depthwise_conv
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -84,3 +85,29 @@ def test_dense_convolution_and_its_gradients_are_laxs(size, k, stride, padding):
     found = with_gradients(lambda x, w: conv(x, w, stride=stride, padding=padding), images, kernel)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+CONVOLUTIONS = {
+    "dense": (lambda x, w: conv(x, w, stride=1, padding=1), (2, 8, 8, 3), (3, 3, 3, 5)),
+    "depthwise": (depthwise_conv, (2, 8, 8, 3), (3, 3, 3)),
+    "depthwise, batch last": (depthwise, (3, 8, 8, 2), (3, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("name", list(CONVOLUTIONS))
+def test_the_way_of_a_convolution_and_its_gradients_is_chosen_where_it_is_lowered(name, platform):
+    function, *shapes = CONVOLUTIONS[name]
+
+    def gradients(x, w):
+        out, back = jax.vjp(function, x, w)
+        return back(out)
+
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    text = jax.export.export(jax.jit(gradients), platforms=[platform])(*arrays).mlir_module()
+    assert text.count("stablehlo.convolution") == (0 if platform == "cpu" else 3)
+
+
+def test_wrong_ranks_are_named():
+    with pytest.raises(AssertionError, match=r"images \[B, H, W, C\] and kernel \[k, k, C, O\]"):
+        conv(jnp.zeros((2, 8, 8)), jnp.zeros((3, 3, 3, 5)), stride=1, padding=1)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.supernet.blocks import head_padding
-from hadas_jax.supernet.layers import half_size_average, hard_sigmoid, keep_channels, kernel_mask
+from hadas_jax.supernet.layers import Depthwise, half_size_average, hard_sigmoid, keep_channels
 
 
 @pytest.mark.parametrize("size", range(1, 8))
@@ -14,12 +14,16 @@ def test_the_shortcuts_average_is_pytorchs_with_its_padding_counted(size, plain)
     np.testing.assert_allclose(found, plain.average_pool(images), rtol=1e-5, atol=1e-6)
 
 
-def test_masks_keep_leading_channels_and_centre_taps():
+def test_masks_keep_leading_channels():
     assert keep_channels(jnp.full((1, 4), 2.0), jnp.int32(3)).tolist() == [[2, 2, 2, 0]]
-    assert kernel_mask(5, jnp.int32(5)).sum() == 25
-    mask = np.asarray(kernel_mask(5, jnp.int32(3)))[..., 0]
-    assert mask[1:4, 1:4].all()
-    assert mask.sum() == 9
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_a_smaller_kernel_is_the_centre_of_the_largest(size):
+    point = jnp.zeros((1, 7, 7, 1)).at[0, 3, 3, 0].set(1.0)
+    found = Depthwise(5, 1).apply({"params": {"kernel": jnp.ones((5, 5, 1))}}, point, jnp.int32(size))
+    rim = (7 - size) // 2
+    np.testing.assert_array_equal(found[0, :, :, 0], np.pad(np.ones((size, size)), rim))
 
 
 def test_hard_sigmoid_is_a_clipped_line():

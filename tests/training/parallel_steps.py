@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +26,7 @@ from hadas_jax.training import (
 from hadas_jax.training.batches import Schedule, make_train_chunk, shard_batch
 from hadas_jax.training.optimisers import descend
 
+chex.set_n_cpu_devices(8)
 BATCH, KEY, OPTIMISER = 32, jax.random.key(0), optax.sgd(0.1)
 SPACE = MBConvSpace(
     name="tiny",

@@ -11,7 +11,6 @@ from hadas_jax.runs import loop
 from hadas_jax.runs.checkpoints import Checkpoints
 from hadas_jax.runs.loop import Guard
 from hadas_jax.training import TrainState, augmentation, init_state, lower_rate, resident
-from hadas_jax.training.augmentation import random_flip
 from hadas_jax.training.batches import Schedule, make_train_chunk
 from hadas_jax.training.optimisers import descend
 
@@ -129,12 +128,12 @@ def start():
 def stream_of(images, chunk, stream=None):
     schedule = Schedule(BATCH, chunk, chunk)
     return make_train_chunk(
-        regression, stream or Record(images), schedule=schedule, key=KEY, order_key=ORDER, augment=random_flip
+        regression, stream or Record(images), schedule=schedule, key=KEY, order_key=ORDER, augmentation="crop-flip"
     )
 
 
 def test_streamed_steps_are_those_on_arrays(bytes_, labelled, start):
-    step = resident(regression, batch=BATCH, order_key=ORDER, augment=random_flip)
+    step = resident(regression, batch=BATCH, order_key=ORDER, augment=augmentation("crop-flip"))
     whole = loop.run(loop.scanned(step, data=labelled, key=KEY, chunk=4), start, chunks=2, chunk=4)
     found = loop.run(stream_of(bytes_, 4), start, chunks=2, chunk=4)
     np.testing.assert_allclose(found.weights, whole.weights, rtol=1e-4)

@@ -1,14 +1,15 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hadas_jax.settings import DartsTrainingSettings
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import Genotype
 from hadas_jax.supernet.darts.network import initialise_derived
 from hadas_jax.training import init_state
 from hadas_jax.training.darts import retrain_optimiser, retrain_step
-from hw_models.accelerator.network import DartsNetwork
 
 NETWORK = DartsNetwork(channels=4, cells=1, classes=3, image_size=9, in_channels=1)
 CELL = (
@@ -35,7 +36,8 @@ def run(weights, batch, quick_jit):
 
     def call(settings, *, rate=0.1, steps=1):
         optimiser = retrain_optimiser(rate, STEPS, weight_decay=3e-4)
-        step = quick_jit(retrain_step(NETWORK, GENOTYPE, optimiser, steps=STEPS, settings=settings))
+        step = retrain_step(NETWORK, GENOTYPE, optimiser, steps=STEPS, settings=settings)
+        step = quick_jit(chex.assert_max_traces(step, n=1))
         states, metrics = [init_state(weights, optimiser)], []
         for i in range(steps):
             state, found = step(states[-1], jax.random.key(i), batch)

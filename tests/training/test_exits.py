@@ -1,5 +1,6 @@
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +45,7 @@ def trained(tiny_space, fresh, batch, quick_jit):
     """Parameters before, backbone's weights as numpy before, states and metrics of ten steps."""
     before = jax.tree.map(np.array, fresh.backbone)
     optimiser = optax.sgd(0.1)
-    run = quick_jit(exit_step(tiny_space, optimiser, sampled=1))
+    run = quick_jit(chex.assert_max_traces(exit_step(tiny_space, optimiser, sampled=1), n=1))
     state, history = init_state(fresh.heads, optimiser), []
     for i in range(10):
         state, metrics = run(state, jax.random.key(i), (batch, fresh.backbone))

@@ -9,7 +9,6 @@ import pytest
 from hadas_jax.data import LabelledImages
 from hadas_jax.training import TrainState
 from hadas_jax.training import batches as feeding
-from hadas_jax.training.augmentation import AUGMENTATIONS, CROPPING
 from hadas_jax.training.batches import Schedule, make_train_chunk, resident
 
 COUNT, SCHEDULE = 14, Schedule(batch=4, chunk=3, steps_per_epoch=3)
@@ -87,15 +86,13 @@ def test_a_stream_goes_on_from_the_step_that_is_due():
     np.testing.assert_array_equal(found["labels"], np.repeat([[6], [7], [8]], 4, axis=1))
 
 
-@pytest.mark.parametrize("crops", [False, True])
-def test_a_stream_reads_random_parts_where_asked_for(crops):
+@pytest.mark.parametrize(
+    ("name", "crops"), [("none", False), ("affine", False), ("crop-flip", True), ("randaugment", True)]
+)
+def test_a_stream_reads_random_parts_for_augmentations_that_crop(name, crops):
     stream = Notes()
-    advance(stream, random_crops=crops)(start(), 0)
+    advance(stream, augmentation=name)(start(), 0)
     assert stream.crops == [crops]
-
-
-def test_the_augmentations_that_crop_are_some_of_all():
-    assert set(CROPPING) == set(AUGMENTATIONS) - {"none", "affine"}
 
 
 def test_runs_of_other_seeds_share_compiled_code(labelled, monkeypatch):

@@ -1,5 +1,6 @@
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,7 +55,8 @@ def alone(tiny_space, fresh, batch, quick_jit):
 
 def test_a_few_steps_lower_the_loss_and_report_finite_metrics(tiny_space, fresh, batch, quick_jit):
     optimiser = optax.sgd(RATE)
-    step = quick_jit(sandwich_step(tiny_space, optimiser, settings=TrainingSettings(sampled=1)))
+    step = sandwich_step(tiny_space, optimiser, settings=TrainingSettings(sampled=1))
+    step = quick_jit(chex.assert_max_traces(step, n=1))
     state, losses = init_state(fresh.backbone, optimiser), []
     for i in range(15):
         state, metrics = step(state, jax.random.key(i), batch)

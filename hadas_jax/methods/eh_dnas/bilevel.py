@@ -137,9 +137,9 @@ def bilevel_step(
             step=state.step + 1,
             rate=state.rate,
         )
-        found = metrics | {f"train_{name}": value for name, value in train_metrics.items()}
+        both = metrics | {f"train_{name}": value for name, value in train_metrics.items()}
         norms = {"architecture_gradient": global_norm(gradient)}
-        return following, found | norms | {"loss": loss, "train_loss": weights_loss}
+        return following, both | norms | {"loss": loss, "train_loss": weights_loss}
 
     return step
 
@@ -174,9 +174,9 @@ def architecture_gradient(
         return lambda weights: slope(weights, state.architecture, train_batch, ahead_key)[0]
 
     ahead = _descend(state, gradient_of(0)(state.weights), descent)
-    found, (along, gradient) = search(ahead.weights, state.architecture, search_batch, search_key)
+    loss_and_metrics, (along, gradient) = search(ahead.weights, state.architecture, search_batch, search_key)
     _, bend = jax.jvp(gradient_of(1), (state.weights,), (along,))
-    return found, jax.tree.map(lambda direct, mixed: direct - ahead.step_size * mixed, gradient, bend)
+    return loss_and_metrics, jax.tree.map(lambda direct, mixed: direct - ahead.step_size * mixed, gradient, bend)
 
 
 def _descend(state: BilevelState, gradient: Tree, descent: WeightDescent) -> _Descended:

@@ -1,21 +1,18 @@
-"""What networks of the DARTS space cost on the hardware of a search: smoothly while it goes on, exactly for a code.
+"""The hardware of a search: what networks of the DARTS space cost on it, and its part of the search loss.
 
 Accelerators are priced by E2E-Perf; as its pipeline moves in steps, a search goes along a predictor of it. Devices are
 priced by the roofline model at all operating points that the search may choose from, which is smooth by itself.
-Jiang et al., "EH-DNAS", 2021, https://arxiv.org/abs/2111.12299.
-Shapes: F operating points, 1 for accelerators.
 
-The hardware's part of the search loss: weighted, with budgets, or both; clocks are chosen with the architecture.
+Jiang et al., "EH-DNAS", 2021, https://arxiv.org/abs/2111.12299, adds lambda / g(alpha), where g is a standardised
+throughput, which has no bound where g passes 0. Here
 
-The original adds lambda / g(alpha), where g is a standardised throughput, which has no bound where g passes 0. Here
+    loss(alpha) = min over f of  weight h(c(alpha, f)) + sum over k of mu_k log(c_k(alpha, f) / bound_k)
 
-    loss(alpha) = min over f of  weight h(c(alpha, f)) + sum over k of mu_k log(c_k(alpha, f) / budget_k)
-
-where h is the logarithm, whose gradient is that of the relative cost, or the cost relative to that of a flat alpha.
-The minimum runs over the operating points f, exactly; its gradient is that at the best point. The multipliers mu_k
-rise while the network that alpha stands for is over budget k, and fall while it is within (dual ascent on a
-Lagrangian), so that budgets are met by the network that is derived and not by its relaxation alone.
-Shapes: F operating points, K budgets.
+where h is the logarithm, whose gradient is that of the relative cost, or the cost relative to that of a flat alpha. The
+minimum runs over the operating points f, exactly; its gradient is that at the best point. The multipliers mu_k rise
+while the network that alpha stands for violates constraint k, and fall while it keeps it (dual ascent on a Lagrangian),
+so that constraints are met by the network that is derived and not by its relaxation alone.
+Shapes: F operating points, 1 for accelerators; K constraints.
 """
 
 from collections.abc import Callable
@@ -29,6 +26,7 @@ from jax.typing import ArrayLike
 from hadas_jax.settings import HardwareLossSettings
 from hadas_jax.spaces.darts import relaxed_code, sampled_codes
 from hadas_jax.spaces.darts_costs import darts_workload, throughput_table
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hw_models import (
     Device,
     OperatingPoint,
@@ -39,9 +37,10 @@ from hw_models import (
     run_latency,
     sum_layers,
 )
-from hw_models.accelerator import DartsNetwork, Fpga
+from hw_models.accelerator import Fpga
 from hw_models.predictors import ThroughputPredictor, predict_throughput
 
+_FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {"log": jnp.log, "relative": lambda ratio: ratio}
 _SAMPLES = 64  # networks whose mean cost stands for the expected one
 
 
@@ -55,6 +54,23 @@ class Costs(NamedTuple):
 
     image_s: jax.Array
     energy_j: jax.Array | None
+
+    def metric(self, name: str) -> jax.Array:
+        """Returns float32[F]: `latency` (seconds per image), `energy` (joules) or `edp`, their product.
+
+        Raises:
+            ValueError: Nothing is known of the energy.
+        """
+        if name == "latency":
+            return self.image_s
+        if self.energy_j is None:
+            raise ValueError(f"minimise {name}: expected latency, as nothing is known of an accelerator's energy")
+        return self.energy_j if name == "energy" else self.energy_j * self.image_s
+
+    def at(self, point: ArrayLike) -> "Costs":
+        """Returns the costs at one operating point, leaves float32[]."""
+        chosen = jnp.asarray(point, jnp.int32)
+        return jax.tree.map(lambda leaf: leaf[chosen], self)
 
 
 @dataclass(frozen=True)
@@ -85,8 +101,9 @@ def device_hardware(device: Device, network: DartsNetwork) -> Hardware:
     per_run = run_latency(device, points), run_energy(device, points)
 
     def costs(architecture: jax.Array) -> Costs:
-        found = cost_everywhere(sum_layers(clock_grid(darts_workload(network, architecture), device)), device)
-        return Costs(found.latency_s + per_run[0], found.energy_j + per_run[1])
+        grid = sum_layers(clock_grid(darts_workload(network, architecture), device))
+        layers = cost_everywhere(grid, device)
+        return Costs(layers.latency_s + per_run[0], layers.energy_j + per_run[1])
 
     return Hardware(device.name, lambda alpha, key: costs(relaxed_code(alpha)), costs, points)
 
@@ -120,30 +137,8 @@ def accelerator_hardware(
     return Hardware(f"{paradigm} accelerator on {fpga.name}", relaxed, exact, None)
 
 
-def metric(costs: Costs, name: str) -> jax.Array:
-    """Returns float32[F]: `latency` (seconds per image), `energy` (joules) or `edp`, their product.
-
-    Raises:
-        ValueError: Nothing is known of the energy.
-    """
-    if name == "latency":
-        return costs.image_s
-    if costs.energy_j is None:
-        raise ValueError(f"minimise {name}: expected latency, as nothing is known of an accelerator's energy")
-    return costs.energy_j if name == "energy" else costs.energy_j * costs.image_s
-
-
-def at_point(costs: Costs, point: ArrayLike) -> Costs:
-    """Returns the costs at one operating point, leaves float32[]."""
-    chosen = jnp.asarray(point, jnp.int32)
-    return Costs(costs.image_s[chosen], None if costs.energy_j is None else costs.energy_j[chosen])
-
-
-_FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {"log": jnp.log, "relative": lambda ratio: ratio}
-
-
 @dataclass(frozen=True)
-class Budget:
+class Constraint:
     """An upper bound of a cost.
 
     Attributes:
@@ -155,13 +150,13 @@ class Budget:
     bound: float
 
 
-def budgets_of(loss: HardwareLossSettings) -> tuple[Budget, ...]:
-    """Returns the budgets of a search in SI units, latency first."""
+def constraints_of(loss: HardwareLossSettings) -> tuple[Constraint, ...]:
+    """Returns the constraints of a search in SI units, latency first."""
     latencies = [] if loss.max_latency_ms is None else [1e-3 * loss.max_latency_ms]
     latencies += [] if loss.min_fps is None else [1.0 / loss.min_fps]
-    budgets = [Budget("latency", min(latencies))] if latencies else []
-    budgets += [] if loss.max_energy_mj is None else [Budget("energy", 1e-3 * loss.max_energy_mj)]
-    return tuple(budgets)
+    constraints = [Constraint("latency", min(latencies))] if latencies else []
+    constraints += [] if loss.max_energy_mj is None else [Constraint("energy", 1e-3 * loss.max_energy_mj)]
+    return tuple(constraints)
 
 
 @dataclass(frozen=True)
@@ -169,7 +164,7 @@ class Objective:
     """What the search asks of the hardware.
 
     Attributes:
-        loss: The cost in the loss, and the budgets.
+        loss: The cost in the loss, and the constraints.
         reference: Float, cost that a relative one is a multiple of.
     """
 
@@ -177,14 +172,14 @@ class Objective:
     reference: float = 1.0
 
     @property
-    def budgets(self) -> tuple[Budget, ...]:
+    def constraints(self) -> tuple[Constraint, ...]:
         """What the network may cost at most."""
-        return budgets_of(self.loss)
+        return constraints_of(self.loss)
 
     @property
     def is_blind(self) -> bool:
         """Whether the search does not look at the hardware: plain DARTS."""
-        return self.loss.weight == 0 and not self.budgets
+        return self.loss.weight == 0 and not self.constraints
 
 
 def hardware_loss(objective: Objective, costs: Costs, multipliers: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -196,49 +191,49 @@ def hardware_loss(objective: Objective, costs: Costs, multipliers: jax.Array) ->
         multipliers: float32[K].
     """
     loss = objective.loss
-    everywhere = loss.weight * _FORMS[loss.form](metric(costs, loss.minimise) / objective.reference)
-    for multiplier, budget in zip(multipliers, objective.budgets, strict=True):
-        everywhere = everywhere + multiplier * jnp.log(metric(costs, budget.metric) / budget.bound)
+    everywhere = loss.weight * _FORMS[loss.form](costs.metric(loss.minimise) / objective.reference)
+    for multiplier, log_ratio in zip(multipliers, _log_ratios(objective, costs), strict=True):
+        everywhere = everywhere + multiplier * log_ratio
     point = jnp.argmin(jax.lax.stop_gradient(everywhere))
     return everywhere[point], point
 
 
 def chosen_point(objective: Objective, costs: Costs) -> jax.Array:
-    """Returns the operating point for a network, int32[]: the least metric within the budgets.
+    """Returns the operating point for a network, int32[]: the least metric where the constraints are kept.
 
-    Where no point keeps them, the one that is least beyond.
+    Where no point keeps them, the one of least violation.
 
     Args:
         objective: Of the search.
         costs: Of the network.
     """
-    value = metric(costs, objective.loss.minimise)
-    if not objective.budgets:
+    value = costs.metric(objective.loss.minimise)
+    if not objective.constraints:
         return jnp.argmin(value)
-    excess = jnp.max(jnp.maximum(_log_ratios(objective, costs), 0.0), axis=0)
-    within = excess <= 0
-    return jnp.where(jnp.any(within), jnp.argmin(jnp.where(within, value, jnp.inf)), jnp.argmin(excess))
+    violation = jnp.max(jnp.maximum(_log_ratios(objective, costs), 0.0), axis=0)
+    kept = violation <= 0
+    return jnp.where(jnp.any(kept), jnp.argmin(jnp.where(kept, value, jnp.inf)), jnp.argmin(violation))
 
 
-def excess(objective: Objective, costs: Costs) -> jax.Array:
-    """Returns float32[K]: log(cost / budget) of a network at its chosen point, above 0 where it is over a budget."""
+def violations(objective: Objective, costs: Costs) -> jax.Array:
+    """Returns float32[K]: log(cost / bound) of a network at its chosen point, above 0 where it violates."""
     return _log_ratios(objective, costs)[:, chosen_point(objective, costs)]
 
 
-def ascend(objective: Objective, multipliers: jax.Array, over: jax.Array) -> jax.Array:
+def ascend(objective: Objective, multipliers: jax.Array, violation: jax.Array) -> jax.Array:
     """Returns the multipliers float32[K] after a step of dual ascent.
 
     Args:
         objective: Of the search.
         multipliers: float32[K], before.
-        over: float32[K], from `excess`.
+        violation: float32[K], of `violations`.
     """
-    # A network that does not fit is over by infinity; a factor of e is enough to turn the search.
-    return jnp.maximum(multipliers + objective.loss.budget_ascent * jnp.clip(over, -1.0, 1.0), 0.0)
+    # A network that does not fit violates by infinity; a factor of e is enough to turn the search.
+    return jnp.maximum(multipliers + objective.loss.budget_ascent * jnp.clip(violation, -1.0, 1.0), 0.0)
 
 
 def _log_ratios(objective: Objective, costs: Costs) -> jax.Array:
-    """float32[K, F]."""
-    if not objective.budgets:
+    """Logarithms of cost over bound, float32[K, F]."""
+    if not objective.constraints:
         return jnp.zeros((0, *costs.image_s.shape), jnp.float32)
-    return jnp.stack([jnp.log(metric(costs, budget.metric) / budget.bound) for budget in objective.budgets])
+    return jnp.stack([jnp.log(costs.metric(k.metric) / k.bound) for k in objective.constraints])

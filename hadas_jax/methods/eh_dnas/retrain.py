@@ -1,10 +1,7 @@
-"""A retraining run as a whole: the network of a genotype from fresh weights to its accuracy on the test split.
+"""Retraining: the network of a genotype from fresh weights to its accuracy on the test split, and the file of it.
 
 Training keeps checkpoints and resumes exactly; a diverging loss goes back to the last good one at a lower rate. Batch
 norm's statistics are estimated on training images when it has ended.
-
-What it leaves: a trained network, its accuracy and size, and the file that says so.
-
 Shapes: N images.
 """
 
@@ -30,6 +27,8 @@ from hadas_jax.runs.names import DERIVED, RESULT
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import RetrainSettings
 from hadas_jax.spaces.darts import format_code, parse_code
+from hadas_jax.spaces.darts_costs import darts_counts
+from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of, read_architecture
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.checkpoint import DerivedCheckpoint, save_derived
@@ -38,61 +37,10 @@ from hadas_jax.training import init_state
 from hadas_jax.training.batches import Schedule, train_epochs
 from hadas_jax.training.darts import retrain_optimiser, retrain_step
 from hadas_jax.training.run import settings_name
-from hw_models.accelerator.network import DartsNetwork, network_rows, row_counts
-
-_PIXELS = 2**17  # of a batch: 128 images of 32x32
-
-
-def derived_accuracy(
-    network: DartsNetwork,
-    genotype: Genotype,
-    weights: Tree,
-    statistics: Tree,
-    data: LabelledImages,
-    *,
-    batch: int | None = None,
-    dtype: str = "float32",
-) -> float:
-    """Returns the share of images that a trained network puts into their class.
-
-    Args:
-        network: Its size.
-        genotype: Its cells.
-        weights: Trained.
-        statistics: Of its batch norms.
-        data: N images with their labels.
-        batch: Images at once; None: 128 of 32x32 pixels, and otherwise as many pixels.
-        dtype: What the network computes in, float32 or bfloat16.
-
-    Raises:
-        ValueError: There is too little memory for a batch.
-    """
-    size = min(batch or max(_PIXELS // network.image_size**2, 1), data.count)
-    with memory_named("eval_batch", size, "images"):
-        return float(jnp.mean(_is_right(network, genotype, size, dtype, weights, statistics, data), dtype=jnp.float32))
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _is_right(
-    network: DartsNetwork,
-    genotype: Genotype,
-    batch: int,
-    dtype: str,
-    weights: Tree,
-    statistics: Tree,
-    data: LabelledImages,
-) -> jax.Array:
-    """Returns bool[N]."""
-
-    def one(start: jax.Array) -> jax.Array:
-        images, labels = data.take(jnp.minimum(start + jnp.arange(batch), data.count - 1))
-        logits = apply_derived(network, genotype, weights, statistics, images.astype(jnp.dtype(dtype)))
-        return jnp.argmax(logits, axis=-1) == labels
-
-    return jax.lax.map(one, jnp.arange(0, data.count, batch)).reshape(-1)[: data.count]
-
+from hw_models.accelerator import row_counts
 
 FORM = "hadas_jax.retrained/1"
+_PIXELS = 2**17  # of a batch: 128 images of 32x32
 
 
 @dataclass(frozen=True)
@@ -115,35 +63,6 @@ class RetrainResult:
 
     def __post_init__(self) -> None:
         parse_code(self.code)
-
-
-def network_macs(network: DartsNetwork, genotype: Genotype) -> int:
-    """Counts the multiply-accumulates of convolutions and classifier for one image."""
-    rows = network_rows(network)
-    layers = np.asarray(row_counts(network, jnp.asarray(code_of(genotype))), np.float64)
-    return round(float(np.sum((layers * rows.macs)[rows.is_weighted])))
-
-
-def write_result(path: Path, result: RetrainResult, *, network: DartsNetwork, settings: dict[str, Any]) -> None:
-    """Writes accuracies, sizes, genotype, settings and versions as JSON."""
-    content = {
-        "form": FORM,
-        **asdict(result),
-        "genotype": str(genotype_of(parse_code(result.code))),
-        "network": asdict(network),
-        "settings": settings,
-        "versions": versions(),
-    }
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_result(path: Path) -> RetrainResult:
-    """Reads what `write_result` wrote.
-
-    Raises:
-        ValueError: One line: it cannot be read, or is of another form.
-    """
-    return validated(RetrainResult, read_json(path, FORM, what="the result of hadas dnas retrain"), path=path)
 
 
 class RetrainRun:
@@ -199,7 +118,7 @@ class RetrainRun:
         settings, weights = self.settings, self.train(workdir, progress)
         progress.stage("test", 1)
         statistics = self.statistics(weights)
-        judge = partial(derived_accuracy, self.network, self.genotype, weights, statistics)
+        judge = partial(_derived_accuracy, self.network, self.genotype, weights, statistics)
         shares = {
             name: judge(data, batch=settings.eval_batch, dtype=settings.training.dtype)
             for name, data in (
@@ -268,6 +187,84 @@ class RetrainRun:
             weights=weights,
             statistics=statistics,
         )
+
+
+def network_macs(network: DartsNetwork, genotype: Genotype) -> int:
+    """Counts the multiply-accumulates of convolutions and classifier for one image."""
+    rows = network_rows(network)
+    layers = np.asarray(row_counts(rows, darts_counts(jnp.asarray(code_of(genotype)))), np.float64)
+    return round(float(np.sum((layers * rows.macs)[rows.is_weighted])))
+
+
+def write_result(path: Path, result: RetrainResult, *, network: DartsNetwork, settings: dict[str, Any]) -> None:
+    """Writes accuracies, sizes, genotype, settings and versions as JSON."""
+    content = {
+        "form": FORM,
+        **asdict(result),
+        "genotype": str(genotype_of(parse_code(result.code))),
+        "network": asdict(network),
+        "settings": settings,
+        "versions": versions(),
+    }
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_result(path: Path) -> RetrainResult:
+    """Reads what `write_result` wrote.
+
+    Raises:
+        ValueError: One line: it cannot be read, or is of another form.
+    """
+    return validated(RetrainResult, read_json(path, FORM, what="the result of hadas dnas retrain"), path=path)
+
+
+def _derived_accuracy(
+    network: DartsNetwork,
+    genotype: Genotype,
+    weights: Tree,
+    statistics: Tree,
+    data: LabelledImages,
+    *,
+    batch: int | None = None,
+    dtype: str = "float32",
+) -> float:
+    """Returns the share of images that a trained network puts into their class.
+
+    Args:
+        network: Its size.
+        genotype: Its cells.
+        weights: Trained.
+        statistics: Of its batch norms.
+        data: N images with their labels.
+        batch: Images at once; None: 128 of 32x32 pixels, and otherwise as many pixels.
+        dtype: What the network computes in, float32 or bfloat16.
+
+    Raises:
+        ValueError: There is too little memory for a batch.
+    """
+    size = min(batch or max(_PIXELS // network.image_size**2, 1), data.count)
+    with memory_named("eval_batch", size, "images"):
+        return float(jnp.mean(_is_right(network, genotype, size, dtype, weights, statistics, data), dtype=jnp.float32))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _is_right(
+    network: DartsNetwork,
+    genotype: Genotype,
+    batch: int,
+    dtype: str,
+    weights: Tree,
+    statistics: Tree,
+    data: LabelledImages,
+) -> jax.Array:
+    """Returns bool[N]."""
+
+    def one(start: jax.Array) -> jax.Array:
+        images, labels = data.take(jnp.minimum(start + jnp.arange(batch), data.count - 1))
+        logits = apply_derived(network, genotype, weights, statistics, images.astype(jnp.dtype(dtype)))
+        return jnp.argmax(logits, axis=-1) == labels
+
+    return jax.lax.map(one, jnp.arange(0, data.count, batch)).reshape(-1)[: data.count]
 
 
 def _data_of(source: str) -> SplitRecord | None:

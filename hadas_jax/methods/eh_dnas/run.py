@@ -1,9 +1,7 @@
 """A whole EH-DNAS search in stages: data, predictor, bilevel search, derivation.
 
 The search keeps checkpoints and resumes exactly. Test images are not read: the network that a search ends with is
-judged after it was trained from scratch, see `hadas_jax.methods.eh_dnas.retrain`.
-
-The predictor that a search prices relaxed networks by: the user's, or one fitted when the search starts.
+evaluated after it was trained from scratch, see `hadas_jax.methods.eh_dnas.retrain`.
 """
 
 import dataclasses
@@ -21,14 +19,12 @@ from hadas_jax.methods.eh_dnas.hardware import (
     Hardware,
     Objective,
     accelerator_hardware,
-    at_point,
-    budgets_of,
     chosen_point,
+    constraints_of,
     device_hardware,
-    excess,
-    metric,
+    violations,
 )
-from hadas_jax.methods.eh_dnas.result import DnasResult, derive_within, write_genotype
+from hadas_jax.methods.eh_dnas.result import DnasResult, derive_feasible, write_genotype
 from hadas_jax.methods.eh_dnas.search import (
     Search,
     SearchState,
@@ -40,94 +36,18 @@ from hadas_jax.methods.eh_dnas.search import (
 from hadas_jax.runs.loop import Guard, Progress, run_stage, scanned
 from hadas_jax.runs.workdir import WorkDir
 from hadas_jax.settings import AcceleratorSettings, DnasSettings
-from hadas_jax.spaces.darts import derive_code, format_code, sample_codes
-from hadas_jax.spaces.darts_costs import throughput_table
+from hadas_jax.spaces.darts import DARTS_CODES, derive_code, format_code, sample_codes
+from hadas_jax.spaces.darts_costs import read_darts_predictor, throughput_table
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.supernet.darts import apply_search, initialise_search
 from hadas_jax.training import augmentation
 from hadas_jax.training.batches import Schedule
 from hw_models import default_point, with_clocks
-from hw_models.accelerator import DartsNetwork, Fpga, load_fpga
+from hw_models.accelerator import Fpga, load_fpga
 from hw_models.catalogue import chosen_device
-from hw_models.predictors import PredictorNotes, ThroughputPredictor, fit_predictor, read_predictor, write_predictor
+from hw_models.predictors import PredictorNotes, ThroughputPredictor, fit_predictor, write_predictor
 
 PREDICTOR = "predictor.npz"
-
-
-def predictor_of_run(
-    settings: AcceleratorSettings,
-    paradigm: str,
-    network: DartsNetwork,
-    *,
-    fpga: Fpga,
-    key: jax.Array,
-    workdir: WorkDir,
-    progress: Progress,
-) -> ThroughputPredictor:
-    """Returns the predictor of a run on an accelerator.
-
-    Args:
-        settings: The predictor, or how one is fitted.
-        paradigm: Paradigm of the accelerator, generic or pipeline.
-        network: Size of the networks that are priced.
-        fpga: FPGA of the accelerator.
-        key: PRNG key of the networks drawn and of the fit.
-        workdir: Of the run; a predictor that is fitted is kept there.
-        progress: Told of every epoch of the fit.
-
-    Raises:
-        ValueError: A predictor that cannot be read, or one of other hardware or networks; no random network fits.
-    """
-    if settings.predictor is not None:
-        predictor = read_predictor(settings.predictor)
-        _check_is_of(predictor.notes, settings.predictor, paradigm=paradigm, fpga=fpga, network=network)
-        return predictor
-    kept = workdir.path / PREDICTOR
-    if kept.is_file():
-        return read_predictor(kept)
-    draw_key, fit_key = jax.random.split(key)
-    codes = jax.jit(lambda key: sample_codes(key, settings.predictor_samples))(draw_key)
-    throughputs = np.asarray(throughput_table(paradigm, network, fpga=fpga)(codes))
-    fits = throughputs > 0
-    if np.sum(fits) < 2:
-        raise ValueError(
-            f"fpga {settings.fpga}: expected one that holds networks of {network.channels} channels and "
-            f"{network.cells} cells, got one that holds none of {len(fits)} drawn at random"
-        )
-    started = False
-
-    def on_epoch(done: int, total: int, loss: float) -> None:
-        nonlocal started
-        if not started:
-            progress.stage("predictor", total)
-            started = True
-        workdir.add_metrics("predictor", done, {"loss": loss})
-        progress.update(done, {"loss": loss})
-
-    workdir.drop_metrics("predictor", 0)
-    fitted = fit_predictor(
-        fit_key,
-        jnp.asarray(codes)[fits],
-        throughputs[fits],
-        kind=settings.predictor_kind,
-        notes=PredictorNotes(paradigm, fpga.name, network),
-        on_epoch=on_epoch,
-    )
-    if is_first():
-        write_predictor(fitted.predictor, kept)
-    return fitted.predictor
-
-
-def _check_is_of(notes: PredictorNotes, predictor: str, *, paradigm: str, fpga: Fpga, network: DartsNetwork) -> None:
-    """Raises where a predictor is known to be of something else."""
-    for what, wanted, got in (
-        ("paradigm", paradigm, notes.paradigm or paradigm),
-        ("FPGA", fpga.name, notes.fpga or fpga.name),
-        ("network", network, notes.network or network),
-    ):
-        if wanted != got:
-            raise ValueError(f"predictor {predictor}: expected one of {what} {wanted}, got one of {got}")
-
-
 _LAST_RATE = 0.001  # of the weights' cosine, as in DARTS
 _ALPHA_SCALE = 1e-3  # of the first alpha, likewise
 
@@ -218,10 +138,10 @@ class DnasRun:
             return device_hardware(self._device, self.priced)
         assert self._fpga is not None
         settings = self.settings
-        needs_predictor = settings.loss.weight > 0 or budgets_of(settings.loss)
+        needs_predictor = settings.loss.weight > 0 or constraints_of(settings.loss)
         predictor = None
         if needs_predictor:
-            predictor = predictor_of_run(
+            predictor = _predictor_of_run(
                 settings.accelerator,
                 settings.hardware,
                 self.priced,
@@ -256,31 +176,85 @@ class DnasRun:
         loss, reference = self.settings.loss, 1.0
         if loss.weight > 0:
             costs = hardware.relaxed(jnp.zeros((28, 8)), self._alpha_key)
-            reference = float(jnp.min(metric(costs, loss.minimise)))
+            reference = float(jnp.min(costs.metric(loss.minimise)))
         return Objective(loss, reference)
 
     def result(self, search: Search, state: SearchState) -> DnasResult:
-        """Derives the network of a finished search, within the budgets where that can be."""
+        """Derives the network of a finished search, within the constraints where that can be."""
         alpha, objective, hardware = state.bilevel.architecture, search.objective, search.hardware
 
-        def beyond(code: jax.Array) -> jax.Array:
-            return jnp.max(excess(objective, hardware.exact(code)), initial=0.0)
+        def violation(code: jax.Array) -> jax.Array:
+            return jnp.max(violations(objective, hardware.exact(code)), initial=0.0)
 
-        code = derive_within(alpha, beyond)
+        code = derive_feasible(alpha, violation)
         costs = hardware.exact(jnp.asarray(code))
         point = int(chosen_point(objective, costs))
-        chosen, clocks = at_point(costs, point), jax.tree.leaves(hardware.points)
+        chosen, clocks = costs.at(point), jax.tree.leaves(hardware.points)
         return DnasResult(
             code=format_code(code),
             hardware=hardware.name,
             images_per_s=1.0 / float(chosen.image_s),
             energy_mj=None if chosen.energy_j is None else 1e3 * float(chosen.energy_j),
             clocks_mhz=tuple(float(clock[point]) / 1e6 for clock in clocks) or None,
-            within_budgets=float(beyond(jnp.asarray(code))) <= 0,
+            within_budgets=float(violation(jnp.asarray(code))) <= 0,
             code_without_budgets=format_code(np.asarray(derive_code(alpha))),
             alpha=tuple(map(tuple, np.round(np.asarray(alpha, float), 6).tolist())),
             data=self.splits.record,
         )
+
+
+def _predictor_of_run(
+    settings: AcceleratorSettings,
+    paradigm: str,
+    network: DartsNetwork,
+    *,
+    fpga: Fpga,
+    key: jax.Array,
+    workdir: WorkDir,
+    progress: Progress,
+) -> ThroughputPredictor:
+    """Returns the predictor of a run on an accelerator: the user's, or one fitted at first and kept.
+
+    Raises:
+        ValueError: A predictor that cannot be read, or one of other hardware or networks; no random network fits.
+    """
+    if settings.predictor is not None:
+        return read_darts_predictor(settings.predictor, network, paradigm=paradigm, fpga=fpga.name)
+    kept = workdir.path / PREDICTOR
+    if kept.is_file():
+        return read_darts_predictor(kept, network)
+    draw_key, fit_key = jax.random.split(key)
+    codes = jax.jit(lambda key: sample_codes(key, settings.predictor_samples))(draw_key)
+    throughputs = np.asarray(throughput_table(paradigm, network, fpga=fpga)(codes))
+    fits = throughputs > 0
+    if np.sum(fits) < 2:
+        raise ValueError(
+            f"fpga {settings.fpga}: expected one that holds networks of {network.channels} channels and "
+            f"{network.cells} cells, got one that holds none of {len(fits)} drawn at random"
+        )
+    started = False
+
+    def on_epoch(done: int, total: int, loss: float) -> None:
+        nonlocal started
+        if not started:
+            progress.stage("predictor", total)
+            started = True
+        workdir.add_metrics("predictor", done, {"loss": loss})
+        progress.update(done, {"loss": loss})
+
+    workdir.drop_metrics("predictor", 0)
+    fitted = fit_predictor(
+        fit_key,
+        jnp.asarray(codes)[fits],
+        throughputs[fits],
+        layout=DARTS_CODES,
+        kind=settings.predictor_kind,
+        notes=PredictorNotes(paradigm, fpga.name, network.sizes),
+        on_epoch=on_epoch,
+    )
+    if is_first():
+        write_predictor(fitted.predictor, kept)
+    return fitted.predictor
 
 
 def halved(images: LabelledImages, key: jax.Array) -> tuple[LabelledImages, LabelledImages]:

@@ -22,10 +22,9 @@ from hadas_jax.methods.eh_dnas.hardware import (
     Hardware,
     Objective,
     ascend,
-    at_point,
     chosen_point,
-    excess,
     hardware_loss,
+    violations,
 )
 from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.spaces.darts import derive_code, gumbel_shares, softmax_shares
@@ -41,7 +40,7 @@ class SearchState:
 
     Attributes:
         bilevel: Weights of the search network, alpha float32[28, 8], and their optimisers.
-        multipliers: float32[K], of the budgets; None where there are none.
+        multipliers: float32[K], of the constraints; None where there are none.
     """
 
     bilevel: BilevelState
@@ -91,10 +90,10 @@ def init_search(search: Search, weights: Tree, alpha: jax.Array) -> SearchState:
         weights: Of the search network.
         alpha: float32[28, 8].
     """
-    budgets = search.objective.budgets
+    constraints = search.objective.constraints
     return SearchState(
         bilevel=init_bilevel(weights, alpha, search.optimiser),
-        multipliers=jnp.zeros(len(budgets), jnp.float32) if budgets else None,
+        multipliers=jnp.zeros(len(constraints), jnp.float32) if constraints else None,
     )
 
 
@@ -102,7 +101,7 @@ def search_step(search: Search) -> Step:
     """Returns one step of the search; its data is (training batch, search batch), see `resident_pair`.
 
     Metrics: those of `bilevel_step` with accuracies; `images_per_s` and `energy_j` of the network that alpha stands
-    for, at its best operating point; `entropy`, mean over edges of that of softmax(alpha); the budgets' multipliers.
+    for, at its best operating point; `entropy`, mean over edges of that of softmax(alpha); multipliers of constraints.
 
     Args:
         search: How it goes.
@@ -130,12 +129,12 @@ def search_step(search: Search) -> Step:
         )(state.bilevel, key, data)
         alpha = bilevel.architecture
         costs = hardware.exact(derive_code(alpha))
-        derived = at_point(costs, chosen_point(objective, costs))
+        derived = costs.at(chosen_point(objective, costs))
         priced = {"images_per_s": 1.0 / derived.image_s}  # 0 where the network does not fit
         if derived.energy_j is not None:
             priced["energy_j"] = derived.energy_j
-        raised = ascend(objective, multipliers, excess(objective, costs)) if objective.budgets else None
-        pressure = {f"multiplier_{b.metric}": m for b, m in zip(objective.budgets, multipliers, strict=True)}
+        raised = ascend(objective, multipliers, violations(objective, costs)) if objective.constraints else None
+        pressure = {f"multiplier_{k.metric}": m for k, m in zip(objective.constraints, multipliers, strict=True)}
         entropy = jnp.mean(jnp.sum(jax.scipy.special.entr(jax.nn.softmax(alpha)), axis=-1))
         return SearchState(bilevel, raised), metrics | priced | pressure | {"entropy": entropy}
 

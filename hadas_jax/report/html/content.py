@@ -31,12 +31,11 @@ from hadas_jax.report.search import front_members, legend
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
-from hadas_jax.spaces.darts import CELLS, parse_code
+from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, OPERATIONS, parse_code
 from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph, genotype_of
 from hadas_jax.supernet.checkpoint import DESCRIPTION, read_description
 from hadas_jax.training.run import TrainingRun, at_resolutions
 from hw_models import Device
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, OPERATIONS
 from hw_models.catalogue import chosen_device
 
 MOST_RUNS = 8  # as many colours as can be told apart

@@ -14,9 +14,8 @@ from hadas_jax.report.darts import draw_cell
 from hadas_jax.report.html.tables import Rows
 from hadas_jax.report.pictures import new_figure, save_picture, write_ticks_in_full
 from hadas_jax.report.search import FRONT_CAPTION
-from hadas_jax.spaces.darts import CELLS
+from hadas_jax.spaces.darts import CELLS, OPERATIONS
 from hadas_jax.spaces.genotypes import cell_graph, parse_genotype
-from hw_models.accelerator.network import OPERATIONS
 
 _RUN_COLOURS = ("#0b62b8", "#c2470b", "#561051", "#199b83", "#d0658a", "#8f6a00", "#6b7280", "#17212e")
 _KIND_COLOURS = {"ideal": "#0b62b8", "deployable": "#c2470b", "exits": "#561051", "static": "#17212e"}

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from hadas_jax.runs.checkpoints import read_weights, write_checkpoint
 from hadas_jax.runs.names import DERIVED
 from hadas_jax.spaces.darts import parse_code
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import Genotype, genotype_of
 from hadas_jax.supernet.checkpoint import Provenance, description_content, read_described
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, weight_shapes
 from hadas_jax.supernet.layers import Tree
-from hw_models.accelerator.network import DartsNetwork
 
 FORM = "hadas_jax.derived/1"
 _DESCRIPTION = "derived.json"

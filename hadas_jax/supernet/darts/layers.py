@@ -65,7 +65,7 @@ class FactorisedReduction(nn.Module):
         return BatchNorm(self.use_batch_stats, name="bn")(jnp.concatenate(halves, axis=-1))
 
 
-class DepthwiseSeparable(nn.Module):
+class _DepthwiseSeparable(nn.Module):
     """ReLU, depthwise convolution, 1x1 convolution, batch norm.
 
     Attributes:
@@ -92,7 +92,7 @@ class Operation(nn.Module):
     """The operation of an edge, other than `none`; a skip of stride 1 is the identity.
 
     Attributes:
-        kind: One of `hw_models.accelerator.network.OPERATIONS`.
+        kind: One of `hadas_jax.spaces.darts.OPERATIONS`.
         stride: 1 or 2.
         use_batch_stats: See `BatchNorm`.
     """
@@ -110,7 +110,7 @@ class Operation(nn.Module):
             return average_pool(x, self.stride)
         if self.kind == "skip_connect":
             return x if self.stride == 1 else FactorisedReduction(x.shape[-1], self.use_batch_stats, name="skip")(x)
-        layer = partial(DepthwiseSeparable, int(self.kind[-1]), use_batch_stats=self.use_batch_stats)
+        layer = partial(_DepthwiseSeparable, int(self.kind[-1]), use_batch_stats=self.use_batch_stats)
         if self.kind.startswith("dil"):
             return layer(self.stride, 2, name="first")(x)
         return layer(1, 1, name="second")(layer(self.stride, 1, name="first")(x))

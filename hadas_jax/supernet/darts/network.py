@@ -18,11 +18,11 @@ import numpy as np
 from flax import linen as nn
 from jax.typing import ArrayLike, DTypeLike
 
-from hadas_jax.spaces.darts import CELLS
+from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import Genotype, code_of
 from hadas_jax.supernet.darts.layers import ConvNorm, FactorisedReduction, Operation
-from hadas_jax.supernet.layers import Tree, call, linear
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS, DartsNetwork
+from hadas_jax.supernet.layers import Tree, call, drop_factors, linear, mean_over
 
 _POOL = 5
 _AUXILIARY_WIDTHS = (128, 768)
@@ -98,8 +98,7 @@ def draw_path_drops(key: jax.Array, network: DartsNetwork, batch: int, *, rate: 
     Returns:
         float32[cells, 8, B], 0 or 1 / (1 - rate).
     """
-    kept = jax.random.uniform(key, (network.cells, 2 * NODES, batch)) >= rate
-    return kept.astype(jnp.float32) / (1.0 - rate)
+    return drop_factors(key, rate, (network.cells, 2 * NODES, batch))
 
 
 def apply_derived(
@@ -172,10 +171,7 @@ def estimate_statistics(
     def one(images: jax.Array) -> Tree:
         return _forward(network, genotype, weights, None, images.astype(jnp.dtype(dtype)), keep_stats=True).statistics
 
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, batches[0]))
-    add = lambda total, images: (jax.tree.map(jnp.add, total, one(images)), None)  # noqa: E731
-    total, _ = jax.lax.scan(add, zeros, batches)
-    return jax.tree.map(lambda leaf: leaf / len(batches), total)
+    return mean_over(one, batches, like=jax.eval_shape(one, batches[0]))
 
 
 class _Stem(nn.Module):

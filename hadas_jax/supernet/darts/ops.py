@@ -240,7 +240,7 @@ product_norm.defvjp(
 
 
 def _standardise(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the normalised maps, and one over the deviation of each channel, float32[C]."""
+    """Returns the normalised maps, and one over the standard deviation of each channel, float32[C]."""
     mean = _mean(x)
     scale = jax.lax.rsqrt(jnp.maximum(_mean_product(x, x) - mean**2, 0.0) + EPSILON)
     return x * _along(scale, x) - _along(mean * scale, x), scale

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax.spaces.darts import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.supernet.darts.ops import (
     apart_with_gradient,
     average_pool,
@@ -30,7 +32,6 @@ from hadas_jax.supernet.darts.ops import (
     standardise,
 )
 from hadas_jax.supernet.layers import Tree, conv
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS, DartsNetwork
 
 _SEPARABLE = tuple(name for name in OPERATIONS if name.startswith("sep"))
 _SKIP = "skip_connect"

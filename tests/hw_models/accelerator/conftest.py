@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hw_models.accelerator import DartsNetwork, Fpga, load_fpga
+from hadas_jax.spaces.darts_costs import darts_counts
+from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
+from hw_models.accelerator import Fpga, Rows, load_fpga
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +30,12 @@ def network() -> DartsNetwork:
 
 
 @pytest.fixture(scope="session")
+def rows(network) -> Rows:
+    """Of the networks of that size."""
+    return network_rows(network)
+
+
+@pytest.fixture(scope="session")
 def ku115() -> Fpga:
     return load_fpga("ku115")
 
@@ -40,4 +48,5 @@ def codes(loop) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def darts_v2() -> jax.Array:
-    return jnp.asarray([int(digit) for digit in "4444034003060011013103001300"], jnp.int32)
+    """Its counts."""
+    return darts_counts(jnp.asarray([int(digit) for digit in "4444034003060011013103001300"], jnp.int32))

@@ -2,7 +2,6 @@ import dataclasses
 import io
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -24,13 +23,13 @@ def drawn(report, *, width=200, **options) -> str:
 
 
 @pytest.fixture(scope="module")
-def pipeline(network, darts_v2, ku115):
-    return pipeline_report(network, darts_v2, ku115)
+def pipeline(rows, darts_v2, ku115):
+    return pipeline_report(rows, darts_v2, ku115)
 
 
 @pytest.fixture(scope="module")
-def generic(network, darts_v2, ku115):
-    return generic_report(network, np.asarray(darts_v2).tolist(), ku115)
+def generic(rows, darts_v2, ku115):
+    return generic_report(rows, darts_v2, ku115)
 
 
 def test_no_figure_is_cut_off_on_eighty_columns(pipeline, generic):
@@ -38,8 +37,8 @@ def test_no_figure_is_cut_off_on_eighty_columns(pipeline, generic):
         assert "…" not in drawn(report, width=80)
 
 
-def test_the_rows_of_a_pipeline_add_up_to_what_it_takes(pipeline, network, darts_v2, ku115):
-    cost = pipeline_cost(network, darts_v2, ku115)
+def test_the_rows_of_a_pipeline_add_up_to_what_it_takes(pipeline, rows, darts_v2, ku115):
+    cost = pipeline_cost(rows, darts_v2, ku115)
     assert pipeline.throughput == float(cost.throughput)
     assert sum(row.bram18 for row in pipeline.rows) == pipeline.bram18 == int(cost.bram18)
     weighted = sum(row.layers for row in pipeline.rows if "pool" not in row.name)
@@ -58,22 +57,22 @@ def test_the_bottleneck_of_a_pipeline_is_its_slowest_stage_and_the_reason_names_
     assert f"allow {pipeline.batch} images side by side" in pipeline.reason
 
 
-def test_the_reason_names_the_resource_that_limits_the_batch(network, darts_v2, ku115):
+def test_the_reason_names_the_resource_that_limits_the_batch(rows, darts_v2, ku115):
     few_dsps = dataclasses.replace(ku115, dsp=jnp.float32(2500))
     few_blocks = dataclasses.replace(ku115, bram18=jnp.float32(2000))
-    assert "DSPs allow" in pipeline_report(network, darts_v2, few_dsps).reason
-    assert "Memory blocks allow" in pipeline_report(network, darts_v2, few_blocks).reason
+    assert "DSPs allow" in pipeline_report(rows, darts_v2, few_dsps).reason
+    assert "Memory blocks allow" in pipeline_report(rows, darts_v2, few_blocks).reason
 
 
-def test_halved_parallelism_is_said(network, darts_v2, ku115):
+def test_halved_parallelism_is_said(rows, darts_v2, ku115):
     small = dataclasses.replace(ku115, dsp=jnp.float32(1250))
-    assert "Parallelism was halved" in pipeline_report(network, darts_v2, small).reason
+    assert "Parallelism was halved" in pipeline_report(rows, darts_v2, small).reason
 
 
-def test_shares_of_the_generic_engine_add_up_and_the_largest_is_the_bottleneck(generic, network, darts_v2, ku115):
+def test_shares_of_the_generic_engine_add_up_and_the_largest_is_the_bottleneck(generic, rows, darts_v2, ku115):
     assert sum(row.share for row in generic.rows) == pytest.approx(1)
     assert generic.bottleneck.share == max(row.share for row in generic.rows)
-    assert generic.throughput == pytest.approx(float(generic_cost(network, darts_v2, ku115).throughput), rel=1e-6)
+    assert generic.throughput == pytest.approx(float(generic_cost(rows, darts_v2, ku115).throughput), rel=1e-6)
     assert "bound by multiplying" in generic.reason or "bound by moving activations" in generic.reason
 
 
@@ -90,14 +89,6 @@ def test_a_table_can_be_cut_to_the_rows_that_take_longest(generic):
     assert generic.bottleneck.name in drawn(generic, most_rows=1)
 
 
-def test_a_network_too_large_is_refused_by_resource(network, darts_v2):
+def test_a_network_too_large_is_refused_by_resource(rows, darts_v2):
     with pytest.raises(FpgaTooSmallError, match=r"zc706: expected at least .* usable DSPs"):
-        pipeline_report(network, darts_v2, load_fpga("zc706"))
-
-
-@pytest.mark.parametrize("report", [pipeline_report, generic_report])
-def test_what_is_no_code_is_refused(report, network, ku115):
-    with pytest.raises(ValueError, match=r"code: expected 28 whole numbers, got int64 of shape \(2,\)"):
-        report(network, [1, 2], ku115)
-    with pytest.raises(ValueError, match="code: expected digits from 0 to 7, got 9 at edge 3"):
-        report(network, [0, 0, 0, 9] + [0] * 24, ku115)
+        pipeline_report(rows, darts_v2, load_fpga("zc706"))

@@ -1,22 +1,21 @@
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hadas_jax.spaces.darts_costs import darts_counts, throughput_table
+from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hw_models.accelerator import (
-    DartsNetwork,
     FpgaTooSmallError,
     check_pipeline_fits,
     load_fpga,
     pipeline_cost,
     pipeline_table,
     pipeline_table_throughput,
-    pipeline_table_throughputs,
 )
-from hw_models.accelerator.pipeline import memory_blocks
+from hw_models.accelerator.fpga import memory_blocks
 
 # Published throughputs are batch * 200 MHz / (cycles + 1) with cycles among these: the stem, a 1x1 convolution or a 5x5
 # depthwise one, over a power of two.
@@ -27,9 +26,9 @@ SIZES = [(200, 8000), (800, 800), (1050, 1170), (2000, 4320), (5520, 1500), (552
 
 
 @pytest.fixture(scope="module")
-def cost_of(quick_jit, network):
+def cost_of(quick_jit, rows):
     """Costs of codes [N] on an FPGA; any N runs through one compiled size."""
-    run = quick_jit(jax.vmap(partial(pipeline_cost, network), in_axes=(0, None)))
+    run = quick_jit(jax.vmap(lambda code, fpga: pipeline_cost(rows, darts_counts(code), fpga), in_axes=(0, None)))
 
     def costs(codes, fpga):
         padded = np.resize(codes, (-(-len(codes) // AT_ONCE) * AT_ONCE, 28)).astype(np.int32)
@@ -55,12 +54,12 @@ def test_the_allocation_is_that_of_a_plain_loop(loop, codes, cost_of, ku115, dsp
 
 
 def test_eight_bit_words_and_other_networks_follow_the_loop_too(loop, codes, ku115):
-    network = DartsNetwork(channels=12, cells=5, classes=7, image_size=16)
+    rows = network_rows(DartsNetwork(channels=12, cells=5, classes=7, image_size=16))
     fpga = dataclasses.replace(ku115, word_bits=8, stage_parallelism=16, pool_parallelism=4, weight_port_bits=64)
     for code in codes[:3]:
         layers = loop.layers_of(code, channels=12, cells=5, classes=7, size=16)
         wanted = loop.pipeline(layers, dsp=5520, bram=4320, bits=8, most=16, pool=4, port=64)
-        found = pipeline_cost(network, jnp.asarray(code), fpga)
+        found = pipeline_cost(rows, darts_counts(jnp.asarray(code)), fpga)
         assert float(found.batch) == wanted["batch"]
         assert float(found.throughput) == pytest.approx(wanted["throughput"], rel=1e-6)
         assert float(found.bram18) == wanted["bram"]
@@ -74,20 +73,20 @@ def test_throughput_is_a_batch_over_the_cycles_that_published_values_have(codes,
 
 
 @pytest.mark.parametrize("fpga", ["ku115", "zc706"])
-def test_the_table_gives_the_throughput_of_the_full_form_to_the_last_bit(loop, network, cost_of, fpga):
+def test_the_table_gives_the_throughput_of_the_full_form_to_the_last_bit(loop, network, rows, cost_of, fpga):
     fpga, codes = load_fpga(fpga), loop.draw(200, 1)
-    table = pipeline_table(network, fpga)
-    found = jax.jit(pipeline_table_throughputs)(table, jnp.asarray(codes))
+    found = throughput_table("pipeline", network, fpga=fpga)(jnp.asarray(codes))
     np.testing.assert_array_equal(found, cost_of(codes, fpga).throughput)
-    assert float(pipeline_table_throughput(table, jnp.asarray(codes[0]))) == float(found[0])
+    table = pipeline_table(rows, fpga)
+    assert float(pipeline_table_throughput(table, darts_counts(jnp.asarray(codes[0])))) == float(found[0])
 
 
 def test_the_table_gives_halved_parallelism_where_the_full_form_does(loop, network, cost_of, ku115):
     fpga, codes = sized(ku115, 1300, 1350), loop.draw(200, 2)
     full = cost_of(codes, fpga)
     assert set(full.halvings[full.throughput > 0].tolist()) > {1.0}
-    table = pipeline_table(network, fpga)
-    np.testing.assert_array_equal(jax.jit(pipeline_table_throughputs)(table, jnp.asarray(codes)), full.throughput)
+    found = throughput_table("pipeline", network, fpga=fpga)(jnp.asarray(codes))
+    np.testing.assert_array_equal(found, full.throughput)
 
 
 def test_throughput_never_falls_with_more_dsps_or_memory_blocks(codes, cost_of, ku115):
@@ -130,18 +129,18 @@ def test_moving_operations_among_equal_edges_changes_nothing(cost_of, ku115):
         (5520, 270, r"expected at least \d+ usable memory blocks of 18 Kb .* got 270 of 270"),
     ],
 )
-def test_an_fpga_too_small_is_refused_by_the_resource_that_is_short(network, darts_v2, ku115, dsp, bram18, message):
+def test_an_fpga_too_small_is_refused_by_the_resource_that_is_short(rows, darts_v2, ku115, dsp, bram18, message):
     with pytest.raises(FpgaTooSmallError, match=message):
-        check_pipeline_fits(network, darts_v2, sized(ku115, dsp, bram18))
-    check_pipeline_fits(network, darts_v2, ku115)
+        check_pipeline_fits(rows, darts_v2, sized(ku115, dsp, bram18))
+    check_pipeline_fits(rows, darts_v2, ku115)
 
 
-def test_the_check_and_the_allocation_agree_on_what_fits(network, codes, cost_of, ku115):
+def test_the_check_and_the_allocation_agree_on_what_fits(rows, codes, cost_of, ku115):
     fpga = sized(ku115, 1050, 1170)
     fits = cost_of(codes[:12], fpga).batch > 0
     for code, expected in zip(codes[:12], fits, strict=True):
         try:
-            check_pipeline_fits(network, jnp.asarray(code), fpga)
+            check_pipeline_fits(rows, darts_counts(jnp.asarray(code)), fpga)
             checked = True
         except FpgaTooSmallError:
             checked = False
@@ -151,12 +150,7 @@ def test_the_check_and_the_allocation_agree_on_what_fits(network, codes, cost_of
 
 def test_a_network_beyond_whole_numbers_is_refused(darts_v2, ku115):
     with pytest.raises(ValueError, match=r"less than 2\^31 multiply-accumulates, got .* in cell 2 input 0"):
-        pipeline_cost(DartsNetwork(channels=512, image_size=64), darts_v2, ku115)
-
-
-def test_a_distribution_is_refused(network, ku115):
-    with pytest.raises(ValueError, match="architecture: expected a code of 28 whole numbers, got float32"):
-        pipeline_cost(network, jnp.zeros((28, 8)), ku115)
+        pipeline_cost(network_rows(DartsNetwork(channels=512, image_size=64)), darts_v2, ku115)
 
 
 def test_memory_blocks_are_those_of_a_plain_count(loop):

@@ -1,119 +1,128 @@
-"""Boards that come with the package, fits of new ones, and files of both."""
+"""The learned correction: fits what the base leaves out, ignores outliers, and stays finite."""
 
-import csv
-import dataclasses
-import os
-from pathlib import Path
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hw_models.fitting.correction import (
-    NetworkFeatures,
-    board_names,
-    fit_board,
-    load_board_predictor,
-    predict_board,
-    read_board_notes,
-    save_board_predictor,
+from hw_models.fitting import Correction, fit_predictor, predict_target
+
+FIT = partial(fit_predictor, members=4, width=16, steps=400, weight_decay=0.1)
+
+
+def draw(samples, seed):
+    """Features, log base and the target without noise: a smooth factor between 0.5 and 2 on the base."""
+    rng = np.random.default_rng(seed)
+    features = rng.uniform(-1, 1, (samples, 3)).astype(np.float32)
+    log_base = rng.normal(2, 1, samples).astype(np.float32)
+    return features, log_base, log_base + np.log(2) * np.sin(2 * features[:, 0]) * features[:, 1]
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """200 samples of which one in twenty is ten times too large."""
+    features, log_base, log_target = draw(200, seed=0)
+    outliers = np.arange(200) % 20 == 0
+    return features, log_base, np.where(outliers, log_target + np.log(10), log_target).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def predictor(noisy) -> Correction:
+    return FIT(jax.random.key(0), *noisy)
+
+
+@pytest.fixture(scope="module")
+def single():
+    return jax.jit(predict_target)
+
+
+@pytest.fixture(scope="module")
+def batched():
+    return jax.jit(jax.vmap(predict_target, in_axes=(None, 0, 0)))
+
+
+def test_the_correction_removes_most_of_the_error_of_the_base_despite_outliers(predictor, batched):
+    features, log_base, log_target = draw(300, seed=1)
+    corrected = np.abs(np.log(batched(predictor, features, log_base).mean) - log_target)
+    assert corrected.mean() < 0.3 * np.abs(log_base - log_target).mean()
+
+
+def test_a_constant_factor_is_learned_from_constant_features(noisy, batched):
+    features, log_base = np.ones_like(noisy[0]), noisy[1]
+    fitted = FIT(jax.random.key(0), features, log_base, log_base + np.float32(np.log(3.0)))
+    np.testing.assert_allclose(batched(fitted, features, log_base).mean, 3 * np.exp(log_base), rtol=1e-3)
+
+
+def test_the_same_key_fits_the_same_predictor_and_another_key_another(noisy, predictor):
+    again, other = FIT(jax.random.key(0), *noisy), FIT(jax.random.key(1), *noisy)
+    np.testing.assert_array_equal(again.output_weights, predictor.output_weights)
+    assert np.abs(np.asarray(other.output_weights - predictor.output_weights)).max() > 0.01
+
+
+def test_the_correction_stops_growing_outside_the_range_it_was_trained_on(predictor, single):
+    edge = single(predictor, predictor.highest, 0.0)
+    beyond = single(predictor, predictor.highest * 1e6, 0.0)
+    np.testing.assert_allclose(beyond.mean, edge.mean, rtol=1e-5)
+
+
+def test_the_prediction_scales_with_the_base(predictor, single, noisy):
+    features = noisy[0][3]
+    ratio = single(predictor, features, 1.5).mean / single(predictor, features, 0.5).mean
+    assert float(ratio) == pytest.approx(np.e, rel=1e-5)
+
+
+def test_a_batch_equals_a_loop_and_compiled_equals_plain(predictor, batched, noisy):
+    features, log_base = noisy[0][:3], noisy[1][:3]
+    together = batched(predictor, features, log_base)
+    for row in range(3):
+        alone = predict_target(predictor, features[row], log_base[row])
+        np.testing.assert_allclose(alone.mean, together.mean[row], rtol=1e-5)
+        np.testing.assert_allclose(alone.spread, together.spread[row], rtol=1e-3)
+
+
+def test_gradients_are_finite_everywhere_and_match_differences_inside(predictor, single):
+    gradient = jax.jit(
+        jax.vmap(jax.grad(lambda x, part: predict_target(predictor, x, 0.0)[part].sum()), in_axes=(0, None)),
+        static_argnums=1,
+    )
+    points = jnp.stack([predictor.center, predictor.lowest, predictor.highest, jnp.full(3, 1e9), jnp.full(3, -1e9)])
+    for part in (0, 1):
+        assert np.isfinite(gradient(points, part)).all()
+    point, step = jnp.asarray([0.3, -0.4, 0.1], jnp.float32), jnp.asarray([1e-2, 0, 0], jnp.float32)
+    difference = (single(predictor, point + step, 0.0).mean - single(predictor, point - step, 0.0).mean) / 2e-2
+    np.testing.assert_allclose(gradient(point[None], 0)[0, 0], difference, rtol=0.02)
+
+
+def test_the_spread_has_a_finite_gradient_where_all_members_agree(predictor):
+    same = jax.tree.map(lambda leaf: np.zeros_like(leaf), predictor).replace(scale=predictor.scale)
+    gradient = jax.jit(jax.grad(lambda x: predict_target(same, x, 0.0).spread))(np.zeros(3, np.float32))
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    ("features", "log_base", "log_target", "message"),
+    [
+        (np.zeros(3), np.zeros(3), np.zeros(3), r"features \[N, D\]"),
+        (np.zeros((3, 2)), np.zeros(2), np.zeros(3), r"log_base \[N\]"),
+        (np.zeros((1, 2)), np.zeros(1), np.zeros(1), "at least 2 samples"),
+        (np.zeros((3, 0)), np.zeros(3), np.zeros(3), "1 feature"),
+        (np.full((3, 2), np.nan), np.zeros(3), np.zeros(3), "features: expected finite"),
+        (np.zeros((3, 2)), np.zeros(3), np.array([0.0, -np.inf, 0.0]), "log_target: expected finite"),
+    ],
 )
-
-SHARED_DATA = os.environ.get("HADAS_SHARED_DATA")
-
-RESNET50 = NetworkFeatures(
-    macs=jnp.float32(3.9e9),
-    conv_weights=jnp.float32(23.5e6),
-    norm_weights=jnp.float32(106240),
-    linear_weights=jnp.float32(2.05e6),
-    activation_elements=jnp.float32(31.8e6),
-    layers=jnp.float32(177),
-    conv_layers=jnp.float32(53),
-    norm_layers=jnp.float32(53),
-    linear_layers=jnp.float32(1),
-    resolution=jnp.float32(224),
-)
+def test_wrong_data_is_refused_in_one_line(features, log_base, log_target, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        fit_predictor(jax.random.key(0), features, log_base, log_target)
+    assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["agx-xavier-gpu", "nano-gpu", "tx2-gpu"])
-def test_a_board_of_the_package_states_its_source_and_reaches_its_goals(name):
-    notes = read_board_notes(name)
-    assert "github.com" in notes["source"]
-    assert "GroupKFold" in notes["protocol"]
-    latency, power = notes["families_left_out"]["latency, own"], notes["families_left_out"]["power, own"]
-    assert latency["mean_error"] < (0.14 if name == "nano-gpu" else 0.12)
-    assert latency["kendall_tau"] > 0.93
-    assert power["mean_error"] < 0.12
+def test_several_candidates_without_vmap_are_refused(predictor):
+    with pytest.raises(AssertionError, match=r"use jax\.vmap"):
+        predict_target(predictor, jnp.zeros((2, 3)), jnp.zeros(2))
 
 
-def test_the_names_are_those_of_the_files():
-    assert board_names() == ["agx-xavier-gpu", "nano-gpu", "tx2-gpu"]
-
-
-def test_a_faster_board_takes_less_time_and_all_gradients_are_finite():
-    predict = jax.jit(predict_board)
-    latency = {}
-    for name in board_names():
-        board = load_board_predictor(name)
-        found = predict(board, RESNET50)
-        latency[name] = float(found.latency.mean)
-        assert 0.1 < float(found.power.mean) < 30
-        np.testing.assert_allclose(found.energy_j, found.latency.mean * found.power.mean)
-    assert 0.004 < latency["agx-xavier-gpu"] < latency["tx2-gpu"] < latency["nano-gpu"] < 0.3
-    gradient = jax.jit(jax.grad(lambda totals: predict_board(board, totals).energy_j))(RESNET50)
-    assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(gradient))
-    assert any(float(leaf) != 0 for leaf in jax.tree.leaves(gradient))
-
-
-def test_a_new_board_is_fitted_saved_and_loaded(tmp_path):
-    rng = np.random.default_rng(0)
-    factors = jnp.asarray(10 ** rng.uniform(-1, 1, (40, 10)), jnp.float32)
-    names = [field.name for field in dataclasses.fields(NetworkFeatures)]
-    totals = NetworkFeatures(**{name: getattr(RESNET50, name) * factors[:, i] for i, name in enumerate(names)})
-    latency = np.asarray(1e-3 + 1e-12 * np.asarray(totals.macs) + 3e-5 * np.asarray(totals.layers))
-    power = np.where(np.arange(40) % 4 == 0, np.nan, 3.0)
-    board = fit_board(jax.random.key(0), totals, latency, power)
-    found = jax.jit(jax.vmap(predict_board, in_axes=(None, 0)))(board, totals)
-    assert np.abs(np.asarray(found.latency.mean) / latency - 1).mean() < 0.1
-    np.testing.assert_allclose(found.power.mean, 3.0, rtol=0.1)
-    save_board_predictor(tmp_path / "mine.npz", board, {"source": "made up"})
-    jax.tree.map(np.testing.assert_array_equal, load_board_predictor(tmp_path / "mine.npz"), board)
-    assert read_board_notes(tmp_path / "mine.npz") == {"source": "made up"}
-    assert (tmp_path / "mine.npz").stat().st_size < 150_000
-
-
-def test_wrong_names_files_and_shapes_are_refused_in_one_line(tmp_path):
-    np.savez(tmp_path / "foreign.npz", center=np.zeros(3))
-    board, pair = load_board_predictor("tx2-gpu"), dataclasses.replace(RESNET50, macs=jnp.ones(2))
-    two = jax.tree.map(lambda total: jnp.stack([total, total]), RESNET50)
-    key = jax.random.key(0)
-    calls = [
-        (lambda: load_board_predictor("tx3"), "expected one of agx-xavier-gpu"),
-        (lambda: load_board_predictor(tmp_path / "missing.npz"), "No such file"),
-        (lambda: load_board_predictor(tmp_path / "foreign.npz"), "expected arrays"),
-        (lambda: predict_board(board, pair), r"macs: .*jax\.vmap"),
-        (lambda: fit_board(key, two, np.ones(3), np.ones(3)), r"\[N\]"),
-        (lambda: fit_board(key, two, np.array([1.0, -1.0]), np.ones(2)), "positive latency_s"),
-        (lambda: fit_board(key, two, np.ones(2), np.array([1.0, 0.0])), "positive power_w"),
-    ]
-    for call, message in calls:
-        with pytest.raises(ValueError, match=message) as refusal:
-            call()
-        assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.skipif(SHARED_DATA is None, reason="set HADAS_SHARED_DATA to the folder of jetson_cnn_profile.csv")
-def test_the_boards_of_the_package_agree_with_the_measurements_they_were_fitted_to():
-    devices = {"agx_xavier": "agx-xavier-gpu", "tx2": "tx2-gpu", "nano": "nano-gpu"}
-    columns = ("params_conv", "params_bn", "params_fc", "activation_elements", "layers", "conv_layers", "bn_layers")
-    columns += ("fc_layers", "resolution")
-    with (Path(SHARED_DATA) / "jetson_cnn_profile.csv").open(newline="") as file:
-        table = [row for row in csv.DictReader(file) if row["latency_ms"]]
-    predict = jax.jit(jax.vmap(predict_board, in_axes=(None, 0)))
-    for device, name in devices.items():
-        rows = [row for row in table if row["device"] == device][:1000]
-        numbers = [[float(row["flops"]) / 2, *(float(row[column]) for column in columns)] for row in rows]
-        found = predict(load_board_predictor(name), NetworkFeatures(*jnp.asarray(numbers, jnp.float32).T))
-        latency = np.array([float(row["latency_ms"]) for row in rows]) * 1e-3
-        assert np.median(np.abs(np.asarray(found.latency.mean) / latency - 1)) < 0.05
+def test_an_ensemble_without_members_is_refused(noisy):
+    with pytest.raises(ValueError, match="members"):
+        fit_predictor(jax.random.key(0), *noisy, members=0)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from hw_models.measuring import machine
-from hw_models.measuring.machine import ClockSetting, CounterMeter, EnergyCounter, Machine, Rail, RailMeter
+from hw_models.measuring.machine import ClockSetting, Machine
 
 AGX_ORIN = {"VDD_GPU_SOC": 10, "VDD_CPU_CV": 5, "VIN_SYS_5V0": 8, "NC": 0, "VDDQ_VDD2_1V8AO": 3}
 AGX_XAVIER = {"GPU": 1, "CPU": 2, "SOC": 3, "CV": 4, "VDDRQ": 5, "SYS5V": 6}
@@ -217,28 +217,8 @@ def test_a_gpu_is_not_metered_by_the_counter_of_the_cpu(tmp_path):
 
 def test_rails_are_sampled_while_the_block_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "_SAMPLE_S", 0.2)
-    folder = fill(tmp_path, mw=100000)
-    with RailMeter("core", (Rail("GPU", (folder / "mw",), 1e3),)).read() as reading:
-        fill(tmp_path, mw=4000)
+    add_rails(tmp_path, GPU=100)
+    with Machine("gpu", tmp_path).meter().read() as reading:
+        add_rails(tmp_path, GPU=4)
         time.sleep(0.5)
     assert reading.mean_w == 4.0
-
-
-def test_a_counter_is_divided_by_time_also_when_it_goes_round(tmp_path):
-    folder = fill(tmp_path, name="package-0", energy_uj=9_000_000, max_energy_range_uj=10_000_000)
-    times = iter([100.0, 102.0])
-    meter = CounterMeter("core", (EnergyCounter("package-0", folder),), timer=lambda: next(times))
-    with meter.read() as reading:
-        fill(tmp_path, energy_uj=5_000_000)
-    assert reading.mean_w == pytest.approx(3.0)
-
-
-def test_power_that_can_no_longer_be_read_is_left_out(tmp_path):
-    folder = fill(tmp_path, energy_uj=1)
-    meter = CounterMeter("core", (EnergyCounter("package-0", folder),))
-    with meter.read() as reading:
-        (folder / "energy_uj").unlink()
-    assert reading.mean_w is None
-    with RailMeter("core", (Rail("GPU", (folder / "none",), 1e3),)).read() as reading:
-        pass
-    assert reading.mean_w is None

@@ -10,7 +10,6 @@ from hw_models.measuring.measurements import (
     format_layers,
     layer_tables,
     number_formats,
-    parse_layers,
     read_measurements,
     write_measurements,
 )
@@ -170,7 +169,9 @@ def test_a_clock_read_a_little_off_is_the_setting_itself(device):
 
 
 def test_a_parsed_network_is_its_numbers():
-    assert parse_layers("linear 50 5 5 10 1") == ((5.0, 50.0, 5.0, 5.0, 10.0, 1.0),)
+    table = layer_tables([Measurement(network="a", layers="linear 50 5 6 10 1", latency_ms=1)])
+    columns = (table.kind, table.macs, table.weight_elements, table.input_elements, table.output_elements)
+    assert [column.tolist() for column in columns] == [[[5]], [[50.0]], [[5.0]], [[6.0]], [[10.0]]]
 
 
 def test_rows_are_appended_under_the_columns_that_a_file_has(tmp_path):

@@ -1,8 +1,11 @@
 """Tests of clocks and sensors on a made-up file system."""
 
+import dataclasses
+
 import pytest
 
 from hw_models.measuring import machine as sysfs
+from hw_models.measuring.machine import Machine
 
 CPU = "sys/devices/system/cpu/cpufreq/policy{}"
 GPU = "sys/class/devfreq/17000000.gv11b"
@@ -50,19 +53,34 @@ def contents(folder):
     return {path.name: path.read_text().strip() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("clock", [sysfs.cpu_clock, sysfs.gpu_clock, sysfs.memory_clock])
+def cpu_clock(root):
+    return Machine("cpu", root).clocks().get("core_mhz")
+
+
+def gpu_clock(root):
+    return Machine("gpu", root).clocks().get("core_mhz")
+
+
+def memory_clock(root):
+    return Machine("gpu", root).clocks().get("memory_mhz")
+
+
+def power(root, processor="gpu"):
+    """What a machine's power is read from, and the power."""
+    meter = Machine(processor, root).meter()
+    with meter.read() as reading:
+        pass
+    return meter.sources, reading.mean_w
+
+
+@pytest.mark.parametrize("clock", [cpu_clock, gpu_clock, memory_clock])
 def test_a_machine_without_a_clock_has_none(clock, tmp_path):
     assert clock(tmp_path) is None
 
 
-def test_a_machine_without_sensors_has_none(tmp_path):
-    assert sysfs.rails(tmp_path) == ()
-    assert sysfs.energy_counters(tmp_path) == ()
-
-
 def test_clocks_are_read_in_mhz(tmp_path):
     fill_cpu(tmp_path), fill_gpu(tmp_path), fill_memory(tmp_path)
-    cpu, gpu, memory = sysfs.cpu_clock(tmp_path), sysfs.gpu_clock(tmp_path), sysfs.memory_clock(tmp_path)
+    cpu, gpu, memory = cpu_clock(tmp_path), gpu_clock(tmp_path), memory_clock(tmp_path)
     assert cpu.available_mhz() == (115.2, 1190.4, 2265.6)
     assert gpu.available_mhz() == (114.75, 318.75, 1377.0)
     assert memory.available_mhz() == (204.0, 2133.0)
@@ -72,22 +90,22 @@ def test_clocks_are_read_in_mhz(tmp_path):
 
 def test_a_clock_whose_limits_are_equal_is_fixed(tmp_path):
     fill_cpu(tmp_path, low=1190400, high=1190400)
-    assert sysfs.cpu_clock(tmp_path).fixed_mhz() == 1190.4
+    assert cpu_clock(tmp_path).fixed_mhz() == 1190.4
 
 
 def test_settings_that_cannot_be_read_are_none(tmp_path):
     folder = fill_cpu(tmp_path)
     (folder / "scaling_available_frequencies").unlink()
     (folder / "scaling_cur_freq").write_text("<unknown>\n")
-    assert sysfs.cpu_clock(tmp_path).available_mhz() is None
-    assert sysfs.cpu_clock(tmp_path).current_mhz() is None
+    assert cpu_clock(tmp_path).available_mhz() is None
+    assert cpu_clock(tmp_path).current_mhz() is None
 
 
 @pytest.mark.parametrize("mhz", [115.2, 1190.4, 2265.6])
 def test_a_clock_is_held_in_every_folder_and_restored(mhz, tmp_path):
     folders = [fill_cpu(tmp_path, policy) for policy in (0, 4)]
     before = [contents(folder) for folder in folders]
-    clock = sysfs.cpu_clock(tmp_path)
+    clock = cpu_clock(tmp_path)
     with clock.held(mhz):
         assert clock.fixed_mhz() == mhz
         for folder in folders:
@@ -101,7 +119,7 @@ def test_a_clock_is_restored_after_an_exception(tmp_path):
     before = contents(folder)
 
     def fail():
-        with sysfs.gpu_clock(tmp_path).held(318.75):
+        with gpu_clock(tmp_path).held(318.75):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -124,7 +142,7 @@ def test_limits_never_cross_on_the_way_there_and_back(start, goal, tmp_path, mon
         assert int(found["scaling_min_freq"]) <= int(found["scaling_max_freq"])
 
     monkeypatch.setattr(sysfs.Path, "write_text", checked)
-    with sysfs.cpu_clock(tmp_path).held(goal):
+    with cpu_clock(tmp_path).held(goal):
         pass
     assert (int(contents(folder)["scaling_min_freq"]), int(contents(folder)["scaling_max_freq"])) == (
         1000 * start[0],
@@ -141,7 +159,7 @@ def test_the_memory_clock_is_locked_before_it_is_set_and_given_back_last(tmp_pat
         write(path, text, **how)
 
     monkeypatch.setattr(sysfs.Path, "write_text", recorded)
-    clock = sysfs.memory_clock(tmp_path)
+    clock = memory_clock(tmp_path)
     with clock.held(204):
         assert clock.fixed_mhz() == 204.0
     assert written == [
@@ -155,7 +173,7 @@ def test_the_memory_clock_is_locked_before_it_is_set_and_given_back_last(tmp_pat
 
 def test_a_nano_has_its_memory_clock_elsewhere(tmp_path):
     fill(tmp_path, "sys/kernel/debug/clk/override.emc", clk_update_rate=1600000000, clk_state=1)
-    clock = sysfs.memory_clock(tmp_path)
+    clock = memory_clock(tmp_path)
     assert clock.fixed_mhz() == clock.current_mhz() == 1600.0
     assert clock.available_mhz() is None
 
@@ -163,7 +181,7 @@ def test_a_nano_has_its_memory_clock_elsewhere(tmp_path):
 def test_a_setting_that_the_machine_lacks_is_refused_with_those_it_has(tmp_path):
     fill_gpu(tmp_path)
     expected = r"GPU clock: expected one of 114.75 318.75 1377 MHz, got 500"
-    with pytest.raises(ValueError, match=expected), sysfs.gpu_clock(tmp_path).held(500):
+    with pytest.raises(ValueError, match=expected), gpu_clock(tmp_path).held(500):
         pass
 
 
@@ -177,7 +195,7 @@ def test_a_clock_that_may_not_be_set_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(sysfs.Path, "write_text", refuse)
     with (
         pytest.raises(ValueError, match=r"GPU clock: .*Permission denied.*: run as root, or give no clocks"),
-        sysfs.gpu_clock(tmp_path).held(318.75),
+        gpu_clock(tmp_path).held(318.75),
     ):
         pass
     assert contents(folder) == before
@@ -189,7 +207,7 @@ def test_a_clock_that_the_machine_caps_is_refused_and_restored(tmp_path, monkeyp
     monkeypatch.setattr(sysfs.Path, "write_text", lambda path, text, **how: write(path, str(min(int(text), 200000000))))
     with (
         pytest.raises(ValueError, match=r"expected the machine to hold 318.75 MHz, got 200 MHz"),
-        sysfs.gpu_clock(tmp_path).held(318.75),
+        gpu_clock(tmp_path).held(318.75),
     ):
         pass
     assert contents(folder)["min_freq"] == before["min_freq"]
@@ -209,21 +227,24 @@ def test_rails_of_hwmon_multiply_millivolts_by_milliamperes(tmp_path):
         in7_label="sum of shunt voltages",
         in7_input=4,
     )
-    (rail,) = sysfs.rails(tmp_path)
-    assert (rail.label, rail.watts()) == ("VDD_IN", 6.0)
+    assert power(tmp_path) == ("VDD_IN", 6.0)
 
 
 def test_rails_of_older_kernels_are_milliwatts(tmp_path):
     fill(tmp_path, "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0", rail_name_0="POM_5V_IN", in_power0_input=2350)
-    (rail,) = sysfs.rails(tmp_path)
-    assert (rail.label, rail.watts()) == ("POM_5V_IN", 2.35)
+    assert power(tmp_path) == ("POM_5V_IN", 2.35)
 
 
-def test_rails_whose_kernel_counts_microwatts_are_read_as_such(tmp_path):
-    chip = {"name": "ina3221", "in1_label": "VIN", "in1_input": 19000, "curr1_input": 1}
-    fill(tmp_path, HWMON.format(0), **chip, power1_input=38500000)
-    fill(tmp_path, HWMON.format(1), name="ina238", label="VIN_2", in0_input=1, in1_input=19000, curr1_input=2000)
-    assert [(rail.label, rail.watts()) for rail in sysfs.rails(tmp_path)] == [("VIN", 38.5), ("VIN_2", 38.0)]
+@pytest.mark.parametrize(
+    ("chip", "watts"),
+    [
+        ({"name": "ina3221", "in1_label": "VIN", "in1_input": 19000, "curr1_input": 1, "power1_input": 38500000}, 38.5),
+        ({"name": "ina238", "label": "VIN", "in0_input": 1, "in1_input": 19000, "curr1_input": 2000}, 38.0),
+    ],
+)
+def test_rails_whose_kernel_counts_microwatts_are_read_as_such(chip, watts, tmp_path):
+    fill(tmp_path, HWMON.format(0), **chip)
+    assert power(tmp_path) == ("VIN", watts)
 
 
 @pytest.mark.parametrize(
@@ -232,9 +253,9 @@ def test_rails_whose_kernel_counts_microwatts_are_read_as_such(tmp_path):
 def test_a_gpu_is_found_by_its_kind(name, tmp_path):
     for other in ("15340000.vic", "gpu-nvd-0", "15480000.nvdec", "soc:qcom,gpubw"):
         fill(tmp_path, f"sys/class/devfreq/{other}", cur_freq=1, min_freq=1, max_freq=1)
-    assert sysfs.gpu_clock(tmp_path) is None
+    assert gpu_clock(tmp_path) is None
     fill(tmp_path, f"sys/class/devfreq/{name}", cur_freq=306000000, min_freq=306000000, max_freq=306000000)
-    assert sysfs.gpu_clock(tmp_path).fixed_mhz() == 306.0
+    assert gpu_clock(tmp_path).fixed_mhz() == 306.0
 
 
 @pytest.mark.parametrize("name", ["bwmgr", "dmc", "6000c800.actmon", "31b0000.external-memory-controller"])
@@ -246,13 +267,13 @@ def test_a_memory_clock_of_devfreq_is_found_by_its_kind(name, tmp_path):
         "available_frequencies": "204000000 3199000000",
     }
     fill(tmp_path, f"sys/class/devfreq/{name}", **files)
-    assert sysfs.memory_clock(tmp_path).available_mhz() == (204.0, 3199.0)
+    assert memory_clock(tmp_path).available_mhz() == (204.0, 3199.0)
 
 
 def test_cores_that_are_offline_do_not_count(tmp_path):
     fill_cpu(tmp_path, 0)
     fill(tmp_path, CPU.format(4), affected_cpus="", related_cpus="4 5", scaling_available_frequencies="2400000")
-    assert sysfs.cpu_clock(tmp_path).available_mhz() == (115.2, 1190.4, 2265.6)
+    assert cpu_clock(tmp_path).available_mhz() == (115.2, 1190.4, 2265.6)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +287,7 @@ def test_without_a_table_a_clock_is_set_within_the_bounds_of_each_core(asked, me
     for policy, highest in ((0, 4900000), (8, 3600000)):
         bounds = {"cpuinfo_min_freq": 550000, "cpuinfo_max_freq": highest}
         fill(tmp_path, CPU.format(policy), scaling_min_freq=550000, scaling_max_freq=highest, **bounds)
-    clock = sysfs.cpu_clock(tmp_path)
+    clock = cpu_clock(tmp_path)
     with clock.held(4500):
         assert clock.fixed_mhz() == 4500
         assert contents(tmp_path / CPU.format(8))["scaling_max_freq"] == "3600000"
@@ -276,22 +297,32 @@ def test_without_a_table_a_clock_is_set_within_the_bounds_of_each_core(asked, me
 
 def test_a_rail_that_vanishes_reads_none(tmp_path):
     folder = fill(tmp_path, HWMON.format(0), name="ina3221", in1_label="GPU", in1_input=1000, curr1_input=1000)
-    (rail,) = sysfs.rails(tmp_path)
+    meter = Machine("gpu", tmp_path).meter()
     (folder / "curr1_input").unlink()
-    assert rail.watts() is None
+    with meter.read() as reading:
+        pass
+    assert reading.mean_w is None
 
 
-def test_energy_counters_are_whole_packages_and_go_round(tmp_path):
-    fill(tmp_path, RAPL.format("0"), name="package-0", energy_uj=900, max_energy_range_uj=1000)
+@pytest.mark.parametrize(("before", "after", "joules"), [(100, 900, 800e-6), (900, 50, 150e-6)])
+def test_energy_counters_are_whole_packages_and_go_round(before, after, joules, tmp_path):
+    folder = fill(tmp_path, RAPL.format("0"), name="package-0", energy_uj=before, max_energy_range_uj=1000)
     fill(tmp_path, RAPL.format("0:0"), name="core", energy_uj=1)
-    (counter,) = sysfs.energy_counters(tmp_path)
-    assert counter.label == "package-0"
-    assert counter.joules() == pytest.approx(900e-6)
-    assert counter.difference(100e-6, 900e-6) == pytest.approx(800e-6)
-    assert counter.difference(900e-6, 50e-6) == pytest.approx(150e-6)
+    times = iter([100.0, 102.0])
+    meter = dataclasses.replace(Machine("cpu", tmp_path).meter(), timer=lambda: next(times))
+    with meter.read() as reading:
+        (folder / "energy_uj").write_text(f"{after}\n")
+    assert (meter.sources, reading.mean_w) == ("package-0", pytest.approx(joules / 2))
+
+
+def test_a_counter_that_can_no_longer_be_read_is_left_out(tmp_path):
+    folder = fill(tmp_path, RAPL.format("0"), name="package-0", energy_uj=1)
+    with Machine("cpu", tmp_path).meter().read() as reading:
+        (folder / "energy_uj").unlink()
+    assert reading.mean_w is None
 
 
 def test_a_counter_that_may_not_be_read_is_left_out(tmp_path):
     folder = fill(tmp_path, RAPL.format("0"), name="package-0", max_energy_range_uj=1000)
     (folder / "energy_uj").mkdir()  # unreadable whoever runs the test
-    assert sysfs.energy_counters(tmp_path) == ()
+    assert Machine("cpu", tmp_path).meter() is None

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hw_models.accelerator import DartsNetwork, generic_table_throughputs, published_generic_table
-from hw_models.accelerator.network import EDGE_NODE, EDGE_PLACE
+from hadas_jax.spaces.darts import DARTS_CODES, EDGE_NODE
+from hadas_jax.spaces.darts_costs import throughput_table
+from hadas_jax.spaces.darts_network import DartsNetwork
+from hw_models.accelerator import load_fpga
 from hw_models.predictors import KINDS, PredictorNotes, ThroughputPredictor, fit_predictor, recipe_of
 from hw_models.predictors.predictor import init_weights
 
@@ -25,11 +27,11 @@ def draw_codes(count: int, seed: int = 0) -> np.ndarray:
 def draw_predictor(kind: str, members: int, seed: int = 0) -> ThroughputPredictor:
     """A predictor of random weights; entries of a lookup are positive."""
     keys = jax.random.split(jax.random.key(seed), members)
-    weights = jax.vmap(lambda key: init_weights(key, kind, hidden=(8, 6)))(keys)
+    weights = jax.vmap(lambda key: init_weights(key, kind, DARTS_CODES, hidden=(8, 6)))(keys)
     if kind == "lookup":
         table = 0.1 * jax.random.uniform(keys[0], weights.table.shape)
         weights = weights.replace(table=table)
-    return ThroughputPredictor(weights, jnp.float32(6.6), jnp.float32(0.2), kind)
+    return ThroughputPredictor(weights, jnp.float32(6.6), jnp.float32(0.2), kind, DARTS_CODES)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +43,7 @@ def codes() -> np.ndarray:
 @pytest.fixture(scope="session")
 def throughputs(codes) -> np.ndarray:
     """What the published generic table says of them, images/s."""
-    return np.asarray(generic_table_throughputs(published_generic_table(), jnp.asarray(codes)))
+    return np.asarray(throughput_table("generic", DartsNetwork(), fpga=load_fpga("ku115"))(jnp.asarray(codes)))
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +63,12 @@ def small_recipes():
 @pytest.fixture(scope="session")
 def fitted(codes, throughputs, small_recipes):
     """Ensembles of two of every kind, by kind."""
-    notes = PredictorNotes("generic", "ku115", DartsNetwork(), source="a test")
+    notes = PredictorNotes("generic", "ku115", DartsNetwork().sizes, source="a test")
     key = jax.random.key(1)
     return {
-        kind: fit_predictor(key, codes, throughputs, kind=kind, members=2, recipe=recipe, notes=notes)
+        kind: fit_predictor(
+            key, codes, throughputs, layout=DARTS_CODES, kind=kind, members=2, recipe=recipe, notes=notes
+        )
         for kind, recipe in small_recipes.items()
     }
 
@@ -72,4 +76,4 @@ def fitted(codes, throughputs, small_recipes):
 @pytest.fixture(scope="session")
 def equal_edges():
     """Edges by place: those whose order the hardware does not see."""
-    return [np.flatnonzero(place == EDGE_PLACE) for place in range(3)]
+    return [np.flatnonzero(place == np.array(DARTS_CODES.groups)) for place in range(3)]

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from hadas_jax.spaces.darts import DARTS_CODES
 from hw_models.predictors import KINDS, HeldOutErrors, Recipe, fit_predictor, predict_throughputs, recipe_of
 
 
 def fit(codes, throughputs, **settings):
-    return fit_predictor(jax.random.key(0), codes, throughputs, **settings)
+    return fit_predictor(jax.random.key(0), codes, throughputs, layout=DARTS_CODES, **settings)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,7 +41,8 @@ def test_members_of_an_ensemble_differ(kind, fitted, codes):
 
 
 def test_the_same_key_gives_the_same_predictor(fitted, codes, throughputs, small_recipes):
-    again = fit_predictor(jax.random.key(1), codes, throughputs, members=2, recipe=small_recipes["mlp"])
+    how = {"layout": DARTS_CODES, "members": 2, "recipe": small_recipes["mlp"]}
+    again = fit_predictor(jax.random.key(1), codes, throughputs, **how)
     assert jax.tree.all(jax.tree.map(np.array_equal, again.predictor.weights, fitted["mlp"].predictor.weights))
 
 

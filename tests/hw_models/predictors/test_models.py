@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_models.accelerator.network import EDGE_PLACE
+from hadas_jax.spaces.darts import DARTS_CODES
 from hw_models.predictors import KINDS, recipe_of
 from hw_models.predictors.predictor import dropout_mask, init_weights
-from hw_models.predictors.predictor import score as eager_score
+from hw_models.predictors.predictor import score as plain_score
 
+EDGE_PLACE = np.array(DARTS_CODES.groups)
+eager_score = partial(plain_score, layout=DARTS_CODES)
 score = jax.jit(eager_score, static_argnames="kind")
 SEEDS = st.integers(0, 2**31)
 
@@ -33,7 +37,7 @@ def counts_of(code):
 
 
 def test_the_embedding_perceptron_has_the_published_number_of_parameters():
-    weights = init_weights(jax.random.key(0), "embedding", hidden=recipe_of("embedding").hidden)
+    weights = init_weights(jax.random.key(0), "embedding", DARTS_CODES, hidden=recipe_of("embedding").hidden)
     assert sum(leaf.size for leaf in jax.tree.leaves(weights)) == 78_641
 
 
@@ -116,7 +120,7 @@ def test_an_array_that_is_no_architecture_is_refused(kind, shape, drawn):
 
 @pytest.mark.parametrize("rate", [0.25, 0.5])
 def test_dropout_keeps_the_mean_and_drops_its_share(rate):
-    mask = np.asarray(dropout_mask(jax.random.key(0), rate, count=400))
+    mask = np.asarray(dropout_mask(jax.random.key(0), rate, count=400, edges=28))
     assert set(np.unique(mask)) == {0.0, np.float32(1 / (1 - rate))}
     assert abs(np.mean(mask == 0) - rate) < 0.01
     # Neighbours are bytes of one word, and must not hang together.

@@ -76,7 +76,7 @@ def test_a_prediction_is_positive_for_any_input(seed, size, drawn):
 
 def test_a_linear_scale_is_mean_and_deviation_cut_off_below(drawn, codes):
     log = drawn("embedding", 1)
-    linear = log.replace(scale="linear", mean=jnp.float32(800.0), deviation=jnp.float32(150.0))
+    linear = log.replace(scale="linear", mean=jnp.float32(800.0), std=jnp.float32(150.0))
     score = (np.log(float(ask(log, jnp.asarray(codes[0])).throughput)) - 6.6) / 0.2
     found = float(ask(linear, jnp.asarray(codes[0])).throughput)
     np.testing.assert_allclose(found, 800 + 150 * score, rtol=1e-3)

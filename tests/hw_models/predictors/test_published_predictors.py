@@ -1,16 +1,20 @@
 """Weights as EH-DNAS's PyTorch modules have them."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hadas_jax.spaces.darts import DARTS_CODES
 from hadas_jax.supernet.pytorch_files import read_pytorch
-from hw_models.predictors import LEAST_THROUGHPUT, PUBLISHED_SCALES, import_predictor, predict_throughput
+from hw_models.predictors import LEAST_THROUGHPUT, PUBLISHED_SCALES, predict_throughput
+from hw_models.predictors import import_predictor as import_any
 
 ask = jax.jit(predict_throughput)
+import_predictor = partial(import_any, layout=DARTS_CODES)
 
 
 def state_dict(seed=0):
@@ -56,8 +60,8 @@ def test_embeddings_may_be_one_table(shape, codes):
 
 
 def test_mean_and_deviation_may_be_given(codes):
-    found = import_predictor(state_dict(), paradigm="my board", mean=30.0, deviation=2.0)
-    assert (float(found.mean), float(found.deviation), found.notes.paradigm) == (30.0, 2.0, "my board")
+    found = import_predictor(state_dict(), paradigm="my board", mean=30.0, std=2.0)
+    assert (float(found.mean), float(found.std), found.notes.paradigm) == (30.0, 2.0, "my board")
 
 
 @pytest.mark.parametrize(
@@ -78,8 +82,8 @@ def test_another_state_dict_is_refused(change, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"paradigm": "serial"}, "paradigm: expected generic or pipeline, or mean and deviation with it"),
-        ({"paradigm": "generic", "mean": -1.0}, "mean, deviation: expected numbers above 0, got -1.0"),
+        ({"paradigm": "serial"}, "paradigm: expected generic or pipeline, or mean and standard deviation with it"),
+        ({"paradigm": "generic", "mean": -1.0}, "mean, std: expected numbers above 0, got -1.0"),
     ],
 )
 def test_an_unknown_scale_is_refused(settings, message):

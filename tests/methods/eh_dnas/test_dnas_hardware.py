@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from hadas_jax.methods.eh_dnas.hardware import accelerator_hardware, device_hardware
-from hadas_jax.spaces.darts import sample_codes, sampled_codes
-from hadas_jax.spaces.darts_costs import darts_workload, throughput_table
+from hadas_jax.spaces.darts import DARTS_CODES, sample_codes, sampled_codes
+from hadas_jax.spaces.darts_costs import darts_counts, darts_workload, published_generic_table, throughput_table
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hw_models import default_point, load_device, network_cost, operating_points
-from hw_models.accelerator import DartsNetwork, generic_table_throughputs, load_fpga, published_generic_table
+from hw_models.accelerator import generic_table_cost, load_fpga
 from hw_models.predictors import fit_predictor, predict_throughput, predict_throughputs, recipe_of
 
 KEY = jax.random.key(7)
@@ -56,7 +57,7 @@ def predicted():
     codes = sample_codes(jax.random.key(1), 3000)
     throughputs = throughput_table("pipeline", NETWORK, fpga=fpga)(codes)
     recipe = dataclasses.replace(recipe_of("mlp"), hidden=(32,), epochs=10, batch=100)
-    predictor = fit_predictor(jax.random.key(2), codes, throughputs, recipe=recipe).predictor
+    predictor = fit_predictor(jax.random.key(2), codes, throughputs, layout=DARTS_CODES, recipe=recipe).predictor
     return predictor, accelerator_hardware("pipeline", NETWORK, fpga=fpga, predictor=predictor)
 
 
@@ -86,7 +87,7 @@ def test_gradient_of_a_pipeline_pays_for_what_makes_its_slowest_stage(predicted)
 
 def test_the_generic_accelerator_is_priced_by_its_published_table():
     hardware = accelerator_hardware("generic", NETWORK, fpga=load_fpga("ku115"), predictor=None)
-    expected = 1 / generic_table_throughputs(published_generic_table(), CODE[None])
+    expected = 1 / generic_table_cost(published_generic_table(), darts_counts(CODE)).throughput
     np.testing.assert_allclose(hardware.exact(CODE).image_s, expected, rtol=1e-6)
     assert hardware.exact(CODE).energy_j is None
     with pytest.raises(ValueError, match="predictor: expected one"):

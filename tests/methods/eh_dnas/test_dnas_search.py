@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +49,8 @@ def _search(**changed):
 
 
 def _stepped(search, steps=1, seed=4):
-    state, step = init_search(search, WEIGHTS, ALPHA), jax.jit(search_step(search))
+    chex.clear_trace_counter()
+    state, step = init_search(search, WEIGHTS, ALPHA), jax.jit(chex.assert_max_traces(search_step(search), n=1))
     for i in range(steps):
         state, metrics = step(state, jax.random.fold_in(jax.random.key(seed), i), BATCHES)
     return state, metrics

@@ -6,16 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hadas_jax.methods.eh_dnas.hardware import (
-    Budget,
+    Constraint,
     Costs,
     Objective,
     ascend,
-    at_point,
-    budgets_of,
     chosen_point,
-    excess,
+    constraints_of,
     hardware_loss,
-    metric,
+    violations,
 )
 from hadas_jax.settings import HardwareLossSettings
 
@@ -60,7 +58,7 @@ def test_the_point_is_the_least_metric_within_the_budgets_or_the_least_beyond():
     both = _objective(max_latency_ms=4.0, max_energy_mj=120.0)
     # Beyond: log 2.5, log 1.25, log 7.5.
     assert int(chosen_point(both, COSTS)) == 1
-    np.testing.assert_allclose(excess(both, COSTS), np.log([1.25, 1.25]), rtol=1e-5)
+    np.testing.assert_allclose(violations(both, COSTS), np.log([1.25, 1.25]), rtol=1e-5)
 
 
 def test_multipliers_rise_beyond_a_budget_fall_within_and_never_below_zero():
@@ -78,13 +76,13 @@ def test_plain_darts_is_told_from_searches_that_look_at_hardware():
 
 def test_metrics_of_accelerators_know_no_energy():
     costs = Costs(jnp.array([0.25]), None)
-    assert float(at_point(costs, 0).image_s) == 0.25
+    assert float(costs.at(0).image_s) == 0.25
     with pytest.raises(ValueError, match="minimise energy: expected latency"):
-        metric(costs, "energy")
+        costs.metric("energy")
 
 
 def test_budgets_are_in_seconds_per_image_and_joules():
-    assert budgets_of(HardwareLossSettings()) == ()
-    assert budgets_of(HardwareLossSettings(min_fps=1000.0)) == (Budget("latency", 0.001),)
+    assert constraints_of(HardwareLossSettings()) == ()
+    assert constraints_of(HardwareLossSettings(min_fps=1000.0)) == (Constraint("latency", 0.001),)
     both = HardwareLossSettings(min_fps=100.0, max_latency_ms=5.0, max_energy_mj=20.0)
-    assert budgets_of(both) == (Budget("latency", 0.005), Budget("energy", 0.02))
+    assert constraints_of(both) == (Constraint("latency", 0.005), Constraint("energy", 0.02))

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hadas_jax.methods.eh_dnas.result import derive_within, neighbours
-from hadas_jax.spaces.darts import check_code, derive_code, is_valid, sample_codes
+from hadas_jax.methods.eh_dnas.result import derive_feasible
+from hadas_jax.spaces.darts import check_code, derive_code
 
 CONVOLUTIONS = 4  # digits from here on
 
@@ -22,14 +22,14 @@ def _at_most(count):
 @given(seed=st.integers(0, 2**31 - 1))
 def test_a_network_within_its_budgets_is_what_alpha_stands_for(seed):
     alpha = jax.random.normal(jax.random.key(seed), (28, 8))
-    np.testing.assert_array_equal(derive_within(alpha, lambda code: jnp.float32(0.0)), derive_code(alpha))
+    np.testing.assert_array_equal(derive_feasible(alpha, lambda code: jnp.float32(0.0)), derive_code(alpha))
 
 
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**31 - 1), count=st.integers(0, 10))
 def test_budgets_that_can_be_kept_are_kept(seed, count):
     alpha = jax.random.normal(jax.random.key(seed), (28, 8)).at[:, 6].add(2.0)
-    code = derive_within(alpha, _at_most(count))
+    code = derive_feasible(alpha, _at_most(count))
     assert np.sum(check_code(code) >= CONVOLUTIONS) <= count
 
 
@@ -37,7 +37,7 @@ def test_the_cheapest_change_in_probability_is_made():
     alpha = jnp.full((28, 8), -9.0).at[:, 5].set(1.0)
     # The first node of the reduce cell is nearly as well off with a skip at one edge.
     alpha = alpha.at[14, 3].set(0.9)
-    code = derive_within(alpha, _at_most(15))
+    code = derive_feasible(alpha, _at_most(15))
     expected = np.array(derive_code(alpha))
     expected[14] = 3
     np.testing.assert_array_equal(code, expected)
@@ -45,14 +45,5 @@ def test_the_cheapest_change_in_probability_is_made():
 
 def test_where_no_network_fits_the_nearest_one_found_is_returned():
     alpha = jax.random.normal(jax.random.key(0), (28, 8))
-    code = derive_within(alpha, lambda code: 1.0 + _convolutions(code))
+    code = derive_feasible(alpha, lambda code: 1.0 + _convolutions(code))
     assert np.sum(check_code(code) >= CONVOLUTIONS) == 0
-
-
-def test_neighbours_are_all_networks_with_one_node_changed():
-    code = np.asarray(sample_codes(jax.random.key(5), 1)[0], np.int32)
-    found = neighbours(code)
-    # 49 choices of operations for 1 + 3 + 6 + 10 pairs of edges in two cells, less the network itself at each node.
-    assert len(found) == 2 * 49 * 20 - 8
-    assert len(np.unique(found, axis=0)) == len(found)
-    assert bool(jnp.all(is_valid(jnp.asarray(found))))

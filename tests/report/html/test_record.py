@@ -7,7 +7,7 @@ import pytest
 from hadas_jax.methods.eh_dnas.result import DnasResult, write_genotype
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult, write_result
 from hadas_jax.report.html import read_record, report_content
-from hw_models.accelerator.network import DartsNetwork
+from hadas_jax.spaces.darts_network import DartsNetwork
 
 CODE = "53 033 0303 00320  15 603 0022 00440"
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, OPERATIONS
+from hadas_jax.spaces.darts import EDGE_INPUT, EDGE_NODE, OPERATIONS
 
 _HALVING = [edge for edge in range(14) if EDGE_INPUT[edge] < 2]
 LAYOUT = ("NHWC", "HWIO", "NHWC")

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hadas_jax.spaces.darts import EDGE_INPUT, EDGE_NODE, OPERATIONS
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import code_of, genotype_of
 from hadas_jax.supernet.darts.network import (
     apply_derived,
@@ -13,7 +15,6 @@ from hadas_jax.supernet.darts.network import (
     estimate_statistics,
     initialise_derived,
 )
-from hw_models.accelerator.network import EDGE_INPUT, EDGE_NODE, OPERATIONS, DartsNetwork
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from hadas_jax.spaces.darts_costs import darts_counts
+from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hadas_jax.spaces.genotypes import Genotype, code_of, published_genotype
 from hadas_jax.supernet.darts.network import (
     Cell,
@@ -17,7 +19,7 @@ from hadas_jax.supernet.darts.network import (
     initialise_derived,
     weight_shapes,
 )
-from hw_models.accelerator.network import DartsNetwork, network_rows, row_counts
+from hw_models.accelerator import row_counts
 
 TINY = DartsNetwork(channels=4, cells=3, classes=3, image_size=8, in_channels=1)
 ONE = DartsNetwork(channels=4, cells=1, classes=3, image_size=8, in_channels=1)
@@ -96,7 +98,8 @@ def test_layers_multiply_and_weigh_as_the_layer_table_says(genotype, stem, size)
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     with nn.intercept_methods(watch):
         jax.eval_shape(lambda w, x: apply_derived_training(network, genotype, w, x), shapes, images)
-    rows, active = network_rows(network), np.asarray(row_counts(network, jnp.asarray(code_of(genotype))))
+    rows = network_rows(network)
+    active = np.asarray(row_counts(rows, darts_counts(jnp.asarray(code_of(genotype)))))
     assert sum(multiplied) == np.sum((active * rows.macs)[rows.is_weighted])
     assert kernels(shapes) == np.sum((active * rows.fan_in * rows.outputs)[rows.is_weighted])
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from supernet.darts.plain_search import plain_search
 
+from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import code_of, published_genotype
 from hadas_jax.supernet.darts import apply_search, initialise_search
-from hw_models.accelerator import DartsNetwork
 
 NETWORK = DartsNetwork(channels=2, cells=3, classes=3, image_size=5, in_channels=2)
 

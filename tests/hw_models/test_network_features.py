@@ -1,4 +1,4 @@
-"""The roofline on totals: parts against float64, recovery of known coefficients, finite gradients."""
+"""The roofline of whole networks: parts against float64, recovery of known coefficients, finite gradients."""
 
 import dataclasses
 
@@ -7,17 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hw_models.fitting.correction import (
+from hw_models.correction import (
     LatencyBase,
     NetworkFeatures,
     PowerBase,
     base_power,
-    fit_latency_base,
-    fit_power_base,
+    base_times,
     latency_features,
     power_features,
-    total_times,
 )
+from hw_models.fitting import fit_board
 
 SECONDS = {"mac": 2e-12, "element": 5e-10, "weight": 1e-9, "layer": 2e-5, "conv": 3e-5, "run": 1e-3}
 ORDER = 2.0
@@ -50,7 +49,7 @@ def networks() -> NetworkFeatures:
 
 @pytest.fixture(scope="module")
 def timed():
-    return jax.jit(jax.vmap(total_times, in_axes=(None, 0)))
+    return jax.jit(jax.vmap(base_times, in_axes=(None, 0)))
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +68,12 @@ def test_the_latency_equals_the_formula_in_float64(networks, times):
 
 def test_the_fit_recovers_latency_and_power_that_the_model_made_despite_outliers(networks, times, timed):
     latency = times.latency_s.at[::15].multiply(8.0)
-    fitted = jax.jit(fit_latency_base)(networks, latency)
-    found = timed(fitted, networks).latency_s
-    assert float(jnp.mean(jnp.abs(found / times.latency_s - 1))) < 0.03
     made = PowerBase(*(jnp.log(jnp.float32(value)) for value in (2.0, 5e-12, 3e-10)))
     power = base_power(made, networks, times.latency_s)
-    found = base_power(jax.jit(fit_power_base)(networks, times.latency_s, power), networks, times.latency_s)
+    board = fit_board(jax.random.key(0), networks, latency, power)
+    found = timed(board.latency_base, networks).latency_s
+    assert float(jnp.mean(jnp.abs(found / times.latency_s - 1))) < 0.03
+    found = base_power(board.power_base, networks, times.latency_s)
     assert float(jnp.mean(jnp.abs(found / power - 1))) < 0.03
 
 
@@ -88,7 +87,7 @@ def test_features_are_finite_and_the_shares_add_up_to_one(networks, times):
 
 def test_features_and_latency_have_finite_gradients_for_an_empty_network(base, networks):
     def total(totals):
-        times = total_times(base, totals)
+        times = base_times(base, totals)
         return latency_features(totals, times).sum() + times.latency_s
 
     gradient = jax.jit(jax.grad(total))

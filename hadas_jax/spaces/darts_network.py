@@ -1,46 +1,21 @@
-"""Networks of the DARTS space as rows of equal layers: what an accelerator has to run for an architecture.
+"""Networks of the DARTS space: their size, and the rows of equal layers that they may have.
 
-Cells of four nodes; each node adds up two of its incoming edges, and each edge is one of eight operations (Liu et al.,
-"DARTS", 2018, https://arxiv.org/abs/1806.09055). An architecture is a code of 28 digits, an operation for each of the
-14 edges of the normal cell and then of the reduce cell, 0 where the edge is absent; or a distribution over operations
-for each edge. All edges of a cell that start alike (at an input of a reduce cell, or elsewhere) ask the hardware for
-the same, so a row stands for all such layers of a cell, and its count says how many there are: linear in the
-distribution, and the number itself at a code.
-Shapes: L rows; 3 places of an edge; 8 operations. Functions take one architecture; batch them with `jax.vmap`.
+All edges of a cell that start alike (at an input of a reduce cell, or elsewhere) ask the hardware for the same, so a
+row stands for all such layers of a cell with one operation. Liu et al., "DARTS: Differentiable Architecture Search",
+2018, https://arxiv.org/abs/1806.09055.
 """
 
 import dataclasses
 import functools
 from typing import Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from hw_models.layers import LayerKind
+from hadas_jax.spaces.darts import DARTS_CODES, NODES, OPERATIONS
+from hw_models import LayerKind
+from hw_models.accelerator import Rows
 
-OPERATIONS = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-)
-"""Operations by digit."""
-NODES = 4
-EDGE_INPUT = np.array([j for node in range(NODES) for j in range(2 + node)], np.int32)
-"""int32[14], where each edge starts: 0 and 1 are the inputs of the cell, 2 + i is node i."""
-EDGE_NODE = np.array([node for node in range(NODES) for _ in range(2 + node)], np.int32)
-"""int32[14], the node that each edge leads to."""
-EDGES = len(EDGE_INPUT)
-PLACES = ("normal", "reduce, stride 2", "reduce, stride 1")
-"""Places of an edge that differ in what an operation costs there."""
-# Place of each of the 28 edges.
-EDGE_PLACE = np.concatenate([np.zeros(EDGES, np.int32), np.where(EDGE_INPUT < 2, 1, 2).astype(np.int32)])
-_FIXED = len(PLACES) * len(OPERATIONS)
+_GROUPS = DARTS_CODES.counts_shape[0] * DARTS_CODES.counts_shape[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,64 +50,14 @@ class DartsNetwork:
             raise ValueError(f"stem: expected cifar or imagenet, got {self.stem!r}")
 
     @property
+    def sizes(self) -> tuple[tuple[str, int | str], ...]:
+        """Names and values of all sizes, as predictors note them."""
+        return tuple(dataclasses.asdict(self).items())
+
+    @property
     def reductions(self) -> tuple[int, ...]:
         """Which cells are reduce cells."""
         return tuple(sorted({self.cells // 3, 2 * self.cells // 3}))
-
-
-class Rows(NamedTuple):
-    """Layers of a network; every array is [L], numpy, and the same for all architectures.
-
-    Attributes:
-        name: Part of the network, operation and layer, for reports.
-        kind: A `LayerKind`.
-        inputs: Channels read.
-        outputs: Channels written.
-        kernel: Side of the kernel.
-        in_size: Side of the map read.
-        out_size: Side of the map written.
-        stride: Step of the kernel.
-        group: Place and operation that the row belongs to, `8 place + operation`; 24 where it always runs.
-        times: Layers of the row for each such operation, or at all.
-    """
-
-    name: tuple[str, ...]
-    kind: np.ndarray
-    inputs: np.ndarray
-    outputs: np.ndarray
-    kernel: np.ndarray
-    in_size: np.ndarray
-    out_size: np.ndarray
-    stride: np.ndarray
-    group: np.ndarray
-    times: np.ndarray
-
-    @property
-    def is_pooling(self) -> np.ndarray:
-        """bool[L]."""
-        return self.kind == LayerKind.POOLING
-
-    @property
-    def is_weighted(self) -> np.ndarray:
-        """bool[L], convolutions and the classifier."""
-        return (self.kind != LayerKind.POOLING) & (self.kind != LayerKind.ELEMENTWISE)
-
-    @property
-    def fan_in(self) -> np.ndarray:
-        """float64[L], multiply-accumulates (operations) for one output."""
-        channels = np.where(np.isin(self.kind, (LayerKind.DEPTHWISE, LayerKind.POOLING)), 1, self.inputs)
-        return (channels * self.kernel**2).astype(float)
-
-    @property
-    def macs(self) -> np.ndarray:
-        """float64[L], multiply-accumulates of one layer; operations of pooling and additions."""
-        return self.fan_in * self.outputs * self.out_size**2
-
-    @property
-    def elements(self) -> np.ndarray:
-        """float64[L], activations read and written by one layer."""
-        reads = np.where(self.kind == LayerKind.ELEMENTWISE, 2, 1) * self.inputs * self.in_size**2
-        return (reads + self.outputs * self.out_size**2).astype(float)
 
 
 class _Row(NamedTuple):
@@ -144,13 +69,16 @@ class _Row(NamedTuple):
     in_size: int
     out_size: int
     stride: int
-    group: int = _FIXED
+    group: int = _GROUPS
     times: int = 1
 
 
 @functools.lru_cache
 def network_rows(network: DartsNetwork) -> Rows:
-    """Returns the rows of all networks of this size."""
+    """Returns the rows of all networks of this size.
+
+    Their groups are the entries of `hw_models.codes.operation_counts`, place by place: `8 place + operation`.
+    """
     size, channels = network.image_size, network.channels
     rows: list[_Row] = []
     if network.stem == "cifar":
@@ -183,38 +111,9 @@ def network_rows(network: DartsNetwork) -> Rows:
     features, size = last
     rows.append(_Row("pooling", LayerKind.POOLING, features, features, size, size, 1, 1))
     rows.append(_Row("classifier", LayerKind.LINEAR, features, network.classes, 1, 1, 1, 1))
-    columns = (np.asarray(column, np.int64) for column in zip(*(row[1:] for row in rows), strict=True))
-    return Rows(tuple(row.name for row in rows), *columns)
-
-
-def operation_counts(architecture: jax.Array) -> jax.Array:
-    """Counts the edges of each place with each operation.
-
-    Args:
-        architecture: int[28], a code, or float[28, 8], a distribution over operations for each edge.
-
-    Returns:
-        float32[3, 8]; differentiable in a distribution.
-
-    Raises:
-        ValueError: The array is neither.
-    """
-    architecture = jnp.asarray(architecture)
-    is_code = jnp.issubdtype(architecture.dtype, jnp.integer)
-    wanted = (2 * EDGES,) if is_code else (2 * EDGES, len(OPERATIONS))
-    if architecture.shape != wanted:
-        raise ValueError(f"architecture: expected int[28] or float[28, 8], got shape {architecture.shape}")
-    shares = jax.nn.one_hot(architecture, len(OPERATIONS), dtype=jnp.float32) if is_code else architecture
-    places = jnp.asarray(EDGE_PLACE[None] == np.arange(len(PLACES))[:, None], jnp.float32)
-    # Sums of small whole numbers, which no rounding touches; a matrix product may round its inputs.
-    return jnp.sum(places[:, :, None] * shares[None], axis=1)
-
-
-def row_counts(network: DartsNetwork, architecture: jax.Array) -> jax.Array:
-    """How many layers of each row an architecture has, float32[L]; arguments and errors as `operation_counts`."""
-    rows = network_rows(network)
-    counts = jnp.append(operation_counts(architecture).ravel(), jnp.float32(1.0))
-    return jnp.asarray(rows.times, jnp.float32) * counts[rows.group]
+    names, *columns = zip(*rows, strict=True)
+    arrays = dict(zip(_Row._fields[1:], (np.asarray(column, np.int64) for column in columns), strict=True))
+    return Rows(name=names, groups=_GROUPS, **arrays)
 
 
 def _strided(size: int, stride: int) -> int:
@@ -230,14 +129,14 @@ def _conv(
     size: int,
     stride: int = 1,
     depthwise: bool = False,
-    group: int = _FIXED,
+    group: int = _GROUPS,
     times: int = 1,
 ) -> _Row:
     kind = LayerKind.DEPTHWISE if depthwise else LayerKind.POINTWISE if kernel == 1 else LayerKind.DENSE
     return _Row(name, kind, inputs, outputs, kernel, size, _strided(size, stride), stride, group, times)
 
 
-def _reduction(name: str, inputs: int, outputs: int, *, size: int, group: int = _FIXED) -> list[_Row]:
+def _reduction(name: str, inputs: int, outputs: int, *, size: int, group: int = _GROUPS) -> list[_Row]:
     """Factorised reduction: two 1x1 convolutions of stride 2, each for half of the channels."""
     halves = _conv(f"{name} reduction", inputs, outputs // 2, kernel=1, size=size, stride=2, group=group, times=2)
     return [halves]
