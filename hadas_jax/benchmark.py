@@ -118,11 +118,11 @@ def _measured(
         peer()
     times: list[list[float]] = [[] for _ in (call, *peers)]
     for _ in range(rounds):
-        for run, found in zip((call, *peers), times, strict=True):
-            found.append(_seconds(run))
-    own, *others = (statistics.median(found) for found in times)
+        for run, measured in zip((call, *peers), times, strict=True):
+            measured.append(_seconds(run))
+    seconds, *others = map(statistics.median, times)
     kept, unique = (*others, None, None)[:2]
-    return Throughput(work, population, candidates, first, own, kept, unique)
+    return Throughput(work, population, candidates, first, seconds, kept, unique)
 
 
 def _seconds(run: _Call) -> float:
@@ -368,9 +368,9 @@ def throughput_table(rows: Sequence[Throughput], *, title: str) -> Table:
     table.columns[0].no_wrap = True
     for work in WORK:
         for row in (row for row in rows if row.work == work):
-            own = (_short(row.per_second), f"{1e3 * row.seconds:.3g}", f"{row.first_call_s:.2f}")
+            cells = (_short(row.per_second), f"{1e3 * row.seconds:.3g}", f"{row.first_call_s:.2f}")
             ratios = (_times(row.peer_seconds, row.seconds), _times(row.peer_unique_seconds, row.seconds))
-            table.add_row(work, f"{row.population:,}", *own, *(ratios if peers else ()))
+            table.add_row(work, f"{row.population:,}", *cells, *(ratios if peers else ()))
         table.add_section()
     return table
 
@@ -388,10 +388,10 @@ def plot_throughput(rows: Sequence[Throughput], path: Path, *, title: str) -> No
     """
     figure, [[axis]] = new_figure((7.5, 4.8))
     for number, work in enumerate(WORK):
-        found = [row for row in rows if row.work == work]
+        points = [row for row in rows if row.work == work]
         colour = f"C{number}"
-        axis.plot([r.population for r in found], [r.per_second for r in found], "o-", c=colour, label=work)
-        peers = [(r.population, r.candidates / r.peer_seconds) for r in found if r.peer_seconds]
+        axis.plot([r.population for r in points], [r.per_second for r in points], "o-", c=colour, label=work)
+        peers = [(r.population, r.candidates / r.peer_seconds) for r in points if r.peer_seconds]
         if peers:
             axis.plot(*zip(*peers, strict=True), "s--", c=colour, alpha=0.6, label=f"{work}, pymoo")
     axis.set_xscale("log", base=2)
@@ -412,5 +412,5 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _times(peer: float | None, own: float) -> str:
-    return "" if peer is None else f"{peer / own:.1f}"
+def _times(peer: float | None, seconds: float) -> str:
+    return "" if peer is None else f"{peer / seconds:.1f}"

@@ -219,7 +219,7 @@ class Architecture(Strict):
         blocks = range(space.first_exit, self.blocks)
         if list(self.exits) != sorted(set(self.exits) & set(blocks)):
             _refuse(f"exits: expected rising blocks in {space.first_exit} .. {self.blocks - 1}", self.exits)
-        for name, found, wanted in (
+        for name, values, wanted in (
             ("thresholds", self.thresholds, exits),
             ("selection.shares", self.selection.shares, exits + 1),
             ("test.shares", self.test.shares, exits + 1),
@@ -227,8 +227,8 @@ class Architecture(Strict):
             ("normalisation.mean", by.mean if by else None, space.in_channels),
             ("normalisation.deviation", by.deviation if by else None, space.in_channels),
         ):
-            if found is not None and len(found) != wanted:
-                _refuse(f"{name}: expected {wanted} values", found)
+            if values is not None and len(values) != wanted:
+                _refuse(f"{name}: expected {wanted} values", values)
         return self
 
     @property

@@ -112,26 +112,26 @@ class Runtime:
         if fixed and count < fixed:
             x = np.concatenate([x, np.zeros((fixed - count, *x.shape[1:]), x.dtype)])
         names = description["outputs"]
-        found = session.run(list(names.values()), {description["input"]: x})
-        return {kind: leaf[:count] for kind, leaf in zip(names, found, strict=True)}
+        outputs = session.run(list(names.values()), {description["input"]: x})
+        return {kind: leaf[:count] for kind, leaf in zip(names, outputs, strict=True)}
 
     def _some(self, x: np.ndarray) -> Predictions:
         labels, exits = np.zeros(len(x), np.int64), np.full(len(x), self.exits)
         sure, left = np.zeros(len(x), np.float32), np.arange(len(x))
         for number, description in enumerate(self._segments):
-            found = self.run_segment(number, x)
-            score = exit_score(found["logits"], found.get("confidence"), description["score"])
+            outputs = self.run_segment(number, x)
+            score = exit_score(outputs["logits"], outputs.get("confidence"), description["score"])
             threshold = description["threshold"]
             if number == self.exits:
                 stops = np.ones(len(left), bool)
             else:
                 stops = np.zeros(len(left), bool) if threshold is None else score >= np.float32(threshold)
             stopped = left[stops]
-            labels[stopped], exits[stopped] = found["logits"][stops].argmax(axis=1), number
+            labels[stopped], exits[stopped] = outputs["logits"][stops].argmax(axis=1), number
             sure[stopped], left = score[stops], left[~stops]
             if not len(left):
                 break
-            x = found["features"][~stops]
+            x = outputs["features"][~stops]
         return Predictions(labels, exits, sure)
 
 
@@ -268,15 +268,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         network = Runtime(parsed.directory, threads=parsed.threads)
         images, labels = _read_images(parsed.images)
-        found = network(images, batch=parsed.batch)
+        predictions = network(images, batch=parsed.batch)
     except (ValueError, KeyError, OSError, ImportError) as error:
         print(f"runtime: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(f"images {len(images)}")
     if labels is not None and len(labels):
-        print(f"accuracy {np.mean(found.labels == labels):.4f}")
+        print(f"accuracy {np.mean(predictions.labels == labels):.4f}")
     names = [segment["name"] for segment in network.manifest["segments"]]
-    for name, share in zip(names, np.bincount(found.exits, minlength=len(names)) / max(len(images), 1), strict=True):
+    shares = np.bincount(predictions.exits, minlength=len(names)) / max(len(images), 1)
+    for name, share in zip(names, shares, strict=True):
         print(f"{name} {share:.4f}")
     return 0
 

@@ -64,25 +64,25 @@ def node_places(graph: CellGraph) -> dict[str, Point]:
 
 def arrows(graph: CellGraph) -> list[_Arrow]:
     """Returns the edges of a cell; they bend to both sides in turn."""
-    found: list[_Arrow] = []
+    edges: list[_Arrow] = []
     for k, (first, last, operation) in enumerate(graph.edges):
         start, end, bend = _PLACES[first], _PLACES[last], _BEND if k % 2 else -_BEND
         side = bend * np.array([end[1] - start[1], start[0] - end[0]])
-        places = [start + t * (end - start) + 2 * t * (1 - t) * side for t in _ALONG]
-        label = max(places, key=lambda place: _room(place, [arrow.label for arrow in found if arrow.operation]))
+        points = [start + t * (end - start) + 2 * t * (1 - t) * side for t in _ALONG]
+        label = max(points, key=lambda point: _room(point, [arrow.label for arrow in edges if arrow.operation]))
         curve = (_point(start), _point((start + end) / 2 + side), _point(end))
-        found.append(_Arrow(*curve, _point(label), bend, operation))
-    return found
+        edges.append(_Arrow(*curve, _point(label), bend, operation))
+    return edges
 
 
 def _point(values: np.ndarray) -> Point:
     return float(values[0]), float(values[1])
 
 
-def _room(place: np.ndarray, labels: list[Point]) -> float:
-    """How free a place is of labels and nodes; 1: entirely."""
-    near = [np.max(np.abs(place - label) / _LABEL) for label in labels]
-    near += [np.max(np.abs(place - node) / _NODE) for node in _PLACES]
+def _room(point: np.ndarray, labels: list[Point]) -> float:
+    """How free a point is of labels and nodes; 1: entirely."""
+    near = [np.max(np.abs(point - label) / _LABEL) for label in labels]
+    near += [np.max(np.abs(point - node) / _NODE) for node in _PLACES]
     return min(1.0, *near)
 
 

@@ -123,8 +123,8 @@ def _draw_chain(axis: Axes, parts: list[_Part], architecture: Architecture, usag
                 above, (x, half), (x, 1.5), ha="center", va="center", fontsize=8, bbox=_EXIT, arrowprops=arrow
             )
     for name in stages:
-        places = [x for x, part in enumerate(parts) if part.name == name]
-        axis.text(sum(places) / len(places), -1.12, name, ha="center", va="top", fontsize=8)
+        positions = [x for x, part in enumerate(parts) if part.name == name]
+        axis.text(sum(positions) / len(positions), -1.12, name, ha="center", va="top", fontsize=8)
     axis.set_xlim(-0.7, len(parts) - 0.3)
     axis.set_ylim(-1.4, 2.0)
     axis.axis("off")
@@ -133,15 +133,15 @@ def _draw_chain(axis: Axes, parts: list[_Part], architecture: Architecture, usag
 
 def _draw_bars(axis: Axes, architecture: Architecture, usage: ExitUsage) -> None:
     names = [f"exit {block}" for block in architecture.exits] + ["classifier"]
-    places = np.arange(len(names))
+    positions = np.arange(len(names))
     for shift, shares, colour, label in (
         (-0.2, usage.shares, "tab:blue", "samples that stop there"),
         (0.2, usage.energy_shares, "tab:orange", "energy, spent on them"),
     ):
-        drawn = axis.bar(places + shift, 100 * shares, 0.38, color=colour, label=label)
-        axis.bar_label(drawn, fmt="%.1f", fontsize=8, padding=2)
+        bars = axis.bar(positions + shift, 100 * shares, 0.38, color=colour, label=label)
+        axis.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
     costs = [f"{milli(s)} ms, {milli(j)} mJ" for s, j in zip(usage.latency_s, usage.energy_j, strict=True)]
-    axis.set_xticks(places, [f"{name}\n{cost}" for name, cost in zip(names, costs, strict=True)], fontsize=8)
+    axis.set_xticks(positions, [f"{name}\n{cost}" for name, cost in zip(names, costs, strict=True)], fontsize=8)
     axis.set_axisbelow(True)
     axis.set_ylabel("share (%)")
     axis.set_ylim(0, 112 * float(max(usage.shares.max(), usage.energy_shares.max())))

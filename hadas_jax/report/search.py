@@ -201,15 +201,15 @@ def levels_table(result: Result) -> Table:
 
 
 def _level_cells(result: Result, row: LevelRow) -> tuple[str, ...]:
-    found, difference = row.test, row.versus.static
+    test, difference = row.test, row.versus.static
     name = _NAMES.get((row.network, row.policy), row.network)
     over = f"\n{row.design.excess:.1%} over" if row.design.excess > 0 else ""
-    cells = (name + over, f"{found.accuracy:.1%}", f"{found.latency_s * 1e3:.3f}", f"{found.energy_j * 1e3:.2f}")
+    cells = (name + over, f"{test.accuracy:.1%}", f"{test.latency_s * 1e3:.3f}", f"{test.energy_j * 1e3:.2f}")
     if row.network == "static":
         return cells
     mark = "" if difference.is_shown(result.accuracy_tolerance) else f" {_NOT}"
-    by_clocks = "" if row.network == "static + DVFS" else f"{found.saving(row.static_dvfs):.0%}"
-    return (*cells, f"{found.saving(row.static):.0%}", by_clocks, difference_text(difference) + mark)
+    by_clocks = "" if row.network == "static + DVFS" else f"{test.saving(row.static_dvfs):.0%}"
+    return (*cells, f"{test.saving(row.static):.0%}", by_clocks, difference_text(difference) + mark)
 
 
 def legend(result: Result) -> list[str]:
@@ -295,17 +295,18 @@ def _violated_constraints(result: Result) -> list[str]:
     return lines
 
 
-def _violation_text(found: Performance, limits: Constraints) -> str:
+def _violation_text(performance: Performance, limits: Constraints) -> str:
     """What a design costs where it violates a constraint, and by how much."""
     parts = []
     for name, value, limit, unit in (
-        ("latency", found.latency_s * 1e3, limits.max_latency_ms, "ms"),
-        ("energy", found.energy_j * 1e3, limits.max_energy_mj, "mJ"),
+        ("latency", performance.latency_s * 1e3, limits.max_latency_ms, "ms"),
+        ("energy", performance.energy_j * 1e3, limits.max_energy_mj, "mJ"),
     ):
         if limit is not None and value > limit:
             parts.append(f"{name} {value:.3g} {unit}, {100 * (value / limit - 1):.2g}% above")
-    if limits.min_accuracy is not None and found.accuracy < limits.min_accuracy:
-        parts.append(f"accuracy {found.accuracy:.1%}, {100 * (limits.min_accuracy - found.accuracy):.2g} points below")
+    if limits.min_accuracy is not None and performance.accuracy < limits.min_accuracy:
+        below = 100 * (limits.min_accuracy - performance.accuracy)
+        parts.append(f"accuracy {performance.accuracy:.1%}, {below:.2g} points below")
     return "; ".join(parts)
 
 

@@ -158,9 +158,9 @@ def _facts(record: RunRecord) -> list[list[str]]:
         facts.append(["images", f"{parts}; divided {record.data.rule.partition('/')[0]}, seed {record.data.seed}"])
     if isinstance(record.outcome, FineTuneResult):
         for when, split in (("before", record.outcome.before), ("after", record.outcome.after)):
-            found = split.deployable
-            costs = f"{milli(found.latency_s)} ms, {milli(found.energy_j)} mJ"
-            facts.append([f"{when} fine-tuning", f"{100 * found.accuracy:.2f} %, {costs}"])
+            deployed = split.deployable
+            costs = f"{milli(deployed.latency_s)} ms, {milli(deployed.energy_j)} mJ"
+            facts.append([f"{when} fine-tuning", f"{100 * deployed.accuracy:.2f} %, {costs}"])
     return facts if record.result is None else facts + _result_facts(record.result)
 
 
@@ -203,9 +203,9 @@ def _network_rows(result: Result) -> list[dict[str, Any]]:
                 row["holds"][cost] = index in holding
     baselines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for level in result.levels:
-        found = [("static", "", level.static), ("static + DVFS", "", level.static_dvfs)]
-        found += [("exits", name, level.exits[name]) for name in POLICY_NAMES if level.exits[name].exits]
-        for kind, policy, design in found:
+        variants = [("static", "", level.static), ("static + DVFS", "", level.static_dvfs)]
+        variants += [("exits", name, level.exits[name]) for name in POLICY_NAMES if level.exits[name].exits]
+        for kind, policy, design in variants:
             row = _network_row(result, design, kind, policy)
             key = (kind, policy, *row["genome"], *row["exits"], *row["thresholds"])
             baselines.setdefault(key, row)
@@ -224,7 +224,7 @@ def _network_row(result: Result, design: Design, kind: str, policy: str) -> dict
         **_metrics(test[policy or kind]),
         "accuracy_low": 100 * low,
         "accuracy_high": 100 * high,
-        "metrics": {name: _metrics(found) for name, found in test.items()},
+        "metrics": {name: _metrics(each) for name, each in test.items()},
         "selection": _metrics(selection[policy or kind]),
         "backbone": dict(design.backbone),
         "genome": list(design.genome),
@@ -245,8 +245,12 @@ def _network_row(result: Result, design: Design, kind: str, policy: str) -> dict
     }
 
 
-def _metrics(found: Performance) -> dict[str, float]:
-    return {"accuracy": 100 * found.accuracy, "latency": 1e3 * found.latency_s, "energy": 1e3 * found.energy_j}
+def _metrics(performance: Performance) -> dict[str, float]:
+    return {
+        "accuracy": 100 * performance.accuracy,
+        "latency": 1e3 * performance.latency_s,
+        "energy": 1e3 * performance.energy_j,
+    }
 
 
 def _level_rows(result: Result) -> list[dict[str, Any]]:
@@ -271,11 +275,11 @@ def _level_rows(result: Result) -> list[dict[str, Any]]:
     ]
 
 
-def _difference(found: Difference) -> dict[str, float]:
+def _difference(difference: Difference) -> dict[str, float]:
     return {
-        "accuracy_difference": 100 * found.difference,
-        "accuracy_difference_low": 100 * found.low,
-        "accuracy_difference_high": 100 * found.high,
+        "accuracy_difference": 100 * difference.difference,
+        "accuracy_difference_low": 100 * difference.low,
+        "accuracy_difference_high": 100 * difference.high,
     }
 
 

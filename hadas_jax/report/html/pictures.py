@@ -71,7 +71,7 @@ def _groups(rows: Rows, *names: str) -> list[tuple[tuple[Any, ...], Rows]]:
         return tuple(row[name] for name in names)
 
     order = {value: index for index, value in enumerate(dict.fromkeys(map(key, rows)))}
-    return [(value, list(found)) for value, found in groupby(sorted(rows, key=lambda row: order[key(row)]), key)]
+    return [(value, list(group)) for value, group in groupby(sorted(rows, key=lambda row: order[key(row)]), key)]
 
 
 def _colour(rows: Rows, run: str, kind: str) -> str:
@@ -93,17 +93,17 @@ def _log(axis: Axes, label: str) -> None:
 def _front(rows: Rows) -> Figure:
     figure, (axes,) = new_figure((11, 4.8), 1, 2, sharey=True)
     for axis, name in zip(axes, ("energy", "latency"), strict=True):
-        for (run, kind), found in _groups(rows, "run", "kind"):
+        for (run, kind), group in _groups(rows, "run", "kind"):
             colour = _colour(rows, run, kind)
             line = sorted(
-                (row for row in found if row[f"joined_{name}"] is not None), key=lambda r: r[f"joined_{name}"]
+                (row for row in group if row[f"joined_{name}"] is not None), key=lambda r: r[f"joined_{name}"]
             )
             axis.plot(_values(line, name), _values(line, "accuracy"), color=colour, linewidth=1, alpha=0.6)
-            holding = [row for row in found if row[f"holds_{name}"]]
+            holding = [row for row in group if row[f"holds_{name}"]]
             ends = (_values(holding, "accuracy_low"), _values(holding, "accuracy_high"))
             axis.vlines(_values(holding, name), *ends, color=colour, linewidth=0.6, alpha=0.5)
             style: dict[str, Any] = {"marker": _MARKERS[kind], "color": colour, "s": 22, "linewidths": 0}
-            axis.scatter(_values(found, name), _values(found, "accuracy"), alpha=0.2, **style)
+            axis.scatter(_values(group, name), _values(group, "accuracy"), alpha=0.2, **style)
             shown = {"label": f"{run}: {kind}", "zorder": 3}
             axis.scatter(_values(holding, name), _values(holding, "accuracy"), **style, **shown)
         _log(axis, f"{_LABELS[name]} per sample")
@@ -116,10 +116,10 @@ def _front(rows: Rows) -> Figure:
 
 def _front_3d(rows: Rows) -> Figure:
     figure, [[axis]] = new_figure((7, 6), subplot_kw={"projection": "3d"})
-    for (run, kind), found in _groups(rows, "run", "kind"):
-        x, y = (np.log10(_values(found, name)) for name in ("latency", "energy"))
+    for (run, kind), group in _groups(rows, "run", "kind"):
+        x, y = (np.log10(_values(group, name)) for name in ("latency", "energy"))
         style = {"marker": _MARKERS[kind], "color": _colour(rows, run, kind), "label": f"{run}: {kind}"}
-        axis.scatter(x, y, _values(found, "accuracy"), **style)
+        axis.scatter(x, y, _values(group, "accuracy"), **style)
     axis.set_xlabel("log10 latency (ms)")
     axis.set_ylabel("log10 energy (mJ)")
     axis.set_zlabel("test accuracy (%)")
@@ -147,19 +147,19 @@ def _parallel(rows: Rows) -> Figure:
 def _gains(rows: Rows) -> Figure:
     """Savings against both static networks; hatched where a network is not shown to be as accurate."""
     figure, (axes,) = new_figure((11, 4.8), 1, 2, sharey=True)
-    places = list(dict.fromkeys((row["run"], row["level"]) for row in rows))
+    levels = list(dict.fromkeys((row["run"], row["level"]) for row in rows))
     variants = _groups([row for row in rows if row["network"] != "static"], "network", "policy")
     width = 0.84 / len(variants)
     for axis, name, reference in zip(
         axes, ("energy_saved", "energy_saved_dvfs"), ("static", "static + DVFS"), strict=True
     ):
-        for index, ((network, policy), found) in enumerate(variants):
-            at = [places.index((row["run"], row["level"])) + width * (index - (len(variants) - 1) / 2) for row in found]
-            hatches = ["////" if row["verdict"] == NOT_SHOWN else "" for row in found]
+        for index, ((network, policy), group) in enumerate(variants):
+            at = [levels.index((row["run"], row["level"])) + width * (index - (len(variants) - 1) / 2) for row in group]
+            hatches = ["////" if row["verdict"] == NOT_SHOWN else "" for row in group]
             style: dict[str, Any] = {"color": _RUN_COLOURS[index], "edgecolor": "white", "linewidth": 0}
-            axis.bar(at, _values(found, name), width=0.95 * width, hatch=hatches, **style)
+            axis.bar(at, _values(group, name), width=0.95 * width, hatch=hatches, **style)
             axis.bar(0, 0, color=_RUN_COLOURS[index], label=f"{network}, {policy}" if policy else network)
-        axis.set_xticks(range(len(places)), [f"≥ {level:.1f} %\n{run}" for run, level in places], fontsize=7)
+        axis.set_xticks(range(len(levels)), [f"≥ {level:.1f} %\n{run}" for run, level in levels], fontsize=7)
         axis.set_ylabel(f"energy saved against {reference} (%)")
         axis.grid(visible=True, axis="y", alpha=0.25)
     axes[1].legend(fontsize=7)
@@ -170,17 +170,17 @@ def _gains(rows: Rows) -> Figure:
 def _usage(rows: Rows) -> Figure:
     runs = _groups(rows, "run")
     figure, axes = new_figure((11, 3.2 * len(runs)), len(runs))
-    for (axis,), ((run,), found) in zip(axes, runs, strict=True):
-        blocks = sorted({row["stops_at"] for row in found if row["stops_at"] != "classifier"})
-        bottom = np.zeros(1 + max(row["network"] for row in found))
-        for place in [*blocks, "classifier"]:
+    for (axis,), ((run,), group) in zip(axes, runs, strict=True):
+        blocks = sorted({row["stops_at"] for row in group if row["stops_at"] != "classifier"})
+        bottom = np.zeros(1 + max(row["network"] for row in group))
+        for stop in [*blocks, "classifier"]:
             heights = np.zeros_like(bottom)
-            for row in found:
-                if row["stops_at"] == place:
+            for row in group:
+                if row["stops_at"] == stop:
                     heights[row["network"]] = row["share"]
-            shade = 0.15 + 0.7 * (blocks.index(place) / max(len(blocks) - 1, 1) if place in blocks else 0)
-            colour = (shade, 0.35 + 0.6 * shade, 0.9) if place in blocks else "#6b7280"
-            label = f"block {place}" if place in blocks else "classifier"
+            shade = 0.15 + 0.7 * (blocks.index(stop) / max(len(blocks) - 1, 1) if stop in blocks else 0)
+            colour = (shade, 0.35 + 0.6 * shade, 0.9) if stop in blocks else "#6b7280"
+            label = f"block {stop}" if stop in blocks else "classifier"
             axis.bar(range(len(bottom)), heights, bottom=bottom, width=0.92, color=colour, label=label)
             bottom += heights
         axis.set_title(f"{run}: deployable networks by energy", loc="left", fontsize=9)
@@ -193,12 +193,12 @@ def _usage(rows: Rows) -> Figure:
 def _clocks(rows: Rows) -> Figure:
     runs = _groups(rows, "run")
     figure, grid = new_figure((11, 4 * len(runs)), len(runs), 2)
-    for axes, ((run,), found) in zip(grid, runs, strict=True):
+    for axes, ((run,), group) in zip(grid, runs, strict=True):
         for axis, name in zip(axes, ("energy", "latency"), strict=True):
-            for (memory,), line in _groups(found, "memory_mhz"):
+            for (memory,), line in _groups(group, "memory_mhz"):
                 axis.plot(_values(line, "core_mhz"), _values(line, name), marker=".", label=f"memory {memory:g} MHz")
-            own = [row for row in found if row["is_chosen"]]
-            axis.plot(_values(own, "core_mhz"), _values(own, name), "o", ms=11, mfc="none", mec="black")
+            chosen = [row for row in group if row["is_chosen"]]
+            axis.plot(_values(chosen, "core_mhz"), _values(chosen, name), "o", ms=11, mfc="none", mec="black")
             axis.set_yscale("log")
             write_ticks_in_full(axis.yaxis, minor="{x:.2g}")
             axis.set_xlabel("core clock (MHz)")
@@ -217,8 +217,8 @@ def _progress(rows: Rows) -> Figure:
     axes = axes.ravel()
     for axis in axes[len(panels) :]:
         axis.remove()
-    for axis, ((stage, metric), found) in zip(axes, panels, strict=False):
-        for (run,), line in _groups(found, "run"):
+    for axis, ((stage, metric), group) in zip(axes, panels, strict=False):
+        for (run,), line in _groups(group, "run"):
             axis.plot(
                 _values(line, "step"), _values(line, "value"), marker=".", color=_colour(rows, run, ""), label=run
             )
@@ -230,8 +230,8 @@ def _progress(rows: Rows) -> Figure:
 
 def _exits(rows: Rows) -> Figure:
     figure, [[axis]] = new_figure((6.4, 4.2))
-    for (run, backbone), found in _groups(rows, "run", "backbone"):
-        axis.plot(_values(found, "block"), _values(found, "accuracy"), marker="o", label=f"{run}: {backbone}")
+    for (run, backbone), group in _groups(rows, "run", "backbone"):
+        axis.plot(_values(group, "block"), _values(group, "accuracy"), marker="o", label=f"{run}: {backbone}")
     axis.set_xlabel("block that the exit follows; last: the classifier")
     axis.set_ylabel("test accuracy (%)")
     axis.grid(visible=True, alpha=0.25)
@@ -253,13 +253,13 @@ def _alpha(rows: Rows) -> Figure:
     """The share of each operation on each edge, with rings on those that the network has."""
     maps = _groups(rows, "run", "cell")
     figure, axes = new_figure((12, 2.5 * len(maps)), -(-len(maps) // 2), 2)
-    for axis, ((run, cell), found) in zip(axes.ravel(), maps, strict=True):
-        shares = np.array([row["share"] for row in found]).reshape(-1, len(OPERATIONS))
+    for axis, ((run, cell), group) in zip(axes.ravel(), maps, strict=True):
+        shares = np.array([row["share"] for row in group]).reshape(-1, len(OPERATIONS))
         image = axis.imshow(shares, cmap="Blues", aspect="auto")
-        kept = [divmod(k, len(OPERATIONS)) for k, row in enumerate(found) if row["is_kept"]]
+        kept = [divmod(k, len(OPERATIONS)) for k, row in enumerate(group) if row["is_kept"]]
         axis.plot([c for _, c in kept], [r for r, _ in kept], "o", ms=9, mfc="none", mec="#c2470b", mew=2)
         axis.set_xticks(range(len(OPERATIONS)), OPERATIONS, rotation=30, ha="right", fontsize=7)
-        axis.set_yticks(range(len(shares)), [row["edge"] for row in found[:: len(OPERATIONS)]], fontsize=7)
+        axis.set_yticks(range(len(shares)), [row["edge"] for row in group[:: len(OPERATIONS)]], fontsize=7)
         axis.set_title(f"{run}: {cell} cell", loc="left", fontsize=9)
         figure.colorbar(image, ax=axis, format="{x:.1f} %", shrink=0.9)
     return figure

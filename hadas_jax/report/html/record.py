@@ -69,49 +69,49 @@ def read_record(path: Path | str) -> RunRecord:
     Raises:
         ValueError: There is no run, it is unfinished, or its files are no such files.
     """
-    place = Path(path)
-    if not (place / CONFIG).is_file():
-        raise ValueError(f"{place}: expected a work directory, got one without {CONFIG}")
-    config = _read_json(place / CONFIG)
+    workdir = Path(path)
+    if not (workdir / CONFIG).is_file():
+        raise ValueError(f"{workdir}: expected a work directory, got one without {CONFIG}")
+    config = _read_json(workdir / CONFIG)
     form = str(config.get("form"))
     if not (form.startswith(_PREFIX) and form.endswith("/1") and isinstance(config.get("settings"), dict)):
-        raise ValueError(f"{place / CONFIG}: expected form {_PREFIX}KIND/1 with settings, got {form!r}")
-    kind, metrics = form[len(_PREFIX) : -2], _metrics(place / METRICS)
-    result = read_search(place).result if kind == "search" else None
-    outcome = _outcome(kind, place)
+        raise ValueError(f"{workdir / CONFIG}: expected form {_PREFIX}KIND/1 with settings, got {form!r}")
+    kind, metrics = form[len(_PREFIX) : -2], _metrics(workdir / METRICS)
+    result = read_search(workdir).result if kind == "search" else None
+    outcome = _outcome(kind, workdir)
     if result is None and outcome is None and not metrics:
-        raise ValueError(f"{place}: expected a run with results, got one of kind {kind} that has none yet")
+        raise ValueError(f"{workdir}: expected a run with results, got one of kind {kind} that has none yet")
     return RunRecord(
-        path=place,
+        path=workdir,
         kind=kind,
         settings=config["settings"],
-        data=validated(SplitRecord | None, config.get("data"), path=place / CONFIG),  # type: ignore[arg-type]
+        data=validated(SplitRecord | None, config.get("data"), path=workdir / CONFIG),  # type: ignore[arg-type]
         versions=config.get("versions") or {},
         result=result,
         metrics=metrics,
-        exits=_exits(place / "exits.csv"),
+        exits=_exits(workdir / "exits.csv"),
         outcome=outcome,
     )
 
 
-def _outcome(kind: str, place: Path) -> _Outcome | None:
+def _outcome(kind: str, workdir: Path) -> _Outcome | None:
     if kind not in _OUTCOMES:
         return None
     name, read = _OUTCOMES[kind]
-    return read(place / name) if (place / name).is_file() else None
+    return read(workdir / name) if (workdir / name).is_file() else None
 
 
 def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
     """Reads metrics; the last line of a run that was killed may be half a line."""
-    found = []
+    entries = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             entry = json.loads(line)
         except ValueError:
             continue
         if isinstance(entry, dict) and "stage" in entry and "step" in entry:
-            found.append(entry)
-    return tuple(found)
+            entries.append(entry)
+    return tuple(entries)
 
 
 def _exits(path: Path) -> tuple[dict[str, str], ...]:

@@ -76,9 +76,9 @@ def _networks(run: dict[str, Any]) -> Rows:
 def _usage(run: dict[str, Any]) -> Rows:
     deployable = sorted((n for n in run["networks"] if n["policy"] == "deployable"), key=lambda n: n["energy"])
     return [
-        {"run": run["name"], "network": index, "energy": network["energy"], "stops_at": place, "share": 100 * share}
+        {"run": run["name"], "network": index, "energy": network["energy"], "stops_at": stop, "share": 100 * share}
         for index, network in enumerate(deployable)
-        for place, share in zip([*network["exits"], "classifier"], network["shares"], strict=True)
+        for stop, share in zip([*network["exits"], "classifier"], network["shares"], strict=True)
     ]
 
 
