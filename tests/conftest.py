@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -73,12 +72,6 @@ def tiny_space(small_space) -> MBConvSpace:
     return dataclasses.replace(small_space, name="tiny", stages=(stage,))
 
 
-@pytest.fixture(scope="session")
-def quick_jit():
-    """`jax.jit` that compiles in half the time, for code that runs a few times on little data."""
-    return partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def draw_network(space: MBConvSpace, seed: int) -> tuple[Parameters, BatchStats]:
     """Weights, batch-norm parameters and statistics that are all random, drawn without compiling anything."""
     rng = np.random.default_rng(seed)
@@ -115,9 +108,9 @@ def small_network(small_space):
 
 
 @pytest.fixture(scope="session")
-def fresh(tiny_space, quick_jit) -> Parameters:
+def fresh(tiny_space) -> Parameters:
     """Initial parameters of the tiny space."""
-    return quick_jit(initialise, static_argnums=0)(tiny_space, jax.random.key(0))
+    return jax.jit(initialise, static_argnums=0)(tiny_space, jax.random.key(0))
 
 
 @pytest.fixture(scope="session")

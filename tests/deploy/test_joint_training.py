@@ -58,14 +58,14 @@ def test_exits_and_classifier_learn_together(network, spots):
     assert int(state.step) == 30
 
 
-def test_the_weight_of_an_exit_reaches_its_head_alone_and_the_trunk(network, spots, quick_jit):
+def test_the_weight_of_an_exit_reaches_its_head_alone_and_the_trunk(network, spots):
     segments, weights = network
     images, labels = spots.take(jnp.arange(12))
 
     def changes(exit_weights):
         optimiser = optax.sgd(1.0)
         step = joint_step(segments, weights, optimiser, exit_weights=exit_weights)
-        state, _ = quick_jit(step)(init_state(trainable(weights), optimiser), jax.random.key(0), (images, labels))
+        state, _ = jax.jit(step)(init_state(trainable(weights), optimiser), jax.random.key(0), (images, labels))
         moved = jax.tree.map(lambda new, old: float(jnp.abs(new - old).max()), state.weights, trainable(weights))
         return {layer: max(own.values()) for layer, own in moved.items()}
 

@@ -10,9 +10,9 @@ from hadas_jax.supernet import apply, resize
 
 
 @pytest.fixture(scope="module")
-def masked(small_space, small_network, quick_jit):
+def masked(small_space, small_network):
     """What the supernet with masks predicts, compiled once for all backbones."""
-    return quick_jit(lambda backbone, images: apply(small_space, *small_network, backbone, images))
+    return jax.jit(lambda backbone, images: apply(small_space, *small_network, backbone, images))
 
 
 def _genomes(space):
@@ -21,9 +21,7 @@ def _genomes(space):
 
 
 @pytest.mark.parametrize(("which", "image_size"), [(0, 9), (1, 9), (2, 9), (2, 7)])
-def test_a_cut_network_equals_the_masked_supernet_at_its_exits(
-    small_space, small_network, masked, quick_jit, which, image_size
-):
+def test_a_cut_network_equals_the_masked_supernet_at_its_exits(small_space, small_network, masked, which, image_size):
     genome = _genomes(small_space)[which]
     backbone = small_space.decode(jnp.asarray(genome))
     available = np.asarray(available_exits(small_space, backbone))
@@ -31,13 +29,13 @@ def test_a_cut_network_equals_the_masked_supernet_at_its_exits(
     images = jax.random.normal(jax.random.key(1), (5, image_size, image_size, 1))
     wanted = masked(backbone, resize(images, 9))
     segments, weights = cut(small_space, small_network, genome, own[available].tolist(), image_size)
-    logits, confidence = quick_jit(run_network, static_argnums=0)(segments, weights, images)
+    logits, confidence = jax.jit(run_network, static_argnums=0)(segments, weights, images)
     np.testing.assert_allclose(logits, wanted.exits[np.append(available, True)], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(confidence, wanted.confidence[available], rtol=1e-5, atol=1e-5)
     folded, fewer = fold_batch_norm(segments, weights)
     assert not any(segment.has_batch_norm for segment in folded)
     assert all(segment.has_batch_norm for segment in segments)
-    logits, confidence = quick_jit(run_network, static_argnums=0)(folded, fewer, images)
+    logits, confidence = jax.jit(run_network, static_argnums=0)(folded, fewer, images)
     np.testing.assert_allclose(logits, wanted.exits[np.append(available, True)], rtol=1e-4, atol=2e-5)
     np.testing.assert_allclose(confidence, wanted.confidence[available], rtol=1e-4, atol=2e-5)
 

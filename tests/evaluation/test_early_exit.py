@@ -174,7 +174,7 @@ def test_packing_and_counting_keep_leading_axes():
 
 
 @pytest.fixture(scope="module")
-def costs(small_space, quick_jit):
+def costs(small_space):
     """Some backbones, their segment costs at four points, device and points."""
     device = hw_models.load_device("agx-xavier-gpu")
     device = hw_models.with_clocks(device, core_hz=[114.75e6, 1377e6], memory_hz=[204e6, 2133e6], host_hz=[2265.6e6])
@@ -182,15 +182,15 @@ def costs(small_space, quick_jit):
     genomes = np.random.default_rng(0).integers(0, small_space.codec.cardinalities, (4, len(small_space.codec.names)))
     genomes[0] = small_space.largest_genome
     backbones = [small_space.decode(jnp.asarray(genome, jnp.int32)) for genome in genomes]
-    run = quick_jit(lambda backbone: segment_costs(small_space, backbone, device))
+    run = jax.jit(lambda backbone: segment_costs(small_space, backbone, device))
     return backbones, [run(backbone) for backbone in backbones], device, points
 
 
-def test_trunk_segments_sum_to_the_cost_of_the_network_without_heads(costs, small_space, quick_jit):
+def test_trunk_segments_sum_to_the_cost_of_the_network_without_heads(costs, small_space):
     backbones, found, device, points = costs
     trunk = jnp.asarray(segments(small_space) <= small_space.num_exits, jnp.float32)
 
-    @quick_jit
+    @jax.jit
     @partial(jax.vmap, in_axes=(None, 0))
     def whole(backbone, point):
         layers = workload(small_space, backbone)

@@ -49,14 +49,14 @@ def evaluated(evaluate):
     return evaluate(1)
 
 
-def test_outcomes_are_those_of_one_backbone_after_another_at_its_own_resolution(space, setting, evaluated, quick_jit):
+def test_outcomes_are_those_of_one_backbone_after_another_at_its_own_resolution(space, setting, evaluated):
     params, genomes, data, calibration = setting
     assert set(genomes[:, 0]) == {0, 1}
     for row, genome in enumerate(genomes):
         backbone = space.decode(jnp.asarray(genome))
         size = int(backbone.resolution)
 
-        @quick_jit
+        @jax.jit
         def single(backbone, size=size):
             flat = resize(calibration.reshape(60, *calibration.shape[2:]), size)
             stats = estimate_batch_stats(space, params, backbone, flat.reshape(3, 20, size, size, 1))

@@ -84,9 +84,9 @@ def starts(strategy):
 
 
 @pytest.fixture(scope="module")
-def runs(strategy, starts, keys, quick_jit):
+def runs(strategy, starts, keys):
     """Final states [seeds], and metrics, genomes and survivors' fitness [seeds, steps] under scan and vmap."""
-    run = quick_jit(jax.vmap(lambda state, keys: jax.lax.scan(partial(generation, strategy), state, keys)))
+    run = jax.jit(jax.vmap(lambda state, keys: jax.lax.scan(partial(generation, strategy), state, keys)))
     return run(jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts), keys)
 
 

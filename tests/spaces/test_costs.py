@@ -24,7 +24,7 @@ def device():
 
 
 @pytest.fixture(scope="module", params=SPACES)
-def case(request, device, quick_jit):
+def case(request, device):
     """A space, its table, genomes with the ends of the space among them, settings, and costs layer by layer."""
     space = SPACES[request.param]
     draws = np.random.default_rng(0)
@@ -33,7 +33,7 @@ def case(request, device, quick_jit):
     indices = draws.integers(0, [3, 2, 29], (40, 3)).astype(np.int32)
     in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
 
-    @quick_jit
+    @jax.jit
     @jax.vmap
     def by_layer(genome, index):
         layers = workload(space, space.decode(genome))

@@ -30,11 +30,11 @@ def test_what_is_cut_out_has_the_sizes_of_its_own_space(small_space, small_netwo
 
 
 @pytest.mark.parametrize("genome", GENOMES)
-def test_a_network_that_is_cut_out_predicts_what_it_does_behind_masks(small_space, small_network, quick_jit, genome):
+def test_a_network_that_is_cut_out_predicts_what_it_does_behind_masks(small_space, small_network, genome):
     backbone = backbone_of(small_space, genome)
     own = cut_space(small_space, backbone)
     images = jnp.asarray(np.random.default_rng(5).normal(size=(3, 9, 9, 1)), jnp.float32)
-    run = quick_jit(apply, static_argnums=0)
+    run = jax.jit(apply, static_argnums=0)
     masked = run(small_space, *small_network, backbone, images)
     alone = run(own, *cut(small_space, *small_network, backbone), backbone, images)
     has = np.asarray(available_exits(small_space, backbone))

@@ -13,13 +13,13 @@ digits_space = DIGITS.adapt(in_channels=1, classes=10, image_size=8)
 
 
 @pytest.fixture(scope="module")
-def compiled_apply(quick_jit):
-    return quick_jit(apply, static_argnums=0)
+def compiled_apply():
+    return jax.jit(apply, static_argnums=0)
 
 
 @pytest.fixture(scope="module")
-def compiled_training(quick_jit):
-    return quick_jit(apply_training, static_argnums=0)
+def compiled_training():
+    return jax.jit(apply_training, static_argnums=0)
 
 
 def draw_images(space, count, seed=5):
@@ -76,12 +76,10 @@ def test_exits_that_a_backbone_does_not_have_answer_zero(small_space, small_netw
 
 
 @pytest.mark.parametrize("skip", ["blocks", "all"])
-def test_skipping_what_a_backbone_does_not_use_changes_nothing(
-    small_space, small_network, compiled_apply, quick_jit, skip
-):
+def test_skipping_what_a_backbone_does_not_use_changes_nothing(small_space, small_network, compiled_apply, skip):
     params, stats = small_network
     images = draw_images(small_space, 3)
-    skipping = quick_jit(partial(apply, skip=skip), static_argnums=0)
+    skipping = jax.jit(partial(apply, skip=skip), static_argnums=0)
     for backbone in draw_backbones(small_space, 8):
         masked = compiled_apply(small_space, params, stats, backbone, images)
         skipped = skipping(small_space, params, stats, backbone, images)
@@ -89,25 +87,25 @@ def test_skipping_what_a_backbone_does_not_use_changes_nothing(
         np.testing.assert_allclose(skipped.confidence, masked.confidence, rtol=1e-4, atol=1e-4)
 
 
-def test_a_ratio_of_one_among_others_keeps_its_expanding_convolution(small_space, draw, compiled_apply, quick_jit):
+def test_a_ratio_of_one_among_others_keeps_its_expanding_convolution(small_space, draw, compiled_apply):
     first, second = small_space.stages
     space = dataclasses.replace(small_space, stages=(dataclasses.replace(first, expand=(1, 2)), second))
     params, stats = draw(space, 0)
     images = draw_images(space, 3)
     smallest = space.smallest()
     masked = compiled_apply(space, params, stats, smallest, images)
-    skipped = quick_jit(partial(apply, skip="all"), static_argnums=0)(space, params, stats, smallest, images)
+    skipped = jax.jit(partial(apply, skip="all"), static_argnums=0)(space, params, stats, smallest, images)
     np.testing.assert_allclose(skipped.exits, masked.exits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("skip", ["blocks", "all"])
 def test_skipping_estimates_the_same_statistics_and_zero_for_what_is_not_used(
-    small_space, small_network, compiled_apply, quick_jit, skip
+    small_space, small_network, compiled_apply, skip
 ):
     params, _ = small_network
     batches = jnp.stack([draw_images(small_space, 6, seed) for seed in range(2)])
-    masked = quick_jit(estimate_batch_stats, static_argnums=0)
-    skipping = quick_jit(partial(estimate_batch_stats, skip=skip), static_argnums=0)
+    masked = jax.jit(estimate_batch_stats, static_argnums=0)
+    skipping = jax.jit(partial(estimate_batch_stats, skip=skip), static_argnums=0)
     for backbone in draw_backbones(small_space, 4):
         expected = masked(small_space, params, backbone, batches)
         found = skipping(small_space, params, backbone, batches)
@@ -122,26 +120,26 @@ def test_skipping_estimates_the_same_statistics_and_zero_for_what_is_not_used(
         np.testing.assert_allclose(by_found.exits, by_expected.exits, rtol=1e-3, atol=1e-3)
 
 
-def test_bfloat16_is_near_and_its_answers_and_statistics_are_float32(small_space, small_network, quick_jit):
+def test_bfloat16_is_near_and_its_answers_and_statistics_are_float32(small_space, small_network):
     params, stats = small_network
     backbone = small_space.largest()
     images = draw_images(small_space, 8)
-    run = quick_jit(partial(apply, small_space))
+    run = jax.jit(partial(apply, small_space))
     whole, half = (run(params, stats, backbone, images.astype(dtype)) for dtype in (jnp.float32, jnp.bfloat16))
     assert half.exits.dtype == half.confidence.dtype == jnp.float32
     scale = float(jnp.abs(whole.exits).max())
     assert 1e-5 * scale < float(jnp.abs(half.exits - whole.exits).max()) < 0.1 * scale
-    estimate = quick_jit(partial(estimate_batch_stats, small_space), static_argnames="dtype")
+    estimate = jax.jit(partial(estimate_batch_stats, small_space), static_argnames="dtype")
     for leaf in jax.tree.leaves(estimate(params, backbone, images[None], dtype="bfloat16")):
         assert leaf.dtype == jnp.float32
 
 
-def test_vmap_over_backbones_equals_a_loop(small_space, small_network, compiled_apply, quick_jit):
+def test_vmap_over_backbones_equals_a_loop(small_space, small_network, compiled_apply):
     params, stats = small_network
     images = draw_images(small_space, 3)
     backbones = draw_backbones(small_space, 5)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *backbones)
-    together = quick_jit(jax.vmap(lambda b: apply(small_space, params, stats, b, images)))(stacked)
+    together = jax.jit(jax.vmap(lambda b: apply(small_space, params, stats, b, images)))(stacked)
     for row, backbone in enumerate(backbones):
         alone = compiled_apply(small_space, params, stats, backbone, images)
         np.testing.assert_allclose(together.exits[row], alone.exits, rtol=1e-5, atol=1e-5)
@@ -172,11 +170,11 @@ def test_in_training_the_batchs_own_statistics_normalise(plain, small_space, sma
             assert error.max() <= 1e-4 * np.abs(block).max()
 
 
-def test_weights_that_a_backbone_does_not_use_get_no_gradient(plain, tiny_space, draw, quick_jit):
+def test_weights_that_a_backbone_does_not_use_get_no_gradient(plain, tiny_space, draw):
     params, stats = draw(tiny_space, 1)
     images = draw_images(tiny_space, 3)
 
-    @quick_jit
+    @jax.jit
     def gradient(backbone):
         def loss(params):
             logits = apply(tiny_space, params, stats, backbone, images)
@@ -213,11 +211,11 @@ def test_fresh_weights_are_random_and_normalisation_starts_as_the_identity(tiny_
         assert 0.8 < float(jnp.std(blocks[name]["kernel"])) / (2 / fan) ** 0.5 < 1.1
 
 
-def test_statistics_are_means_over_batches_of_each_batchs_own(plain, small_space, small_network, quick_jit):
+def test_statistics_are_means_over_batches_of_each_batchs_own(plain, small_space, small_network):
     params, _ = small_network
     batches = jnp.stack([draw_images(small_space, 6, seed) for seed in range(3)])
     backbone = draw_backbones(small_space, 4)[3].replace(depth=jnp.array([2, 3], jnp.int32))
-    estimate = quick_jit(estimate_batch_stats, static_argnums=0)
+    estimate = jax.jit(estimate_batch_stats, static_argnums=0)
     stats = estimate(small_space, params, backbone, batches)
 
     means, variances, inner = [], [], []

@@ -27,7 +27,7 @@ def imported():
 
 
 @pytest.fixture(scope="module")
-def run(quick_jit):
+def run():
     """Features, logits, and the exits' logits and confidences, of (space, params, stats, backbone, images)."""
 
     def run(space, params, stats, backbone, images):
@@ -36,7 +36,7 @@ def run(quick_jit):
         exits, confidence, _ = run_heads(space, params.heads, trunk.features, available, stats=stats.heads)
         return trunk.features, trunk.logits, exits, confidence
 
-    return quick_jit(run, static_argnums=0)
+    return jax.jit(run, static_argnums=0)
 
 
 def answers(run, imported, name):

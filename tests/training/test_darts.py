@@ -31,13 +31,13 @@ def weights():
 
 
 @pytest.fixture(scope="module")
-def run(weights, batch, quick_jit):
+def run(weights, batch):
     """Options, rate and number of steps -> the states and metrics of a training from fresh weights."""
 
     def call(settings, *, rate=0.1, steps=1):
         optimiser = retrain_optimiser(rate, STEPS, weight_decay=3e-4)
         step = retrain_step(NETWORK, GENOTYPE, optimiser, steps=STEPS, settings=settings)
-        step = quick_jit(chex.assert_max_traces(step, n=1))
+        step = jax.jit(chex.assert_max_traces(step, n=1))
         states, metrics = [init_state(weights, optimiser)], []
         for i in range(steps):
             state, found = step(states[-1], jax.random.key(i), batch)

@@ -41,11 +41,11 @@ def batch(spots):
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_space, fresh, batch, quick_jit):
+def trained(tiny_space, fresh, batch):
     """Parameters before, backbone's weights as numpy before, states and metrics of ten steps."""
     before = jax.tree.map(np.array, fresh.backbone)
     optimiser = optax.sgd(0.1)
-    run = quick_jit(chex.assert_max_traces(exit_step(tiny_space, optimiser, sampled=1), n=1))
+    run = jax.jit(chex.assert_max_traces(exit_step(tiny_space, optimiser, sampled=1), n=1))
     state, history = init_state(fresh.heads, optimiser), []
     for i in range(10):
         state, metrics = run(state, jax.random.key(i), (batch, fresh.backbone))
@@ -73,15 +73,13 @@ def test_exit_training_moves_every_head_and_leaves_the_backbone(trained, fresh):
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_gradients_are_those_of_the_mean_over_all_exits_that_the_backbones_have(
-    tiny_space, fresh, batch, quick_jit, fixed
-):
+def test_gradients_are_those_of_the_mean_over_all_exits_that_the_backbones_have(tiny_space, fresh, batch, fixed):
     """Written out backbone by backbone, without skipping anything."""
     key, images, labels = jax.random.key(7), *batch
     backbones = sandwich_backbones(tiny_space, key, 1)
     rows = [jax.tree.map(lambda leaf, i=i: leaf[i], backbones) for i in range(3)]
     only = rows[2] if fixed else None
-    step = quick_jit(exit_step(tiny_space, optax.sgd(1.0), sampled=1, backbone=only))
+    step = jax.jit(exit_step(tiny_space, optax.sgd(1.0), sampled=1, backbone=only))
     state, metrics = step(init_state(fresh.heads, optax.sgd(1.0)), key, (batch, fresh.backbone))
     found = jax.tree.map(jnp.subtract, fresh.heads, state.weights)
 
@@ -92,7 +90,7 @@ def test_gradients_are_those_of_the_mean_over_all_exits_that_the_backbones_have(
         losses = exit_losses(logits, confidence, final, labels)
         return jnp.sum(jnp.where(available, losses, 0.0)), jnp.sum(available)
 
-    gradient_of = quick_jit(jax.value_and_grad(total, has_aux=True))
+    gradient_of = jax.jit(jax.value_and_grad(total, has_aux=True))
     expected, loss, exits = jax.tree.map(jnp.zeros_like, fresh.heads), 0.0, 0
     for backbone in [only] if fixed else rows:
         (part, count), gradient = gradient_of(fresh.heads, backbone)

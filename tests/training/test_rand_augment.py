@@ -25,14 +25,14 @@ def images(bytes_):
 
 
 @pytest.fixture(scope="module")
-def run(quick_jit):
-    return quick_jit(rand_augment, static_argnames="operations")
+def run():
+    return jax.jit(rand_augment, static_argnames="operations")
 
 
 @pytest.fixture(scope="module")
-def applied(images, quick_jit):
+def applied(images):
     """(operation, amount) -> all images after it."""
-    run = quick_jit(apply_operations)
+    run = jax.jit(apply_operations)
 
     def call(name, amount):
         choices = jnp.full(COUNT, OPERATIONS.index(name), jnp.int32)
@@ -119,9 +119,9 @@ def test_equalised_channels_are_the_ranks_of_their_pixels(applied, bytes_):
             np.testing.assert_allclose(image[..., channel].ravel(), expected, atol=1e-6)
 
 
-def test_grey_images_and_constant_images_stay_finite(quick_jit):
+def test_grey_images_and_constant_images_stay_finite():
     grey = jnp.broadcast_to(jnp.linspace(0, 1, 14)[:, None, None, None], (14, 8, 8, 1))
-    found = quick_jit(apply_operations)(grey, jnp.arange(14, dtype=jnp.int32), jnp.ones(14))
+    found = jax.jit(apply_operations)(grey, jnp.arange(14, dtype=jnp.int32), jnp.ones(14))
     assert np.isfinite(found).all()
     for name in ("autocontrast", "equalise"):
         at = OPERATIONS.index(name)

@@ -44,9 +44,9 @@ class Silent:
 
 
 @pytest.fixture(scope="module")
-def untrained(quick_jit):
+def untrained():
     """A supernet of the tiny space for digits with its first weights."""
-    params = quick_jit(initialise, static_argnums=0)(DIGITS, jax.random.key(5))
+    params = jax.jit(initialise, static_argnums=0)(DIGITS, jax.random.key(5))
     normalisation = ((0.25,), (0.5,))
     return SupernetCheckpoint(
         space=DIGITS, params=params, trained_exits=ALL_EXITS, normalisation=normalisation, source="a test"

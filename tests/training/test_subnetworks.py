@@ -17,26 +17,26 @@ def test_multiply_accumulates_are_the_published_ones():
     np.testing.assert_allclose(found, [201.776768, 1937.550208], rtol=1e-6)
 
 
-def test_bestup_takes_the_lowest_loss_of_the_candidates_nearest_to_each_target(small_space, quick_jit):
+def test_bestup_takes_the_lowest_loss_of_the_candidates_nearest_to_each_target(small_space):
     """The loss is any number that a backbone has: here one by its widths and kernels."""
 
     def loss(backbone):
         return jnp.sin((3 * jnp.sum(backbone.width) + 7 * jnp.sum(backbone.expand)).astype(jnp.float32))
 
-    find = quick_jit(lambda key: bestup_genomes(small_space, key, 6, candidates=4, loss=loss))
+    find = jax.jit(lambda key: bestup_genomes(small_space, key, 6, candidates=4, loss=loss))
     pool = np.asarray(draw_genomes(small_space, KEY, POOL))
     decoded = jax.vmap(small_space.decode)(jnp.asarray(pool))
     _, first = np.unique(pool, axis=0, return_index=True)
     first.sort()
-    work = np.asarray(quick_jit(jax.vmap(lambda b: multiply_accumulates(small_space, b)))(decoded), np.float64)
+    work = np.asarray(jax.jit(jax.vmap(lambda b: multiply_accumulates(small_space, b)))(decoded), np.float64)
     losses = np.asarray(jax.vmap(loss)(decoded))
     for target, genome in zip(work, np.asarray(find(KEY)), strict=False):
         nearest = first[np.argsort(np.abs(work[first] - target), kind="stable")[:4]]
         assert (genome == pool[nearest[np.argmin(losses[nearest])]]).all()
 
 
-def test_with_one_candidate_bestup_is_random(small_space, quick_jit):
-    find = quick_jit(lambda key: bestup_genomes(small_space, key, 3, candidates=1, loss=lambda b: jnp.float32(0)))
+def test_with_one_candidate_bestup_is_random(small_space):
+    find = jax.jit(lambda key: bestup_genomes(small_space, key, 3, candidates=1, loss=lambda b: jnp.float32(0)))
     found, pool = np.asarray(find(KEY)), np.asarray(draw_genomes(small_space, KEY, POOL))
     work = jax.vmap(lambda g: multiply_accumulates(small_space, small_space.decode(g)))
     np.testing.assert_array_equal(work(jnp.asarray(found)), work(jnp.asarray(pool[:3])))

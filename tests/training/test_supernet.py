@@ -24,14 +24,14 @@ def batch(spots):
 
 
 @pytest.fixture(scope="module")
-def run(tiny_space, fresh, batch, quick_jit):
+def run(tiny_space, fresh, batch):
     """Options -> the step and one run of it from fresh weights: gradients and metrics."""
     compiled = {}
 
     def call(options, key):
         if options not in compiled:
             optimiser = optax.sgd(RATE)
-            compiled[options] = quick_jit(sandwich_step(tiny_space, optimiser, settings=options))
+            compiled[options] = jax.jit(sandwich_step(tiny_space, optimiser, settings=options))
         state, metrics = compiled[options](init_state(fresh.backbone, optax.sgd(RATE)), key, batch)
         return jax.tree.map(lambda new, old: (old - new) / RATE, state.weights, fresh.backbone), metrics
 
@@ -39,10 +39,10 @@ def run(tiny_space, fresh, batch, quick_jit):
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_space, fresh, batch, quick_jit):
+def alone(tiny_space, fresh, batch):
     """(backbone, slopes by the log-probabilities) -> gradients and logits of one backbone, nothing skipped."""
 
-    @quick_jit
+    @jax.jit
     def call(backbone, slopes):
         def loss(weights):
             logits = apply_training(tiny_space, weights, backbone, batch[0], skip="nothing")[1]
@@ -53,10 +53,10 @@ def alone(tiny_space, fresh, batch, quick_jit):
     return call
 
 
-def test_a_few_steps_lower_the_loss_and_report_finite_metrics(tiny_space, fresh, batch, quick_jit):
+def test_a_few_steps_lower_the_loss_and_report_finite_metrics(tiny_space, fresh, batch):
     optimiser = optax.sgd(RATE)
     step = sandwich_step(tiny_space, optimiser, settings=TrainingSettings(sampled=1))
-    step = quick_jit(chex.assert_max_traces(step, n=1))
+    step = jax.jit(chex.assert_max_traces(step, n=1))
     state, losses = init_state(fresh.backbone, optimiser), []
     for i in range(15):
         state, metrics = step(state, jax.random.key(i), batch)

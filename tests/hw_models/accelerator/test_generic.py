@@ -20,9 +20,9 @@ from hw_models.accelerator.generic import engine
 
 
 @pytest.fixture(scope="module")
-def cost_of(quick_jit, rows):
+def cost_of(rows):
     """Costs of architectures [N] on an FPGA, compiled once for codes."""
-    return quick_jit(jax.vmap(lambda code, fpga: generic_cost(rows, darts_counts(code), fpga), in_axes=(0, None)))
+    return jax.jit(jax.vmap(lambda code, fpga: generic_cost(rows, darts_counts(code), fpga), in_axes=(0, None)))
 
 
 def test_cycles_are_those_of_a_plain_loop(loop, codes, cost_of, ku115):
@@ -53,12 +53,12 @@ def test_the_expected_cost_at_a_one_hot_distribution_is_the_cost_of_the_code(row
         assert float(price(darts_counts(one_hot)).cycles) == float(price(darts_counts(code)).cycles)
 
 
-def test_gradients_of_softmax_alpha_are_finite_and_those_of_differences(rows, ku115, quick_jit):
+def test_gradients_of_softmax_alpha_are_finite_and_those_of_differences(rows, ku115):
     def cycles(alpha):
         return generic_cost(rows, darts_counts(jax.nn.softmax(alpha, axis=-1)), ku115).cycles
 
     alpha = jnp.asarray(np.random.default_rng(0).normal(0, 1, (28, 8)), jnp.float32)
-    slope = quick_jit(jax.grad(cycles))(alpha)
+    slope = jax.jit(jax.grad(cycles))(alpha)
     assert bool(jnp.all(jnp.isfinite(slope)))
     step = jnp.asarray(np.random.default_rng(1).normal(0, 0.1, (28, 8)), jnp.float32)
     difference = float(cycles(alpha + 0.1 * step) - cycles(alpha - 0.1 * step)) / 0.2

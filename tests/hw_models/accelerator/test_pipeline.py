@@ -26,9 +26,9 @@ SIZES = [(200, 8000), (800, 800), (1050, 1170), (2000, 4320), (5520, 1500), (552
 
 
 @pytest.fixture(scope="module")
-def cost_of(quick_jit, rows):
+def cost_of(rows):
     """Costs of codes [N] on an FPGA; any N runs through one compiled size."""
-    run = quick_jit(jax.vmap(lambda code, fpga: pipeline_cost(rows, darts_counts(code), fpga), in_axes=(0, None)))
+    run = jax.jit(jax.vmap(lambda code, fpga: pipeline_cost(rows, darts_counts(code), fpga), in_axes=(0, None)))
 
     def costs(codes, fpga):
         padded = np.resize(codes, (-(-len(codes) // AT_ONCE) * AT_ONCE, 28)).astype(np.int32)

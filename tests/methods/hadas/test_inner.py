@@ -95,7 +95,7 @@ def walked(cases):
 
 
 @pytest.fixture(scope="module")
-def searches(small_space, device, reference, quick_jit):
+def searches(small_space, device, reference):
     """Both searches as functions of genome, outcomes and limits, the second one of a seed as well."""
     shared = {"samples": SAMPLES, "gamma": jnp.float32(GAMMA), "reference": reference}
 
@@ -111,7 +111,7 @@ def searches(small_space, device, reference, quick_jit):
         found = (small_space, genome, pack_bits(correct), costs_of(genome), device)
         return inner.search_evolved(jax.random.key(seed), *found, **effort)
 
-    return {"exact": quick_jit(exact), "evolved": quick_jit(evolved)}
+    return {"exact": jax.jit(exact), "evolved": jax.jit(evolved)}
 
 
 def run(search, case, limits=FREE, seed=0):
@@ -198,17 +198,17 @@ def test_evolution_looks_for_candidates_within_limits(searches, cases, walked):
 
 
 @pytest.mark.parametrize("name", ["exact", "evolved"])
-def test_vmap_over_backbones_equals_a_loop(searches, cases, quick_jit, name):
+def test_vmap_over_backbones_equals_a_loop(searches, cases, name):
     genomes = jnp.stack([case[0] for case in cases])
     correct = jnp.stack([jnp.asarray(case[1]) for case in cases])
-    every = quick_jit(jax.vmap(searches[name].__wrapped__, in_axes=(0, 0, None, None)))
+    every = jax.jit(jax.vmap(searches[name].__wrapped__, in_axes=(0, 0, None, None)))
     together = every(genomes, correct, jnp.asarray(FREE), 0)
     for row, case in enumerate(cases):
         alone = run(searches[name], case)
         jax.tree.map(lambda a, b, row=row: np.testing.assert_allclose(a, b[row], rtol=1e-5, atol=1e-7), alone, together)
 
 
-def test_an_evolution_evaluates_its_candidates_at_their_own_risk_levels(cases, device, quick_jit):
+def test_an_evolution_evaluates_its_candidates_at_their_own_risk_levels(cases, device):
     _, correct, available, costs = cases[0]
     bits = pack_bits(jnp.asarray(correct))
     rare = pack_bits(jnp.asarray(correct[:-1] & (np.arange(SAMPLES) % 2 == 0)))
@@ -216,7 +216,7 @@ def test_an_evolution_evaluates_its_candidates_at_their_own_risk_levels(cases, d
     costs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), costs)
     effort = {"gamma": 1.0, "population": 16, "generations": 6}
     search = partial(inner.evolve, device=device, limits=jnp.asarray(FREE), **effort)
-    found = quick_jit(search)(jax.random.key(0), stops, jnp.asarray(available), costs)
+    found = jax.jit(search)(jax.random.key(0), stops, jnp.asarray(available), costs)
     assert set(np.unique(found.exits)) == {0, 1, 2}
     assert found.point.shape == (96,)
     for exits, point, objectives in zip(found.exits[::7], found.point[::7], found.objectives[::7], strict=True):

@@ -61,9 +61,9 @@ def one_cell():
 
 
 @pytest.fixture(scope="module")
-def train(quick_jit):
+def train():
     """Weights, images, drops -> logits and auxiliary logits of the tiny network."""
-    return quick_jit(lambda w, x, drops: apply_derived_training(TINY, MIXED, w, x, drops=drops, auxiliary=True))
+    return jax.jit(lambda w, x, drops: apply_derived_training(TINY, MIXED, w, x, drops=drops, auxiliary=True))
 
 
 @pytest.mark.parametrize(
@@ -166,21 +166,21 @@ def test_path_drops_keep_the_mean(rate):
     np.testing.assert_allclose(factors.mean(-1), 1, atol=0.05)
 
 
-def test_cells_computed_twice_have_the_same_gradient(one_cell, images, quick_jit):
+def test_cells_computed_twice_have_the_same_gradient(one_cell, images):
     def gradient(remat):
         def loss(w):
             logits, extra = apply_derived_training(ONE, MIXED, w, images, auxiliary=True, remat=remat)
             return jnp.sum(logits**2) + jnp.sum(extra**2)
 
-        return quick_jit(jax.grad(loss))(one_cell)
+        return jax.jit(jax.grad(loss))(one_cell)
 
     kept, twice = gradient(False), gradient(True)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), kept, twice)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept))
 
 
-def test_statistics_are_the_mean_over_batches_and_leave_the_auxiliary_head_out(one_cell, images, quick_jit):
-    estimate = quick_jit(lambda batches: estimate_statistics(ONE, MIXED, one_cell, batches))
+def test_statistics_are_the_mean_over_batches_and_leave_the_auxiliary_head_out(one_cell, images):
+    estimate = jax.jit(lambda batches: estimate_statistics(ONE, MIXED, one_cell, batches))
     pairs = (jnp.stack([first, second]) for first, second in ((images,) * 2, (2 * images,) * 2, (images, 2 * images)))
     first, second, both = map(estimate, pairs)
     jax.tree.map(lambda a, b, c: np.testing.assert_allclose(c, (a + b) / 2, rtol=1e-4, atol=1e-5), first, second, both)
@@ -190,8 +190,8 @@ def test_statistics_are_the_mean_over_batches_and_leave_the_auxiliary_head_out(o
     assert np.isfinite(logits).all()
 
 
-def test_half_precision_features_give_float32_logits_close_by(weights, images, train, quick_jit):
+def test_half_precision_features_give_float32_logits_close_by(weights, images, train):
     exact, _ = train(weights, images, None)
-    half = quick_jit(lambda w, x: apply_derived_training(TINY, MIXED, w, x, dtype=jnp.bfloat16)[0])(weights, images)
+    half = jax.jit(lambda w, x: apply_derived_training(TINY, MIXED, w, x, dtype=jnp.bfloat16)[0])(weights, images)
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, exact, atol=0.2)

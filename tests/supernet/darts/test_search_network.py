@@ -19,8 +19,8 @@ def draw_images(network, count=4):
 
 
 @pytest.fixture(scope="module")
-def weights(quick_jit):
-    return quick_jit(initialise_search, static_argnums=0)(NETWORK, jax.random.key(0))
+def weights():
+    return jax.jit(initialise_search, static_argnums=0)(NETWORK, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def loss(weights, shares, images, remat):
 
 
 @pytest.fixture(scope="module")
-def gradient(quick_jit):
-    return quick_jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=3)
+def gradient():
+    return jax.jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=3)
 
 
 def test_the_network_of_the_search_has_as_many_weights_as_the_original():
@@ -88,7 +88,7 @@ def bend(logits, weights, shares, along):
 
 
 @pytest.mark.slow
-def test_derivatives_of_second_order_are_symmetric(weights, shares, quick_jit):
+def test_derivatives_of_second_order_are_symmetric(weights, shares):
     images = draw_images(NETWORK)
 
     def both(weights, shares, to_weights, to_shares):
@@ -100,15 +100,15 @@ def test_derivatives_of_second_order_are_symmetric(weights, shares, quick_jit):
         products = jax.tree.map(jnp.vdot, by_shares, to_weights)
         return jnp.vdot(by_weights, to_shares), sum(jax.tree.leaves(products))
 
-    one, other = quick_jit(both)(weights, shares, draw_like(weights, 2), draw_like(shares, 3))
+    one, other = jax.jit(both)(weights, shares, draw_like(weights, 2), draw_like(shares, 3))
     np.testing.assert_allclose(one, other, rtol=2e-3)
     assert abs(one) > 1
 
 
 @pytest.mark.slow
-def test_the_product_of_hessian_and_vector_is_that_of_the_plain_network(weights, shares, quick_jit):
+def test_the_product_of_hessian_and_vector_is_that_of_the_plain_network(weights, shares):
     images, along = draw_images(NETWORK), draw_like(weights, 2)
-    found = quick_jit(partial(bend, partial(apply_search, NETWORK, images=images)))(weights, shares, along)
+    found = jax.jit(partial(bend, partial(apply_search, NETWORK, images=images)))(weights, shares, along)
     wanted = bend(lambda *at: plain_search(NETWORK, *at, images), weights, shares, along)
     np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
 
@@ -122,9 +122,9 @@ def test_the_stem_for_large_images_is_three_convolutions():
     np.testing.assert_allclose(found, plain_search(network, weights, one_hot.tolist(), images), atol=2e-5)
 
 
-def test_bfloat16_features_give_nearly_the_same_logits(weights, shares, gradient, quick_jit):
+def test_bfloat16_features_give_nearly_the_same_logits(weights, shares, gradient):
     images = draw_images(NETWORK)
-    found = quick_jit(partial(apply_search, NETWORK, dtype=jnp.bfloat16))(weights, shares, images)
+    found = jax.jit(partial(apply_search, NETWORK, dtype=jnp.bfloat16))(weights, shares, images)
     np.testing.assert_allclose(found, gradient(weights, shares, images, False)[1], atol=0.2)
 
 
