@@ -99,8 +99,8 @@ def comparison(experiment: Experiment, console: Console) -> dict[str, Any]:
         out=experiment.runs or default.out,
         seeds=experiment.seeds or default.seeds,
         hardware=experiment.hardware or default.hardware,
-        search=dataclasses.replace(default.search, **data),
-        retrain=dataclasses.replace(default.retrain, **data),
+        search=default.search.replace(**data),
+        retrain=default.retrain.replace(**data),
     )
     if experiment.smoke:
         chosen = smallest(chosen)

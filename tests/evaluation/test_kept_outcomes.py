@@ -114,7 +114,7 @@ def test_an_evaluators_fingerprint_follows_weights_calibration_images_and_format
     others = [
         Evaluator(tiny_space, jax.tree.map(lambda leaf: leaf * 2, params), calibration),
         Evaluator(tiny_space, params, 2 * calibration),
-        Evaluator(tiny_space, params, calibration, EvaluationSettings(dtype="bfloat16")),
+        Evaluator(tiny_space, params, calibration, dtype="bfloat16"),
         Evaluator(dataclasses.replace(tiny_space, first_exit=2), params, calibration),
     ]
     assert len({first, *(evaluator.fingerprint for evaluator in others)}) == 5

@@ -127,23 +127,27 @@ def test_a_checkpoint_is_fine_tuned_by_its_own_rate(finished, run, script, tmp_p
 def test_the_full_recipe_is_that_of_the_papers(script):
     whole = script.Experiment(data_dir="x")
     training, exits, search = whole.training(), whole.paper_exits(), whole.searching("tx2-gpu")
-    assert (training.dataset, training.space, training.exit_epochs) == ("cifar100", "attentivenas", 30)
+    assert (training.data.dataset, training.supernet.space) == ("cifar100", "attentivenas")
+    own, frozen = exits.evaluation, training.evaluation
+    images = (frozen.stats_batches * training.training.batch, own.stats_batches * exits.training.batch)
+    training, exits, search, exits_for = training.training, exits.training, search.search, exits.exits_for
+    assert images == (64 * 64, 64 * 64)
+    assert training.exit_epochs == 30
     assert (training.sampled, training.sampling, training.distillation) == (2, "bestup", "alpha")
     assert (training.dropout, training.drop_connect, training.dtype) == (0.2, 0.2, "bfloat16")
-    assert (exits.exits_for, exits.epochs, exits.exit_epochs, exits.batch) == ("a0", 0, 30, 64)
+    assert (exits_for, exits.epochs, exits.exit_epochs, exits.batch) == ("a0", 0, 30, 64)
     assert exits.exit_learning_rate == 0.01
-    assert exits.batch * exits.stats_batches == training.batch * training.stats_batches == 64 * 64
     assert (search.population, search.generations, search.elite_ratio) == (64, 7, 0.15)
-    assert script.Experiment(native=True).training().space == "attentivenas-native"
-    assert script.Experiment(checkpoint="net").training().space is None
+    assert script.Experiment(native=True).training().supernet.space == "attentivenas-native"
+    assert script.Experiment(checkpoint="net").training().supernet.space is None
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--devices", "toaster"], "got 'toaster'"),
-        (["--exits-for", "a0"], "--exits-for a0: expected a backbone of the space small-images"),
-        (["--exits-for", "a9"], "--exits-for: expected one of largest, smallest, a0"),
+        (["--exits-for", "a0"], "exits_for a0: expected a backbone of the space small-images"),
+        (["--exits-for", "a9"], "exits_for: expected one of largest, smallest, a0"),
         (["--space", "outer"], "unknown space 'outer'"),
         (["--checkpoint", "none"], "none: expected a directory with a trained supernet, got none"),
         (["--dataset", "cifar10"], "hadas data prepare cifar10 --data-dir"),
