@@ -177,6 +177,9 @@ class TrainingSettings:
     `remat`."""
     data_parallel: _Switch = False
     """Split every training batch over the devices of this machine."""
+    debug: _Switch = False
+    """Check after every step that loss, gradients and weights are finite, and stop at the first that is not, by its
+    name; slower."""
 
     def __post_init__(self) -> None:
         if self.cut and not self.remat:

@@ -21,7 +21,7 @@ KINDS = (SearchSettings, TrainSettings, DnasSettings, RetrainSettings, FineTuneS
 REAL = ("learning_rate", "exit_learning_rate", "weight_decay")
 SHARES = ("label_smoothing", "dropout", "drop_connect")
 CHOICES = {"sampling": ("uniform", "bestup"), "distillation": ("kl", "alpha"), "dtype": ("float32", "bfloat16")}
-FLAGS = ("remat", "data_parallel")
+FLAGS = ("remat", "data_parallel", "debug")
 TEXTS = ("data_dir", "space", "checkpoint")
 REAL_VALUES = st.floats(1e-300, 1e300, allow_nan=False, allow_subnormal=False)
 PLAIN_TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1).filter(

@@ -61,6 +61,7 @@ SUPERNET = [
     ("remat", 1, f"{SWITCH} 1"),
     ("cut", True, "expected with `remat`, which keeps its memory in bounds, got it alone"),
     ("data_parallel", "yes", f"{SWITCH} 'yes'"),
+    ("debug", 0, f"{SWITCH} 0"),
     ("stats_batches", 0, f"{COUNT} 0"),
     ("eval_batch", "3", f"{COUNT} '3', which is text: leave out its quotes"),
     ("group", -1, f"{COUNT} -1"),

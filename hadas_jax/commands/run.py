@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from hadas_jax.methods import Progress
     from hadas_jax.runs.workdir import WorkDir
 
-# Settings that a resumed run may change: how networks are evaluated, and where the same images are, not what is found.
-FREE = ("eval_batch", "group", "dataset", "data_dir", "accuracy_tolerance")
+# Settings that a resumed run may change: how networks are evaluated, what is checked, where the same images are; not
+# what is found.
+FREE = ("eval_batch", "group", "dataset", "data_dir", "accuracy_tolerance", "debug")
 AnySettings = TypeVar("AnySettings", bound=RunSettings)
 AnyResult = TypeVar("AnyResult")
 

@@ -356,6 +356,7 @@ class TrainingRun:
             schedule=self._schedule,
             augmentation=self.settings.training.augmentation,
             mesh=self._mesh,
+            debug=self.settings.training.debug,
             **training,
         )
         return jax.tree.map(jnp.asarray, share(jax.tree.map(np.asarray, state.weights)))

@@ -10,6 +10,7 @@ import pytest
 from fake_tfds import class_image
 from PIL import Image
 from tiny_hadas import TINY
+from tiny_search import listed
 
 from hadas_jax.data import Stream, catalogue, load_dataset
 from hadas_jax.methods import TrainingRun
@@ -41,6 +42,12 @@ class Silent:
             self.updates.append((self.updates[-1][0], done))
             if len([1 for _, done in self.updates if done]) == self._interrupt_after:
                 raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module", autouse=True)
+def listed_space():
+    with listed():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +167,12 @@ def test_a_loss_that_stays_infinite_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(
         DivergenceError, match=r"supernet: .* with none of 3 rollbacks left; .* lower the learning rate"
     ):
+        run.train_supernet(run.initial_parameters(), WorkDir(tmp_path, kind="train"), Silent())
+
+
+def test_debugging_stops_at_the_first_number_that_is_not_finite(tmp_path):
+    run = TrainingRun(QUICK.replace(debug=True, learning_rate=1e30))
+    with pytest.raises(ValueError, match=r"^\S+: expected finite numbers, got others at step \d+$"):
         run.train_supernet(run.initial_parameters(), WorkDir(tmp_path, kind="train"), Silent())
 
 
