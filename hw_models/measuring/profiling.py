@@ -102,7 +102,7 @@ def profile(
     kept_rounds = target.with_name(target.name + ".rounds")
     _check(cases, settings, rounds, reference)
     if not resume and (target.exists() or kept_rounds.exists()):
-        raise ValueError(f"{target}: expected a new file, got one that exists: resume continues it")
+        raise ValueError(f"{target}: expected a new file, got one that exists: `resume` continues it")
     if resume and not (target.exists() or kept_rounds.exists()):
         raise ValueError(f"{target}: expected measurements to continue, got no such file")
     if not target.parent.is_dir():

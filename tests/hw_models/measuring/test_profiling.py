@@ -210,7 +210,7 @@ def test_a_resumed_profile_keeps_the_pace_of_its_reference(path):
 
 def test_an_existing_file_is_not_overwritten(path):
     path.write_text("mine")
-    with pytest.raises(ValueError, match=r"expected a new file, got one that exists: resume \(--resume\)"):
+    with pytest.raises(ValueError, match=r"expected a new file, got one that exists: `resume` continues it"):
         profile(cases("a"), path, machine=FakeMachine())
     assert path.read_text() == "mine"
 
