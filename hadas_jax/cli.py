@@ -316,6 +316,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(show(str(error)))
     except OverflowError:
         _fail("expected whole numbers of at most 63 bits, as --seed for one, got a larger one")
+    except BrokenPipeError:  # whoever read, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(1)
     except OSError as error:
         _fail(f"{error.filename or 'a file'}: expected to be read or written, got: {error.strerror or error}")
     except KeyboardInterrupt:
@@ -376,7 +379,11 @@ def _print_help(group: str, names: Sequence[str], *, code: int) -> NoReturn:
     width = shutil.get_terminal_size().columns
     for name in names:
         lead, summary = f"  hadas {name:<24}", Command(name, COMMANDS[name]).documentation.short_description or ""
-        print(textwrap.fill(summary, width=width, initial_indent=lead, subsequent_indent=" " * len(lead)))
+        print(
+            textwrap.fill(
+                summary, width=width, initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
+            )
+        )
     print("\nhadas COMMAND --help lists the settings of a command. Every command is a call of hadas_jax.commands too.")
     if not group:
         print(f"hadas --print-completion SHELL prints a script that completes commands: {', '.join(SHELLS)}.")
