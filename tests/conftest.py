@@ -5,9 +5,6 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# What is compiled here runs a few times on little data; unoptimised, it compiles in half the time.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
-
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -35,6 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Lets a cache entry that another process is still writing be compiled anew instead of failing a test."""
     for direction in ("reading", "writing"):
         config.addinivalue_line("filterwarnings", f"ignore:Error {direction} persistent compilation cache entry")
+    if config.option.markexpr == "not slow":
+        _compile_without_optimisation()
+
+
+def _compile_without_optimisation() -> None:
+    """Halves the time to compile what runs a few times on little data; whole runs, by other processes, stay quick."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}")
+        jax.block_until_ready(jax.jit(jnp.square)(1.0))  # the first compilation reads the flags
 
 
 @pytest.fixture(scope="module", autouse=True)
