@@ -25,7 +25,7 @@ def opens_text(call: ast.Call) -> bool:
     if name in ("run", "Popen", "check_output") and ("text" in given or "universal_newlines" in given):
         return True
     if name != "open" or (
-        isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") in ("Image", "archive")
+        isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") in ("Image", "archive", "os")
     ):
         return False
     modes = [given.get("mode"), *call.args[:2]]
