@@ -33,7 +33,7 @@ def finished(comparison, tmp_path_factory):
     """The arguments of a small experiment on a fake CIFAR-10, its folder and its figures."""
     place, out = tmp_path_factory.mktemp("prepared"), tmp_path_factory.mktemp("experiment")
     write_fake_set(place, "cifar10", classes=10, counts={"train": 600, "test": 100})
-    arguments = ["--smoke", "--data-dir", str(place), "--hardware", "generic", "--search.order", "first"]
+    arguments = ["--smoke", "--data-dir", str(place), "--hardware", "generic", "--search.training.order", "first"]
     arguments += ["--out", str(out / "runs"), "-o", str(out / "figures.json")]
     comparison.main(_load("eh_dnas_cifar10").DEFAULT, arguments)
     return arguments, out, json.loads((out / "figures.json").read_text())
