@@ -146,7 +146,7 @@ class Curve(_Sourced, Generic[UnitT, ValueT]):
 
 
 SCHEMA_VERSION = 1
-ModeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
 class Clocks(Strict):
@@ -224,13 +224,13 @@ class DeviceFile(Strict):
     """A whole device file."""
 
     schema_version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: Name
     description: Text
     measured_on: Text | None = None  # the machine that all measurements of a fit were taken on
     clocks: Clocks
     latency: Latency
     power: Power
-    modes: dict[ModeName, _PowerMode] = Field(default_factory=dict)
+    modes: dict[Name, _PowerMode] = Field(default_factory=dict)
 
     @pydantic.model_validator(mode="after")
     def _modes_allow_a_setting(self) -> "DeviceFile":

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from hw_models.files import packaged_names, packaged_or_own, read_checked
-from hw_models.schema import ClockMHz, NonNegative, PortGbS, Quantity, Share, Strict, Text
+from hw_models.schema import ClockMHz, Name, NonNegative, PortGbS, Quantity, Share, Strict, Text
 
 _FOLDER = importlib.resources.files("hw_models.accelerator") / "resources"
 # A block is 512 words of up to 36 bits, or more words of fewer bits; two of them make 512 words of 72 bits.
@@ -207,7 +207,7 @@ class _FpgaFile(Strict):
     """A whole FPGA file."""
 
     schema_version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: Name
     description: Text
     resources: _Resources
     design: _Design
