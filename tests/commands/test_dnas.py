@@ -111,4 +111,4 @@ def test_a_predictor_of_other_networks_is_refused(finished, tmp_path, capsys):
             f"dnas search {TINY} --hardware generic --predictor {finished / 'predictor.npz'} "
             f"--workdir {tmp_path / 'run'}".split()
         )
-    assert "expected one of paradigm generic, got one of pipeline" in capsys.readouterr().err
+    assert "expected a predictor of paradigm generic, got one of pipeline" in capsys.readouterr().err

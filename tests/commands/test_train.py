@@ -174,7 +174,7 @@ def test_a_supernet_is_fine_tuned_for_other_classes(trained, tmp_path):
 @pytest.mark.slow
 def test_two_devices_train_what_one_does(trained, images, tmp_path):
     command = f"train --dataset folder:{images} --space tiny {QUICK} --data-parallel --workdir {tmp_path}/run"
-    script = Path(__file__).with_name("tiny_hadas.py")
+    script = Path(__file__).parents[1] / "tiny_hadas.py"
     devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     subprocess.run([sys.executable, script, *command.split()], check=True, env=os.environ | devices | cache)
