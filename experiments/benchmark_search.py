@@ -33,9 +33,8 @@ from rich.table import Table
 
 from hadas_jax.evaluation import pack_bits, segment_costs
 from hadas_jax.methods import Hadas, exact_front, search_evolved, search_exact
-from hadas_jax.methods.hadas.constraints import static_cost
-from hadas_jax.methods.hadas.inner import exit_count
-from hadas_jax.methods.hadas.score import table_hypervolume
+from hadas_jax.methods.hadas.constraints import static_costs
+from hadas_jax.methods.hadas.inner import exit_count, table_hypervolume
 from hadas_jax.settings import NO_CONSTRAINTS, NestedSearchSettings
 from hadas_jax.spaces import MBConvSpace, load_space, published
 from hw_models import Device, load_device
@@ -106,8 +105,8 @@ def budget(space: MBConvSpace, device: Device, console: Console) -> None:
 
 def inner(space: MBConvSpace, device: Device, console: Console, *, rounds: int, seeds: int) -> None:
     """The inner search of single backbones."""
-    largest = jax.jit(lambda genome: static_cost(space, genome, device))(jnp.asarray(space.largest_genome))
-    reference = jnp.stack([jnp.float32(1), 2 * largest.latency_s, 2 * largest.energy_j])
+    largest, _ = static_costs(space, jnp.asarray(space.largest_genome)[None], device)
+    reference = jnp.stack([jnp.float32(1), 2 * largest.latency_s[0], 2 * largest.energy_j[0]])
     costs_of = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))
     common: dict[str, Any] = {
         "samples": SAMPLES,

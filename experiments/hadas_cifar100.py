@@ -33,9 +33,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from hadas_jax.commands import train
 from hadas_jax.commands.hadas import search
 from hadas_jax.commands.run import settings_of_run
-from hadas_jax.commands.supernets import train
 from hadas_jax.evaluation import Difference
 from hadas_jax.report.console import print_line
 from hadas_jax.report.search import difference_text

@@ -37,13 +37,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from hadas_jax.evaluation import ConfigStats, Outcomes, segment_costs
-from hadas_jax.methods.hadas.exit_configs import (
-    DynamicBackbone,
-    dynamic_backbone,
-    evaluate_configs,
-    policy_stops,
-    risk_thresholds,
-)
+from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, PolicyStops, risk_thresholds
 from hadas_jax.methods.hadas.fronts import Candidates, subset_front
 from hadas_jax.methods.hadas.results import POLICY_NAMES, Performance
 from hadas_jax.report.console import print_line
@@ -149,15 +143,15 @@ def examine(
     genome = jnp.asarray(space.encode(published_in(space, name)))
     available = np.asarray(available_exits(space, space.decode(genome)))
     costs = jax.jit(lambda g: segment_costs(space, space.decode(g), device))(genome)
-    backbone = dynamic_backbone(jnp.asarray(available), costs)
+    backbone = DynamicBackbone.of(jnp.asarray(available), costs)
 
     def drawn(seed: int) -> Outcomes:
         return drawn_outcomes(accuracies, available, correlation=correlation, samples=experiment.samples, seed=seed)
 
     thresholds = risk_thresholds(drawn(experiment.seed + 1), policy="confidence")
-    found_stops = policy_stops(drawn(experiment.seed), thresholds=thresholds, policy="confidence")
+    found_stops = PolicyStops.of(drawn(experiment.seed), thresholds=thresholds, policy="confidence")
     default = costs.latency_s.shape[1] - 1
-    nobody = evaluate_configs(found_stops.ideal, jnp.zeros((1, space.num_exits), jnp.int32))
+    nobody = found_stops.ideal.evaluate(jnp.zeros((1, space.num_exits), jnp.int32))
     static, static_dvfs = (
         Performance(*nobody.expected(backbone.costs, 0, point))
         for point in (default, _cheapest_point(nobody, backbone))

@@ -33,13 +33,7 @@ from scipy.stats import hypergeom
 from hadas_jax.deploy.select import SearchedSupernet
 from hadas_jax.evaluation import Outcomes, scores, segment_costs
 from hadas_jax.methods import TrainingRun
-from hadas_jax.methods.hadas.exit_configs import (
-    RISK_LEVELS,
-    dynamic_backbone,
-    policy_stops,
-    risk_thresholds,
-    subset_configs,
-)
+from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, DynamicBackbone, PolicyStops, risk_thresholds
 from hadas_jax.methods.hadas.results import read_search
 from hadas_jax.spaces import available_exits
 from hw_models.catalogue import chosen_device
@@ -93,7 +87,7 @@ class Lab:
         costs = [price(jnp.asarray(genome)) for genome in genomes]
         exits = jax.jit(jax.vmap(lambda genome: available_exits(self.space, self.space.decode(genome))))
         available = exits(jnp.asarray(genomes))
-        self.backbones = [dynamic_backbone(own, cost) for own, cost in zip(available, costs, strict=True)]
+        self.backbones = [DynamicBackbone.of(own, cost) for own, cost in zip(available, costs, strict=True)]
         self.energy = [np.asarray(each.active_costs.energy_j[:, -1], np.float64) for each in self.backbones]
 
     def of(self, backbone: int, images: np.ndarray) -> Outcomes:
@@ -132,8 +126,8 @@ def chosen(lab: Lab, thresholds: list[np.ndarray], selection: np.ndarray) -> tup
     errors, energies = [], []
     for backbone, own in enumerate(lab.backbones):
         outcomes = lab.of(backbone, selection)
-        stops = policy_stops(outcomes, thresholds=jnp.asarray(thresholds[backbone]), policy=POLICY)
-        stats = subset_configs(stops.deployable, own)
+        stops = PolicyStops.of(outcomes, thresholds=jnp.asarray(thresholds[backbone]), policy=POLICY)
+        stats = own.evaluate_subsets(stops.deployable)
         errors.append(np.asarray(stats.error))
         energies.append(np.asarray(stats.frequencies, np.float64) @ lab.energy[backbone])
     goal = min(error[0] for error in errors)  # the first configuration has no exits

@@ -35,7 +35,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from hadas_jax import commands
-from hadas_jax.commands import dnas, dnas_costs
+from hadas_jax.commands import dnas
 from hadas_jax.commands.run import settings_from
 from hadas_jax.settings import expand_home
 
@@ -58,10 +58,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "devices fit": commands.fit_device,
     "dnas search": dnas.search,
     "dnas retrain": dnas.retrain,
-    "dnas sample": dnas_costs.sample,
-    "dnas fit-predictor": dnas_costs.fit,
-    "dnas import-predictor": dnas_costs.import_published,
-    "dnas price": dnas_costs.price,
+    "dnas sample": dnas.sample,
+    "dnas fit-predictor": dnas.fit,
+    "dnas import-predictor": dnas.import_published,
+    "dnas price": dnas.price,
     "bench": commands.bench,
 }
 SHELLS = ("bash", "zsh", "fish")
@@ -215,9 +215,15 @@ def _texts(documentation: docstring_parser.Docstring) -> dict[str, str]:
     return {each.arg_name: " ".join((each.description or "").split()) for each in documentation.params}
 
 
+@functools.cache
+def _attribute_texts(kind: Any) -> dict[str, str]:
+    """What a class says of each attribute that it has itself; kept, for its whole file is read for it."""
+    return _texts(docstring_parser.parse_from_object(kind))
+
+
 def _shared_flags(options: Any) -> list[_Flag]:
     """The flags of arguments that several functions take by the same name, of a TypedDict."""
-    texts = _texts(docstring_parser.parse_from_object(options))
+    texts = _attribute_texts(options)
     kinds = {name: _readable(hint) for name, hint in typing.get_type_hints(options).items() if name != _CONSOLE}
     return [_Flag(name, kind, False if kind is bool else None, texts[name]) for name, kind in kinds.items()]
 
@@ -226,7 +232,7 @@ def _setting_flags(kind: Any, group: str, parameter: str) -> Iterator[_Flag]:
     """The flags of a class of settings, and of those nested in it."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
-        texts |= _texts(docstring_parser.parse_from_object(base))
+        texts |= _attribute_texts(base)
     hints = typing.get_type_hints(kind)
     nested = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     for field in dataclasses.fields(kind):
@@ -309,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _use_compilation_cache()
     show: Callable[[str], str] = str
     try:
-        command, flags = find_command(words)
+        command, flags = _find_command(words)
         show = command.in_flags
         command.parse(flags)()
     except ValueError as error:
@@ -342,11 +348,11 @@ def parse(arguments: Sequence[str]) -> Callable[[], Any]:
     Raises:
         ValueError: An unknown command, a setting that does not fit, or a run to resume that is not there.
     """
-    command, flags = find_command(arguments)
+    command, flags = _find_command(arguments)
     return command.parse(flags)
 
 
-def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
+def _find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
     """Returns the command of a command line and the words after its name; prints help and completion itself.
 
     Raises:

@@ -50,6 +50,13 @@ def _compiled_code_of_one_module():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def listed_space():
+    """Lists the tiny space of `tiny_search` for a module."""
+    with listed():
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_space() -> MBConvSpace:
     """Two stages on maps of 5x5, 3x3 and 2x2 pixels, with every kind of block; quick to compile."""

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from hadas_jax.benchmark import GENERATIONS, WORK, measure_throughput, throughput_table
-from hadas_jax.commands.benchmark import bench
+from hadas_jax.commands import bench
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,6 @@ def calls(monkeypatch):
         ("search --warm-start a9", "--warm-start: expected some of a0, a1"),
         ("search --min-accuracy 95", "--min-accuracy: expected a number of at least 0 and of at most 1, got 95"),
         ("search --max-latency-ms 0", "--max-latency-ms: expected a number above 0"),
-        ("search --max-params 10", "--max-params: expected at least 19,"),
         ("search --process-id 1", "--coordinator: expected with the other two"),
         ("search --process-id one", "error: --process-id: no type matching"),
         ("dnas sample -o s.npz --seed 99999999999999999999", "whole numbers of at most 63 bits"),

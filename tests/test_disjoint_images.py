@@ -16,10 +16,10 @@ from PIL import Image
 from tiny_hadas import TINY
 from tiny_search import SETTINGS, listed
 
+from hadas_jax.commands import train
 from hadas_jax.commands.hadas import search
 from hadas_jax.commands.networks import fine_tune, materialise_network, select_network
 from hadas_jax.commands.run import running
-from hadas_jax.commands.supernets import train
 from hadas_jax.deploy.architecture import write_architecture
 from hadas_jax.deploy.materialise import data_of
 from hadas_jax.deploy.select import SearchedSupernet, architecture_of, parameter_counts

@@ -10,7 +10,7 @@ from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hadas_jax.commands.run import settings_file
+from hadas_jax.commands.run import settings_from
 from hadas_jax.settings import DnasSettings, FineTuneSettings, RetrainSettings, SearchSettings, TrainSettings
 from hw_models.files import dump_yaml
 
@@ -74,7 +74,7 @@ def read(content, kind=TrainSettings):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "c.yaml"
         path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        return settings_file(path, kind)
+        return settings_from(kind, {}, file=path)
 
 
 def message_of(content, kind=TrainSettings):

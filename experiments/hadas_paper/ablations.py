@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from hadas_jax.methods.hadas.fronts import merge
 from hadas_jax.methods.hadas.results import POLICY_NAMES
 from hadas_paper.lab import Lab, Pool
 from hadas_paper.metrics import SPLITS, compare, equal_accuracy, relative_hypervolume
@@ -68,8 +67,8 @@ def _compared(
 def parts(lab: Lab, device: Device, base: Baselines, joint: Searched) -> dict[str, Any]:
     """The same backbones with exits alone, clocks alone, and both; and the two policies against each other."""
     pool = Pool(lab, device, joint.genomes[joint.examined])
-    clocks = merge([pool.without_exits(points=pool.every_point)])
-    static = merge([pool.without_exits()])
+    clocks = pool.without_exits(points=pool.every_point).front()
+    static = pool.without_exits().front()
     fronts = {"neither": ("ideal", static), "clocks": ("ideal", clocks)}
     for policy in POLICY_NAMES:
         fronts[f"exits, {policy}"] = (policy, pool.front(policy, point=pool.default))

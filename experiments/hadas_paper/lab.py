@@ -20,7 +20,7 @@ from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import CachedEvaluator, Outcomes, pack_bits
 from hadas_jax.evaluation.evaluator import of_each
 from hadas_jax.methods import Archive, Hadas, TrainingRun
-from hadas_jax.methods.hadas.exit_configs import PolicyStops, correct_samples, evaluate_configs
+from hadas_jax.methods.hadas.exit_configs import PolicyStops
 from hadas_jax.methods.hadas.fronts import Candidates, pool_fronts
 from hadas_jax.methods.hadas.selection import set_thresholds
 from hadas_jax.settings import NO_CONSTRAINTS, NestedSearchSettings
@@ -169,7 +169,7 @@ class Pool:
     def right_on_test(self, policy: str, candidate: Candidates) -> np.ndarray:
         """Returns uint32[W]: a bit set of the test samples that one candidate gets right."""
         stops = getattr(self._stops["test"][int(candidate.backbone[0])], policy)
-        return np.asarray(correct_samples(stops, jnp.asarray(candidate.exits, jnp.int32)))[0]
+        return np.asarray(stops.right(jnp.asarray(candidate.exits, jnp.int32)))[0]
 
     @property
     def test_images(self) -> int:
@@ -183,7 +183,7 @@ class Pool:
             rows = np.flatnonzero(candidates.backbone == index)
             configs, which = np.unique(candidates.exits[rows], axis=0, return_inverse=True)
             padded = np.pad(configs, ((0, -len(configs) % 64), (0, 0)))  # few shapes are compiled
-            stats = evaluate_configs(getattr(self._stops[split][index], policy), jnp.asarray(padded))
+            stats = getattr(self._stops[split][index], policy).evaluate(jnp.asarray(padded))
             frequencies, costs = np.asarray(stats.frequencies, np.float64)[which], self._backbones[index].costs
             points = candidates.point[rows]
             found[rows, 0] = np.asarray(stats.error)[which]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from hadas_jax.commands import train
 from hadas_jax.commands.run import settings_of_run
-from hadas_jax.commands.supernets import train
 from hadas_jax.methods import TrainingRun
 from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import SupernetRunSettings, TrainSettings

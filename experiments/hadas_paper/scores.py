@@ -1,7 +1,7 @@
 """Which exits the score of HADAS's inner engine prefers, by the weight of its dissimilarity; for `hadas_paper`.
 
 The score is the mean over exits of what they save, times their dissimilarity to the other exits to the power of gamma
-(`hadas_jax.methods.hadas.score.exit_shares`). An exit that is alone has none to differ from and counts in full, so that
+(`hadas_jax.methods.hadas.inner.exit_shares`). An exit that is alone has none to differ from and counts in full, so that
 subsets are compared with those of the same size.
 Shapes: E exits, K slots for those of a backbone, S subsets, F operating points, W words of a bit set.
 """
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.evaluation import dissimilarity, pack_bits, segment_costs, subset_members
-from hadas_jax.methods.hadas.exit_configs import dynamic_backbone, ideal_stops, subset_configs
-from hadas_jax.methods.hadas.score import exit_gains, exit_shares
+from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, Stops
+from hadas_jax.methods.hadas.inner import exit_gains, exit_shares
 from hadas_jax.spaces import MBConvSpace, available_exits
 from hadas_paper.ablations import GAMMAS
 from hadas_paper.lab import Lab
@@ -51,8 +51,8 @@ class Scored(NamedTuple):
 
 @partial(jax.jit, static_argnames=("space", "samples"))
 def _scored(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Cost, *, samples: int) -> Scored:
-    backbone = dynamic_backbone(available_exits(space, space.decode(genome)), costs)
-    stats, right = subset_configs(ideal_stops(correct, samples=samples), backbone), backbone.to_slots(correct[:-1])
+    backbone = DynamicBackbone.of(available_exits(space, space.decode(genome)), costs)
+    stats, right = backbone.evaluate_subsets(Stops.ideal(correct, samples=samples)), backbone.to_slots(correct[:-1])
     subset = jnp.arange(len(stats.error), dtype=jnp.int32)
     members = subset_members(subset, len(right))
     return Scored(

@@ -41,8 +41,7 @@ import os
 import jax
 from IPython.display import Image
 
-from hadas_jax.commands.dnas import retrain, search
-from hadas_jax.commands.dnas_costs import price
+from hadas_jax.commands.dnas import price, retrain, search
 from hadas_jax.commands.reports import report
 from hadas_jax.settings import DnasSettings, RetrainSettings
 

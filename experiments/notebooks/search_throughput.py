@@ -44,7 +44,7 @@ import jax.numpy as jnp
 import numpy as np
 from IPython.display import Image
 
-from hadas_jax.commands.benchmark import bench
+from hadas_jax.commands import bench
 from hadas_jax.data import load_dataset
 from hadas_jax.evaluation import Evaluator
 from hadas_jax.search import sample

@@ -1,8 +1,7 @@
-"""Every command of `hadas` as a call; those of `hadas dnas` are in its modules `dnas` and `dnas_costs`."""
+"""Every command of `hadas` as a call; those of `hadas dnas` are in its module `dnas`."""
 
-from hadas_jax.commands.benchmark import bench
-from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device
-from hadas_jax.commands.hadas import search
+from hadas_jax.commands.devices import bench, fit_device, list_devices, profile_machine, show_device
+from hadas_jax.commands.hadas import import_checkpoint, prepare, search, train
 from hadas_jax.commands.networks import (
     export,
     fine_tune,
@@ -13,7 +12,6 @@ from hadas_jax.commands.networks import (
 )
 from hadas_jax.commands.reports import list_runs, report
 from hadas_jax.commands.run import RunArguments
-from hadas_jax.commands.supernets import import_checkpoint, prepare, train
 
 __all__ = [
     "RunArguments",

@@ -1,11 +1,13 @@
-"""The commands about devices: list and show them, measure a machine, fit a device to measurements.
+"""The commands about devices: list and show them, measure this machine and how fast it searches, fit a device.
 
 Every function imports what it needs itself: `hadas --help` imports this module, and must not import JAX.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 import platform
 import re
 import shlex
@@ -15,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from hadas_jax.report.console import new_console, new_file, print_line, waiting
+from hadas_jax.report.console import StepProgress, new_console, new_file, print_line, waiting
 
 if TYPE_CHECKING:
+    from hadas_jax.benchmark import Throughput
     from hw_models.fitting.calibration import Calibration
     from hw_models.measuring.measurements import Measurement
 
@@ -44,14 +47,14 @@ def show_device(device: str, *, plot: Path | str | None = None, console: Console
     Raises:
         ValueError: The device is unknown or its file wrong, or the picture exists.
     """
-    from hadas_jax.report.devices import plot_device, print_device
+    from hadas_jax.report import devices
     from hw_models import read_device_file
 
     console = console or new_console()
     file = read_device_file(device)
     if plot is not None:
-        plot_device(file, new_file(plot, ".png", what="picture"))
-    print_device(file, console)
+        devices.plot_device(file, new_file(plot, ".png", what="picture"))
+    devices.print_device(file, console)
     if plot is not None:
         print_line(console, f"Picture of latency and energy over the clocks: {plot}")
 
@@ -86,9 +89,8 @@ def fit_device(
     Raises:
         ValueError: The files or the measurements do not fit.
     """
-    from hadas_jax.report.devices import plot_calibration, print_calibration
-    from hw_models import read_device_file
-    from hw_models.catalogue import write_device_file
+    from hadas_jax.report import devices
+    from hw_models import read_device_file, write_device_file
     from hw_models.fitting.calibration import calibrate, nearest_device
     from hw_models.measuring.measurements import read_measurements
 
@@ -110,8 +112,8 @@ def fit_device(
         start = read_device_file(base)
         calibration = calibrate(rows, start, name=name, source=origin, prior_sigma=prior_sigma, seed=seed)
     write_device_file(target, calibration.file, overwrite=overwrite)
-    plot_calibration(calibration, picture)
-    print_calibration(calibration, console)
+    devices.plot_calibration(calibration, picture)
+    devices.print_calibration(calibration, console)
     print_line(console, f"Written: {target}, {picture}")
     print_line(console, f"To search for it: hadas search --device {shlex.quote(str(target))}")
     return calibration
@@ -161,7 +163,6 @@ def profile_machine(
         ValueError: A count is out of range, the file exists, or clocks cannot be set.
     """
     from hadas_jax import profiling
-    from hadas_jax.report.console import StepProgress
     from hw_models.measuring.machine import ClockSetting
 
     console = console or new_console()
@@ -191,4 +192,66 @@ def profile_machine(
     is_x86 = machine.processor == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     base = " --base x86-cpu" if is_x86 else ""
     print_line(console, f"To fit a device to it: hadas devices fit {shlex.quote(str(output))}{base} -o my_device.yaml")
+    return rows
+
+
+def bench(
+    output: Path | str | None = None,
+    *,
+    device: str = "agx-xavier-gpu",
+    populations: Sequence[int] = (64, 256, 1024, 4096, 16384, 65536),
+    rounds: int = 5,
+    peer_limit: int = 16384,
+    seed: int = 0,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> list[Throughput]:
+    """Measures how many candidates per second each part of a search gets through, beside pymoo where installed.
+
+    Args:
+        output: JSON file to write; a picture goes beside it. By default nothing is written.
+        device: Cost model: a name of `hadas devices list`, or the path of a device file.
+        populations: Population sizes to measure.
+        rounds: Measurements of each, of which the median counts.
+        peer_limit: Largest population that pymoo gets, a tenth of it where it removes duplicates; 0: none.
+        seed: Random seed.
+        overwrite: Replace `output` and its picture.
+        console: For progress and the table; None: standard output.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        ValueError: Files that exist, an unknown device, or numbers that are too small.
+    """
+    import jax
+
+    from hadas_jax import benchmark
+    from hadas_jax.runs.workdir import versions, write_text
+
+    console = console or new_console()
+    if output is not None:
+        target = new_file(output, ".json", overwrite=overwrite)
+        picture = new_file(target.with_suffix(".png"), ".png", what="picture", overwrite=overwrite)
+    rows = []
+    for row in benchmark.measure_throughput(
+        device=device, populations=populations, rounds=rounds, peer_limit=peer_limit, seed=seed
+    ):
+        rows.append(row)
+        print_line(console, f"{row.work}, population {row.population:,}: {row.per_second:,.0f} candidates per second")
+    title = f"Search throughput: {jax.device_count()} {jax.devices()[0].device_kind}, {device}"
+    console.print(benchmark.throughput_table(rows, title=title))
+    if output is not None:
+        content = {
+            "form": "hadas_jax.bench/1",
+            "device": device,
+            "machine": {"backend": jax.default_backend(), "devices": [d.device_kind for d in jax.devices()]},
+            "versions": {**versions(), "pymoo": benchmark.pymoo_version()},
+            "seed": seed,
+            "rounds": rounds,
+            "rows": [dataclasses.asdict(row) | {"per_second": row.per_second} for row in rows],
+        }
+        write_text(target, json.dumps(content, indent=1) + "\n")
+        benchmark.plot_throughput(rows, picture, title=title)
+        print_line(console, f"Written: {target}, {picture}")
     return rows

@@ -1,22 +1,33 @@
-"""The command that searches with HADAS.
+"""The commands of HADAS up to a front: prepare data, train or import a supernet, search.
 
 Every function imports what it needs itself: `hadas --help` imports this module, and must not import JAX.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from rich.console import Console
 
 from hadas_jax.commands.run import RunArguments, run_command
-from hadas_jax.report.console import print_line
-from hadas_jax.settings import SearchSettings
+from hadas_jax.report.console import new_console, print_line
+from hadas_jax.settings import SearchSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from hadas_jax.methods import Result, Run
+    from jax import Array
+    from numpy import ndarray
+
+    from hadas_jax.methods import Result, Run, TrainingRun
+    from hadas_jax.spaces import Backbone, MBConvSpace
+    from hadas_jax.supernet.checkpoint import SupernetCheckpoint
+    from hadas_jax.supernet.pytorch import Imported
+    from hadas_jax.training.run import TrainResult
+
+_SHOWN = 10  # surplus names that are printed
 
 
 def search(
@@ -73,3 +84,162 @@ def search(
         finish=finish,
         **run,
     )
+
+
+def train(settings: TrainSettings | None = None, **run: Unpack[RunArguments]) -> TrainResult:
+    """Trains a supernet and its exit heads, from the start or from a checkpoint.
+
+    Writes supernet/ (for `checkpoint` of other commands), exits.csv, exits.png, config.json, metrics.jsonl and
+    checkpoints/ into the work directory.
+
+    Args:
+        settings: Settings of the run; None: the defaults, or those of the run to resume.
+        **run: See `RunArguments`.
+
+    Returns:
+        The supernet with its accuracies.
+
+    Raises:
+        ValueError: Settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
+    """
+    from hadas_jax.report.search import accuracy_table, plot_exits
+    from hadas_jax.training.run import TrainingRun, execute_training
+
+    def finish(started: TrainingRun, result: TrainResult, path: Path, console: Console) -> None:
+        plot_exits(result.accuracies, path / "exits.png")
+        console.print(accuracy_table(result.accuracies))
+        print_line(console, f"Written: {path}/supernet (for --checkpoint), exits.csv, exits.png")
+
+    return run_command(
+        TrainSettings,
+        lambda settings: TrainingRun(settings, exits_for=settings.exits_for),
+        settings,
+        execute=execute_training,
+        name=lambda started: (started.settings.data.dataset, "train"),
+        finish=finish,
+        **run,
+    )
+
+
+def import_checkpoint(
+    file: Path | str,
+    output: Path | str,
+    *,
+    classes: int | None = None,
+    space: str | MBConvSpace = "attentivenas",
+    exits: Path | str | None = None,
+    exits_of: str | Backbone | ndarray | Array | None = None,
+    exit_blocks: Sequence[int] = (),
+    entry: str | None = None,
+    normalisation: Literal["imagenet", "none"] = "imagenet",
+    seed: int = 0,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> SupernetCheckpoint:
+    """Imports a supernet that PyTorch trained (AttentiveNAS, AlphaNet, HADAS), for --checkpoint of other commands.
+
+    Reading a PyTorch file needs the extra torch; an npz file of the same arrays needs nothing.
+
+    Args:
+        file: Checkpoint of the supernet, .pth.tar or .npz.
+        output: Directory to write.
+        classes: Number of classes; another than the checkpoint's gives a fresh classifier.
+        space: Space of the supernet by name.
+        exits: Another checkpoint that the exit heads come from; by default `file`.
+        exits_of: Backbone that the exit heads belong to, a0 to a6. By
+            default exit heads are not imported.
+        exit_blocks: The backbone's own blocks that the exits follow, from 0; by default every block that may have one.
+        entry: Which of several state dicts in `file` the weights come from, e.g. model_ema; by default the only one
+            that fits, averaged ones aside.
+        normalisation: How the images of its training were standardised; none: unknown.
+        seed: Random seed of what is drawn anew.
+        overwrite: Replace the supernet in `output`.
+        console: For the report; None: standard output.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: Files, directory or settings do not fit; nothing is written then.
+    """
+    import jax
+
+    from hadas_jax.data import IMAGENET_NORMALISATION
+    from hadas_jax.spaces import load_space
+    from hadas_jax.supernet import checkpoint, pytorch
+    from hadas_jax.supernet.pytorch_files import read_tensors
+
+    file, output, console = Path(file), Path(output), console or new_console()
+    if normalisation not in ("imagenet", "none"):
+        raise ValueError(f"normalisation: expected imagenet or none, got {normalisation!r}")
+    if exits is not None and exits_of is None:
+        raise ValueError("exits: expected `exits_of` with the backbone that they belong to, got none")
+    checkpoint.require_free(output, overwrite=overwrite)
+    sources = {"checkpoint": file} | ({} if exits is None else {"exits": Path(exits)})
+    imported = pytorch.from_pytorch(
+        load_space(space) if isinstance(space, str) else space,
+        read_tensors(file),
+        key=jax.random.key(seed),
+        classes=classes,
+        exits=None if exits is None else read_tensors(exits),
+        exits_of=exits_of,
+        exit_blocks=tuple(exit_blocks) or None,
+        entry=entry,
+    )
+    trained = checkpoint.SupernetCheckpoint(
+        space=imported.space,
+        params=imported.params,
+        trained_exits=imported.trained_exits,
+        has_classifier=imported.has_classifier,
+        exits_of=exits_of if exits_of is None or isinstance(exits_of, str) else "a backbone",
+        normalisation=IMAGENET_NORMALISATION if normalisation == "imagenet" else None,
+        source=f"PyTorch checkpoint {file.name}" + ("" if exits is None else f", exits of {Path(exits).name}"),
+        details={
+            "sha256": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sources.items()},
+            "entries": {"used": imported.used, "unused": imported.unused, "surplus": imported.surplus},
+            "fresh": imported.fresh,
+            "notes": imported.notes,
+        },
+    )
+    checkpoint.save_supernet(output, trained, overwrite=overwrite)
+    for line in _report(imported, file=file, output=output):
+        print_line(console, line)
+    return trained
+
+
+def _report(imported: Imported, *, file: Path, output: Path) -> list[str]:
+    space, surplus, exits = imported.space, imported.surplus, imported.trained_exits
+    entries = imported.used + imported.unused + len(surplus)
+    lines = [
+        f"Read: {file}, {entries:,} entries; {imported.used:,} used, {imported.unused:,} known to have no use",
+        f"Supernet: space {space.name}, {space.classes:,} classes, {space.count:.3g} backbones",
+    ]
+    if exits:
+        lines.append(f"Exit heads: {len(exits)} of {space.num_exits}, after positions {', '.join(map(str, exits))}")
+    if surplus:
+        more = f" and {len(surplus) - _SHOWN:,} more" if len(surplus) > _SHOWN else ""
+        lines.append(f"Surplus, left: {', '.join(surplus[:_SHOWN])}{more}")
+    lines += [f"Fresh, to be trained: {part}" for part in imported.fresh]
+    lines += [f"Note: {note}" for note in imported.notes]
+    return [*lines, f"Written: {output}"]
+
+
+def prepare(name: str, *, data_dir: Path | str | None = None, console: Console | None = None) -> Path:
+    """Downloads an image set of tensorflow-datasets and writes it as --dataset reads it; needs the extra tfds.
+
+    Args:
+        name: cifar10, cifar100, fashion_mnist, mnist, imagenet2012, or tfds:NAME.
+        data_dir: Where to; by default tensorflow-datasets' own place.
+        console: For the closing line; None: standard output.
+
+    Returns:
+        The folder of the prepared set.
+
+    Raises:
+        ValueError: As `hadas_jax.data.prepare_dataset`.
+    """
+    from hadas_jax.data import prepare_dataset
+
+    found = prepare_dataset(name, data_dir)
+    print_line(console or new_console(), f"Prepared: {found}")
+    return found

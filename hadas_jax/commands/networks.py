@@ -61,15 +61,8 @@ def select_network(
     Raises:
         ValueError: No network keeps the limits (the nearest is shown), or the work directory or `output` do not fit.
     """
+    from hadas_jax.deploy import select
     from hadas_jax.deploy.architecture import write_architecture
-    from hadas_jax.deploy.select import (
-        SearchedSupernet,
-        architecture_of,
-        candidates,
-        objectives,
-        parameter_counts,
-        select,
-    )
     from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
     from hadas_jax.report.network import print_selection
     from hadas_jax.report.search import constraint_texts
@@ -85,11 +78,11 @@ def select_network(
     with reading(output or Path(workdir) / ARCHITECTURE):
         search = read_search(workdir)
         target = new_file(output or search.path / ARCHITECTURE, ".json", overwrite=overwrite)
-        supernet = SearchedSupernet.of(search)
-        designs = candidates(search.result, policy)
+        supernet = select.SearchedSupernet.of(search)
+        designs = select.candidates(search.result, policy)
         device = chosen_device(search.settings.device, search.settings.operating)
-        parameters = parameter_counts(designs, supernet.space, device)
-        selection = select(objectives(designs, policy), limits, parameters=parameters, prefer=prefer)
+        parameters = select.parameter_counts(designs, supernet.space, device)
+        selection = select.select(select.objectives(designs, policy), limits, parameters=parameters, prefer=prefer)
         console = console or new_console()
         tolerance = search.result.accuracy_tolerance
         print_selection(designs, selection, limits=limits, policy=policy, console=console, tolerance=tolerance)
@@ -99,7 +92,7 @@ def select_network(
                 f"{workdir}: expected a {policy} design with {asked}, got none; the nearest is "
                 f"{selection.violation:.1%} beyond, relatively; hadas search with these limits looks for more of them"
             )
-        architecture = architecture_of(
+        architecture = select.architecture_of(
             search,
             designs[selection.chosen],
             supernet=supernet,
@@ -260,10 +253,7 @@ def _against_supernet(searched: SubNetwork, network: StaticNetwork) -> float:
     return max(float(abs(ours - masked).max() / abs(masked).max()) for masked, ours in pairs if masked.size)
 
 
-def fine_tune(
-    settings: FineTuneSettings | None = None,
-    **run: Unpack[RunArguments],
-) -> FineTuneResult:
+def fine_tune(settings: FineTuneSettings | None = None, **run: Unpack[RunArguments]) -> FineTuneResult:
     """Trains a selected network further, exits and classifier together, and sets its thresholds anew.
 
     Writes network/ (for hadas export), result.json, config.json, metrics.jsonl and checkpoints/ into the work

@@ -150,7 +150,7 @@ def settings_of_run(
         raise ValueError("resume and overwrite: expected one of them, got both")
     if workdir is None:
         raise ValueError("resume: expected `workdir` with the run to continue, got none")
-    started = stored_settings(workdir, kind)
+    started = _stored_settings(workdir, kind)
     settings = (settings or started).absolute()
     before = started.flat()
     for name, value in settings.flat().items():
@@ -175,7 +175,7 @@ def settings_from(
     Args:
         kind: Their class.
         values: Settings by name.
-        file: A file as `settings_file` reads; None: the defaults.
+        file: A YAML or JSON mapping, or the config.json of a run; None: the defaults.
         workdir: Work directory of the run to resume.
         resume: The run is there already.
 
@@ -185,30 +185,22 @@ def settings_from(
     if resume and workdir is not None:
         if file is not None:
             raise ValueError("config and resume: expected one of them, got both; a run keeps its settings")
-        started = stored_settings(workdir, kind)
+        started = _stored_settings(workdir, kind)
     else:
-        started = kind() if file is None else settings_file(file, kind)
+        started = kind() if file is None else _settings_file(file, kind)
     return started.replace(**values)
 
 
-def stored_settings(workdir: Path | str, kind: type[AnySettings]) -> AnySettings:
-    """Returns the settings that the run in a work directory was started with.
-
-    Raises:
-        ValueError: There is no run of this kind, or its settings cannot be read.
-    """
+def _stored_settings(workdir: Path | str, kind: type[AnySettings]) -> AnySettings:
+    """Returns the settings that the run in a work directory was started with."""
     from hadas_jax.runs.workdir import WorkDir
 
     place = WorkDir(Path(workdir), kind=kind.KIND)
     return kind.from_mapping(place.settings(), source=str(place.path / "config.json"))
 
 
-def settings_file(path: Path | str, kind: type[AnySettings]) -> AnySettings:
-    """Returns the settings in a file: of a YAML or JSON mapping, or the config.json of a run.
-
-    Raises:
-        ValueError: It cannot be read, is of another kind of run, or a setting does not fit.
-    """
+def _settings_file(path: Path | str, kind: type[AnySettings]) -> AnySettings:
+    """Returns the settings in a file: of a YAML or JSON mapping, or the config.json of a run."""
     from hadas_jax.runs.workdir import settings_within
     from hw_models.files import load_yaml
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from hadas_jax.spaces.darts import DARTS_CODES, is_valid
 from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
-from hw_models import LayerTable
+from hw_models import LayerTable, default_point, load_device, network_cost, with_clocks
 from hw_models.accelerator import (
     Fpga,
     GenericTable,
@@ -41,7 +41,7 @@ from hw_models.accelerator import (
 from hw_models.codes import operation_counts
 from hw_models.files import read_arrays, write_arrays
 from hw_models.layers import LayerKind
-from hw_models.predictors import ThroughputPredictor, read_predictor
+from hw_models.predictors import ThroughputPredictor, predict_throughput, read_predictor
 
 _CHUNK = 4096  # codes at once stay in the cache
 
@@ -324,3 +324,55 @@ def _check(priced: PricedNetworks, path: Path) -> None:
             )
         if not (np.isfinite(column).all() and (column >= 0).all()):
             raise ValueError(f"{path}: {paradigm}{_SUFFIX}: expected numbers of at least 0, got others")
+
+
+@dataclasses.dataclass(frozen=True)
+class Price:
+    """What a network costs by one model.
+
+    Attributes:
+        model: In words.
+        throughput: Images/s.
+        latency_s: Of an image; None: the model does not say, as a pipeline's throughput alone does not.
+        energy_j: Of an image; None: the model does not say.
+        spread: Of the members of an ensemble, relative; None: there is one model.
+    """
+
+    model: str
+    throughput: float
+    latency_s: float | None
+    energy_j: float | None = None
+    spread: float | None = None
+
+    @classmethod
+    def by_table(cls, code: np.ndarray, network: DartsNetwork, *, fpga: Fpga, table: str | None) -> "Price":
+        """Prices a network by a table of the generic paradigm, see `generic_table_name`."""
+        name = generic_table_name(network, fpga, table=table)
+        throughput = float(throughput_table("generic", network, fpga=fpga, table=name)(jnp.asarray(code)[None])[0])
+        return cls(f"generic on {fpga.name}, {name} table", throughput, 1 / throughput)
+
+    @classmethod
+    def by_predictor(cls, path: Path | str, code: np.ndarray, network: DartsNetwork) -> "Price":
+        """Prices a network by a predictor, see `read_darts_predictor`."""
+        predictor = read_darts_predictor(path, network)
+        notes = predictor.notes
+        found = jax.jit(predict_throughput)(predictor, code)
+        throughput = float(found.throughput)
+        error = "" if notes.held_out_error is None else f", {notes.held_out_error:.2%} mean error"
+        source = f"{predictor.kind} of {notes.paradigm or 'unknown data'} {notes.fpga}".rstrip()
+        spread = float(found.spread) if predictor.members > 1 else None
+        latency_s = None if notes.paradigm == "pipeline" else 1 / throughput
+        return cls(f"{Path(path).name}: {source}{error}", throughput, latency_s, spread=spread)
+
+    @classmethod
+    def on_device(
+        cls, name: str, code: np.ndarray, network: DartsNetwork, *, clocks_mhz: Mapping[str, float | None]
+    ) -> "Price":
+        """Prices a network on a device at some clocks, the others being the highest."""
+        chosen = {clock: None if mhz is None else (1e6 * mhz,) for clock, mhz in clocks_mhz.items()}
+        device = with_clocks(load_device(name), **chosen)
+        point = default_point(device)
+        cost = jax.jit(network_cost)(darts_workload(network, jnp.asarray(code)), device, point)
+        mhz = " ".join(f"{float(hz) / 1e6:.5g}" for hz in (point.core_hz, point.memory_hz, point.host_hz))
+        latency_s, energy_j = float(cost.latency_s), float(cost.energy_j)
+        return cls(f"{Path(name).stem} at {mhz} MHz", 1 / latency_s, latency_s, energy_j)

@@ -13,7 +13,7 @@ import hw_models as hw
 from hadas_jax import profiling
 from hadas_jax.commands import devices as device_commands
 from hw_models.fitting import calibration
-from hw_models.measuring import Measurement, format_layers, read_measurements, write_measurements
+from hw_models.measuring import Measurement, format_layers, write_measurements
 from hw_models.reference_networks import mobilenet_v2
 
 
@@ -23,9 +23,9 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "kept")
 
 
-@pytest.fixture
-def measured(tmp_path):
-    """A file of 8 networks, twice as slow as on the Raspberry Pi 4."""
+@pytest.fixture(scope="module")
+def rows():
+    """Measurements of 8 networks, twice as slow as on the Raspberry Pi 4."""
     device, cost = hw.load_device("raspberry-pi-4"), jax.jit(hw.network_cost)
     rows = []
     for i, resolution in enumerate((64, 96, 128, 160, 192, 224, 256, 288)):
@@ -33,6 +33,12 @@ def measured(tmp_path):
         latency_s = float(cost(layers, device, hw.default_point(device)).latency_s)
         text = format_layers(layers)
         rows.append(Measurement(network=f"m{i}", family=f"f{i % 4}", layers=text, latency_ms=2e3 * latency_s))
+    return rows
+
+
+@pytest.fixture
+def measured(rows, tmp_path):
+    """A file of them."""
     write_measurements(tmp_path / "m.csv", rows)
     return "m.csv"
 
@@ -78,6 +84,7 @@ def test_a_fitted_device_loads_and_predicts_what_was_measured(measured, tmp_path
     assert "hadas search --device 'My Board.yaml'" in text
     device = hw.load_device("My Board.yaml")
     assert device.name == "my-board"
+    assert hw.read_device_file("My Board.yaml").measured_on is None
     before = hw.load_device("raspberry-pi-4")
     costs = [hw.network_cost(mobilenet_v2(), some, hw.default_point(some)) for some in (device, before)]
     assert float(costs[0].latency_s / costs[1].latency_s) == pytest.approx(2, rel=0.02)
@@ -149,9 +156,9 @@ def test_a_fitted_file_is_overwritten_only_when_asked(measured, capsys, tmp_path
     assert (tmp_path / "my.yaml").read_text() == "mine"
 
 
-def test_a_profile_of_this_machine_can_be_fitted(tmp_path):
+def test_a_profile_of_this_machine_can_be_fitted(listed_space):
     rows = device_commands.profile_machine(
-        "here.csv", networks=2, layers=1, rounds=1, console=Console(file=io.StringIO())
+        "here.csv", space="tiny", networks=2, layers=1, rounds=1, console=Console(file=io.StringIO())
     )
     assert len(rows) == 8
     assert all(row.latency_ms > 0 for row in rows)
@@ -163,12 +170,8 @@ def test_a_profile_of_this_machine_can_be_fitted(tmp_path):
     assert hw.read_device_file("here.yaml").measured_on == profiling.this_machine().name
 
 
-@pytest.mark.parametrize("machines", [[None] * 8, ["a"] * 7 + ["b"]])
-def test_measurements_of_unknown_machines_or_several_make_a_device_of_none(measured, machines):
-    rows = [
-        row.model_copy(update={"machine": machine})
-        for row, machine in zip(read_measurements(measured), machines, strict=True)
-    ]
-    quiet = Console(file=io.StringIO())
-    device_commands.fit_device(rows, "my.yaml", base="raspberry-pi-4", console=quiet)
+def test_measurements_of_several_machines_make_a_device_of_none(rows):
+    machines = ["a"] * 7 + ["b"]
+    mixed = [row.model_copy(update={"machine": name}) for row, name in zip(rows, machines, strict=True)]
+    device_commands.fit_device(mixed, "my.yaml", base="raspberry-pi-4", console=Console(file=io.StringIO()))
     assert hw.read_device_file("my.yaml").measured_on is None

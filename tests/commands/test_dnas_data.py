@@ -1,6 +1,7 @@
 """Tests of `hadas dnas sample`, `fit-predictor`, `import-predictor` and `price`: what a user sees, and each mistake."""
 
 import io
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +9,7 @@ import pytest
 from failing_commands import fails
 from rich.console import Console
 
-from hadas_jax.commands import dnas_costs as dnas_data_commands
-from hadas_jax.commands import dnas_costs as dnas_predictor_commands
-from hadas_jax.commands import dnas_costs as dnas_price_commands
+from hadas_jax.commands import dnas
 from hadas_jax.spaces import darts_workload
 from hadas_jax.spaces.darts import DARTS_CODES, is_valid
 from hadas_jax.spaces.darts_costs import read_priced_networks
@@ -24,14 +23,24 @@ from hw_models.predictors import predict_throughput, read_predictor
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "kept")
-    monkeypatch.setattr(dnas_data_commands, "_CHUNK", 1000)
+    monkeypatch.setattr(dnas, "_CHUNK", 1000)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """A folder with data sets of 2,500 networks and of 6."""
+    folder = tmp_path_factory.mktemp("samples")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dnas, "_CHUNK", 1000)
+        for count in (2500, 6):
+            written(dnas.sample, folder / f"{count}.npz", count=count)
+    return folder
 
 
 @pytest.fixture
-def data(elsewhere):
+def data(elsewhere, samples):
     """A data set of 2,500 networks."""
-    written(dnas_data_commands.sample, "d.npz", count=2500)
-    return "d.npz"
+    return shutil.copyfile(samples / "2500.npz", "d.npz")
 
 
 def written(call, *arguments, **settings):
@@ -42,7 +51,7 @@ def written(call, *arguments, **settings):
 
 
 def test_a_sample_holds_networks_and_their_throughput(data, tmp_path):
-    priced, text = written(dnas_data_commands.sample, "again.npz", count=1500, paradigm="pipeline")
+    priced, text = written(dnas.sample, "again.npz", count=1500, paradigm="pipeline")
     more = read_priced_networks(data)
     assert len(more.codes) == 2500
     assert np.asarray(is_valid(jnp.asarray(more.codes))).all()
@@ -58,7 +67,7 @@ def test_a_sample_holds_networks_and_their_throughput(data, tmp_path):
 
 def test_operations_of_a_sample_are_those_asked_for():
     settings = {"count": 300, "operations": (1, 3, 7), "different": True, "paradigm": "generic", "seed": 4}
-    priced, _ = written(dnas_data_commands.sample, "d.npz", **settings)
+    priced, _ = written(dnas.sample, "d.npz", **settings)
     assert set(np.unique(priced.codes)) == {0, 1, 3, 7}
     assert priced.details["operations"] == [1, 3, 7]
     first = priced.codes[:, :2]
@@ -66,9 +75,7 @@ def test_operations_of_a_sample_are_those_asked_for():
 
 
 def test_a_predictor_is_fitted_to_a_data_set(data, tmp_path):
-    fitted, text = written(
-        dnas_predictor_commands.fit, data, "p.npz", paradigm="generic", kind="lookup", members=2, batch=100, epochs=20
-    )
+    fitted, text = written(dnas.fit, data, "p.npz", paradigm="generic", kind="lookup", members=2, batch=100, epochs=20)
     again = read_predictor("p.npz", layout=DARTS_CODES)
     assert again.members == 2
     assert again.notes == fitted.predictor.notes
@@ -80,19 +87,19 @@ def test_a_predictor_is_fitted_to_a_data_set(data, tmp_path):
 
 
 def test_networks_that_do_not_fit_are_left_out_of_a_fit():
-    priced, _ = written(dnas_data_commands.sample, "d.npz", count=1000, paradigm="pipeline", fpga="zc706")
+    priced, _ = written(dnas.sample, "d.npz", count=1000, paradigm="pipeline", fpga="zc706")
     fits = int(np.sum(priced.throughputs["pipeline"] > 0))
     assert 2 < fits < 500
-    fitted, text = written(dnas_predictor_commands.fit, "d.npz", "p.npz", kind="lookup", batch=5, held_out=1)
+    fitted, text = written(dnas.fit, "d.npz", "p.npz", kind="lookup", batch=5, held_out=1)
     assert f"Left out: {1000 - fits:,} of 1,000 networks, which do not fit zc706" in text
     assert fitted.predictor.notes.networks == fits - 1
 
 
 def test_a_price_is_that_of_tables_predictors_and_devices(data, tmp_path):
     fit = {"paradigm": "generic", "kind": "lookup", "batch": 100}
-    fitted, _ = written(dnas_predictor_commands.fit, data, "p.npz", members=2, **fit)
+    fitted, _ = written(dnas.fit, data, "p.npz", members=2, **fit)
     (generic, pipeline, predicted, device), text = written(
-        dnas_price_commands.price, "DARTS_V2", predictors=["p.npz"], devices=["agx-xavier-gpu"], rows=3, plot="v2.png"
+        dnas.price, "DARTS_V2", predictors=["p.npz"], devices=["agx-xavier-gpu"], rows=3, plot="v2.png"
     )
     assert generic.throughput == pytest.approx(776.8, abs=0.1)
     assert pipeline.throughput == pytest.approx(10_681.1, abs=0.1)
@@ -110,8 +117,8 @@ def test_a_price_is_that_of_tables_predictors_and_devices(data, tmp_path):
 
 def test_lower_clocks_take_longer():
     settings = {"paradigm": "generic", "devices": ["agx-xavier-gpu"]}
-    (_, fast), _ = written(dnas_price_commands.price, "DARTS_V2", **settings)
-    (_, slow), _ = written(dnas_price_commands.price, "DARTS_V2", core_mhz=318.75, **settings)
+    (_, fast), _ = written(dnas.price, "DARTS_V2", **settings)
+    (_, slow), _ = written(dnas.price, "DARTS_V2", core_mhz=318.75, **settings)
     assert slow.latency_s > 1.15 * fast.latency_s
     device = load_device("agx-xavier-gpu")
     layers = darts_workload(DartsNetwork(), jnp.asarray(code_of(published_genotype("DARTS_V2"))))
@@ -121,7 +128,7 @@ def test_lower_clocks_take_longer():
 
 
 def test_a_paradigm_that_does_not_fit_is_said_beside_the_other(capsys):
-    found, text = written(dnas_price_commands.price, "DARTS_V2", fpga="zc706")
+    found, text = written(dnas.price, "DARTS_V2", fpga="zc706")
     assert [row.model for row in found] == ["generic on zc706, fitted table"]
     assert "pipeline: zc706: expected at least" in text
     assert "usable DSPs" in fails(["dnas", "price", "DARTS_V2", "--fpga", "zc706", "--paradigm", "pipeline"], capsys)
@@ -139,10 +146,10 @@ def test_a_published_predictor_is_imported(tmp_path):
         "f": (1,),
     }
     np.savez(tmp_path / "weights.npz", **{name: rng.normal(0, 0.01, shape) for name, shape in shapes.items()})
-    predictor, text = written(dnas_predictor_commands.import_published, "weights.npz", "p.npz", paradigm="generic")
+    predictor, text = written(dnas.import_published, "weights.npz", "p.npz", paradigm="generic")
     assert "799.28 + 147.87 z images/s" in text
     assert read_predictor("p.npz", layout=DARTS_CODES).notes == predictor.notes
-    (_, predicted), _ = written(dnas_price_commands.price, "DARTS_V2", paradigm="generic", predictors=["p.npz"])
+    (_, predicted), _ = written(dnas.price, "DARTS_V2", paradigm="generic", predictors=["p.npz"])
     assert 600 < predicted.throughput < 1000
 
 
@@ -180,12 +187,12 @@ def test_a_published_predictor_is_imported(tmp_path):
         ("dnas price DARTS_V2 --plot d.npz", "d.npz: expected a file that ends in .png"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, message, capsys):
-    written(dnas_data_commands.sample, "d.npz", count=6)
+def test_mistakes_are_told_in_one_line(arguments, message, samples, capsys):
+    shutil.copyfile(samples / "6.npz", "d.npz")
     assert message in fails(arguments.split(), capsys)
 
 
 def test_a_predictor_of_other_networks_is_refused(data, capsys):
-    written(dnas_predictor_commands.fit, data, "p.npz", paradigm="generic", kind="lookup", epochs=1)
+    written(dnas.fit, data, "p.npz", paradigm="generic", kind="lookup", epochs=1)
     error = fails(["dnas", "price", "DARTS_V2", "--predictor", "p.npz", "--network-channels", "18"], capsys)
     assert "p.npz: expected a predictor of network DartsNetwork(channels=18" in error

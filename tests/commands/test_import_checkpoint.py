@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hadas_jax import spaces
 from hadas_jax.cli import main
-from hadas_jax.commands.supernets import import_checkpoint
+from hadas_jax.commands import import_checkpoint
 from hadas_jax.supernet.checkpoint import load_supernet
 
 

@@ -17,8 +17,9 @@ from PIL import Image
 from tiny_hadas import TINY
 
 from hadas_jax.cli import main
-from hadas_jax.commands.supernets import train
-from hadas_jax.settings import TrainSettings
+from hadas_jax.commands import train
+from hadas_jax.methods import Run
+from hadas_jax.settings import SearchSettings, TrainSettings
 from hadas_jax.spaces import catalogue
 from hadas_jax.supernet.checkpoint import load_supernet
 
@@ -127,13 +128,11 @@ def test_a_run_goes_on_on_the_same_images_wherever_they_are_and_on_no_others(
     assert "got 181 training images instead of 180; the same images are needed to go on" in message
 
 
-def test_a_search_takes_the_supernet_as_it_is_and_gives_a_front(trained, images, tmp_path):
-    workdir = tmp_path / "search"
-    main(f"search --dataset folder:{images} --checkpoint {trained}/supernet {SEARCH} --workdir {workdir}".split())
-    assert stages(workdir) == ["search"]
-    front = json.loads((workdir / "front.json").read_text())
-    assert front["designs"]
-    assert front["largest_test_accuracy"] == pytest.approx(accuracies(trained)["largest", "final"])
+def test_a_search_takes_the_supernet_as_it_is(trained, images):
+    run = Run(SearchSettings.of(dataset=f"folder:{images}", checkpoint=f"{trained}/supernet", batch=32))
+    assert run.training.uses_checkpoint_as_it_is
+    outcomes = run.evaluator(run.training.initial_parameters())(run.space.largest_genome[None], run.splits.test)
+    assert outcomes.correct[0, -1].mean() == pytest.approx(accuracies(trained)["largest", "final"])
 
 
 @pytest.fixture(scope="module")

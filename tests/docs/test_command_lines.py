@@ -6,7 +6,7 @@ import documents
 import pytest
 
 from hadas_jax.cli import parse
-from hadas_jax.commands import run as commands
+from hadas_jax.runs.workdir import WorkDir
 
 LINES = sorted(
     {(page.name, shlex.join(words)) for page in documents.pages() for words in documents.command_lines(page)}
@@ -15,7 +15,7 @@ LINES = sorted(
 
 @pytest.fixture(autouse=True)
 def _runs_to_resume_are_there(monkeypatch):
-    monkeypatch.setattr(commands, "stored_settings", lambda workdir, kind: kind())
+    monkeypatch.setattr(WorkDir, "settings", lambda place: {})
 
 
 @pytest.mark.parametrize(("page", "line"), LINES, ids=[f"{page}: {line}" for page, line in LINES])

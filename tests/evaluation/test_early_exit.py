@@ -17,7 +17,7 @@ from hadas_jax.evaluation import (
     subset_stats,
     useful_points,
 )
-from hadas_jax.methods.hadas.exit_configs import Stops, dynamic_backbone, subset_configs
+from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, Stops
 from hadas_jax.search import Product, product_front
 from hadas_jax.spaces import segments, workload
 
@@ -95,10 +95,10 @@ def test_exits_moved_to_slots_keep_errors_and_costs(slots):
         available = np.isin(np.arange(5), np.random.default_rng(seed).choice(5, seed % 4, replace=False))
         costs = np.random.default_rng(seed).integers(1, 50, (2, 11, 6)).astype(np.float32)
         costs = hw_models.Cost(*map(jnp.asarray, costs))
-        backbone = dynamic_backbone(jnp.asarray(available), costs, slots=slots)
+        backbone = DynamicBackbone.of(jnp.asarray(available), costs, slots=slots)
         moved = backbone.active_costs
         whole = subset_stats(*(pack_bits(jnp.asarray(x)) for x in (stops, correct)), jnp.asarray(available), samples=40)
-        part = subset_configs(packed(stops, correct), backbone)
+        part = backbone.evaluate_subsets(packed(stops, correct))
         k = int(available.sum())
         assert int(backbone.count) == k
         assert np.isinf(part.error[2**k :]).all()
@@ -113,11 +113,11 @@ def test_exits_moved_to_slots_keep_errors_and_costs(slots):
 def test_exits_beyond_the_slots_are_counted_and_left_out():
     stops, correct, _ = draw(0, exits=5, samples=40)
     costs = jnp.arange(22, dtype=jnp.float32).reshape(11, 2)
-    backbone = dynamic_backbone(jnp.ones(5, bool), hw_models.Cost(costs, costs), slots=3)
+    backbone = DynamicBackbone.of(jnp.ones(5, bool), hw_models.Cost(costs, costs), slots=3)
     assert int(backbone.count) == 5
     assert backbone.position.tolist() == [0, 1, 2]
     assert backbone.to_slots(packed(stops, correct).correct[:-1]).shape == (3, 2)
-    assert subset_configs(packed(stops, correct), backbone).error.shape == (8,)
+    assert backbone.evaluate_subsets(packed(stops, correct)).error.shape == (8,)
     np.testing.assert_array_equal(backbone.active_costs.latency_s[3], costs[3] + costs[4] + costs[5])
 
 

@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import binom, hypergeom
 
 from hadas_jax.evaluation import calibrate_thresholds, pack_bits
-from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, Stops, evaluate_configs
+from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, Stops
 
 CUTS, EXITS, SLOPE = 200, 3, 0.4
 LEVELS = np.array(RISK_LEVELS, np.float32)
@@ -87,7 +87,7 @@ def test_a_network_of_several_exits_loses_at_most_the_sum_of_what_its_exits_may(
     for own in thresholds:
         stops = jnp.asarray(score >= own[..., None])
         found = Stops(pack_bits(stops), pack_bits(jnp.asarray(correct)), score.shape[1])
-        losses.append(np.asarray(evaluate_configs(found, jnp.asarray(configs)).error))  # the classifier is always right
+        losses.append(np.asarray(found.evaluate(jnp.asarray(configs)).error))  # the classifier is always right
         harm = (np.asarray(stops) & ~correct[None, :-1]).mean(axis=-1)
         most = np.concatenate([np.zeros((1, EXITS)), harm])[configs, np.arange(EXITS)].sum(axis=1)
         assert (losses[-1] <= most + 1e-6).all()

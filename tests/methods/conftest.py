@@ -1,11 +1,5 @@
 import pytest
-from tiny_search import SETTINGS, listed
-
-
-@pytest.fixture(scope="session", autouse=True)
-def listed_space():
-    with listed():
-        yield
+from tiny_search import SETTINGS
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ import pytest
 from hadas_jax.commands.reports import report
 from hadas_jax.report.html import plot_tables, read_record, report_content
 
+pytestmark = pytest.mark.usefixtures("listed_space")
+
 
 @pytest.fixture(scope="module")
 def content(finished):

@@ -10,7 +10,6 @@ import pytest
 from fake_tfds import class_image
 from PIL import Image
 from tiny_hadas import TINY
-from tiny_search import listed
 
 from hadas_jax.data import Stream, catalogue, load_dataset
 from hadas_jax.methods import TrainingRun
@@ -25,6 +24,7 @@ from hadas_jax.training.run import accuracies
 
 DIGITS = TINY.adapt(in_channels=1, classes=10, image_size=8)
 ALL_EXITS = tuple(range(DIGITS.first_exit, DIGITS.positions))
+pytestmark = pytest.mark.usefixtures("listed_space")
 QUICK = TrainSettings.of(space="tiny", epochs=2, exit_epochs=2, batch=256)
 
 
@@ -42,12 +42,6 @@ class Silent:
             self.updates.append((self.updates[-1][0], done))
             if len([1 for _, done in self.updates if done]) == self._interrupt_after:
                 raise KeyboardInterrupt
-
-
-@pytest.fixture(scope="module", autouse=True)
-def listed_space():
-    with listed():
-        yield
 
 
 @pytest.fixture(scope="module")

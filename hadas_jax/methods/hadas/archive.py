@@ -1,6 +1,6 @@
 """Every backbone that a search evaluated, with what is known of it, in arrays of fixed size.
 
-Shapes: A archive, N backbones, G genes, E exits, W words of a bit set.
+Shapes: A archive, N backbones, P backbones to deploy, G genes, E exits, W words of a bit set.
 
 Backbones to start a search from: published ones by name, or those of another run's front.
 """
@@ -10,13 +10,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.data import SplitRecord
+from hadas_jax.methods.hadas.constraints import static_costs
+from hadas_jax.methods.hadas.fronts import non_dominated
 from hadas_jax.runs.checkpoints import validated
+from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace, published_in, published_names
+from hw_models import Device
 
 
 @jax.tree_util.register_dataclass
@@ -44,15 +50,37 @@ class Archive:
     versions: np.ndarray
     size: np.ndarray
 
+    @classmethod
+    def empty(cls, capacity: int, space: MBConvSpace, *, samples: int) -> Self:
+        """Returns an archive without backbones.
+
+        Args:
+            capacity: A, how many it can hold.
+            space: Of the backbones.
+            samples: Validation samples.
+        """
+        return cls(
+            genomes=np.zeros((capacity, len(space.codec.choices)), np.int32),
+            static=np.full((capacity, 3), np.inf, np.float32),
+            correct=np.zeros((capacity, space.num_exits + 1, -(-samples // 32)), np.uint32),
+            params=np.zeros(capacity, np.float32),
+            violation=np.zeros(capacity, np.float32),
+            merit=np.full(capacity, np.nan, np.float32),
+            versions=np.zeros(capacity, np.int32),
+            size=np.asarray(0, np.int32),
+        )
+
     @property
     def examined(self) -> np.ndarray:
         """bool[A], whether the inner engine saw the backbone."""
         return ~np.isnan(self.merit)
 
-    @property
-    def known(self) -> set[bytes]:
-        """The genomes, as bytes."""
-        return {genome.tobytes() for genome in self.genomes[: int(self.size)]}
+    def unseen(self, genomes: np.ndarray) -> np.ndarray:
+        """Returns the genomes int32[N, G] that are not in the archive, each once, in their order."""
+        genomes = np.asarray(genomes, np.int32)
+        known = {genome.tobytes() for genome in self.genomes[: int(self.size)]}
+        fresh = {genome.tobytes(): row for row, genome in reversed(list(enumerate(genomes)))}
+        return genomes[sorted(row for key, row in fresh.items() if key not in known)]
 
     def rows(self, genomes: np.ndarray) -> np.ndarray:
         """Returns int[N]: where genomes int32[N, G] are.
@@ -63,55 +91,37 @@ class Archive:
         places = {genome.tobytes(): row for row, genome in enumerate(self.genomes[: int(self.size)])}
         return np.array([places[genome.tobytes()] for genome in np.asarray(genomes, np.int32)], np.int64)
 
-    def append(self, **columns: np.ndarray) -> "Archive":
+    def pool(self, space: MBConvSpace, device: Device, *, limits: Constraints) -> np.ndarray:
+        """Returns the genomes int32[P, G] that the inner engine examined, those on the static front, and the extremes.
+
+        Each comes once; backbones with more parameters than the constraints allow are left out.
+        """
+        rows = np.flatnonzero(self.params[: int(self.size)] <= limits.params)
+        genomes, static, chosen = self.genomes[rows], self.static[rows], self.examined[rows]
+        chosen[non_dominated(static)] = True
+        extremes = np.stack([space.largest_genome, space.smallest_genome])
+        if limits.max_params is not None:
+            params = np.asarray(static_costs(space, jnp.asarray(extremes), device)[1])
+            extremes = extremes[params <= limits.params]
+        return np.unique(np.concatenate([genomes[chosen], extremes]), axis=0)
+
+    def append(self, **columns: np.ndarray) -> Self:
         """Returns the archive with N more backbones.
 
         Args:
             columns: Values of some attributes for the new rows; the others stay empty.
         """
-        start = int(self.size)
-        grown = {}
-        for name, values in columns.items():
-            grown[name] = getattr(self, name).copy()
-            grown[name][start : start + len(values)] = values
-        added = len(next(iter(columns.values())))
-        return dataclasses.replace(self, **grown, size=np.asarray(start + added, np.int32))
+        size = int(self.size) + len(next(iter(columns.values())))
+        grown = self.update(slice(int(self.size), size), **columns)
+        return dataclasses.replace(grown, size=np.asarray(size, np.int32))
 
-    def update(self, rows: np.ndarray, **columns: np.ndarray) -> "Archive":
+    def update(self, rows: np.ndarray | slice, **columns: np.ndarray) -> Self:
         """Returns the archive with other values in rows int[N]."""
         changed = {}
         for name, values in columns.items():
             changed[name] = getattr(self, name).copy()
             changed[name][rows] = values
         return dataclasses.replace(self, **changed)
-
-
-def empty_archive(capacity: int, space: MBConvSpace, *, samples: int) -> Archive:
-    """Returns an archive without backbones.
-
-    Args:
-        capacity: A, how many it can hold.
-        space: Of the backbones.
-        samples: Validation samples.
-    """
-    words = -(-samples // 32)
-    return Archive(
-        genomes=np.zeros((capacity, len(space.codec.choices)), np.int32),
-        static=np.full((capacity, 3), np.inf, np.float32),
-        correct=np.zeros((capacity, space.num_exits + 1, words), np.uint32),
-        params=np.zeros(capacity, np.float32),
-        violation=np.zeros(capacity, np.float32),
-        merit=np.full(capacity, np.nan, np.float32),
-        versions=np.zeros(capacity, np.int32),
-        size=np.asarray(0, np.int32),
-    )
-
-
-def unseen(genomes: np.ndarray, *, known: set[bytes]) -> np.ndarray:
-    """Returns the genomes int32[N, G] that are not known, each once, in their order."""
-    fresh = {genome.tobytes(): row for row, genome in reversed(list(enumerate(np.asarray(genomes, np.int32))))}
-    rows = sorted(row for key, row in fresh.items() if key not in known)
-    return np.asarray(genomes, np.int32)[rows]
 
 
 def load_backbones(

@@ -22,6 +22,7 @@ from hw_models import Cost, Device, LayerTable, default_point, network_cost
 from hw_models.units import Range, in_other_units
 
 _LEAST_ERROR = 1e-3  # an error limit of 0 would make every excess infinite
+_ROOM = 100.0  # what the largest backbone takes, over what the smallest one does, generously
 
 
 def relative_excess(objectives: tuple[jax.Array, jax.Array, jax.Array], limits: jax.Array) -> jax.Array:
@@ -45,20 +46,11 @@ def relative_excess(objectives: tuple[jax.Array, jax.Array, jax.Array], limits: 
     return jnp.maximum(error, jnp.maximum(latency, energy))
 
 
-_ROOM = 100.0
-"""What the largest backbone takes, over what the smallest one does, generously."""
-
-
 def trunk(space: MBConvSpace, genome: jax.Array) -> LayerTable:
     """Returns the layer table of a backbone int32[G] without exit heads."""
     layers = workload(space, space.decode(genome))
     in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
     return dataclasses.replace(layers, active=layers.active * in_trunk)
-
-
-def static_cost(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
-    """Returns the cost of a backbone without exits at the default clocks, float32[]."""
-    return network_cost(trunk(space, genome), device, default_point(device))
 
 
 @partial(jax.jit, static_argnames="space")
@@ -99,14 +91,6 @@ def lower_bound(
     costs = segment_costs(space, backbone, device)
     latency, energy = (going_on @ column[: space.num_exits + 1] for column in (costs.latency_s, costs.energy_j))
     return jnp.stack([jnp.full_like(latency, 1 - share[-1]), latency, energy], axis=1)
-
-
-def lower_bound_excess(
-    space: MBConvSpace, genome: jax.Array, correct: jax.Array, *, device: Device, limits: jax.Array, samples: int
-) -> jax.Array:
-    """Returns float32[]: by how much every dynamic version of a backbone breaks limits float32[3] at least."""
-    error, latency, energy = lower_bound(space, genome, correct, device, samples=samples).T
-    return jnp.maximum(jnp.min(relative_excess((error, latency, energy), limits)), 0)
 
 
 def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -> None:

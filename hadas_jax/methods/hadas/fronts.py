@@ -16,16 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.evaluation import ConfigStats
-from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import relative_excess, static_costs
-from hadas_jax.methods.hadas.exit_configs import (
-    DynamicBackbone,
-    Stops,
-    dynamic_backbone,
-    evaluate_configs,
-    ideal_stops,
-    subset_configs,
-)
+from hadas_jax.methods.hadas.constraints import relative_excess
+from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, Stops
 from hadas_jax.methods.hadas.inner import evolve
 from hadas_jax.search import Product, listed_front, non_dominated_mask, whole_product_front
 from hadas_jax.settings import Constraints
@@ -64,29 +56,46 @@ class Candidates:
         """Returns some of the candidates."""
         return Candidates(self.backbone[rows], self.exits[rows], self.point[rows], self.objectives[rows])
 
-    def violation(self, limits: Constraints) -> np.ndarray:
-        """Returns float32[M]: by how much candidates break the constraints, relatively; 0 within."""
-        return constraint_violation(self.objectives, limits)
+    @classmethod
+    def join(cls, parts: Sequence["Candidates"]) -> "Candidates":
+        """Returns the candidates of all parts, in their order."""
+        return cls(*(np.concatenate(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
+
+    def front(self) -> "Candidates":
+        """Returns the candidates that no other one dominates, in their order."""
+        return self.take(non_dominated(self.objectives))
+
+    def spread(self, size: int) -> np.ndarray:
+        """Picks candidates that cover a front: the best of each objective, then always the one farthest from them.
+
+        Distances are Euclidean, in error over its range and in the logarithm of latency and energy over theirs.
+
+        Args:
+            size: How many to pick.
+
+        Returns:
+            Sorted rows, int[min(M, size)].
+        """
+        scaled = np.column_stack([self.objectives[:, :1], np.log(self.objectives[:, 1:])]).astype(np.float64)
+        scaled -= scaled.min(axis=0)
+        scaled /= np.where(scaled.max(axis=0) > 0, scaled.max(axis=0), 1)
+        picked: list[int] = []
+        nearest = np.full(len(scaled), np.inf)
+        best = [int(row) for row in np.argmin(scaled, axis=0)]
+        while len(picked) < min(size, len(scaled)):
+            row = next((r for r in best if r not in picked), int(np.argmax(nearest)))
+            picked.append(row)
+            nearest = np.minimum(nearest, np.linalg.norm(scaled - scaled[row], axis=1))
+            nearest[row] = -1
+        return np.sort(picked)
 
     def cheapest(self, max_error: float, *, limits: Constraints) -> int | None:
         """Returns the row of at most this error and least violation, of those the least energy; or None."""
         enough = np.flatnonzero(self.objectives[:, 0] <= max_error)
         if not len(enough):
             return None
-        order = np.lexsort((self.objectives[enough, 2], self.violation(limits)[enough]))
+        order = np.lexsort((self.objectives[enough, 2], constraint_violation(self.objectives[enough], limits)))
         return int(enough[order[0]])
-
-
-def join(parts: Sequence[Candidates]) -> Candidates:
-    """Returns the candidates of all parts, in their order."""
-    fields = ("backbone", "exits", "point", "objectives")
-    return Candidates(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
-
-
-def merge(parts: Sequence[Candidates]) -> Candidates:
-    """Returns the candidates of all parts that no other one dominates, in the order of the parts."""
-    every = join(parts)
-    return every.take(non_dominated(every.objectives))
 
 
 def constraint_violation(objectives: np.ndarray, limits: Constraints) -> np.ndarray:
@@ -111,32 +120,6 @@ def _pad(objectives: np.ndarray) -> np.ndarray:
     return np.pad(objectives, ((0, size - len(objectives)), (0, 0)), constant_values=np.inf)
 
 
-def spread(objectives: np.ndarray, size: int) -> np.ndarray:
-    """Picks points that cover a front: the best of each objective, then always the one farthest from all picked.
-
-    Distances are Euclidean, in error over its range and in the logarithm of latency and energy over theirs.
-
-    Args:
-        objectives: float[M, 3], positive latency and energy.
-        size: How many to pick.
-
-    Returns:
-        Sorted rows, int[min(M, size)].
-    """
-    scaled = np.column_stack([objectives[:, :1], np.log(objectives[:, 1:])]).astype(np.float64)
-    scaled -= scaled.min(axis=0)
-    scaled /= np.where(scaled.max(axis=0) > 0, scaled.max(axis=0), 1)
-    picked: list[int] = []
-    nearest = np.full(len(scaled), np.inf)
-    best = [int(row) for row in np.argmin(scaled, axis=0)]
-    while len(picked) < min(size, len(scaled)):
-        row = next((r for r in best if r not in picked), int(np.argmax(nearest)))
-        picked.append(row)
-        nearest = np.minimum(nearest, np.linalg.norm(scaled - scaled[row], axis=1))
-        nearest[row] = -1
-    return np.sort(picked)
-
-
 def exact_front(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs: Cost, *, samples: int) -> Candidates:
     """Finds the exact front of all dynamic candidates of a backbone under the ideal mapping.
 
@@ -150,8 +133,8 @@ def exact_front(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs
     Returns:
         The front, sorted by error, then latency, then energy; index 0 for the backbone.
     """
-    backbone = dynamic_backbone(_available(space, genome), costs)
-    return subset_front(ideal_stops(correct, samples=samples), backbone)
+    backbone = DynamicBackbone.of(_available(space, genome), costs)
+    return subset_front(Stops.ideal(correct, samples=samples), backbone)
 
 
 @partial(jax.jit, static_argnames="space")
@@ -172,13 +155,13 @@ def subset_front(stops: Stops, backbone: DynamicBackbone, *, index: int = 0, poi
     parts = []
     for first in range(0, len(stops.stops), group):
         some = dataclasses.replace(stops, stops=stops.stops[first : first + group])
-        config, front = _front(subset_configs(some, backbone), backbone.active_costs, backbone, point)
+        config, front = _front(backbone.evaluate_subsets(some), backbone.active_costs, backbone, point)
         exits = backbone.exits_of(config)
         parts.append(Candidates(np.full(len(config), index), np.where(exits > 0, exits + first, 0), *front))
     return _first_of_equal(parts)
 
 
-def listed_configs_front(
+def _listed_front(
     stops: Stops, backbone: DynamicBackbone, exits: np.ndarray, *, index: int = 0, point: int | None = None
 ) -> Candidates:
     """Returns the exact front of the exit configurations int32[M, E]; otherwise as `subset_front`."""
@@ -187,7 +170,7 @@ def listed_configs_front(
         block = exits[start : start + _LISTED]
         count = len(block)
         block = np.pad(block, ((0, _LISTED - count), (0, 0)))  # of one size, so that one shape is compiled
-        stats = evaluate_configs(stops, jnp.asarray(block))
+        stats = stops.evaluate(jnp.asarray(block))
         stats = dataclasses.replace(stats, error=jnp.where(jnp.arange(_LISTED) < count, stats.error, jnp.inf))
         config, front = _front(stats, backbone.costs, backbone, point)
         parts.append(Candidates(np.full(len(config), index), block[config], *front))
@@ -198,7 +181,7 @@ def _first_of_equal(parts: list[Candidates]) -> Candidates:
     """Returns the front of several fronts of one backbone; of equal objectives the first is kept."""
     if len(parts) == 1:
         return parts[0]
-    front = merge(parts)
+    front = Candidates.join(parts).front()
     _, rows = np.unique(front.objectives, axis=0, return_index=True)
     return front.take(rows)
 
@@ -261,20 +244,20 @@ def pool_fronts(
     def evolved(index: int) -> list[Candidates]:
         own, backbone = stops[index], backbones[index]
         exits = _evolved_configs(jax.random.fold_in(key, index), own, backbone, device, limits=limits)
-        return [listed_configs_front(own, backbone, exits, index=index, point=point) for point in points]
+        return [_listed_front(own, backbone, exits, index=index, point=point) for point in points]
 
     def subsets(index: int) -> list[Candidates]:
         return [subset_front(stops[index], backbones[index], index=index, point=point) for point in points]
 
     parts = [subsets(index) if is_listable(index) else evolved(index) for index in range(len(stops))]
-    fronts = [merge(each) for each in zip(*parts, strict=True)]
+    fronts = [Candidates.join(each).front() for each in zip(*parts, strict=True)]
     if not per_exit:
         return fronts
     for index in np.unique(np.concatenate([front.backbone for front in fronts])).tolist():
         if is_listable(index):
             pairs = zip(parts[index], evolved(index), strict=True)
             parts[index] = [_first_of_equal([shared, own]) for shared, own in pairs]
-    return [merge(each) for each in zip(*parts, strict=True)]
+    return [Candidates.join(each).front() for each in zip(*parts, strict=True)]
 
 
 def _evolved_configs(
@@ -294,18 +277,3 @@ def _evolved_configs(
     )
     tried = np.asarray(candidates.exits)
     return np.unique(np.concatenate([np.zeros_like(tried[:1]), tried]), axis=0)
-
-
-def pool_of(archive: Archive, space: MBConvSpace, device: Device, *, limits: Constraints) -> np.ndarray:
-    """Returns the different genomes [P, G] that the inner engine examined, those on the static front, and the extremes.
-
-    Backbones with more parameters than the constraints allow are left out.
-    """
-    rows = np.flatnonzero(archive.params[: int(archive.size)] <= limits.params)
-    genomes, static, chosen = archive.genomes[rows], archive.static[rows], archive.examined[rows]
-    chosen[non_dominated(static)] = True
-    extremes = np.stack([space.largest_genome, space.smallest_genome])
-    if limits.max_params is not None:
-        params = np.asarray(static_costs(space, jnp.asarray(extremes), device)[1])
-        extremes = extremes[params <= limits.params]
-    return np.unique(np.concatenate([genomes[chosen], extremes]), axis=0)

@@ -1,4 +1,4 @@
-"""The inner engine of HADAS for one backbone: which exits, at which clocks.
+"""The inner engine of HADAS for one backbone: which exits, at which clocks, and what they are worth.
 
 Bouzidi et al., "HADAS: Hardware-Aware Dynamic Neural Architecture Search for Edge Performance Scaling", DATE
 2023, https://arxiv.org/abs/2212.03354. There the inner engine evolves exit placement and clocks together; so does
@@ -6,8 +6,10 @@ Bouzidi et al., "HADAS: Hardware-Aware Dynamic Neural Architecture Search for Ed
 with up to `MAX_EXITS` exits are searched exactly by `search_exact`, through all exit subsets at all operating points.
 Both evaluate by the ideal mapping: a sample stops at the first exit that is right. Everything is traced: batch over
 backbones with `jax.vmap`, or with `jax.lax.map` where each should take its own time.
+A dynamic candidate of a backbone b is a subset x of its exits and an operating point f.
 Shapes: G genes, R risk levels, E exits of the space, K slots for those of a backbone, W words of a bit set, F operating
-points, P population, Q candidates evaluated in all. Costs are of one sample, in seconds and joules.
+points, P population, Q candidates evaluated in all, S exit subsets, L error levels, B latency bins. Costs are of one
+sample, in seconds and joules.
 """
 
 import dataclasses
@@ -17,29 +19,37 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
-from hadas_jax.evaluation import subset_members
+from hadas_jax.evaluation import dissimilarity, subset_members
 from hadas_jax.methods.hadas.constraints import relative_excess
-from hadas_jax.methods.hadas.exit_configs import (
-    Stops,
-    dynamic_backbone,
-    evaluate_configs,
-    ideal_stops,
-    subset_configs,
-)
-from hadas_jax.methods.hadas.score import (
-    ERROR_LEVELS,
-    LATENCY_BINS,
-    InnerResult,
-    error_levels,
-    exit_gains,
-    exit_shares,
-    latency_edges,
-)
-from hadas_jax.search import NSGA2, Product, State, sample
+from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, Stops
+from hadas_jax.search import NSGA2, Product, State, grid_hypervolume, sample
 from hadas_jax.search.product import Chunk, fill_cells, guided_bins, stream
 from hadas_jax.spaces import MBConvSpace, available_exits
 from hw_models import Cost, Device
+
+ERROR_LEVELS = np.arange(512, dtype=np.float32) / 512  # the upper ends of the levels of tables
+LATENCY_BINS = 256  # of tables, each 2.7 % longer than the one before
+LATENCY_SPAN = 1000.0  # from the shortest bin's end to the reference
+
+
+@struct.dataclass
+class InnerResult:
+    """What the dynamic candidates of a backbone reach.
+
+    Attributes:
+        table: float32[L, B], least energy of the candidates within the constraints, by error and latency; +inf for
+            empty cells, and possibly for cells that hold dominated candidates only.
+        violation: float32[], 0 if a candidate keeps all constraints, else by how much the nearest breaks them.
+        score: float32[], the best dynamic score D(x, f | b) within the constraints, 0 where nothing is.
+        evaluations: int32[], candidates evaluated; in an exact search those that exist.
+    """
+
+    table: jax.Array
+    violation: jax.Array
+    score: jax.Array
+    evaluations: jax.Array
 
 
 class Evaluated(NamedTuple):
@@ -95,12 +105,12 @@ def search_exact(
         gamma: float32[], weight of the dissimilarity in the score.
         reference: float32[3]; its latency is the table's longest.
     """
-    backbone = dynamic_backbone(available_exits(space, space.decode(genome)), costs)
-    stats, configs = subset_configs(ideal_stops(correct, samples=samples), backbone), backbone.subsets
+    backbone = DynamicBackbone.of(available_exits(space, space.decode(genome)), costs)
+    stats, configs = backbone.evaluate_subsets(Stops.ideal(correct, samples=samples)), backbone.subsets
     members = subset_members(jnp.arange(len(stats.error), dtype=jnp.int32), len(backbone.position))
     shares = exit_shares(members, stats.frequencies, backbone.to_slots(correct[:-1]), gamma=gamma)
     gains = exit_gains(backbone.active_costs)
-    edges = latency_edges(reference[1])
+    edges = _latency_edges(reference[1])
 
     def step(best: InnerResult, chunk: Chunk) -> InnerResult:
         objectives = (chunk.error[:, None], chunk.latency, chunk.energy)
@@ -112,13 +122,13 @@ def search_exact(
         scores = jnp.where(within, shares[chunk.config] @ gains[:, chunk.point], 0.0)
         return dataclasses.replace(
             best,
-            table=fill_cells(best.table, kept, error_levels=error_levels(), latency_edges=edges),
+            table=fill_cells(best.table, kept, error_levels=jnp.asarray(ERROR_LEVELS), latency_edges=edges),
             violation=jnp.minimum(best.violation, jnp.min(excess)),
             score=jnp.maximum(best.score, jnp.max(scores)),
         )
 
     start = InnerResult(
-        table=jnp.full((ERROR_LEVELS + 1, LATENCY_BINS + 1), jnp.inf, jnp.float32),
+        table=jnp.full((len(ERROR_LEVELS) + 1, LATENCY_BINS + 1), jnp.inf, jnp.float32),
         violation=jnp.float32(jnp.inf),
         score=jnp.float32(0),
         evaluations=configs * costs.latency_s.shape[1],
@@ -163,7 +173,7 @@ def search_evolved(
     """
     candidates = evolve(
         key,
-        ideal_stops(correct, samples=samples),
+        Stops.ideal(correct, samples=samples),
         available_exits(space, space.decode(genome)),
         costs,
         device,
@@ -174,9 +184,9 @@ def search_evolved(
     )
     error, latency, energy = candidates.objectives.T
     within = candidates.excess <= 0
-    level = jnp.searchsorted(error_levels(), error, method="scan_unrolled")
-    bins = guided_bins(latency_edges(reference[1]), latency)
-    table = jnp.full((ERROR_LEVELS + 1, LATENCY_BINS + 1), jnp.inf, jnp.float32)
+    level = jnp.searchsorted(jnp.asarray(ERROR_LEVELS), error, method="scan_unrolled")
+    bins = guided_bins(_latency_edges(reference[1]), latency)
+    table = jnp.full((len(ERROR_LEVELS) + 1, LATENCY_BINS + 1), jnp.inf, jnp.float32)
     table = table.at[level, bins].min(jnp.where(within, energy, jnp.inf))
     return InnerResult(
         table=table[:-1, :-1],
@@ -228,7 +238,7 @@ def evolve(
     def evaluate(genomes: jax.Array) -> tuple[Evaluated, jax.Array, jax.Array]:
         exits, (core, memory, host) = genomes[:, :E], genomes[:, E:].T
         point = (core * clocks[1] + memory) * clocks[2] + host
-        stats = evaluate_configs(stops, exits)
+        stats = stops.evaluate(exits)
         error, frequencies = stats.error, stats.frequencies
         latency, energy = (jnp.sum(frequencies * cost[point], axis=1) for cost in (latency_s, energy_j))
         shares = exit_shares(exits > 0, frequencies, stops.correct[:-1], gamma=gamma)
@@ -261,3 +271,80 @@ def _first_population(key: jax.Array, strategy: NSGA2, *, exits: int) -> jax.Arr
     genomes = sample(draw_key, jnp.asarray(strategy.cardinalities), size=size)
     chosen = jax.random.uniform(density_key, (size, exits)) < jnp.linspace(0.0, 1.0, size)[:, None]
     return genomes.at[:, :exits].set(jnp.where(chosen, jnp.maximum(genomes[:, :exits], 1), 0))
+
+
+def _latency_edges(longest: jax.Array) -> jax.Array:
+    """Returns float32[B]: upper ends of the table's latency bins, the last at `longest` (float32[])."""
+    steps = jnp.arange(1 - LATENCY_BINS, 1, dtype=jnp.float32) / LATENCY_BINS
+    return longest * LATENCY_SPAN**steps
+
+
+@jax.jit
+def table_hypervolume(table: jax.Array, *, reference: jax.Array, limits: jax.Array) -> jax.Array:
+    """Returns float32[]: the share of the box within reference and limits that a table dominates, a lower bound.
+
+    Args:
+        table: float32[L, B], made with this reference.
+        reference: float32[3].
+        limits: float32[3], +inf for none.
+    """
+    corner = jnp.minimum(reference, limits)
+    volume = grid_hypervolume(
+        table, error_levels=jnp.asarray(ERROR_LEVELS), latency_edges=_latency_edges(reference[1]), reference=corner
+    )
+    return volume / jnp.maximum(jnp.prod(corner), jnp.finfo(jnp.float32).tiny)
+
+
+@jax.jit
+def front_cells(table: jax.Array) -> jax.Array:
+    """Returns int32[]: cells of a table that no other cell dominates."""
+    least = jax.lax.cummin(jax.lax.cummin(table, axis=0), axis=1)
+    above = jnp.pad(least, ((1, 0), (1, 0)), constant_values=jnp.inf)
+    return jnp.sum(table < jnp.minimum(above[:-1, 1:], above[1:, :-1]), dtype=jnp.int32)
+
+
+def exit_shares(
+    chosen: jax.Array, frequencies: jax.Array, correct: jax.Array, *, gamma: jax.Array | float
+) -> jax.Array:
+    """What each exit of a subset adds to the score by its outcomes: N_i dissim_i^gamma / number of exits.
+
+    The score is D(x, f | b) = mean over the exits i of x of N_i (1 - L_i / L_b) (1 - E_i / E_b) dissim_i^gamma, as
+    far as the paper's text gives it. N_i is the share of samples that stop at exit i, L_i and E_i the cost of a
+    sample that runs the trunk up to exit i and its head at f, L_b and E_b the static cost at the default clocks,
+    and dissim_i the mean dissimilarity to the other exits of x, 1 for an exit that is alone.
+
+    Args:
+        chosen: bool[S, K], the subsets x.
+        frequencies: float32[S, 2 K + 1], how often each segment runs.
+        correct: uint32[K, W], bit sets of the samples that each exit gets right.
+        gamma: float32[].
+
+    Returns:
+        float32[S, K].
+    """
+    reached, after = frequencies[:, : len(correct)], frequencies[:, 1 : len(correct) + 1]
+    members = chosen.astype(jnp.float32)
+    size = jnp.sum(members, axis=1, keepdims=True)
+    to_others = members @ jnp.where(jnp.eye(len(correct), dtype=bool), 0.0, dissimilarity(correct))
+    mean = jnp.where(size > 1, to_others / jnp.maximum(size - 1, 1.0), 1.0)
+    return (reached - after) * jnp.maximum(mean, 0.0) ** gamma / jnp.maximum(size, 1.0)
+
+
+def exit_gains(costs: Cost) -> jax.Array:
+    """(1 - L_i / L_b) (1 - E_i / E_b) of each exit at each operating point, the last being the default.
+
+    Factors below 0 count as 0: the product of two losses is no gain.
+
+    Args:
+        costs: float32[2 K + 1, F].
+
+    Returns:
+        float32[K, F].
+    """
+
+    def saved(cost: jax.Array) -> jax.Array:
+        slots = cost.shape[0] // 2
+        trunk = jnp.cumsum(cost[: slots + 1], axis=0)
+        return jnp.maximum(1.0 - (trunk[:-1] + cost[slots + 1 :]) / trunk[-1, -1], 0.0)
+
+    return saved(costs.latency_s) * saved(costs.energy_j)

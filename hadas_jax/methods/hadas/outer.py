@@ -21,10 +21,10 @@ import numpy as np
 
 from hadas_jax.backend import RowMap, on_cpu
 from hadas_jax.evaluation import segment_costs
-from hadas_jax.methods.hadas.archive import Archive, empty_archive, unseen
-from hadas_jax.methods.hadas.constraints import lower_bound_excess, static_costs
-from hadas_jax.methods.hadas.inner import exit_count, search_evolved, search_exact
-from hadas_jax.methods.hadas.score import ERROR_LEVELS, LATENCY_BINS, InnerResult, front_cells, table_hypervolume
+from hadas_jax.methods.hadas import inner
+from hadas_jax.methods.hadas.archive import Archive
+from hadas_jax.methods.hadas.constraints import lower_bound, relative_excess, static_costs
+from hadas_jax.methods.hadas.inner import InnerResult
 from hadas_jax.methods.hadas.surrogate import Acquisition
 from hadas_jax.search import Elitist, State, load_strategy
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints, NestedSearchSettings
@@ -106,8 +106,8 @@ class Hadas:
         P, G = self.settings.population, len(self.space.codec.choices)
         first = [] if self.warm_start is None else list(self.warm_start)
         first += [self.space.largest_genome, self.space.smallest_genome]
-        start = unseen(np.stack(first), known=set())[:P]
-        genomes = self._filled(key, start, known=set())
+        archive = Archive.empty(self.settings.generations * P, self.space, samples=self.samples)
+        genomes = self._filled(key, np.stack(first), archive)
         like = jax.eval_shape(
             lambda: self.strategy.init(
                 jax.random.key(0), jnp.zeros((P, G), jnp.int32), jnp.zeros((P, 3)), self.params, violation=jnp.zeros(P)
@@ -116,8 +116,8 @@ class Hadas:
         outer = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         return HadasState(
             outer=dataclasses.replace(outer, population=genomes),
-            archive=empty_archive(self.settings.generations * P, self.space, samples=self.samples),
-            table=np.full((ERROR_LEVELS, LATENCY_BINS), np.inf, np.float32),
+            archive=archive,
+            table=np.full((len(inner.ERROR_LEVELS), inner.LATENCY_BINS), np.inf, np.float32),
         )
 
     def generation(self, state: HadasState, key: jax.Array) -> tuple[HadasState, dict[str, np.ndarray]]:
@@ -149,13 +149,13 @@ class Hadas:
         # Inner engine: D(x, f | b) of the best, and second selection by it.
         survivors = archive.rows(np.asarray(outer.population))
         archive, table = self._examined(inner_key, archive, survivors, state.table)
-        merit = best_merits(archive.merit[survivors], self.elites)
+        merit = _best_merits(archive.merit[survivors], self.elites)
         outer = self.strategy.prefer(outer, jnp.asarray(merit))
         outer = dataclasses.replace(outer, violation=archive.violation[survivors])
         metrics = {
             "evaluated": archive.size,
             "examined": np.sum(archive.examined),
-            "front_cells": front_cells(table),
+            "front_cells": inner.front_cells(table),
             "hypervolume": self.hypervolume(table),
             "lowest_error": np.min(archive.static[: archive.size, 0]),
             "candidates": np.sum(archive.versions.astype(np.float64)),
@@ -165,38 +165,38 @@ class Hadas:
 
     def hypervolume(self, table: np.ndarray) -> float:
         """Share of the box within reference and limits that a table of `HadasState` dominates."""
-        return float(table_hypervolume(table, reference=self.reference, limits=self.constraints.objectives))
+        return float(inner.table_hypervolume(table, reference=self.reference, limits=self.constraints.objectives))
 
     def _propose(self, key: jax.Array, state: HadasState) -> tuple[np.ndarray, State]:
         """Backbones for the next generation, new ones wherever the strategy leaves the choice."""
         if not self.strategy.accepts_any:
             genomes, outer = self.strategy.ask(key, state.outer, self.params)
             return np.asarray(genomes), outer
-        P, known = self.settings.population, state.archive.known
         if self.acquisition is not None:
-            proposed = self.acquisition(key, state.archive)
-            return self._filled(key, unseen(proposed, known=known)[:P], known=known), state.outer
+            return self._filled(key, self.acquisition(key, state.archive), state.archive), state.outer
         found = np.zeros((0, len(self.space.codec.choices)), np.int32)
         for attempt in jax.random.split(key, 8):
             asked = np.asarray(self.strategy.ask(attempt, state.outer, self.params)[0])
-            found = unseen(np.concatenate([found, asked]), known=known)[:P]
-            if len(found) == P:
+            found = state.archive.unseen(np.concatenate([found, asked]))
+            if len(found) >= self.settings.population:
                 break
-        return self._filled(key, found, known=known), state.outer
+        return self._filled(key, found, state.archive), state.outer
 
-    def _filled(self, key: jax.Array, genomes: np.ndarray, *, known: set[bytes]) -> np.ndarray:
-        """Random new backbones behind the given ones, and known ones where the space has no more: int32[P, G]."""
+    def _filled(self, key: jax.Array, genomes: np.ndarray, archive: Archive) -> np.ndarray:
+        """The first new ones of some backbones, random new ones behind, and others where there are no more: [P, G]."""
         P, rng = self.settings.population, np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        cardinalities = self.space.codec.cardinalities
+        genomes = archive.unseen(genomes)
         for _ in range(4):
             if len(genomes) < P:
-                drawn = rng.integers(0, self.space.codec.cardinalities, (4 * P, genomes.shape[1]), np.int32)
-                genomes = unseen(np.concatenate([genomes, drawn]), known=known)[:P]
-        missing = rng.integers(0, self.space.codec.cardinalities, (P - len(genomes), genomes.shape[1]), np.int32)
-        return np.concatenate([genomes, missing])
+                drawn = rng.integers(0, cardinalities, (4 * P, len(cardinalities)), np.int32)
+                genomes = archive.unseen(np.concatenate([genomes, drawn]))
+        missing = rng.integers(0, cardinalities, (max(P - len(genomes), 0), len(cardinalities)), np.int32)
+        return np.concatenate([genomes[:P], missing])
 
     def _evaluated(self, archive: Archive, genomes: np.ndarray) -> Archive:
         """The archive with all of these genomes in it."""
-        fresh = unseen(genomes, known=archive.known)
+        fresh = archive.unseen(genomes)
         if not len(fresh):
             return archive
         correct = self.evaluate(fresh)
@@ -249,7 +249,7 @@ class Hadas:
             The result for each, leading axis N.
         """
         settings = self.settings
-        counts = np.array([exit_count(self.space, genome) for genome in genomes])
+        counts = np.array([inner.exit_count(self.space, genome) for genome in genomes])
         exact = counts <= {"auto": MAX_EXITS, "exact": self.space.num_exits, "evolved": -1}[settings.inner]
         seeds = np.asarray(jax.random.key_data(jax.random.split(key, len(genomes))))
         rows = (genomes, correct, _row_map(_segment_costs, self.space)(genomes, self.device), seeds)
@@ -275,14 +275,14 @@ def _row_map(function: Callable[..., Any], *static: Any, block: int = 1) -> RowM
 
 def _exact(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> InnerResult:
     _, limits, gamma, reference = shared
-    exact = partial(search_exact, space, samples=samples, limits=limits, gamma=gamma, reference=reference)
+    exact = partial(inner.search_exact, space, samples=samples, limits=limits, gamma=gamma, reference=reference)
     return jax.lax.map(lambda row: exact(*row[:3]), rows)
 
 
 def _evolved(space: MBConvSpace, samples: int, effort: tuple[int, int], rows: Any, shared: Any) -> InnerResult:
     device, limits, gamma, reference = shared
     settings = {"samples": samples, "limits": limits, "gamma": gamma, "reference": reference}
-    evolved = partial(search_evolved, population=effort[0], generations=effort[1], **settings)
+    evolved = partial(inner.search_evolved, population=effort[0], generations=effort[1], **settings)
     return jax.vmap(lambda row: evolved(jax.random.wrap_key_data(row[3]), space, *row[:3], device))(rows)
 
 
@@ -291,12 +291,17 @@ def _segment_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> Co
 
 
 def _bound(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> jax.Array:
+    """By how much every dynamic candidate of backbones breaks the limits at least, float32[N]."""
     device, limits = shared
-    excess = partial(lower_bound_excess, space, device=device, limits=limits, samples=samples)
-    return jax.vmap(lambda genome, correct: excess(genome, correct))(*rows)
+
+    def one(genome: jax.Array, correct: jax.Array) -> jax.Array:
+        error, latency, energy = lower_bound(space, genome, correct, device, samples=samples).T
+        return jnp.maximum(jnp.min(relative_excess((error, latency, energy), limits)), 0)
+
+    return jax.vmap(one)(*rows)
 
 
-def best_merits(merit: np.ndarray, elites: int) -> np.ndarray:
+def _best_merits(merit: np.ndarray, elites: int) -> np.ndarray:
     """Keeps the highest merits and forgets the others: float32[P] -> float32[P], NaN for all but `elites`."""
     order = np.argsort(-np.nan_to_num(merit, nan=-np.inf), kind="stable")[:elites]
     kept = np.full_like(merit, np.nan)

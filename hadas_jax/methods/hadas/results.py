@@ -11,11 +11,11 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference, least_images
@@ -255,8 +255,8 @@ def write_result(result: Result, directory: Path, *, context: dict[str, Any]) ->
     rows = [_row(result, design) for design in result.designs]
     write_text(directory / "front.csv", _csv(rows))
     write_text(directory / "levels.csv", _csv(level_rows(result)))
-    content = {"form": FORM, **context, **asdict(result)}
-    write_text(directory / "front.json", json.dumps(_plain(content), indent=1) + "\n")
+    content = {"form": FORM, **context, **TypeAdapter(Result).dump_python(result, mode="json")}
+    write_text(directory / "front.json", json.dumps(content, indent=1) + "\n")
 
 
 def level_rows(result: Result) -> list[dict[str, Any]]:
@@ -330,15 +330,6 @@ def _csv(rows: list[dict[str, Any]]) -> str:
         writer.writerow(rows[0])
         writer.writerows([_number(value) for value in row.values()] for row in rows)
     return text.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    """Replaces infinities, which JSON lacks, by null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and value == float("inf") else value
 
 
 FRONT = "front.json"

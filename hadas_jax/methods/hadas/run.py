@@ -14,7 +14,6 @@ from hadas_jax.data import Splits
 from hadas_jax.evaluation import CachedEvaluator, pack_bits
 from hadas_jax.methods.hadas.archive import Archive, load_backbones
 from hadas_jax.methods.hadas.constraints import require_reachable
-from hadas_jax.methods.hadas.fronts import pool_of
 from hadas_jax.methods.hadas.outer import Hadas, HadasState
 from hadas_jax.methods.hadas.results import Result, write_result
 from hadas_jax.methods.hadas.selection import choose, measure, set_thresholds
@@ -156,7 +155,7 @@ class Run:
     def deploy(self, evaluate: CachedEvaluator, archive: Archive, progress: Progress) -> Result:
         """Sets thresholds on the calibration split, chooses designs, and measures them on the test split."""
         settings, space, constraints = self.settings.deployment, self.space, self.settings.constraints
-        genomes = pool_of(archive, space, self.device, limits=constraints)
+        genomes = archive.pool(space, self.device, limits=constraints)
         progress.stage("thresholds", 1)
         pool = set_thresholds(
             space,

@@ -21,27 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax import evaluation
 from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.evaluation import (
-    NO_DIFFERENCE,
-    Difference,
-    Outcomes,
-    accuracy_difference,
-    mean_dissimilarity,
-    segment_costs,
-)
+from hadas_jax.evaluation import Difference, Outcomes, mean_dissimilarity, segment_costs
 from hadas_jax.evaluation.evaluator import of_each
-from hadas_jax.methods.hadas.exit_configs import (
-    RISK_LEVELS,
-    DynamicBackbone,
-    PolicyStops,
-    correct_samples,
-    dynamic_backbone,
-    evaluate_configs,
-    policy_stops,
-    risk_thresholds,
-)
-from hadas_jax.methods.hadas.fronts import EXACT_CONFIGS, Candidates, join, merge, pool_fronts, spread
+from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, DynamicBackbone, PolicyStops, risk_thresholds
+from hadas_jax.methods.hadas.fronts import EXACT_CONFIGS, Candidates, constraint_violation, pool_fronts
 from hadas_jax.methods.hadas.inner import exit_count
 from hadas_jax.methods.hadas.results import POLICY_NAMES, AsAccurate, Design, Level, Performance, Versus
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
@@ -88,8 +73,36 @@ class Pool:
 
     def stops(self, backbone: int, outcomes: Outcomes) -> PolicyStops:
         """Returns who stops where on a split, from the outcomes of one backbone."""
-        found = policy_stops(outcomes, thresholds=jnp.asarray(self.thresholds[backbone]), policy=self.policy)
+        found = PolicyStops.of(outcomes, thresholds=jnp.asarray(self.thresholds[backbone]), policy=self.policy)
         return jax.tree.map(np.asarray, found)
+
+    def performance(
+        self, policy: str, backbone: int, exits: np.ndarray, point: int, stops: PolicyStops | None = None
+    ) -> Performance:
+        """Returns what an exit configuration does on a split, by default on the selection samples.
+
+        Args:
+            policy: Ideal or deployable.
+            backbone: Index in the pool.
+            exits: int32[E].
+            point: Operating point.
+            stops: Of the backbone on another split.
+        """
+        stats = getattr(stops or self.selection[backbone], policy).evaluate(_under(policy, exits))
+        return Performance(*stats.expected(self.backbones[backbone].costs, 0, point))
+
+    def without_exits(self, backbone: int, *, all_points: bool = False) -> Candidates:
+        """Returns a backbone without exits at the default operating point, or at all points that it may need."""
+        exits, known = self.space.num_exits, self.backbones[backbone]
+        points = np.asarray(known.points)[known.points >= 0] if all_points else np.array([self.default_point])
+        none = np.zeros((len(points), exits), np.int32)
+        error = self.performance("ideal", backbone, none[0], self.default_point).error
+        latency, energy = (
+            np.asarray(cost[: exits + 1, points], np.float64).sum(axis=0)
+            for cost in (known.costs.latency_s, known.costs.energy_j)
+        )
+        objectives = np.stack([np.full(len(points), error), latency, energy], axis=1).astype(np.float32)
+        return Candidates(np.full(len(points), backbone), none, points, objectives)
 
     def clocks_mhz(self, point: int) -> dict[str, float]:
         """Returns the core, memory and host clock of an operating point."""
@@ -170,7 +183,7 @@ def set_thresholds(
 @partial(jax.jit, static_argnames=("space", "slots"))
 def _dynamic_backbone(space: MBConvSpace, genome: jax.Array, device: Device, *, slots: int) -> DynamicBackbone:
     backbone = space.decode(genome)
-    return dynamic_backbone(available_exits(space, backbone), segment_costs(space, backbone, device), slots=slots)
+    return DynamicBackbone.of(available_exits(space, backbone), segment_costs(space, backbone, device), slots=slots)
 
 
 def choose(
@@ -204,15 +217,16 @@ def choose(
         )
     within, designs = {}, []
     for policy, front in fronts.items():
-        violation = front.violation(pool.limits)
+        violation = constraint_violation(front.objectives, pool.limits)
         kept = np.flatnonzero(violation == 0)
         within[policy] = bool(len(kept))
         nearest = np.argsort(violation, kind="stable")[:NEAREST]
-        rows = kept[spread(front.objectives[kept], front_size)] if within[policy] else nearest
+        rows = kept[front.take(kept).spread(front_size)] if within[policy] else nearest
         designs += [_choice(pool, policy, front, row) for row in rows.tolist()]
     levels = []
-    static = merge([_without_exits(pool, b, np.array([pool.default_point])) for b in range(len(pool.backbones))])
-    static_dvfs = join([_at_useful_points(pool, b) for b in range(len(pool.backbones))])
+    backbones = range(len(pool.backbones))
+    static = Candidates.join([pool.without_exits(b) for b in backbones]).front()
+    static_dvfs = Candidates.join([pool.without_exits(b, all_points=True) for b in backbones])
     for error in _level_errors(static):
         picks = {
             "static": _cheapest(pool, "ideal", static, error),
@@ -223,24 +237,6 @@ def choose(
             picks[f"{policy} exits_and_clocks"] = _cheapest(pool, policy, fronts[policy], error)
         levels.append((1.0 - error, picks))
     return Choices(designs, levels, within)
-
-
-def _without_exits(pool: Pool, backbone: int, points: np.ndarray) -> Candidates:
-    """Returns a backbone without exits at some operating points."""
-    exits, costs = pool.space.num_exits, pool.backbones[backbone].costs
-    none = np.zeros((len(points), exits), np.int32)
-    error = performance(pool, "ideal", backbone, none[0], pool.default_point).error
-    latency, energy = (
-        np.asarray(cost[: exits + 1, points], np.float64).sum(axis=0) for cost in (costs.latency_s, costs.energy_j)
-    )
-    objectives = np.stack([np.full(len(points), error), latency, energy], axis=1).astype(np.float32)
-    return Candidates(np.full(len(points), backbone), none, points, objectives)
-
-
-def _at_useful_points(pool: Pool, backbone: int) -> Candidates:
-    """Returns a backbone without exits at all operating points that it may need."""
-    points = np.asarray(pool.backbones[backbone].points)
-    return _without_exits(pool, backbone, points[points >= 0])
 
 
 def _level_errors(static: Candidates) -> list[float]:
@@ -261,34 +257,16 @@ def _choice(pool: Pool, policy: str, candidates: Candidates, row: int) -> Choice
     backbone, point, exits = int(candidates.backbone[row]), int(candidates.point[row]), candidates.exits[row]
     if policy == "ideal":
         exits = _with_risk_level(pool, backbone, exits, point)
-    violation = float(candidates.take(np.array([row])).violation(pool.limits)[0])
+    violation = float(constraint_violation(candidates.objectives[row : row + 1], pool.limits)[0])
     return Choice(policy, backbone, exits, point, violation)
 
 
 def _with_risk_level(pool: Pool, backbone: int, chosen: np.ndarray, point: int) -> np.ndarray:
     """Gives all exits the cheapest risk level that keeps the static accuracy, or else the lowest level."""
-    most = performance(pool, "ideal", backbone, np.zeros_like(chosen), point).error + TOLERANCE
+    most = pool.performance("ideal", backbone, np.zeros_like(chosen), point).error + TOLERANCE
     configs = chosen[None] * np.arange(1, len(RISK_LEVELS) + 1, dtype=np.int32)[:, None]
-    found = [performance(pool, "deployable", backbone, exits, point) for exits in configs]
+    found = [pool.performance("deployable", backbone, exits, point) for exits in configs]
     return configs[int(np.argmin([p.energy_j if p.error <= most else np.inf for p in found]))]
-
-
-def performance(
-    pool: Pool, policy: str, backbone: int, exits: np.ndarray, point: int, stops: PolicyStops | None = None
-) -> Performance:
-    """Returns what an exit configuration does on a split, by default on the selection samples.
-
-    Args:
-        pool: The backbones.
-        policy: Ideal or deployable.
-        backbone: Index in the pool.
-        exits: int32[E].
-        point: Operating point.
-        stops: Of the backbone on another split.
-    """
-    stops = stops or pool.selection[backbone]
-    stats = evaluate_configs(getattr(stops, policy), _under(policy, exits))
-    return Performance(*stats.expected(pool.backbones[backbone].costs, 0, point))
 
 
 def _under(policy: str, exits: np.ndarray) -> jax.Array:
@@ -355,21 +333,21 @@ def _design(pool: Pool, choice: Choice, test: dict[int, PolicyStops]) -> Design:
     backbone = jax.tree.map(np.asarray, space.decode(jnp.asarray(pool.genomes[index])))
     block = np.cumsum(np.asarray(block_active(space, backbone)))[space.first_exit :] - 1
     thresholds = pool.thresholds[index][np.maximum(choice.exits - 1, 0), np.arange(space.num_exits)]
-    by_clocks = _at_useful_points(pool, index)
+    by_clocks = pool.without_exits(index, all_points=True)
     best = int(by_clocks.point[by_clocks.cheapest(1.0, limits=pool.limits)])
     without = Choice("ideal", index, np.zeros_like(choice.exits), pool.default_point, 0.0)
 
     def shares(stops: PolicyStops) -> tuple[float, ...]:
-        reached = np.asarray(evaluate_configs(stops.deployable, _under("deployable", choice.exits)).frequencies[0])
+        reached = np.asarray(stops.deployable.evaluate(_under("deployable", choice.exits)).frequencies[0])
         here = np.append(reached[: space.num_exits][chosen], reached[space.num_exits])
         after = np.append(reached[1 : space.num_exits + 1][chosen], 0.0)
         return tuple((here - after).tolist())
 
     def performances(stops: PolicyStops) -> dict[str, Performance]:
-        return {p: performance(pool, p, index, choice.exits, choice.point, stops) for p in POLICY_NAMES}
+        return {p: pool.performance(p, index, choice.exits, choice.point, stops) for p in POLICY_NAMES}
 
     def static(stops: PolicyStops, point: int) -> Performance:
-        return performance(pool, "ideal", index, without.exits, point, stops)
+        return pool.performance("ideal", index, without.exits, point, stops)
 
     on_selection, on_test = pool.selection[index], test[index]
     return Design(
@@ -399,10 +377,10 @@ def _difference(test: dict[int, PolicyStops], first: tuple[Choice, str], second:
     """Compares two designs, each under a policy, on the test split; clocks make no difference."""
     (a, policy), (b, other) = first, second
     if a.backbone == b.backbone and np.array_equal(a.exits, b.exits) and (policy == other or not a.exits.any()):
-        return NO_DIFFERENCE
+        return evaluation.NO_DIFFERENCE
     right, others = (
-        np.asarray(correct_samples(getattr(test[choice.backbone], name), _under(name, choice.exits)))[0]
+        np.asarray(getattr(test[choice.backbone], name).right(_under(name, choice.exits)))[0]
         for choice, name in (first, second)
     )
     gained, lost = (int(np.bitwise_count(words).sum()) for words in (right & ~others, others & ~right))
-    return accuracy_difference(gained, lost, images=test[a.backbone].ideal.samples)
+    return evaluation.accuracy_difference(gained, lost, images=test[a.backbone].ideal.samples)

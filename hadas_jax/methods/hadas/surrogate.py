@@ -17,22 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax import search
 from hadas_jax.evaluation import count_bits
 from hadas_jax.methods.hadas.archive import Archive
 from hadas_jax.methods.hadas.constraints import relative_excess, trunk
-from hadas_jax.search import (
-    NSGA2,
-    RelaxedParams,
-    Surrogate,
-    SurrogateState,
-    crowding_distance,
-    first_occurrences,
-    logits_of,
-    non_dominated_ranks,
-    relaxed_search,
-    sample,
-    truncate,
-)
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, relaxed_cost, segments
 from hadas_jax.spaces.costs import block_costs, block_layers
@@ -56,7 +44,7 @@ class _Known(NamedTuple):
         blocks: Of `block_costs`.
     """
 
-    state: SurrogateState
+    state: search.SurrogateState
     genomes: Any
     size: Any
     ideal: Any
@@ -95,7 +83,7 @@ class SurrogateAcquisition:
         """Returns backbones int32[P, G] in survival order, new ones first."""
         fit_key, search_key = jax.random.split(key)
         size, genomes = int(archive.size), archive.genomes
-        shares, there = shares_right(self.space, genomes, archive.correct, samples=self.samples)
+        shares, there = _shares_right(self.space, genomes, archive.correct, samples=self.samples)
         merit = np.maximum(archive.merit, _LEAST_MERIT)[:, None]
         targets = np.concatenate([shares, merit], axis=1)  # merits that are missing are NaN, as fit wants it
         mask = np.pad(np.asarray(there), ((0, 0), (0, 1)), constant_values=True)
@@ -110,7 +98,7 @@ class SurrogateAcquisition:
     def _search(self, key: jax.Array, known: _Known) -> jax.Array:
         """NSGA-II over predictions, and the picks from its last population, int32[P, G]."""
         surrogate, genomes = self._surrogate, known.genomes
-        strategy = NSGA2(population_size=self.population, cardinalities=surrogate.cardinalities)
+        strategy = search.NSGA2(population_size=self.population, cardinalities=surrogate.cardinalities)
         params = strategy.default_params
         limits = jnp.asarray(self.limits.objectives)
 
@@ -123,7 +111,7 @@ class SurrogateAcquisition:
             return jnp.concatenate([dynamic, -hopeful[:, -1:]], axis=1), violation
 
         start_key, pick_key, init_key, loop_key, descent_key = jax.random.split(key, 5)
-        drawn = sample(start_key, jnp.asarray(surrogate.cardinalities, jnp.int32), size=self.population)
+        drawn = search.sample(start_key, jnp.asarray(surrogate.cardinalities, jnp.int32), size=self.population)
         picked = genomes[jax.random.randint(pick_key, (self.population,), 0, known.size)]
         half = jnp.arange(self.population) < self.population // 2
         population = jnp.where(half[:, None], picked, drawn)
@@ -159,24 +147,24 @@ class SurrogateAcquisition:
             return jnp.stack([error, cost.latency_s, cost.energy_j])
 
         weight_key, search_key = jax.random.split(key)
-        descents = relaxed_search(
+        descents = search.relaxed_search(
             search_key,
             objectives,
             cardinalities=surrogate.cardinalities,
             weights=jax.random.dirichlet(weight_key, jnp.ones(3), (self.gradient_seeds,)),
             ideal=known.ideal,
             span=jnp.maximum(known.span, _LEAST_SPAN),
-            params=RelaxedParams.default(),
-            start=logits_of(start, surrogate.cardinalities),
+            params=search.RelaxedParams.default(),
+            start=search.logits_of(start, surrogate.cardinalities),
         )
         genomes = descents.visited.reshape(-1, start.shape[1])
         values = descents.objectives.reshape(genomes.shape[0], -1)
-        ranks = non_dominated_ranks(values, valid=first_occurrences(genomes, surrogate.cardinalities))
-        return genomes[truncate(ranks, crowding_distance(values, ranks), size=self.gradient_seeds)]
+        ranks = search.non_dominated_ranks(values, valid=search.first_occurrences(genomes, surrogate.cardinalities))
+        return genomes[search.truncate(ranks, search.crowding_distance(values, ranks), size=self.gradient_seeds)]
 
     @cached_property
-    def _surrogate(self) -> Surrogate:
-        return Surrogate(cardinalities=tuple(int(c) for c in self.space.codec.cardinalities))
+    def _surrogate(self) -> search.Surrogate:
+        return search.Surrogate(cardinalities=tuple(int(c) for c in self.space.codec.cardinalities))
 
     @cached_property
     def _blocks(self) -> jax.Array:
@@ -192,7 +180,7 @@ class SurrogateAcquisition:
 
 
 @partial(jax.jit, static_argnames=("space", "samples"))
-def shares_right(
+def _shares_right(
     space: MBConvSpace, genomes: jax.Array, correct: jax.Array, *, samples: int
 ) -> tuple[jax.Array, jax.Array]:
     """What the surrogate learns of backbones.

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from hadas_jax.methods.hadas.archive import empty_archive, unseen
+from hadas_jax.methods.hadas.archive import Archive
 
 
 @pytest.fixture
 def archive(tiny_space):
-    return empty_archive(6, tiny_space, samples=40)
+    return Archive.empty(6, tiny_space, samples=40)
 
 
 def rows(archive, values):
@@ -37,6 +37,6 @@ def test_backbones_count_as_examined_once_they_have_a_merit(archive):
 
 def test_unseen_genomes_keep_their_order_and_come_once(archive):
     genomes = rows(archive, [4, 2, 4, 3, 2, 1])
-    known = {rows(archive, [3])[0].tobytes()}
-    np.testing.assert_array_equal(unseen(genomes, known=known)[:, 0], [4, 2, 1])
-    assert unseen(genomes[:0], known=known).shape == (0, genomes.shape[1])
+    filled = archive.append(genomes=rows(archive, [3]))
+    np.testing.assert_array_equal(filled.unseen(genomes)[:, 0], [4, 2, 1])
+    assert filled.unseen(genomes[:0]).shape == (0, genomes.shape[1])

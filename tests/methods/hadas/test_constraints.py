@@ -10,6 +10,7 @@ from hadas_jax.methods import Run
 from hadas_jax.methods.hadas.constraints import relative_excess
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 
+pytestmark = pytest.mark.usefixtures("listed_space")
 POSITIVE = st.floats(2.0**-9, 2.0**10, width=32)
 
 

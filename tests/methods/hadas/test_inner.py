@@ -10,7 +10,7 @@ import pytest
 
 import hw_models
 from hadas_jax.evaluation import mean_dissimilarity, pack_bits, segment_costs
-from hadas_jax.methods.hadas import inner, score
+from hadas_jax.methods.hadas import inner
 from hadas_jax.methods.hadas.exit_configs import Stops
 from hadas_jax.methods.hadas.fronts import exact_front
 from hadas_jax.spaces import available_exits
@@ -95,8 +95,9 @@ def walked(cases):
 
 
 @pytest.fixture(scope="module")
-def searches(small_space, device, reference):
-    """Both searches as functions of genome, outcomes and limits, the second one of a seed as well."""
+def searches(small_space, cases, device, reference):
+    """Both searches as functions of limits and a seed that return what they find for each case, batched by vmap."""
+    genomes, correct = jnp.stack([case[0] for case in cases]), jnp.stack([jnp.asarray(case[1]) for case in cases])
     shared = {"samples": SAMPLES, "gamma": jnp.float32(GAMMA), "reference": reference}
 
     def costs_of(genome):
@@ -111,11 +112,16 @@ def searches(small_space, device, reference):
         found = (small_space, genome, pack_bits(correct), costs_of(genome), device)
         return inner.search_evolved(jax.random.key(seed), *found, **effort)
 
-    return {"exact": jax.jit(exact), "evolved": jax.jit(evolved)}
+    def batched(search):
+        search = jax.jit(jax.vmap(search, in_axes=(0, 0, None, None)))
 
+        def run(limits=FREE, seed=0):
+            found = search(genomes, correct, jnp.asarray(limits), seed)
+            return [jax.tree.map(lambda leaf, row=row: leaf[row], found) for row in range(len(genomes))]
 
-def run(search, case, limits=FREE, seed=0):
-    return search(case[0], jnp.asarray(case[1]), jnp.asarray(limits), seed)
+        return run
+
+    return {"exact": batched(exact), "evolved": batched(evolved)}
 
 
 def closed(table):
@@ -124,8 +130,9 @@ def closed(table):
 
 
 def wanted_table(objectives, reference, limits=FREE):
-    levels, edges = score.error_levels(), score.latency_edges(reference[1])
-    table = np.full((score.ERROR_LEVELS + 1, score.LATENCY_BINS + 1), np.inf)
+    levels, bins = inner.ERROR_LEVELS, np.arange(1 - inner.LATENCY_BINS, 1) / inner.LATENCY_BINS
+    edges = float(reference[1]) * inner.LATENCY_SPAN**bins
+    table = np.full((len(inner.ERROR_LEVELS) + 1, inner.LATENCY_BINS + 1), np.inf)
     kept = objectives.astype(np.float32)
     kept = kept[(kept <= limits).all(axis=1)]
     cells = (np.searchsorted(levels, kept[:, 0]), np.searchsorted(edges, kept[:, 1]))
@@ -134,8 +141,7 @@ def wanted_table(objectives, reference, limits=FREE):
 
 
 def test_the_exact_search_finds_what_a_walk_through_all_candidates_finds(searches, cases, walked, reference):
-    for case, (_, _, objectives, scores) in zip(cases, walked, strict=True):
-        found = run(searches["exact"], case)
+    for found, case, (_, _, objectives, scores) in zip(searches["exact"](), cases, walked, strict=True):
         np.testing.assert_allclose(closed(found.table), closed(wanted_table(objectives, reference)), rtol=1e-5)
         assert float(found.score) == pytest.approx(scores.max(), rel=1e-4)
         assert found.violation == 0
@@ -143,10 +149,10 @@ def test_the_exact_search_finds_what_a_walk_through_all_candidates_finds(searche
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_constraints_keep_candidates_out_and_say_how_far_the_nearest_is(searches, cases, walked, reference, share):
-    case, (_, _, objectives, scores) = cases[0], walked[0]
+def test_constraints_keep_candidates_out_and_say_how_far_the_nearest_is(searches, walked, reference, share):
+    _, _, objectives, scores = walked[0]
     limits = (objectives.min(axis=0) * (1 + share) * (1 - 0.2 * (share == 0))).astype(np.float32)
-    found = run(searches["exact"], case, limits)
+    found = searches["exact"](limits)[0]
     excess = ((objectives - limits) / np.maximum(limits, [1e-3, 0, 0])).max(axis=1)
     assert float(found.violation) == pytest.approx(max(excess.min(), 0), rel=1e-4)
     np.testing.assert_allclose(closed(found.table), closed(wanted_table(objectives, reference, limits)), rtol=1e-5)
@@ -173,39 +179,26 @@ def test_the_exact_front_is_that_of_the_walk(small_space, cases, walked):
         assert covered.all()
 
 
-def test_evolution_never_claims_more_than_there_is_and_reaches_nearly_all(searches, cases, reference):
-    volume = partial(score.table_hypervolume, reference=reference, limits=jnp.asarray(FREE))
-    for case in cases:
-        best = run(searches["exact"], case)
-        for seed in range(3):
-            found = run(searches["evolved"], case, seed=seed)
+def test_evolution_never_claims_more_than_there_is_and_reaches_nearly_all(searches, reference):
+    volume = partial(inner.table_hypervolume, reference=reference, limits=jnp.asarray(FREE))
+    for seed in range(3):
+        for best, found in zip(searches["exact"](), searches["evolved"](seed=seed), strict=True):
             assert (closed(found.table) >= closed(best.table) * (1 - 1e-5)).all()
             assert float(best.score) * 0.9 <= float(found.score) <= float(best.score) * (1 + 1e-5)
             assert 0.99 * float(volume(best.table)) <= float(volume(found.table))
             assert found.evaluations == 16 * 12
 
 
-def test_evolution_looks_for_candidates_within_limits(searches, cases, walked):
+def test_evolution_looks_for_candidates_within_limits(searches, walked):
     objectives = walked[0][2]
     limits = (objectives.min(axis=0) * 1.9).astype(np.float32)
-    found = run(searches["evolved"], cases[0], limits)
+    found = searches["evolved"](limits)[0]
     assert found.violation == 0
     assert np.isfinite(found.table).any()
     assert np.asarray(found.table)[np.isfinite(found.table)].max() <= limits[2]
-    nowhere = run(searches["evolved"], cases[0], limits * 0.1)
+    nowhere = searches["evolved"](limits * 0.1)[0]
     assert nowhere.violation > 1
     assert not np.isfinite(nowhere.table).any()
-
-
-@pytest.mark.parametrize("name", ["exact", "evolved"])
-def test_vmap_over_backbones_equals_a_loop(searches, cases, name):
-    genomes = jnp.stack([case[0] for case in cases])
-    correct = jnp.stack([jnp.asarray(case[1]) for case in cases])
-    every = jax.jit(jax.vmap(searches[name].__wrapped__, in_axes=(0, 0, None, None)))
-    together = every(genomes, correct, jnp.asarray(FREE), 0)
-    for row, case in enumerate(cases):
-        alone = run(searches[name], case)
-        jax.tree.map(lambda a, b, row=row: np.testing.assert_allclose(a, b[row], rtol=1e-5, atol=1e-7), alone, together)
 
 
 def test_an_evolution_evaluates_its_candidates_at_their_own_risk_levels(cases, device):
@@ -241,7 +234,7 @@ def test_an_exit_that_is_alone_is_not_held_back_by_the_others():
     chosen = jnp.asarray([[True, False], [True, True]])
     frequencies = jnp.asarray([[1, 0.4, 0.4, 1, 0], [1, 0.4, 0.2, 1, 0.4]], jnp.float32)
     right = jnp.asarray([[0b11110], [0b01111]], jnp.uint32)  # 1/4 apart
-    found = score.exit_shares(chosen, frequencies, right, gamma=2.0)
+    found = inner.exit_shares(chosen, frequencies, right, gamma=2.0)
     np.testing.assert_allclose(found, [[0.6, 0.0], [0.6 / 32, 0.2 / 32]], rtol=1e-6)
     assert float(mean_dissimilarity(right, jnp.asarray([True, False]))) == 1
 
@@ -249,4 +242,4 @@ def test_an_exit_that_is_alone_is_not_held_back_by_the_others():
 def test_the_cells_of_a_front_are_those_that_no_other_cell_beats():
     table = np.full((3, 3), np.inf, np.float32)
     table[0, 2], table[1, 0], table[1, 1], table[2, 2] = 5, 4, 4, 1
-    assert score.front_cells(jnp.asarray(table)) == 3
+    assert inner.front_cells(jnp.asarray(table)) == 3

@@ -2,16 +2,22 @@ import csv
 import dataclasses
 import json
 import shutil
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hadas_jax.commands.hadas import search
-from hadas_jax.methods import Run
+from hadas_jax.evaluation import Evaluator
+from hadas_jax.methods import Run, TrainingRun
 from hadas_jax.runs.checkpoints import CheckpointError
 from hadas_jax.runs.loop import DivergenceError
 from hadas_jax.spaces import catalogue
 from hadas_jax.supernet.checkpoint import load_supernet
+
+pytestmark = pytest.mark.usefixtures("listed_space")
 
 
 def read_rows(workdir):
@@ -59,23 +65,31 @@ def test_metrics_follow_the_stages_in_order(finished):
     assert all(np.isfinite(value) for entry in entries for value in entry.values() if not isinstance(value, str))
 
 
-def test_the_supernet_that_a_run_trained_can_be_searched_by_another(finished, settings, tmp_path):
-    workdir, result = finished
+def test_the_supernet_that_a_run_trained_can_be_searched_by_another_which_keeps_how_backbones_did(
+    finished, settings, tmp_path, monkeypatch
+):
+    workdir, _ = finished
     trained = load_supernet(workdir / "supernet")
     assert trained.source == "hadas search on digits"
     assert trained.details["settings"]["space"] == "tiny"
-    other = settings.replace(checkpoint=str(workdir / "supernet"))
-    again = search(other, workdir=tmp_path / "other")
-    assert again.largest_test_accuracy == result.largest_test_accuracy
-    assert not (tmp_path / "other" / "supernet").exists()
+    other = settings.replace(checkpoint=str(workdir / "supernet"), outcomes=str(tmp_path / "outcomes"))
+    search(other, workdir=tmp_path / "first")
+    assert (tmp_path / "first" / "front.csv").read_bytes() == (workdir / "front.csv").read_bytes()
+    assert not (tmp_path / "first" / "supernet").exists()
+
+    def refuse(self, genomes, data):
+        raise AssertionError("a backbone is judged again")
+
+    monkeypatch.setattr(Evaluator, "__call__", refuse)
+    search(other, workdir=tmp_path / "second")
+    assert (tmp_path / "second" / "front.csv").read_bytes() == (workdir / "front.csv").read_bytes()
 
 
-@pytest.mark.parametrize("lost", [("search",), ("exits", "search"), ("supernet", "exits", "search")])
-def test_a_run_that_lost_stages_repeats_them_to_the_same_front(finished, tmp_path, capsys, lost):
+def test_a_run_that_lost_stages_repeats_them_to_the_same_front(finished, tmp_path, capsys):
     workdir, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
-    for stage in lost:
+    for stage in ("exits", "search"):
         shutil.rmtree(copy / "checkpoints" / stage)
     (copy / "front.csv").unlink()
     search(workdir=copy, resume=True)
@@ -112,10 +126,12 @@ def test_a_foreign_checkpoint_is_refused(finished, tmp_path):
         search(workdir=copy, resume=True)
 
 
-def test_a_diverging_loss_stops_the_run_and_names_the_step(settings, tmp_path):
-    wild = settings.replace(learning_rate=1e30)
+def test_a_diverging_loss_stops_the_run_and_names_the_step(settings, tmp_path, monkeypatch):
+    initial = TrainingRun.initial_parameters
+    infinite = partial(jax.tree.map, lambda leaf: leaf + jnp.inf)
+    monkeypatch.setattr(TrainingRun, "initial_parameters", lambda run: infinite(initial(run)))
     with pytest.raises(DivergenceError, match=r"supernet: .* at step \d+"):
-        search(wild, workdir=tmp_path / "wild")
+        search(settings, workdir=tmp_path / "wild")
 
 
 def test_the_splits_share_no_image(settings):

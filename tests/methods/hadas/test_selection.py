@@ -12,19 +12,11 @@ import pytest
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference, Outcomes, accuracy_difference
 from hadas_jax.methods.hadas import fronts, selection
-from hadas_jax.methods.hadas.archive import empty_archive
+from hadas_jax.methods.hadas.archive import Archive
 from hadas_jax.methods.hadas.constraints import static_costs
-from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, evaluate_configs
-from hadas_jax.methods.hadas.fronts import (
-    EXACT_CONFIGS,
-    Candidates,
-    listed_configs_front,
-    pool_fronts,
-    pool_of,
-    spread,
-    subset_front,
-)
-from hadas_jax.methods.hadas.selection import Pool, choose, measure, performance, set_thresholds
+from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS
+from hadas_jax.methods.hadas.fronts import EXACT_CONFIGS, Candidates, pool_fronts, subset_front
+from hadas_jax.methods.hadas.selection import Pool, choose, measure, set_thresholds
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hw_models import load_device, with_clocks
 
@@ -52,7 +44,7 @@ class Drawn:
         return pool_fronts(pool.backbones, stops, pool.device, key=KEY, limits=pool.limits, **settings)
 
     def performance(self, policy, choice):
-        return performance(self.pool, policy, choice.backbone, choice.exits, choice.point)
+        return self.pool.performance(policy, choice.backbone, choice.exits, choice.point)
 
 
 @pytest.fixture(scope="module")
@@ -166,16 +158,17 @@ def _every_config(available, levels):
 
 def _candidates(pool, policy):
     """The objectives of every exit configuration at every point, float64[n, 3]."""
-    rows = []
-    for selected, backbone in zip(pool.selection, pool.backbones, strict=True):
-        stops = getattr(selected, policy)
-        configs = _every_config(backbone.available, len(stops.stops))
-        stats = evaluate_configs(stops, jnp.asarray(configs))
-        frequencies = np.asarray(stats.frequencies, np.float64)
-        costs = [frequencies @ np.asarray(c, np.float64) for c in (backbone.costs.latency_s, backbone.costs.energy_j)]
-        error = np.broadcast_to(np.asarray(stats.error, np.float64)[:, None], costs[0].shape)
-        rows.append(np.stack([error, *costs], axis=-1).reshape(-1, 3))
-    return np.concatenate(rows)
+    pairs = zip(pool.selection, pool.backbones, strict=True)
+    return np.concatenate([_objectives(getattr(selected, policy), backbone) for selected, backbone in pairs])
+
+
+def _objectives(stops, backbone):
+    """Those of one backbone."""
+    stats = stops.evaluate(jnp.asarray(_every_config(backbone.available, len(stops.stops))))
+    frequencies = np.asarray(stats.frequencies, np.float64)
+    costs = [frequencies @ np.asarray(c, np.float64) for c in (backbone.costs.latency_s, backbone.costs.energy_j)]
+    error = np.broadcast_to(np.asarray(stats.error, np.float64)[:, None], costs[0].shape)
+    return np.stack([error, *costs], axis=-1).reshape(-1, 3)
 
 
 def _assert_front(found, every):
@@ -190,7 +183,7 @@ def test_expected_costs_are_what_a_walk_through_the_samples_costs(pool):
     for selected, backbone in zip(pool.selection, pool.backbones, strict=True):
         for stops in (selected.ideal, selected.deployable):
             configs = rng.integers(0, len(stops.stops) + 1, (4, len(backbone.available))) * backbone.available
-            stats = evaluate_configs(stops, jnp.asarray(configs, jnp.int32))
+            stats = stops.evaluate(jnp.asarray(configs, jnp.int32))
             for row, config in enumerate(configs):
                 walked = _simulate(stops, config, backbone.costs, point=POINT)
                 found = stats.expected(backbone.costs, row, POINT)
@@ -221,7 +214,7 @@ def test_points_that_are_left_out_are_beaten_for_every_configuration_with_its_ow
     rng = np.random.default_rng(2)
     backbone, stops = pool.backbones[-1], pool.selection[-1].deployable
     configs = rng.integers(0, len(RISK_LEVELS) + 1, (20, len(backbone.available))) * backbone.available
-    frequencies = np.asarray(evaluate_configs(stops, jnp.asarray(configs, jnp.int32)).frequencies, np.float64)
+    frequencies = np.asarray(stops.evaluate(jnp.asarray(configs, jnp.int32)).frequencies, np.float64)
     latency, energy = frequencies @ backbone.costs.latency_s, frequencies @ backbone.costs.energy_j
     left = backbone.points[backbone.points >= 0]
     gone = np.setdiff1d(np.arange(latency.shape[1]), left)
@@ -258,7 +251,7 @@ def test_static_networks_run_at_the_cheapest_clocks_of_all_within_the_limits(mak
     found = make(space, genomes, limits=limits)
     excess = np.maximum(latency / limits.objectives[1] - 1, 0) if limits.any else np.zeros_like(latency)
     none = np.zeros(exits, np.int32)
-    errors = np.array([performance(found.pool, "ideal", b, none, 0).error for b in range(len(backbones))])
+    errors = np.array([found.pool.performance("ideal", b, none, 0).error for b in range(len(backbones))])
     choices = found.choose(4)
     for accuracy, picks in choices.levels:
         enough = np.flatnonzero(errors <= 1 - accuracy + 1e-6)
@@ -413,10 +406,10 @@ def test_the_cheapest_is_first_of_all_the_one_nearest_to_the_limits():
 def test_backbones_with_too_many_weights_leave_the_pool(space, device):
     genomes = np.stack([space.largest_genome, space.smallest_genome])
     params = np.asarray(static_costs(space, jnp.asarray(genomes), device)[1])
-    archive = empty_archive(4, space, samples=40)
+    archive = Archive.empty(4, space, samples=40)
     archive = archive.append(genomes=genomes, params=params, static=np.array([[0.1, 2, 2], [0.2, 1, 1]], np.float32))
-    assert len(pool_of(archive, space, device, limits=NO_CONSTRAINTS)) == 2
-    kept = pool_of(archive, space, device, limits=Constraints(max_params=int(params[0]) - 1))
+    assert len(archive.pool(space, device, limits=NO_CONSTRAINTS)) == 2
+    kept = archive.pool(space, device, limits=Constraints(max_params=int(params[0]) - 1))
     np.testing.assert_array_equal(kept, genomes[1:])
 
 
@@ -441,9 +434,7 @@ def test_a_backbone_of_many_exit_positions_is_deployed_by_its_own_few_exits_or_b
     designs, levels = found.measure(found.choose(8))
     assert levels
     few, stops = found.pool.backbones[1], found.pool.selection[1].ideal
-    exact = subset_front(stops, few, index=1)
-    listed = listed_configs_front(stops, few, _every_config(few.available, 1), index=1)
-    np.testing.assert_allclose(exact.objectives, listed.objectives, rtol=1e-6)
+    _assert_front(subset_front(stops, few).objectives.astype(np.float64), _objectives(stops, few))
     for design in designs:
         assert len(design.exits) == len(design.thresholds)
         assert sum(design.test_shares) == pytest.approx(1, abs=1e-6)
@@ -451,19 +442,18 @@ def test_a_backbone_of_many_exit_positions_is_deployed_by_its_own_few_exits_or_b
 
 def test_fronts_do_not_depend_on_how_configurations_are_cut_into_blocks(pool, monkeypatch):
     backbone, stops = pool.backbones[-1], pool.selection[-1].deployable
-    whole = subset_front(stops, backbone, index=0)
+    whole = subset_front(stops, backbone)
     monkeypatch.setattr(fronts, "_CONFIGS", 1)
-    parts = subset_front(stops, backbone, index=0)
+    parts = subset_front(stops, backbone)
     for name in ("exits", "point", "objectives"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
-    listed = listed_configs_front(stops, backbone, _every_config(backbone.available, len(RISK_LEVELS)))
-    np.testing.assert_allclose(np.unique(listed.objectives, axis=0), whole.objectives, rtol=1e-6)
 
 
 def test_a_spread_keeps_the_ends_of_the_front_and_its_size():
     rng = np.random.default_rng(0)
     objectives = rng.uniform(0.1, 1, size=(50, 3)).astype(np.float32)
-    rows = spread(objectives, 10)
+    front = Candidates(np.zeros(50, int), np.zeros((50, 1), np.int32), np.arange(50), objectives)
+    rows = front.spread(10)
     assert len(rows) == 10
     assert set(np.argmin(objectives, axis=0)) <= set(rows.tolist())
-    np.testing.assert_array_equal(spread(objectives[:4], 10), np.arange(4))
+    np.testing.assert_array_equal(front.take(np.arange(4)).spread(10), np.arange(4))
