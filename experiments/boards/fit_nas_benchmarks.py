@@ -292,7 +292,7 @@ def fit_blocks(measured: Measured, device: Device, trained: np.ndarray) -> np.nd
     """Fits the layer model to some blocks; predicted latency of all, in ms."""
     weights = jnp.asarray(trained, jnp.float32)
     key = jax.random.key(0)
-    fitted = fit(key, measured, device, weights=weights, quantity="latency", starts=3, steps=600)
+    fitted = fit(key, measured, device, weights=weights, starts=3, steps=600)
     return 1e3 * np.asarray(predict(measured, fitted)[0], np.float64)
 
 
