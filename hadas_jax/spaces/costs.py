@@ -37,7 +37,7 @@ from hw_models import (
     run_latency,
     sum_layers,
 )
-from hw_models.clock_grid import load_and_traffic_energy
+from hw_models.cost import load_and_traffic_energy
 
 _AT_A_TIME = 16384
 

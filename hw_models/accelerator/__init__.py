@@ -6,7 +6,7 @@ the counts of their groups; tables of them price millions of networks per second
 takes the name of one that comes with the package (`fpga_names`) or a path.
 """
 
-from hw_models.accelerator.fpga import Fpga, FpgaFileError, FpgaTooSmallError, fpga_names, load_fpga
+from hw_models.accelerator.fpga import Fpga, FpgaTooSmallError, fpga_names, load_fpga
 from hw_models.accelerator.generic import (
     GenericCost,
     GenericTable,
@@ -29,7 +29,6 @@ from hw_models.accelerator.rows import Rows, row_counts
 __all__ = [
     "AcceleratorReport",
     "Fpga",
-    "FpgaFileError",
     "FpgaTooSmallError",
     "GenericCost",
     "GenericTable",

@@ -82,10 +82,6 @@ class Fpga:
         return 2 if self.word_bits == 8 else 1
 
 
-class FpgaFileError(ValueError):
-    """An FPGA is unknown or its file is wrong; the message is one line."""
-
-
 class FpgaTooSmallError(ValueError):
     """A network does not fit; the message names the resource."""
 
@@ -106,10 +102,10 @@ def load_fpga(name_or_path: str | Path) -> Fpga:
         The FPGA, numbers as float32.
 
     Raises:
-        FpgaFileError: The name is unknown, or the file is missing or wrong.
+        ValueError: The name is unknown, or the file is missing or wrong.
     """
-    source = packaged_or_own(name_or_path, _FOLDER, what="FPGA", error=FpgaFileError)
-    return _to_fpga(read_checked(source, _FpgaFile, shown=str(name_or_path), version=1, error=FpgaFileError))
+    source = packaged_or_own(name_or_path, _FOLDER, what="FPGA")
+    return _to_fpga(read_checked(source, _FpgaFile, shown=str(name_or_path), version=1))
 
 
 def memory_blocks(width: jax.Array, depth: jax.Array) -> jax.Array:
