@@ -33,10 +33,7 @@ from hw_models.accelerator import (
     GenericTable,
     check_generic_fits,
     generic_table,
-    generic_table_cost,
     pipeline_table,
-    pipeline_table_throughput,
-    row_counts,
 )
 from hw_models.codes import operation_counts
 from hw_models.files import read_arrays, write_arrays
@@ -87,7 +84,7 @@ def darts_workload(network: DartsNetwork, architecture: jax.Array) -> LayerTable
         input_elements=jnp.asarray(rows.reads, jnp.float32),
         output_elements=jnp.asarray(rows.writes, jnp.float32),
         kernels=jnp.ones(len(rows.name), jnp.float32),
-        active=row_counts(rows, darts_counts(architecture)),
+        active=rows.layer_counts(darts_counts(architecture)),
     )
 
 
@@ -142,12 +139,12 @@ def throughput_table(paradigm: str, network: DartsNetwork, *, fpga: Fpga, table:
     name = generic_table_name(network, fpga, table=table)
     if paradigm == "pipeline":
         stages = pipeline_table(network_rows(network), fpga)
-        return _compiled(lambda code: pipeline_table_throughput(stages, darts_counts(code)))
+        return _compiled(lambda code: stages.throughput(darts_counts(code)))
     if paradigm != "generic":
         raise ValueError(f"paradigm: expected one of {', '.join(PARADIGMS)}, got {paradigm!r}")
     check_generic_fits(fpga)
     layers = published_generic_table() if name == "published" else generic_table(network_rows(network), fpga)
-    return _compiled(lambda code: generic_table_cost(layers, darts_counts(code)).throughput)
+    return _compiled(lambda code: layers.cost(darts_counts(code)).throughput)
 
 
 def _compiled(price: Callable[[jax.Array], jax.Array]) -> Throughputs:

@@ -13,7 +13,6 @@ from hw_models.accelerator import (
     load_fpga,
     pipeline_cost,
     pipeline_table,
-    pipeline_table_throughput,
 )
 from hw_models.accelerator.fpga import memory_blocks
 
@@ -78,7 +77,7 @@ def test_the_table_gives_the_throughput_of_the_full_form_to_the_last_bit(loop, n
     found = throughput_table("pipeline", network, fpga=fpga)(jnp.asarray(codes))
     np.testing.assert_array_equal(found, cost_of(codes, fpga).throughput)
     table = pipeline_table(rows, fpga)
-    assert float(pipeline_table_throughput(table, darts_counts(jnp.asarray(codes[0])))) == float(found[0])
+    assert float(table.throughput(darts_counts(jnp.asarray(codes[0])))) == float(found[0])
 
 
 def test_the_table_gives_halved_parallelism_where_the_full_form_does(loop, network, cost_of, ku115):
