@@ -35,7 +35,6 @@ from hw_models.accelerator import (
     generic_table,
     pipeline_table,
 )
-from hw_models.codes import operation_counts
 from hw_models.files import read_arrays, write_arrays
 from hw_models.layers import LayerKind
 from hw_models.predictors import ThroughputPredictor, read_predictor
@@ -55,7 +54,7 @@ def darts_counts(architecture: jax.Array) -> jax.Array:
     Raises:
         ValueError: The array is neither.
     """
-    return operation_counts(DARTS_CODES, architecture)
+    return DARTS_CODES.operation_counts(architecture)
 
 
 def darts_workload(network: DartsNetwork, architecture: jax.Array) -> LayerTable:
