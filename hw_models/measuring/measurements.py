@@ -88,10 +88,10 @@ def read_measurements(path: str | Path) -> list[Measurement]:
     Raises:
         ValueError: One line: file, line, column, what was expected and what came.
     """
-    table = read_table(path, columns=list(Measurement.model_fields), numbers=_NUMBERS, required=_REQUIRED)
-    if not table.rows:
+    lines = read_table(path, columns=list(Measurement.model_fields), numbers=_NUMBERS, required=_REQUIRED)
+    if not lines:
         raise ValueError(f"{path}: expected measurements, got a header and no rows")
-    return [_row(path, line, values) for line, values in table.rows]
+    return [_row(path, line, values) for line, values in lines]
 
 
 def write_measurements(path: str | Path, rows: Iterable[Measurement], *, append: bool = False) -> None:
