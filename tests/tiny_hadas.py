@@ -19,5 +19,5 @@ TINY = MBConvSpace(
 )
 
 if __name__ == "__main__":
-    catalogue._SPACES["tiny"] = TINY
+    catalogue.SPACES["tiny"] = TINY
     cli.main()

@@ -27,7 +27,7 @@ from hadas_jax.methods.eh_dnas.hardware import (
     violations,
 )
 from hadas_jax.runs.loop import Metrics, Step
-from hadas_jax.spaces.darts import derive_code, gumbel_shares, softmax_shares
+from hadas_jax.spaces.darts import derive_code, gumbel_shares
 from hadas_jax.supernet import Tree
 
 # (weights, shares float32[28, 8], images) -> logits float32[B, classes]
@@ -155,7 +155,7 @@ def _network_loss(search: Search, step: jax.Array) -> Loss:
         if search.relaxation == "gumbel":
             shares = gumbel_shares(key, alpha, search.temperature(step.astype(jnp.float32)))
         else:
-            shares = softmax_shares(alpha)
+            shares = jax.nn.softmax(alpha, axis=-1)
         logits = search.network(weights, shares, images).astype(jnp.float32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         right = jnp.argmax(logits, axis=-1) == labels
