@@ -58,5 +58,5 @@ def killed(process, line):
 
 
 if __name__ == "__main__":
-    catalogue._SPACES["tiny"] = TINY
+    catalogue.SPACES["tiny"] = TINY
     cli.main()
