@@ -27,14 +27,8 @@ import numpy as np
 
 from hadas_jax.spaces.darts import DARTS_CODES, is_valid
 from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
-from hw_models import LayerTable
-from hw_models.accelerator import (
-    Fpga,
-    GenericTable,
-    check_generic_fits,
-    generic_table,
-    pipeline_table,
-)
+from hw_models import LayerTable, accelerator
+from hw_models.accelerator import Fpga, GenericTable
 from hw_models.files import read_arrays, write_arrays
 from hw_models.layers import LayerKind
 from hw_models.predictors import ThroughputPredictor, read_predictor
@@ -135,14 +129,14 @@ def throughput_table(paradigm: str, network: DartsNetwork, *, fpga: Fpga, table:
         FpgaTooSmallError: The FPGA holds no engine.
         ValueError: There is no such paradigm or table.
     """
-    name = generic_table_name(network, fpga, table=table)
+    name, rows = generic_table_name(network, fpga, table=table), network_rows(network)
     if paradigm == "pipeline":
-        stages = pipeline_table(network_rows(network), fpga)
+        stages = accelerator.pipeline_table(rows, fpga)
         return _compiled(lambda code: stages.throughput(darts_counts(code)))
     if paradigm != "generic":
         raise ValueError(f"paradigm: expected one of {', '.join(PARADIGMS)}, got {paradigm!r}")
-    check_generic_fits(fpga)
-    layers = published_generic_table() if name == "published" else generic_table(network_rows(network), fpga)
+    accelerator.check_generic_fits(fpga)
+    layers = published_generic_table() if name == "published" else accelerator.generic_table(rows, fpga)
     return _compiled(lambda code: layers.cost(darts_counts(code)).throughput)
 
 
@@ -256,52 +250,41 @@ class PricedNetworks:
     table: str
     details: Mapping[str, Any]
 
+    @classmethod
+    def read(cls, path: Path | str) -> "PricedNetworks":
+        """Reads a data set.
 
-def write_priced_networks(priced: PricedNetworks, path: Path | str) -> None:
-    """Writes a data set, whole or not at all; a file at this path is replaced.
+        Raises:
+            ValueError: The file is missing, damaged, or no data set; the message is one line.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"{path}: expected a data set of hadas dnas sample, got no file")
+        try:
+            arrays, metadata = read_arrays(path, form=FORM)
+            priced = cls(
+                codes=arrays["codes"],
+                throughputs={name: arrays[name + _SUFFIX] for name in PARADIGMS if name + _SUFFIX in arrays},
+                network=DartsNetwork(**metadata["network"]),
+                fpga=str(metadata["fpga"]),
+                table=str(metadata["table"]),
+                details=dict(metadata["details"]),
+            )
+        except Exception as error:  # numpy, zipfile and json raise whatever the damage causes
+            raise ValueError(f"{path}: expected a data set of hadas dnas sample ({FORM}), cannot read it") from error
+        _check(priced, path)
+        return priced
 
-    Raises:
-        ValueError: The file cannot be written.
-    """
-    metadata = {
-        "network": dataclasses.asdict(priced.network),
-        "fpga": priced.fpga,
-        "table": priced.table,
-        "details": dict(priced.details),
-    }
-    columns = {paradigm + _SUFFIX: column for paradigm, column in priced.throughputs.items()}
-    write_arrays(Path(path), {"codes": priced.codes, **columns}, form=FORM, metadata=metadata)
+    def write(self, path: Path | str) -> None:
+        """Writes the data set, whole or not at all; a file at this path is replaced.
 
-
-def read_priced_networks(path: Path | str) -> PricedNetworks:
-    """Reads a data set.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The data set.
-
-    Raises:
-        ValueError: The file is missing, damaged, or no data set; the message is one line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a data set of hadas dnas sample, got no file")
-    try:
-        arrays, metadata = read_arrays(path, form=FORM)
-        priced = PricedNetworks(
-            codes=arrays["codes"],
-            throughputs={name: arrays[name + _SUFFIX] for name in PARADIGMS if name + _SUFFIX in arrays},
-            network=DartsNetwork(**metadata["network"]),
-            fpga=str(metadata["fpga"]),
-            table=str(metadata["table"]),
-            details=dict(metadata["details"]),
-        )
-    except Exception as error:  # numpy, zipfile and json raise whatever the damage causes
-        raise ValueError(f"{path}: expected a data set of hadas dnas sample ({FORM}), cannot read it") from error
-    _check(priced, path)
-    return priced
+        Raises:
+            ValueError: The file cannot be written.
+        """
+        fields = {name: value for name, value in vars(self).items() if name not in ("codes", "throughputs")}
+        metadata = fields | {"network": dataclasses.asdict(self.network), "details": dict(self.details)}
+        columns = {paradigm + _SUFFIX: column for paradigm, column in self.throughputs.items()}
+        write_arrays(Path(path), {"codes": self.codes, **columns}, form=FORM, metadata=metadata)
 
 
 def _check(priced: PricedNetworks, path: Path) -> None:
