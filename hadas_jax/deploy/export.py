@@ -51,35 +51,13 @@ _BATCH, _ROUNDS = 128, 50
 _RunSegment = Callable[[int, np.ndarray], dict[str, np.ndarray]]
 
 
-@dataclass(frozen=True)
-class ImageValues:
-    """The values of the images that a network was trained on.
-
-    Attributes:
-        dtype: `uint8` or `float32`.
-        least: The least value; 0 of bytes.
-        largest: The largest value; 255 of bytes.
-    """
-
-    dtype: str
-    least: float
-    largest: float
-
-    @classmethod
-    def of(cls, train: LabelledImages | Stream) -> "ImageValues":
-        """Returns the type and range of training images."""
-        if isinstance(train, Stream) or train.images.dtype == np.uint8:
-            return cls("uint8", 0, 255)
-        return cls("float32", float(train.images.min()), float(train.images.max()))
-
-
 def export_network(
     directory: Path | str,
     network: StaticNetwork,
     *,
     format: Format = "stablehlo",
     batch: int | None = None,
-    values: ImageValues | None = None,
+    trained_on: LabelledImages | Stream | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes an export, whole or not at all.
@@ -89,7 +67,7 @@ def export_network(
         network: The network.
         format: The format of the segments.
         batch: Images at once; None: any number.
-        values: The images that the network was trained on, which the runtime checks; None: unknown.
+        trained_on: The images that the network was trained on, whose type and range the runtime checks; None: unknown.
         overwrite: Replace the export that is there.
 
     Raises:
@@ -104,22 +82,26 @@ def export_network(
     directory = output_directory(directory, _EXPORT_FILES, mark=MANIFEST, overwrite=overwrite)
     network = network.folded()
     with whole_folder(directory, mark=MANIFEST) as folder:
-        segments: list[str] = []
+        files: list[str] = []
         if format == "saved":
             network.write(folder)
         else:
-            suffix = "onnx" if format == "onnx" else "jax_export"
-            segments = [f"segment{number}.{suffix}" for number in range(len(network.segments))]
-            serialise = _as_onnx if format == "onnx" else _as_stablehlo
-            for name, blob in zip(segments, serialise(network, batch), strict=True):
+            suffix, serialise = ("onnx", _as_onnx) if format == "onnx" else ("jax_export", _as_stablehlo)
+            files = [f"segment{number}.{suffix}" for number in range(len(network.segments))]
+            for name, blob in zip(files, serialise(network, batch), strict=True):
                 write_whole(folder / name, blob)
         if format == "onnx":
             write_whole(folder / "runtime.py", Path(runtime.__file__).read_bytes())
-        manifest = _manifest(network, format=format, batch=batch, segments=segments, values=values)
-        manifest["files"] = {
-            name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in segments or NETWORK_FILES
+        digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files or NETWORK_FILES}
+        manifest = {
+            "form": FORM,
+            "format": format,
+            "batch": batch,
+            **_manifest(network, files, trained_on),
+            "files": digests,
+            "versions": versions(),
         }
-        write_text(folder / MANIFEST, json.dumps(manifest | {"versions": versions()}, indent=1) + "\n")
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _as_onnx(network: StaticNetwork, batch: int | None) -> list[bytes]:
@@ -130,10 +112,9 @@ def _as_onnx(network: StaticNetwork, batch: int | None) -> list[bytes]:
 def _as_stablehlo(network: StaticNetwork, batch: int | None) -> list[bytes]:
     """Functions of [B, ...] that return the outputs of a segment in their order."""
     shapes = _shapes(network)
-    first = "B" if batch is None else str(batch)
     blobs = []
     for segment in network.segments:
-        axes = jax.export.symbolic_shape(", ".join(map(str, (first, *shapes[segment.takes]))))
+        axes = jax.export.symbolic_shape(", ".join(map(str, (batch or "B", *shapes[segment.takes]))))
         run = _compiled(segment, network.weights, portable=True)
         exported = jax.export.export(run, platforms=_PLATFORMS)(jax.ShapeDtypeStruct(axes, jnp.float32))
         blobs.append(bytes(exported.serialize()))
@@ -156,49 +137,45 @@ def _shapes(network: StaticNetwork) -> dict[str, tuple[int, ...]]:
 
 
 def _manifest(
-    network: StaticNetwork,
-    *,
-    format: Format,
-    batch: int | None,
-    segments: Sequence[str],
-    values: ImageValues | None,
+    network: StaticNetwork, files: Sequence[str], trained_on: LabelledImages | Stream | None
 ) -> dict[str, Any]:
-    """What the manifest says of a network; `segments` are the files of the segments, none if there are none."""
+    """What the manifest says of a network; `files` are those of the segments, none if there are none."""
     architecture, by = network.architecture, network.architecture.normalisation
-    channels, device = architecture.space.in_channels, architecture.device
+    costs, channels, device = ExitCosts.of(architecture), architecture.space.in_channels, architecture.device
+    dtype, ends = None, None
+    if isinstance(trained_on, Stream) or (trained_on is not None and trained_on.images.dtype == np.uint8):
+        dtype, ends = "uint8", [0, 255]
+    elif trained_on is not None:
+        dtype, ends = "float32", [float(trained_on.images.min()), float(trained_on.images.max())]
     return {
-        "form": FORM,
-        "format": format,
-        "batch": batch,
         "input": {
             "shape": [network.image_size, network.image_size, channels],
-            "dtype": values and values.dtype,
-            "range": values and [values.least, values.largest],
+            "dtype": dtype,
+            "range": ends,
             "bytes_are_divided_by": 255,
             "mean": by.mean if by else [0.0] * channels,
             "deviation": by.deviation if by else [1.0] * channels,
         },
         "class_names": architecture.class_names,
         "policy": architecture.policy,
-        "segments": _segment_entries(network, segments),
+        "segments": _segment_entries(network, files, costs),
         "clocks": {
             "device": device.file.name,
             "number_format": device.number_format,
             "power_mode": device.power_mode,
-            **operating_table(architecture).as_json(),
+            **operating_table(architecture, costs=costs).as_json(),
         },
         "expected": {name: getattr(architecture, name).model_dump(mode="json") for name in ("selection", "test")},
     }
 
 
-def _segment_entries(network: StaticNetwork, files: Sequence[str]) -> list[dict[str, Any]]:
+def _segment_entries(network: StaticNetwork, files: Sequence[str], costs: ExitCosts) -> list[dict[str, Any]]:
     """One entry for each segment: its file, what goes in and out, when to stop, and the cost of a sample that does."""
-    architecture, costs = network.architecture, ExitCosts.of(network.architecture)
-    point = costs.selected_point(architecture)
-    names, thresholds = architecture.exit_names, (*architecture.thresholds, math.inf)
+    architecture, point = network.architecture, costs.selected_point(network.architecture)
+    thresholds = (*architecture.thresholds, math.inf)
     return [
         {
-            "name": names[number],
+            "name": name,
             "file": files[number] if files else None,
             "input": segment.takes,
             "outputs": segment.outputs,
@@ -207,7 +184,7 @@ def _segment_entries(network: StaticNetwork, files: Sequence[str]) -> list[dict[
             "latency_s": float(costs.latency_s[number, point]),
             "energy_j": float(costs.energy_j[number, point]),
         }
-        for number, segment in enumerate(network.segments)
+        for number, (name, segment) in enumerate(zip(architecture.exit_names, network.segments, strict=True))
     ]
 
 

@@ -50,24 +50,17 @@ def network_at(path: Path | str, *, dataset: str | None = None, data_dir: str | 
     """
     if holds_network(path):
         network = load_network(path)
-        moved = _moved(network.architecture, dataset, data_dir)
-        return dataclasses.replace(network, architecture=moved)
-    architecture, file = read_architecture(path), architecture_file(path)
-    return SubNetwork(architecture, file, dataset=dataset, data_dir=data_dir).cut_out(Path(path))
+        return dataclasses.replace(network, architecture=_moved(network.architecture, dataset, data_dir))
+    return SubNetwork(path, dataset=dataset, data_dir=data_dir).cut_out(Path(path))
 
 
-def data_of(architecture: Architecture, *, dataset: str | None = None, data_dir: str | None = None) -> Splits:
+def data_of(architecture: Architecture) -> Splits:
     """Returns the data that a network was searched on, divided as then, and standardised as the network takes it.
-
-    Args:
-        architecture: The network.
-        dataset: Where the images are now; None: where they were.
-        data_dir: Likewise.
 
     Raises:
         ValueError: The data set is not there any more, or another one.
     """
-    splits, space = _load(architecture, _settings(architecture, dataset, data_dir)), architecture.space
+    splits, space = _load(architecture, _settings(architecture)), architecture.space
     if splits.channels != space.in_channels or splits.classes > space.classes:
         raise ValueError(
             f"dataset {splits.name}: expected images of {space.in_channels} channels in at most {space.classes} "
@@ -77,17 +70,18 @@ def data_of(architecture: Architecture, *, dataset: str | None = None, data_dir:
     return splits if by is None else standardised_by(splits, by.mean, by.deviation)
 
 
-def _settings(architecture: Architecture, dataset: str | None, data_dir: str | None) -> SearchSettings:
-    """The settings of the search, its data where they are now."""
-    settings = SearchSettings.from_mapping(architecture.origin.settings, source="origin.settings")
-    data = settings.data
-    return settings.replace(dataset=dataset or data.dataset, data_dir=data_dir or data.data_dir).absolute()
+def _settings(architecture: Architecture) -> SearchSettings:
+    """The settings of the search."""
+    return SearchSettings.from_mapping(architecture.origin.settings, source="origin.settings").absolute()
 
 
 def _moved(architecture: Architecture, dataset: str | None, data_dir: str | None) -> Architecture:
     """The network with settings that say where its images are now, if they were moved."""
-    settings = json.loads(json.dumps(_settings(architecture, dataset, data_dir).flat()))
-    return architecture.model_copy(update={"origin": architecture.origin.model_copy(update={"settings": settings})})
+    settings = _settings(architecture)
+    data = settings.data
+    moved = settings.replace(dataset=dataset or data.dataset, data_dir=data_dir or data.data_dir).absolute()
+    origin = architecture.origin.model_copy(update={"settings": json.loads(json.dumps(moved.flat()))})
+    return architecture.model_copy(update={"origin": origin})
 
 
 def _load(architecture: Architecture, settings: SearchSettings) -> Splits:
@@ -107,30 +101,22 @@ class SubNetwork:
     """A selected network within its supernet.
 
     Args:
-        architecture: The network.
-        file: Its ARCH.json.
-        dataset: Where the images are now; None: where they were.
+        path: Its ARCH.json, or a work directory with one.
+        dataset: Where the images of its search are now; None: where they were.
         data_dir: Likewise.
 
     Attributes:
         splits: The data of the search.
 
     Raises:
-        ValueError: The data set or the supernet is not there any more, or they are others.
+        ValueError: There is no network, or the data set or the supernet is not there any more, or they are others.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        file: Path | str,
-        *,
-        dataset: str | None = None,
-        data_dir: str | None = None,
-    ) -> None:
-        self._directory = architecture.supernet.directory(file)
-        settings = _settings(architecture, dataset, data_dir)
+    def __init__(self, path: Path | str, *, dataset: str | None = None, data_dir: str | None = None) -> None:
+        self._architecture = architecture = _moved(read_architecture(path), dataset, data_dir)
+        self._directory = architecture.supernet.directory(architecture_file(path))
+        settings = _settings(architecture)
         self.splits = _load(architecture, settings)
-        self._architecture = _moved(architecture, dataset, data_dir)
         # The supernet has its space, whose file need not be there any more, and the division of its images.
         supernet = settings.replace(checkpoint=str(self._directory), space=None, split_seed=None)
         run = TrainingRun(supernet, fine_tune=False, splits=self.splits)

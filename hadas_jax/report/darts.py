@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
+from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.methods.eh_dnas import DnasResult
@@ -134,26 +135,27 @@ def draw_cell(axis: Axes, graph: CellGraph) -> None:
     axis.axis("off")
 
 
-def held_out_table(fitted: FittedPredictor) -> Table:
-    """Returns the errors on networks left out."""
+def print_held_out(fitted: FittedPredictor, console: Console, *, picture: Path) -> None:
+    """Prints the errors on networks left out, and draws predicted against true throughput.
+
+    Args:
+        fitted: The predictor and its errors.
+        console: The console.
+        picture: PNG file for the picture.
+
+    Raises:
+        ValueError: The picture cannot be written.
+    """
+    _plot_held_out(fitted, picture)
     errors, notes = fitted.held_out, fitted.predictor.notes
     title = f"{fitted.predictor.kind}, {notes.paradigm}: {len(errors.actual):,} networks left out"
     table = new_table(title, "mean error", "median", "95 of 100 below", "Kendall tau", names=0)
     shares = (errors.mean, errors.median, errors.percentile_95)
     table.add_row(*(f"{share:.3%}" for share in shares), f"{errors.kendall_tau:.4f}")
-    return table
+    console.print(table)
 
 
-def plot_held_out(fitted: FittedPredictor, path: Path) -> None:
-    """Draws predicted against true throughput of networks left out as a PNG.
-
-    Args:
-        fitted: The predictor and its errors.
-        path: Where the picture goes.
-
-    Raises:
-        ValueError: The picture cannot be written.
-    """
+def _plot_held_out(fitted: FittedPredictor, path: Path) -> None:
     errors, notes = fitted.held_out, fitted.predictor.notes
     figure, [[axis]] = new_figure((6.2, 5.4))
     both = np.concatenate([errors.actual, errors.predicted])

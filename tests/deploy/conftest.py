@@ -1,10 +1,12 @@
+import dataclasses
 import shutil
 
 import pytest
 
-from hadas_jax.deploy.select import SearchedSupernet, architecture_of, candidates, parameter_counts
+from hadas_jax.deploy.select import SearchedSupernet, architecture_of, candidates
 from hadas_jax.methods.hadas.results import read_search
 from hadas_jax.settings import NO_CONSTRAINTS
+from hadas_jax.spaces import Stage
 from hw_models.catalogue import chosen_device
 
 
@@ -25,12 +27,10 @@ def found(finished):
 @pytest.fixture(scope="session")
 def architecture(found):
     """A design of it with as many exits as any."""
-    designs = candidates(found.result, "deployable")
+    designs, _ = candidates(found.result, "deployable")
     design = max(designs, key=lambda design: len(design.exits))
     supernet = SearchedSupernet.of(found)
-    parameters = parameter_counts(
-        [design], supernet.space, chosen_device(found.settings.device, found.settings.operating)
-    )
+    parameters = supernet.parameter_counts([design], chosen_device(found.settings.device, found.settings.operating))
     return architecture_of(
         found,
         design,
@@ -40,3 +40,11 @@ def architecture(found):
         limits=NO_CONSTRAINTS,
         prefer="knee",
     )
+
+
+@pytest.fixture(scope="session")
+def short(small_space, draw):
+    """A space of at most three blocks in two stages, as few as have every kind of layer, and drawn weights."""
+    stages = (Stage((8, 16), (1,), (3,), (2,), stride=2), Stage((16, 24), (1, 2), (3, 5), (2, 4), stride=2, se=True))
+    space = dataclasses.replace(small_space, name="short", stages=stages)
+    return space, draw(space, 0)
