@@ -26,8 +26,8 @@ import numpy as np
 
 from hadas_jax.data import LabelledImages, Stream
 from hadas_jax.deploy import runtime
-from hadas_jax.deploy.layers import Segment, Weights, output_shapes, run_segment
-from hadas_jax.deploy.onnx import require_onnx, segment_as_onnx
+from hadas_jax.deploy.layers import Segment, Shapes, Weights, output_shapes, run_segment
+from hadas_jax.deploy.onnx import segment_as_onnx
 from hadas_jax.deploy.operating_points import ExitCosts, operating_table
 from hadas_jax.deploy.runtime import FORM, MANIFEST, Runtime, exit_score, read_manifest
 from hadas_jax.deploy.static_network import (
@@ -78,7 +78,11 @@ def export_network(
     if batch is not None and batch < 1:
         raise ValueError(f"batch: expected at least 1, got {batch}")
     if format == "onnx":
-        require_onnx()
+        try:
+            import onnx  # noqa: F401
+            import onnxruntime  # noqa: F401
+        except ImportError:
+            raise ValueError("format onnx: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
     directory = output_directory(directory, _EXPORT_FILES, mark=MANIFEST, overwrite=overwrite)
     network = network.folded()
     with whole_folder(directory, mark=MANIFEST) as folder:
@@ -88,7 +92,9 @@ def export_network(
         else:
             suffix, serialise = ("onnx", _as_onnx) if format == "onnx" else ("jax_export", _as_stablehlo)
             files = [f"segment{number}.{suffix}" for number in range(len(network.segments))]
-            for name, blob in zip(files, serialise(network, batch), strict=True):
+            channels = network.architecture.space.in_channels
+            shapes = output_shapes(network.segments, network.weights, image_size=network.image_size, channels=channels)
+            for name, blob in zip(files, serialise(network, shapes, batch), strict=True):
                 write_whole(folder / name, blob)
         if format == "onnx":
             write_whole(folder / "runtime.py", Path(runtime.__file__).read_bytes())
@@ -104,14 +110,12 @@ def export_network(
         write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
-def _as_onnx(network: StaticNetwork, batch: int | None) -> list[bytes]:
-    shapes = _shapes(network)
+def _as_onnx(network: StaticNetwork, shapes: Shapes, batch: int | None) -> list[bytes]:
     return [segment_as_onnx(each, network.weights, shapes=shapes, batch=batch) for each in network.segments]
 
 
-def _as_stablehlo(network: StaticNetwork, batch: int | None) -> list[bytes]:
+def _as_stablehlo(network: StaticNetwork, shapes: Shapes, batch: int | None) -> list[bytes]:
     """Functions of [B, ...] that return the outputs of a segment in their order."""
-    shapes = _shapes(network)
     blobs = []
     for segment in network.segments:
         axes = jax.export.symbolic_shape(", ".join(map(str, (batch or "B", *shapes[segment.takes]))))
@@ -126,14 +130,10 @@ def _compiled(segment: Segment, weights: Weights, *, portable: bool = False) -> 
 
     @jax.jit
     def run(x: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(run_segment(segment, weights, x, portable=portable).values())
+        values = run_segment(segment, weights, x, portable=portable)
+        return tuple(values[name] for name in segment.outputs.values())
 
     return run
-
-
-def _shapes(network: StaticNetwork) -> dict[str, tuple[int, ...]]:
-    channels = network.architecture.space.in_channels
-    return output_shapes(network.segments, network.weights, image_size=network.image_size, channels=channels)
 
 
 def _manifest(

@@ -210,9 +210,8 @@ def materialise(
     if image_size != size:
         rows = jnp.asarray(bicubic_weights(image_size, size), jnp.float32)
         x = layers.add("resize", "resize", x, weights={"rows": rows})
-    kernel = {"kernel": trunk["stem"]["kernel"]}
-    x = layers.add("stem", "conv", x, stride=stride, padding=1, weights=kernel)
-    x = layers.add("stem_act", "swish", layers.add("stem_bn", "batch_norm", x, weights=trunk["stem"]["bn"]))
+    stem = {"stem": {"kernel": trunk["stem"]["kernel"]}, "stem_bn": trunk["stem"]["bn"]}
+    x = layers.add_normed("", "stem", "conv", x, stem, act="swish", stride=stride, padding=1)
     size, block = -(-size // stride), 0
     for s, stage in enumerate(space.stages):
         first_exit = max(space.first_exit - block, 0)  # the first block of the stage that has a head
@@ -248,20 +247,18 @@ class _LayerList:
         self._layers: list[Layer] = []
         self._takes = IMAGES
 
-    def add(
-        self,
-        name: str,
-        kind: Kind,
-        *inputs: str,
-        stride: int = 1,
-        padding: int = 0,
-        weights: Tree | None = None,
-    ) -> str:
+    def add(self, name: str, kind: Kind, *inputs: str, weights: Tree = None, stride: int = 1, padding: int = 0) -> str:
         """Adds a layer and returns its name, for the layers that take its output."""
         self._layers.append(Layer(name, kind, inputs, stride, padding))
         if weights is not None:
             self.weights[name] = weights
         return name
+
+    def add_normed(self, prefix: str, name: str, kind: Kind, x: str, weights: Tree, *, act: Kind, **sizes: int) -> str:
+        """Adds a layer, its batch norm and an activation; returns the name of the last."""
+        x = self.add(f"{prefix}{name}", kind, x, weights=weights[name], **sizes)
+        x = self.add(f"{prefix}{name}_bn", "batch_norm", x, weights=weights[f"{name}_bn"])
+        return self.add(f"{prefix}{name}_act", act, x)
 
     def end_segment(self, *, features: str | None, logits: str, confidence: str | None) -> None:
         """Ends a segment after the layers so far."""
@@ -273,13 +270,9 @@ def _add_block(layers: _LayerList, x: str, weights: Tree, *, name: str, stride: 
     """Adds an inverted residual block; see `hadas_jax.supernet.blocks.MBConv`."""
     add, y = layers.add, x
     if "expand" in weights:
-        y = add(f"{name}_expand", "linear", y, weights=weights["expand"])
-        y = add(f"{name}_expand_bn", "batch_norm", y, weights=weights["expand_bn"])
-        y = add(f"{name}_expand_act", "swish", y)
-    padding = weights["depthwise"]["kernel"].shape[0] // 2
-    y = add(f"{name}_depthwise", "depthwise", y, stride=stride, padding=padding, weights=weights["depthwise"])
-    y = add(f"{name}_depthwise_bn", "batch_norm", y, weights=weights["depthwise_bn"])
-    y = add(f"{name}_depthwise_act", "swish", y)
+        y = layers.add_normed(f"{name}_", "expand", "linear", y, weights, act="swish")
+    sizes = {"stride": stride, "padding": weights["depthwise"]["kernel"].shape[0] // 2}
+    y = layers.add_normed(f"{name}_", "depthwise", "depthwise", y, weights, act="swish", **sizes)
     if "se" in weights:
         z = add(f"{name}_pooled", "mean", y)
         z = add(f"{name}_squeeze", "linear", z, weights=weights["se"]["squeeze"])
@@ -306,8 +299,7 @@ def _add_exit(layers: _LayerList, x: str, weights: Tree, *, name: str, padding: 
 
 def _add_tail(layers: _LayerList, x: str, weights: Tree) -> None:
     """Adds what follows the last block, which ends the last segment."""
-    x = layers.add("head", "linear", x, weights=weights["head"])
-    x = layers.add("head_act", "swish", layers.add("head_bn", "batch_norm", x, weights=weights["head_bn"]))
+    x = layers.add_normed("", "head", "linear", x, weights, act="swish")
     x = layers.add("last", "linear", layers.add("head_mean", "mean", x), weights=weights["last"])
     x = layers.add("logits", "linear", layers.add("last_act", "swish", x), weights=weights["classifier"])
     layers.end_segment(features=None, logits=x, confidence=None)

@@ -1,6 +1,7 @@
 """What a search found as a table: what exits and clocks save; and the accuracies of the exits of a training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +18,12 @@ _NAMES = {
     ("exits + clocks", "ideal"): "+ DVFS, ideal",
     ("exits", "deployable"): "exits",
     ("exits + clocks", "deployable"): "exits + DVFS",
+}
+_CONSTRAINTS: dict[str, Callable[[Any], str]] = {
+    "max_latency_ms": "latency ≤ {:g} ms".format,
+    "max_energy_mj": "energy ≤ {:g} mJ".format,
+    "min_accuracy": lambda share: f"accuracy ≥ {100 * share:.4g}%",
+    "max_params": "weights ≤ {:,}".format,
 }
 
 
@@ -100,16 +107,8 @@ def difference_text(difference: Difference) -> str:
 
 def constraint_texts(limits: Constraints) -> dict[str, str]:
     """Returns each constraint that is set in words, by its name."""
-    texts = {}
-    if limits.max_latency_ms is not None:
-        texts["max_latency_ms"] = f"latency ≤ {limits.max_latency_ms:g} ms"
-    if limits.max_energy_mj is not None:
-        texts["max_energy_mj"] = f"energy ≤ {limits.max_energy_mj:g} mJ"
-    if limits.min_accuracy is not None:
-        texts["min_accuracy"] = f"accuracy ≥ {100 * limits.min_accuracy:.4g}%"
-    if limits.max_params is not None:
-        texts["max_params"] = f"weights ≤ {limits.max_params:,}"
-    return texts
+    values = {name: getattr(limits, name) for name in _CONSTRAINTS}
+    return {name: _CONSTRAINTS[name](value) for name, value in values.items() if value is not None}
 
 
 def _violated_constraints(result: Result) -> list[str]:
