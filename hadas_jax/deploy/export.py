@@ -25,26 +25,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.data import LabelledImages, Stream
-from hadas_jax.deploy import runtime
+from hadas_jax.deploy import runtime, static_network
 from hadas_jax.deploy.layers import Segment, Shapes, Weights, output_shapes, run_segment
 from hadas_jax.deploy.onnx import segment_as_onnx
 from hadas_jax.deploy.operating_points import ExitCosts, operating_table
-from hadas_jax.deploy.runtime import FORM, MANIFEST, Runtime, exit_score, read_manifest
-from hadas_jax.deploy.static_network import (
-    NETWORK_FILES,
-    StaticNetwork,
-    exits_taken,
-    load_network,
-    outcomes_at_exits,
-    predict,
-)
+from hadas_jax.deploy.static_network import NETWORK_FILES, StaticNetwork
 from hadas_jax.runs.checkpoints import output_directory
 from hadas_jax.runs.workdir import versions, write_text
 from hw_models.files import whole_folder, write_whole
 
 Format = Literal["stablehlo", "onnx", "saved"]
 _PLATFORMS = ("cpu", "cuda", "tpu")
-_EXPORT_FILES = (MANIFEST, "segment*.onnx", "segment*.jax_export", "runtime.py", *NETWORK_FILES)
+_EXPORT_FILES = (runtime.MANIFEST, "segment*.onnx", "segment*.jax_export", "runtime.py", *NETWORK_FILES)
 _TOLERANCE = 1e-4  # of logits, relative to the largest
 _BATCH, _ROUNDS = 128, 50
 # (number of a segment, its input [B, H, W, C]) -> its outputs by kind
@@ -83,9 +75,9 @@ def export_network(
             import onnxruntime  # noqa: F401
         except ImportError:
             raise ValueError("format onnx: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
-    directory = output_directory(directory, _EXPORT_FILES, mark=MANIFEST, overwrite=overwrite)
+    directory = output_directory(directory, _EXPORT_FILES, mark=runtime.MANIFEST, overwrite=overwrite)
     network = network.folded()
-    with whole_folder(directory, mark=MANIFEST) as folder:
+    with whole_folder(directory, mark=runtime.MANIFEST) as folder:
         files: list[str] = []
         if format == "saved":
             network.write(folder)
@@ -100,14 +92,14 @@ def export_network(
             write_whole(folder / "runtime.py", Path(runtime.__file__).read_bytes())
         digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files or NETWORK_FILES}
         manifest = {
-            "form": FORM,
+            "form": runtime.FORM,
             "format": format,
             "batch": batch,
             **_manifest(network, files, trained_on),
             "files": digests,
             "versions": versions(),
         }
-        write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        write_text(folder / runtime.MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _as_onnx(network: StaticNetwork, shapes: Shapes, batch: int | None) -> list[bytes]:
@@ -227,17 +219,17 @@ def check_export(directory: Path | str, network: StaticNetwork, data: LabelledIm
     Raises:
         ValueError: The export is damaged, or needs an extra that is not installed.
     """
-    manifest = read_manifest(directory)
+    manifest = runtime.read_manifest(directory)
     run = _segment_runner(Path(directory), manifest)
     architecture, labels, samples = network.architecture, np.asarray(data.labels), np.arange(data.count)
-    logits, confidence = predict(network.segments, network.weights, data)
-    outcomes = outcomes_at_exits(logits, confidence, labels)
-    expected_exits = exits_taken(outcomes, architecture.thresholds, architecture.policy)
+    logits, confidence = static_network.predict(network.segments, network.weights, data)
+    outcomes = static_network.outcomes_at_exits(logits, confidence, labels)
+    expected_exits = static_network.exits_taken(outcomes, architecture.thresholds, architecture.policy)
     images = np.asarray(data.take(jnp.arange(data.count))[0])
     exported, exits = _run_everywhere(run, manifest, images)
     classes = exported[exits, samples].argmax(axis=1)
     if manifest["format"] == "onnx":  # the runtime stops samples by itself
-        classes, exits, _ = Runtime(directory)(np.asarray(data.images), batch=_BATCH)
+        classes, exits, _ = runtime.Runtime(directory)(np.asarray(data.images), batch=_BATCH)
     return ExportCheck(
         images=data.count,
         difference=float(np.abs(exported - logits).max() / np.abs(logits).max()),
@@ -252,7 +244,7 @@ def check_export(directory: Path | str, network: StaticNetwork, data: LabelledIm
 def _segment_runner(directory: Path, manifest: dict[str, Any]) -> _RunSegment:
     """Returns what runs the segments of an export."""
     if manifest["format"] == "onnx":
-        sessions = Runtime(directory)
+        sessions = runtime.Runtime(directory)
 
         def by_onnx(number: int, x: np.ndarray) -> dict[str, np.ndarray]:
             outputs = sessions.run_segment(number, np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
@@ -260,7 +252,7 @@ def _segment_runner(directory: Path, manifest: dict[str, Any]) -> _RunSegment:
 
         return by_onnx
     if manifest["format"] == "saved":
-        network = load_network(directory)
+        network = static_network.load_network(directory)
         functions = [_compiled(segment, network.weights) for segment in network.segments]
     else:
         blobs = [(directory / segment["file"]).read_bytes() for segment in manifest["segments"]]
@@ -286,7 +278,7 @@ def _run_everywhere(run: _RunSegment, manifest: dict[str, Any], images: np.ndarr
         for number, segment in enumerate(segments):
             outputs = run(number, x)
             some_logits.append(outputs["logits"])
-            some_scores.append(exit_score(outputs["logits"], outputs.get("confidence"), segment["score"]))
+            some_scores.append(runtime.exit_score(outputs["logits"], outputs.get("confidence"), segment["score"]))
             x = outputs.get("features", x)
         parts.append((np.stack(some_logits), np.stack(some_scores)))
     logits, scores = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))

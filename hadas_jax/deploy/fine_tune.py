@@ -37,9 +37,7 @@ from hadas_jax.runs.names import RESULT
 from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import FineTuneSettings
 from hadas_jax.supernet import Tree
-from hadas_jax.training import TrainState, init_state, sgd
-from hadas_jax.training.batches import Schedule, train_epochs
-from hadas_jax.training.exits import exit_losses
+from hadas_jax.training import Schedule, TrainState, exit_losses, init_state, sgd, train_epochs
 from hadas_jax.training.optimisers import descend
 from hadas_jax.training.supernet import label_loss
 

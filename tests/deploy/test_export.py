@@ -91,7 +91,7 @@ def test_a_network_is_shown_block_by_block(network):
     assert [row[1] for row in rows] == ["", "0", "1", "2", ""]
     assert [row[2] for row in rows] == [f"{size} x {size}" for size in (5, 3, 2, 2, 1)]
     assert [row[3] for row in rows] == ["16", "16", "24", "24", "3"]
-    assert [row[4] for row in rows[1:-1]] == ["3", "5", "5"]
+    assert [row[4] for row in rows[1:-1]] == ["5", "3", "3"]
     assert [k for k, row in enumerate(rows) if row[6].startswith("if confidence ≥ ")] == [2, 3]
 
 

@@ -6,14 +6,13 @@ import pytest
 from static_networks import cut
 
 from hadas_jax.deploy.fine_tune import joint_training, with_statistics
-from hadas_jax.deploy.materialise import materialise
 from hadas_jax.supernet import estimate_batch_stats
 
 
 @pytest.fixture(scope="module")
-def network(tiny_space, draw):
-    """Segments and weights of the largest backbone of one stage, with two exits."""
-    return cut(tiny_space, draw(tiny_space, 1), tiny_space.largest_genome, (1, 2))
+def network(short):
+    """Segments and weights of the largest backbone, with two exits."""
+    return cut(*short, short[0].largest_genome, (1, 2))
 
 
 OPTIMISER = optax.sgd(0.05, momentum=0.9)
@@ -28,14 +27,12 @@ def test_what_is_trained_is_neither_statistics_nor_the_rows_of_resizing(network)
             np.testing.assert_array_equal(leaf, weights[layer][name])
 
 
-def test_statistics_are_those_that_the_supernet_estimates(tiny_space, draw):
-    params, stats = draw(tiny_space, 2)
-    backbone = tiny_space.largest()
+def test_statistics_are_those_that_the_supernet_estimates(short, network):
+    space, (params, _) = short
+    segments, before = network
     batches = jax.random.normal(jax.random.key(0), (3, 8, 9, 9, 1))
-    estimated = estimate_batch_stats(tiny_space, params, backbone, batches, skip="blocks")
-    place = {"backbone": backbone, "exits": (1, 2), "image_size": 9}
-    segments, wanted = materialise(tiny_space, params, estimated, **place)
-    _, before = materialise(tiny_space, params, stats, **place)
+    estimated = estimate_batch_stats(space, params, space.largest(), batches, skip="blocks")
+    _, wanted = cut(space, (params, estimated), space.largest_genome, (1, 2))
     found = with_statistics(segments, before, {}, batches)
     for layer, own in wanted.items():
         for name, leaf in own.items():
