@@ -6,33 +6,15 @@ import os
 import sys
 from functools import partial
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from full_disk import disk
 from rich.console import Console
-from static_networks import at_median_scores, static_network
 
-from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.export import check_export, export_network
 from hadas_jax.deploy.runtime import read_manifest
 from hadas_jax.deploy.static_network import exits_taken, load_network, outcomes_at_exits, predict, save_network
 from hadas_jax.report.network import print_architecture
-
-
-@pytest.fixture(scope="module")
-def data():
-    """70 random images of bytes, standardised as the network takes them."""
-    rng = np.random.default_rng(4)
-    images, labels = rng.integers(0, 256, (70, 9, 9, 1), np.uint8), rng.integers(0, 3, 70)
-    by = (jnp.array([0.25], jnp.float32), jnp.array([0.5], jnp.float32))
-    return LabelledImages(jnp.asarray(images), jnp.asarray(labels, jnp.int32), *by)
-
-
-@pytest.fixture(scope="module")
-def network(short, data):
-    """A network at whose exits samples stop and go on."""
-    return at_median_scores(static_network(*short), data)
 
 
 @pytest.mark.parametrize(("format", "batch"), [("stablehlo", None), ("saved", None), ("onnx", None), ("onnx", 32)])
@@ -132,9 +114,13 @@ def test_damaged_and_foreign_networks_are_refused(network, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "unsaved"
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
 @pytest.mark.parametrize(
-    ("write", "breaks"), [(save_network, range(8)), (partial(export_network, format="saved"), (2, 10))]
+    ("write", "breaks", "code"),
+    [
+        (save_network, range(8), errno.ENOSPC),
+        (save_network, range(8), errno.EROFS),
+        (partial(export_network, format="saved"), (2, 10), errno.ENOSPC),
+    ],
 )
 def test_a_disk_that_breaks_leaves_the_network_that_was_there(network, tmp_path, write, breaks, code):
     """And none that is half there where there was none."""

@@ -6,7 +6,6 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from static_networks import at_median_scores, static_network
 
 from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.export import export_network
@@ -16,17 +15,9 @@ pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def images():
-    """Random images of bytes."""
-    return np.random.default_rng(2).integers(0, 256, (23, 9, 9, 1), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def network(short, images):
-    """A network at whose exits samples stop and go on."""
-    by = (jnp.array([0.25], jnp.float32), jnp.array([0.5], jnp.float32))
-    data = LabelledImages(jnp.asarray(images), jnp.zeros(23, jnp.int32), *by)
-    return at_median_scores(static_network(*short), data)
+def images(data):
+    """Some of the images, as the data set has them."""
+    return np.asarray(data.images)[:23]
 
 
 @pytest.fixture(scope="module")

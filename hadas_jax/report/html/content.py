@@ -24,7 +24,7 @@ from hadas_jax.methods.eh_dnas.result import DnasResult
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.methods.hadas.results import POLICY_NAMES
 from hadas_jax.report.console import milli
-from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, arrows, node_places
+from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, cell_layout
 from hadas_jax.report.html.record import RunRecord
 from hadas_jax.report.pictures import spread_rows
 from hadas_jax.report.search import legend
@@ -423,7 +423,8 @@ def _alpha(outcome: DnasResult, code: np.ndarray) -> dict[str, Any]:
 def _drawing(graph: CellGraph) -> dict[str, Any]:
     """A cell in pixels: its size, paths with the kind of their operation, labels and nodes."""
     paths, labels = [], []
-    for edge in arrows(graph):
+    places, edges = cell_layout(graph)
+    for edge in edges:
         start, control, end = map(_pixels, (edge.start, edge.control, edge.end))
         way = end - control
         end = end - _RADIUS * way / np.linalg.norm(way)  # at the rim of the node
@@ -431,7 +432,7 @@ def _drawing(graph: CellGraph) -> dict[str, Any]:
         paths.append({"kind": edge.kind or "joins", "points": points})
         if edge.operation:
             labels.append({"kind": edge.kind, "at": _rounded(edge.label), "text": edge.operation.replace("_", " ")})
-    nodes = [{"at": _rounded(place), "name": name.strip("c_{}")} for name, place in node_places(graph).items()]
+    nodes = [{"at": _rounded(place), "name": name.strip("c_{}")} for name, place in places.items()]
     size = _pixels((RIGHT, -TOP))
     return {"size": size.tolist(), "paths": paths, "labels": labels, "nodes": nodes, "radius": _RADIUS}
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from hadas_jax.report.darts import arrows, node_places
+from hadas_jax.report.darts import cell_layout
 from hadas_jax.report.html.page import render_page
 from hadas_jax.spaces.genotypes import PUBLISHED_GENOTYPES, cell_graph, published_genotype
 
@@ -48,15 +48,17 @@ def test_a_network_of_two_runs_is_drawn_once(architectures):
 @pytest.mark.parametrize("cell", ["normal", "reduce"])
 def test_labels_of_a_cell_stand_apart(name, cell):
     graph = cell_graph(published_genotype(name), cell)
-    labels = [np.array(arrow.label) for arrow in arrows(graph) if arrow.operation]
+    places, arrows = cell_layout(graph)
+    labels = [np.array(arrow.label) for arrow in arrows if arrow.operation]
     for one, other in itertools.combinations(labels, 2):
         assert np.abs(one - other).max() > 0.15
-    for node in node_places(graph).values():
+    for node in places.values():
         assert min(np.abs(label - np.array(node)).max() for label in labels) > 0.3
 
 
 def test_edges_start_and_end_at_their_nodes():
     graph = cell_graph(published_genotype("DARTS_V2"), "normal")
-    places = list(node_places(graph).values())
-    for arrow, (start, end, operation) in zip(arrows(graph), graph.edges, strict=True):
-        assert (arrow.start, arrow.end, arrow.operation) == (places[start], places[end], operation)
+    places, arrows = cell_layout(graph)
+    points = list(places.values())
+    for arrow, (start, end, operation) in zip(arrows, graph.edges, strict=True):
+        assert (arrow.start, arrow.end, arrow.operation) == (points[start], points[end], operation)
