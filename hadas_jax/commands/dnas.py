@@ -50,13 +50,13 @@ def search(settings: DnasSettings | None = None, **run: Unpack[RunArguments]) ->
         ValueError: Settings, files or the work directory do not fit, or a loss is no longer finite.
     """
     from hadas_jax.methods.eh_dnas import DnasRun
-    from hadas_jax.methods.eh_dnas.hardware import constraints_of
+    from hadas_jax.methods.eh_dnas.hardware import Objective
     from hadas_jax.report.darts import cost_table, plot_genotype
     from hadas_jax.spaces import genotype_of, parse_code
 
     def finish(started: DnasRun, result: DnasResult, path: Path, console: Console) -> None:
         plot_genotype(genotype_of(parse_code(result.code)), path / "genotype.png")
-        budgets = constraints_of(started.settings.loss)
+        budgets = Objective(started.settings.loss).constraints
         console.print(cost_table(result, has_budgets=bool(budgets)))
         for line in _closing_lines(result, budgets):
             print_line(console, line)
@@ -218,7 +218,7 @@ def sample(
             "versions": versions(),
         },
     )
-    darts_costs.write_priced_networks(priced, target)
+    priced.write(target)
     console.print(sample_table(priced))
     print_line(console, f"Written: {target}, {count:,} networks")
     fitting = ["hadas", "dnas", "fit-predictor", str(target), "--paradigm", names[-1], "-o", "predictor.npz"]
@@ -277,9 +277,9 @@ def fit(
     """
     import jax
 
-    from hadas_jax.report import darts
+    from hadas_jax.report.darts import print_held_out
     from hadas_jax.runs.workdir import versions
-    from hadas_jax.spaces.darts_costs import DARTS_CODES, read_priced_networks
+    from hadas_jax.spaces.darts_costs import DARTS_CODES, PricedNetworks
     from hw_models import predictors
 
     console = console or new_console()
@@ -296,7 +296,7 @@ def fit(
     given = {name: value for name, value in asked.items() if value is not None}
     recipe = dataclasses.replace(predictors.recipe_of(kind), **given)
     origin = Path(data).name if isinstance(data, Path | str) else "a data set"
-    priced = read_priced_networks(data) if isinstance(data, Path | str) else data
+    priced = PricedNetworks.read(data) if isinstance(data, Path | str) else data
     fitted_to = _paradigm_of(priced, paradigm)
     throughputs = priced.throughputs[fitted_to]
     fits = throughputs > 0
@@ -323,8 +323,7 @@ def fit(
             on_epoch=lambda done, total, loss: progress.update(done, total, f"loss {loss:.4f}"),
         )
     predictors.write_predictor(fitted.predictor, target)
-    darts.plot_held_out(fitted, picture)
-    console.print(darts.held_out_table(fitted))
+    print_held_out(fitted, console, picture=picture)
     print_line(console, f"Written: {target}, {picture}")
     print_line(console, f"To ask it: hadas dnas price DARTS_V2 --predictor {shlex.quote(str(target))}")
     return fitted

@@ -65,7 +65,8 @@ def search(
     """
     from hadas_jax.backend import connect
     from hadas_jax.methods import Run
-    from hadas_jax.report.search import plot_front, print_result
+    from hadas_jax.report.html.pictures import plot_front
+    from hadas_jax.report.search import print_result
 
     def finish(started: Run, result: Result, path: Path, console: Console) -> None:
         plot_front(result, path / "front.png")
@@ -102,12 +103,13 @@ def train(settings: TrainSettings | None = None, **run: Unpack[RunArguments]) ->
     Raises:
         ValueError: Settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
     """
-    from hadas_jax.report.search import accuracy_table, plot_exits
+    from hadas_jax.report.html.pictures import plot_exits
+    from hadas_jax.report.search import print_accuracies
     from hadas_jax.training.run import TrainingRun, execute_training
 
     def finish(started: TrainingRun, result: TrainResult, path: Path, console: Console) -> None:
         plot_exits(result.accuracies, path / "exits.png")
-        console.print(accuracy_table(result.accuracies))
+        print_accuracies(result.accuracies, console)
         print_line(console, f"Written: {path}/supernet (for --checkpoint), exits.csv, exits.png")
 
     return run_command(

@@ -21,7 +21,7 @@ from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.fronts import non_dominated
 from hadas_jax.runs.checkpoints import validated
 from hadas_jax.settings import Constraints
-from hadas_jax.spaces import MBConvSpace, published_in, published_names
+from hadas_jax.spaces import PUBLISHED_NAMES, MBConvSpace, published_in
 from hw_models import Device
 
 
@@ -130,7 +130,7 @@ def load_backbones(
     """Returns the genomes int32[N, G] of some backbones, each once; None for no sources.
 
     Args:
-        sources: Published names (see `spaces.published_names`), or paths of front.json files.
+        sources: Published names (see `spaces.PUBLISHED_NAMES`), or paths of front.json files.
         space: That the backbones must belong to.
         record: Of the data that the search is about; None: whatever backbones were chosen on.
 
@@ -145,8 +145,8 @@ def load_backbones(
 
 
 def _from_name(name: str, space: MBConvSpace) -> np.ndarray:
-    if name not in published_names():
-        known = ", ".join(published_names())
+    if name not in PUBLISHED_NAMES:
+        known = ", ".join(PUBLISHED_NAMES)
         raise ValueError(f"warm_start: expected some of {known}, or a front.json file, got {name!r}")
     try:
         return space.encode(published_in(space, name))

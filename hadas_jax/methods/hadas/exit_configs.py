@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hadas_jax import evaluation
-from hadas_jax.evaluation import ConfigStats, Outcomes, calibrate_thresholds, count_bits, pack_bits, subset_stats
+from hadas_jax.evaluation import ConfigStats, Outcomes, calibrate_thresholds, count_bits, pack_bits, scores
+from hadas_jax.evaluation.early_exit import subset_members, subset_stats, useful_points
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Cost
 
@@ -97,7 +97,7 @@ class PolicyStops:
             policy: The score that thresholds compare with, static.
         """
         samples = outcomes.correct.shape[-1]
-        correct, score = pack_bits(outcomes.correct), evaluation.scores(outcomes, policy)
+        correct, score = pack_bits(outcomes.correct), scores(outcomes, policy)
         levels = jax.vmap(lambda threshold: pack_bits(score >= threshold[:, None]))(thresholds)
         return cls(ideal=Stops.ideal(correct, samples=samples), deployable=Stops(levels, correct, samples))
 
@@ -105,7 +105,7 @@ class PolicyStops:
 @partial(jax.jit, static_argnames="policy")
 def risk_thresholds(outcomes: Outcomes, *, policy: str) -> jax.Array:
     """Returns float32[R, E]: thresholds set on the outcomes of the calibration split."""
-    return calibrate_thresholds(evaluation.scores(outcomes, policy), outcomes.correct, jnp.asarray(RISK_LEVELS))
+    return calibrate_thresholds(scores(outcomes, policy), outcomes.correct, jnp.asarray(RISK_LEVELS))
 
 
 @struct.dataclass
@@ -151,7 +151,7 @@ class DynamicBackbone:
             return jnp.concatenate([trunk, jnp.take(cost[exits + 1 :], position, axis=0, mode="fill", fill_value=0)])
 
         active = jax.tree.map(move, costs)
-        return cls(available, position, count, costs, active, evaluation.useful_points(active))
+        return cls(available, position, count, costs, active, useful_points(active))
 
     def to_slots(self, words: jax.Array) -> jax.Array:
         """Moves bit sets of exits to slots: uint32[E, W] -> uint32[K, W]; empty slots hold nothing."""
@@ -188,5 +188,5 @@ class DynamicBackbone:
         level, subset = np.divmod(index, 2 ** len(position))
         chosen = np.zeros((len(index), exits), np.int32)
         active = position < exits
-        chosen[:, position[active]] = evaluation.subset_members(subset, len(position))[:, active] * (level[:, None] + 1)
+        chosen[:, position[active]] = subset_members(subset, len(position))[:, active] * (level[:, None] + 1)
         return chosen

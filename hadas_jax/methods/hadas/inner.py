@@ -21,11 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hadas_jax.evaluation import dissimilarity, subset_members
+from hadas_jax.evaluation import dissimilarity
+from hadas_jax.evaluation.early_exit import subset_members
 from hadas_jax.methods.hadas.constraints import relative_excess
 from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, Stops
-from hadas_jax.search import NSGA2, Product, State, grid_hypervolume, sample
-from hadas_jax.search.product import Chunk, fill_cells, guided_bins, stream
+from hadas_jax.search import NSGA2, Product, State, sample
+from hadas_jax.search.product import Chunk, fill_cells, grid_hypervolume, guided_bins, stream
 from hadas_jax.spaces import MBConvSpace, available_exits
 from hw_models import Cost, Device
 

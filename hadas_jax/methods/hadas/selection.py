@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax import evaluation
 from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.evaluation import Difference, Outcomes, mean_dissimilarity, segment_costs
+from hadas_jax.evaluation import NO_DIFFERENCE, Difference, Outcomes, accuracy_difference, segment_costs
+from hadas_jax.evaluation.early_exit import mean_dissimilarity
 from hadas_jax.evaluation.evaluator import of_each
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, DynamicBackbone, PolicyStops, risk_thresholds
 from hadas_jax.methods.hadas.fronts import EXACT_CONFIGS, Candidates, constraint_violation, pool_fronts
@@ -377,10 +377,10 @@ def _difference(test: dict[int, PolicyStops], first: tuple[Choice, str], second:
     """Compares two designs, each under a policy, on the test split; clocks make no difference."""
     (a, policy), (b, other) = first, second
     if a.backbone == b.backbone and np.array_equal(a.exits, b.exits) and (policy == other or not a.exits.any()):
-        return evaluation.NO_DIFFERENCE
+        return NO_DIFFERENCE
     right, others = (
         np.asarray(getattr(test[choice.backbone], name).right(_under(name, choice.exits)))[0]
         for choice, name in (first, second)
     )
     gained, lost = (int(np.bitwise_count(words).sum()) for words in (right & ~others, others & ~right))
-    return evaluation.accuracy_difference(gained, lost, images=test[a.backbone].ideal.samples)
+    return accuracy_difference(gained, lost, images=test[a.backbone].ideal.samples)

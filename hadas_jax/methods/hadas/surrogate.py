@@ -17,13 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax import search
 from hadas_jax.evaluation import count_bits
 from hadas_jax.methods.hadas.archive import Archive
 from hadas_jax.methods.hadas.constraints import relative_excess, trunk
+from hadas_jax.search import NSGA2, crowding_distance, non_dominated_ranks, sample, truncate
+from hadas_jax.search.pareto import first_occurrences
+from hadas_jax.search.relaxed import RelaxedParams, logits_of, relaxed_search
+from hadas_jax.search.surrogate import Surrogate, SurrogateState
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
-from hadas_jax.spaces import MBConvSpace, available_exits, relaxed_cost, segments
-from hadas_jax.spaces.costs import block_costs, block_layers
+from hadas_jax.spaces import MBConvSpace, available_exits, segments
+from hadas_jax.spaces.costs import block_costs, relaxed_cost
 from hw_models import Cost, Device, cost, default_point, run_energy, run_latency
 
 _LEAST_MERIT = -1.0  # what breaks the limits by more is no worse
@@ -44,7 +47,7 @@ class _Known(NamedTuple):
         blocks: Of `block_costs`.
     """
 
-    state: search.SurrogateState
+    state: SurrogateState
     genomes: Any
     size: Any
     ideal: Any
@@ -98,7 +101,7 @@ class SurrogateAcquisition:
     def _search(self, key: jax.Array, known: _Known) -> jax.Array:
         """NSGA-II over predictions, and the picks from its last population, int32[P, G]."""
         surrogate, genomes = self._surrogate, known.genomes
-        strategy = search.NSGA2(population_size=self.population, cardinalities=surrogate.cardinalities)
+        strategy = NSGA2(population_size=self.population, cardinalities=surrogate.cardinalities)
         params = strategy.default_params
         limits = jnp.asarray(self.limits.objectives)
 
@@ -111,7 +114,7 @@ class SurrogateAcquisition:
             return jnp.concatenate([dynamic, -hopeful[:, -1:]], axis=1), violation
 
         start_key, pick_key, init_key, loop_key, descent_key = jax.random.split(key, 5)
-        drawn = search.sample(start_key, jnp.asarray(surrogate.cardinalities, jnp.int32), size=self.population)
+        drawn = sample(start_key, jnp.asarray(surrogate.cardinalities, jnp.int32), size=self.population)
         picked = genomes[jax.random.randint(pick_key, (self.population,), 0, known.size)]
         half = jnp.arange(self.population) < self.population // 2
         population = jnp.where(half[:, None], picked, drawn)
@@ -147,28 +150,28 @@ class SurrogateAcquisition:
             return jnp.stack([error, cost.latency_s, cost.energy_j])
 
         weight_key, search_key = jax.random.split(key)
-        descents = search.relaxed_search(
+        descents = relaxed_search(
             search_key,
             objectives,
             cardinalities=surrogate.cardinalities,
             weights=jax.random.dirichlet(weight_key, jnp.ones(3), (self.gradient_seeds,)),
             ideal=known.ideal,
             span=jnp.maximum(known.span, _LEAST_SPAN),
-            params=search.RelaxedParams.default(),
-            start=search.logits_of(start, surrogate.cardinalities),
+            params=RelaxedParams.default(),
+            start=logits_of(start, surrogate.cardinalities),
         )
         genomes = descents.visited.reshape(-1, start.shape[1])
         values = descents.objectives.reshape(genomes.shape[0], -1)
-        ranks = search.non_dominated_ranks(values, valid=search.first_occurrences(genomes, surrogate.cardinalities))
-        return genomes[search.truncate(ranks, search.crowding_distance(values, ranks), size=self.gradient_seeds)]
+        ranks = non_dominated_ranks(values, valid=first_occurrences(genomes, surrogate.cardinalities))
+        return genomes[truncate(ranks, crowding_distance(values, ranks), size=self.gradient_seeds)]
 
     @cached_property
-    def _surrogate(self) -> search.Surrogate:
-        return search.Surrogate(cardinalities=tuple(int(c) for c in self.space.codec.cardinalities))
+    def _surrogate(self) -> Surrogate:
+        return Surrogate(cardinalities=tuple(int(c) for c in self.space.codec.cardinalities))
 
     @cached_property
     def _blocks(self) -> jax.Array:
-        return block_costs(block_layers(self.space), self.device)
+        return block_costs(self.space, self.device)
 
     def _dynamic(self, genome: jax.Array, shares: jax.Array) -> jax.Array:
         """Error, latency and energy of a backbone with all exits at the default clocks, heads for free, float32[3]."""
