@@ -48,7 +48,7 @@ def train(
         ValueError: Settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
     """
     from hadas_jax.report.search import accuracy_table, plot_exits
-    from hadas_jax.training.run import TrainingRun, execute_training
+    from hadas_jax.training.run import TrainingRun
 
     def finish(started: TrainingRun, result: TrainResult, path: Path, console: Console) -> None:
         plot_exits(result.accuracies, path / "exits.png")
@@ -59,7 +59,7 @@ def train(
         TrainSettings,
         lambda settings: TrainingRun(settings, exits_for=settings.exits_for),
         settings,
-        execute=execute_training,
+        execute=TrainingRun.execute,
         name=lambda started: (started.settings.data.dataset, "train"),
         finish=finish,
         **run,
