@@ -197,7 +197,9 @@ def run_trunk(
             following = setting._replace(in_width=setting.out_width)
             keep = None if drops is None else drops.blocks[position + 1 : position + depth]
 
-            def step(x: jax.Array, row: tuple, block=block, setting=following) -> tuple[jax.Array, tuple]:
+            def step(
+                x: jax.Array, row: tuple, block: MBConv = block, setting: BlockSetting = following
+            ) -> tuple[jax.Array, tuple]:
                 weights, stats, keep, active = row
                 x, found = run(block, weights, stats, x, setting, keep, active)
                 return x, (x, found)

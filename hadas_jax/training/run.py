@@ -1,11 +1,6 @@
-"""Data, supernet and exit heads of a run: trained anew, fine-tuned, or taken from a trained supernet.
+"""A training run: data, supernet and exit heads, trained anew, fine-tuned or taken from a trained supernet, and judged.
 
 Training keeps checkpoints and resumes exactly; a diverging loss goes back to the last good one at a lower rate.
-
-What a training run starts from, brought together: space, data, and the supernet of --checkpoint.
-
-A training run as a whole: supernet and exits, and what they are worth on the test split.
-
 Shapes: N backbones, E exits.
 """
 
@@ -40,6 +35,7 @@ from hadas_jax.training.exits import exit_step
 from hadas_jax.training.optimisers import init_state, paper_exit_optimiser, sgd
 from hadas_jax.training.supernet import sandwich_step
 
+EXITS = "exits.csv"
 SMALL_IMAGES_FROM = 20  # pixels from which the default space is the larger one
 
 
@@ -81,7 +77,34 @@ def settings_name(dataset: str) -> str:
     return f"{kind}{colon}{Path(path).name}" if colon else dataset
 
 
-_CLASSIFIERS = ("classifier",)
+@dataclass(frozen=True)
+class ExitAccuracies:
+    """Accuracy of one backbone along its depth.
+
+    Attributes:
+        backbone: Its name.
+        blocks: Its own blocks that have an exit, from 0, in order.
+        exits: Test accuracy of each of these exits, a share.
+        final: Of the classifier.
+    """
+
+    backbone: str
+    blocks: tuple[int, ...]
+    exits: tuple[float, ...]
+    final: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training run leaves.
+
+    Attributes:
+        trained: The supernet, also in the work directory.
+        accuracies: Of the largest and the smallest backbone, and of the one whose exits were trained, if one was.
+    """
+
+    trained: SupernetCheckpoint
+    accuracies: tuple[ExitAccuracies, ...]
 
 
 class TrainingRun:
@@ -234,7 +257,7 @@ class TrainingRun:
         params = self.loaded.params
         if self.space.classes != self.loaded.space.classes:
             params = jax.tree_util.tree_map_with_path(
-                lambda path, new, old: new if any(getattr(key, "key", None) in _CLASSIFIERS for key in path) else old,
+                lambda path, new, old: new if any(getattr(key, "key", None) == "classifier" for key in path) else old,
                 fresh,
                 params,
             )
@@ -345,7 +368,7 @@ class TrainingRun:
         )
         return jax.tree.map(jnp.asarray, share(jax.tree.map(np.asarray, state.weights)))
 
-    def execute(self, workdir: WorkDir, progress: Progress) -> "TrainResult":
+    def execute(self, workdir: WorkDir, progress: Progress) -> TrainResult:
         """Trains the supernet and its exits, judges them on the test split, and writes all into the work directory.
 
         Raises:
@@ -366,7 +389,7 @@ class TrainingRun:
         write_text(workdir.path / EXITS, _as_csv(found))
         return TrainResult(trained=trained, accuracies=found)
 
-    def along_depth(self, params: Parameters, genomes: dict[str, np.ndarray]) -> tuple["ExitAccuracies", ...]:
+    def along_depth(self, params: Parameters, genomes: dict[str, np.ndarray]) -> tuple[ExitAccuracies, ...]:
         """Judges backbones on the test split, at the exits that they have and that the run trains.
 
         Args:
@@ -431,39 +454,6 @@ def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:
             f"augmentation randaugment: expected images of bytes or of values from 0 to 1, got {lowest:g} to "
             f"{highest:g} in {dataset}"
         )
-
-
-EXITS = "exits.csv"
-
-
-@dataclass(frozen=True)
-class ExitAccuracies:
-    """Accuracy of one backbone along its depth.
-
-    Attributes:
-        backbone: Its name.
-        blocks: Its own blocks that have an exit, from 0, in order.
-        exits: Test accuracy of each of these exits, a share.
-        final: Of the classifier.
-    """
-
-    backbone: str
-    blocks: tuple[int, ...]
-    exits: tuple[float, ...]
-    final: float
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training run leaves.
-
-    Attributes:
-        trained: The supernet, also in the work directory.
-        accuracies: Of the largest and the smallest backbone, and of the one whose exits were trained, if one was.
-    """
-
-    trained: SupernetCheckpoint
-    accuracies: tuple[ExitAccuracies, ...]
 
 
 def _as_csv(found: tuple[ExitAccuracies, ...]) -> str:
