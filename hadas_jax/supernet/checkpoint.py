@@ -169,7 +169,7 @@ def rewrite_description(directory: Path | str, trained: Description) -> None:
         directory: Of a supernet that `save_supernet` wrote.
         trained: The new description of the same weights.
     """
-    checkpoints.replace_description(Path(directory), DESCRIPTION, Description.content_of(trained))
+    checkpoints.write_described(Path(directory), DESCRIPTION, Description.content_of(trained))
 
 
 def load_supernet(directory: Path | str) -> SupernetCheckpoint:

@@ -19,7 +19,7 @@ from flax import struct
 from hadas_jax.methods.eh_dnas.bilevel import Batch, BilevelState, WeightDescent, bilevel_step
 from hadas_jax.methods.eh_dnas.hardware import Hardware, Objective
 from hadas_jax.runs.loop import Metrics, Step
-from hadas_jax.spaces.darts import derive_code, gumbel_shares, softmax_shares
+from hadas_jax.spaces.darts import derive_code, gumbel_shares
 from hadas_jax.supernet import Tree
 
 # (weights, shares float32[28, 8], images) -> logits float32[B, classes]
@@ -68,7 +68,7 @@ def search_step(
         def train_loss(weights: Tree, alpha: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
             images, labels = batch
             if temperature is None:
-                shares = softmax_shares(alpha)
+                shares = jax.nn.softmax(alpha, axis=-1)
             else:
                 shares = gumbel_shares(key, alpha, temperature(state.step.astype(jnp.float32)))
             logits = network(weights, shares, images).astype(jnp.float32)
