@@ -41,7 +41,7 @@ from hadas_jax.report.console import print_line
 from hadas_jax.report.search import difference_text
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import SearchSettings, SupernetRunSettings, TrainSettings
-from hadas_jax.training.run import TrainingRun, along_depth
+from hadas_jax.training.run import TrainingRun
 from hw_models.catalogue import chosen_device
 
 PAPER_DEVICES = ("agx-xavier-gpu", "agx-xavier-cpu", "tx2-gpu", "tx2-cpu")
@@ -174,7 +174,7 @@ def active_exits(experiment: Experiment) -> dict[str, Any]:
         run = TrainingRun(experiment.paper_exits(), exits_for=name)
         assert run.loaded is not None
         assert run.exits_backbone is not None
-        (found,) = along_depth(run, run.loaded.params, {name: run.space.encode(run.exits_backbone)})
+        (found,) = run.along_depth(run.loaded.params, {name: run.space.encode(run.exits_backbone)})
         write_text(kept, json.dumps(dataclasses.asdict(found)) + "\n")
     shared = json.loads(kept.read_text(encoding="utf-8"))
     own = exit_accuracies(experiment.out / f"exits_{name}")[name]
