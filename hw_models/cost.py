@@ -33,7 +33,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from hw_models.device import Device, NumberFormat, OperatingPoint, operating_point
-from hw_models.layers import LayerTable, check_shapes
+from hw_models.layers import LayerTable
 
 _ELEMENT_BYTES = np.array([form.element_bytes for form in NumberFormat], np.float32)
 
@@ -303,7 +303,7 @@ def _layer_times(
     number_format: NumberFormat | jax.Array | None = None,
 ) -> _LayerTimes:
     """Computes the parts that latency and energy are made of, each f32[L]; arguments and errors as `cost`."""
-    check_shapes(layers)
+    layers.check_shapes()
     _check_inputs(point, batch)
     number_format = _format_of(device, number_format)
     samples = jnp.asarray(batch, jnp.float32)
