@@ -16,8 +16,7 @@ from hadas_jax.report.console import milli, new_table, print_line
 from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture, spread_rows, write_ticks_in_full
 from hw_models import device_names, read_device_file
 from hw_models.catalogue import mode_caps, to_device
-from hw_models.clock_grid import clock_grid, cost_everywhere, sum_layers
-from hw_models.cost import network_cost, run_energy, run_latency
+from hw_models.cost import clock_grid, cost_everywhere, network_cost, run_energy, run_latency, sum_layers
 from hw_models.device import NumberFormat, OperatingPoint, default_point, operating_points, with_caps
 from hw_models.fitting.calibration import Calibration
 from hw_models.reference_networks import mobilenet_v2
