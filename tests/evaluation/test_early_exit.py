@@ -45,7 +45,7 @@ def draw(seed, *, exits, samples):
     return rng.random((exits, samples)) < 0.4, correct, rng.random(exits) < 0.7
 
 
-@pytest.mark.parametrize("samples", [1, 31, 32, 45, 70])
+@pytest.mark.parametrize("samples", [1, 32, 45])
 @pytest.mark.parametrize("stopping", ["ideal", "random"])
 def test_all_subsets_are_those_of_walking_every_sample_through(samples, stopping):
     stops, correct, available = draw(samples, exits=4, samples=samples)

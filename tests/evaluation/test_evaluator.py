@@ -96,7 +96,7 @@ def test_groups_of_three_evaluate_as_one_by_one(space, setting, evaluated):
 def test_bfloat16_evaluates_nearly_the_same(space, setting, evaluated):
     params, genomes, data, calibration = setting
     small = np.flatnonzero(genomes[:, 0] == 0)
-    half = Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32), dtype="bfloat16")(
+    half = Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32, group=3), dtype="bfloat16")(
         genomes[small], data
     )
     assert half.confidence.dtype == np.float32

@@ -30,7 +30,7 @@ from hadas_jax.spaces.darts import (
     parse_code,
     relaxed_code,
 )
-from hadas_jax.spaces.genotypes import genotype_of
+from hadas_jax.spaces.genotypes import Genotype
 
 GENOTYPE = "genotype.json"
 FORM = "hadas_jax.genotype/1"
@@ -118,7 +118,7 @@ def write_genotype(result: DnasResult, directory: Path, *, settings: dict[str, A
         directory: The folder to write to.
         settings: Settings of the run by name.
     """
-    genotype = str(genotype_of(parse_code(result.code)))
+    genotype = str(Genotype.of(parse_code(result.code)))
     content = {"form": FORM, "genotype": genotype, **asdict(result), "settings": settings, "versions": versions()}
     write_text(directory / GENOTYPE, json.dumps(content, indent=2) + "\n")
 

@@ -32,7 +32,7 @@ from hadas_jax.runs.names import SUPERNET
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, OPERATIONS, parse_code
-from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph, genotype_of
+from hadas_jax.spaces.genotypes import CellGraph, Genotype
 from hadas_jax.supernet.checkpoint import DESCRIPTION, read_description
 from hadas_jax.training.run import TrainingRun, at_resolutions
 from hw_models import Device
@@ -382,7 +382,7 @@ def _darts_network(outcome: DnasResult | RetrainResult, settings: dict[str, Any]
         clocks, budgets, validation_accuracy, test_accuracy, parameters and macs that are known.
     """
     code = parse_code(outcome.code)
-    genotype = genotype_of(code)
+    genotype = Genotype.of(code)
     network = {"code": outcome.code, "genotype": str(genotype), "cells": _cells(genotype), "alpha": None}
     if isinstance(outcome, RetrainResult):
         shares = {name: 100 * getattr(outcome, name) for name in ("validation_accuracy", "test_accuracy")}
@@ -420,7 +420,7 @@ def _alpha(outcome: DnasResult, code: np.ndarray) -> dict[str, Any]:
 
 
 def _cells(genotype: Genotype) -> dict[str, Any]:
-    return {cell: {"drawing": _drawing(cell_graph(genotype, cell))} for cell in CELLS}
+    return {cell: {"drawing": _drawing(genotype.graph(cell))} for cell in CELLS}
 
 
 def _drawing(graph: CellGraph) -> dict[str, Any]:

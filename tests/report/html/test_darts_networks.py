@@ -7,7 +7,7 @@ import pytest
 from hadas_jax.report.darts import arrows, node_places
 from hadas_jax.report.html import render_page
 from hadas_jax.report.html.content import network_columns
-from hadas_jax.spaces.genotypes import PUBLISHED_GENOTYPES, cell_graph, published_genotype
+from hadas_jax.spaces.genotypes import PUBLISHED_GENOTYPES, published_genotype
 
 
 def test_a_network_tells_its_costs_and_keeps_to_plain_json(architectures):
@@ -46,7 +46,7 @@ def test_a_network_of_two_runs_is_drawn_once(architectures):
 @pytest.mark.parametrize("name", PUBLISHED_GENOTYPES)
 @pytest.mark.parametrize("cell", ["normal", "reduce"])
 def test_labels_of_a_cell_stand_apart(name, cell):
-    graph = cell_graph(published_genotype(name), cell)
+    graph = published_genotype(name).graph(cell)
     labels = [np.array(arrow.label) for arrow in arrows(graph) if arrow.operation]
     for one, other in itertools.combinations(labels, 2):
         assert np.abs(one - other).max() > 0.15
@@ -55,7 +55,7 @@ def test_labels_of_a_cell_stand_apart(name, cell):
 
 
 def test_edges_start_and_end_at_their_nodes():
-    graph = cell_graph(published_genotype("DARTS_V2"), "normal")
+    graph = published_genotype("DARTS_V2").graph("normal")
     places = list(node_places(graph).values())
     for arrow, (start, end, operation) in zip(arrows(graph), graph.edges, strict=True):
         assert (arrow.start, arrow.end, arrow.operation) == (places[start], places[end], operation)
