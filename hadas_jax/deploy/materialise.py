@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits, load
-from hadas_jax.data.splits import standardised_by
 from hadas_jax.deploy.architecture import (
     Architecture,
     Normalisation,
@@ -74,7 +73,7 @@ def data_of(architecture: Architecture, *, dataset: str | None = None, data_dir:
             f"classes as the network takes, got {splits.channels} channels and {splits.classes} classes"
         )
     by = architecture.normalisation
-    return splits if by is None else standardised_by(splits, by.mean, by.deviation)
+    return splits if by is None else splits.standardised_by(by.mean, by.deviation)
 
 
 def _settings(architecture: Architecture, dataset: str | None, data_dir: str | None) -> SearchSettings:
@@ -155,9 +154,10 @@ class SubNetwork:
             folder: The folder that it will be written to.
         """
         splits = self.splits
+        mean, std = splits.normalisation
         architecture = self._architecture.model_copy(
             update={
-                "normalisation": Normalisation(mean=splits.mean, deviation=splits.std),
+                "normalisation": Normalisation(mean=mean, deviation=std),
                 "supernet": SupernetReference.to(self._directory, folder=folder),
             }
         )

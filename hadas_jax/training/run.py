@@ -26,7 +26,7 @@ import optax
 from hadas_jax.backend import memory_named, share
 from hadas_jax.data import LabelledImages, SplitRecord, Splits, Stream, load
 from hadas_jax.data.record import FEW
-from hadas_jax.data.splits import random_batches, standardised_by
+from hadas_jax.data.splits import random_batches
 from hadas_jax.evaluation import Evaluator
 from hadas_jax.runs.loop import Progress, Step
 from hadas_jax.runs.names import SUPERNET
@@ -181,7 +181,7 @@ class TrainingRun:
         self.space = space_of_run(settings, self.splits, self.loaded, is_trained=self._trains_supernet)
         self._require_own_data()
         if self.loaded is not None and self.loaded.normalisation is not None:
-            self.splits = standardised_by(self.splits, *self.loaded.normalisation)
+            self.splits = self.splits.standardised_by(*self.loaded.normalisation)
         self.exits_backbone = None if exits_for is None else named_backbone(exits_for, self.space)
         self.exits_for = exits_for
         keys = jax.random.split(jax.random.key(settings.seed), 7)
@@ -382,7 +382,7 @@ class TrainingRun:
             params=params,
             trained_exits=self.trained_exits,
             exits_of=self.exits_for,
-            normalisation=(splits.mean, splits.std),
+            normalisation=splits.normalisation,
             class_names=splits.class_names if self._trains_supernet or before is None else before.class_names,
             data=splits.record,
             seen=splits.fingerprints if before is None else np.union1d(splits.fingerprints, before.seen),

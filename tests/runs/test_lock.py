@@ -10,12 +10,12 @@ import threading
 
 import pytest
 from failing_commands import fails
+from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hadas_jax.runs import lock as locks
-from hadas_jax.runs.lock import InUseError, locked, require_unused
-from hadas_jax.runs.workdir import WorkDir, reading, writing
+from hadas_jax.runs import workdir as locks
+from hadas_jax.runs.workdir import InUseError, WorkDir, reading, writing
 
 ME = f"in use by process {os.getpid()} on host {socket.gethostname()}; wait for it or take another `workdir`"
 HOLD = """
@@ -88,9 +88,8 @@ def test_a_run_that_ended_well_or_badly_holds_nothing(place):
 def test_what_was_never_started_can_be_started(place):
     """A process that died between lock and config.json leaves a directory that counts as empty."""
     place.path.mkdir()
-    with locked(place.path):
-        pass
-    (place.path / locks.HOLDER).write_text("{")
+    (place.path / ".lock").touch()
+    (place.path / ".lock.json").write_text("{")
     (place.path / "config.json.123.partial").write_text("{")
     with place.run({"seed": 1}, resume=False, overwrite=False):
         assert place.settings() == {"seed": 1}
@@ -204,7 +203,7 @@ def test_a_directory_that_cannot_be_written_to_is_one_line(place, code, monkeypa
 
 def test_the_first_of_several_processes_alone_takes_the_lock(held, monkeypatch):
     monkeypatch.setattr(locks, "is_first", lambda: False)
-    with locked(held.path):
+    with WorkDir(held.path).run({}, resume=True, overwrite=False):
         pass
 
 
@@ -212,7 +211,7 @@ def test_a_killed_holder_holds_nothing(tmp_path):
     process = started(tmp_path / "run")
     assert process.stdout.readline() == "held\n"
     with pytest.raises(InUseError, match=f"in use by process {process.pid} on host {socket.gethostname()};"):
-        require_unused(tmp_path / "run")
+        WorkDir(tmp_path / "run").require_unused()
     ended(process)
     with WorkDir(tmp_path / "run").run({"seed": 1}, resume=True, overwrite=False):
         require_held(tmp_path / "run")
@@ -220,7 +219,7 @@ def test_a_killed_holder_holds_nothing(tmp_path):
 
 def require_held(directory):
     with pytest.raises(InUseError, match=ME):
-        require_unused(directory)
+        WorkDir(directory).require_unused()
 
 
 @pytest.mark.slow
@@ -244,7 +243,7 @@ def leave(context, error=None):
 
 
 @pytest.mark.slow
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(st.lists(st.sampled_from(["start", "resume", "overwrite", "write", "read", "end", "die"]), max_size=12))
 def test_whatever_is_tried_in_whatever_order_one_holds_the_directory(tmp_path_factory, steps):
     """A model: what is refused is what meets a run that holds the directory."""

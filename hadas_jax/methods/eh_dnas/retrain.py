@@ -179,7 +179,7 @@ class RetrainRun:
         return DerivedCheckpoint(
             network=self.network,
             code=format_code(code_of(self.genotype)),
-            normalisation=(self.splits.mean, self.splits.std),
+            normalisation=self.splits.normalisation,
             class_names=self.splits.class_names,
             data=self.splits.record,
             source=f"hadas dnas retrain on {settings_name(self.settings.data.dataset)}",
