@@ -21,7 +21,7 @@ from hadas_jax.data import SplitRecord
 from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.spaces import darts
-from hadas_jax.spaces.genotypes import genotype_of
+from hadas_jax.spaces.genotypes import Genotype
 
 GENOTYPE = "genotype.json"
 FORM = "hadas_jax.genotype/1"
@@ -109,7 +109,7 @@ def write_genotype(result: DnasResult, directory: Path, *, settings: dict[str, A
         directory: The folder to write to.
         settings: Settings of the run by name.
     """
-    genotype = str(genotype_of(darts.parse_code(result.code)))
+    genotype = str(Genotype.of(darts.parse_code(result.code)))
     content = {"form": FORM, "genotype": genotype, **asdict(result), "settings": settings, "versions": versions()}
     write_text(directory / GENOTYPE, json.dumps(content, indent=2) + "\n")
 

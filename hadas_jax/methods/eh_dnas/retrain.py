@@ -29,7 +29,7 @@ from hadas_jax.settings import RetrainSettings
 from hadas_jax.spaces.darts import format_code, parse_code
 from hadas_jax.spaces.darts_costs import darts_counts
 from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
-from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of, read_architecture
+from hadas_jax.spaces.genotypes import Genotype, code_of, read_architecture
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.checkpoint import DerivedCheckpoint, save_derived
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, initialise_derived
@@ -202,7 +202,7 @@ def write_result(path: Path, result: RetrainResult, *, network: DartsNetwork, se
     content = {
         "form": FORM,
         **asdict(result),
-        "genotype": str(genotype_of(parse_code(result.code))),
+        "genotype": str(Genotype.of(parse_code(result.code))),
         "network": asdict(network),
         "settings": settings,
         "versions": versions(),
@@ -257,6 +257,6 @@ def _data_of(source: str) -> SplitRecord | None:
 
 def _genotype(source: str) -> Genotype:
     try:
-        return genotype_of(read_architecture(source))
+        return Genotype.of(read_architecture(source))
     except ValueError as error:
         raise ValueError(f"genotype {source}: {error}") from error

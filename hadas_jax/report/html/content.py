@@ -32,7 +32,7 @@ from hadas_jax.runs.names import SUPERNET
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, OPERATIONS, parse_code
-from hadas_jax.spaces.genotypes import CellGraph, cell_graph, genotype_of
+from hadas_jax.spaces.genotypes import CellGraph, Genotype
 from hadas_jax.supernet.checkpoint import DESCRIPTION, Description
 from hadas_jax.training.run import TrainingRun, at_resolutions
 from hw_models import Device
@@ -388,8 +388,8 @@ def _darts_network(outcome: DnasResult | RetrainResult, settings: dict[str, Any]
         `alpha`: the `shares` of all operations on each edge and which `kept` in the network, or None without alpha.
     """
     code = parse_code(outcome.code)
-    genotype = genotype_of(code)
-    drawings = {cell: {"drawing": _drawing(cell_graph(genotype, cell))} for cell in CELLS}
+    genotype = Genotype.of(code)
+    drawings = {cell: {"drawing": _drawing(genotype.graph(cell))} for cell in CELLS}
     network: dict[str, Any] = {"code": outcome.code, "genotype": str(genotype)}
     network |= {**dict.fromkeys(_KNOWN), "cells": drawings, "alpha": None}
     if isinstance(outcome, RetrainResult):

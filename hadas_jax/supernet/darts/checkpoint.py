@@ -13,7 +13,7 @@ from hadas_jax.runs.checkpoints import read_weights, write_checkpoint
 from hadas_jax.runs.names import DERIVED
 from hadas_jax.spaces.darts import parse_code
 from hadas_jax.spaces.darts_network import DartsNetwork
-from hadas_jax.spaces.genotypes import Genotype, genotype_of
+from hadas_jax.spaces.genotypes import Genotype
 from hadas_jax.supernet.checkpoint import Provenance
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, weight_shapes
 from hadas_jax.supernet.layers import Tree
@@ -42,7 +42,7 @@ class _Description(Provenance):
     @property
     def genotype(self) -> Genotype:
         """The cells."""
-        return genotype_of(parse_code(self.code))
+        return Genotype.of(parse_code(self.code))
 
 
 @dataclass(frozen=True, kw_only=True)
