@@ -75,13 +75,10 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
         return
     details: dict[str, Any] = {}
     if coordinator != "auto":
-        missing = [name for name, value in given.items() if value is None]
-        if missing:
+        if coordinator is None or num_processes is None or process_id is None:
+            missing = next(name for name, value in given.items() if value is None)
             others = ", ".join(f"`{name}`" for name in given)
-            raise ValueError(f"{missing[0]}: expected with the other two of {others}, got none")
-        assert coordinator is not None
-        assert num_processes is not None
-        assert process_id is not None
+            raise ValueError(f"{missing}: expected with the other two of {others}, got none")
         if not coordinator.rpartition(":")[2].isdigit() or coordinator.startswith(":"):
             raise ValueError(f"coordinator: expected HOST:PORT or auto, got {coordinator!r}")
         if num_processes < 1 or not 0 <= process_id < num_processes:

@@ -56,7 +56,8 @@ def test_draws_have_the_published_accuracies_and_the_models_ideal_one(script, a0
     assert correct[rows[6]][middle].mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_the_whole_experiment_runs_at_its_smallest(script, tmp_path):
+def test_the_whole_experiment_runs_at_its_smallest(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "DEVICE", "raspberry-pi-4")  # of few clocks
     script.main(["--smoke", "-o", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.png")])
     results = json.loads((tmp_path / "out.json").read_text())
     (row,) = results["backbones"]
