@@ -64,7 +64,8 @@ RECIPE = TrainSettings.of(
 FINE_TUNING = {"epochs": 60, "learning_rate": 0.02}
 PAPER_EXITS = {"epochs": 0, "exit_epochs": 30, "batch": 64, "exit_learning_rate": 0.01}
 BUDGET: dict[str, Any] = {"population": 64, "generations": 7, "elite_ratio": 0.15}
-SMOKE = {"epochs": 10, "exit_epochs": 6, "batch": 64}
+SMOKE = {"epochs": 6, "exit_epochs": 3, "batch": 64}
+SMOKE_STATISTICS = 512
 SMOKE_BUDGET = {"population": 8, "generations": 2, "elite_ratio": 0.25, "front_size": 8}
 
 
@@ -134,11 +135,12 @@ class Experiment:
 
     def _on_data(self, settings: Any, **changes: Any) -> Any:
         batch = changes.get("batch", settings.training.batch)
+        images = SMOKE_STATISTICS if self.smoke else STATISTICS
         return settings.replace(
             dataset=self.dataset,
             data_dir=self.data_dir,
             seed=self.seed,
-            stats_batches=STATISTICS // batch,
+            stats_batches=images // batch,
             **changes,
         )
 

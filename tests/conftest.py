@@ -32,8 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Lets a cache entry that another process is still writing be compiled anew instead of failing a test."""
     for direction in ("reading", "writing"):
         config.addinivalue_line("filterwarnings", f"ignore:Error {direction} persistent compilation cache entry")
-    if config.option.markexpr == "not slow":
-        _compile_without_optimisation()
+    _compile_without_optimisation()
 
 
 def _compile_without_optimisation() -> None:

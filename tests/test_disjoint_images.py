@@ -371,10 +371,10 @@ def two_runs(tmp_path_factory):
     runs = []
     for number in range(2):
         place = tmp_path_factory.mktemp(f"run{number}")
-        (train, labels), (test, test_labels) = images(300, 60, 3), images(60, 60 + 140 * number, 4 + number)
+        (train, labels), (test, test_labels) = images(180, 60, 3), images(60, 60 + 140 * number, 4 + number)
         np.savez(place / "data.npz", images=train, labels=labels, test_images=test, test_labels=test_labels)
         with listed():
-            settings = SETTINGS.replace(dataset=f"npz:{place / 'data.npz'}", batch=64, epochs=8)
+            settings = SETTINGS.replace(dataset=f"npz:{place / 'data.npz'}", batch=64, epochs=6)
             result = search(settings, workdir=place / "search")
             architecture = with_most_exits(place / "search")
             materialise_network(place / "search")
@@ -402,18 +402,18 @@ def test_test_images_change_nothing_but_what_is_measured_on_them(two_runs):
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
-    """A supernet that knows random labels of 600 random images by heart: the place, and its accuracy on them."""
+    """A supernet that knows random labels of 300 random images by heart: the place, and its accuracy on them."""
     place, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
     np.savez(
         place / "noise.npz",
-        images=rng.integers(0, 256, (600, 8, 8, 1), np.uint8),
-        labels=rng.permutation(np.arange(600) % 3),
+        images=rng.integers(0, 256, (300, 8, 8, 1), np.uint8),
+        labels=rng.permutation(np.arange(300) % 3),
     )
     settings = TrainSettings.of(
         dataset=f"npz:{place / 'noise.npz'}",
         space="tiny",
-        epochs=150,
-        exit_epochs=10,
+        epochs=100,
+        exit_epochs=5,
         batch=64,
         augmentation="none",
         label_smoothing=0.0,
@@ -427,7 +427,7 @@ def noise(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "images"), [(0, None), (1, 60), (2, 30), (3, None), (4, 60)])
+@pytest.mark.parametrize(("seed", "images"), [(0, None), (1, 30), (2, None)])
 def test_random_labels_are_guessed_by_chance_whatever_the_seed(seed, images, noise):
     place, known = noise
     assert known > 0.6  # so that an image which was trained on would show
@@ -441,7 +441,7 @@ def test_random_labels_are_guessed_by_chance_whatever_the_seed(seed, images, noi
     )
     with listed():
         result = search(settings, workdir=place / f"search-{seed}-{images}")
-    count = 90 if images is None else images
+    count = 45 if images is None else images
     error = np.sqrt(1 / 3 * 2 / 3 / count)
     found = [result.largest_test_accuracy, result.smallest_test_accuracy]
     found += [design.test["deployable"].accuracy for design in result.designs]

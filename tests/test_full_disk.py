@@ -16,6 +16,7 @@ from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from tiny_hadas import ENVIRONMENT
 
 from hadas_jax.evaluation import Outcomes
 from hadas_jax.evaluation.evaluator import _read, _write
@@ -251,15 +252,17 @@ def test_half_a_line_of_metrics_is_taken_back(tmp_path):
 SEARCH = "--space tiny --population 4 --generations 2 --epochs 2 --exit-epochs 2 --front-size 6 --group 2"
 
 
-def hadas(workdir, *arguments):
-    return subprocess.run(
-        [sys.executable, Path(__file__).with_name("tiny_hadas.py"), "search", "--workdir", workdir, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        check=False,
-        timeout=600,
-    )
+@pytest.fixture
+def hadas(tmp_path_factory):
+    """(work directory, arguments) -> the process that searched; a cache of its own, so that nothing is said of it."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
+    environment = os.environ | ENVIRONMENT | cache
+
+    def hadas(workdir, *arguments):
+        words = [sys.executable, Path(__file__).with_name("tiny_hadas.py"), "search", "--workdir", workdir, *arguments]
+        return subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=600)
+
+    return hadas
 
 
 @pytest.fixture
@@ -276,14 +279,16 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_on_a_small_disk_that_grows_again_and_again_ends_as_on_a_large_one(small_disk, tmp_path_factory):
+def test_a_search_on_a_small_disk_that_grows_again_and_again_ends_as_on_a_large_one(
+    hadas, small_disk, tmp_path_factory
+):
     """And then on one that is read-only."""
     place, remount = small_disk
     expected = tmp_path_factory.mktemp("large") / "run"
     done = hadas(expected, *SEARCH.split())
     assert done.returncode == 0, done.stderr
     size = sum(4096 + len(content) for content in contents(expected).values())
-    for share in (0.0, 0.2, 0.4, 0.6, 0.8):
+    for share in (0.0, 0.3, 0.6):
         assert remount(f"size={4096 + int(share * size)}")
         done = hadas(place / "run", *(["--resume"] if (place / "run" / "config.json").exists() else SEARCH.split()))
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
@@ -297,8 +302,7 @@ def test_a_search_on_a_small_disk_that_grows_again_and_again_ends_as_on_a_large_
         assert (place / "run" / name).read_bytes() == (expected / name).read_bytes()
     before = contents(place / "run")
     assert remount("ro")
-    for arguments in (["--resume"], [*SEARCH.split(), "--overwrite"]):
-        done = hadas(place / "run", *arguments)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert done.stderr.endswith("run/.lock: expected a file that can be written, got: Read-only file system\n")
+    done = hadas(place / "run", "--resume")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.endswith("run/.lock: expected a file that can be written, got: Read-only file system\n")
     assert contents(place / "run") == before

@@ -1,53 +1,21 @@
-"""Runs that are killed without warning, and resumed."""
-
-import os
-import signal
-import subprocess
-import sys
+"""A run that is killed without warning again and again, and resumed."""
 
 import pytest
+from tiny_hadas import finished, killed, started
 
-SMALL = ["--population", "8", "--generations", "3", "--epochs", "3", "--exit-epochs", "3", "--front-size", "16"]
-
-
-def hadas(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "hadas_jax", "search", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cpu"},
-    )
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
-    return output
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(hadas("--workdir", str(workdir), *SMALL))
-    return workdir
+SMALL = "--space tiny --population 4 --generations 2 --epochs 3 --exit-epochs 3 --front-size 6 --group 2"
+MOMENTS = ["supernet: 9/", "exits: 9/", "search: 1/", "thresholds: starts", "test: starts"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "moment",
-    ["supernet: 30/", "exits: 30/", "search: 2/", "thresholds: starts", "test: starts"],
-)
-def test_a_run_killed_in_any_stage_ends_with_the_same_front(undisturbed, tmp_path, moment):
-    workdir = tmp_path / "run"
-    process = hadas("--workdir", str(workdir), *SMALL)
-    for line in process.stdout:
-        if line.startswith(moment):
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
-    process.stdout.close()
-    assert not (workdir / "front.csv").exists()
-    finish(hadas("--workdir", str(workdir), "--resume"))
-    assert (workdir / "front.csv").read_bytes() == (undisturbed / "front.csv").read_bytes()
-    assert (workdir / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
+def test_a_run_killed_in_every_stage_ends_with_the_same_front(tmp_path):
+    undisturbed, workdir = tmp_path / "undisturbed", tmp_path / "run"
+    finished(started("search", "--workdir", undisturbed, *SMALL.split()))
+    arguments = SMALL.split()
+    for moment in MOMENTS:
+        killed(started("search", "--workdir", workdir, *arguments), moment)
+        assert not (workdir / "front.csv").exists()
+        arguments = ["--resume"]
+    finished(started("search", "--workdir", workdir, "--resume"))
+    for name in ("front.csv", "metrics.jsonl"):
+        assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()

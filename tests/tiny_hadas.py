@@ -1,5 +1,10 @@
 """The command line with one more space, `tiny`, which compiles in seconds: python tests/tiny_hadas.py search ..."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 from hadas_jax import cli
 from hadas_jax.spaces import MBConvSpace, Stage, catalogue
 
@@ -18,6 +23,40 @@ TINY = MBConvSpace(
     exit_width=8,
 )
 
+# What tests run a few times in further processes is compiled as quickly as can be, and once for all of them.
+ENVIRONMENT = {
+    "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parents[1] / ".cache" / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+}
+
+
+def started(*words, **environment):
+    """Starts this command line in a process of its own; what it prints comes line by line, errors among it."""
+    return subprocess.Popen(
+        [sys.executable, __file__, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | ENVIRONMENT | {"PYTHONUNBUFFERED": "1"} | environment,
+    )
+
+
+def finished(*processes):
+    """Waits for processes that have to end well, and returns what they printed."""
+    printed = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(printed)
+    return printed
+
+
+def killed(process, line):
+    """Kills a process without warning as soon as it prints a line that begins so."""
+    assert any(printed.startswith(line) for printed in process.stdout)
+    process.kill()
+    process.communicate(timeout=60)
+
+
 if __name__ == "__main__":
-    catalogue._SPACES["tiny"] = TINY
+    catalogue.SPACES["tiny"] = TINY
     cli.main()

@@ -40,7 +40,7 @@ from hadas_jax.supernet import Tree
 from hadas_jax.training import TrainState, init_state, sgd
 from hadas_jax.training.batches import Schedule, train_epochs
 from hadas_jax.training.exits import exit_losses
-from hadas_jax.training.optimisers import descend, global_norm
+from hadas_jax.training.optimisers import descend
 from hadas_jax.training.supernet import label_loss
 
 _NETWORK = "network"  # the folder of the result in the work directory
@@ -228,7 +228,7 @@ def joint_step(
             "loss": total,
             "accuracy": right[-1],
             "exit_accuracy": jnp.mean(right[:-1]) if len(factors) else right[-1],
-            "gradient_norm": global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
         }
         return descend(state, gradients, optimiser), metrics
 

@@ -32,7 +32,7 @@ from hadas_jax.runs.loop import Progress, Step
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import SupernetRunSettings
-from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published_in, published_names
+from hadas_jax.spaces import PUBLISHED_NAMES, Backbone, MBConvSpace, available_exits, load_space, published_in
 from hadas_jax.supernet import Parameters, Tree, initialise
 from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, rewrite_description, save_supernet
 from hadas_jax.training.batches import Schedule, batch_mesh, train_epochs
@@ -125,8 +125,8 @@ def named_backbone(name: str, space: MBConvSpace) -> Backbone:
     ends: dict[str, Callable[[], Backbone]] = {"largest": space.largest, "smallest": space.smallest}
     if name in ends:
         return ends[name]()
-    if name not in published_names():
-        known = ", ".join((*ends, *published_names()))
+    if name not in PUBLISHED_NAMES:
+        known = ", ".join((*ends, *PUBLISHED_NAMES))
         raise ValueError(f"exits_for: expected one of {known}, got {name!r}")
     try:
         return published_in(space, name)

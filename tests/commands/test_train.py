@@ -3,18 +3,14 @@
 import csv
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from failing_commands import fails
 from fake_tfds import class_image
 from PIL import Image
-from tiny_hadas import TINY
+from tiny_hadas import TINY, finished, started
 
 from hadas_jax.cli import main
 from hadas_jax.commands.supernets import train
@@ -31,8 +27,8 @@ SEARCH = "--population 4 --generations 1 --elite-ratio 0.5 --front-size 4 --batc
 @pytest.fixture(scope="module", autouse=True)
 def _listed_spaces():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(catalogue._SPACES, "tiny", TINY)
-        patch.setitem(catalogue._SPACES, "tiny-two", TWO_SIZES)
+        patch.setitem(catalogue.SPACES, "tiny", TINY)
+        patch.setitem(catalogue.SPACES, "tiny-two", TWO_SIZES)
         patch.setenv("JAX_COMPILATION_CACHE_DIR", "kept")
         yield
 
@@ -174,10 +170,7 @@ def test_a_supernet_is_fine_tuned_for_other_classes(trained, tmp_path):
 @pytest.mark.slow
 def test_two_devices_train_what_one_does(trained, images, tmp_path):
     command = f"train --dataset folder:{images} --space tiny {QUICK} --data-parallel --workdir {tmp_path}/run"
-    script = Path(__file__).parents[1] / "tiny_hadas.py"
-    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
-    subprocess.run([sys.executable, script, *command.split()], check=True, env=os.environ | devices | cache)
+    finished(started(*command.split(), JAX_NUM_CPU_DEVICES="2"))
     losses = []
     for workdir in (trained, tmp_path / "run"):
         entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]

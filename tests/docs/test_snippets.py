@@ -3,6 +3,7 @@
 What a page takes as given, such as a finished search, is there before; sizes are as small as can be.
 """
 
+import contextlib
 import shutil
 
 import documents
@@ -13,44 +14,41 @@ from fake_tfds import write_fake_set
 from original_checkpoint import reference_arrays
 
 from hadas_jax.commands.dnas import retrain
-from hadas_jax.commands.hadas import search
 from hadas_jax.commands.networks import export, materialise_network, select_network
-from hadas_jax.settings import RetrainSettings, SearchSettings
+from hadas_jax.settings import RetrainSettings
 
 DOCS = documents.TOP / "docs"
-SMALL = SearchSettings.of(
-    space="my_space.yaml", population=4, generations=2, elite_ratio=0.5, epochs=2, exit_epochs=2, batch=128, group=2
-)
 # Pages without preparation; the second ones search or train whole networks.
 QUICK = ["accelerators", "bring_your_data", "hardware_models", "predictors", "search"]
-WHOLE = ["bring_your_device", "bring_your_space", "eh_dnas", "training"]
+WHOLE = ["bring_your_device", "eh_dnas", "training"]
+
+
+@contextlib.contextmanager
+def lenient():
+    """Users' code runs without our strictness."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with (
-        jax.numpy_rank_promotion("allow"),
-        jax.numpy_dtype_promotion("standard"),  # users' code runs without our strictness
-    ):
+    with lenient():
         yield
 
 
 @pytest.fixture(scope="session")
-def space_file(tmp_path_factory):
-    """The space that docs/bring_your_space.md shows."""
-    (shown,) = (block for block in documents.blocks(DOCS / "bring_your_space.md") if block.language == "yaml")
-    path = tmp_path_factory.mktemp("space") / "my_space.yaml"
-    path.write_text(shown.text)
-    return path
+def page_on_spaces(tmp_path_factory):
+    """What docs/bring_your_space.md leaves, which searches its space: its folder and its names."""
+    place = tmp_path_factory.mktemp("space")
+    with contextlib.chdir(place), lenient():
+        return place, documents.run_page(DOCS / "bring_your_space.md")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, space_file):
-    """The work directory of a whole search of this space."""
-    workdir = tmp_path_factory.mktemp("search") / "first"
-    search(SMALL.replace(space=str(space_file)), workdir=workdir)
-    return workdir
+def finished(page_on_spaces):
+    """The work directory of this search."""
+    return page_on_spaces[0] / "runs" / "my-space"
 
 
 def test_every_page_with_python_is_run_here():
@@ -58,7 +56,7 @@ def test_every_page_with_python_is_run_here():
         p.stem for p in DOCS.glob("*.md") if any(block.language == "python" for block in documents.blocks(p))
     ]
     prepared = ["bring_your_cost_model", "checkpoints", "data", "deploy", "index", "report", "retraining"]
-    assert sorted(with_python) == sorted([*QUICK, *WHOLE, *prepared])
+    assert sorted(with_python) == sorted([*QUICK, *WHOLE, *prepared, "bring_your_space"])
 
 
 @pytest.mark.parametrize("page", QUICK)
@@ -68,9 +66,16 @@ def test_a_page_runs(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WHOLE)
-def test_a_page_that_trains_networks_runs(page, space_file, tmp_path):
-    shutil.copy(space_file, tmp_path)
+def test_a_page_that_trains_networks_runs(page, page_on_spaces, tmp_path):
+    shutil.copy(page_on_spaces[0] / "my_space.yaml", tmp_path)
     documents.run_page(DOCS / f"{page}.md")
+
+
+@pytest.mark.slow
+def test_the_page_on_spaces_runs(page_on_spaces):
+    place, names = page_on_spaces
+    assert names["result"].backbones > 1
+    assert (place / "runs" / "my-space" / "front.csv").is_file()
 
 
 @pytest.mark.slow

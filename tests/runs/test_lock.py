@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from failing_commands import fails
+from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -242,7 +243,7 @@ def leave(context, error=None):
 
 
 @pytest.mark.slow
-@settings(max_examples=2000)
+@settings(max_examples=DRAWS)
 @given(st.lists(st.sampled_from(["start", "resume", "overwrite", "write", "read", "end", "die"]), max_size=12))
 def test_whatever_is_tried_in_whatever_order_one_holds_the_directory(tmp_path_factory, steps):
     """A model: what is refused is what meets a run that holds the directory."""

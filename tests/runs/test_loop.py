@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fuzzing import DRAWS
 from hypothesis import given
 from hypothesis import settings as drawn
 from hypothesis import strategies as st
@@ -301,7 +302,7 @@ def test_the_guard_keeps_its_laws_over_tiny_epochs(suite):
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.__name__)
 def test_the_guard_keeps_its_laws_over_many_tiny_epochs(suite):
-    drawn(max_examples=2000)(given(*SUITES[suite])(suite))()
+    drawn(max_examples=DRAWS)(given(*SUITES[suite])(suite))()
 
 
 def test_hard_batches_of_a_tiny_epoch_do_not_end_a_training():

@@ -15,7 +15,7 @@ from hadas_jax.report.html.tables import Rows
 from hadas_jax.report.pictures import new_figure, save_picture, write_ticks_in_full
 from hadas_jax.report.search import FRONT_CAPTION
 from hadas_jax.spaces.darts import CELLS, OPERATIONS
-from hadas_jax.spaces.genotypes import cell_graph, parse_genotype
+from hadas_jax.spaces.genotypes import Genotype, cell_graph
 
 _RUN_COLOURS = ("#0b62b8", "#c2470b", "#561051", "#199b83", "#d0658a", "#8f6a00", "#6b7280", "#17212e")
 _KIND_COLOURS = {"ideal": "#0b62b8", "deployable": "#c2470b", "exits": "#561051", "static": "#17212e"}
@@ -244,7 +244,7 @@ def _cells(rows: Rows) -> Figure:
     figure, grid = new_figure((12, 3.6 * len(rows)), len(rows), 2)
     for axes, row in zip(grid, rows, strict=True):
         for axis, cell in zip(axes, CELLS, strict=True):
-            draw_cell(axis, cell_graph(parse_genotype(row["genotype"]), cell))
+            draw_cell(axis, cell_graph(Genotype.parse(row["genotype"]), cell))
             axis.set_title(f"{row['run']}: {cell} cell", loc="left", fontsize=9)
     return figure
 

@@ -129,7 +129,7 @@ def test_only_an_exact_search_refuses_many_exit_positions(settings, small_space,
     first, second = small_space.stages
     stages = (first, dataclasses.replace(second, depth=(1, 16)))
     deep = dataclasses.replace(small_space, name="deep", resolution=(), stages=stages)
-    monkeypatch.setitem(catalogue._SPACES, "deep", deep)
+    monkeypatch.setitem(catalogue.SPACES, "deep", deep)
     assert Run(settings.replace(space="deep")).space.num_exits == 17
     with pytest.raises(ValueError, match="inner exact: expected a space of at most 16 exit positions, got 17 of deep"):
         Run(settings.replace(space="deep", inner="exact"))

@@ -7,7 +7,7 @@ import pytest
 from hadas_jax.report.darts import arrows, node_places
 from hadas_jax.report.html import render_page
 from hadas_jax.report.html.content import network_columns
-from hadas_jax.spaces.genotypes import cell_graph, published_genotype, published_genotype_names
+from hadas_jax.spaces.genotypes import PUBLISHED_GENOTYPES, cell_graph, published_genotype
 
 
 def test_a_network_tells_its_costs_and_keeps_to_plain_json(architectures):
@@ -43,7 +43,7 @@ def test_a_network_of_two_runs_is_drawn_once(architectures):
     assert page.count("<h2>Cells of the network of") == 2
 
 
-@pytest.mark.parametrize("name", published_genotype_names())
+@pytest.mark.parametrize("name", PUBLISHED_GENOTYPES)
 @pytest.mark.parametrize("cell", ["normal", "reduce"])
 def test_labels_of_a_cell_stand_apart(name, cell):
     graph = cell_graph(published_genotype(name), cell)
