@@ -97,10 +97,8 @@ class WorkDir:
         is_new = is_first() and not resume
         if is_new:
             self._require_fit(reads)
-            try:
+            with _named(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise unwritable(self.path, error) from error
         with _locked(self.path):
             if is_new:
                 self._require_fit(reads)  # again: another process may have written in between
