@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 _AXIS = "population"
 _HEARTBEAT_S = 30
+_NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
 
 
 def on_cpu() -> bool:
@@ -41,16 +42,12 @@ def memory_named(name: str, value: int, what: str) -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and not _is_memory(str(error)):
+        if isinstance(error, jax.errors.JaxRuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
         raise ValueError(
             f"{name} {value}: expected a batch that fits into memory, got too little of it for {value} {what} at "
             f"once; use a smaller `{name}`"
         ) from error
-
-
-def _is_memory(message: str) -> bool:
-    return any(word in message for word in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
 
 
 class LostProcessError(RuntimeError):
