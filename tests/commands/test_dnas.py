@@ -66,7 +66,7 @@ def test_budget_and_clocks_of_a_device_are_kept_and_reported(tmp_path):
         minimise="energy",
         max_energy_mj=5.0,
         channels=2,
-        cells=3,
+        cells=1,
         epochs=1,
         batch=256,
         order="first",
