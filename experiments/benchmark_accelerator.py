@@ -40,7 +40,7 @@ from hadas_jax.spaces.darts_costs import (
     throughput_table,
 )
 from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
-from hadas_jax.spaces.genotypes import code_of, published_genotype, published_genotype_names
+from hadas_jax.spaces.genotypes import PUBLISHED_GENOTYPES, code_of, published_genotype
 from hw_models.accelerator import (
     Fpga,
     GenericTable,
@@ -48,7 +48,6 @@ from hw_models.accelerator import (
     generic_cost,
     generic_report,
     generic_table,
-    generic_table_cost,
     load_fpga,
     pipeline_cost,
     pipeline_report,
@@ -107,9 +106,7 @@ def main() -> None:
 def _by_table(table: GenericTable) -> Price:
     """Prices codes int[N, 28] by a table of the generic paradigm."""
     return jax.jit(
-        lambda codes: jax.lax.map(
-            lambda code: generic_table_cost(table, darts_counts(code)).throughput, codes, batch_size=4096
-        )
+        lambda codes: jax.lax.map(lambda code: table.cost(darts_counts(code)).throughput, codes, batch_size=4096)
     )
 
 
@@ -184,7 +181,7 @@ def _genotypes(prices: dict[str, Price]) -> Table:
     table = Table(title="published genotypes, images/s")
     for column in ("genotype", "generic, plain sum", "over DARTS_V2", "generic", "pipeline"):
         table.add_column(column, justify="left" if column == "genotype" else "right")
-    names = published_genotype_names()
+    names = PUBLISHED_GENOTYPES
     codes = jnp.asarray(np.stack([code_of(published_genotype(name)) for name in names]))
     plain = np.asarray(_by_table(published_generic_table(run_saves_cycles=0))(codes))
     others = [np.asarray(price(codes)) for price in prices.values()]

@@ -28,7 +28,7 @@ from rich.table import Table
 
 import hw_models as hw
 from hadas_jax.spaces import load_space, segments, workload
-from hadas_jax.spaces.costs import block_costs, block_layers, population_cost
+from hadas_jax.spaces.costs import block_costs, population_cost
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def _runs(device: hw.Device, count: int, seed: int) -> dict[str, tuple[Callable[
         layers = workload(space, space.decode(genome))
         return dataclasses.replace(layers, active=layers.active * in_trunk)
 
-    blocks = block_costs(block_layers(space), device)
+    blocks = block_costs(space, device)
     summed = hw.sum_layers(hw.clock_grid(layers_of(genomes[0]), device))
 
     @jax.jit

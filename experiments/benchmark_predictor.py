@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.spaces.darts import DARTS_CODES, sample_codes
-from hadas_jax.spaces.darts_costs import read_priced_networks
+from hadas_jax.spaces.darts_costs import PricedNetworks
 from hw_models.predictors import KINDS, ThroughputPredictor, fit_predictor, predict_throughputs, recipe_of
 
 BATCH = 128
@@ -160,7 +160,7 @@ def _drawn(codes: np.ndarray, kind: str, members: int) -> ThroughputPredictor:
 
 def _errors(path: Path, console: Console) -> Table:
     """Fits every kind to both paradigms."""
-    priced = read_priced_networks(path)
+    priced = PricedNetworks.read(path)
     table = Table(title=f"{len(priced.codes):,} networks, 50,000 of them left out")
     for column in ("paradigm", "kind", "mean error", "median", "95 of 100 below", "Kendall tau", "seconds"):
         table.add_column(column, justify="left" if column in ("paradigm", "kind") else "right")

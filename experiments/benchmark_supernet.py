@@ -37,8 +37,8 @@ from rich.table import Table
 
 from hadas_jax.backend import on_cpu
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import Evaluator, outcomes_given
-from hadas_jax.evaluation.evaluator import images_at_once
+from hadas_jax.evaluation import Evaluator
+from hadas_jax.evaluation.evaluator import images_at_once, outcomes_given
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.settings import EvaluationSettings
 from hadas_jax.spaces import ATTENTIVENAS, Backbone, MBConvSpace

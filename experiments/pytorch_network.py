@@ -7,7 +7,8 @@ Written from the description of the network (AttentiveNAS, arXiv 2011.09011); ra
 import torch
 from torch import nn
 
-from hadas_jax.spaces import Backbone, MBConvSpace, make_divisible
+from hadas_jax.spaces import Backbone, MBConvSpace
+from hadas_jax.spaces.mbconv import make_divisible
 
 
 class SqueezeExcite(nn.Module):

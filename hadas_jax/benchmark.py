@@ -25,7 +25,7 @@ from hadas_jax.report.console import new_table
 from hadas_jax.report.pictures import new_figure, save_picture
 from hadas_jax.search import NSGA2, Product, product_front, sample
 from hadas_jax.spaces import load_space
-from hadas_jax.spaces.costs import block_costs, block_layers, population_cost
+from hadas_jax.spaces.costs import block_costs, population_cost
 from hw_models import Device, load_device
 
 WORK = ("cost model", "variation", "inner search", "generation", "search")
@@ -170,7 +170,7 @@ class _Task:
     def evaluate(self) -> Callable[[jax.Array], jax.Array]:
         """Genomes int32[P, 31] -> error, latency_s, energy_j float32[P, 3]; compiled."""
         space, device = self._space, self.device
-        blocks = block_costs(block_layers(space), device)
+        blocks = block_costs(space, device)
         genes = len(space.codec.choices)
         highest = jnp.asarray(np.maximum(np.array(self.cardinalities[:genes]) - 1, 1), jnp.float32)
 

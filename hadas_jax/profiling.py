@@ -97,7 +97,7 @@ def space_to_profile(name: str, resolution: int | None = None) -> MBConvSpace:
     """Returns a space by name with one resolution.
 
     Args:
-        name: One of `hadas_jax.spaces.space_names`.
+        name: One of `hadas_jax.spaces.SPACES`.
         resolution: In pixels; None: the space's smallest, or 8 where images decide, which are then grey and of 10
             classes as the digits are.
 

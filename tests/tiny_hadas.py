@@ -61,5 +61,5 @@ def killed(process, moment):
 
 
 if __name__ == "__main__":
-    catalogue._SPACES["tiny"] = TINY
+    catalogue.SPACES["tiny"] = TINY
     cli.main()

@@ -29,10 +29,10 @@ FLAGS = (
 @contextlib.contextmanager
 def listed():
     """Lists the tiny space among those that come with the package, where it is not listed yet."""
-    before = dict(catalogue._SPACES)
-    catalogue._SPACES["tiny"] = TINY
+    before = dict(catalogue.SPACES)
+    catalogue.SPACES["tiny"] = TINY
     try:
         yield
     finally:
         if "tiny" not in before:
-            del catalogue._SPACES["tiny"]
+            del catalogue.SPACES["tiny"]

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.evaluation import dissimilarity, pack_bits, segment_costs, subset_members
+from hadas_jax.evaluation import dissimilarity, pack_bits, segment_costs
+from hadas_jax.evaluation.early_exit import subset_members
 from hadas_jax.methods.hadas.exit_configs import dynamic_backbone, ideal_stops, subset_configs
 from hadas_jax.methods.hadas.score import exit_gains, exit_shares
 from hadas_jax.spaces import MBConvSpace, available_exits

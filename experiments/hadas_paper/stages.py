@@ -15,7 +15,7 @@ from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.results import POLICY_NAMES
 from hadas_jax.search import crowding_distance, non_dominated_ranks, truncate
 from hadas_jax.settings import NO_CONSTRAINTS
-from hadas_jax.spaces import published_names
+from hadas_jax.spaces import PUBLISHED_NAMES
 from hadas_paper.baselines import like_published, macs
 from hadas_paper.lab import Lab, Pool
 from hadas_paper.metrics import (
@@ -73,11 +73,11 @@ class Baselines:
 
 def baselines(lab: Lab, device: Device) -> Baselines:
     """Judges the baselines on a device."""
-    every = like_published(lab.space, published_names())
+    every = like_published(lab.space, PUBLISHED_NAMES)
     genomes, which = np.unique(every, axis=0, return_inverse=True)
     order = np.argsort([macs(lab.space, genome) for genome in genomes])
     names = tuple(
-        "/".join(name for name, place in zip(published_names(), which, strict=True) if place == row) for row in order
+        "/".join(name for name, place in zip(PUBLISHED_NAMES, which, strict=True) if place == row) for row in order
     )
     pool = Pool(lab, device, genomes[order])
     cost, _ = static_costs(lab.space, jnp.asarray(lab.space.largest_genome[None]), device)

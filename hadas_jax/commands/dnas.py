@@ -43,14 +43,14 @@ def search(
         ValueError: Settings, files or the work directory do not fit, or a loss is no longer finite.
     """
     from hadas_jax.methods.eh_dnas import DnasRun
-    from hadas_jax.methods.eh_dnas.hardware import constraints_of
+    from hadas_jax.methods.eh_dnas.hardware import Objective
     from hadas_jax.report.darts import cost_table, plot_genotype
     from hadas_jax.spaces.darts import parse_code
     from hadas_jax.spaces.genotypes import genotype_of
 
     def finish(started: DnasRun, result: DnasResult, path: Path, console: Console) -> None:
         plot_genotype(genotype_of(parse_code(result.code)), path / "genotype.png")
-        budgets = constraints_of(started.settings.loss)
+        budgets = Objective(started.settings.loss).constraints
         console.print(cost_table(result, has_budgets=bool(budgets)))
         for line in _closing_lines(result, budgets):
             print_line(console, line)

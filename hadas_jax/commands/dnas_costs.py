@@ -97,7 +97,7 @@ def sample(
     from hadas_jax.report.darts import sample_table
     from hadas_jax.runs.workdir import versions
     from hadas_jax.spaces.darts import sample_codes
-    from hadas_jax.spaces.darts_costs import PricedNetworks, generic_table_name, throughput_table, write_priced_networks
+    from hadas_jax.spaces.darts_costs import PricedNetworks, generic_table_name, throughput_table
     from hw_models.accelerator import load_fpga
 
     console, network, chip = console or new_console(), size.network, load_fpga(fpga)
@@ -129,7 +129,7 @@ def sample(
             "versions": versions(),
         },
     )
-    write_priced_networks(priced, target)
+    priced.write(target)
     console.print(sample_table(priced))
     print_line(console, f"Written: {target}, {count:,} networks")
     fitting = ["hadas", "dnas", "fit-predictor", str(target), "--paradigm", names[-1], "-o", "predictor.npz"]
@@ -189,10 +189,10 @@ def fit(
     import jax
 
     from hadas_jax.report.console import StepProgress
-    from hadas_jax.report.darts import held_out_table, plot_held_out
+    from hadas_jax.report.darts import print_held_out
     from hadas_jax.runs.workdir import versions
     from hadas_jax.spaces.darts import DARTS_CODES
-    from hadas_jax.spaces.darts_costs import read_priced_networks
+    from hadas_jax.spaces.darts_costs import PricedNetworks
     from hw_models.predictors import PredictorNotes, fit_predictor, recipe_of, write_predictor
 
     console = console or new_console()
@@ -208,7 +208,7 @@ def fit(
     }
     recipe = dataclasses.replace(recipe_of(kind), **{name: value for name, value in asked.items() if value is not None})
     origin = Path(data).name if isinstance(data, Path | str) else "a data set"
-    priced = read_priced_networks(data) if isinstance(data, Path | str) else data
+    priced = PricedNetworks.read(data) if isinstance(data, Path | str) else data
     fitted_to = _paradigm_of(priced, paradigm)
     throughputs = priced.throughputs[fitted_to]
     fits = throughputs > 0
@@ -235,8 +235,7 @@ def fit(
             on_epoch=lambda done, total, loss: progress.update(done, total, f"loss {loss:.4f}"),
         )
     write_predictor(fitted.predictor, target)
-    plot_held_out(fitted, picture)
-    console.print(held_out_table(fitted))
+    print_held_out(fitted, console, picture=picture)
     print_line(console, f"Written: {target}, {picture}")
     print_line(console, f"To ask it: hadas dnas price DARTS_V2 --predictor {shlex.quote(str(target))}")
     return fitted

@@ -140,10 +140,10 @@ def settings_of_run(
         InUseError: Another process writes into `workdir`.
         ValueError: Arguments that contradict each other, or settings other than those of the run to resume.
     """
-    from hadas_jax.runs.lock import require_unused
+    from hadas_jax.runs.workdir import WorkDir
 
     if workdir is not None:
-        require_unused(Path(workdir))
+        WorkDir(Path(workdir)).require_unused()
     if not resume:
         return (settings or kind()).absolute()
     if overwrite:

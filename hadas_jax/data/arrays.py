@@ -11,21 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from hadas_jax.data.notes import first_few
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of every channel."""
 NAMED_CLASSES = 10
-_CHUNK = 1024  # images whose values are counted at once
 
 
-def standardise(images: jax.Array, mean: jax.Array | float, std: jax.Array | float) -> jax.Array:
+def standardise(images: jax.Array, mean: ArrayLike, std: ArrayLike) -> jax.Array:
     """Returns images as float32[B, H, W, C] with the mean removed, in units of the standard deviation.
 
     Args:
         images: uint8[B, H, W, C], which is scaled to 0 .. 1 first, or floating, which is taken as it is.
-        mean: float32[C], or one for all channels.
+        mean: float[C], or one for all channels.
         std: Standard deviation, likewise.
     """
     chex.assert_rank(images, 4, custom_message="images: expected [B, H, W, C]")
@@ -43,14 +43,14 @@ class LabelledImages:
     Attributes:
         images: uint8 or float32 [N, H, W, C], as stored.
         labels: int32[N].
-        mean: float32[C] or one number, of the training images in 0 .. 1 (bytes) or in the images' own unit.
+        mean: float[C] or one number, of the training images in 0 .. 1 (bytes) or in the images' own unit.
         std: Standard deviation, likewise.
     """
 
     images: jax.Array
     labels: jax.Array
-    mean: jax.Array | float = 0.0
-    std: jax.Array | float = 1.0
+    mean: ArrayLike = 0.0
+    std: ArrayLike = 1.0
 
     @property
     def count(self) -> int:
@@ -60,12 +60,6 @@ class LabelledImages:
     def take(self, index: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the images at int[B] as float32[B, H, W, C], standardised, and their labels int32[B]."""
         return standardise(self.images[index], self.mean, self.std), self.labels[index]
-
-
-def labelled(images: np.ndarray, labels: np.ndarray, normalisation: Normalisation) -> LabelledImages:
-    """Returns images [N, H, W, C] and labels [N] as arrays on the device, to be standardised on use."""
-    mean, std = (jnp.asarray(values, jnp.float32) for values in normalisation)
-    return LabelledImages(jnp.asarray(images), jnp.asarray(labels, jnp.int32), mean, std)
 
 
 def check_arrays(
@@ -127,48 +121,3 @@ def check_labels(labels: np.ndarray, *, source: str, classes: int | None = None)
         f"{source}: labels: expected 0 .. K - 1 without gaps, got {first_few(occurring, most=NAMED_CLASSES)} ({got}); "
         "renumber them: np.unique(labels, return_inverse=True)[1]"
     )
-
-
-def channel_statistics(images: np.ndarray, *, source: str) -> Normalisation:
-    """Returns mean and standard deviation of every channel, of uint8 in 0 .. 1, of floating values as they are.
-
-    A constant channel has a standard deviation of 1, so that it standardises to 0.
-
-    Args:
-        images: uint8 or float32 [N, H, W, C].
-        source: Name of the data set, for errors.
-
-    Raises:
-        ValueError: All channels are constant.
-    """
-    channels = range(images.shape[-1])
-    if images.dtype == np.uint8:
-        counts = np.zeros((len(channels), 256), np.int64)
-        for start in range(0, len(images), _CHUNK):
-            part = images[start : start + _CHUNK]
-            counts += np.stack([np.bincount(part[..., c].ravel(), minlength=256) for c in channels])
-        shares, values = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
-        mean = shares @ values
-        stds = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1)).tolist()
-        means, constant = mean.tolist(), ((counts > 0).sum(1) == 1).tolist()
-    else:
-        means, stds = ([float(f(images[..., c])) for c in channels] for f in (np.mean, np.std))
-        constant = [bool(np.ptp(images[..., c]) == 0) for c in channels]
-    if all(constant):
-        raise ValueError(f"{source}: images: expected different values, got {means[0]} everywhere")
-    return tuple(means), tuple(1.0 if same else std for same, std in zip(constant, stds, strict=True))
-
-
-def check_normalisation(normalisation: Normalisation, *, channels: int, source: str) -> Normalisation:
-    """Returns mean and standard deviation as they are, one of each for every channel.
-
-    Raises:
-        ValueError: Another number of them, values that are not finite, or a deviation that is not positive.
-    """
-    mean, std = (tuple(float(x) for x in values) for values in normalisation)
-    if len(mean) != channels or len(std) != channels:
-        got = f"{len(mean)} and {len(std)}"
-        raise ValueError(f"{source}: normalisation: expected {channels} means and deviations (channels), got {got}")
-    if not np.isfinite([*mean, *std]).all() or min(std) <= 0:
-        raise ValueError(f"{source}: normalisation: expected finite means, positive deviations, got {normalisation}")
-    return mean, std

@@ -8,8 +8,7 @@ from sklearn.datasets import load_digits
 from hadas_jax.data.arrays import Normalisation, check_arrays
 from hadas_jax.data.folder import open_folder
 from hadas_jax.data.npz import load_npz
-from hadas_jax.data.parts import TRAINING
-from hadas_jax.data.record import SplitRecord
+from hadas_jax.data.record import TRAINING, SplitRecord
 from hadas_jax.data.splits import Options, Splits, assemble, split_arrays
 from hadas_jax.data.tfds import PREFIX, SHORT_NAMES, open_prepared
 from hadas_jax.settings import DataSettings, expand_home

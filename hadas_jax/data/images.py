@@ -5,7 +5,6 @@ Pillow reads and resizes them; its resizing smooths before it makes smaller.
 Shapes: N images of a source, n chosen ones, H, W height and width, C channels (1 or 3), all uint8.
 """
 
-import functools
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -20,9 +19,6 @@ from PIL import ExifTags, Image
 
 from hadas_jax.data.notes import first_few, one_line
 
-_OTHER_FORMATS = frozenset(  # documents, drawings, videos and fields of numbers, and what Pillow writes alone
-    ("BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF")
-)
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 _TURNS = {  # EXIF's orientations, from 2: how the stored pixels become what viewers show
@@ -50,13 +46,6 @@ class ImageError(ValueError):
     def __init__(self, image: str) -> None:
         super().__init__(f"expected an image of 8 bits, cannot read {one_line(image)}")
         self.image = image
-
-
-@functools.cache
-def file_endings() -> frozenset[str]:
-    """Returns the endings, in lower case, of files that may be images of 8 bits, as many as this Pillow reads."""
-    Image.init()
-    return frozenset(ending for ending, form in Image.registered_extensions().items() if form not in _OTHER_FORMATS)
 
 
 def read_header(path: Path) -> tuple[int, int, int]:
@@ -225,64 +214,59 @@ class Source:
         """Returns the images at the ascending rows int[n]."""
         return replace(self, rows=self.rows[rows])
 
+    def readable(self) -> tuple["Source", list[str]]:
+        """Returns the images that can be read, all of which are tried, and the names of the others."""
+        failures = _failures(self.__getitem__, len(self))
+        if not failures:
+            return self, []
+        return self.select(np.setdiff1d(np.arange(len(self)), list(failures))), list(failures.values())
 
-def readable(source: Source) -> tuple[Source, list[str]]:
-    """Returns the images of a source that can be read, all of which are tried, and the names of the others."""
-    failures = _failures(source.__getitem__, len(source))
-    if not failures:
-        return source, []
-    return source.select(np.setdiff1d(np.arange(len(source)), list(failures))), list(failures.values())
+    def read_images(
+        self, rows: np.ndarray, *, size: int, name: str, advice: str = "remove them"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns images uint8[n, size, size, C] and labels int32[n].
 
+        Args:
+            rows: int[n], the images' rows.
+            size: Height and width of the result, in pixels.
+            name: Name of the data set, for errors.
+            advice: What to do with images that cannot be read.
 
-def read_images(
-    source: Source, rows: np.ndarray, *, size: int, name: str, advice: str = "remove them"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images uint8[n, size, size, C] and labels int32[n].
+        Raises:
+            ValueError: Images cannot be read; the first few are named.
+        """
+        images = np.empty((len(rows), size, size, self.channels), np.uint8)
+        labels = np.empty(len(rows), np.int32)
 
-    Args:
-        source: The source of the images.
-        rows: int[n], the images' rows in the source.
-        size: Height and width of the result, in pixels.
-        name: Name of the data set, for errors.
-        advice: What to do with images that cannot be read.
+        def read(index: int) -> None:
+            pixels, labels[index] = self[rows[index]]
+            images[index] = fit(pixels, size)
 
-    Raises:
-        ValueError: Images cannot be read; the first few are named.
-    """
-    images = np.empty((len(rows), size, size, source.channels), np.uint8)
-    labels = np.empty(len(rows), np.int32)
+        check_readable(_failures(read, len(rows)).values(), name=name, advice=advice)
+        return images, labels
 
-    def read(index: int) -> None:
-        pixels, labels[index] = source[rows[index]]
-        images[index] = fit(pixels, size)
+    @property
+    def fingerprint_of(self) -> FingerprintOf:
+        """What fingerprints are taken of: contents, unless these are too many bytes to read."""
+        return "contents" if self.stored_bytes <= CONTENTS_BYTES else "names and sizes"
 
-    check_readable(_failures(read, len(rows)).values(), name=name, advice=advice)
-    return images, labels
+    def fingerprints(self, of: FingerprintOf | None = None) -> np.ndarray:
+        """Returns uint64[N] by which images are told apart: of what is stored, whatever size it is brought to.
 
+        Args:
+            of: What fingerprints are taken of; `fingerprint_of` where None.
 
-def fingerprint_of(source: Source) -> FingerprintOf:
-    """Returns what a source's fingerprints are taken of: contents, unless these are too many bytes to read."""
-    return "contents" if source.stored_bytes <= CONTENTS_BYTES else "names and sizes"
+        Raises:
+            ValueError: Images cannot be read; the first few are named.
+        """
+        read = self.content if (of or self.fingerprint_of) == "contents" else self.name_and_size
+        numbers = np.empty(len(self), np.uint64)
 
+        def take(index: int) -> None:
+            numbers[index] = _fingerprint(read(int(self.rows[index])))
 
-def source_fingerprints(source: Source, *, of: FingerprintOf | None = None) -> np.ndarray:
-    """Returns uint64[N] by which images are told apart: of what is stored, whatever size it is brought to.
-
-    Args:
-        source: The source of the images.
-        of: What fingerprints are taken of; as `fingerprint_of` says where None.
-
-    Raises:
-        ValueError: Images cannot be read; the first few are named.
-    """
-    read = source.content if (of or fingerprint_of(source)) == "contents" else source.name_and_size
-    numbers = np.empty(len(source), np.uint64)
-
-    def take(index: int) -> None:
-        numbers[index] = _fingerprint(read(int(source.rows[index])))
-
-    check_readable(_failures(take, len(source)).values(), name=source.name)
-    return numbers
+        check_readable(_failures(take, len(self)).values(), name=self.name)
+        return numbers
 
 
 def array_fingerprints(images: np.ndarray) -> np.ndarray:
@@ -293,13 +277,6 @@ def array_fingerprints(images: np.ndarray) -> np.ndarray:
     kind = images.dtype.newbyteorder("<")
     prefix = f"{kind.str} {images.shape[1:]} ".encode()
     return np.array([_fingerprint(prefix + image.astype(kind, copy=False).tobytes()) for image in images], np.uint64)
-
-
-def as_bytes(images: np.ndarray) -> np.ndarray:
-    """Returns floating images in 0 .. 1 as bytes, others as they are, so that they are recognised in both forms."""
-    if np.issubdtype(images.dtype, np.floating) and images.size and images.min() >= 0 and images.max() <= 1:
-        return np.rint(255 * images).astype(np.uint8)
-    return images
 
 
 def _fingerprint(content: bytes) -> int:

@@ -35,29 +35,10 @@ def plural(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def file_counts(endings: Mapping[str, int]) -> str:
-    """Returns how many files there are of every ending, the most frequent first.
-
-    >>> file_counts({".csv": 1, ".txt": 3, "": 2})
-    '3 files of .txt, 2 without an ending, 1 of .csv'
-    """
-    ordered = sorted(endings.items(), key=lambda item: (-item[1], item[0]))
-    kinds = [f"of {one_line(ending)}" if ending else "without an ending" for ending, _ in ordered]
-    counts = [plural(ordered[0][1], "file"), *(f"{count:,}" for _, count in ordered[1:])]
-    return first_few((f"{count} {kind}" for count, kind in zip(counts, kinds, strict=True)), most=10)
-
-
 PART_WORDS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "validate", "dev", "development"),
     "test": ("test", "testing", "tst"),
-}
-_BESIDE = ("data", "dataset", "folder", "images", "img", "imgs", "part", "set", "sets", "split")
-_PARTS = {
-    spelled: part
-    for part, words in PART_WORDS.items()
-    for word in words
-    for spelled in (word, *(word + other for other in _BESIDE), *(other + word for other in _BESIDE))
 }
 
 
@@ -68,12 +49,3 @@ def letters(name: str) -> str:
     'trainingset'
     """
     return "".join(char for char in name.casefold() if char.isalnum())
-
-
-def part_of(folder: str) -> str | None:
-    """Returns the part that a folder's name stands for, in any of its usual spellings: train, val, test or None.
-
-    >>> [part_of(name) for name in ("Training", "test_set", "images-Valid", "1_train2017", "cat")]
-    ['train', 'test', 'val', 'train', None]
-    """
-    return _PARTS.get(letters(folder).strip("0123456789"))

@@ -15,10 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hadas_jax.data.arrays import check_arrays
-from hadas_jax.data.images import fit
 from hadas_jax.data.notes import PART_WORDS, first_few, letters, one_line, plural
-from hadas_jax.data.parts import as_groups
-from hadas_jax.data.splits import Options, Splits, identity_of_arrays, split_arrays
+from hadas_jax.data.splits import Options, Splits, as_groups, split_arrays
 
 _CHANNELS_FIRST = (1, 3)  # C of arrays [N, C, H, W]
 _SUFFIXES = {"train": "", "val": ": validation set", "test": ": test set"}
@@ -73,16 +71,12 @@ def load_npz(path: Path, options: Options, *, image_size: int | None) -> Splits:
     arrays = _load_arrays(path, roles.values())
     notes = [*_renaming_notes(roles), *_left_out(stored, roles)]
     pairs, names = _pairs({role: arrays[name] for role, name in roles.items()}, notes, source)
-    identity = None  # of the arrays that are divided
-    if image_size is not None and image_size != pairs["train"][0].shape[1]:
-        identity = identity_of_arrays(as_groups({part: images for part, (images, _) in pairs.items()}))
-        pairs = {part: (_resized(images, image_size, source), labels) for part, (images, labels) in pairs.items()}
     return split_arrays(
         as_groups(pairs),
         options,
         name=source,
+        image_size=image_size,
         class_names=names,
-        identity=identity,
         notes=tuple(dict.fromkeys(notes)),  # parts may have the same
     )
 
@@ -144,13 +138,6 @@ def _as_images(images: np.ndarray, notes: list[str], source: str) -> np.ndarray:
         notes.append("images are stored with channels first")
         images = np.ascontiguousarray(np.moveaxis(images, 1, -1))
     return images
-
-
-def _resized(images: np.ndarray, size: int, source: str) -> np.ndarray:
-    if images.dtype != np.uint8 or images.shape[3] not in (1, 3):
-        got = f"{images.dtype} and {images.shape[3]} channels"
-        raise ValueError(f"{source}: image size: expected uint8 images of 1 or 3 channels to resize, got {got}")
-    return np.stack([fit(image, size) for image in images])
 
 
 def _find_roles(names: Iterable[str], *, source: str) -> dict[_Role, str]:

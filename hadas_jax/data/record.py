@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hadas_jax.data.parts import TRAINING, Group, Part, Parts
-
+TRAINING, HELD_OUT, TEST = "training", "validation", "test"
+"""The groups of images that a data set comes with, by the names that records have for them."""
 FEW = 0.05
 """Share of their sketches that two sets may have in common by chance, such as empty images."""
 _SKETCH = 128  # fingerprints that stand for a data set
-_BY_CLASS, _AT_RANDOM = "by class/1", "at random/1"  # rules of `parts.divide`; the number counts their versions
+_BY_CLASS, _AT_RANDOM = "by class/1", "at random/1"  # rules of the division; the number counts their versions
 
 
 class Identity(NamedTuple):
@@ -36,26 +36,17 @@ class Identity(NamedTuple):
     form: str
     fingerprint_of: Mapping[str, str]
     fingerprints: Mapping[str, np.ndarray]
-    names: np.ndarray
-    pixels: np.ndarray
-
-    def of_parts(self, parts: Sequence[Part]) -> np.ndarray:
-        """Returns uint64[n]: the fingerprints of the images of some parts."""
-        return np.concatenate([self.fingerprints[part.group][part.rows] for part in parts])
+    names: np.ndarray = np.zeros(0, np.uint64)
+    pixels: np.ndarray = np.zeros(0, np.uint64)
 
     @property
     def contents(self) -> np.ndarray:
         """uint64[n]: all different fingerprints but those of names alone, rising."""
         return np.unique(np.concatenate([*self.fingerprints.values(), self.pixels]))
 
-    @property
-    def all(self) -> np.ndarray:
-        """uint64[n]: all different fingerprints, rising."""
-        return np.union1d(self.contents, self.names)
-
 
 @dataclass(frozen=True, kw_only=True)
-class GroupDigest:
+class _GroupDigest:
     """One group of images that a data set comes with, as short texts.
 
     Attributes:
@@ -71,6 +62,18 @@ class GroupDigest:
     images: str
     labelled: str
     ordered: str
+
+    @classmethod
+    def of(cls, fingerprints: np.ndarray, labels: np.ndarray | None, *, fingerprint_of: str) -> "_GroupDigest":
+        """Returns the digest of a group; labels int[N] are None where they are inside what fingerprints are of."""
+        pairs = fingerprints if labels is None else np.column_stack([fingerprints, labels.astype(np.uint64)])
+        return cls(
+            count=len(fingerprints),
+            fingerprint_of=fingerprint_of,
+            images=_digest(np.sort(fingerprints)),
+            labelled=_digest(pairs[np.lexsort(np.atleast_2d(pairs.T))]),
+            ordered=_digest(pairs),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,43 @@ class SplitRecord:
     sketch: tuple[int, ...]
     classes: int
     class_names: tuple[str, ...] | None
-    groups: dict[str, GroupDigest]
+    groups: dict[str, _GroupDigest]
+
+    @classmethod
+    def of(
+        cls,
+        rows: Mapping[str, np.ndarray],
+        labels: Mapping[str, np.ndarray | None],
+        identity: Identity,
+        *,
+        seed: int,
+        classes: int,
+        class_names: tuple[str, ...] | None,
+    ) -> "SplitRecord":
+        """Returns the record of a divided data set.
+
+        Args:
+            rows: Rows int[n] of each part in its group, before fewer images are chosen to evaluate on.
+            labels: Labels int[N] of each group where they are known.
+            identity: What its images are told apart by.
+            seed: Random seed of the division.
+            classes: K.
+            class_names: K names.
+        """
+        return cls(
+            rule=_AT_RANDOM if labels[TRAINING] is None else _BY_CLASS,
+            seed=seed,
+            parts={name: len(chosen) for name, chosen in rows.items()},
+            division=_digest(np.concatenate([np.append(chosen, -1) for chosen in rows.values()])),
+            form=identity.form,
+            sketch=tuple(identity.contents[:_SKETCH].tolist()),
+            classes=classes,
+            class_names=class_names,
+            groups={
+                name: _GroupDigest.of(fingerprints, labels[name], fingerprint_of=identity.fingerprint_of[name])
+                for name, fingerprints in identity.fingerprints.items()
+            },
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Returns the record as JSON holds it."""
@@ -143,7 +182,7 @@ class SplitRecord:
         if self.class_names != other.class_names:
             return _renamed(self.class_names, other.class_names)
         if self.rule != other.rule:
-            return f"images that are divided {_rule(other)} instead of {_rule(self)}"
+            return f"images that are divided {other.rule.partition('/')[0]} instead of {self.rule.partition('/')[0]}"
         for what, clause in (
             ("fingerprint_of", "{name} images of another size in bytes"),
             ("images", "as many {name} images, but other ones"),
@@ -176,55 +215,6 @@ class SplitRecord:
             raise ValueError(
                 f"data set {dataset}: expected the images that {owner} was made of, got {mismatch}; {hint}"
             )
-
-
-def make_record(
-    parts: Parts,
-    groups: Mapping[str, Group],
-    identity: Identity,
-    *,
-    seed: int,
-    classes: int,
-    class_names: tuple[str, ...] | None,
-) -> SplitRecord:
-    """Returns the record of a divided data set.
-
-    Args:
-        parts: All parts, before fewer images are chosen to evaluate on.
-        groups: The groups of the data set.
-        identity: What its images are told apart by.
-        seed: Random seed of the division.
-        classes: K.
-        class_names: K names.
-    """
-    return SplitRecord(
-        rule=_AT_RANDOM if groups[TRAINING].labels is None else _BY_CLASS,
-        seed=seed,
-        parts={name: len(part.rows) for name, part in parts._asdict().items()},
-        division=_digest(np.concatenate([np.append(part.rows, -1) for part in parts]).astype(np.uint64)),
-        form=identity.form,
-        sketch=tuple(identity.contents[:_SKETCH].tolist()),
-        classes=classes,
-        class_names=class_names,
-        groups={name: _digest_group(name, groups[name].labels, identity) for name in identity.fingerprints},
-    )
-
-
-def _digest_group(name: str, labels: np.ndarray | None, identity: Identity) -> GroupDigest:
-    """Returns the digest of a group; labels int[N] are None where they are inside what fingerprints are of."""
-    fingerprints = identity.fingerprints[name]
-    pairs = fingerprints if labels is None else np.column_stack([fingerprints, labels.astype(np.uint64)])
-    return GroupDigest(
-        count=len(fingerprints),
-        fingerprint_of=identity.fingerprint_of[name],
-        images=_digest(np.sort(fingerprints)),
-        labelled=_digest(pairs[np.lexsort(np.atleast_2d(pairs.T))]),
-        ordered=_digest(pairs),
-    )
-
-
-def _rule(record: SplitRecord) -> str:
-    return record.rule.partition("/")[0]
 
 
 def _digest(values: np.ndarray) -> str:

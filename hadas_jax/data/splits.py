@@ -1,41 +1,36 @@
 """A data set in four parts: from arrays, or from sources of images, to splits.
 
+A data set comes in up to three groups: its training images, held-out images (a validation set of its own) and test
+images of its own. A part is taken from the group that is meant for it, and cut off the training images otherwise. The
+division follows from the data and a seed alone; fewer images to evaluate on are a part of these parts.
+
 Images are held in memory where those to train on fit, and are a stream where they do not.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from sklearn.model_selection import train_test_split
 
-from hadas_jax.data.arrays import (
-    NAMED_CLASSES,
-    LabelledImages,
-    Normalisation,
-    channel_statistics,
-    check_labels,
-    check_normalisation,
-    labelled,
-)
-from hadas_jax.data.images import (
-    SKIPPING,
-    Source,
-    array_fingerprints,
-    as_bytes,
-    fingerprint_of,
-    read_images,
-    readable,
-    source_fingerprints,
-)
+from hadas_jax.data.arrays import NAMED_CLASSES, LabelledImages, Normalisation, check_labels
+from hadas_jax.data.images import SKIPPING, Source, array_fingerprints, fit
 from hadas_jax.data.notes import first_few, plural
-from hadas_jax.data.parts import HELD_OUT, SHARE, TEST, TRAINING, Group, Part, Parts, divide, limit
-from hadas_jax.data.record import Identity, SplitRecord, make_record
+from hadas_jax.data.record import HELD_OUT, TEST, TRAINING, Identity, SplitRecord
 from hadas_jax.data.stream import Stream
 
-_STREAM_TEST = 10_000  # test images of a stream, where nothing else is asked for
+_SHARE = 0.15
+_MOST = 5000  # images of validation and of calibration
+_MOST_TEST = (
+    10_000  # of a test part that is cut off the training images, and of a stream where nothing else is asked for
+)
 _STATISTICS = 4096  # training images of a stream that its mean and standard deviation are taken from
+_CHUNK = 1024  # images whose values are counted at once
+_Pair = tuple[np.ndarray, np.ndarray]
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class Options:
     seed: int
     evaluation_images: int | None = None
     normalisation: Normalisation | None = None
-    share: float = SHARE
+    share: float = _SHARE
 
 
 @dataclass(frozen=True)
@@ -65,8 +60,6 @@ class Splits:
         calibration: Images for exit thresholds.
         test: Images for the final report alone.
         classes: K.
-        mean: Mean by which images are standardised, one number for each channel.
-        std: Standard deviation, likewise.
         name: Name of the data set.
         record: What the data set is and how it is divided, whatever part of it is evaluated on.
         fingerprints: uint64[n], by which images of the data set are recognised, rising.
@@ -80,8 +73,6 @@ class Splits:
     calibration: LabelledImages
     test: LabelledImages
     classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     name: str
     record: SplitRecord
     fingerprints: np.ndarray = field(repr=False)
@@ -99,6 +90,18 @@ class Splits:
         """C."""
         return self.validation.images.shape[3]
 
+    @property
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation of every channel, by which the images of all parts are standardised."""
+        mean, std = (tuple(np.asarray(values).tolist()) for values in (self.train.mean, self.train.std))
+        return mean, std
+
+    def standardised_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> "Splits":
+        """Returns the data set with images that another mean and standard deviation of each channel standardise."""
+        given = {"mean": np.array(mean), "std": np.array(std)}
+        parts = {name: replace(getattr(self, name), **given) for name in _Parts._fields}
+        return replace(self, **parts)
+
     def summary(self) -> str:
         """Returns one line about the data set: classes, images, parts and what was left out."""
         named = "" if self.class_names is None else f" ({first_few(self.class_names, most=NAMED_CLASSES)})"
@@ -115,9 +118,9 @@ def split(
     *,
     seed: int,
     source: str,
-    share: float = SHARE,
-    held_out: tuple[np.ndarray, np.ndarray] | None = None,
-    test: tuple[np.ndarray, np.ndarray] | None = None,
+    share: float = _SHARE,
+    held_out: _Pair | None = None,
+    test: _Pair | None = None,
     evaluation_images: int | None = None,
     normalisation: Normalisation | None = None,
     class_names: tuple[str, ...] | None = None,
@@ -138,22 +141,21 @@ def split(
         class_names: K names.
 
     Raises:
-        ValueError: A class is too small to be in all parts, images that are constant, or a wrong normalisation.
+        ValueError: A class is too small to be in all parts, one held-out image, images that are constant, or a wrong
+            normalisation.
     """
     given = {TRAINING: (images, labels), HELD_OUT: held_out, TEST: test}
-    return split_arrays(
-        {group: pair for group, pair in given.items() if pair is not None},
-        Options(seed, evaluation_images, normalisation, share),
-        name=source,
-        class_names=class_names,
-    )
+    arrays = {group: pair for group, pair in given.items() if pair is not None}
+    options = Options(seed, evaluation_images, normalisation, share)
+    return split_arrays(arrays, options, name=source, class_names=class_names)
 
 
 def split_arrays(
-    arrays: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    arrays: Mapping[str, _Pair],
     options: Options,
     *,
     name: str,
+    image_size: int | None = None,
     classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
     identity: Identity | None = None,
@@ -165,46 +167,54 @@ def split_arrays(
         arrays: Images and labels by group.
         options: How they are divided and standardised.
         name: Name of the data set.
+        image_size: Height and width that images are brought to.
         classes: K; one more than the largest label where None.
         class_names: K names.
-        identity: What images are told apart by as they are stored; `identity_of_arrays` where None.
+        identity: What images are told apart by as they are stored; these arrays where None.
         notes: What was left out of the data set, in a clause each.
 
     Raises:
-        ValueError: As `split`.
+        ValueError: As `split`, or images that cannot be resized.
     """
-    images = {group: pair[0] for group, pair in arrays.items()}
-    labels = arrays[TRAINING][1]
-    is_stored = identity is None
-    identity = identity or identity_of_arrays(images)
-
-    def pixel_fingerprints(group: str) -> np.ndarray:
-        pixels = as_bytes(images[group])
-        is_hashed = is_stored and pixels is images[group]
-        return identity.fingerprints[group] if is_hashed else array_fingerprints(pixels)
-
+    images, labels = ({group: pair[number] for group, pair in arrays.items()} for number in (0, 1))
+    stored = images if identity is None else {}
+    if identity is None:
+        first = images[TRAINING]
+        identity = Identity(
+            f"{'x'.join(map(str, first.shape[1:]))} {first.dtype}",
+            dict.fromkeys(images, "contents"),
+            {group: array_fingerprints(array) for group, array in images.items()},
+        )
+    if image_size is not None and image_size != images[TRAINING].shape[1]:
+        images = {group: _resized(array, image_size, name) for group, array in images.items()}
+    pixels = []
+    for group, array in images.items():
+        as_bytes = _as_bytes(array)
+        pixels.append(identity.fingerprints[group] if as_bytes is stored.get(group) else array_fingerprints(as_bytes))
     return _split(
-        {group: Group(len(pair[1]), pair[1]) for group, pair in arrays.items()},
-        lambda part: (images[part.group][part.rows], arrays[part.group][1][part.rows]),
-        identity._replace(pixels=np.concatenate([pixel_fingerprints(group) for group in arrays])),
+        {group: _Group(len(array), array) for group, array in labels.items()},
+        lambda part: (images[part.group][part.rows], labels[part.group][part.rows]),
+        identity._replace(pixels=np.concatenate(pixels)),
         options,
         name=name,
-        classes=int(labels.max()) + 1 if classes is None else classes,
+        classes=int(labels[TRAINING].max()) + 1 if classes is None else classes,
         class_names=class_names,
         notes=notes,
     )
 
 
-def identity_of_arrays(images: Mapping[str, np.ndarray]) -> Identity:
-    """Returns what tells images [N, H, W, C] in memory apart, by group."""
-    stored = images[TRAINING]
-    return Identity(
-        f"{'x'.join(map(str, stored.shape[1:]))} {stored.dtype}",
-        dict.fromkeys(images, "contents"),
-        {group: array_fingerprints(array) for group, array in images.items()},
-        names=np.zeros(0, np.uint64),
-        pixels=np.zeros(0, np.uint64),
-    )
+def _resized(images: np.ndarray, size: int, source: str) -> np.ndarray:
+    if images.dtype != np.uint8 or images.shape[3] not in (1, 3):
+        got = f"{images.dtype} and {images.shape[3]} channels"
+        raise ValueError(f"{source}: image size: expected uint8 images of 1 or 3 channels to resize, got {got}")
+    return np.stack([fit(image, size) for image in images])
+
+
+def _as_bytes(images: np.ndarray) -> np.ndarray:
+    """Floating images in 0 .. 1 as bytes, others as they are, so that they are recognised in both forms."""
+    if np.issubdtype(images.dtype, np.floating) and images.size and images.min() >= 0 and images.max() <= 1:
+        return np.rint(255 * images).astype(np.uint8)
+    return images
 
 
 @dataclass(frozen=True)
@@ -229,10 +239,11 @@ class Sources:
     notes: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
 
-    @property
-    def train(self) -> Source:
-        """Images for all parts that have none of their own."""
-        return self.groups[TRAINING]
+
+def as_groups(parts: Mapping[str, ItemT]) -> dict[str, ItemT]:
+    """Returns what is given of train, val and test by group: validation images are the test images that are missing."""
+    groups = {"train": TRAINING, "val": HELD_OUT if "test" in parts else TEST, "test": TEST}
+    return {name: parts[part] for part, name in groups.items() if part in parts}
 
 
 def assemble(
@@ -250,66 +261,59 @@ def assemble(
         ValueError: Images of several sizes and no size to bring them to, images that cannot be read, classes that are
             too small to split, or a wrong normalisation.
     """
-    size = image_size or sources.image_size
+    name, size = sources.name, image_size or sources.image_size
     if size is None:
-        raise ValueError(
-            f"{sources.name}: expected square images of one size, or a size to bring them to: give `image_size`"
-        )
-    train = sources.train
+        raise ValueError(f"{name}: expected square images of one size, or a size to bring them to: give `image_size`")
+    train = sources.groups[TRAINING]
     is_streamed = len(train) * size**2 * train.channels > in_memory_bytes
-    if skip_unreadable and (not is_streamed or fingerprint_of(train) == "contents"):
+    if skip_unreadable and (not is_streamed or train.fingerprint_of == "contents"):
         sources = _without_unreadable(sources)
     failed, groups = sources.unreadable, sources.groups
     left_out = [f"left out: {plural(len(failed), 'image')} that cannot be read ({first_few(failed)})"] if failed else []
 
-    def read(group: str, rows: np.ndarray, advice: str) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = read_images(groups[group], rows, size=size, name=sources.name, advice=advice)
-        check_labels(labels, source=sources.name, classes=sources.classes)
+    def read(group: str, rows: np.ndarray, advice: str) -> _Pair:
+        images, labels = groups[group].read_images(rows, size=size, name=name, advice=advice)
+        check_labels(labels, source=name, classes=sources.classes)
         return images, labels
 
-    name, classes, names = sources.name, sources.classes, sources.class_names
+    classes, class_names = sources.classes, sources.class_names
     notes = (*sources.notes, *left_out)
-    if not is_streamed:
-        arrays = {group: read(group, np.arange(len(source)), SKIPPING) for group, source in groups.items()}
-        identity = _identity(groups)
+    in_memory = {} if is_streamed else groups
+    arrays = {group: read(group, np.arange(len(source)), SKIPPING) for group, source in in_memory.items()}
+    identity = Identity(
+        f"{train.channels} channels",
+        {group: source.fingerprint_of for group, source in groups.items()},
+        {group: source.fingerprints() for group, source in groups.items()},
+        names=np.concatenate([source.fingerprints("names and sizes") for source in groups.values()]),
+    )
+    if arrays:
         return split_arrays(
-            arrays, options, name=name, classes=classes, class_names=names, identity=identity, notes=notes
+            arrays, options, name=name, classes=classes, class_names=class_names, identity=identity, notes=notes
         )
     return _split(
-        {group: Group(len(source), source.labels) for group, source in groups.items()},
+        {group: _Group(len(source), source.labels) for group, source in groups.items()},
         lambda part: read(part.group, part.rows, "remove them"),
-        _identity(groups),
+        identity,
         options,
-        stream=Stream(sources.train, size, stream_seed, name, mean=(), std=()),
+        stream=Stream(groups[TRAINING], size, stream_seed, name),
         name=name,
         classes=classes,
-        class_names=names,
+        class_names=class_names,
         notes=notes,
-    )
-
-
-def _identity(groups: Mapping[str, Source]) -> Identity:
-    """What tells the images of sources apart, whatever size they are brought to."""
-    return Identity(
-        f"{groups[TRAINING].channels} channels",
-        {group: fingerprint_of(source) for group, source in groups.items()},
-        {group: source_fingerprints(source) for group, source in groups.items()},
-        names=np.concatenate([source_fingerprints(source, of="names and sizes") for source in groups.values()]),
-        pixels=np.zeros(0, np.uint64),
     )
 
 
 def _without_unreadable(sources: Sources) -> Sources:
     groups, unreadable = {}, list(sources.unreadable)
     for group, source in sources.groups.items():
-        kept, failures = readable(source)
+        groups[group], failures = source.readable()
         unreadable += failures
-        if not len(kept) or (group == TRAINING and _classes_of(kept) != _classes_of(source)):
-            lost = "none of a class" if len(kept) else "none of them"
+        left = groups[group]
+        if not len(left) or (group == TRAINING and _classes_of(left) != _classes_of(source)):
+            lost = "none of a class" if len(left) else "none of them"
             raise ValueError(
                 f"{sources.name}: expected {group} images that can be read, got {lost}: {first_few(failures)}"
             )
-        groups[group] = kept
     return replace(sources, groups=groups, unreadable=tuple(unreadable))
 
 
@@ -317,9 +321,32 @@ def _classes_of(source: Source) -> set[int]:
     return set() if source.labels is None else set(source.labels[source.labels >= 0].tolist())
 
 
+class _Group(NamedTuple):
+    """How many images a group has, and their labels int[size] where they are known without reading the images."""
+
+    size: int
+    labels: np.ndarray | None
+
+
+class _Part(NamedTuple):
+    """The group that a part is taken from, and the ascending rows int[n] into it."""
+
+    group: str
+    rows: np.ndarray
+
+
+class _Parts(NamedTuple):
+    """Of every image that is used, where it is used."""
+
+    train: _Part
+    validation: _Part
+    calibration: _Part
+    test: _Part
+
+
 def _split(
-    groups: Mapping[str, Group],
-    read: Callable[[Part], tuple[np.ndarray, np.ndarray]],
+    groups: Mapping[str, _Group],
+    read: Callable[[_Part], _Pair],
     identity: Identity,
     options: Options,
     *,
@@ -330,78 +357,176 @@ def _split(
     stream: Stream | None = None,
 ) -> Splits:
     """Divides a data set and reads its parts: all of them, or all but the training images, which a stream has."""
-    seed, most = options.seed, options.evaluation_images
-    whole = divide(groups, seed=seed, source=name, share=options.share, class_names=class_names)
-    record = make_record(whole, groups, identity, seed=seed, classes=classes, class_names=class_names)
-    most_test = _STREAM_TEST if most is None and stream is not None else most
-    parts = limit(whole, groups, seed=seed, source=name, images=most, test_images=most_test)
-    train: Stream | tuple[np.ndarray, np.ndarray] = (
-        read(parts.train) if stream is None else replace(stream, source=stream.source.select(parts.train.rows))
-    )
-    used = _normalisation(train, options, source=name)
-    return Splits(
-        train=replace(train, mean=used[0], std=used[1]) if isinstance(train, Stream) else labelled(*train, used),
-        validation=labelled(*read(parts.validation), used),
-        calibration=labelled(*read(parts.calibration), used),
-        test=labelled(*read(parts.test), used),
+    whole = _divide(groups, options, source=name, class_names=class_names)
+    record = SplitRecord.of(
+        {part: rows for part, (_, rows) in whole._asdict().items()},
+        {group: labels for group, (_, labels) in groups.items()},
+        identity,
+        seed=options.seed,
         classes=classes,
-        mean=used[0],
-        std=used[1],
+        class_names=class_names,
+    )
+    parts = _limit(whole, groups, options, source=name, most_test=None if stream is None else _MOST_TEST)
+    given = options.normalisation
+    if stream is None:
+        train = read(parts.train)
+        channels = train[0].shape[-1]
+        mean, std = _channel_statistics(train[0], source=name)  # also refuses constant images
+    else:
+        stream = replace(stream, source=stream.source.select(parts.train.rows))
+        channels = stream.source.channels
+        if given is None:
+            mean, std = _channel_statistics(stream.sample_stored(_STATISTICS, seed=options.seed)[0], source=name)
+    if given is not None:
+        mean, std = _checked_normalisation(given, channels=channels, source=name)
+
+    def held(images: np.ndarray, labels: np.ndarray) -> LabelledImages:
+        return LabelledImages(jnp.asarray(images), jnp.asarray(labels, jnp.int32), mean, std)
+
+    def fingerprints(*parts: _Part) -> np.ndarray:
+        return np.concatenate([identity.fingerprints[part.group][part.rows] for part in parts])
+
+    trained = fingerprints(parts.train)
+    repeated = [int(np.isin(fingerprints(part), trained).sum()) for part in parts]
+    if any(repeated[1:]):
+        counts = list(zip(_Parts._fields, repeated, strict=True))[1:]
+        listed = ", ".join(f"{count:,} {part}" for part, count in counts if count)
+        notes = (*notes, f"equal to training images, so that accuracy is flattered: {listed}")
+    return Splits(
+        train=held(*train) if stream is None else replace(stream, mean=mean, std=std),
+        validation=held(*read(parts.validation)),
+        calibration=held(*read(parts.calibration)),
+        test=held(*read(parts.test)),
+        classes=classes,
         name=name,
         record=record,
-        fingerprints=identity.all,
-        evaluated_fingerprints=identity.of_parts(whole[1:]),
+        fingerprints=np.union1d(identity.contents, identity.names),
+        evaluated_fingerprints=fingerprints(*whole[1:]),
         class_names=class_names,
-        notes=(*notes, *_repeated_note(parts, identity)),
+        notes=notes,
     )
 
 
-def _normalisation(train: Stream | tuple[np.ndarray, np.ndarray], options: Options, *, source: str) -> Normalisation:
-    """The normalisation that is given, or that of the training images; those in memory may not all be constant."""
-    given = options.normalisation
-    if isinstance(train, Stream):
-        channels = train.source.channels
-        if given is None:
-            return channel_statistics(train.sample_stored(_STATISTICS, seed=options.seed)[0], source=source)
-    else:
-        channels = train[0].shape[-1]
-        statistics = channel_statistics(train[0], source=source)
-        if given is None:
-            return statistics
-    return check_normalisation(given, channels=channels, source=source)
+def _divide(
+    groups: Mapping[str, _Group], options: Options, *, source: str, class_names: tuple[str, ...] | None
+) -> _Parts:
+    """Divides a data set, by class where labels are known.
 
-
-def _repeated_note(parts: Parts, identity: Identity) -> tuple[str, ...]:
-    """A note on images that stand among the training images and in another part too, if there are any."""
-    trained = identity.of_parts([parts.train])
-    counts = {
-        name: int(np.isin(identity.of_parts([part]), trained).sum())
-        for name, part in parts._asdict().items()
-        if name != "train"
-    }
-    listed = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    return (f"equal to training images, so that accuracy is flattered: {listed}",) if listed else ()
-
-
-def standardised_by(splits: Splits, mean: tuple[float, ...], std: tuple[float, ...]) -> Splits:
-    """Returns a data set whose images are standardised by another mean and standard deviation than its own.
-
-    Args:
-        splits: The data set.
-        mean: Mean of each channel, in 0 .. 1 for images of bytes.
-        std: Standard deviation, likewise.
+    Held-out images are for validation and calibration alone, half each.
     """
-    arrays = {"mean": jnp.asarray(mean, jnp.float32), "std": jnp.asarray(std, jnp.float32)}
-    train = splits.train
-    return replace(
-        splits,
-        train=replace(train, mean=mean, std=std) if isinstance(train, Stream) else replace(train, **arrays),
-        validation=replace(splits.validation, **arrays),
-        calibration=replace(splits.calibration, **arrays),
-        test=replace(splits.test, **arrays),
-        mean=mean,
-        std=std,
-    )
+    whole, held_out, test = groups[TRAINING], groups.get(HELD_OUT), groups.get(TEST)
+    seed = options.seed
+    if held_out is not None and held_out.size < 2:
+        raise ValueError(
+            f"{source}: expected at least 2 images in its validation set, half of them to calibrate, got "
+            f"{held_out.size}"
+        )
+    if whole.labels is not None and (held_out is None or test is None):
+        _check_sizes(whole.labels, share=options.share, source=source, class_names=class_names)
+    size = max(round(options.share * whole.size), 1)
+    rest = np.arange(whole.size)
+
+    def cut(rest: np.ndarray, most: int, number: int) -> tuple[np.ndarray, _Part]:
+        labels = None if whole.labels is None else whole.labels[rest]
+        left, chosen = train_test_split(
+            rest, test_size=min(size, most), random_state=seed + number, stratify=labels, shuffle=True
+        )
+        return left, _Part(TRAINING, np.sort(chosen))
+
+    if test is None:
+        rest, test_part = cut(rest, _MOST_TEST, 0)
+    else:
+        test_part = _Part(TEST, np.arange(test.size))
+    if held_out is None:
+        rest, calibration = cut(rest, _MOST, 1)
+        rest, validation = cut(rest, _MOST, 2)
+    else:
+        everything = np.arange(held_out.size)
+        half = _subset(held_out, everything, held_out.size // 2, seed + 1)
+        other = np.setdiff1d(everything, half)
+        calibration = _Part(HELD_OUT, _subset(held_out, half, _MOST, seed + 1))
+        validation = _Part(HELD_OUT, _subset(held_out, other, _MOST, seed + 2))
+    return _Parts(_Part(TRAINING, np.sort(rest)), validation, calibration, test_part)
+
+
+def _check_sizes(labels: np.ndarray, *, share: float, source: str, class_names: tuple[str, ...] | None) -> None:
+    """Refuses classes that are too small to be in all parts."""
+    counts = np.bincount(labels)
+    few = [label for label in np.flatnonzero(counts).tolist() if counts[label] * share < 1 or counts[label] < 4]
+    if few:
+        needed = max(4, int(np.ceil(1 / share)))
+        smallest = min(few, key=lambda label: counts[label])
+        name = f"class {smallest}" if class_names is None else class_names[smallest]
+        others = f" and too few of {len(few) - 1} more" if len(few) > 1 else ""
+        raise ValueError(
+            f"{source}: expected at least {needed} images of every class to split, got {counts[smallest]} of "
+            f"{name}{others}"
+        )
+
+
+def _limit(
+    parts: _Parts, groups: Mapping[str, _Group], options: Options, *, source: str, most_test: int | None
+) -> _Parts:
+    """The parts with fewer images to evaluate on, by class where labels are known; training keeps its own."""
+    most = options.evaluation_images
+    chosen = {"test": most_test if most is None else most, "calibration": most, "validation": most}
+    limited = {}
+    for number, (name, count) in enumerate(chosen.items()):
+        group, rows = getattr(parts, name)
+        labels = groups[group].labels
+        classes = 0 if labels is None else len(np.unique(labels))
+        if most is not None and most < classes:
+            raise ValueError(f"{source}: evaluation images: expected at least {classes}, the classes, got {most}")
+        limited[name] = _Part(group, _subset(groups[group], rows, count, options.seed + number))
+    return parts._replace(**limited)
+
+
+def _subset(group: _Group, rows: np.ndarray, most: int | None, seed: int) -> np.ndarray:
+    """At most so many of the rows, ascending; from every class its share, to within one image."""
+    if most is None or len(rows) <= most:
+        return rows
+    order = np.random.default_rng(seed).permutation(rows)
+    if group.labels is None:
+        return np.sort(order[:most])
+    labels = group.labels[order]
+    rank = np.empty(len(order))  # of an image within its class, as a share of the class
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(order[np.argsort(rank, kind="stable")[:most]])
+
+
+def _checked_normalisation(given: Normalisation, *, channels: int, source: str) -> tuple[np.ndarray, np.ndarray]:
+    mean, std = (np.array(values, np.float64) for values in given)
+    if mean.shape != (channels,) or std.shape != (channels,):
+        got = f"{mean.size} and {std.size}"
+        raise ValueError(f"{source}: normalisation: expected {channels} means and deviations (channels), got {got}")
+    if not np.isfinite([mean, std]).all() or min(std) <= 0:
+        raise ValueError(f"{source}: normalisation: expected finite means, positive deviations, got {given}")
+    return mean, std
+
+
+def _channel_statistics(images: np.ndarray, *, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every channel, of uint8 in 0 .. 1, of floating values as they are.
+
+    A constant channel has a standard deviation of 1, so that it standardises to 0.
+    """
+    channels = range(images.shape[-1])
+    if images.dtype == np.uint8:
+        counts = np.zeros((len(channels), 256), np.int64)
+        for start in range(0, len(images), _CHUNK):
+            part = images[start : start + _CHUNK]
+            counts += np.stack([np.bincount(part[..., c].ravel(), minlength=256) for c in channels])
+        shares, values = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+        mean = shares @ values
+        std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
+        is_constant = (counts > 0).sum(1) == 1
+    else:
+        mean, std = (np.array([float(f(images[..., c])) for c in channels]) for f in (np.mean, np.std))
+        is_constant = np.array([np.ptp(images[..., c]) == 0 for c in channels])
+    if is_constant.all():
+        raise ValueError(f"{source}: images: expected different values, got {mean[0]} everywhere")
+    return mean, np.where(is_constant, 1.0, std)
 
 
 def random_batches(train: LabelledImages | Stream, batches: int, batch: int, *, seed: int) -> jax.Array:

@@ -6,10 +6,12 @@ Shapes: N images, B in a batch, S height and width, C channels.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from hadas_jax.data.arrays import LabelledImages, labelled
-from hadas_jax.data.images import THREADS, Source, fit, random_fit, read_images
+from hadas_jax.data.arrays import LabelledImages
+from hadas_jax.data.images import THREADS, Source, fit, random_fit
 
 _AHEAD = 16  # batches that are read ahead
 
@@ -23,7 +25,7 @@ class Stream:
         image_size: S.
         seed: Random seed of orders, samples and augmentation.
         name: Name of the data set, for errors.
-        mean: Mean by which images are standardised, one number for each channel, in 0 .. 1.
+        mean: float[C], by which images are standardised, in 0 .. 1.
         std: Standard deviation, likewise.
     """
 
@@ -31,8 +33,8 @@ class Stream:
     image_size: int
     seed: int
     name: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: ArrayLike = 0.0
+    std: ArrayLike = 1.0
 
     @property
     def count(self) -> int:
@@ -83,7 +85,8 @@ class Stream:
         """
         if not 0 < count <= self.count:
             raise ValueError(f"{self.name}: sample: expected 1 to {self.count} images, got {count}")
-        return labelled(*self.sample_stored(count, seed=self.seed), (self.mean, self.std))
+        images, labels = self.sample_stored(count, seed=self.seed)
+        return LabelledImages(jnp.asarray(images), jnp.asarray(labels), self.mean, self.std)
 
     def sample_stored(self, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns at most so many different images uint8[count, S, S, C], drawn by a seed, and labels int32[count].
@@ -92,4 +95,4 @@ class Stream:
             ValueError: Images cannot be read.
         """
         rows = np.random.default_rng(seed).permutation(self.count)[:count]
-        return read_images(self.source, rows, size=self.image_size, name=self.name)
+        return self.source.read_images(rows, size=self.image_size, name=self.name)

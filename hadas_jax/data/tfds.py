@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hadas_jax.data.images import ImageError, Source, decode, fingerprint_of, in_threads
+from hadas_jax.data.images import ImageError, Source, decode, in_threads
 from hadas_jax.data.notes import plural
-from hadas_jax.data.parts import as_groups
-from hadas_jax.data.splits import Sources
+from hadas_jax.data.splits import Sources, as_groups
 
 SHORT_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist", "imagenet2012")
 PREFIX = "tfds:"
@@ -160,7 +159,7 @@ def _source(
             return -1
 
     def read_labels() -> np.ndarray | None:
-        is_small = fingerprint_of(source) == "contents"
+        is_small = source.fingerprint_of == "contents"
         return np.array(in_threads(label, range(len(records))), np.int32) if is_small else None
 
     source = Source(

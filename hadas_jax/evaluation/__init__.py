@@ -6,15 +6,11 @@ from hadas_jax.evaluation.early_exit import (
     calibrate_thresholds,
     count_bits,
     dissimilarity,
-    mean_dissimilarity,
     pack_bits,
     scores,
     segment_costs,
-    subset_members,
-    subset_stats,
-    useful_points,
 )
-from hadas_jax.evaluation.evaluator import CachedEvaluator, Evaluator, Outcomes, outcomes_given
+from hadas_jax.evaluation.evaluator import CachedEvaluator, Evaluator, Outcomes
 from hadas_jax.evaluation.paired import NO_DIFFERENCE, Difference, accuracy_difference, accuracy_interval, least_images
 
 __all__ = [
@@ -31,12 +27,7 @@ __all__ = [
     "count_bits",
     "dissimilarity",
     "least_images",
-    "mean_dissimilarity",
-    "outcomes_given",
     "pack_bits",
     "scores",
     "segment_costs",
-    "subset_members",
-    "subset_stats",
-    "useful_points",
 ]

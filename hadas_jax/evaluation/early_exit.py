@@ -23,7 +23,7 @@ from flax import struct
 
 import hw_models
 from hadas_jax.evaluation.evaluator import Outcomes
-from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, check_listable
+from hadas_jax.spaces.mbconv import MAX_EXITS, Backbone, MBConvSpace
 from hadas_jax.spaces.workload import segments, workload
 from hw_models import Cost, Device
 
@@ -86,7 +86,8 @@ def subset_stats(
         ValueError: There are more than `MAX_EXITS` exits.
     """
     exits, words = stops.shape
-    check_listable(exits)
+    if exits > MAX_EXITS:
+        raise ValueError(f"expected 0 to {MAX_EXITS} exits to list all subsets of, got {exits}")
     low = min(exits, _LOW_EXITS)
     subset = jnp.arange(2**exits, dtype=jnp.int32)
     size = 2**low

@@ -18,8 +18,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +41,8 @@ _KEPT_BYTES = 2**29  # of outcomes, and as much of statistics
 _SCORES = ("confidence", "entropy", "learned")
 
 
-def fingerprint(*values: Any) -> str:
-    """Returns 20 hexadecimal digits that follow from types, shapes and contents of pytrees of arrays, and from texts.
-
-    Args:
-        values: Texts, or pytrees of arrays; the names of a pytree's fields count too.
-    """
+def _fingerprint(*values: Any) -> str:
+    """Returns 20 hexadecimal digits that follow from texts, and from names, types, shapes and contents of pytrees."""
     digest = hashlib.blake2b(digest_size=10)
     for value in values:
         if isinstance(value, str):
@@ -126,9 +121,8 @@ class Evaluator:
         Raises:
             ValueError: There is too little memory for a batch.
         """
-        shared = (self._params, self._calibration)
-        batch = self._calibration.shape[1]
-        return self._by_resolution(_statistics_map, genomes, (), shared, lambda size: _memory("batch", batch, size))
+        shared, batch = (self._params, self._calibration), self._calibration.shape[1]
+        return self._by_resolution(_statistics_map, genomes, (), shared, "batch", lambda _: batch)
 
     def __call__(self, genomes: np.ndarray, data: LabelledImages, *, statistics: BatchStats | None = None) -> Outcomes:
         """Evaluates backbones int32[P, G] on some images.
@@ -149,12 +143,8 @@ class Evaluator:
         if self._data[0] is not data:
             with memory_named("evaluation_images", data.count, "images"):
                 self._data = data, self._map(_outcomes_map, self._space.resolution[0]).place(data)
-        shared = (self._params, self._data[1])
-
-        def memory(resolution: int) -> AbstractContextManager[None]:
-            return _memory("eval_batch", images_at_once(self._settings, resolution), resolution)
-
-        return self._by_resolution(_outcomes_map, genomes, (statistics,), shared, memory)
+        shared, batch = (self._params, self._data[1]), partial(images_at_once, self._settings)
+        return self._by_resolution(_outcomes_map, genomes, (statistics,), shared, "eval_batch", batch)
 
     def _by_resolution(
         self,
@@ -162,15 +152,19 @@ class Evaluator:
         genomes: np.ndarray,
         others: tuple[Any, ...],
         shared: Any,
-        memory: Callable[[int], AbstractContextManager[None]],
+        argument: str,
+        batch: Callable[[int], int],
     ) -> Any:
-        """Maps over backbones and other rows, those of one resolution together; results are in order."""
+        """Maps over backbones and other rows, those of one resolution together; results are in order.
+
+        Too little memory for the batch of a resolution is told of by the name of the argument that sets it.
+        """
         backbones = jax.tree.map(np.asarray, jax.vmap(self._space.decode)(jnp.asarray(genomes, jnp.int32)))
         rows, parts = [], []
         for resolution in np.unique(backbones.resolution).tolist():
             chosen = np.flatnonzero(backbones.resolution == resolution)
             picked = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], (backbones, *others))
-            with memory(resolution):
+            with memory_named(argument, batch(resolution), f"images of {resolution} pixels"):
                 parts.append(self._map(rows_map, resolution)(picked, shared))
             rows.append(chosen)
         order = np.argsort(np.concatenate(rows))
@@ -179,16 +173,12 @@ class Evaluator:
     @property
     def fingerprint(self) -> str:
         """Of space, weights, calibration images and number format, which outcomes follow from."""
-        return fingerprint(repr(self._space), self._dtype, self._params, self._calibration)
+        return _fingerprint(repr(self._space), self._dtype, self._params, self._calibration)
 
     def _map(self, rows_map: Callable[..., RowMap], resolution: int) -> RowMap:
         space = dataclasses.replace(self._space, resolution=(resolution,))
         group = self._settings.group or (1 if on_cpu() else _SIDE_BY_SIDE)
         return rows_map(space, images_at_once(self._settings, resolution), group, self._dtype)
-
-
-def _memory(argument: str, batch: int, resolution: int) -> AbstractContextManager[None]:
-    return memory_named(argument, batch, f"images of {resolution} pixels")
 
 
 def _each(one: Callable[..., Any], group: int, *, skip: Skip) -> RowMap:
@@ -325,7 +315,7 @@ class CachedEvaluator:
         for known, name in self._splits:
             if known is data:
                 return name
-        self._splits.append((data, str(len(self._splits)) if self._folder is None else fingerprint(data)))
+        self._splits.append((data, str(len(self._splits)) if self._folder is None else _fingerprint(data)))
         return self._splits[-1][1]
 
     def _from_folder(self, genomes: np.ndarray, data: LabelledImages, name: str) -> list[Outcomes]:

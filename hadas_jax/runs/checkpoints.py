@@ -38,10 +38,6 @@ _ORBAX_BYTES = 2**17  # of Orbax's own files, rounded up
 _LONGEST_CHAIN = 10  # of errors that were raised from one another
 
 
-class CheckpointError(ValueError):
-    """A checkpoint is damaged or belongs to another run."""
-
-
 def output_directory(
     directory: Path | str, files: tuple[str, ...], *, mark: str, overwrite: bool = False, parents: bool = False
 ) -> Path:
@@ -105,22 +101,19 @@ def write_checkpoint(
         write_described(folder, name, content, weights)
 
 
-def write_described(folder: Path, name: str, content: Mapping[str, Any], weights: Any) -> None:
-    """Writes weights, then their description, into a folder that has neither; arguments as of `write_checkpoint`."""
-    arrays = as_npz({path: np.asarray(leaf) for path, leaf in _leaves(weights, "/").items()})
-    write_whole(folder / WEIGHTS, arrays)
-    entry = {"file": WEIGHTS, "sha256": hashlib.sha256(arrays).hexdigest()}
-    write_text(folder / name, _as_json({**content, "weights": entry}))
+def write_described(folder: Path, name: str, content: Mapping[str, Any], weights: Any = None) -> None:
+    """Writes weights, then their description, into a folder that has neither; arguments as of `write_checkpoint`.
 
-
-def replace_description(directory: Path, name: str, content: Mapping[str, Any]) -> None:
-    """Replaces the description of weights, which stay; arguments as of `write_checkpoint`."""
-    entry = _weights_entry(directory / name)
-    write_text(directory / name, _as_json(content if entry is None else {**content, "weights": entry}))
-
-
-def _as_json(content: Mapping[str, Any]) -> str:
-    return json.dumps({**content, "versions": versions()}, indent=1) + "\n"
+    Without weights, the description of those that are there is replaced.
+    """
+    if weights is None:
+        entry = _weights_entry(folder / name)
+    else:
+        arrays = as_npz({path: np.asarray(leaf) for path, leaf in _leaves(weights, "/").items()})
+        write_whole(folder / WEIGHTS, arrays)
+        entry = {"file": WEIGHTS, "sha256": hashlib.sha256(arrays).hexdigest()}
+    described = {} if entry is None else {"weights": entry}
+    write_text(folder / name, json.dumps({**content, **described, "versions": versions()}, indent=1) + "\n")
 
 
 def read_weights(directory: Path, name: str, *, shapes: Any = None) -> Any:
@@ -169,7 +162,7 @@ def _read_arrays(path: Path, digest: str) -> dict[str, jax.Array]:
 
 def _read_orbax_weights(folder: Path, shapes: Any) -> Any:
     if not (folder / "0").is_dir():
-        raise CheckpointError("no weights")
+        raise ValueError("no weights")
     return jax.tree.map(jnp.asarray, Checkpoints(folder).restore(0, shapes))
 
 
@@ -278,7 +271,7 @@ class Checkpoints:
         """Reads a state of the form of `like`, a tree of arrays or of `jax.ShapeDtypeStruct`.
 
         Raises:
-            CheckpointError: The files are damaged, or hold other arrays than `like` does.
+            ValueError: The files are damaged, or hold other arrays than `like` does.
         """
         return share(self._read(step, like) if is_first() else jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like))
 
@@ -293,12 +286,12 @@ class Checkpoints:
             fits = _signature(self._manager.item_metadata(step).tree) == _signature(expected)
             arrays = self._manager.restore(step, args=ocp.args.StandardRestore(expected)) if fits else {}
         except Exception as error:  # Orbax and TensorStore raise whatever the damage causes
-            raise CheckpointError(
+            raise ValueError(
                 f"checkpoint {folder} is damaged and cannot be read; "
                 "delete this folder to repeat its stage, then start with `resume` again"
             ) from error
         if not fits:
-            raise CheckpointError(
+            raise ValueError(
                 f"checkpoint {folder} is another run's: its arrays do not fit these settings; "
                 "use the settings that it was made with, or another `workdir`"
             )

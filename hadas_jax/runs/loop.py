@@ -21,19 +21,9 @@ Metrics = dict[str, jax.Array]
 Report = Callable[[int, dict[str, np.ndarray]], None]
 # (state, key, data) -> (next state, scalar metrics), a pure function
 Step = Callable[[State, jax.Array, Any], tuple[State, Metrics]]
-
-
-class Advance(Protocol):
-    """Goes one chunk further."""
-
-    def __call__(self, state: State, done: int, retry: int = 0) -> tuple[State, Mapping[str, Any]]:
-        """Returns the state after the next chunk, and metrics with a leading axis over its steps.
-
-        Args:
-            state: After `done` steps.
-            done: Steps so far.
-            retry: How often the loop went back so far; another number draws other batches and random numbers.
-        """
+# (state, steps done, how often the loop went back) -> (state after the next chunk, metrics [chunk]); each time that it
+# went back, batches and random numbers are others
+Advance = Callable[[State, int, int], tuple[State, Mapping[str, Any]]]
 
 
 class DivergenceError(ValueError):
@@ -117,7 +107,7 @@ class Guard:
     most: float = 10.0
 
 
-class GuardRecord(NamedTuple):
+class _GuardRecord(NamedTuple):
     """What a guard remembers, kept in checkpoints beside the state.
 
     Attributes:
@@ -133,7 +123,7 @@ class GuardRecord(NamedTuple):
     seen: np.integer
 
     @classmethod
-    def new(cls, window: int) -> "GuardRecord":
+    def new(cls, window: int) -> "_GuardRecord":
         """Returns what a guard with this window remembers before the first step."""
         return cls(np.float32(np.inf), np.int32(0), np.zeros(window, np.float32), np.int32(0))
 
@@ -142,7 +132,7 @@ class GuardRecord(NamedTuple):
         """float32[seen]: losses of the last steps."""
         return self.losses[len(self.losses) - int(self.seen) :]
 
-    def after(self, losses: np.ndarray, guard: Guard) -> "GuardRecord":
+    def after(self, losses: np.ndarray, guard: Guard) -> "_GuardRecord":
         """Returns the record after a good chunk with these losses [chunk]."""
         kept = np.concatenate([self.losses, np.asarray(losses, np.float32)])[-guard.window :]
         record = self._replace(losses=kept, seen=np.int32(min(int(self.seen) + len(losses), guard.window)))
@@ -151,7 +141,7 @@ class GuardRecord(NamedTuple):
         mean = np.float32(np.mean(record.recent, dtype=np.float64))
         return record._replace(lowest=np.minimum(self.lowest, mean))
 
-    def rolled_back(self) -> "GuardRecord":
+    def rolled_back(self) -> "_GuardRecord":
         """Returns the record after a rollback: whoever tries again is judged by new steps."""
         rollbacks = self.rollbacks + np.int32(1)
         return self._replace(rollbacks=rollbacks, losses=np.zeros_like(self.losses), seen=np.int32(0))
@@ -187,7 +177,7 @@ def run(
         chunks: Number of chunks in all.
         chunk: Steps of a chunk, that is, between checkpoints and reports.
         name: Name of the loop, for messages.
-        checkpoints: Where states are kept, with a `GuardRecord` where there is a guard; None keeps none.
+        checkpoints: Where states are kept, with what it remembers where there is a guard; None keeps none.
         report: Called after each good chunk with the number of steps done and the chunk's metrics [chunk]; with a guard
             also `rollbacks` [1], their number so far.
         write: Called likewise, but before the state is kept, so that a run that ends in between repeats both.
@@ -201,7 +191,7 @@ def run(
             last good checkpoint stays.
         ValueError: A checkpoint cannot be read or written, or is another run's.
     """
-    done, record = 0, GuardRecord.new(0 if guard is None else guard.window)
+    done, record = 0, _GuardRecord.new(0 if guard is None else guard.window)
     if checkpoints is not None and (newest := checkpoints.newest()) is not None:
         if newest > chunks * chunk or newest % chunk:
             raise ValueError(
@@ -238,7 +228,7 @@ def run(
     return state
 
 
-def _divergence(metrics: dict[str, np.ndarray], done: int, guard: Guard | None, record: GuardRecord) -> str | None:
+def _divergence(metrics: dict[str, np.ndarray], done: int, guard: Guard | None, record: _GuardRecord) -> str | None:
     """Says what has diverged in a chunk, if anything has."""
     for metric, values in metrics.items():
         bad = np.flatnonzero(~np.isfinite(values))

@@ -1,72 +1,53 @@
-"""The work directory of a run: its settings, metrics and checkpoints; nothing else is ever touched."""
+"""The work directory of a run: its settings, metrics and checkpoints; nothing else is ever touched.
+
+One process at a time writes there, by a lock that the operating system releases when the process ends. Where a file
+system has no such locks (some network and user-space ones), a line on standard error says so, and whoever writes goes
+on without.
+"""
 
 import contextlib
+import errno
 import importlib.metadata
 import json
 import os
 import platform
 import re
+import socket
+import sys
 import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from hadas_jax.backend import is_first
-from hadas_jax.runs.lock import HOLDER, LOCK, InUseError, locked
-from hadas_jax.runs.names import (
-    ARCHITECTURE,
-    CHECKPOINTS,
-    CONFIG,
-    DERIVED,
-    FORM,
-    METRICS,
-    REPORT,
-    RESULT,
-    SUPERNET,
-    TENSORBOARD,
-)
+from hadas_jax.runs import names
+from hadas_jax.runs.listing import read_metrics
+from hadas_jax.runs.names import CONFIG, FORM, METRICS
 from hw_models.files import remove, unwritable, write_whole
 
-_FILES = (  # besides CONFIG, which is replaced last: until then the directory is recognised as a run's
-    METRICS,
-    CHECKPOINTS,
-    "front.csv",
-    "front.json",
-    "front.png",
-    "levels.csv",
-    SUPERNET,
-    "exits.csv",
-    "exits.png",
-    DERIVED,
-    RESULT,
-    "genotype.json",
-    "genotype.png",
-    "predictor.npz",
-    ARCHITECTURE,
-    REPORT,
-    TENSORBOARD,
-)
-_HIDDEN = (LOCK, HOLDER)
-_PACKAGES = (
-    "hadas-jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "grain",
-    "optax",
-    "evosax",
-    "numpy",
-    "orbax-checkpoint",
-    "scikit-learn",
-    "tensorflow-datasets",
-)
+_OF_SEARCH = ("front.csv", "front.json", "front.png", "levels.csv")
+_OF_TRAINING = (names.SUPERNET, "exits.csv", "exits.png")
+_OF_DNAS = (names.DERIVED, names.RESULT, "genotype.json", "genotype.png", "predictor.npz", names.ARCHITECTURE)
+# Besides CONFIG, which is replaced last: until then the directory is recognised as a run's.
+_FILES = (METRICS, names.CHECKPOINTS, *_OF_SEARCH, *_OF_TRAINING, *_OF_DNAS, names.REPORT, names.TENSORBOARD)
+_LOCK, _HOLDER = ".lock", ".lock.json"
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
+_PATIENCE_S = 1.0  # for the name of a holder that has taken the lock and not said its name yet
+_OF_JAX = ("jax", "jaxlib", "flax", "grain", "optax", "evosax", "orbax-checkpoint")
+_PACKAGES = ("hadas-jax", *_OF_JAX, "numpy", "scikit-learn", "tensorflow-datasets")
 
 
 def versions() -> dict[str, str]:
     """Returns the versions that a result depends on."""
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), "machine": platform.machine(), **packages}
+
+
+class InUseError(ValueError):
+    """Another process writes into the work directory."""
 
 
 class WorkDir:
@@ -121,12 +102,22 @@ class WorkDir:
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise unwritable(self.path, error) from error
-        with locked(self.path):
+        with _locked(self.path):
             if is_new:
                 self._require_fit(reads)  # again: another process may have written in between
                 content = {"form": self._form, "settings": settings, "data": data, "versions": versions()}
                 self._begin(json.dumps(content, indent=2) + "\n", overwrite=overwrite)
             yield
+
+    def require_unused(self) -> None:
+        """Raises where another process writes here; a quick look before what takes time.
+
+        Raises:
+            InUseError: Another process does.
+        """
+        if (self.path / _LOCK).exists():
+            with _locked(self.path):
+                pass
 
     def _begin(self, config: str, *, overwrite: bool) -> None:
         """Writes the config.json of a new run, in place of a run that is there and may be replaced."""
@@ -151,7 +142,7 @@ class WorkDir:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"work directory {self.path}: expected a directory, got a file")
         names = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
-        foreign = [name for name in names if name not in _HIDDEN and not _is_partial(name)]
+        foreign = [name for name in names if name not in (_LOCK, _HOLDER) and not _is_partial(name)]
         if foreign and not self.holds_run:
             raise ValueError(
                 f"work directory {self.path}: expected none, an empty one or a run's, got one with {foreign[0]}"
@@ -189,18 +180,11 @@ class WorkDir:
         path = self.path / METRICS
         if not is_first():
             return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # the last line of a killed run
-                continue
-            if entry["stage"] != stage or entry["step"] <= done:
-                kept.append((line, entry))
+        kept = [entry for entry in read_metrics(self.path) if entry["stage"] != stage or entry["step"] <= done]
         if path.is_file():
-            write_text(path, "".join(f"{line}\n" for line, _ in kept))
+            write_text(path, "".join(f"{json.dumps(entry)}\n" for entry in kept))
         if self._scalars is not None:
-            self._scalars.restart(stage, done, [entry for _, entry in kept if entry["stage"] == stage])
+            self._scalars.restart(stage, done, [entry for entry in kept if entry["stage"] == stage])
 
     def add_metrics(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         """Appends one line of metrics."""
@@ -237,7 +221,7 @@ def _form(kind: str) -> str:
 
 def _is_partial(name: str) -> bool:
     """Whether a file is what a killed run had not written to the end."""
-    return any(re.fullmatch(rf"{re.escape(whole)}\.\d+\.partial", name) for whole in (CONFIG, HOLDER, *_FILES))
+    return any(re.fullmatch(rf"{re.escape(whole)}\.\d+\.partial", name) for whole in (CONFIG, _HOLDER, *_FILES))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -274,7 +258,7 @@ def writing(target: Path | str) -> Iterator[None]:
         InUseError: A run or another command holds it.
     """
     workdir = _workdir_around(Path(target))
-    with contextlib.nullcontext() if workdir is None else locked(workdir):
+    with contextlib.nullcontext() if workdir is None else _locked(workdir):
         yield
 
 
@@ -303,6 +287,55 @@ def _workdir_around(path: Path) -> Path | None:
     return None
 
 
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Holds the lock of a directory that exists; of several processes of a run the first alone takes it."""
+    lock = _taken(directory) if is_first() else None
+    if lock is None:
+        yield
+        return
+    try:
+        holder = {"host": socket.gethostname(), "process": os.getpid()}
+        write_whole(directory / _HOLDER, json.dumps(holder).encode())
+        yield
+    finally:
+        for name in (_HOLDER, _LOCK):  # while it is held: whoever opened it before finds out that it is gone
+            with contextlib.suppress(OSError):
+                (directory / name).unlink()
+        lock.release()
+
+
+def _taken(directory: Path) -> BaseFileLock | None:
+    """Takes the lock of a directory; None: there are none on its file system."""
+    lock = FileLock(directory / _LOCK, blocking=False, fallback_to_soft=False, thread_local=False)
+    try:
+        lock.acquire()
+        return lock
+    except Timeout:
+        raise InUseError(
+            f"work directory {directory} is in use by {_holder(directory)}; wait for it or take another `workdir`"
+        ) from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _WITHOUT_LOCKS:
+            raise unwritable(directory / _LOCK, error) from error
+    print(
+        f"hadas: the file system of {directory} has no locks: see to it that one run at a time writes there",
+        file=sys.stderr,
+    )
+    return None
+
+
+def _holder(directory: Path) -> str:
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            content = json.loads((directory / _HOLDER).read_text(encoding="utf-8"))
+            return f"process {content['process']} on host {content['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            time.sleep(0.02)
+    return "another process"
+
+
 class _Scalars:
     """Writes what a run measures for TensorBoard, into DIRECTORY/tensorboard/STAGE, one event file for each start.
 
@@ -323,7 +356,7 @@ class _Scalars:
             ) from None
         self._open, self._scalar = event_file_writer.EventsWriter, summary.scalar
         self._event, self._start = Event, SessionLog(status=SessionLog.START)
-        self._folder = directory / TENSORBOARD
+        self._folder = directory / names.TENSORBOARD
         self._stages: dict[str, Any] = {}
         weakref.finalize(self, _close, self._stages)
 

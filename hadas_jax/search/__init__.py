@@ -22,63 +22,47 @@ Examples:
 """
 
 from hadas_jax.search.evosax import Scalarised
-from hadas_jax.search.indicators import hypervolume, hypervolume_estimate, igd_plus, ratio_of_dominance
-from hadas_jax.search.nsga2 import NSGA2, Params, mutate, sample, tournament, uniform_crossover
+from hadas_jax.search.indicators import hypervolume, hypervolume_estimate, igd_plus
+from hadas_jax.search.nsga2 import NSGA2, Params, sample
 from hadas_jax.search.nsga3 import NSGA3
 from hadas_jax.search.pareto import (
     Archive,
     crowding_distance,
-    empty_archive,
-    first_occurrences,
     insert,
     non_dominated_mask,
     non_dominated_ranks,
+    ratio_of_dominance,
     truncate,
 )
-from hadas_jax.search.product import Product, grid_hypervolume
-from hadas_jax.search.product_front import ProductFront, listed_front, product_front, whole_product_front
-from hadas_jax.search.relaxed import Descents, RelaxedParams, logits_of, relaxed_search
-from hadas_jax.search.strategies import RandomSearch, is_strategy, load_strategy, strategy_names
+from hadas_jax.search.product import Product, product_front
+from hadas_jax.search.relaxed import RelaxedParams, relaxed_search
+from hadas_jax.search.strategies import RandomSearch, load_strategy
 from hadas_jax.search.strategy import Elitist, State
-from hadas_jax.search.surrogate import Surrogate, SurrogateState
+from hadas_jax.search.surrogate import Surrogate
 
 __all__ = [
     "NSGA2",
     "NSGA3",
     "Archive",
-    "Descents",
     "Elitist",
     "Params",
     "Product",
-    "ProductFront",
     "RandomSearch",
     "RelaxedParams",
     "Scalarised",
     "State",
     "Surrogate",
-    "SurrogateState",
     "crowding_distance",
-    "empty_archive",
-    "first_occurrences",
-    "grid_hypervolume",
     "hypervolume",
     "hypervolume_estimate",
     "igd_plus",
     "insert",
-    "is_strategy",
-    "listed_front",
     "load_strategy",
-    "logits_of",
-    "mutate",
     "non_dominated_mask",
     "non_dominated_ranks",
     "product_front",
     "ratio_of_dominance",
     "relaxed_search",
     "sample",
-    "strategy_names",
-    "tournament",
     "truncate",
-    "uniform_crossover",
-    "whole_product_front",
 ]

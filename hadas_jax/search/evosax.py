@@ -90,26 +90,17 @@ class Logits:
 
     def encode(self, genome: jax.Array) -> jax.Array:
         """int32[G] -> float32[D]: 1 at each gene's value, 0 elsewhere."""
-        starts, _, _ = self._blocks()
-        return jnp.zeros(self.size, jnp.float32).at[genome + jnp.asarray(starts, jnp.int32)].set(1)
+        pairs = zip(genome, self.cardinalities, strict=True)
+        return jnp.concatenate([jax.nn.one_hot(value, count) for value, count in pairs])
 
     def decode(self, point: jax.Array) -> jax.Array:
         """float32[D] -> int32[G]."""
-        _, places, real = self._blocks()
-        values = jnp.where(jnp.asarray(real), point[places], -jnp.inf)
-        return jnp.argmax(values, axis=1).astype(jnp.int32)
+        blocks = jnp.split(point, np.cumsum(self.cardinalities)[:-1])
+        return jnp.stack([jnp.argmax(block) for block in blocks]).astype(jnp.int32)
 
     def fold(self, point: jax.Array) -> jax.Array:
         """float32[D] -> the same: there are no bounds."""
         return point
-
-    def _blocks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where each block starts [G], the coordinate of each value [G, most], which of those are values."""
-        sizes = np.asarray(self.cardinalities)
-        starts = np.cumsum(sizes) - sizes
-        offsets = np.arange(sizes.max())[None]
-        real = offsets < sizes[:, None]
-        return starts, np.where(real, starts[:, None] + offsets, 0), real
 
 
 _ENCODINGS: dict[str, type[RandomKeys] | type[Logits]] = {"random_keys": RandomKeys, "logits": Logits}
@@ -207,42 +198,29 @@ def _build(name: str, *, rows: int, size: int, step: float) -> _Algorithm:
 
     Returns:
         The algorithm.
-
-    Raises:
-        ValueError: For an unknown name, or one that does not work here.
     """
-    _check_algorithm(name)
-    kind = _classes()[name]
-    from_population = _from_population(kind)
-    first = step / 2 if from_population else step
-    with jax.ensure_compile_time_eval(), _standard_promotion():
-        instance = kind(population_size=rows, solution=jnp.zeros(size), **_options(name, kind, first))
-    return _Algorithm(instance=instance, from_population=from_population, step=first)
-
-
-def _options(name: str, kind: type, step: float) -> dict[str, Any]:
     import optax
+    from evosax.algorithms import population_based_algorithms
     from evosax.core.fitness_shaping import centered_rank_fitness_shaping_fn
 
+    kind = _classes()[name]
+    from_population = kind in population_based_algorithms.values()
+    first = step / 2 if from_population else step
     options: dict[str, Any] = {}
     if "std_schedule" in inspect.signature(kind).parameters:
-        options["std_schedule"] = optax.constant_schedule(step)
+        options["std_schedule"] = optax.constant_schedule(first)
     if name in _GRADIENT:
         options["optimizer"] = optax.adam(_LEARNING_RATE)
         options["fitness_shaping_fn"] = centered_rank_fitness_shaping_fn
-    return options
+    with jax.ensure_compile_time_eval(), _standard_promotion():
+        instance = kind(population_size=rows, solution=jnp.zeros(size), **options)
+    return _Algorithm(instance=instance, from_population=from_population, step=first)
 
 
 def _classes() -> dict[str, type]:
     from evosax.algorithms import algorithms
 
     return {kind.__name__: kind for kind in algorithms.values()}
-
-
-def _from_population(kind: type) -> bool:
-    from evosax.algorithms import population_based_algorithms
-
-    return kind in population_based_algorithms.values()
 
 
 def _strongly(call: Callable[..., Any], *arguments: Any) -> Any:
@@ -341,10 +319,8 @@ class Scalarised(Elitist):
         """Every search starts from the p genomes that are best for its mixture."""
         ideal, span = _frame(told)
         weights = self._weights(told.fitness.shape[1])
-        score = jax.vmap(achievement, in_axes=(0, 0, None, None, None))
-        scores = jax.vmap(score, in_axes=(None, None, 0, None, None))(
-            told.fitness, told.violation, weights, ideal, span
-        )
+        score = jax.vmap(_achievements, in_axes=(None, None, 0, None, None))
+        scores = score(told.fitness, told.violation, weights, ideal, span)
         best = jnp.argsort(scores, axis=1)[:, : self._rows]
         points = jax.vmap(jax.vmap(self._encoding().encode))(told.population[best])
         scores = jnp.take_along_axis(scores, best, axis=1)
@@ -355,14 +331,10 @@ class Scalarised(Elitist):
         """Tells every search the scores of its own rows."""
         memory: _Memory = survivors.memory
         W, p, _ = memory.asked.shape
-        score = jax.vmap(achievement, in_axes=(0, 0, None, None, None))
-        scores = jax.vmap(score, in_axes=(0, 0, 0, None, None))(
-            told.fitness.reshape(W, p, -1),
-            told.violation.reshape(W, p),
-            self._weights(told.fitness.shape[1]),
-            memory.ideal,
-            memory.span,
-        )
+        fitness, violation = told.fitness.reshape(W, p, -1), told.violation.reshape(W, p)
+        weights = self._weights(told.fitness.shape[1])
+        score = jax.vmap(_achievements, in_axes=(0, 0, 0, None, None))
+        scores = score(fitness, violation, weights, memory.ideal, memory.span)
         tell = jax.vmap(self._search().tell, in_axes=(0, 0, 0, 0, None))
         searches = tell(self._keys(key), memory.asked, scores, memory.searches, params)
         return dataclasses.replace(survivors, memory=dataclasses.replace(memory, searches=searches))
@@ -415,10 +387,13 @@ def achievement(
     return jnp.where(jnp.isnan(violation) | jnp.any(jnp.isnan(fitness)), 3, score)
 
 
+_achievements = jax.vmap(achievement, in_axes=(0, 0, None, None, None))
+
+
 def _frame(told: State) -> tuple[jax.Array, jax.Array]:
     """Ideal and span of the feasible rows, of all rows where none is feasible: float32[M] each."""
     feasible = told.violation <= 0
-    counted = jnp.where(jnp.any(feasible), feasible, True)[:, None] & jnp.isfinite(told.fitness)
+    counted = (feasible | ~jnp.any(feasible))[:, None] & jnp.isfinite(told.fitness)
     least = jnp.min(told.fitness, axis=0, where=counted, initial=jnp.inf)
     most = jnp.max(told.fitness, axis=0, where=counted, initial=-jnp.inf)
     finite = jnp.isfinite(least)

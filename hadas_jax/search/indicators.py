@@ -1,4 +1,4 @@
-"""How good a front is: hypervolume exact and estimated, IGD+, ratio of dominance.
+"""How good a front is: hypervolume exact and estimated, IGD+.
 
 Zitzler and Thiele, "Multiobjective evolutionary algorithms: a comparative case study and the strength Pareto
 approach", 1999, https://doi.org/10.1109/4235.797969 (hypervolume). Ishibuchi et al., "Modified distance calculation
@@ -13,7 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from hadas_jax.search.pareto import all_or, assert_matrix, dominance_keys, dominated_by
+from hadas_jax.search.pareto import all_or, assert_matrix
 
 _Three = tuple[jax.Array, jax.Array, jax.Array]
 _MOST_EXACT = 5
@@ -202,32 +202,3 @@ def pairwise_sum(values: jax.Array) -> jax.Array:
         values = jnp.pad(values, (0, values.shape[0] % 2))
         values = values[0::2] + values[1::2]
     return jnp.sum(values)
-
-
-@jax.jit
-def ratio_of_dominance(
-    a: jax.Array, b: jax.Array, *, valid_a: jax.Array | None = None, valid_b: jax.Array | None = None
-) -> jax.Array:
-    """The share of b's points that some point of a dominates.
-
-    Args:
-        a: float32[P, M], minimised.
-        b: float32[Q, M], minimised. A row with a NaN is dominated by every row of a without one.
-        valid_a: bool[P], which rows of a are points at all; None for all of them.
-        valid_b: bool[Q], the same for b.
-
-    Returns:
-        float32[]: within 0 .. 1; 0 where b has no point.
-
-    Raises:
-        AssertionError: If a or b is no floating matrix, their M differ, or a mask does not fit.
-
-    Source: HADAS (https://arxiv.org/abs/2212.03354), RoD(A, B).
-    """
-    assert_matrix("a", a)
-    assert_matrix("b", b, columns=a.shape[1])
-    first, second = all_or(valid_a, a, name="valid_a"), all_or(valid_b, b, name="valid_b")
-    others = dominance_keys(jnp.where(first[:, None], a, jnp.nan))
-    beaten = second & dominated_by(dominance_keys(b), others)
-    count = jnp.sum(second, dtype=jnp.float32)
-    return jnp.sum(beaten, dtype=jnp.float32) / jnp.maximum(count, 1)

@@ -6,23 +6,24 @@ Shapes: P population, Q genomes compared at once, M objectives, N directions, G 
 """
 
 import dataclasses
-from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from hadas_jax.search.directions import reference_directions, simplex_lattice
-from hadas_jax.search.nsga2 import Params, mate
+from hadas_jax.search.nsga2 import NSGA2, Params
 from hadas_jax.search.pareto import first_occurrences, non_dominated_ranks
-from hadas_jax.search.strategy import Elitist, State, take
+from hadas_jax.search.strategy import State
 
 _SMALL = 1e-6
 _LARGE = 1e37  # so that differences stay finite
 
 
 @struct.dataclass
-class Frame:
+class _Frame:
     """Where the front was seen to begin and to end.
 
     Attributes:
@@ -36,7 +37,7 @@ class Frame:
 
 
 @dataclasses.dataclass(frozen=True)
-class NSGA3(Elitist):
+class NSGA3(NSGA2):
     """The strategy; see `Elitist` for init, tell and prefer.
 
     The state's crowding is minus the place in the queue of the member's niche. Mating goes by merit and rank only.
@@ -47,6 +48,8 @@ class NSGA3(Elitist):
 
     divisions: int | None = dataclasses.field(default=None, kw_only=True)
 
+    mates_by_crowding: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.divisions is not None and self.divisions < 1:
@@ -55,63 +58,38 @@ class NSGA3(Elitist):
     @property
     def default_params(self) -> Params:
         """Crossover of all pairs, mutation of one gene per genome on average (Deb and Jain 2014, table II)."""
-        return Params(
-            crossover_probability=jnp.float32(1.0),
-            mutation_probability=jnp.float32(1 / len(self.cardinalities)),
-        )
+        return dataclasses.replace(super().default_params, crossover_probability=jnp.float32(1.0))
 
-    @partial(jax.jit, static_argnames=("self",))
-    def ask(self, key: jax.Array, state: State, params: Params) -> tuple[jax.Array, State]:
-        """Breeds offspring: binary tournaments by merit and rank, uniform crossover, mutation.
-
-        Args:
-            key: Typed PRNG key.
-            state: The current state.
-            params: Probabilities.
-
-        Returns:
-            int32[P, G] to evaluate, and the state as it was.
-        """
-        alike = jnp.zeros(self.population_size, jnp.float32)
-        return mate(key, state, params, crowding=alike, cardinalities=self.cardinalities), state
-
-    def _begin(self, key: jax.Array, told: State, params: Params) -> Frame:
+    def _begin(self, key: jax.Array, told: State, params: Params) -> _Frame:
         del key, params
         M = told.fitness.shape[1]
-        return Frame(jnp.full(M, jnp.inf, jnp.float32), jnp.full((M, M), jnp.inf, jnp.float32))
+        return _Frame(jnp.full(M, jnp.inf, jnp.float32), jnp.full((M, M), jnp.inf, jnp.float32))
 
-    def _select(self, key: jax.Array, merged: State, params: Params) -> State:
+    def _select(self, key: jax.Array, merged: State) -> State:
         """Chooses by rank, in the last front by niche: merged [Q, ...] -> State [P, ...]."""
-        del params
         unique = first_occurrences(merged.population, self.cardinalities)
         ranks = non_dominated_ranks(merged.fitness, violation=merged.violation, valid=unique)
         last = _nth_least(ranks, self.population_size)
         usable = unique & (merged.violation <= 0) & jnp.all(jnp.isfinite(merged.fitness), axis=1)
-        frame, points = normalise(merged.fitness, merged.memory, counted=usable & (ranks <= last), front=ranks == 0)
-        directions = self._directions(points.shape[1])
-        niche, distance = associate(points, directions)
+        counted = usable & (ranks <= last)
+        frame, points = _normalise(merged.fitness, merged.memory, counted=counted, front=ranks == 0)
+        directions = jnp.asarray(self._directions(points.shape[1]), jnp.float32)
+        niche, distance = _associate(points, directions)
         queue_key, tie_key = jax.random.split(key)
-        level = queue_places(
-            queue_key,
-            niche,
-            distance,
-            niches=directions.shape[0],
-            late=ranks >= last,
-            valid=usable & (ranks <= last),
-        )
-        chosen = _order(tie_key, ranks, level)[: self.population_size]
+        niches, late = directions.shape[0], ranks >= last
+        level = _queue_places(queue_key, niche, distance, niches=niches, late=late, valid=counted)
+        lot, place = jax.random.bits(tie_key, ranks.shape), jnp.arange(ranks.shape[0], dtype=jnp.int32)
+        chosen = jax.lax.sort((ranks, level, lot, place), num_keys=3)[3][: self.population_size]
         crowding = -level.astype(jnp.float32)
-        return take(dataclasses.replace(merged, ranks=ranks, crowding=crowding, memory=frame), chosen)
+        return dataclasses.replace(merged, ranks=ranks, crowding=crowding, memory=frame).take(chosen)
 
-    def _directions(self, objectives: int) -> jax.Array:
+    def _directions(self, objectives: int) -> np.ndarray:
         if self.divisions is None:
-            directions = reference_directions(objectives, size=self.population_size)
-        else:
-            directions = simplex_lattice(objectives, divisions=self.divisions)
-        return jnp.asarray(directions, jnp.float32)
+            return reference_directions(objectives, size=self.population_size)
+        return simplex_lattice(objectives, divisions=self.divisions)
 
 
-def normalise(fitness: jax.Array, frame: Frame, *, counted: jax.Array, front: jax.Array) -> tuple[Frame, jax.Array]:
+def _normalise(fitness: jax.Array, frame: _Frame, *, counted: jax.Array, front: jax.Array) -> tuple[_Frame, jax.Array]:
     """Moves the ideal point to 0 and the hyperplane's intercepts to 1.
 
     Units of the objectives do not matter: extremes are found in units of the range of what is counted. Where the
@@ -140,7 +118,7 @@ def normalise(fitness: jax.Array, frame: Frame, *, counted: jax.Array, front: ja
     extremes = seen[_extreme_rows(seen)]
     nadir = jnp.max(jnp.where(front[:, None], gaps, 0), axis=0) / span
     unit = span * _intercepts(extremes, nadir)
-    frame = Frame(ideal=ideal, extremes=extremes * span[None, :] + origin[None, :])
+    frame = _Frame(ideal=ideal, extremes=extremes * span[None, :] + origin[None, :])
     return frame, gaps / unit[None, :]
 
 
@@ -164,7 +142,7 @@ def _intercepts(extremes: jax.Array, nadir: jax.Array) -> jax.Array:
     return jnp.where(sound, 1 / jnp.maximum(jnp.where(sound, slope, 1), 1), fallback)
 
 
-def associate(points: jax.Array, directions: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _associate(points: jax.Array, directions: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The direction nearest to each point, by perpendicular distance.
 
     Args:
@@ -183,7 +161,7 @@ def associate(points: jax.Array, directions: jax.Array) -> tuple[jax.Array, jax.
     return niche, jnp.linalg.norm(points - foot, axis=1)
 
 
-def queue_places(
+def _queue_places(
     key: jax.Array, niche: jax.Array, distance: jax.Array, *, niches: int, late: jax.Array, valid: jax.Array
 ) -> jax.Array:
     """The place of each point in its niche's queue: those of earlier fronts first, the rest in turn.
@@ -223,10 +201,3 @@ def _nth_least(values: jax.Array, n: int) -> jax.Array:
     """The n-th least of int32[Q], by counting, which compiles faster than a sort."""
     no_more = jnp.sum(values[None, :] <= values[:, None], axis=1, dtype=jnp.int32)
     return jnp.min(values, where=no_more >= n, initial=2**31 - 1)
-
-
-def _order(key: jax.Array, ranks: jax.Array, level: jax.Array) -> jax.Array:
-    """Indices by rank, then by level, ties by lot: int32[Q]."""
-    Q = ranks.shape[0]
-    lot = jax.random.bits(key, (Q,))
-    return jax.lax.sort((ranks, level, lot, jnp.arange(Q, dtype=jnp.int32)), num_keys=3)[3]

@@ -81,7 +81,7 @@ def first_occurrences(genomes: jax.Array, cardinalities: Sequence[int]) -> jax.A
     words = _pack_genome(genomes, cardinalities)
     place = jnp.arange(genomes.shape[0], dtype=jnp.int32)
     *ordered, origin = jax.lax.sort((*words, place), num_keys=len(words), is_stable=True)
-    return jnp.zeros(place.shape, bool).at[origin].set(changes(ordered), unique_indices=True)
+    return jnp.zeros(place.shape, bool).at[origin].set(_changes(ordered), unique_indices=True)
 
 
 def _first_live(genomes: jax.Array, *, live: jax.Array) -> jax.Array:
@@ -108,11 +108,11 @@ def _first_live(genomes: jax.Array, *, live: jax.Array) -> jax.Array:
     place = jnp.arange(genomes.shape[0], dtype=jnp.int32)
     columns = jnp.concatenate([genomes.T, (~live)[None, :].astype(jnp.int32)])
     order, _ = jax.lax.scan(by, place, columns, reverse=True)
-    fresh = changes(tuple(genomes[order].T))
+    fresh = _changes(tuple(genomes[order].T))
     return live & jnp.zeros(place.shape, bool).at[order].set(fresh, unique_indices=True)
 
 
-def changes(columns: Sequence[jax.Array]) -> jax.Array:
+def _changes(columns: Sequence[jax.Array]) -> jax.Array:
     """Marks the rows of a sorted table that differ from the row before.
 
     Args:
@@ -236,7 +236,7 @@ _WORST = 2**31 - 1
 _INFEASIBLE = 0x7F800001  # the bits of +inf, and one
 
 
-def dominance_keys(fitness: jax.Array, violation: jax.Array | None = None) -> jax.Array:
+def _dominance_keys(fitness: jax.Array, violation: jax.Array | None = None) -> jax.Array:
     """Maps fitness to integers that compare the same way, NaN rows to the worst of all.
 
     Args:
@@ -256,14 +256,11 @@ def dominance_keys(fitness: jax.Array, violation: jax.Array | None = None) -> ja
     missing = jnp.any(jnp.isnan(values), axis=1)
     if violation is not None:
         chex.assert_shape(violation, fitness.shape[:1], custom_message="violation")
-        keys = jnp.where((violation > 0)[:, None], _INFEASIBLE + _levels(violation)[:, None], keys)
+        # How many rows break less: far below the room between +inf and the worst.
+        levels = jnp.searchsorted(jnp.sort(violation), violation, method="sort").astype(jnp.int32)
+        keys = jnp.where((violation > 0)[:, None], _INFEASIBLE + levels[:, None], keys)
         missing = missing | jnp.isnan(violation)
     return jnp.where(missing[:, None], jnp.int32(_WORST), keys)
-
-
-def _levels(values: jax.Array) -> jax.Array:
-    """How many rows have a lower value: float32[P] -> int32[P], far below the room between +inf and the worst."""
-    return jnp.searchsorted(jnp.sort(values), values, method="sort").astype(jnp.int32)
 
 
 def _dominates(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -284,7 +281,8 @@ def non_dominated_ranks(
 
     Args:
         fitness: float32[P, M], minimised.
-        violation: float32[P], by how much each row breaks its constraints, see `dominance_keys`; None: by nothing.
+        violation: float32[P], by how much each row breaks its constraints; None: by nothing. A row that breaks one
+            comes after all that break none, by its violation (constraint domination, section VI).
         valid: bool[P], which rows are points at all; None for all of them.
 
     Returns:
@@ -295,14 +293,14 @@ def non_dominated_ranks(
 
     Source: Deb et al. 2002, section III-A, for what the fronts are.
     """
-    keys = dominance_keys(fitness, violation)
+    keys = _dominance_keys(fitness, violation)
     P, M = keys.shape
     valid = all_or(valid, fitness, name="valid")
     length = _padded_length(P)
     columns = jnp.pad(jnp.where(valid[None, :], keys.T, _WORST), ((0, 0), (0, length - P)), constant_values=_WORST)
     place = jnp.arange(length, dtype=jnp.int32)
     *ordered, origin = jax.lax.sort((*columns, place), num_keys=M, is_stable=False)
-    ranks = _sorted_ranks(ordered[1:] or ordered, head=changes(ordered))
+    ranks = _sorted_ranks(ordered[1:] or ordered, head=_changes(ordered))
     ranks = jnp.zeros_like(place).at[origin].set(ranks, unique_indices=True)
     return jnp.where(valid, ranks[:P], jnp.int32(P))
 
@@ -321,17 +319,46 @@ def non_dominated_mask(fitness: jax.Array, valid: jax.Array | None = None) -> ja
     Raises:
         AssertionError: If fitness is no floating matrix, or valid is not of shape [P].
     """
-    keys = dominance_keys(fitness)
+    keys = _dominance_keys(fitness)
     valid = all_or(valid, fitness, name="valid")
-    return valid & ~dominated_by(keys, jnp.where(valid[:, None], keys, jnp.int32(_WORST)))
+    return valid & ~_dominated_by(keys, jnp.where(valid[:, None], keys, jnp.int32(_WORST)))
 
 
-def dominated_by(keys: jax.Array, others: jax.Array) -> jax.Array:
+@jax.jit
+def ratio_of_dominance(
+    a: jax.Array, b: jax.Array, *, valid_a: jax.Array | None = None, valid_b: jax.Array | None = None
+) -> jax.Array:
+    """The share of b's points that some point of a dominates.
+
+    Args:
+        a: float32[P, M], minimised.
+        b: float32[Q, M], minimised. A row with a NaN is dominated by every row of a without one.
+        valid_a: bool[P], which rows of a are points at all; None for all of them.
+        valid_b: bool[Q], the same for b.
+
+    Returns:
+        float32[]: within 0 .. 1; 0 where b has no point.
+
+    Raises:
+        AssertionError: If a or b is no floating matrix, their M differ, or a mask does not fit.
+
+    Source: HADAS (https://arxiv.org/abs/2212.03354), RoD(A, B).
+    """
+    assert_matrix("a", a)
+    assert_matrix("b", b, columns=a.shape[1])
+    first, second = all_or(valid_a, a, name="valid_a"), all_or(valid_b, b, name="valid_b")
+    others = _dominance_keys(jnp.where(first[:, None], a, jnp.nan))
+    beaten = second & _dominated_by(_dominance_keys(b), others)
+    count = jnp.sum(second, dtype=jnp.float32)
+    return jnp.sum(beaten, dtype=jnp.float32) / jnp.maximum(count, 1)
+
+
+def _dominated_by(keys: jax.Array, others: jax.Array) -> jax.Array:
     """Marks the rows that some row of another array dominates.
 
     Args:
-        keys: int32[P, M] from `dominance_keys`.
-        others: int32[Q, M] from `dominance_keys`.
+        keys: int32[P, M] from `_dominance_keys`.
+        others: int32[Q, M] from `_dominance_keys`.
 
     Returns:
         bool[P]: whether any row of others dominates the row of keys.
@@ -354,7 +381,7 @@ def _gaps(values: jax.Array, ranks: jax.Array) -> jax.Array:
     """Distance between the neighbours in the own front, +inf at its ends: float32[P], int32[P] -> float32[P]."""
     place = jnp.arange(values.shape[0], dtype=jnp.int32)
     front, value, origin = jax.lax.sort((ranks, values, place), num_keys=2, is_stable=True)
-    first = changes([front])
+    first = _changes([front])
     end = first | jnp.roll(first, -1)
     both = (value - jnp.roll(value, 1)) + (jnp.roll(value, -1) - value)
     return jnp.zeros_like(values).at[origin].set(jnp.where(end, jnp.inf, both), unique_indices=True)
@@ -436,30 +463,22 @@ class Archive:
     violation: jax.Array
     valid: jax.Array
 
+    @classmethod
+    def empty(cls, capacity: int, genes: int, objectives: int) -> "Archive":
+        """Returns an archive without members, of capacity N, for genomes of G genes and M objectives.
 
-def empty_archive(capacity: int, genes: int, objectives: int) -> Archive:
-    """An archive without members.
-
-    Args:
-        capacity: N.
-        genes: G.
-        objectives: M.
-
-    Returns:
-        The archive.
-
-    Raises:
-        ValueError: If any of them is below 1.
-    """
-    for name, value in (("capacity", capacity), ("genes", genes), ("objectives", objectives)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
-    return Archive(
-        genomes=jnp.full((capacity, genes), -1, jnp.int32),
-        fitness=jnp.full((capacity, objectives), jnp.inf, jnp.float32),
-        violation=jnp.full(capacity, jnp.inf, jnp.float32),
-        valid=jnp.zeros(capacity, bool),
-    )
+        Raises:
+            ValueError: If any of them is below 1.
+        """
+        for name, value in (("capacity", capacity), ("genes", genes), ("objectives", objectives)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        return cls(
+            genomes=jnp.full((capacity, genes), -1, jnp.int32),
+            fitness=jnp.full((capacity, objectives), jnp.inf, jnp.float32),
+            violation=jnp.full(capacity, jnp.inf, jnp.float32),
+            valid=jnp.zeros(capacity, bool),
+        )
 
 
 @jax.jit

@@ -21,7 +21,7 @@ from hadas_jax.search.directions import tchebycheff
 from hadas_jax.search.pareto import assert_matrix
 
 Objectives = Callable[[jax.Array], jax.Array]
-"""Probabilities float32[G, C] -> float32[M], differentiable; sees one-hot genomes as well as blurred ones."""
+"""Probabilities float32[G, C] -> float32[M], differentiable."""
 
 
 @struct.dataclass
@@ -56,8 +56,7 @@ class Descents(NamedTuple):
         probabilities: float32[W, G, C], softmax of the logits without noise, at temperature 1; draw more genomes from
             them with `jax.random.categorical`.
         visited: int32[steps, W, G], the likeliest choices of each step's draw.
-        objectives: float32[steps, W, M] of what was drawn; with `straight_through` those of `visited`, so that the best
-            of them can be picked.
+        objectives: float32[steps, W, M] of what was drawn.
         losses: float32[steps, W], these objectives scalarised.
     """
 
@@ -78,7 +77,6 @@ def relaxed_search(
     span: jax.Array,
     params: RelaxedParams,
     steps: int = 100,
-    straight_through: bool = False,
     start: jax.Array | None = None,
 ) -> Descents:
     """Descends from every start towards the objectives that its weights ask for.
@@ -95,7 +93,6 @@ def relaxed_search(
         span: float32[M], positive, what counts as one unit of each objective.
         params: Rates and temperatures.
         steps: Of Adam, static.
-        straight_through: Objectives see one-hot genomes, gradients pass as if they saw the blurred ones; static.
         start: float32[W, G, C], logits to start from, such as `logits_of` elite genomes; None: all choices alike.
 
     Returns:
@@ -122,7 +119,7 @@ def relaxed_search(
     W, M = weights.shape
     chex.assert_shape(ideal, (M,), custom_message="ideal")
     chex.assert_shape(span, (M,), custom_message="span")
-    valid = jnp.asarray(_valid(cardinalities))
+    valid = jnp.asarray(np.arange(max(cardinalities))[None] < np.array(cardinalities)[:, None])
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
     if start is None:
@@ -132,8 +129,9 @@ def relaxed_search(
     def loss(
         logits: jax.Array, key: jax.Array, weight: jax.Array, temperature: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        blurred = gumbel_softmax(key, logits, valid, temperature=temperature, noise=params.noise)
-        met = objectives(_harden(blurred) if straight_through else blurred)
+        drawn = logits + params.noise * jax.random.gumbel(key, logits.shape)
+        blurred = jax.nn.softmax(jnp.where(valid, drawn / temperature, -jnp.inf))
+        met = objectives(blurred)
         value = tchebycheff((met - ideal) / span, weight, augmentation=params.augmentation)
         return value, (_likeliest(blurred), met)
 
@@ -149,29 +147,13 @@ def relaxed_search(
             updates, state = optimiser.update(gradient, state)
         return (optax.apply_updates(logits, updates), state), (visited, met, losses)
 
-    schedule = (jax.random.split(key, steps), _temperatures(params, steps))
-    (logits, _), trace = jax.lax.scan(step, (start, optimiser.init(start)), schedule)
+    share = jnp.arange(steps, dtype=jnp.float32) / max(steps - 1, 1)
+    temperatures = params.first_temperature * (params.last_temperature / params.first_temperature) ** share
+    (logits, _), trace = jax.lax.scan(
+        step, (start, optimiser.init(start)), (jax.random.split(key, steps), temperatures)
+    )
     probabilities = jax.nn.softmax(jnp.where(valid[None], logits, -jnp.inf))
     return Descents(_likeliest(probabilities), probabilities, *trace)
-
-
-def gumbel_softmax(
-    key: jax.Array, logits: jax.Array, valid: jax.Array, *, temperature: jax.Array | float, noise: jax.Array | float
-) -> jax.Array:
-    """Draws a blurred genome; at noise 1 its likeliest choices are distributed as the softmax of the logits.
-
-    Args:
-        key: Typed PRNG key.
-        logits: float32[G, C].
-        valid: bool[G, C], choices that there are; the others get probability 0.
-        temperature: float32[], positive; towards 0 the draw is one-hot.
-        noise: float32[], factor of the Gumbel noise.
-
-    Returns:
-        float32[G, C], each row sums to 1.
-    """
-    drawn = logits + noise * jax.random.gumbel(key, logits.shape)
-    return jax.nn.softmax(jnp.where(valid, drawn / temperature, -jnp.inf))
 
 
 def logits_of(genomes: jax.Array, cardinalities: tuple[int, ...], *, confidence: float = 0.5) -> jax.Array:
@@ -197,23 +179,5 @@ def logits_of(genomes: jax.Array, cardinalities: tuple[int, ...], *, confidence:
     return lead[None, :, None] * jax.nn.one_hot(genomes, max(cardinalities))
 
 
-def _valid(cardinalities: tuple[int, ...]) -> np.ndarray:
-    """Choices that each gene has, bool[G, C]."""
-    return np.arange(max(cardinalities))[None] < np.array(cardinalities)[:, None]
-
-
 def _likeliest(probabilities: jax.Array) -> jax.Array:
     return jnp.argmax(probabilities, axis=-1).astype(jnp.int32)
-
-
-def _harden(blurred: jax.Array) -> jax.Array:
-    """The likeliest choices as one-hot rows, with the gradient of the blurred ones."""
-    hard = jax.nn.one_hot(_likeliest(blurred), blurred.shape[-1])
-    # In this order the padding stays exactly 0.
-    return hard + (blurred - jax.lax.stop_gradient(blurred))
-
-
-def _temperatures(params: RelaxedParams, steps: int) -> jax.Array:
-    """float32[steps], from the first temperature to the last by a constant factor."""
-    share = jnp.arange(steps, dtype=jnp.float32) / max(steps - 1, 1)
-    return params.first_temperature * (params.last_temperature / params.first_temperature) ** share

@@ -46,6 +46,12 @@ class State:
     generation: jax.Array
     memory: Any = ()
 
+    def take(self, rows: jax.Array) -> "State":
+        """Returns the members int32[P] by index, in this order; generation and memory stay."""
+        members = dataclasses.replace(self, memory=())
+        picked = jax.tree.map(lambda leaf: leaf[rows] if leaf.ndim else leaf, members)
+        return dataclasses.replace(picked, memory=self.memory)
+
 
 @dataclasses.dataclass(frozen=True)
 class Elitist(abc.ABC):
@@ -157,7 +163,7 @@ class Elitist(abc.ABC):
             told,
         )
         select_key, learn_key = jax.random.split(key)
-        survivors = self._select(select_key, dataclasses.replace(merged, memory=state.memory), params)
+        survivors = self._select(select_key, dataclasses.replace(merged, memory=state.memory))
         state = self._learn(learn_key, told, survivors, params)
         metrics = {
             "generation": state.generation,
@@ -188,14 +194,14 @@ class Elitist(abc.ABC):
         chex.assert_shape(merit, (self.population_size,), custom_message="merit")
         return dataclasses.replace(state, merit=jnp.asarray(merit, jnp.float32))
 
-    def _select(self, key: jax.Array, merged: State, params: Any) -> State:
+    def _select(self, key: jax.Array, merged: State) -> State:
         """Chooses P of Q members by rank, then by crowding, then the elder: merged [Q, ...] -> State [P, ...]."""
-        del key, params
+        del key
         unique = first_occurrences(merged.population, self.cardinalities)
         ranks = non_dominated_ranks(merged.fitness, violation=merged.violation, valid=unique)
         crowding = crowding_distance(merged.fitness, ranks)
         kept = truncate(ranks, crowding, size=self.population_size)
-        return take(dataclasses.replace(merged, ranks=ranks, crowding=crowding), kept)
+        return dataclasses.replace(merged, ranks=ranks, crowding=crowding).take(kept)
 
     def _begin(self, key: jax.Array, told: State, params: Any) -> Any:
         """What the strategy remembers at the start: the evaluated population in its own order -> memory."""
@@ -214,7 +220,7 @@ class Elitist(abc.ABC):
         told = self._unexamined(population, fitness, violation, jnp.int32(0))
         begin_key, select_key = jax.random.split(key)
         begun = dataclasses.replace(told, memory=self._begin(begin_key, told, params))
-        return self._select(select_key, begun, params)
+        return self._select(select_key, begun)
 
     def _unexamined(
         self, population: jax.Array, fitness: jax.Array, violation: jax.Array | None, generation: jax.Array
@@ -245,17 +251,3 @@ class Elitist(abc.ABC):
         genes = np.asarray(population)
         if (genes < 0).any() or (genes >= np.asarray(self.cardinalities)).any():
             raise ValueError(f"population: expected genes within 0 .. {self.cardinalities} - 1, got others")
-
-
-def take(state: State, rows: jax.Array) -> State:
-    """Picks members by index; generation and memory stay.
-
-    Args:
-        state: Of Q members.
-        rows: int32[P].
-
-    Returns:
-        The state of these P members, in this order.
-    """
-    picked = jax.tree.map(lambda leaf: leaf[rows] if leaf.ndim else leaf, dataclasses.replace(state, memory=()))
-    return dataclasses.replace(picked, memory=state.memory)

@@ -73,19 +73,15 @@ SMALL_IMAGES = MBConvSpace(
     first_exit=2,
     exit_width=48,
 )
-_SPACES = {space.name: space for space in (DIGITS, SMALL_IMAGES, ATTENTIVENAS, ATTENTIVENAS_NATIVE)}
-
-
-def space_names() -> tuple[str, ...]:
-    """Returns the names that `load_space` knows."""
-    return tuple(_SPACES)
+SPACES = {space.name: space for space in (DIGITS, SMALL_IMAGES, ATTENTIVENAS, ATTENTIVENAS_NATIVE)}
+"""The spaces that `load_space` knows by name."""
 
 
 def load_space(name_or_path: str | Path) -> MBConvSpace:
     """Returns a space by name or from a file.
 
     Args:
-        name_or_path: A name of `space_names`, or the path of a space file: a `Path`, or a text that ends in `.yaml`,
+        name_or_path: A name of `SPACES`, or the path of a space file: a `Path`, or a text that ends in `.yaml`,
             `.yml` or `.json` or has a folder in it. A space from a file is not adapted to any data yet;
             docs/bring_your_space.md has an example of one.
 
@@ -94,13 +90,13 @@ def load_space(name_or_path: str | Path) -> MBConvSpace:
     """
     if isinstance(name_or_path, Path) or name_or_path.endswith(_SUFFIXES) or "/" in name_or_path:
         return _read_space(name_or_path)
-    if name_or_path not in _SPACES:
-        raise ValueError(f"unknown space {name_or_path!r}: expected one of {', '.join(_SPACES)}, or a space file")
-    return _SPACES[name_or_path]
+    if name_or_path not in SPACES:
+        raise ValueError(f"unknown space {name_or_path!r}: expected one of {', '.join(SPACES)}, or a space file")
+    return SPACES[name_or_path]
 
 
 # resolution; width of stem, mb1 .. mb7 and last; depth, kernel and expand ratio of mb1 .. mb7
-_ROWS = {
+_PUBLISHED = {
     "a0": (192, "16 16 24 32 64 112 192 216 1792", "1 3 3 3 3 3 1", "3 3 3 3 3 3 3", "1 4 4 4 4 6 6"),
     "a1": (224, "16 16 24 32 64 112 192 216 1984", "1 3 3 3 3 3 1", "3 3 3 5 3 5 3", "1 4 4 4 4 6 6"),
     "a2": (224, "16 16 24 32 64 112 200 224 1984", "1 3 3 3 3 4 1", "3 3 3 3 3 5 3", "1 4 5 4 4 6 6"),
@@ -109,11 +105,8 @@ _ROWS = {
     "a5": (256, "16 16 24 32 72 112 192 216 1792", "1 3 3 3 4 6 1", "3 3 3 5 3 3 3", "1 4 5 4 4 6 6"),
     "a6": (288, "16 16 24 32 64 112 216 224 1984", "1 3 3 4 4 6 1", "3 3 3 3 3 5 3", "1 4 6 5 4 6 6"),
 }
-
-
-def published_names() -> tuple[str, ...]:
-    """Returns the names that `published` knows."""
-    return tuple(_ROWS)
+PUBLISHED_NAMES = tuple(_PUBLISHED)
+"""The names that `published` knows."""
 
 
 def published(name: str) -> Backbone:
@@ -122,9 +115,9 @@ def published(name: str) -> Backbone:
     Raises:
         ValueError: No backbone has this name; the valid ones are listed.
     """
-    if name not in _ROWS:
-        raise ValueError(f"unknown backbone {name!r}: expected one of {', '.join(_ROWS)}")
-    resolution, *fields = _ROWS[name]
+    if name not in _PUBLISHED:
+        raise ValueError(f"unknown backbone {name!r}: expected one of {', '.join(_PUBLISHED)}")
+    resolution, *fields = _PUBLISHED[name]
     width, depth, kernel, expand = (jnp.asarray([int(n) for n in field.split()], jnp.int32) for field in fields)
     return Backbone(resolution=jnp.int32(resolution), width=width, depth=depth, kernel=kernel, expand=expand)
 
@@ -138,7 +131,7 @@ def published_in(space: MBConvSpace, name: str) -> Backbone:
     backbone = published(name)
     if len(backbone.depth) != len(space.stages):
         raise ValueError(
-            f"{name}: expected a backbone of the space {space.name}: {', '.join(_ROWS)} are of attentivenas and "
+            f"{name}: expected a backbone of the space {space.name}: {', '.join(_PUBLISHED)} are of attentivenas and "
             "attentivenas-native"
         )
     if len(space.resolution) == 1:

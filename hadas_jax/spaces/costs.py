@@ -23,21 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import hw_models
 from hadas_jax.spaces.mbconv import MBConvSpace
 from hadas_jax.spaces.workload import row_owners, workload
-from hw_models import (
-    Cost,
-    Device,
-    LayerTable,
-    OperatingPoint,
-    clock_grid,
-    idle_power,
-    operating_point,
-    run_energy,
-    run_latency,
-    sum_layers,
-)
-from hw_models.clock_grid import load_and_traffic_energy
+from hw_models import Cost, Device, LayerTable, OperatingPoint
+from hw_models.cost import load_and_traffic_energy
 
 _AT_A_TIME = 16384
 
@@ -61,11 +51,8 @@ class _Part(NamedTuple):
 
 
 @functools.lru_cache
-def block_layers(space: MBConvSpace) -> LayerTable:
-    """Returns the layers of each row of the table, numpy columns [R, most layers of a part].
-
-    Call it outside `jit`: the table does not depend on traced values.
-    """
+def _block_layers(space: MBConvSpace) -> LayerTable:
+    """Returns the layers of each row of the table, numpy columns [R, most layers of a part]."""
     parts, sizes = _parts(space), space.codec.cardinalities
     genomes, owned = [], []
     for part in parts:
@@ -83,18 +70,20 @@ def block_layers(space: MBConvSpace) -> LayerTable:
     return dataclasses.replace(columns, active=columns.active * is_own)
 
 
-def block_costs(layers: LayerTable, device: Device) -> jax.Array:
+def block_costs(space: MBConvSpace, device: Device) -> jax.Array:
     """Costs every row of the table at every core and memory setting; without exit heads.
 
     Args:
-        layers: Of `block_layers`.
+        space: Static.
         device: The cost model; the result holds for its clock settings and default number format.
 
     Returns:
         float32[Nc, Nm, R, 3]: seconds that kernels run, host cycles to launch them, and joules of core load and
         traffic. Rows of one setting lie side by side, as a backbone reads them.
     """
-    grid = jax.vmap(lambda part: sum_layers(clock_grid(part, device)))(layers)
+    with jax.ensure_compile_time_eval():
+        layers = _block_layers(space)
+    grid = jax.vmap(lambda part: hw_models.sum_layers(hw_models.clock_grid(part, device)))(layers)
     load_and_traffic = jax.vmap(lambda part: load_and_traffic_energy(part, device))(grid)
     launches = jnp.broadcast_to(grid.launch_cycles[:, None, None], grid.roofline_s.shape)
     return jnp.moveaxis(jnp.stack([grid.roofline_s, launches, load_and_traffic], axis=-1), 0, 2)
@@ -144,7 +133,7 @@ def relaxed_cost(
     cores, memories = blocks.shape[:2]
     core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
     sums = _expected_sums(space, blocks[core, memory], probabilities)
-    return _run_cost(sums, device, operating_point(device, indices))
+    return _run_cost(sums, device, hw_models.operating_point(device, indices))
 
 
 def _backbone_cost(
@@ -156,41 +145,35 @@ def _backbone_cost(
     # One flat table and one row after the other: gathers of whole parts are several times slower on the CPU.
     flat, first = blocks.reshape(-1, 3), (core * memories + memory) * rows
     for part in _parts(space):
-        sums = sums + _times(part, genome) * flat[first + _row(space, part, genome)]
-    return _run_cost(sums, device, operating_point(device, indices))
+        row = jnp.int32(0)
+        for gene in part.genes:
+            size = int(space.codec.cardinalities[gene])
+            row = row * size + jnp.clip(genome[gene], 0, size - 1)
+        depths = jnp.asarray(part.depths, jnp.float32)
+        times = depths[0] if part.depth_gene is None else depths[genome[part.depth_gene]]
+        sums = sums + times * flat[first + part.offset + row]
+    return _run_cost(sums, device, hw_models.operating_point(device, indices))
 
 
 def _run_cost(sums: jax.Array, device: Device, point: OperatingPoint) -> Cost:
     """Sums [3] of kernel seconds, launch cycles and joules to the cost of a run."""
     latency_s = sums[0] + sums[1] / point.host_hz
     return Cost(
-        latency_s=latency_s + run_latency(device, point),
-        energy_j=idle_power(device, point) * latency_s + sums[2] + run_energy(device, point),
+        latency_s=latency_s + hw_models.run_latency(device, point),
+        energy_j=hw_models.idle_power(device, point) * latency_s + sums[2] + hw_models.run_energy(device, point),
     )
-
-
-def _row(space: MBConvSpace, part: _Part, genome: jax.Array) -> jax.Array:
-    row = jnp.int32(0)
-    for gene in part.genes:
-        size = int(space.codec.cardinalities[gene])
-        row = row * size + jnp.clip(genome[gene], 0, size - 1)
-    return part.offset + row
-
-
-def _times(part: _Part, genome: jax.Array) -> jax.Array:
-    depths = jnp.asarray(part.depths, jnp.float32)
-    return depths[0] if part.depth_gene is None else depths[genome[part.depth_gene]]
 
 
 @functools.lru_cache
 def _parts(space: MBConvSpace) -> tuple[_Part, ...]:
     where, names, stages = row_owners(space), space.codec.names, space.stages
+    cardinalities = space.codec.cardinalities
     labels = ["stem", *(f"mb{s}" for s in range(1, len(stages) + 1)), "last"]
     parts: list[_Part] = []
 
     def add(part: int, block: int, choices: list[str], depths: tuple[int, ...] = (1,), depth: str = "") -> None:
         genes = tuple(names.index(name) for name in choices if name in names)
-        offset = parts[-1].offset + _size(space, parts[-1]) if parts else 0
+        offset = sum(math.prod(int(cardinalities[gene]) for gene in known.genes) for known in parts)
         layers = np.flatnonzero((where.part == part) & (where.block == block))
         parts.append(_Part(layers, genes, offset, depths, names.index(depth) if depth in names else None))
 
@@ -202,10 +185,6 @@ def _parts(space: MBConvSpace) -> tuple[_Part, ...]:
             add(s, 1, ["resolution", *own], tuple(depth - 1 for depth in stage.depth), f"depth.mb{s}")
     add(len(stages) + 1, 0, ["resolution", f"width.mb{len(stages)}", "width.last"])
     return tuple(parts)
-
-
-def _size(space: MBConvSpace, part: _Part) -> int:
-    return math.prod(int(space.codec.cardinalities[gene]) for gene in part.genes)
 
 
 def _expected_sums(space: MBConvSpace, table: jax.Array, probabilities: jax.Array) -> jax.Array:

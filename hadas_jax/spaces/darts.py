@@ -5,10 +5,10 @@ the reduce cell, 0 where the edge is absent. Edges are in the order of the nodes
 two edges lead to every node. Liu et al., "DARTS: Differentiable Architecture Search", 2018,
 https://arxiv.org/abs/1806.09055.
 
-The search network adds up operations by `softmax_shares` (DARTS) or by `gumbel_shares`, a sample that approaches one
-operation per edge as the temperature falls (Jang et al., 2016, https://arxiv.org/abs/1611.01144). Hardware runs neither
-of them but the network that `derive_code` makes of alpha, two edges to a node; `relaxed_code` is the smooth form of
-that rule, and what cost models are given.
+The search network adds up operations by the softmax of alpha (DARTS) or by `gumbel_shares`, a sample that approaches
+one operation per edge as the temperature falls (Jang et al., 2016, https://arxiv.org/abs/1611.01144). Hardware runs
+neither of them but the network that `derive_code` makes of alpha, two edges to a node; `relaxed_code` is the smooth
+form of that rule, and what cost models are given.
 Shapes: N codes, 28 edges, 8 operations; n edges to a node.
 """
 
@@ -182,12 +182,6 @@ def derive_code(alpha: jax.Array) -> jax.Array:
     shares = jax.nn.softmax(alpha, axis=-1)[:, 1:]
     digit = 1 + jnp.argmax(shares, axis=-1).astype(jnp.int32)
     return jnp.where(_strongest_edges(jnp.max(shares, axis=-1)), digit, 0)
-
-
-def softmax_shares(alpha: jax.Array) -> jax.Array:
-    """Returns softmax(alpha) over operations, float32[28, 8]; raises `ValueError` for another shape."""
-    _check_alpha(alpha)
-    return jax.nn.softmax(alpha, axis=-1)
 
 
 def gumbel_shares(key: jax.Array, alpha: jax.Array, temperature: ArrayLike) -> jax.Array:

@@ -27,18 +27,8 @@ import numpy as np
 
 from hadas_jax.spaces.darts import DARTS_CODES, is_valid
 from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
-from hw_models import LayerTable
-from hw_models.accelerator import (
-    Fpga,
-    GenericTable,
-    check_generic_fits,
-    generic_table,
-    generic_table_cost,
-    pipeline_table,
-    pipeline_table_throughput,
-    row_counts,
-)
-from hw_models.codes import operation_counts
+from hw_models import LayerTable, accelerator
+from hw_models.accelerator import Fpga, GenericTable
 from hw_models.files import read_arrays, write_arrays
 from hw_models.layers import LayerKind
 from hw_models.predictors import ThroughputPredictor, read_predictor
@@ -58,7 +48,7 @@ def darts_counts(architecture: jax.Array) -> jax.Array:
     Raises:
         ValueError: The array is neither.
     """
-    return operation_counts(DARTS_CODES, architecture)
+    return DARTS_CODES.operation_counts(architecture)
 
 
 def darts_workload(network: DartsNetwork, architecture: jax.Array) -> LayerTable:
@@ -87,7 +77,7 @@ def darts_workload(network: DartsNetwork, architecture: jax.Array) -> LayerTable
         input_elements=jnp.asarray(rows.reads, jnp.float32),
         output_elements=jnp.asarray(rows.writes, jnp.float32),
         kernels=jnp.ones(len(rows.name), jnp.float32),
-        active=row_counts(rows, darts_counts(architecture)),
+        active=rows.layer_counts(darts_counts(architecture)),
     )
 
 
@@ -139,15 +129,15 @@ def throughput_table(paradigm: str, network: DartsNetwork, *, fpga: Fpga, table:
         FpgaTooSmallError: The FPGA holds no engine.
         ValueError: There is no such paradigm or table.
     """
-    name = generic_table_name(network, fpga, table=table)
+    name, rows = generic_table_name(network, fpga, table=table), network_rows(network)
     if paradigm == "pipeline":
-        stages = pipeline_table(network_rows(network), fpga)
-        return _compiled(lambda code: pipeline_table_throughput(stages, darts_counts(code)))
+        stages = accelerator.pipeline_table(rows, fpga)
+        return _compiled(lambda code: stages.throughput(darts_counts(code)))
     if paradigm != "generic":
         raise ValueError(f"paradigm: expected one of {', '.join(PARADIGMS)}, got {paradigm!r}")
-    check_generic_fits(fpga)
-    layers = published_generic_table() if name == "published" else generic_table(network_rows(network), fpga)
-    return _compiled(lambda code: generic_table_cost(layers, darts_counts(code)).throughput)
+    accelerator.check_generic_fits(fpga)
+    layers = published_generic_table() if name == "published" else accelerator.generic_table(rows, fpga)
+    return _compiled(lambda code: layers.cost(darts_counts(code)).throughput)
 
 
 def _compiled(price: Callable[[jax.Array], jax.Array]) -> Throughputs:
@@ -260,52 +250,41 @@ class PricedNetworks:
     table: str
     details: Mapping[str, Any]
 
+    @classmethod
+    def read(cls, path: Path | str) -> "PricedNetworks":
+        """Reads a data set.
 
-def write_priced_networks(priced: PricedNetworks, path: Path | str) -> None:
-    """Writes a data set, whole or not at all; a file at this path is replaced.
+        Raises:
+            ValueError: The file is missing, damaged, or no data set; the message is one line.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"{path}: expected a data set of hadas dnas sample, got no file")
+        try:
+            arrays, metadata = read_arrays(path, form=FORM)
+            priced = cls(
+                codes=arrays["codes"],
+                throughputs={name: arrays[name + _SUFFIX] for name in PARADIGMS if name + _SUFFIX in arrays},
+                network=DartsNetwork(**metadata["network"]),
+                fpga=str(metadata["fpga"]),
+                table=str(metadata["table"]),
+                details=dict(metadata["details"]),
+            )
+        except Exception as error:  # numpy, zipfile and json raise whatever the damage causes
+            raise ValueError(f"{path}: expected a data set of hadas dnas sample ({FORM}), cannot read it") from error
+        _check(priced, path)
+        return priced
 
-    Raises:
-        ValueError: The file cannot be written.
-    """
-    metadata = {
-        "network": dataclasses.asdict(priced.network),
-        "fpga": priced.fpga,
-        "table": priced.table,
-        "details": dict(priced.details),
-    }
-    columns = {paradigm + _SUFFIX: column for paradigm, column in priced.throughputs.items()}
-    write_arrays(Path(path), {"codes": priced.codes, **columns}, form=FORM, metadata=metadata)
+    def write(self, path: Path | str) -> None:
+        """Writes the data set, whole or not at all; a file at this path is replaced.
 
-
-def read_priced_networks(path: Path | str) -> PricedNetworks:
-    """Reads a data set.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The data set.
-
-    Raises:
-        ValueError: The file is missing, damaged, or no data set; the message is one line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a data set of hadas dnas sample, got no file")
-    try:
-        arrays, metadata = read_arrays(path, form=FORM)
-        priced = PricedNetworks(
-            codes=arrays["codes"],
-            throughputs={name: arrays[name + _SUFFIX] for name in PARADIGMS if name + _SUFFIX in arrays},
-            network=DartsNetwork(**metadata["network"]),
-            fpga=str(metadata["fpga"]),
-            table=str(metadata["table"]),
-            details=dict(metadata["details"]),
-        )
-    except Exception as error:  # numpy, zipfile and json raise whatever the damage causes
-        raise ValueError(f"{path}: expected a data set of hadas dnas sample ({FORM}), cannot read it") from error
-    _check(priced, path)
-    return priced
+        Raises:
+            ValueError: The file cannot be written.
+        """
+        fields = {name: value for name, value in vars(self).items() if name not in ("codes", "throughputs")}
+        metadata = fields | {"network": dataclasses.asdict(self.network), "details": dict(self.details)}
+        columns = {paradigm + _SUFFIX: column for paradigm, column in self.throughputs.items()}
+        write_arrays(Path(path), {"codes": self.codes, **columns}, form=FORM, metadata=metadata)
 
 
 def _check(priced: PricedNetworks, path: Path) -> None:

@@ -77,7 +77,7 @@ class _Row(NamedTuple):
 def network_rows(network: DartsNetwork) -> Rows:
     """Returns the rows of all networks of this size.
 
-    Their groups are the entries of `hw_models.codes.operation_counts`, place by place: `8 place + operation`.
+    Their groups are the entries of `CodeLayout.operation_counts`, place by place: `8 place + operation`.
     """
     size, channels = network.image_size, network.channels
     rows: list[_Row] = []
@@ -96,7 +96,7 @@ def network_rows(network: DartsNetwork) -> Rows:
         name, is_reduced = f"cell {cell}", cell in network.reductions
         channels *= 2 if is_reduced else 1
         if was_reduced:
-            rows += _reduction(f"{name} input 0", before[0], channels, size=before[1])
+            rows.append(_reduction(f"{name} input 0", before[0], channels, size=before[1]))
         else:
             rows.append(_conv(f"{name} input 0", before[0], channels, kernel=1, size=before[1]))
         rows.append(_conv(f"{name} input 1", last[0], channels, kernel=1, size=last[1]))
@@ -136,10 +136,9 @@ def _conv(
     return _Row(name, kind, inputs, outputs, kernel, size, _strided(size, stride), stride, group, times)
 
 
-def _reduction(name: str, inputs: int, outputs: int, *, size: int, group: int = _GROUPS) -> list[_Row]:
+def _reduction(name: str, inputs: int, outputs: int, *, size: int, group: int = _GROUPS) -> _Row:
     """Factorised reduction: two 1x1 convolutions of stride 2, each for half of the channels."""
-    halves = _conv(f"{name} reduction", inputs, outputs // 2, kernel=1, size=size, stride=2, group=group, times=2)
-    return [halves]
+    return _conv(f"{name} reduction", inputs, outputs // 2, kernel=1, size=size, stride=2, group=group, times=2)
 
 
 def _operations(cell: str, channels: int, *, place: int, size: int, stride: int) -> list[_Row]:
@@ -152,7 +151,7 @@ def _operations(cell: str, channels: int, *, place: int, size: int, stride: int)
         if "pool" in operation:
             rows.append(_Row(name, LayerKind.POOLING, channels, channels, 3, size, out_size, stride, group))
         elif operation == "skip_connect" and stride == 2:
-            rows += _reduction(name, channels, channels, size=size, group=group)
+            rows.append(_reduction(name, channels, channels, size=size, group=group))
         elif "conv" in operation:
             kernel, times = int(operation[-1]), 2 if operation.startswith("sep") else 1
             depthwise = functools.partial(

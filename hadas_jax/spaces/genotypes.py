@@ -47,6 +47,8 @@ _PUBLISHED = {
         "max 0, max 1, max 0, max 1, max 0, max 1, skip 2, max 1",
     ),
 }
+PUBLISHED_GENOTYPES = tuple(_PUBLISHED)
+"""The names that `published_genotype` knows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,38 @@ class Genotype:
         """Raises `ValueError` where the edges make no cell."""
         for cell in CELLS:
             _digits(getattr(self, cell), cell)
+
+    @classmethod
+    def parse(cls, text: str) -> "Genotype":
+        """Reads DARTS's textual form; nothing in it is run.
+
+        Args:
+            text: `Genotype(normal=[...], normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))`; concats
+                may be lists or missing, and `genotype = ` may stand before it.
+
+        Returns:
+            The genotype.
+
+        Raises:
+            ValueError: The text is no genotype, or one of no network of this space; the message says where.
+        """
+        start = text.find("Genotype(")
+        try:
+            call = ast.parse(text[max(start, 0) :].strip(), mode="eval").body
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(f"genotype: expected Genotype(normal=[...], reduce=[...]), got {_cut(text)}") from error
+        if start < 0 or not isinstance(call, ast.Call) or call.args:
+            raise ValueError(f"genotype: expected Genotype(normal=[...], reduce=[...]), got {_cut(text)}")
+        fields = {str(keyword.arg): keyword.value for keyword in call.keywords}
+        allowed = [name for cell in CELLS for name in (cell, f"{cell}_concat")]
+        for name in fields:
+            if name not in allowed:
+                raise ValueError(f"genotype: expected fields {', '.join(allowed)}, got {name}")
+        for cell in CELLS:
+            concat = _concat(fields.get(f"{cell}_concat"))
+            if concat is not None and sorted(concat) != list(_CONCAT):
+                raise ValueError(f"genotype: {cell}_concat: expected range(2, 6), as codes have it, got {concat}")
+        return cls(*(_edges(fields.get(cell), cell) for cell in CELLS))
 
     def __str__(self) -> str:
         """DARTS's textual form."""
@@ -97,38 +131,6 @@ def code_of(genotype: Genotype) -> np.ndarray:
     return np.concatenate([_digits(getattr(genotype, cell), cell) for cell in CELLS])
 
 
-def parse_genotype(text: str) -> Genotype:
-    """Reads DARTS's textual form; nothing in it is run.
-
-    Args:
-        text: `Genotype(normal=[...], normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))`; concats
-            may be lists or missing, and `genotype = ` may stand before it.
-
-    Returns:
-        The genotype.
-
-    Raises:
-        ValueError: The text is no genotype, or one of no network of this space; the message says where.
-    """
-    start = text.find("Genotype(")
-    try:
-        call = ast.parse(text[max(start, 0) :].strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"genotype: expected Genotype(normal=[...], reduce=[...]), got {_cut(text)}") from error
-    if start < 0 or not isinstance(call, ast.Call) or call.args:
-        raise ValueError(f"genotype: expected Genotype(normal=[...], reduce=[...]), got {_cut(text)}")
-    fields = {str(keyword.arg): keyword.value for keyword in call.keywords}
-    allowed = [name for cell in CELLS for name in (cell, f"{cell}_concat")]
-    for name in fields:
-        if name not in allowed:
-            raise ValueError(f"genotype: expected fields {', '.join(allowed)}, got {name}")
-    for cell in CELLS:
-        concat = _concat(fields.get(f"{cell}_concat"))
-        if concat is not None and sorted(concat) != list(_CONCAT):
-            raise ValueError(f"genotype: {cell}_concat: expected range(2, 6), as codes have it, got {concat}")
-    return Genotype(*(_edges(fields.get(cell), cell) for cell in CELLS))
-
-
 def read_architecture(text: str) -> np.ndarray:
     """Reads a network.
 
@@ -143,23 +145,18 @@ def read_architecture(text: str) -> np.ndarray:
         ValueError: It is none of these; the message says what is wrong.
     """
     text = text.strip()
-    if text in published_genotype_names():
+    if text in PUBLISHED_GENOTYPES:
         return code_of(published_genotype(text))
     if "Genotype(" in text:
-        return code_of(parse_genotype(text))
+        return code_of(Genotype.parse(text))
     if text.endswith(_SUFFIXES) or Path(text).is_file():
         return _read_file(Path(text))
     if text and not set(text) - set("0123456789 "):
         return parse_code(text)
     raise ValueError(
-        f"architecture: expected one of {', '.join(published_genotype_names())}, 28 digits, Genotype(...) or a file, "
+        f"architecture: expected one of {', '.join(PUBLISHED_GENOTYPES)}, 28 digits, Genotype(...) or a file, "
         f"got {text if len(text) < 60 else text[:57] + '...'!r}"
     )
-
-
-def published_genotype_names() -> tuple[str, ...]:
-    """Returns the names that `published_genotype` knows."""
-    return tuple(_PUBLISHED)
 
 
 def published_genotype(name: str) -> Genotype:

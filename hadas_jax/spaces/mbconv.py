@@ -10,15 +10,18 @@ some backbone's exit may follow).
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import overload
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+
+MAX_EXITS = 16  # 2^16 subsets; more call for a search instead of a list
+Channels = TypeVar("Channels", int, jax.Array)
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,10 @@ class MBConvSpace:
         genes = {name: values[g] for g, name in enumerate(self.codec.names)}
         fixed = {n: jnp.int32(options[0]) for n, options in self._choices.items() if len(options) == 1}
         every = [genes[name] if name in genes else fixed[name] for name in self._choices]
-        return _pack(every, len(self.stages), jnp.stack)
+        S = len(self.stages)
+        ends = np.cumsum([1, S + 2, S, S, S])
+        width, depth, kernel, expand = (jnp.stack(every[a:b]) for a, b in itertools.pairwise(ends))
+        return Backbone(resolution=every[0], width=width, depth=depth, kernel=kernel, expand=expand)
 
     def encode(self, backbone: Backbone) -> np.ndarray:
         """Returns the genome int32[G] of one concrete backbone.
@@ -231,29 +237,13 @@ class MBConvSpace:
         return self.decode(jnp.asarray(self.smallest_genome))
 
 
-def _pack(values: Sequence, stages: int, stack: Callable) -> Backbone:
-    """Groups the values of all choices, in gene order, into a `Backbone`."""
-    ends = np.cumsum([1, stages + 2, stages, stages, stages])
-    width, depth, kernel, expand = (stack(values[a:b]) for a, b in itertools.pairwise(ends))
-    return Backbone(resolution=values[0], width=width, depth=depth, kernel=kernel, expand=expand)
-
-
-@overload
-def make_divisible(channels: int, divisor: int = 8) -> int: ...
-
-
-@overload
-def make_divisible(channels: jax.Array, divisor: int = 8) -> jax.Array: ...
-
-
-def make_divisible(channels: jax.Array | int, divisor: int = 8) -> jax.Array | int:
-    """Rounds channels to a multiple of `divisor`, never below 90 % of the value (AttentiveNAS, MobileNet)."""
-    rounded = (channels + divisor // 2) // divisor * divisor
-    if isinstance(rounded, int):
-        rounded = max(rounded, divisor)
-        return rounded + divisor if 10 * rounded < 9 * channels else rounded
-    rounded = jnp.maximum(rounded, divisor)
-    return jnp.where(10 * rounded < 9 * channels, rounded + divisor, rounded)
+def make_divisible(channels: Channels) -> Channels:
+    """Rounds channels to a multiple of 8, never below 90 % of the value (AttentiveNAS, MobileNet)."""
+    if isinstance(channels, int):
+        rounded = max((channels + 4) // 8 * 8, 8)
+        return rounded + 8 if 10 * rounded < 9 * channels else rounded
+    near = jnp.maximum((channels + 4) // 8 * 8, 8)
+    return jnp.where(10 * near < 9 * channels, near + 8, near)
 
 
 def block_active(space: MBConvSpace, backbone: Backbone) -> jax.Array:
@@ -261,21 +251,8 @@ def block_active(space: MBConvSpace, backbone: Backbone) -> jax.Array:
     return jnp.concatenate([jnp.arange(max(stage.depth)) < backbone.depth[s] for s, stage in enumerate(space.stages)])
 
 
-MAX_EXITS = 16  # 2^16 subsets; more call for a search instead of a list
-
-
 def available_exits(space: MBConvSpace, backbone: Backbone) -> jax.Array:
     """Returns bool[E]: exits whose position the backbone uses, as its block `first_exit` or a later one."""
     active = block_active(space, backbone)
     index = jnp.cumsum(active.astype(jnp.int32)) - 1
     return (active & (index >= space.first_exit))[space.first_exit :]
-
-
-def check_listable(exits: int) -> None:
-    """Raises unless all subsets of so many exits can be listed.
-
-    Raises:
-        ValueError: The list would be too long.
-    """
-    if not 0 <= exits <= MAX_EXITS:
-        raise ValueError(f"expected 0 to {MAX_EXITS} exits to list all subsets of, got {exits}")

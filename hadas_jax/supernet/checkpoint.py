@@ -23,9 +23,9 @@ from hadas_jax.runs.checkpoints import (
     output_directory,
     read_json,
     read_weights,
-    replace_description,
     validated,
     write_checkpoint,
+    write_described,
 )
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.spaces import MBConvSpace
@@ -189,7 +189,7 @@ def rewrite_description(directory: Path | str, trained: Description) -> None:
         directory: Of a supernet that `save_supernet` wrote.
         trained: The new description of the same weights.
     """
-    replace_description(Path(directory), DESCRIPTION, description_content(Description, trained, form=FORM))
+    write_described(Path(directory), DESCRIPTION, description_content(Description, trained, form=FORM))
 
 
 def load_supernet(directory: Path | str) -> SupernetCheckpoint:

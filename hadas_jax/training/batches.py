@@ -7,6 +7,7 @@ among them, run over all of it.
 Shapes: N samples, B batch, H, W image.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hadas_jax.backend import memory_named
@@ -22,7 +24,6 @@ from hadas_jax.runs.loop import Advance, Guard, Metrics, Progress, State, Step, 
 from hadas_jax.runs.workdir import WorkDir
 from hadas_jax.training.augmentation import Augment
 from hadas_jax.training.augmentation import augmentation as policy
-from hadas_jax.training.debug import checked, checked_jit
 from hadas_jax.training.optimisers import TrainState, lower_rate
 
 _AXIS = "batch"
@@ -98,11 +99,11 @@ def make_train_chunk(
         cutout_size: Side in pixels of a square that is cut out of images; 0: none.
         shared: Further arrays that every step reads.
         mesh: Devices that each batch is spread over.
-        debug: Check that losses, gradients and parameters stay finite, see `hadas_jax.training.debug`.
+        debug: Check that losses, gradients and parameters stay finite, to find where a training breaks; it takes time.
     """
     augment = policy(augmentation, cutout_size=cutout_size)
-    jit = checked_jit if debug else jax.jit
-    step = checked(step) if debug else step
+    jit = _checked_jit if debug else jax.jit
+    step = _checked(step) if debug else step
     if not isinstance(images, LabelledImages):
         return _streamed(
             step,
@@ -245,6 +246,42 @@ def _streamed(
         return state, jax.tree.map(lambda *values: np.stack([np.asarray(value) for value in values]), *found)
 
     return advance
+
+
+def _checked(step: Step) -> Step:
+    """Returns a step that requires finite metrics (loss and gradient norm among them) and a finite state after it.
+
+    Args:
+        step: Its state counts steps as `step`. The result is to be compiled by `_checked_jit`.
+    """
+
+    @functools.wraps(step)
+    def run(state: Any, key: jax.Array, data: Any) -> tuple[Any, Metrics]:
+        following, metrics = step(state, key, data)
+        for tree in (metrics, following):
+            for path, leaf in jax.tree.leaves_with_path(tree):
+                if jnp.issubdtype(leaf.dtype, jnp.inexact):
+                    name = jax.tree_util.keystr(path, simple=True, separator="/")
+                    message = f"{name}: expected finite numbers, got others at step {{step}}"
+                    checkify.check(jnp.all(jnp.isfinite(leaf)), message, step=following.step)
+        return following, metrics
+
+    return run
+
+
+def _checked_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a compiled function, as `jax.jit` does, that raises `ValueError` where a check of `_checked` fails."""
+    compiled = jax.jit(checkify.checkify(function))
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        error, result = compiled(*args)
+        message = error.get()
+        if message is not None:
+            raise ValueError(message.partition(" (`check` failed")[0])
+        return result
+
+    return run
 
 
 def _prepare(key: jax.Array, images: jax.Array, *, mean: Any, std: Any, augment: Augment | None) -> jax.Array:

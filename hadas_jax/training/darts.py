@@ -18,7 +18,7 @@ from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import Genotype
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.network import apply_derived_training, draw_path_drops
-from hadas_jax.training.optimisers import TrainState, descend, global_norm
+from hadas_jax.training.optimisers import TrainState, descend
 from hadas_jax.training.supernet import label_loss
 
 _MOMENTUM, _CLIP = 0.9, 5.0
@@ -91,7 +91,7 @@ def retrain_step(
         metrics = {
             "loss": own,
             "accuracy": jnp.mean((jnp.argmax(logits, -1) == labels).astype(jnp.float32)),
-            "gradient_norm": global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
         }
         return descend(state, gradients, optimiser), metrics
 

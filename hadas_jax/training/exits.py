@@ -19,7 +19,7 @@ from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, available_exits
 from hadas_jax.supernet import Tree, apply_training, run_heads
 from hadas_jax.training.batches import replicate, shard_batch
-from hadas_jax.training.optimisers import TrainState, descend, global_norm
+from hadas_jax.training.optimisers import TrainState, descend
 from hadas_jax.training.supernet import at_resolution, sandwich_backbones
 
 
@@ -99,6 +99,6 @@ def exit_step(
         start = jax.tree.map(jnp.zeros_like, heads)
         gradients, metrics = jax.lax.scan(add, start, (backbones, available, share))
         metrics = {name: jnp.sum(values) for name, values in metrics.items()}
-        return descend(state, gradients, optimiser), metrics | {"gradient_norm": global_norm(gradients)}
+        return descend(state, gradients, optimiser), metrics | {"gradient_norm": optax.tree.norm(gradients)}
 
     return step

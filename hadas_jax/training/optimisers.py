@@ -46,11 +46,6 @@ def descend(state: TrainState, gradients: Tree, optimiser: optax.GradientTransfo
     return dataclasses.replace(state, weights=weights, optimiser=optimiser_state, step=state.step + 1)
 
 
-def global_norm(tree: Tree) -> jax.Array:
-    """Returns float32[]: the norm of all leaves of a tree together."""
-    return jnp.sqrt(sum(jnp.sum(leaf.astype(jnp.float32) ** 2) for leaf in jax.tree.leaves(tree)))
-
-
 def lower_rate(state: TrainState, factor: float) -> TrainState:
     """Returns the state with its learning rate multiplied by `factor`, for `loop.Guard`."""
     return dataclasses.replace(state, rate=jnp.asarray(state.rate * factor, jnp.float32))

@@ -26,13 +26,13 @@ import optax
 from hadas_jax.backend import memory_named, share
 from hadas_jax.data import LabelledImages, SplitRecord, Splits, Stream, load
 from hadas_jax.data.record import FEW
-from hadas_jax.data.splits import random_batches, standardised_by
+from hadas_jax.data.splits import random_batches
 from hadas_jax.evaluation import Evaluator
 from hadas_jax.runs.loop import Progress, Step
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import SupernetRunSettings
-from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, load_space, published_in, published_names
+from hadas_jax.spaces import PUBLISHED_NAMES, Backbone, MBConvSpace, available_exits, load_space, published_in
 from hadas_jax.supernet import Parameters, Tree, initialise
 from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, rewrite_description, save_supernet
 from hadas_jax.training.batches import Schedule, batch_mesh, train_epochs
@@ -125,8 +125,8 @@ def named_backbone(name: str, space: MBConvSpace) -> Backbone:
     ends: dict[str, Callable[[], Backbone]] = {"largest": space.largest, "smallest": space.smallest}
     if name in ends:
         return ends[name]()
-    if name not in published_names():
-        known = ", ".join((*ends, *published_names()))
+    if name not in PUBLISHED_NAMES:
+        known = ", ".join((*ends, *PUBLISHED_NAMES))
         raise ValueError(f"exits_for: expected one of {known}, got {name!r}")
     try:
         return published_in(space, name)
@@ -181,7 +181,7 @@ class TrainingRun:
         self.space = space_of_run(settings, self.splits, self.loaded, is_trained=self._trains_supernet)
         self._require_own_data()
         if self.loaded is not None and self.loaded.normalisation is not None:
-            self.splits = standardised_by(self.splits, *self.loaded.normalisation)
+            self.splits = self.splits.standardised_by(*self.loaded.normalisation)
         self.exits_backbone = None if exits_for is None else named_backbone(exits_for, self.space)
         self.exits_for = exits_for
         keys = jax.random.split(jax.random.key(settings.seed), 7)
@@ -382,7 +382,7 @@ class TrainingRun:
             params=params,
             trained_exits=self.trained_exits,
             exits_of=self.exits_for,
-            normalisation=(splits.mean, splits.std),
+            normalisation=splits.normalisation,
             class_names=splits.class_names if self._trains_supernet or before is None else before.class_names,
             data=splits.record,
             seen=splits.fingerprints if before is None else np.union1d(splits.fingerprints, before.seen),

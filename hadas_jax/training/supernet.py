@@ -26,7 +26,7 @@ from hadas_jax.spaces.workload import row_owners, workload
 from hadas_jax.supernet import Skip, Tree, apply_training, draw_drops
 from hadas_jax.supernet.layers import resize
 from hadas_jax.training.batches import replicate, shard_batch
-from hadas_jax.training.optimisers import TrainState, descend, global_norm
+from hadas_jax.training.optimisers import TrainState, descend
 from hw_models import LayerKind
 
 _IMPORTANCE_CLIP = 5.0  # of alpha_divergence
@@ -135,7 +135,7 @@ def sandwich_step(
             "loss": losses[0],
             "accuracy": accuracies[0],
             "smallest_accuracy": accuracies[1],
-            "gradient_norm": global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
         }
         return descend(state, gradients, optimiser), metrics
 

@@ -7,21 +7,22 @@
   those that come with the package.
 """
 
-from hw_models.correction import (
+from hw_models.fitting.calibration import Calibration, HeldOut, calibrate, nearest_device
+from hw_models.fitting.correction import (
     BoardPrediction,
     BoardPredictor,
     Correction,
     NetworkFeatures,
     Prediction,
     board_names,
+    fit_board,
+    fit_predictor,
     load_board_predictor,
     predict_board,
     predict_target,
     read_board_notes,
     save_board_predictor,
 )
-from hw_models.fitting.calibration import Calibration, HeldOut, calibrate, nearest_device
-from hw_models.fitting.correction import fit_board, fit_predictor
 from hw_models.fitting.few_shot import (
     Adaptation,
     Nearest,
@@ -29,8 +30,6 @@ from hw_models.fitting.few_shot import (
     adapt,
     fit_ridge,
     nearest_donor,
-    predict_adapted,
-    predict_ridge,
 )
 
 __all__ = [
@@ -53,9 +52,7 @@ __all__ = [
     "load_board_predictor",
     "nearest_device",
     "nearest_donor",
-    "predict_adapted",
     "predict_board",
-    "predict_ridge",
     "predict_target",
     "read_board_notes",
     "save_board_predictor",

@@ -10,7 +10,7 @@ from hadas_jax.cli import main
 from hadas_jax.commands.dnas import search
 from hadas_jax.settings import DnasSettings
 from hadas_jax.spaces.darts import parse_code
-from hadas_jax.spaces.genotypes import code_of, parse_genotype
+from hadas_jax.spaces.genotypes import Genotype, code_of
 
 TINY = "--channels 2 --cells 3 --epochs 2 --batch 128 --order first --predictor-samples 3000 --augmentation none"
 
@@ -35,7 +35,7 @@ def test_a_search_leaves_a_network_that_other_commands_take(finished, capsys):
     content = json.loads((finished / "genotype.json").read_text())
     assert content["form"] == "hadas_jax.genotype/1"
     code = parse_code(content["code"])
-    np.testing.assert_array_equal(code_of(parse_genotype(content["genotype"])), code)
+    np.testing.assert_array_equal(code_of(Genotype.parse(content["genotype"])), code)
     assert content["images_per_s"] > 0
     assert content["hardware"] == "pipeline accelerator on ku115"
     assert np.asarray(content["alpha"]).shape == (28, 8)

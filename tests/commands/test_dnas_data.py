@@ -13,7 +13,7 @@ from hadas_jax.commands import dnas_costs as dnas_predictor_commands
 from hadas_jax.commands import dnas_costs as dnas_price_commands
 from hadas_jax.spaces import darts_workload
 from hadas_jax.spaces.darts import DARTS_CODES, is_valid
-from hadas_jax.spaces.darts_costs import read_priced_networks
+from hadas_jax.spaces.darts_costs import PricedNetworks
 from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import code_of, published_genotype
 from hw_models import default_point, load_device, network_cost
@@ -43,7 +43,7 @@ def written(call, *arguments, **settings):
 
 def test_a_sample_holds_networks_and_their_throughput(data, tmp_path):
     priced, text = written(dnas_data_commands.sample, "again.npz", count=1500, paradigm="pipeline")
-    more = read_priced_networks(data)
+    more = PricedNetworks.read(data)
     assert len(more.codes) == 2500
     assert np.asarray(is_valid(jnp.asarray(more.codes))).all()
     assert len(np.unique(more.codes, axis=0)) > 2490

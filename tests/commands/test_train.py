@@ -27,8 +27,8 @@ SEARCH = "--population 4 --generations 1 --elite-ratio 0.5 --front-size 4 --batc
 @pytest.fixture(scope="module", autouse=True)
 def _listed_spaces():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(catalogue._SPACES, "tiny", TINY)
-        patch.setitem(catalogue._SPACES, "tiny-two", TWO_SIZES)
+        patch.setitem(catalogue.SPACES, "tiny", TINY)
+        patch.setitem(catalogue.SPACES, "tiny-two", TWO_SIZES)
         patch.setenv("JAX_COMPILATION_CACHE_DIR", "kept")
         yield
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from hadas_jax.data import LabelledImages, check_arrays, standardise
-from hadas_jax.data.arrays import channel_statistics
 
 
 def test_bytes_stay_bytes_and_channels_are_added():
@@ -41,21 +40,3 @@ def test_images_without_mean_and_deviation_are_taken_as_they_are():
     images, _ = jax.jit(LabelledImages.take)(LabelledImages(stored, jnp.zeros(4, jnp.int32)), np.arange(4))
     assert (images == stored).all()
     assert (standardise(stored, 0.0, 2.0) == stored / 2).all()
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_statistics_are_those_of_each_channel(dtype):
-    images = np.random.default_rng(0).integers(0, [256, 20], (1500, 3, 3, 2)).astype(dtype)
-    means, deviations = channel_statistics(images, source="x")
-    values = images.astype(np.float64) / (255 if dtype == np.uint8 else 1)
-    np.testing.assert_allclose(means, values.mean((0, 1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(deviations, values.std((0, 1, 2)), rtol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_a_constant_channel_keeps_its_unit_and_constant_images_are_refused(dtype):
-    images = np.random.default_rng(0).integers(0, 256, (5, 3, 3, 2)).astype(dtype)
-    images[..., 1] = 7
-    assert channel_statistics(images, source="x")[1][1] == 1.0
-    with pytest.raises(ValueError, match=r"x: images: expected different values, got .* everywhere"):
-        channel_statistics(images[..., 1:], source="x")

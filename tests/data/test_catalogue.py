@@ -71,7 +71,7 @@ def test_evaluation_parts_are_no_larger_than_asked():
 def test_the_normalisation_of_published_weights_is_used_where_it_is_given(save):
     name = save(images=np.concatenate([IMAGES, IMAGES[..., :1]], axis=-1), labels=LABELS)
     splits = load_dataset(name, seed=0, normalisation=IMAGENET_NORMALISATION)
-    assert (splits.mean, splits.std) == IMAGENET_NORMALISATION
+    assert splits.normalisation == IMAGENET_NORMALISATION
     assert "expected 1 means and deviations (channels), got 3 and 3" in refused(
         "digits", normalisation=IMAGENET_NORMALISATION
     )

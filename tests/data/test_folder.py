@@ -210,8 +210,7 @@ def test_a_large_folder_becomes_a_stream(tmp_path):
     assert counts(splits) == counts(whole)
     assert (splits.test.images == whole.test.images).all()
     assert all_images(splits.train.sample(33)) == all_images(whole.train)
-    np.testing.assert_allclose(splits.mean, whole.mean, rtol=1e-6)
-    np.testing.assert_allclose(splits.std, whole.std, rtol=1e-6)
+    np.testing.assert_allclose(splits.normalisation, whole.normalisation, rtol=1e-6)
 
 
 SPELLINGS = [
@@ -330,6 +329,46 @@ def test_images_are_read_as_viewers_show_them(tmp_path):
     splits = load(tmp_path, image_size=4)
     turned = {np.rot90(np.asarray(Image.open(path)), -1)[1:5].tobytes() for path in tmp_path.rglob("*.png")}
     assert all_images(splits.train, splits.validation, splits.calibration, splits.test) == turned
+
+
+def test_all_endings_of_still_images_of_pillow_are_read_and_no_others(tmp_path):
+    known = [
+        "png",
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "bmp",
+        "gif",
+        "tif",
+        "tiff",
+        "webp",
+        "ppm",
+        "pgm",
+        "tga",
+        "avif",
+        "jp2",
+        "j2k",
+        "qoi",
+        "pcx",
+        "mpo",
+        "apng",
+        "dib",
+        "pnm",
+    ]
+    others = ["pdf", "eps", "ps", "mpg", "mpeg", "wmf", "emf", "h5", "hdf", "grib", "fli", "txt"]
+    save(tmp_path / "x.png", seed=0)
+    content = (tmp_path / "x.png").read_bytes()
+    for name in CLASSES:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for ending in (*known, *others):
+            (tmp_path / "data" / name / f"x.{ending}").write_bytes(content)
+    splits = load(tmp_path / "data")
+    parts = (splits.train, splits.validation, splits.calibration, splits.test)
+    assert sum(part.count for part in parts) == len(CLASSES) * len(known)
+    counts = [f"{len(CLASSES)} of .{ending}" for ending in sorted(others)]
+    (line,) = left_out(splits)
+    assert line.startswith(f"left out: {len(CLASSES)} files of .emf, {', '.join(counts[1:10])} and 2 more")
 
 
 def test_files_of_every_ending_are_read_or_named(tmp_path):

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from hadas_jax.data import LabelledImages, Splits
-from hadas_jax.data.notes import file_counts, first_few, one_line
+from hadas_jax.data.notes import first_few, one_line
 
 
 def splits(*, channels=1, **options):
     parts = [LabelledImages(np.zeros((n, 8, 8, channels), np.uint8), np.zeros(n, np.int32)) for n in (1140, 30, 29, 1)]
     known = dict.fromkeys(("fingerprints", "evaluated_fingerprints"), np.zeros(0, np.uint64))
-    return Splits(*parts, 12, (0.0,), (1.0,), "x", record=None, **known, **options)
+    return Splits(*parts, 12, "x", record=None, **known, **options)
 
 
 def test_a_data_set_is_summed_up_in_one_line():
@@ -32,8 +32,3 @@ def test_every_name_fits_into_a_line_of_text(name):
 def test_the_first_few_are_named():
     assert first_few(["a"]) == "a"
     assert first_few("abcd") == "a, b, c and 1 more"
-
-
-def test_files_are_counted_by_ending():
-    assert file_counts({"": 1}) == "1 file without an ending"
-    assert file_counts({".a": 1, ".b": 2000}) == "2,000 files of .b, 1 of .a"

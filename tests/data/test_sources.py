@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from fake_tfds import write_fake_set
@@ -5,8 +7,8 @@ from PIL import Image
 
 from hadas_jax.data import images as sources
 from hadas_jax.data.folder import open_folder
-from hadas_jax.data.images import ImageError, Source, array_fingerprints, fingerprint_of, readable, source_fingerprints
-from hadas_jax.data.parts import TRAINING
+from hadas_jax.data.images import ImageError, Source, array_fingerprints
+from hadas_jax.data.record import TEST, TRAINING
 from hadas_jax.data.splits import Options, Sources, assemble
 from hadas_jax.data.tfds import open_prepared
 
@@ -24,13 +26,13 @@ def images(tmp_path):
 
 
 def of(folder):
-    return source_fingerprints(open_folder(folder).train)
+    return open_folder(folder).groups[TRAINING].fingerprints()
 
 
 def test_fingerprints_of_files_are_of_their_contents_wherever_they_are(images):
     before = of(images)
     assert (before.dtype, len(set(before))) == (np.uint64, 8)
-    assert fingerprint_of(open_folder(images).train) == "contents"
+    assert open_folder(images).groups[TRAINING].fingerprint_of == "contents"
     moved = images.rename(images.parent / "moved")
     (moved / "cat" / "3.png").rename(moved / "cat" / "9.png")
     assert (of(moved) == before).all()
@@ -44,7 +46,7 @@ def test_fingerprints_of_many_bytes_are_of_names_inside_the_folder_and_sizes(ima
     monkeypatch.setattr(sources, "CONTENTS_BYTES", 100)
     before = of(images)
     assert len(set(before)) == 8
-    assert fingerprint_of(open_folder(images).train) == "names and sizes"
+    assert open_folder(images).groups[TRAINING].fingerprint_of == "names and sizes"
     moved = images.rename(images.parent / "moved")
     assert (of(moved) == before).all()
     (moved / "cat" / "3.png").rename(moved / "cat" / "9.png")
@@ -53,23 +55,23 @@ def test_fingerprints_of_many_bytes_are_of_names_inside_the_folder_and_sizes(ima
 
 
 def test_files_that_are_gone_are_named(images):
-    source = open_folder(images).train
+    source = open_folder(images).groups[TRAINING]
     (images / "dog" / "1.png").unlink()
     with pytest.raises(ValueError, match=r"cannot read 1: .*dog/1.png"):
-        source_fingerprints(source)
+        source.fingerprints()
 
 
 def test_fingerprints_of_prepared_images_are_of_their_records(tmp_path, monkeypatch):
     for place, seed in (("a", 0), ("b", 0), ("c", 1)):
         write_fake_set(tmp_path / place, "mnist", counts={"train": 20, "test": 5}, seed=seed)
-    one, same, other = (open_prepared("mnist", tmp_path / place).train for place in "abc")
-    assert fingerprint_of(one) == "contents"
-    assert (source_fingerprints(one) == source_fingerprints(same)).all()
-    assert not set(source_fingerprints(one)) & set(source_fingerprints(other))
+    one, same, other = (open_prepared("mnist", tmp_path / place).groups[TRAINING] for place in "abc")
+    assert one.fingerprint_of == "contents"
+    assert (one.fingerprints() == same.fingerprints()).all()
+    assert not set(one.fingerprints()) & set(other.fingerprints())
     monkeypatch.setattr(sources, "CONTENTS_BYTES", 100)
-    assert fingerprint_of(one) == "names and sizes"
-    assert (source_fingerprints(one) == source_fingerprints(same)).all()
-    assert len(set(source_fingerprints(one))) == 20
+    assert one.fingerprint_of == "names and sizes"
+    assert (one.fingerprints() == same.fingerprints()).all()
+    assert len(set(one.fingerprints())) == 20
 
 
 def test_fingerprints_of_arrays_are_of_type_shape_and_values():
@@ -123,14 +125,34 @@ def test_records_that_cannot_be_read_are_left_out_where_it_is_asked_for():
         read(records(set(range(60))), skip_unreadable=True)
 
 
+def test_without_labels_parts_are_drawn_from_all_images():
+    def many(count):
+        def read(row):
+            return np.array([[[row // 256], [row % 256]]] * 2, np.uint8), row % 3
+
+        return dataclasses.replace(
+            records(set()), rows=np.arange(count), read=read, content=lambda row: f"{count} {row}".encode()
+        )
+
+    sources = Sources("x", {TRAINING: many(1000), TEST: many(300)}, image_size=2, classes=3, class_names=None)
+    options = Options(seed=0, evaluation_images=100)
+    splits = assemble(sources, options, stream_seed=0, image_size=None, in_memory_bytes=1)
+    evaluated = [np.asarray(part.images) @ [1] for part in (splits.validation, splits.calibration, splits.test)]
+    rows = [256 * pixels[:, 0, 0] + pixels[:, 0, 1] for pixels in evaluated]
+    assert [len(set(part.tolist())) for part in rows] == [100, 100, 100]
+    assert splits.record.parts == {"train": 700, "validation": 150, "calibration": 150, "test": 300}
+    assert len(set(np.concatenate([*rows[:2], splits.train.source.rows]).tolist())) == 900
+    assert rows[2].tolist() == sorted(rows[2].tolist())
+
+
 def test_what_is_left_of_a_source_has_the_fingerprints_that_it_had():
     whole = records(set())
-    left, failed = readable(records({0, 9}))
+    left, failed = records({0, 9}).readable()
     assert failed == ["image 0", "image 9"]
     rows = np.setdiff1d(np.arange(60), [0, 9])
-    assert (source_fingerprints(left) == source_fingerprints(whole)[rows]).all()
-    names = source_fingerprints(whole, of="names and sizes")
-    assert (source_fingerprints(left, of="names and sizes") == names[rows]).all()
+    assert (left.fingerprints() == whole.fingerprints()[rows]).all()
+    names = whole.fingerprints("names and sizes")
+    assert (left.fingerprints("names and sizes") == names[rows]).all()
     assert (len(left), left.labels, left.channels, left[0][1]) == (58, None, 1, 1)
     every = records(set())
-    assert readable(every) == (every, [])
+    assert every.readable() == (every, [])

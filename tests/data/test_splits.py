@@ -4,13 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hadas_jax.data import split
-from hadas_jax.data.parts import HELD_OUT, TEST, TRAINING, Group, divide, limit
+
+OF_ITS_OWN = {"held_out": 100_000, "test": 200_000}  # numbers of images that do not come from the training images
 
 
-def numbered(labels):
+def numbered(labels, first=0, *, size=3):
     """Images whose first pixel tells which they are."""
-    images = np.random.default_rng(0).random((len(labels), 3, 3, 1)).astype(np.float32)
-    images[:, 0, 0, 0] = np.arange(len(labels))
+    images = np.random.default_rng(0).random((len(labels), size, size, 1)).astype(np.float32)
+    images[:, 0, 0, 0] = first + np.arange(len(labels))
     return images
 
 
@@ -28,20 +29,11 @@ def make_labels(counts, seed=0):
     return np.random.default_rng(seed).permutation(labels)
 
 
-def as_groups(train, held_out=None, test=None):
-    """Groups that are given by their labels."""
-    given = {TRAINING: train, HELD_OUT: held_out, TEST: test}
-    return {name: Group(len(labels), labels) for name, labels in given.items() if labels is not None}
-
-
-def plan(train, *, held_out=None, test=None, **arguments):
-    """The parts of groups that are given by their labels."""
-    return divide(as_groups(train, held_out, test), seed=0, source="x", **arguments)
-
-
-def some(parts, images, *groups):
-    """Parts of groups that are given by their labels, with fewer images to evaluate on."""
-    return limit(parts, as_groups(*groups), seed=0, source="x", images=images, test_images=images)
+def divided(labels, *, held_out=None, test=None, **arguments):
+    """The numbers of the images in every part; of groups of its own they begin with `OF_ITS_OWN`."""
+    own = {"held_out": held_out, "test": test}
+    pairs = {name: (numbered(of, OF_ITS_OWN[name], size=1), of) for name, of in own.items() if of is not None}
+    return parts_of(split(numbered(labels, size=1), labels, seed=0, source="x", **pairs, **arguments))
 
 
 def assert_shares(labels, chosen, slack):
@@ -80,8 +72,8 @@ def test_all_parts_are_standardised_by_the_training_images():
     images = numbered(labels)
     splits = split(images, labels, seed=0, source="x", class_names=("a", "b", "c"))
     train = images[parts_of(splits)[0]]
-    assert splits.mean == (pytest.approx(train.mean(), rel=1e-5),)
-    assert splits.std == (pytest.approx(train.std(), rel=1e-5),)
+    expected = ((pytest.approx(train.mean(), rel=1e-5),), (pytest.approx(train.std(), rel=1e-5),))
+    assert splits.normalisation == expected
     taken, _ = splits.test.take(np.arange(splits.test.count))
     expected = (images[parts_of(splits)[3]] - train.mean()) / train.std()
     np.testing.assert_allclose(taken, expected, rtol=1e-3, atol=1e-4)
@@ -92,7 +84,7 @@ def test_a_given_normalisation_replaces_that_of_the_training_images():
     labels = make_labels([50, 60])
     images = numbered(labels)
     splits = split(images, labels, seed=0, source="x", normalisation=((0.5,), (2.0,)))
-    assert (splits.mean, splits.std) == ((0.5,), (2.0,))
+    assert splits.normalisation == ((0.5,), (2.0,))
     taken, _ = splits.train.take(np.arange(3))
     np.testing.assert_allclose(taken, (np.asarray(splits.train.images[:3]) - 0.5) / 2, rtol=1e-6)
 
@@ -128,27 +120,25 @@ def test_a_class_is_in_all_parts_or_the_number_needed_is_named(share, smallest):
 
 def test_validation_and_calibration_have_at_most_five_thousand_images():
     labels = make_labels([30_000, 20_000])
-    parts = plan(labels)
-    assert [len(part.rows) for part in parts] == [50_000 - 7_500 - 10_000, 5000, 5000, 7500]
-    assert_shares(labels, parts.validation.rows, 2)
-    assert len(plan(make_labels([40_000, 40_000])).test.rows) == 10_000
+    parts = divided(labels)
+    assert [len(part) for part in parts] == [50_000 - 7_500 - 10_000, 5000, 5000, 7500]
+    assert_shares(labels, parts[1], 2)
+    assert len(divided(make_labels([40_000, 40_000]))[3]) == 10_000
 
 
 def test_a_test_set_of_its_own_is_the_test_part():
     labels, test = make_labels([100, 60]), make_labels([9, 1])
-    parts = plan(labels, test=test)
-    assert [part.group for part in parts] == [TRAINING, TRAINING, TRAINING, TEST]
-    assert parts.test.rows.tolist() == list(range(10))
-    assert [len(part.rows) for part in parts[:3]] == [160 - 48, 24, 24]
-    assert sorted(np.concatenate([part.rows for part in parts[:3]]).tolist()) == list(range(160))
+    *others, tested = divided(labels, test=test)
+    assert tested.tolist() == [OF_ITS_OWN["test"] + row for row in range(10)]
+    assert [len(part) for part in others] == [160 - 48, 24, 24]
+    assert sorted(np.concatenate(others).tolist()) == list(range(160))
 
 
 def test_held_out_images_are_validation_and_calibration_by_halves():
     labels, held_out, test = make_labels([3, 3]), make_labels([40, 20]), make_labels([5, 5])
-    parts = plan(labels, held_out=held_out, test=test)
-    assert [part.group for part in parts] == [TRAINING, HELD_OUT, HELD_OUT, TEST]
-    assert len(parts.train.rows) == 6
-    halves = [part.rows for part in (parts.validation, parts.calibration)]
+    train, *halves, tested = divided(labels, held_out=held_out, test=test)
+    assert (train.tolist(), tested[0]) == (list(range(6)), OF_ITS_OWN["test"])
+    halves = [half - OF_ITS_OWN["held_out"] for half in halves]
     assert sorted(np.concatenate(halves).tolist()) == list(range(60))
     for half in halves:
         assert_shares(held_out, half, 2)
@@ -159,39 +149,47 @@ def test_held_out_images_are_validation_and_calibration_by_halves():
 def test_evaluation_parts_are_no_larger_than_asked_and_keep_the_shares(most, own_held_out, own_test):
     labels = make_labels([90, 60, 50])
     own = {"held_out": labels if own_held_out else None, "test": labels if own_test else None}
-    whole = plan(labels, **own)
-    parts = some(whole, most, labels, own["held_out"], own["test"])
-    assert (parts.train.rows == whole.train.rows).all()
+    whole, parts = divided(labels, **own), divided(labels, evaluation_images=most, **own)
+    assert (parts[0] == whole[0]).all()
     for part, all_of_it in zip(parts[1:], whole[1:], strict=True):
-        assert part.group == all_of_it.group
-        assert set(part.rows.tolist()) <= set(all_of_it.rows.tolist())
-        assert len(part.rows) == min(most, len(all_of_it.rows))
-        assert_shares(labels, part.rows, 2)
+        assert set(part.tolist()) <= set(all_of_it.tolist())
+        assert len(part) == min(most, len(all_of_it))
+        assert_shares(labels, part % 100_000, 2)
 
 
 def test_fewer_evaluation_images_than_classes_are_refused():
-    labels = make_labels([20, 20, 20])
     with pytest.raises(ValueError, match="x: evaluation images: expected at least 3, the classes, got 2"):
-        some(plan(labels), 2, labels)
+        divided(make_labels([20, 20, 20]), evaluation_images=2)
 
 
 def test_the_smallest_class_is_named_where_it_is_too_small():
     with pytest.raises(ValueError, match="got 1 of owl and too few of 1 more"):
-        plan(make_labels([9, 1, 3]), class_names=("cat", "owl", "dog"))
+        divided(make_labels([9, 1, 3]), class_names=("cat", "owl", "dog"))
     with pytest.raises(ValueError, match=r"got 1 of class 1$"):
-        plan(make_labels([9, 1, 9]))
-
-
-def test_without_labels_parts_are_drawn_from_all_images():
-    groups = {TRAINING: Group(1000, None), TEST: Group(300, None)}
-    parts = limit(divide(groups, seed=0, source="x"), groups, seed=0, source="x", images=None, test_images=100)
-    assert [len(part.rows) for part in parts] == [700, 150, 150, 100]
-    assert len(np.unique(np.concatenate([part.rows for part in parts[:3]]))) == 1000
-    assert parts.test.rows.tolist() == sorted(set(parts.test.rows.tolist()))
+        divided(make_labels([9, 1, 9]))
 
 
 def test_one_held_out_image_is_refused_because_calibration_would_have_none():
     with pytest.raises(ValueError, match=r"x: expected at least 2 images in its validation set, .* got 1"):
-        plan(make_labels([9, 9]), held_out=make_labels([1]), test=make_labels([2, 2]))
-    parts = plan(make_labels([9, 9]), held_out=make_labels([1, 1]), test=make_labels([2, 2]))
-    assert (len(parts.validation.rows), len(parts.calibration.rows)) == (1, 1)
+        divided(make_labels([9, 9]), held_out=make_labels([1]), test=make_labels([2, 2]))
+    parts = divided(make_labels([9, 9]), held_out=make_labels([1, 1]), test=make_labels([2, 2]))
+    assert [len(part) for part in parts[1:3]] == [1, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_statistics_are_those_of_each_channel(dtype):
+    images = np.random.default_rng(0).integers(0, [256, 20], (1500, 3, 3, 2)).astype(dtype)
+    splits = split(images, make_labels([800, 700]), seed=0, source="x")
+    values = np.asarray(splits.train.images, np.float64) / (255 if dtype == np.uint8 else 1)
+    means, deviations = splits.normalisation
+    np.testing.assert_allclose(means, values.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(deviations, values.std((0, 1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_constant_channel_keeps_its_unit_and_constant_images_are_refused(dtype):
+    images, labels = np.random.default_rng(0).integers(0, 256, (30, 3, 3, 2)).astype(dtype), make_labels([15, 15])
+    images[..., 1] = 7
+    assert split(images, labels, seed=0, source="x").normalisation[1][1] == 1.0
+    with pytest.raises(ValueError, match=r"x: images: expected different values, got .* everywhere"):
+        split(images[..., 1:], labels, seed=0, source="x")

@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hw_models
-from hadas_jax.evaluation import (
-    count_bits,
-    dissimilarity,
-    mean_dissimilarity,
-    pack_bits,
-    segment_costs,
-    subset_stats,
-    useful_points,
-)
+from hadas_jax.evaluation import count_bits, dissimilarity, pack_bits, segment_costs
+from hadas_jax.evaluation.early_exit import mean_dissimilarity, subset_stats, useful_points
 from hadas_jax.methods.hadas.exit_configs import Stops, dynamic_backbone, subset_configs
 from hadas_jax.search import Product, product_front
 from hadas_jax.spaces import segments, workload

@@ -76,8 +76,13 @@ def test_only_what_is_not_known_is_evaluated_and_rows_stay_in_order(tmp_path, da
 
 def test_other_images_and_other_supernets_have_answers_of_their_own(tmp_path, data, genomes):
     CachedEvaluator(Drawn(), tmp_path)(genomes, data)
-    others = dataclasses.replace(data, labels=data.labels + 1)
-    for evaluator, images in ((Drawn(), others), (Drawn("another"), data)):
+    others = [
+        dataclasses.replace(data, labels=data.labels + 1),
+        dataclasses.replace(data, labels=data.labels.astype(jnp.uint32)),
+        dataclasses.replace(data, images=data.images.reshape(IMAGES, 4, 1, 1)),
+        dataclasses.replace(data, mean=data.std, std=data.mean),
+    ]
+    for evaluator, images in (*((Drawn(), images) for images in others), (Drawn("another"), data)):
         assert same(CachedEvaluator(evaluator, tmp_path)(genomes, images), Drawn()(genomes, images))
         assert evaluator.asked == genomes.tolist()
 

@@ -15,7 +15,7 @@ CLASSES = 10  # of the hundred, have images
 @pytest.fixture(scope="module", autouse=True)
 def _listed_space():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(catalogue._SPACES, "tiny", TINY)
+        patch.setitem(catalogue.SPACES, "tiny", TINY)
         yield
 
 

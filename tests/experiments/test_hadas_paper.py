@@ -17,7 +17,7 @@ DEVICE = "tx2-cpu"
 @pytest.fixture(scope="module", autouse=True)
 def _listed_space():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(catalogue._SPACES, "tiny", TINY)
+        patch.setitem(catalogue.SPACES, "tiny", TINY)
         yield
 
 

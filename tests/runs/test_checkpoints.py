@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from hadas_jax.runs.checkpoints import CheckpointError, Checkpoints
+from hadas_jax.runs.checkpoints import Checkpoints
 
 
 @struct.dataclass
@@ -60,7 +60,7 @@ def test_only_the_newest_are_kept(tmp_path):
     ids=["another shape", "another name", "another dtype", "another tree"],
 )
 def test_another_runs_checkpoint_is_refused_in_one_line(saved, like):
-    with pytest.raises(CheckpointError, match=r"checkpoint .*40 is another run's") as caught:
+    with pytest.raises(ValueError, match=r"checkpoint .*40 is another run's") as caught:
         Checkpoints(saved).restore(40, like)
     assert "\n" not in str(caught.value)
 
@@ -69,7 +69,7 @@ def restored_or_refused(directory):
     """The state, or the message that restoring ends with."""
     try:
         return Checkpoints(directory).restore(40, draw_state()), ""
-    except CheckpointError as error:
+    except ValueError as error:
         return None, str(error)
 
 
@@ -99,7 +99,7 @@ def test_a_missing_data_folder_is_refused(saved):
     for entry in (saved / "40").iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
-    with pytest.raises(CheckpointError, match="is damaged and cannot be read"):
+    with pytest.raises(ValueError, match="is damaged and cannot be read"):
         Checkpoints(saved).restore(40, draw_state())
 
 

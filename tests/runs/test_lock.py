@@ -14,9 +14,8 @@ from fuzzing import DRAWS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hadas_jax.runs import lock as locks
-from hadas_jax.runs.lock import InUseError, locked, require_unused
-from hadas_jax.runs.workdir import WorkDir, reading, writing
+from hadas_jax.runs import workdir as locks
+from hadas_jax.runs.workdir import InUseError, WorkDir, reading, writing
 
 ME = f"in use by process {os.getpid()} on host {socket.gethostname()}; wait for it or take another `workdir`"
 HOLD = """
@@ -89,9 +88,8 @@ def test_a_run_that_ended_well_or_badly_holds_nothing(place):
 def test_what_was_never_started_can_be_started(place):
     """A process that died between lock and config.json leaves a directory that counts as empty."""
     place.path.mkdir()
-    with locked(place.path):
-        pass
-    (place.path / locks.HOLDER).write_text("{")
+    (place.path / ".lock").touch()
+    (place.path / ".lock.json").write_text("{")
     (place.path / "config.json.123.partial").write_text("{")
     with place.run({"seed": 1}, resume=False, overwrite=False):
         assert place.settings() == {"seed": 1}
@@ -205,7 +203,7 @@ def test_a_directory_that_cannot_be_written_to_is_one_line(place, code, monkeypa
 
 def test_the_first_of_several_processes_alone_takes_the_lock(held, monkeypatch):
     monkeypatch.setattr(locks, "is_first", lambda: False)
-    with locked(held.path):
+    with WorkDir(held.path).run({}, resume=True, overwrite=False):
         pass
 
 
@@ -213,7 +211,7 @@ def test_a_killed_holder_holds_nothing(tmp_path):
     process = started(tmp_path / "run")
     assert process.stdout.readline() == "held\n"
     with pytest.raises(InUseError, match=f"in use by process {process.pid} on host {socket.gethostname()};"):
-        require_unused(tmp_path / "run")
+        WorkDir(tmp_path / "run").require_unused()
     ended(process)
     with WorkDir(tmp_path / "run").run({"seed": 1}, resume=True, overwrite=False):
         require_held(tmp_path / "run")
@@ -221,7 +219,7 @@ def test_a_killed_holder_holds_nothing(tmp_path):
 
 def require_held(directory):
     with pytest.raises(InUseError, match=ME):
-        require_unused(directory)
+        WorkDir(directory).require_unused()
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ from hypothesis import settings as drawn
 from hypothesis import strategies as st
 
 from hadas_jax.runs import loop
-from hadas_jax.runs.checkpoints import CheckpointError, Checkpoints
-from hadas_jax.runs.loop import DivergenceError, Guard, GuardRecord
+from hadas_jax.runs.checkpoints import Checkpoints
+from hadas_jax.runs.loop import DivergenceError, Guard
 
 KEY = jax.random.key(5)
 START = {"x": jnp.zeros(4, jnp.float32), "step": jnp.int32(0)}
@@ -106,7 +106,7 @@ def test_a_metric_that_overflows_is_divergence_too():
 
 def test_another_runs_checkpoint_stops_the_loop(tmp_path):
     Checkpoints(tmp_path).save(3, {"x": jnp.zeros(5, jnp.float32), "step": jnp.int32(3)})
-    with pytest.raises(CheckpointError, match="is another run's"):
+    with pytest.raises(ValueError, match="is another run's"):
         run(wander, START, data=DATA, key=KEY, chunks=2, chunk=3, checkpoints=Checkpoints(tmp_path))
 
 
@@ -272,20 +272,18 @@ def resumes_alike(seed, chunk, stop, bad):
 
 
 def window_is_a_mean(seed, chunk, level, steps):
-    """Of at most 50 steps; the record of chunks is that of their steps one by one."""
+    """Of at most 50 steps; what is kept after chunks is that of their steps one by one."""
     losses = noisy(seed, steps * chunk, level).astype(np.float32)
-    guard = Guard(lower)
-    record = GuardRecord.new(guard.window)
-    for start in range(0, len(losses), chunk):
-        record = record.after(losses[start : start + chunk], guard)
-        seen = losses[: start + chunk]
-        np.testing.assert_array_equal(record.recent, seen[-50:])
-    ends = [end for end in range(chunk, len(losses) + 1, chunk) if end >= 10]
-    means = [np.float32(np.mean(losses[max(0, end - 50) : end], dtype=np.float64)) for end in ends]
-    assert record.lowest == min(means, default=np.inf)
-    assert record.rise(np.full(chunk, record.lowest), guard) is None
-    assert record.rolled_back().recent.size == 0
-    assert record.rolled_back().lowest == record.lowest
+    kept, lowest = Kept(), np.inf
+    for end in range(chunk, len(losses) + 1, chunk):
+        replayed(losses, chunk=chunk, kept=kept, upto=end)
+        _, record = kept.states[end]
+        np.testing.assert_array_equal(record.losses[50 - record.seen :], losses[max(0, end - 50) : end])
+        if end >= 10:
+            lowest = min(lowest, np.float32(np.mean(losses[max(0, end - 50) : end], dtype=np.float64)))
+        assert record.lowest == lowest
+    again = replayed(np.r_[losses, np.full(chunk, min(lowest, 1.0), np.float32)], chunk=chunk, kept=kept)
+    assert [done for done, *_ in again] == [len(losses) + chunk]
 
 
 SUITES = {

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hadas_jax.search.pareto import empty_archive, insert
+from hadas_jax.search import Archive, insert
 
 CAPACITY, ROWS, GENES = 8, 12, 2
 genes = hnp.arrays(np.int32, (2, ROWS, GENES), elements=st.sampled_from([-7, 0, 1, 2, 2**31 - 1]))
@@ -22,7 +22,7 @@ def members(archive):
 
 def fill(capacity, genomes, fitness, violation=None):
     """One archive, all batches in turn."""
-    archive = empty_archive(capacity, GENES, fitness.shape[-1])
+    archive = Archive.empty(capacity, GENES, fitness.shape[-1])
     for row in range(len(genomes)):
         limits = None if violation is None else violation[row]
         archive = insert(archive, genomes[row], fitness[row], violation=limits)
@@ -99,7 +99,7 @@ def test_a_scan_under_vmap_equals_a_loop(stream):
     def step(archive, batch):
         return insert(archive, *batch), None
 
-    start = empty_archive(CAPACITY, GENES, 3)
+    start = Archive.empty(CAPACITY, GENES, 3)
     run = jax.jit(jax.vmap(lambda genomes, fitness: jax.lax.scan(step, start, (genomes, fitness))[0]))
     together = run(*stream)
     for seed, (genomes, fitness) in enumerate(zip(*stream, strict=True)):
@@ -108,9 +108,9 @@ def test_a_scan_under_vmap_equals_a_loop(stream):
 
 
 def test_what_does_not_fit_is_refused():
-    archive, genomes, fitness = empty_archive(4, 3, 2), jnp.zeros((5, 3), jnp.int32), jnp.zeros((5, 2))
+    archive, genomes, fitness = Archive.empty(4, 3, 2), jnp.zeros((5, 3), jnp.int32), jnp.zeros((5, 2))
     with pytest.raises(ValueError, match="capacity: expected at least 1, got 0"):
-        empty_archive(0, 3, 2)
+        Archive.empty(0, 3, 2)
     with pytest.raises(AssertionError, match=r"has shape \(5, 1\) but expected \(None, 2\)\. \[fitness\]"):
         insert(archive, genomes, fitness[:, :1])
     with pytest.raises(AssertionError, match=r"has shape \(4, 3\) but expected \(5, 3\)\. \[genomes\]"):

@@ -10,6 +10,7 @@ from pymoo.operators.survival.rank_and_crowding.metrics import get_crowding_func
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from hadas_jax.search import crowding_distance, non_dominated_mask, non_dominated_ranks, truncate
+from hadas_jax.search.pareto import first_occurrences
 
 small = hnp.arrays(np.float32, (12, 3), elements=st.integers(-3, 3).map(float))
 
@@ -153,3 +154,16 @@ def test_sizes_that_do_not_fit_are_refused():
         truncate(jnp.zeros(3, jnp.int32), jnp.zeros(3), size=4)
     with pytest.raises(AssertionError, match=r"\[valid\]"):
         non_dominated_mask(jnp.zeros((3, 2)), jnp.ones(2, bool))
+
+
+@pytest.mark.parametrize("cardinalities", [(2, 3, 2), (2**16, 2**16, 2), (2**31 - 1, 2, 2**31 - 1)])
+def test_first_occurrences_are_those_of_a_set(cardinalities):
+    rng = np.random.default_rng(6)
+    genomes = rng.integers(0, cardinalities, (50, 3)).astype(np.int32)
+    genomes[25:] = genomes[rng.integers(0, 30, 25)]
+    _, first = np.unique(genomes, axis=0, return_index=True)
+    np.testing.assert_array_equal(
+        np.flatnonzero(first_occurrences(jnp.asarray(genomes), cardinalities)), np.sort(first)
+    )
+    with pytest.raises(AssertionError, match=r"\[genome\]"):
+        first_occurrences(jnp.asarray(genomes), (2, 2))

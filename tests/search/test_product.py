@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hadas_jax.search.product as streaming
-from hadas_jax.search import Product, grid_hypervolume, hypervolume
-from hadas_jax.search.product import fill_cells, guided_bins, stream
+from hadas_jax.search import Product, hypervolume
+from hadas_jax.search.product import fill_cells, grid_hypervolume, guided_bins, stream
 
 CONFIGS, SEGMENTS, CLOCKS = 19, 4, 30
 LEVELS, EDGES = jnp.array([1.0, 2.0, 5.0, 7.0]), jnp.array([5.0, 10.0, 20.0, 40.0, 60.0])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import hadas_jax.search.product as streaming
-from hadas_jax.search import Product, listed_front, product_front, whole_product_front
+from hadas_jax.search import Product, product_front
+from hadas_jax.search.product import listed_front, whole_product_front
 
 CONFIGS, SEGMENTS, CLOCKS = 19, 3, 40
 

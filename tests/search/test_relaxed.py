@@ -1,7 +1,6 @@
 """Tests of gradient search: the optimum of separable problems, and what draws and scalarisation promise."""
 
 import itertools
-from functools import partial
 
 import hypothesis
 import hypothesis.strategies as st
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.search.directions import tchebycheff
-from hadas_jax.search.relaxed import RelaxedParams, gumbel_softmax, logits_of, relaxed_search
+from hadas_jax.search.relaxed import RelaxedParams, logits_of, relaxed_search
 
 CARDINALITIES = (2, 5, 3, 4)
 G, C = len(CARDINALITIES), max(CARDINALITIES)
@@ -36,8 +35,8 @@ def frame_of(costs):
     return values.min(0), np.ptp(values, axis=0)
 
 
-@partial(jax.jit, static_argnames="straight_through")
-def search(key, costs, ideal, span, params, start, *, straight_through=False):
+@jax.jit
+def search(key, costs, ideal, span, params, start):
     def objectives(probabilities):
         return jnp.einsum("mgc,gc->m", costs, probabilities)
 
@@ -49,30 +48,28 @@ def search(key, costs, ideal, span, params, start, *, straight_through=False):
         ideal=ideal,
         span=span,
         params=params,
-        straight_through=straight_through,
         start=start,
     )
 
 
-def descend(seed, *, start=None, straight_through=False, **changes):
+def descend(seed, *, start=None, **changes):
     params = RelaxedParams.default().replace(**{name: jnp.float32(value) for name, value in changes.items()})
     costs = make_costs(seed)
     start = jnp.zeros((len(WEIGHTS), G, C)) if start is None else start
-    found = search(jax.random.key(seed), costs, *frame_of(costs), params, start, straight_through=straight_through)
+    found = search(jax.random.key(seed), costs, *frame_of(costs), params, start)
     return costs, found
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("straight_through", [False, True])
-def test_descents_find_the_optimum_of_a_separable_problem(seed, straight_through):
-    costs, found = descend(seed, straight_through=straight_through)
+def test_descents_find_the_optimum_of_a_separable_problem(seed):
+    costs, found = descend(seed)
     best = np.where(VALID, costs, np.inf).argmin(-1)
     np.testing.assert_array_equal(found.genomes[:2], best)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_best_genome_met_on_the_way_is_close_to_the_best_of_all_for_every_weight(seed):
-    costs, found = descend(seed, straight_through=True)
+    costs, found = descend(seed)
     ideal, span = frame_of(costs)
 
     def losses(genomes, weight):
@@ -81,12 +78,6 @@ def test_the_best_genome_met_on_the_way_is_close_to_the_best_of_all_for_every_we
 
     for w, weight in enumerate(WEIGHTS):
         assert losses(np.asarray(found.visited)[:, w], weight).min() < losses(EVERY, weight).min() + 0.05
-
-
-def test_straight_through_objectives_are_those_of_the_genomes_visited():
-    costs, found = descend(4, straight_through=True)
-    expected = values_of(costs, np.asarray(found.visited).reshape(-1, G)).reshape(found.objectives.shape)
-    np.testing.assert_allclose(found.objectives, expected, rtol=1e-5)
 
 
 def test_losses_are_the_objectives_scalarised():
@@ -122,11 +113,6 @@ def test_the_same_key_gives_the_same_descents():
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@jax.jit
-def draw_many(keys, logits, temperature, noise):
-    return jax.vmap(lambda key: gumbel_softmax(key, logits, VALID, temperature=temperature, noise=noise))(keys)
-
-
 @hypothesis.settings(max_examples=30)
 @hypothesis.given(
     seed=st.integers(0, 2**32 - 1),
@@ -134,20 +120,20 @@ def draw_many(keys, logits, temperature, noise):
     noise=st.floats(0, 5),
     scale=st.floats(0, 50),
 )
-def test_draws_are_probabilities_with_exactly_0_for_padding(seed, temperature, noise, scale):
-    logits = np.random.default_rng(seed).normal(0, scale, (G, C)).astype(np.float32)
-    keys = jax.random.split(jax.random.key(seed), 4)
-    drawn = np.asarray(draw_many(keys, logits, jnp.float32(temperature), jnp.float32(noise)))
-    assert (drawn[:, ~VALID] == 0).all()
-    assert (drawn >= 0).all()
-    np.testing.assert_allclose(drawn.sum(-1), 1.0, atol=1e-5)
+def test_draws_are_finite_and_their_objectives_means_of_choices_that_there_are(seed, temperature, noise, scale):
+    start = np.random.default_rng(seed).normal(0, scale, (len(WEIGHTS), G, C)).astype(np.float32)
+    changes = {"first_temperature": temperature, "last_temperature": temperature, "noise": noise}
+    costs, found = descend(seed % 1000, start=start, **changes)
+    least, most = (pick(1).sum(1) for pick in (np.where(VALID, costs, np.inf).min, np.where(VALID, costs, -np.inf).max))
+    assert (found.objectives > least - 1e-4).all()
+    assert (found.objectives < most + 1e-4).all()
 
 
 def test_likeliest_choices_of_draws_are_distributed_as_the_softmax():
     logits = np.random.default_rng(10).normal(size=(G, C)).astype(np.float32)
-    keys = jax.random.split(jax.random.key(10), 20_000)
-    drawn = np.asarray(draw_many(keys, logits, jnp.float32(0.3), jnp.float32(1.0)))
-    shares = (drawn.argmax(-1)[..., None] == np.arange(C)).mean(0)
+    start = np.repeat(logits[None], len(WEIGHTS), axis=0)
+    drawn = [descend(seed, start=start, learning_rate=0.0, first_temperature=0.3)[1].visited for seed in range(40)]
+    shares = (np.reshape(drawn, (-1, G))[..., None] == np.arange(C)).mean(0)
     weights = np.exp(logits) * VALID
     np.testing.assert_allclose(shares, weights / weights.sum(-1, keepdims=True), atol=0.015)
 

@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from hadas_jax.spaces import MBConvSpace, available_exits, block_active, load_space, segments, space_names
+from hadas_jax.spaces import MBConvSpace, available_exits, block_active, load_space, segments
+from hadas_jax.spaces.catalogue import SPACES
 
 
-@pytest.fixture(params=space_names())
+@pytest.fixture(params=SPACES)
 def space(request) -> MBConvSpace:
     return load_space(request.param).adapt(in_channels=3, classes=100, image_size=16)
 

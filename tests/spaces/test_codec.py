@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hadas_jax.spaces import Codec
+from hadas_jax.spaces.mbconv import Codec
 
 PAIR = Codec(names=("a", "b"), choices=((3, 1, 2), (7, 9)))
 

@@ -9,7 +9,7 @@ import pytest
 
 import hw_models as hw
 from hadas_jax.spaces import ATTENTIVENAS, DIGITS, segments, workload
-from hadas_jax.spaces.costs import block_costs, block_layers, population_cost
+from hadas_jax.spaces.costs import block_costs, population_cost
 
 SPACES = {
     "digits": DIGITS.adapt(in_channels=1, classes=10, image_size=8),
@@ -40,7 +40,7 @@ def case(request, device):
         layers = dataclasses.replace(layers, active=layers.active * in_trunk)
         return hw.network_cost(layers, device, hw.operating_point(device, index))
 
-    table = jax.jit(block_costs)(block_layers(space), device)
+    table = jax.jit(block_costs, static_argnums=0)(space, device)
     return space, table, jnp.asarray(genomes), jnp.asarray(indices), by_layer(genomes, indices)
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from hadas_jax.spaces import ATTENTIVENAS, DIGITS, available_exits
-from hadas_jax.spaces.mbconv import check_listable
 
 
 def expected_exits(space, backbone):
@@ -26,9 +25,3 @@ def test_exits_follow_used_blocks_from_the_first_exit_on(space):
         backbone = jax.tree.map(lambda leaf, row=row: leaf[row], backbones)
         assert found[row].tolist() == expected_exits(space, backbone)
         assert int(found[row].sum()) == int(backbone.depth.sum()) - space.first_exit
-
-
-@pytest.mark.parametrize("exits", [-1, 17])
-def test_too_many_exits_to_list_are_refused(exits):
-    with pytest.raises(ValueError, match=f"expected 0 to 16 exits to list all subsets of, got {exits}"):
-        check_listable(exits)

@@ -6,13 +6,12 @@ from hypothesis import strategies as st
 from hadas_jax.report.darts import plot_genotype
 from hadas_jax.spaces.darts import check_code, is_valid
 from hadas_jax.spaces.genotypes import (
+    PUBLISHED_GENOTYPES,
     Genotype,
     cell_graph,
     code_of,
     genotype_of,
-    parse_genotype,
     published_genotype,
-    published_genotype_names,
 )
 
 DARTS_V2_TEXT = (
@@ -23,12 +22,12 @@ DARTS_V2_TEXT = (
 )
 
 
-@pytest.mark.parametrize("name", published_genotype_names())
+@pytest.mark.parametrize("name", PUBLISHED_GENOTYPES)
 def test_published_genotypes_survive_code_and_text(name):
     genotype = published_genotype(name)
     code = code_of(genotype)
     assert check_code(code).tolist() == code.tolist()
-    assert parse_genotype(str(genotype)) == genotype
+    assert Genotype.parse(str(genotype)) == genotype
     assert code_of(genotype_of(code)).tolist() == code.tolist()
 
 
@@ -41,11 +40,11 @@ def test_every_code_survives_its_genotype(seed):
             code[cell + start + rng.choice(size, 2, replace=False)] = rng.integers(1, 8, 2)
     assert bool(is_valid(code))
     assert code_of(genotype_of(code)).tolist() == code.tolist()
-    assert parse_genotype(str(genotype_of(code))) == genotype_of(code)
+    assert Genotype.parse(str(genotype_of(code))) == genotype_of(code)
 
 
 def test_the_text_that_darts_writes_is_read():
-    assert parse_genotype(DARTS_V2_TEXT) == published_genotype("DARTS_V2")
+    assert Genotype.parse(DARTS_V2_TEXT) == published_genotype("DARTS_V2")
 
 
 def test_the_order_of_the_edges_of_a_node_does_not_matter():
@@ -99,7 +98,7 @@ EDGES = str(list(published_genotype("DARTS_V2").normal))
 )
 def test_text_that_is_no_genotype_is_refused_with_what_is_wrong(text, message):
     with pytest.raises(ValueError, match=message):
-        parse_genotype(text)
+        Genotype.parse(text)
 
 
 def test_unknown_names_are_refused_with_the_known_ones():

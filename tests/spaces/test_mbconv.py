@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hadas_jax.spaces import ATTENTIVENAS, DIGITS, Backbone, MBConvSpace, Stage, block_active, make_divisible
+from hadas_jax.spaces import ATTENTIVENAS, DIGITS, Backbone, MBConvSpace, Stage, block_active
+from hadas_jax.spaces.mbconv import make_divisible
 
 CARDINALITIES = [4, 2, 2, 2, 2, 2, 3, 4, 2, 2, 2, 3, 4, 4, 6, 6, 2, *[2] * 7, 3, 3, 3, 3]
 PUBLISHED = {  # resolution; widths; kernels; expand ratios; depths

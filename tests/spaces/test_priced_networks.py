@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.spaces.darts import sample_codes
-from hadas_jax.spaces.darts_costs import PricedNetworks, read_priced_networks, write_priced_networks
+from hadas_jax.spaces.darts_costs import PricedNetworks
 from hadas_jax.spaces.darts_network import DartsNetwork
 
 
@@ -20,8 +20,8 @@ def priced():
 @pytest.mark.parametrize("paradigms", [("generic", "pipeline"), ("pipeline",)])
 def test_a_data_set_is_read_as_it_was_written(paradigms, priced, tmp_path):
     written = dataclasses.replace(priced, throughputs={name: priced.throughputs[name] for name in paradigms})
-    write_priced_networks(written, tmp_path / "d.npz")
-    found = read_priced_networks(tmp_path / "d.npz")
+    written.write(tmp_path / "d.npz")
+    found = PricedNetworks.read(tmp_path / "d.npz")
     np.testing.assert_array_equal(found.codes, priced.codes)
     assert tuple(found.throughputs) == paradigms
     assert all(np.array_equal(found.throughputs[name], priced.throughputs[name]) for name in paradigms)
@@ -51,19 +51,19 @@ def test_a_data_set_is_read_as_it_was_written(paradigms, priced, tmp_path):
 )
 def test_another_file_is_refused(change, message, priced, tmp_path):
     path = tmp_path / "d.npz"
-    write_priced_networks(priced, path)
+    priced.write(path)
     with np.load(path) as content:
         arrays = dict(content)
     np.savez(path, **change(arrays))
     with pytest.raises(ValueError, match=message):
-        read_priced_networks(path)
+        PricedNetworks.read(path)
 
 
 def test_missing_and_damaged_files_are_refused(priced, tmp_path):
     with pytest.raises(ValueError, match="got no file"):
-        read_priced_networks(tmp_path / "none.npz")
+        PricedNetworks.read(tmp_path / "none.npz")
     (tmp_path / "d.npz").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="cannot read it"):
-        read_priced_networks(tmp_path / "d.npz")
+        PricedNetworks.read(tmp_path / "d.npz")
     with pytest.raises(ValueError, match="expected a file that can be written"):
-        write_priced_networks(priced, tmp_path / "none" / "d.npz")
+        priced.write(tmp_path / "none" / "d.npz")

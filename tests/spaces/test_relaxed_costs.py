@@ -11,7 +11,6 @@ import pytest
 import hw_models as hw
 from hadas_jax.spaces.costs import (
     block_costs,
-    block_layers,
     population_cost,
     relaxed_cost,
 )
@@ -27,7 +26,7 @@ def device():
 
 def make(space, device):
     """Table of a space, and compiled costs of genomes and of relaxed genomes at INDICES."""
-    table = jax.jit(block_costs)(block_layers(space), device)
+    table = jax.jit(block_costs, static_argnums=0)(space, device)
 
     @jax.jit
     def by_genome(genomes):

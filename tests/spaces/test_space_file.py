@@ -6,7 +6,8 @@ import json
 import pytest
 import yaml
 
-from hadas_jax.spaces import MBConvSpace, load_space, space_names
+from hadas_jax.spaces import MBConvSpace, load_space
+from hadas_jax.spaces.catalogue import SPACES
 
 CONTENT = {
     "name": "mine",
@@ -33,7 +34,7 @@ def as_content(space: MBConvSpace) -> dict:
     return {name: value for name, value in content.items() if name not in ("in_channels", "classes")}
 
 
-@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
 def test_every_space_of_the_package_comes_back_from_a_file(name, suffix, tmp_path):
     path = tmp_path / f"space.{suffix}"

@@ -206,12 +206,12 @@ def test_the_same_number_of_classes_keeps_all_weights(save, untrained):
 
 def test_images_are_standardised_as_the_checkpoint_was_trained(save):
     run = TrainingRun(TrainSettings.of(checkpoint=save()), fine_tune=False)
-    assert (run.splits.mean, run.splits.std) == ((0.25,), (0.5,))
+    assert run.splits.normalisation == ((0.25,), (0.5,))
     for part in (run.splits.train, run.splits.validation, run.splits.calibration, run.splits.test):
         found, _ = part.take(jnp.arange(3))
         np.testing.assert_allclose(found, (np.asarray(part.images[:3]) - 0.25) / 0.5)
     own = TrainingRun(TrainSettings.of(checkpoint=save(normalisation=None)), fine_tune=False)
-    assert own.splits.mean == TrainingRun(QUICK).splits.mean
+    assert own.splits.normalisation == TrainingRun(QUICK).splits.normalisation
 
 
 def test_a_stream_is_standardised_as_the_checkpoint_was_trained(streamed_images, save):
@@ -221,9 +221,9 @@ def test_a_stream_is_standardised_as_the_checkpoint_was_trained(streamed_images,
     settings = TrainSettings.of(
         checkpoint=save(space=colours, params=params, normalisation=given), dataset=streamed_images
     )
-    train = TrainingRun(settings).splits.train
-    assert isinstance(train, Stream)
-    assert (train.mean, train.std) == given
+    splits = TrainingRun(settings).splits
+    assert isinstance(splits.train, Stream)
+    assert splits.normalisation == given
 
 
 def test_parts_to_judge_on_have_at_most_so_many_images():

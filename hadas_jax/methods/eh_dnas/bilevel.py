@@ -9,7 +9,7 @@ Weights and architecture are pytrees; images float32[B, H, W, channels], labels 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.supernet import Tree
 from hadas_jax.training.augmentation import Augment
 from hadas_jax.training.batches import resident
-from hadas_jax.training.optimisers import global_norm
 
 Batch = tuple[jax.Array, jax.Array]
 # (weights, architecture, batch, key) -> (loss float32[], metrics)
@@ -65,13 +64,6 @@ class WeightDescent:
     clip: float = 5.0
 
 
-class _Descended(NamedTuple):
-    weights: Tree
-    momentum: Tree
-    # float32[], d(weights) / d(-gradient): learning rate and the gradient's scaling by the bound of its norm.
-    step_size: jax.Array
-
-
 def init_bilevel(weights: Tree, architecture: Tree, optimiser: optax.GradientTransformation) -> BilevelState:
     """Returns the state before the first step.
 
@@ -111,78 +103,54 @@ def bilevel_step(
         optimiser: Of the architecture.
         second_order: Look one step of the weights ahead.
     """
+    train = jax.value_and_grad(train_loss, has_aux=True)
+    search = jax.value_and_grad(search_loss, argnums=(0, 1) if second_order else 1, has_aux=True)
+
+    def architecture_gradient(state: BilevelState, data: tuple[Batch, Batch], keys: list[jax.Array]) -> Any:
+        """Returns the search loss with its metrics, and its gradient by the architecture."""
+        train_batch, search_batch = data
+        if not second_order:
+            return search(state.weights, state.architecture, search_batch, keys[1])
+
+        def gradient_of(argument: int) -> Callable[[Tree], Tree]:
+            slope = jax.grad(train_loss, argnums=argument, has_aux=True)
+            return lambda weights: slope(weights, state.architecture, train_batch, keys[0])[0]
+
+        ahead, _, step_size = _descend(state, gradient_of(0)(state.weights), descent)
+        loss_and_metrics, (along, gradient) = search(ahead, state.architecture, search_batch, keys[1])
+        _, bend = jax.jvp(gradient_of(1), (state.weights,), (along,))
+        return loss_and_metrics, jax.tree.map(lambda direct, mixed: direct - step_size * mixed, gradient, bend)
 
     def step(state: BilevelState, key: jax.Array, data: tuple[Batch, Batch]) -> tuple[BilevelState, Metrics]:
-        train_batch, search_batch = data
-        ahead_key, search_key, train_key = jax.random.split(key, 3)
-        (loss, metrics), gradient = architecture_gradient(
-            train_loss,
-            search_loss,
-            state,
-            (train_batch, search_batch),
-            keys=(ahead_key, search_key),
-            descent=descent if second_order else None,
-        )
+        *keys, train_key = jax.random.split(key, 3)
+        (loss, metrics), gradient = architecture_gradient(state, data, keys)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes whole and other numbers
             updates, optimiser_state = optimiser.update(gradient, state.architecture_optimiser, state.architecture)
         architecture = optax.apply_updates(state.architecture, updates)
-        train = jax.value_and_grad(train_loss, has_aux=True)
-        (weights_loss, train_metrics), weights_gradient = train(state.weights, architecture, train_batch, train_key)
-        descended = _descend(state, weights_gradient, descent)
-        following = BilevelState(
-            weights=descended.weights,
-            momentum=descended.momentum,
+        (weights_loss, train_metrics), weights_gradient = train(state.weights, architecture, data[0], train_key)
+        weights, momentum, _ = _descend(state, weights_gradient, descent)
+        following = dataclasses.replace(
+            state,
+            weights=weights,
+            momentum=momentum,
             architecture=architecture,
             architecture_optimiser=optimiser_state,
             step=state.step + 1,
-            rate=state.rate,
         )
         both = metrics | {f"train_{name}": value for name, value in train_metrics.items()}
-        norms = {"architecture_gradient": global_norm(gradient)}
+        norms = {"architecture_gradient": optax.tree.norm(gradient)}
         return following, both | norms | {"loss": loss, "train_loss": weights_loss}
 
     return step
 
 
-def architecture_gradient(
-    train_loss: Loss,
-    search_loss: Loss,
-    state: BilevelState,
-    data: tuple[Batch, Batch],
-    *,
-    keys: tuple[jax.Array, jax.Array],
-    descent: WeightDescent | None,
-) -> tuple[tuple[jax.Array, Metrics], Tree]:
-    """Returns the search loss, its metrics, and its gradient by the architecture.
+def _descend(state: BilevelState, gradient: Tree, descent: WeightDescent) -> tuple[Tree, Tree, jax.Array]:
+    """Returns weights and momentum after one step, and the step's size float32[], d(weights) / d(-gradient).
 
-    Args:
-        train_loss: What the weights descend.
-        search_loss: What the architecture descends.
-        state: Weights and architecture.
-        data: Training batch and search batch.
-        keys: Of the training loss ahead and of the search loss.
-        descent: Of the weights, to look one step ahead (second order); None: first order.
+    The bound of the gradient's norm counts as a constant factor of it.
     """
-    train_batch, search_batch = data
-    ahead_key, search_key = keys
-    search = jax.value_and_grad(search_loss, argnums=1 if descent is None else (0, 1), has_aux=True)
-    if descent is None:
-        return search(state.weights, state.architecture, search_batch, search_key)
-
-    def gradient_of(argument: int) -> Callable[[Tree], Tree]:
-        slope = jax.grad(train_loss, argnums=argument, has_aux=True)
-        return lambda weights: slope(weights, state.architecture, train_batch, ahead_key)[0]
-
-    ahead = _descend(state, gradient_of(0)(state.weights), descent)
-    loss_and_metrics, (along, gradient) = search(ahead.weights, state.architecture, search_batch, search_key)
-    _, bend = jax.jvp(gradient_of(1), (state.weights,), (along,))
-    return loss_and_metrics, jax.tree.map(lambda direct, mixed: direct - ahead.step_size * mixed, gradient, bend)
-
-
-def _descend(state: BilevelState, gradient: Tree, descent: WeightDescent) -> _Descended:
-    """One step of the weights; the bound of the gradient's norm counts as a constant factor of it."""
     rate = state.rate * descent.schedule(state.step.astype(jnp.float32))
-    scale = jnp.minimum(1.0, descent.clip / jnp.maximum(global_norm(gradient), 1e-12))
+    scale = jnp.minimum(1.0, descent.clip / jnp.maximum(optax.tree.norm(gradient), 1e-12))
     momentum = jax.tree.map(
         lambda past, slope, weight: descent.momentum * past + scale * slope + descent.weight_decay * weight,
         state.momentum,
@@ -190,7 +158,7 @@ def _descend(state: BilevelState, gradient: Tree, descent: WeightDescent) -> _De
         state.weights,
     )
     weights = jax.tree.map(lambda weight, change: weight - rate * change, state.weights, momentum)
-    return _Descended(weights, momentum, rate * scale)
+    return weights, momentum, rate * scale
 
 
 def resident_pair(step: Step, *, batch: int, augment: Augment | None = None) -> Step:

@@ -40,7 +40,6 @@ from hw_models import (
 from hw_models.accelerator import Fpga
 from hw_models.predictors import ThroughputPredictor, predict_throughput
 
-_FORMS: dict[str, Callable[[jax.Array], jax.Array]] = {"log": jnp.log, "relative": lambda ratio: ratio}
 _SAMPLES = 64  # networks whose mean cost stands for the expected one
 
 
@@ -150,90 +149,76 @@ class Constraint:
     bound: float
 
 
-def constraints_of(loss: HardwareLossSettings) -> tuple[Constraint, ...]:
-    """Returns the constraints of a search in SI units, latency first."""
-    latencies = [] if loss.max_latency_ms is None else [1e-3 * loss.max_latency_ms]
-    latencies += [] if loss.min_fps is None else [1.0 / loss.min_fps]
-    constraints = [Constraint("latency", min(latencies))] if latencies else []
-    constraints += [] if loss.max_energy_mj is None else [Constraint("energy", 1e-3 * loss.max_energy_mj)]
-    return tuple(constraints)
-
-
 @dataclass(frozen=True)
 class Objective:
     """What the search asks of the hardware.
 
     Attributes:
-        loss: The cost in the loss, and the constraints.
+        settings: The cost in the loss, and the constraints.
         reference: Float, cost that a relative one is a multiple of.
     """
 
-    loss: HardwareLossSettings
+    settings: HardwareLossSettings
     reference: float = 1.0
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
-        """What the network may cost at most."""
-        return constraints_of(self.loss)
+        """What the network may cost at most, in SI units, latency first."""
+        settings = self.settings
+        latencies = [] if settings.max_latency_ms is None else [1e-3 * settings.max_latency_ms]
+        latencies += [] if settings.min_fps is None else [1.0 / settings.min_fps]
+        constraints = [Constraint("latency", min(latencies))] if latencies else []
+        constraints += [] if settings.max_energy_mj is None else [Constraint("energy", 1e-3 * settings.max_energy_mj)]
+        return tuple(constraints)
 
     @property
     def is_blind(self) -> bool:
         """Whether the search does not look at the hardware: plain DARTS."""
-        return self.loss.weight == 0 and not self.constraints
+        return self.settings.weight == 0 and not self.constraints
 
+    def loss(self, costs: Costs, multipliers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the loss float32[] of a relaxed architecture, and the operating point int32[] that it is least at.
 
-def hardware_loss(objective: Objective, costs: Costs, multipliers: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the loss float32[] and the operating point int32[] that it is least at.
+        Args:
+            costs: Of the architecture.
+            multipliers: float32[K].
+        """
+        settings = self.settings
+        ratio = costs.metric(settings.minimise) / self.reference
+        everywhere = settings.weight * (jnp.log(ratio) if settings.form == "log" else ratio)
+        for multiplier, log_ratio in zip(multipliers, self._log_ratios(costs), strict=True):
+            everywhere = everywhere + multiplier * log_ratio
+        point = jnp.argmin(jax.lax.stop_gradient(everywhere))
+        return everywhere[point], point
 
-    Args:
-        objective: Of the search.
-        costs: Of a relaxed architecture.
-        multipliers: float32[K].
-    """
-    loss = objective.loss
-    everywhere = loss.weight * _FORMS[loss.form](costs.metric(loss.minimise) / objective.reference)
-    for multiplier, log_ratio in zip(multipliers, _log_ratios(objective, costs), strict=True):
-        everywhere = everywhere + multiplier * log_ratio
-    point = jnp.argmin(jax.lax.stop_gradient(everywhere))
-    return everywhere[point], point
+    def chosen_point(self, costs: Costs) -> jax.Array:
+        """Returns the operating point for a network, int32[]: the least metric where the constraints are kept.
 
+        Where no point keeps them, the one of least violation.
+        """
+        value = costs.metric(self.settings.minimise)
+        if not self.constraints:
+            return jnp.argmin(value)
+        violation = jnp.max(jnp.maximum(self._log_ratios(costs), 0.0), axis=0)
+        kept = violation <= 0
+        return jnp.where(jnp.any(kept), jnp.argmin(jnp.where(kept, value, jnp.inf)), jnp.argmin(violation))
 
-def chosen_point(objective: Objective, costs: Costs) -> jax.Array:
-    """Returns the operating point for a network, int32[]: the least metric where the constraints are kept.
+    def violations(self, costs: Costs) -> jax.Array:
+        """Returns float32[K]: log(cost / bound) of a network at its chosen point, above 0 where it violates."""
+        return self._log_ratios(costs)[:, self.chosen_point(costs)]
 
-    Where no point keeps them, the one of least violation.
+    def ascend(self, multipliers: jax.Array, violation: jax.Array) -> jax.Array:
+        """Returns the multipliers float32[K] after a step of dual ascent.
 
-    Args:
-        objective: Of the search.
-        costs: Of the network.
-    """
-    value = costs.metric(objective.loss.minimise)
-    if not objective.constraints:
-        return jnp.argmin(value)
-    violation = jnp.max(jnp.maximum(_log_ratios(objective, costs), 0.0), axis=0)
-    kept = violation <= 0
-    return jnp.where(jnp.any(kept), jnp.argmin(jnp.where(kept, value, jnp.inf)), jnp.argmin(violation))
+        Args:
+            multipliers: float32[K], before.
+            violation: float32[K], of `violations`.
+        """
+        # A network that does not fit violates by infinity; a factor of e is enough to turn the search.
+        return jnp.maximum(multipliers + self.settings.budget_ascent * jnp.clip(violation, -1.0, 1.0), 0.0)
 
-
-def violations(objective: Objective, costs: Costs) -> jax.Array:
-    """Returns float32[K]: log(cost / bound) of a network at its chosen point, above 0 where it violates."""
-    return _log_ratios(objective, costs)[:, chosen_point(objective, costs)]
-
-
-def ascend(objective: Objective, multipliers: jax.Array, violation: jax.Array) -> jax.Array:
-    """Returns the multipliers float32[K] after a step of dual ascent.
-
-    Args:
-        objective: Of the search.
-        multipliers: float32[K], before.
-        violation: float32[K], of `violations`.
-    """
-    # A network that does not fit violates by infinity; a factor of e is enough to turn the search.
-    return jnp.maximum(multipliers + objective.loss.budget_ascent * jnp.clip(violation, -1.0, 1.0), 0.0)
-
-
-def _log_ratios(objective: Objective, costs: Costs) -> jax.Array:
-    """Logarithms of cost over bound, float32[K, F]."""
-    if not objective.constraints:
-        return jnp.zeros((0, *costs.image_s.shape), jnp.float32)
-    return jnp.stack([jnp.log(costs.metric(k.metric) / k.bound) for k in objective.constraints])
+    def _log_ratios(self, costs: Costs) -> jax.Array:
+        """Logarithms of cost over bound, float32[K, F]."""
+        if not self.constraints:
+            return jnp.zeros((0, *costs.image_s.shape), jnp.float32)
+        return jnp.stack([jnp.log(costs.metric(k.metric) / k.bound) for k in self.constraints])

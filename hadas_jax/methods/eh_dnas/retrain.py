@@ -37,7 +37,6 @@ from hadas_jax.training import init_state
 from hadas_jax.training.batches import Schedule, train_epochs
 from hadas_jax.training.darts import retrain_optimiser, retrain_step
 from hadas_jax.training.run import settings_name
-from hw_models.accelerator import row_counts
 
 FORM = "hadas_jax.retrained/1"
 _PIXELS = 2**17  # of a batch: 128 images of 32x32
@@ -179,7 +178,7 @@ class RetrainRun:
         return DerivedCheckpoint(
             network=self.network,
             code=format_code(code_of(self.genotype)),
-            normalisation=(self.splits.mean, self.splits.std),
+            normalisation=self.splits.normalisation,
             class_names=self.splits.class_names,
             data=self.splits.record,
             source=f"hadas dnas retrain on {settings_name(self.settings.data.dataset)}",
@@ -192,7 +191,7 @@ class RetrainRun:
 def network_macs(network: DartsNetwork, genotype: Genotype) -> int:
     """Counts the multiply-accumulates of convolutions and classifier for one image."""
     rows = network_rows(network)
-    layers = np.asarray(row_counts(rows, darts_counts(jnp.asarray(code_of(genotype)))), np.float64)
+    layers = np.asarray(rows.layer_counts(darts_counts(jnp.asarray(code_of(genotype)))), np.float64)
     return round(float(np.sum((layers * rows.macs)[rows.is_weighted])))
 
 

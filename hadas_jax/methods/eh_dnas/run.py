@@ -15,35 +15,21 @@ import optax
 from hadas_jax.backend import is_first, memory_named
 from hadas_jax.data import LabelledImages, Splits, Stream, load
 from hadas_jax.methods.eh_dnas.bilevel import WeightDescent, resident_pair
-from hadas_jax.methods.eh_dnas.hardware import (
-    Hardware,
-    Objective,
-    accelerator_hardware,
-    chosen_point,
-    constraints_of,
-    device_hardware,
-    violations,
-)
+from hadas_jax.methods.eh_dnas.hardware import Hardware, Objective, accelerator_hardware, device_hardware
 from hadas_jax.methods.eh_dnas.result import DnasResult, derive_feasible, write_genotype
-from hadas_jax.methods.eh_dnas.search import (
-    Search,
-    SearchState,
-    alpha_optimiser,
-    init_search,
-    lower_weights_rate,
-    search_step,
-)
+from hadas_jax.methods.eh_dnas.search import init_search, search_step
 from hadas_jax.runs.loop import Guard, Progress, run_stage, scanned
 from hadas_jax.runs.workdir import WorkDir
-from hadas_jax.settings import AcceleratorSettings, DnasSettings
+from hadas_jax.settings import DnasSettings
 from hadas_jax.spaces.darts import DARTS_CODES, derive_code, format_code, sample_codes
 from hadas_jax.spaces.darts_costs import read_darts_predictor, throughput_table
 from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.supernet.darts import apply_search, initialise_search
 from hadas_jax.training import augmentation
 from hadas_jax.training.batches import Schedule
+from hadas_jax.training.optimisers import lower_rate
 from hw_models import default_point, with_clocks
-from hw_models.accelerator import Fpga, load_fpga
+from hw_models.accelerator import load_fpga
 from hw_models.catalogue import chosen_device
 from hw_models.predictors import PredictorNotes, ThroughputPredictor, fit_predictor, write_predictor
 
@@ -74,7 +60,7 @@ class DnasRun:
         keys = jax.random.split(jax.random.key(settings.seed), 7)
         self._weights_key, self._alpha_key, self._halves_key, self._search_key, self._predictor_key = keys[:5]
         self._order_keys = (keys[5], keys[6])
-        self.halves = halved(splits.train, self._halves_key)
+        self.halves = _halved(splits.train, self._halves_key)
         self._schedule = Schedule.of(min(half.count for half in self.halves), batch=settings.training.batch)
         self.network = DartsNetwork(
             channels=settings.channels,
@@ -101,13 +87,25 @@ class DnasRun:
         Raises:
             ValueError: A loss is no longer finite, or a checkpoint cannot be used.
         """
-        search = self.search(self.hardware(workdir, progress))
-        state = init_search(search, initialise_search(self.network, self._weights_key), self.initial_alpha())
-        run = resident_pair(
-            search_step(search),
-            batch=self._schedule.batch,
-            augment=augmentation(self.settings.training.augmentation),
+        settings, hardware = self.settings.training, self.hardware(workdir, progress)
+        objective = self.objective(hardware)
+        # DARTS's optimiser of alpha: Adam on the gradient and an L2 penalty.
+        optimiser = optax.chain(
+            optax.add_decayed_weights(settings.alpha_weight_decay),
+            optax.adam(settings.alpha_learning_rate, b1=0.5, b2=0.999),
         )
+        weights = initialise_search(self.network, self._weights_key)
+        state = init_search(weights, self.initial_alpha(), optimiser=optimiser, constraints=len(objective.constraints))
+        step = search_step(
+            partial(apply_search, self.network, dtype=settings.dtype, remat=settings.remat),
+            hardware,
+            objective,
+            descent=self.descent(),
+            optimiser=optimiser,
+            second_order=settings.order == "second",
+            temperature=self._temperature(),
+        )
+        run = resident_pair(step, batch=self._schedule.batch, augment=augmentation(settings.augmentation))
         with memory_named("batch", self._schedule.batch, "images"):
             state = run_stage(
                 "architecture",
@@ -117,9 +115,9 @@ class DnasRun:
                 chunk=self._schedule.chunk,
                 workdir=workdir,
                 progress=progress,
-                guard=Guard(lower=lower_weights_rate),
+                guard=Guard(lower=lower_rate),
             )
-        result = self.result(search, state)
+        result = self.result(hardware, objective, state.architecture)
         write_genotype(result, workdir.path, settings=self.settings.flat())
         return result
 
@@ -137,58 +135,40 @@ class DnasRun:
         if self._device is not None:
             return device_hardware(self._device, self.priced)
         assert self._fpga is not None
-        settings = self.settings
-        needs_predictor = settings.loss.weight > 0 or constraints_of(settings.loss)
-        predictor = None
-        if needs_predictor:
-            predictor = _predictor_of_run(
-                settings.accelerator,
-                settings.hardware,
-                self.priced,
-                fpga=self._fpga,
-                key=self._predictor_key,
-                workdir=workdir,
-                progress=progress,
-            )
-        return accelerator_hardware(settings.hardware, self.priced, fpga=self._fpga, predictor=predictor)
+        predictor = None if Objective(self.settings.loss).is_blind else self._predictor(workdir, progress)
+        return accelerator_hardware(self.settings.hardware, self.priced, fpga=self._fpga, predictor=predictor)
 
-    def search(self, hardware: Hardware) -> Search:
-        """Returns how the search goes."""
-        settings, steps = self.settings.training, self.steps
-        first, last = settings.temperature
-        return Search(
-            network=partial(apply_search, self.network, dtype=settings.dtype, remat=settings.remat),
-            hardware=hardware,
-            objective=self._objective(hardware),
-            descent=WeightDescent(
-                schedule=optax.cosine_decay_schedule(
-                    settings.learning_rate, steps, alpha=min(_LAST_RATE / settings.learning_rate, 1.0)
-                ),
-                weight_decay=settings.weight_decay,
-            ),
-            optimiser=alpha_optimiser(settings.alpha_learning_rate, settings.alpha_weight_decay),
-            second_order=settings.order == "second",
-            relaxation=settings.relaxation,
-            temperature=optax.exponential_decay(first, steps, last / first),
-        )
+    def descent(self) -> WeightDescent:
+        """Returns how the weights descend."""
+        settings = self.settings.training
+        last = min(_LAST_RATE / settings.learning_rate, 1.0)
+        schedule = optax.cosine_decay_schedule(settings.learning_rate, self.steps, alpha=last)
+        return WeightDescent(schedule=schedule, weight_decay=settings.weight_decay)
 
-    def _objective(self, hardware: Hardware) -> Objective:
+    def _temperature(self) -> optax.Schedule | None:
+        """Returns the temperature by step where operations are sampled."""
+        first, last = self.settings.training.temperature
+        if self.settings.training.relaxation != "gumbel":
+            return None
+        return optax.exponential_decay(first, self.steps, last / first)
+
+    def objective(self, hardware: Hardware) -> Objective:
+        """Returns what is asked of networks; a relative cost is one beside that of a flat alpha."""
         loss, reference = self.settings.loss, 1.0
         if loss.weight > 0:
             costs = hardware.relaxed(jnp.zeros((28, 8)), self._alpha_key)
             reference = float(jnp.min(costs.metric(loss.minimise)))
         return Objective(loss, reference)
 
-    def result(self, search: Search, state: SearchState) -> DnasResult:
+    def result(self, hardware: Hardware, objective: Objective, alpha: jax.Array) -> DnasResult:
         """Derives the network of a finished search, within the constraints where that can be."""
-        alpha, objective, hardware = state.bilevel.architecture, search.objective, search.hardware
 
         def violation(code: jax.Array) -> jax.Array:
-            return jnp.max(violations(objective, hardware.exact(code)), initial=0.0)
+            return jnp.max(objective.violations(hardware.exact(code)), initial=0.0)
 
         code = derive_feasible(alpha, violation)
         costs = hardware.exact(jnp.asarray(code))
-        point = int(chosen_point(objective, costs))
+        point = int(objective.chosen_point(costs))
         chosen, clocks = costs.at(point), jax.tree.leaves(hardware.points)
         return DnasResult(
             code=format_code(code),
@@ -202,68 +182,52 @@ class DnasRun:
             data=self.splits.record,
         )
 
+    def _predictor(self, workdir: WorkDir, progress: Progress) -> ThroughputPredictor:
+        """Returns the predictor of a run on an accelerator: the user's, or one fitted at first and kept.
 
-def _predictor_of_run(
-    settings: AcceleratorSettings,
-    paradigm: str,
-    network: DartsNetwork,
-    *,
-    fpga: Fpga,
-    key: jax.Array,
-    workdir: WorkDir,
-    progress: Progress,
-) -> ThroughputPredictor:
-    """Returns the predictor of a run on an accelerator: the user's, or one fitted at first and kept.
+        Raises:
+            ValueError: A predictor that cannot be read, or one of other hardware or networks; no random network fits.
+        """
+        assert self._fpga is not None
+        settings, network, fpga = self.settings.accelerator, self.priced, self._fpga
+        paradigm, kept = self.settings.hardware, workdir.path / PREDICTOR
+        if settings.predictor is not None:
+            return read_darts_predictor(settings.predictor, network, paradigm=paradigm, fpga=fpga.name)
+        if kept.is_file():
+            return read_darts_predictor(kept, network)
+        draw_key, fit_key = jax.random.split(self._predictor_key)
+        codes = jax.jit(lambda key: sample_codes(key, settings.predictor_samples))(draw_key)
+        throughputs = np.asarray(throughput_table(paradigm, network, fpga=fpga)(codes))
+        fits = throughputs > 0
+        if np.sum(fits) < 2:
+            raise ValueError(
+                f"fpga {settings.fpga}: expected one that holds networks of {network.channels} channels and "
+                f"{network.cells} cells, got one that holds none of {len(fits)} drawn at random"
+            )
 
-    Raises:
-        ValueError: A predictor that cannot be read, or one of other hardware or networks; no random network fits.
-    """
-    if settings.predictor is not None:
-        return read_darts_predictor(settings.predictor, network, paradigm=paradigm, fpga=fpga.name)
-    kept = workdir.path / PREDICTOR
-    if kept.is_file():
-        return read_darts_predictor(kept, network)
-    draw_key, fit_key = jax.random.split(key)
-    codes = jax.jit(lambda key: sample_codes(key, settings.predictor_samples))(draw_key)
-    throughputs = np.asarray(throughput_table(paradigm, network, fpga=fpga)(codes))
-    fits = throughputs > 0
-    if np.sum(fits) < 2:
-        raise ValueError(
-            f"fpga {settings.fpga}: expected one that holds networks of {network.channels} channels and "
-            f"{network.cells} cells, got one that holds none of {len(fits)} drawn at random"
-        )
-    started = False
+        def on_epoch(done: int, total: int, loss: float) -> None:
+            if done == 1:
+                progress.stage("predictor", total)
+            workdir.add_metrics("predictor", done, {"loss": loss})
+            progress.update(done, {"loss": loss})
 
-    def on_epoch(done: int, total: int, loss: float) -> None:
-        nonlocal started
-        if not started:
-            progress.stage("predictor", total)
-            started = True
-        workdir.add_metrics("predictor", done, {"loss": loss})
-        progress.update(done, {"loss": loss})
-
-    workdir.drop_metrics("predictor", 0)
-    fitted = fit_predictor(
-        fit_key,
-        jnp.asarray(codes)[fits],
-        throughputs[fits],
-        layout=DARTS_CODES,
-        kind=settings.predictor_kind,
-        notes=PredictorNotes(paradigm, fpga.name, network.sizes),
-        on_epoch=on_epoch,
-    )
-    if is_first():
-        write_predictor(fitted.predictor, kept)
-    return fitted.predictor
+        workdir.drop_metrics("predictor", 0)
+        predictor = fit_predictor(
+            fit_key,
+            jnp.asarray(codes)[fits],
+            throughputs[fits],
+            layout=DARTS_CODES,
+            kind=settings.predictor_kind,
+            notes=PredictorNotes(paradigm, fpga.name, network.sizes),
+            on_epoch=on_epoch,
+        ).predictor
+        if is_first():
+            write_predictor(predictor, kept)
+        return predictor
 
 
-def halved(images: LabelledImages, key: jax.Array) -> tuple[LabelledImages, LabelledImages]:
-    """Divides images at random into two halves, of weights and of architecture.
-
-    Args:
-        images: Of the training split.
-        key: PRNG key.
-    """
+def _halved(images: LabelledImages, key: jax.Array) -> tuple[LabelledImages, LabelledImages]:
+    """Divides images at random into two halves, of weights and of architecture."""
     rows = jax.random.permutation(key, images.count)
     parts = rows[: images.count // 2], rows[images.count // 2 :]
     first, second = (

@@ -16,7 +16,7 @@ import numpy as np
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.runs.checkpoints import validated
-from hadas_jax.spaces import MBConvSpace, published_in, published_names
+from hadas_jax.spaces import PUBLISHED_NAMES, MBConvSpace, published_in
 
 
 @jax.tree_util.register_dataclass
@@ -120,7 +120,7 @@ def load_backbones(
     """Returns the genomes int32[N, G] of some backbones, each once; None for no sources.
 
     Args:
-        sources: Published names (see `spaces.published_names`), or paths of front.json files.
+        sources: Published names (see `spaces.PUBLISHED_NAMES`), or paths of front.json files.
         space: That the backbones must belong to.
         record: Of the data that the search is about; None: whatever backbones were chosen on.
 
@@ -135,8 +135,8 @@ def load_backbones(
 
 
 def _from_name(name: str, space: MBConvSpace) -> np.ndarray:
-    if name not in published_names():
-        known = ", ".join(published_names())
+    if name not in PUBLISHED_NAMES:
+        known = ", ".join(PUBLISHED_NAMES)
         raise ValueError(f"warm_start: expected some of {known}, or a front.json file, got {name!r}")
     try:
         return space.encode(published_in(space, name))

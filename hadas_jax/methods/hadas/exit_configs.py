@@ -14,17 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hadas_jax.evaluation import (
-    ConfigStats,
-    Outcomes,
-    calibrate_thresholds,
-    count_bits,
-    pack_bits,
-    scores,
-    subset_members,
-    subset_stats,
-    useful_points,
-)
+from hadas_jax.evaluation import ConfigStats, Outcomes, calibrate_thresholds, count_bits, pack_bits, scores
+from hadas_jax.evaluation.early_exit import subset_members, subset_stats, useful_points
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Cost
 

@@ -27,7 +27,8 @@ from hadas_jax.methods.hadas.exit_configs import (
     subset_configs,
 )
 from hadas_jax.methods.hadas.inner import evolve
-from hadas_jax.search import Product, listed_front, non_dominated_mask, whole_product_front
+from hadas_jax.search import Product, non_dominated_mask
+from hadas_jax.search.product import listed_front, whole_product_front
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits
 from hadas_jax.spaces.mbconv import MAX_EXITS

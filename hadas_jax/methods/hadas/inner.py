@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.evaluation import subset_members
+from hadas_jax.evaluation.early_exit import subset_members
 from hadas_jax.methods.hadas.constraints import relative_excess
 from hadas_jax.methods.hadas.exit_configs import (
     Stops,

@@ -22,7 +22,7 @@ from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition
 from hadas_jax.runs.loop import Progress, run_stage
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.runs.workdir import WorkDir, versions
-from hadas_jax.search import is_strategy, load_strategy, strategy_names
+from hadas_jax.search.strategies import is_strategy, load_strategy, strategy_names
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.mbconv import MAX_EXITS

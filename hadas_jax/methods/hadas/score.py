@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from hadas_jax.evaluation import dissimilarity
-from hadas_jax.search import grid_hypervolume
+from hadas_jax.search.product import grid_hypervolume
 from hw_models import Cost
 
 ERROR_LEVELS, LATENCY_BINS = 512, 256  # the grid of tables: 0.2 % of error, 2.7 % of latency

@@ -27,9 +27,9 @@ from hadas_jax.evaluation import (
     Difference,
     Outcomes,
     accuracy_difference,
-    mean_dissimilarity,
     segment_costs,
 )
+from hadas_jax.evaluation.early_exit import mean_dissimilarity
 from hadas_jax.evaluation.evaluator import of_each
 from hadas_jax.methods.hadas.exit_configs import (
     RISK_LEVELS,

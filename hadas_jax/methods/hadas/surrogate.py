@@ -20,22 +20,13 @@ import numpy as np
 from hadas_jax.evaluation import count_bits
 from hadas_jax.methods.hadas.archive import Archive
 from hadas_jax.methods.hadas.constraints import relative_excess, trunk
-from hadas_jax.search import (
-    NSGA2,
-    RelaxedParams,
-    Surrogate,
-    SurrogateState,
-    crowding_distance,
-    first_occurrences,
-    logits_of,
-    non_dominated_ranks,
-    relaxed_search,
-    sample,
-    truncate,
-)
+from hadas_jax.search import NSGA2, crowding_distance, non_dominated_ranks, sample, truncate
+from hadas_jax.search.pareto import first_occurrences
+from hadas_jax.search.relaxed import RelaxedParams, logits_of, relaxed_search
+from hadas_jax.search.surrogate import Surrogate, SurrogateState
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
-from hadas_jax.spaces import MBConvSpace, available_exits, relaxed_cost, segments
-from hadas_jax.spaces.costs import block_costs, block_layers
+from hadas_jax.spaces import MBConvSpace, available_exits, segments
+from hadas_jax.spaces.costs import block_costs, relaxed_cost
 from hw_models import Cost, Device, cost, default_point, run_energy, run_latency
 
 _LEAST_MERIT = -1.0  # what breaks the limits by more is no worse
@@ -180,7 +171,7 @@ class SurrogateAcquisition:
 
     @cached_property
     def _blocks(self) -> jax.Array:
-        return block_costs(block_layers(self.space), self.device)
+        return block_costs(self.space, self.device)
 
     def _dynamic(self, genome: jax.Array, shares: jax.Array) -> jax.Array:
         """Error, latency and energy of a backbone with all exits at the default clocks, heads for free, float32[3]."""

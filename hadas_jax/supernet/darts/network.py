@@ -2,9 +2,10 @@
 
 Liu et al., "DARTS", 2018, https://arxiv.org/abs/1806.09055: a stem, cells of which two are reduce cells, global
 pooling, a classifier; for training also an auxiliary head after the second reduce cell. Batch norms have scales and
-biases. Equal cells that follow each other are scanned over, so each is compiled once.
-Shapes: B batch, H, W image or map, C channels of a cell, K classes, N batches, 8 edges of a cell, two to each of its
-four nodes.
+biases. Equal cells that follow each other are scanned over, so each is compiled once. Layers compute in the type of
+their input, float32 or bfloat16; weights and statistics are float32.
+Shapes: B batch, H, W image or map (of stride 2: sizes rounded up), C channels of a cell or a map, O output channels,
+K classes, N batches, 8 edges of a cell, two to each of its four nodes.
 """
 
 import math
@@ -21,12 +22,13 @@ from jax.typing import ArrayLike, DTypeLike
 from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
 from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import Genotype, code_of
-from hadas_jax.supernet.darts.layers import ConvNorm, FactorisedReduction, Operation
-from hadas_jax.supernet.layers import Tree, call, drop_factors, linear, mean_over
+from hadas_jax.supernet.darts.ops import average_pool, max_pool
+from hadas_jax.supernet.layers import BatchNorm, Tree, call, conv, depthwise_conv, drop_factors, linear, mean_over
 
 _POOL = 5
 _AUXILIARY_WIDTHS = (128, 768)
 _STEM_INPUTS = 2  # cells that take the stem's output
+_UNDRAWN = nn.initializers.zeros  # kernels are drawn by `initialise_derived`, all at once
 _States = tuple[jax.Array, jax.Array]  # outputs of the last two cells
 
 
@@ -174,8 +176,106 @@ def estimate_statistics(
     return mean_over(one, batches, like=jax.eval_shape(one, batches[0]))
 
 
+class _ConvNorm(nn.Module):
+    """Convolution and batch norm, without activation.
+
+    Attributes:
+        features: O.
+        use_batch_stats: See `BatchNorm`.
+        kernel_size: K, odd.
+        stride: 1 or 2.
+    """
+
+    features: int
+    use_batch_stats: bool
+    kernel_size: int = 1
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H', W', O]."""
+        kernel = self.param("kernel", _UNDRAWN, (self.kernel_size, self.kernel_size, x.shape[-1], self.features))
+        x = conv(x, kernel.astype(x.dtype), stride=self.stride, padding=self.kernel_size // 2)
+        return BatchNorm(self.use_batch_stats, name="bn")(x)
+
+
+class _FactorisedReduction(nn.Module):
+    """ReLU, two 1x1 convolutions of stride 2, of which the second sees the pixels between the first's, batch norm.
+
+    An odd map ends with zeros where there are no such pixels.
+
+    Attributes:
+        features: O, even.
+        use_batch_stats: See `BatchNorm`.
+    """
+
+    features: int
+    use_batch_stats: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H', W', O]."""
+        height, width = x.shape[1:3]
+        x = jnp.pad(jax.nn.relu(x), ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
+        kernel = self.param("kernel", _UNDRAWN, (1, 1, x.shape[-1], self.features))[0, 0].astype(x.dtype)
+        half = self.features // 2
+        halves = [x[:, ::2, ::2] @ kernel[:, :half], x[:, 1::2, 1::2] @ kernel[:, half:]]
+        return BatchNorm(self.use_batch_stats, name="bn")(jnp.concatenate(halves, axis=-1))
+
+
+class _DepthwiseSeparable(nn.Module):
+    """ReLU, depthwise convolution, 1x1 convolution, batch norm.
+
+    Attributes:
+        kernel_size: K, odd.
+        stride: 1 or 2.
+        dilation: Distance of neighbouring taps.
+        use_batch_stats: See `BatchNorm`.
+    """
+
+    kernel_size: int
+    stride: int
+    dilation: int
+    use_batch_stats: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H', W', C]."""
+        kernel = self.param("depthwise", _UNDRAWN, (self.kernel_size, self.kernel_size, x.shape[-1]))
+        x = depthwise_conv(jax.nn.relu(x), kernel.astype(x.dtype), self.stride, dilation=self.dilation)
+        return _ConvNorm(x.shape[-1], self.use_batch_stats, name="pointwise")(x)
+
+
+class _Operation(nn.Module):
+    """The operation of an edge, other than `none`; a skip of stride 1 is the identity.
+
+    Attributes:
+        kind: One of `OPERATIONS`.
+        stride: 1 or 2.
+        use_batch_stats: See `BatchNorm`.
+    """
+
+    kind: str
+    stride: int
+    use_batch_stats: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H', W', C]."""
+        if self.kind == "max_pool_3x3":
+            return max_pool(x, self.stride)
+        if self.kind == "avg_pool_3x3":
+            return average_pool(x, self.stride)
+        if self.kind == "skip_connect":
+            return x if self.stride == 1 else _FactorisedReduction(x.shape[-1], self.use_batch_stats, name="skip")(x)
+        layer = partial(_DepthwiseSeparable, int(self.kind[-1]), use_batch_stats=self.use_batch_stats)
+        if self.kind.startswith("dil"):
+            return layer(self.stride, 2, name="first")(x)
+        return layer(1, 1, name="second")(layer(self.stride, 1, name="first")(x))
+
+
 class _Stem(nn.Module):
-    """What comes before the cells; for `use_batch_stats` see `hadas_jax.supernet.layers.BatchNorm`."""
+    """What comes before the cells; for `use_batch_stats` see `BatchNorm`."""
 
     network: DartsNetwork
     use_batch_stats: bool
@@ -183,7 +283,7 @@ class _Stem(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Maps images [B, H, W, channels] to the first cell's inputs [B, H', W', C]."""
-        channels, layer = self.network.channels, partial(ConvNorm, use_batch_stats=self.use_batch_stats, kernel_size=3)
+        channels, layer = self.network.channels, partial(_ConvNorm, use_batch_stats=self.use_batch_stats, kernel_size=3)
         if self.network.stem == "cifar":
             x = layer(3 * channels, name="conv1")(images)
             return x, x
@@ -196,11 +296,11 @@ class Cell(nn.Module):
     """Two maps to one, the concatenation of four nodes.
 
     Attributes:
-        digits: Operation of each of the 14 edges, 0 where there is none.
+        digits: _Operation of each of the 14 edges, 0 where there is none.
         channels: C.
         is_reduce: Edges from the cell's inputs have stride 2.
         follows_reduce: The first input is twice as large as the second.
-        use_batch_stats: See `hadas_jax.supernet.layers.BatchNorm`.
+        use_batch_stats: See `BatchNorm`.
     """
 
     digits: tuple[int, ...]
@@ -220,10 +320,10 @@ class Cell(nn.Module):
         """
         batch_stats = self.use_batch_stats
         if self.follows_reduce:
-            before = FactorisedReduction(self.channels, batch_stats, name="input0")(before)
+            before = _FactorisedReduction(self.channels, batch_stats, name="input0")(before)
         else:
-            before = ConvNorm(self.channels, batch_stats, name="input0")(jax.nn.relu(before))
-        last = ConvNorm(self.channels, batch_stats, name="input1")(jax.nn.relu(last))
+            before = _ConvNorm(self.channels, batch_stats, name="input0")(jax.nn.relu(before))
+        last = _ConvNorm(self.channels, batch_stats, name="input1")(jax.nn.relu(last))
         states, edges = [before, last], [edge for edge, digit in enumerate(self.digits) if digit]
         for node in range(NODES):
             ends = []
@@ -232,7 +332,7 @@ class Cell(nn.Module):
                     continue
                 kind, source = OPERATIONS[self.digits[edge]], int(EDGE_INPUT[edge])
                 stride = 2 if self.is_reduce and source < 2 else 1
-                end = Operation(kind, stride, batch_stats, name=f"edge{edge}")(states[source])
+                end = _Operation(kind, stride, batch_stats, name=f"edge{edge}")(states[source])
                 if keep is not None and (kind, stride) != ("skip_connect", 1):
                     end = end * keep[position].astype(end.dtype)[:, None, None, None]
                 ends.append(end)
@@ -259,7 +359,7 @@ class _AuxiliaryHead(nn.Module):
     Attributes:
         classes: K.
         stride: Of the pooling, 3 in CIFAR's networks and 2 in ImageNet's.
-        use_batch_stats: See `hadas_jax.supernet.layers.BatchNorm`.
+        use_batch_stats: See `BatchNorm`.
     """
 
     classes: int
@@ -270,9 +370,9 @@ class _AuxiliaryHead(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, H, W, C] to logits float32[B, K]."""
         narrow, wide = _AUXILIARY_WIDTHS
-        x = ConvNorm(narrow, self.use_batch_stats, name="first")(_quarters(jax.nn.relu(x), self.stride))
+        x = _ConvNorm(narrow, self.use_batch_stats, name="first")(_quarters(jax.nn.relu(x), self.stride))
         x = jax.nn.relu(x).reshape(-1, 1, 1, 4 * narrow)  # a 2x2 convolution sees all of it at once
-        x = jax.nn.relu(ConvNorm(wide, self.use_batch_stats, name="second")(x))
+        x = jax.nn.relu(_ConvNorm(wide, self.use_batch_stats, name="second")(x))
         return linear(self.classes, x[:, 0, 0], name="classifier").astype(jnp.float32)
 
 

@@ -1,7 +1,5 @@
 """The search step, on a network that is quick to compile: a linear classifier of shares and images."""
 
-import dataclasses
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,9 +9,10 @@ import pytest
 
 from hadas_jax.methods.eh_dnas.bilevel import WeightDescent
 from hadas_jax.methods.eh_dnas.hardware import Costs, Hardware, Objective
-from hadas_jax.methods.eh_dnas.search import Search, alpha_optimiser, init_search, lower_weights_rate, search_step
+from hadas_jax.methods.eh_dnas.search import init_search, search_step
 from hadas_jax.settings import HardwareLossSettings
 from hadas_jax.spaces.darts import relaxed_code
+from hadas_jax.training.optimisers import lower_rate
 
 CONVOLUTION = jnp.arange(8) >= 4
 WEIGHTS = {"kernel": 0.1 * jax.random.normal(jax.random.key(0), (224, 3, 2))}
@@ -33,31 +32,26 @@ def _costs(distribution):
     return Costs(1.0 + jnp.sum(shares * CONVOLUTION.astype(jnp.float32)[None])[None], None)
 
 
-def _search(**changed):
-    loss = HardwareLossSettings(**{"weight": 0.0, "budget_ascent": 0.1} | changed.pop("loss", {}))
-    fields = {
-        "network": _network,
-        "hardware": Hardware("toy", lambda alpha, key: _costs(relaxed_code(alpha)), _costs, None),
-        "objective": Objective(loss),
-        "descent": WeightDescent(schedule=lambda step: jnp.float32(0.05)),
-        "optimiser": optax.sgd(0.1),
-        "second_order": False,
-        "relaxation": "softmax",
-        "temperature": lambda step: jnp.float32(1.0),
-    }
-    return Search(**fields | changed)
-
-
-def _stepped(search, steps=1, seed=4):
+def _step(**changed):
+    """The step, and the state before it."""
+    objective = Objective(HardwareLossSettings(**{"weight": 0.0, "budget_ascent": 0.1} | changed.pop("loss", {})))
+    hardware = changed.pop("hardware", Hardware("toy", lambda alpha, key: _costs(relaxed_code(alpha)), _costs, None))
+    descent = WeightDescent(schedule=lambda step: jnp.float32(0.05))
+    options = {"descent": descent, "optimiser": optax.sgd(0.1), "second_order": False} | changed
+    state = init_search(WEIGHTS, ALPHA, optimiser=options["optimiser"], constraints=len(objective.constraints))
     chex.clear_trace_counter()
-    state, step = init_search(search, WEIGHTS, ALPHA), jax.jit(chex.assert_max_traces(search_step(search), n=1))
+    return jax.jit(chex.assert_max_traces(search_step(_network, hardware, objective, **options), n=1)), state
+
+
+def _stepped(steps=1, seed=4, **changed):
+    step, state = _step(**changed)
     for i in range(steps):
         state, metrics = step(state, jax.random.fold_in(jax.random.key(seed), i), BATCHES)
     return state, metrics
 
 
 def _moved(**changed):
-    return _stepped(_search(**changed))[0].bilevel.architecture - ALPHA
+    return _stepped(**changed)[0].architecture - ALPHA
 
 
 @pytest.mark.parametrize("second_order", [False, True])
@@ -69,34 +63,24 @@ def test_hardware_adds_its_own_gradient_and_nothing_else(second_order):
 
 
 def test_hardware_is_descended_not_ascended():
-    free = _search(optimiser=alpha_optimiser(0.05, 0.0))
-    costs = [
-        float(
-            _costs(
-                relaxed_code(_stepped(dataclasses.replace(free, objective=objective), 30)[0].bilevel.architecture)
-            ).image_s[0]
-        )
-        for objective in (free.objective, Objective(HardwareLossSettings(weight=5.0)))
-    ]
+    states = [_stepped(30, optimiser=optax.adam(0.05), loss={"weight": weight})[0] for weight in (0.0, 5.0)]
+    costs = [float(_costs(relaxed_code(state.architecture)).image_s[0]) for state in states]
     assert costs[1] < 0.5 * costs[0]
 
 
 def test_multiplier_of_a_broken_budget_rises_until_the_derived_network_keeps_it():
-    search = _search(loss={"max_latency_ms": 6000.0}, optimiser=alpha_optimiser(0.05, 0.0))
-    state, metrics = _stepped(search, 3)
-    assert float(state.multipliers[0]) > 0
-    state, metrics = _stepped(search, 200)
+    step, state = _step(loss={"max_latency_ms": 6000.0}, optimiser=optax.adam(0.05))
+    for i in range(200):
+        state, metrics = step(state, jax.random.key(i), BATCHES)
+        if i == 2:
+            assert float(state.multipliers[0]) > 0
     assert float(metrics["images_per_s"]) >= 1 / 6.0 * 0.8
 
 
-def test_without_budgets_there_are_no_multipliers_to_keep():
-    state, metrics = _stepped(_search())
+def test_without_budgets_there_are_no_multipliers_and_metrics_are_of_the_network_that_alpha_stands_for():
+    state, metrics = _stepped()
     assert state.multipliers is None
     assert not [name for name in metrics if name.startswith("multiplier")]
-
-
-def test_metrics_are_of_the_network_that_alpha_stands_for():
-    _, metrics = _stepped(_search())
     assert float(metrics["images_per_s"]) in [pytest.approx(1 / (1 + n)) for n in range(17)]
     np.testing.assert_allclose(metrics["entropy"], np.log(8), rtol=0.02)
     assert np.isfinite([float(value) for value in metrics.values()]).all()
@@ -106,26 +90,23 @@ def test_a_network_that_does_not_fit_is_worth_no_images_and_raises_the_multiplie
     nothing_fits = Hardware(
         "full", lambda alpha, key: _costs(relaxed_code(alpha)), lambda code: Costs(jnp.full(1, jnp.inf), None), None
     )
-    search = _search(hardware=nothing_fits, loss={"max_latency_ms": 6000.0})
-    state, metrics = _stepped(search)
+    state, metrics = _stepped(hardware=nothing_fits, loss={"max_latency_ms": 6000.0})
     assert float(metrics["images_per_s"]) == 0
     np.testing.assert_allclose(state.multipliers, [0.1])
 
 
-def test_gumbel_steps_depend_on_their_key_and_softmax_steps_do_not():
-    def moved(relaxation, seed):
-        return _stepped(_search(relaxation=relaxation), seed=seed)[0].bilevel.architecture
-
-    np.testing.assert_array_equal(moved("softmax", 4), moved("softmax", 5))
-    assert float(jnp.max(jnp.abs(moved("gumbel", 4) - moved("gumbel", 5)))) > 1e-5
+@pytest.mark.parametrize("sampled", [False, True])
+def test_gumbel_steps_depend_on_their_key_and_softmax_steps_do_not(sampled):
+    step, state = _step(temperature=(lambda step: jnp.float32(1.0)) if sampled else None)
+    one, other = (step(state, jax.random.key(seed), BATCHES)[0].architecture for seed in (4, 5))
+    difference = float(jnp.max(jnp.abs(one - other)))
+    assert difference > 1e-5 if sampled else difference == 0
 
 
 def test_a_lower_rate_slows_the_weights_alone():
-    search = _search()
-    state = init_search(search, WEIGHTS, ALPHA)
-    step = search_step(search)
+    step, state = _step()
     plain, _ = step(state, jax.random.key(0), BATCHES)
-    slow, _ = step(lower_weights_rate(state, 0.5), jax.random.key(0), BATCHES)
-    np.testing.assert_array_equal(plain.bilevel.architecture, slow.bilevel.architecture)
-    moved = [each.bilevel.weights["kernel"] - WEIGHTS["kernel"] for each in (plain, slow)]
+    slow, _ = step(lower_rate(state, 0.5), jax.random.key(0), BATCHES)
+    np.testing.assert_array_equal(plain.architecture, slow.architecture)
+    moved = [each.weights["kernel"] - WEIGHTS["kernel"] for each in (plain, slow)]
     np.testing.assert_allclose(moved[1], 0.5 * moved[0], atol=1e-7)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import hw_models
-from hadas_jax.evaluation import mean_dissimilarity, pack_bits, segment_costs
+from hadas_jax.evaluation import pack_bits, segment_costs
+from hadas_jax.evaluation.early_exit import mean_dissimilarity
 from hadas_jax.methods.hadas import inner, score
 from hadas_jax.methods.hadas.exit_configs import Stops
 from hadas_jax.methods.hadas.fronts import exact_front

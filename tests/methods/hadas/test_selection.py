@@ -73,7 +73,7 @@ def device():
 def make(device):
     """Pools of backbones whose outcomes are drawn: later exits are right more often and surer."""
     known = dict.fromkeys(("record", "fingerprints", "evaluated_fingerprints"))
-    splits = Splits(*[NOTHING] * 4, classes=10, mean=0.0, std=1.0, name="x", **known)
+    splits = Splits(*[NOTHING] * 4, classes=10, name="x", **known)
 
     def make(space, genomes, *, limits=NO_CONSTRAINTS, **settings):
         draws = iter(range(100))

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from hadas_jax.methods.hadas.archive import load_backbones
-from hadas_jax.spaces import ATTENTIVENAS, load_space, published, published_names
+from hadas_jax.spaces import ATTENTIVENAS, PUBLISHED_NAMES, load_space, published
 
 SPACE = ATTENTIVENAS.adapt(in_channels=3, classes=100, image_size=224)
 
 
 def test_published_backbones_are_designs_of_the_space():
-    found = load_backbones(published_names(), SPACE)
+    found = load_backbones(PUBLISHED_NAMES, SPACE)
     assert found.shape == (7, 28)
-    for name, genome in zip(published_names(), found, strict=True):
+    for name, genome in zip(PUBLISHED_NAMES, found, strict=True):
         decoded = SPACE.decode(genome)
         np.testing.assert_array_equal(decoded.width, published(name).width)
         np.testing.assert_array_equal(decoded.depth, published(name).depth)
@@ -56,7 +56,7 @@ def test_unknown_names_and_other_spaces_are_refused(tiny_space):
 
 def test_in_a_space_of_one_resolution_published_backbones_run_at_that():
     native = load_space("attentivenas-native").adapt(in_channels=3, classes=100, image_size=32)
-    found = load_backbones(published_names(), native)
+    found = load_backbones(PUBLISHED_NAMES, native)
     assert found.shape == (7, 27)
     assert int(native.decode(found[0]).resolution) == 32
     np.testing.assert_array_equal(native.decode(found[0]).width, published("a0").width)
