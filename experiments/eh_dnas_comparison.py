@@ -258,7 +258,7 @@ def smallest(experiment: Experiment) -> Experiment:
         experiment,
         seeds=experiment.seeds[:1],
         networks=3000,
-        search=experiment.search.replace(channels=2, cells=1, epochs=1),
+        search=experiment.search.replace(channels=2, cells=3, epochs=1),
         retrain=experiment.retrain.replace(channels=2, cells=1, epochs=1),
     )
 

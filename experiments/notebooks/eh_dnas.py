@@ -64,7 +64,7 @@ settings = DnasSettings.of(
     order="first",
     epochs=1 if SMOKE else 40,
     channels=2 if SMOKE else 8,
-    cells=1 if SMOKE else 5,
+    cells=3 if SMOKE else 5,
     predictor_samples=2000 if SMOKE else 200_000,
     predictor_kind="lookup" if SMOKE else "mlp",
 )
