@@ -48,7 +48,6 @@ from hw_models.accelerator import (
     generic_cost,
     generic_report,
     generic_table,
-    generic_table_cost,
     load_fpga,
     pipeline_cost,
     pipeline_report,
@@ -107,9 +106,7 @@ def main() -> None:
 def _by_table(table: GenericTable) -> Price:
     """Prices codes int[N, 28] by a table of the generic paradigm."""
     return jax.jit(
-        lambda codes: jax.lax.map(
-            lambda code: generic_table_cost(table, darts_counts(code)).throughput, codes, batch_size=4096
-        )
+        lambda codes: jax.lax.map(lambda code: table.cost(darts_counts(code)).throughput, codes, batch_size=4096)
     )
 
 

@@ -27,9 +27,10 @@ import tyro
 from rich.console import Console
 
 from hadas_jax.commands.run import running, settings_of_run
-from hadas_jax.report import LineProgress, plot_exits
+from hadas_jax.report import LineProgress
 from hadas_jax.report.console import print_line
-from hadas_jax.report.search import accuracy_table
+from hadas_jax.report.html.pictures import plot_exits
+from hadas_jax.report.search import print_accuracies
 from hadas_jax.runs.names import METRICS
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import TrainSettings
@@ -107,7 +108,7 @@ def main(experiment: Experiment) -> None:
         result = run.execute(workdir, progress)
         plot_exits(result.accuracies, experiment.workdir / "exits.png")
     progress.close()
-    console.print(accuracy_table(result.accuracies))
+    print_accuracies(result.accuracies, console)
 
     rng = np.random.default_rng(0)
     shape = (experiment.sub_networks, len(run.space.codec.names))

@@ -27,15 +27,25 @@ package (`device_names`) or a path.
 """
 
 from hw_models.catalogue import (
-    DeviceFileError,
     device_names,
     load_device,
     mode_caps,
     read_device_file,
     write_device_file,
 )
-from hw_models.clock_grid import ClockGrid, clock_grid, cost_at, cost_everywhere, sum_layers
-from hw_models.cost import Cost, cost, idle_power, network_cost, run_energy, run_latency
+from hw_models.cost import (
+    ClockGrid,
+    Cost,
+    clock_grid,
+    cost,
+    cost_at,
+    cost_everywhere,
+    idle_power,
+    network_cost,
+    run_energy,
+    run_latency,
+    sum_layers,
+)
 from hw_models.device import (
     Device,
     NumberFormat,
@@ -54,7 +64,6 @@ from hw_models.layers import (
     fuse,
     layer_table,
     live_layers,
-    total_kernels,
     total_macs,
     total_weights,
 )
@@ -72,7 +81,6 @@ __all__ = [
     "ClockGrid",
     "Cost",
     "Device",
-    "DeviceFileError",
     "LayerKind",
     "LayerTable",
     "LookupTable",
@@ -104,7 +112,6 @@ __all__ = [
     "run_energy",
     "run_latency",
     "sum_layers",
-    "total_kernels",
     "total_macs",
     "total_weights",
     "with_caps",

@@ -36,10 +36,6 @@ POWER_QUANTITIES = {
 """Likewise of its `power`."""
 
 
-class DeviceFileError(ValueError):
-    """A device is unknown or its file is wrong; the message is one line."""
-
-
 def device_names() -> list[str]:
     """Names of the devices that come with the package, sorted."""
     return packaged_names(_FOLDER)
@@ -57,7 +53,7 @@ def load_device(name_or_path: str | Path, *, mode: str | None = None) -> Device:
         The device, numbers as float32.
 
     Raises:
-        DeviceFileError: The name or the mode is unknown, or the file is missing or wrong.
+        ValueError: The name or the mode is unknown, or the file is missing or wrong.
     """
     return _in_mode(read_device_file(name_or_path), mode)
 
@@ -69,7 +65,7 @@ def _in_mode(file: DeviceFile, mode: str | None) -> Device:
         return device
     if mode not in file.modes:
         expected = f"one of {', '.join(file.modes)}" if file.modes else "none, as the device file names no power modes"
-        raise DeviceFileError(f"power mode of {file.name}: expected {expected}, got {mode!r}")
+        raise ValueError(f"power mode of {file.name}: expected {expected}, got {mode!r}")
     return with_caps(device, mode_caps(file, mode))
 
 
@@ -89,30 +85,26 @@ def read_device_file(name_or_path: str | Path) -> DeviceFile:
         The file's content.
 
     Raises:
-        DeviceFileError: As `load_device`.
+        ValueError: As `load_device`.
     """
-    source = packaged_or_own(name_or_path, _FOLDER, what="device", error=DeviceFileError)
+    source = packaged_or_own(name_or_path, _FOLDER, what="device")
     shown = str(source) if isinstance(source, Path) and source == Path(name_or_path) else source.name
-    return read_checked(source, DeviceFile, shown=shown, version=SCHEMA_VERSION, error=DeviceFileError)
+    return read_checked(source, DeviceFile, shown=shown, version=SCHEMA_VERSION)
 
 
 def write_device_file(path: str | Path, file: DeviceFile, *, overwrite: bool = False) -> None:
     """Writes a device file as YAML.
 
     Raises:
-        DeviceFileError: The path does not end in .yaml or .yml, the file exists and `overwrite` is false, or it
+        ValueError: The path does not end in .yaml or .yml, the file exists and `overwrite` is false, or it
             cannot be written.
     """
     target = Path(path)
     if target.suffix not in (".yaml", ".yml"):
-        raise DeviceFileError(f"{path}: expected a path that ends in .yaml, got {target.suffix or 'no ending'!r}")
+        raise ValueError(f"{path}: expected a path that ends in .yaml, got {target.suffix or 'no ending'!r}")
     if target.exists() and not overwrite:
-        raise DeviceFileError(f"{path}: expected a new file, got one that exists; nothing was written")
-    content = dump_yaml(file.model_dump(exclude_none=True))
-    try:
-        write_whole(target, content.encode("utf-8"))
-    except ValueError as error:
-        raise DeviceFileError(str(error)) from None
+        raise ValueError(f"{path}: expected a new file, got one that exists; nothing was written")
+    write_whole(target, dump_yaml(file.model_dump(exclude_none=True)).encode("utf-8"))
 
 
 def to_device(file: DeviceFile) -> Device:

@@ -30,28 +30,26 @@ class CodeLayout:
         """Shape [G, O] of `operation_counts`."""
         return max(self.groups) + 1, self.operations
 
+    def operation_counts(self, architecture: jax.Array) -> jax.Array:
+        """Counts the edges of each group with each operation.
 
-def operation_counts(layout: CodeLayout, architecture: jax.Array) -> jax.Array:
-    """Counts the edges of each group with each operation.
+        Args:
+            architecture: int[E], a code, or float[E, O], a distribution over operations for each edge.
 
-    Args:
-        layout: Of the code.
-        architecture: int[E], a code, or float[E, O], a distribution over operations for each edge.
+        Returns:
+            float32[G, O]; differentiable in a distribution.
 
-    Returns:
-        float32[G, O]; differentiable in a distribution.
-
-    Raises:
-        ValueError: The array is neither.
-    """
-    architecture = jnp.asarray(architecture)
-    edges, (groups, operations) = len(layout.groups), layout.counts_shape
-    is_code = jnp.issubdtype(architecture.dtype, jnp.integer)
-    if architecture.shape != ((edges,) if is_code else (edges, operations)):
-        raise ValueError(
-            f"architecture: expected int[{edges}] or float[{edges}, {operations}], got shape {architecture.shape}"
-        )
-    shares = jax.nn.one_hot(architecture, operations, dtype=jnp.float32) if is_code else architecture
-    members = jnp.asarray(np.array(layout.groups)[None] == np.arange(groups)[:, None], jnp.float32)
-    # Sums of small whole numbers, which no rounding touches; a matrix product may round its inputs.
-    return jnp.sum(members[:, :, None] * shares[None], axis=1)
+        Raises:
+            ValueError: The array is neither.
+        """
+        architecture = jnp.asarray(architecture)
+        edges, (groups, operations) = len(self.groups), self.counts_shape
+        is_code = jnp.issubdtype(architecture.dtype, jnp.integer)
+        if architecture.shape != ((edges,) if is_code else (edges, operations)):
+            raise ValueError(
+                f"architecture: expected int[{edges}] or float[{edges}, {operations}], got shape {architecture.shape}"
+            )
+        shares = jax.nn.one_hot(architecture, operations, dtype=jnp.float32) if is_code else architecture
+        members = jnp.asarray(np.array(self.groups)[None] == np.arange(groups)[:, None], jnp.float32)
+        # Sums of small whole numbers, which no rounding touches; a matrix product may round its inputs.
+        return jnp.sum(members[:, :, None] * shares[None], axis=1)

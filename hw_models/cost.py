@@ -12,7 +12,15 @@ model can be fitted by gradient.
 where v is the core voltage over its lowest value at core clock f and B the bytes per second. While kernels run, the
 core draws a share of its load power just for waiting on memory and the rest in proportion to its compute time. Slow
 clocks pay the static power for longer, fast ones the voltage, so the energy of a run is U-shaped in the core clock.
-Shapes: L layers. Functions take one operating point; batch them with `jax.vmap`. Units: s, W, J, Hz.
+
+A `ClockGrid` is what layers cost at every setting of the clocks, summed before the clocks are chosen. The cost of a
+layer falls into terms that add up over layers, and only one of them, the time that kernels run, mixes two clocks. It is
+computed once for each pair of core and memory settings; compute cycles, launches and bytes are single numbers. Sums of
+grids are grids, so whole networks, segments and tables of blocks are looked up at any operating point for a few
+operations each, and agree with `cost` to rounding.
+
+Shapes: L layers; Nc, Nm, Nh settings of the core, memory and host clock. All but grids are for one operating point;
+batch them with `jax.vmap`. Units: s, W, J, Hz.
 """
 
 from typing import NamedTuple
@@ -24,7 +32,7 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
-from hw_models.device import Device, NumberFormat, OperatingPoint
+from hw_models.device import Device, NumberFormat, OperatingPoint, operating_point
 from hw_models.layers import LayerTable, check_shapes
 
 _ELEMENT_BYTES = np.array([form.element_bytes for form in NumberFormat], np.float32)
@@ -41,6 +49,23 @@ class Cost:
 
     latency_s: jax.Array
     energy_j: jax.Array
+
+
+@struct.dataclass
+class ClockGrid:
+    """Additive parts of the cost of layers; leading dimensions are the caller's.
+
+    Attributes:
+        roofline_s: f32[..., Nc, Nm], time that kernels run at each core and memory setting.
+        compute_cycles: f32[...], core cycles of the MACs alone.
+        launch_cycles: f32[...], host cycles to launch the kernels.
+        traffic_bytes: f32[...], bytes moved.
+    """
+
+    roofline_s: jax.Array
+    compute_cycles: jax.Array
+    launch_cycles: jax.Array
+    traffic_bytes: jax.Array
 
 
 class _LayerTimes(NamedTuple):
@@ -85,9 +110,11 @@ def cost(
         Costs f32[L] of the whole batch; exactly 0 at inactive rows. A run adds `run_latency`, `run_energy`.
 
     Raises:
-        AssertionError, ValueError: As `layer_times`.
+        AssertionError: Columns differ in shape, or the operating point is not a single one.
+        ValueError: `batch` is a number that is not positive, or `number_format` is unknown or none that the device
+            runs.
     """
-    times = layer_times(layers, device, point, batch=batch, number_format=number_format)
+    times = _layer_times(layers, device, point, batch=batch, number_format=number_format)
     return Cost(latency_s=times.latency_s, energy_j=_energy(times, device, point))
 
 
@@ -112,7 +139,7 @@ def network_cost(
         Costs f32[] of the whole batch.
 
     Raises:
-        AssertionError, ValueError: As `layer_times`.
+        AssertionError, ValueError: As `cost`.
     """
     by_layer = cost(layers, device, point, batch=batch, number_format=number_format)
     return Cost(
@@ -142,9 +169,9 @@ def core_energy(
         core_j, f32[], of the whole batch; part of the energy of `network_cost`.
 
     Raises:
-        AssertionError, ValueError: As `layer_times`.
+        AssertionError, ValueError: As `cost`.
     """
-    times = layer_times(layers, device, point, batch=batch, number_format=number_format)
+    times = _layer_times(layers, device, point, batch=batch, number_format=number_format)
     run_s = jnp.sum(times.latency_s, axis=-1) + run_latency(device, point)
     idle_w = device.core_idle_w * _voltage_ratio(device, point.core_hz) ** 2
     return idle_w * run_s + jnp.sum(_load_energy(times, device, point), axis=-1)
@@ -170,12 +197,104 @@ def idle_power(device: Device, point: OperatingPoint) -> jax.Array:
     )
 
 
-def load_power(device: Device, core_hz: jax.Array) -> jax.Array:
-    """Power of the fully busy core on top of its idle power, in W, of the shape of the clock."""
-    return device.core_w_per_hz * core_hz * _voltage_ratio(device, core_hz) ** 2
+def clock_grid(
+    layers: LayerTable,
+    device: Device,
+    *,
+    batch: ArrayLike = 1,
+    number_format: NumberFormat | jax.Array | None = None,
+) -> ClockGrid:
+    """Computes the grid of each layer; sum it over layers with `sum_layers`, or over parts of them.
+
+    Args:
+        layers: Columns [L].
+        device: The device.
+        batch: Samples per run; may be traced.
+        number_format: As `cost`.
+
+    Returns:
+        Leaves with a leading dimension [L]; exactly 0 at inactive rows.
+
+    Raises:
+        AssertionError, ValueError: As `cost`.
+    """
+    one_hz = jnp.float32(1.0)
+
+    def at(core_hz: jax.Array, memory_hz: jax.Array) -> jax.Array:
+        point = OperatingPoint(core_hz, memory_hz, one_hz)
+        return _layer_times(layers, device, point, batch=batch, number_format=number_format).roofline_s
+
+    over_memory = jax.vmap(at, in_axes=(None, 0), out_axes=-1)
+    over_both = jax.vmap(over_memory, in_axes=(0, None), out_axes=-2)
+    at_one_hz = OperatingPoint(one_hz, one_hz, one_hz)
+    times = _layer_times(layers, device, at_one_hz, batch=batch, number_format=number_format)
+    return ClockGrid(
+        roofline_s=over_both(device.core_hz, device.memory_hz),
+        compute_cycles=times.compute_s,
+        launch_cycles=times.launch_s,
+        traffic_bytes=times.traffic_bytes,
+    )
 
 
-def layer_times(
+def sum_layers(grid: ClockGrid) -> ClockGrid:
+    """Sums a grid over its first dimension."""
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), grid)
+
+
+def cost_at(grid: ClockGrid, device: Device, indices: jax.Array) -> Cost:
+    """Cost at one operating point; a run adds `run_latency` and `run_energy`.
+
+    Args:
+        grid: Of a layer or of layers summed, leaves without leading dimensions.
+        device: The device that the grid was computed for.
+        indices: int32[3], settings as for `hw_models.operating_point`.
+
+    Returns:
+        Costs f32[].
+    """
+    cores, memories = grid.roofline_s.shape
+    core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
+    return _assemble(grid, device, operating_point(device, indices), grid.roofline_s[core, memory])
+
+
+def cost_everywhere(grid: ClockGrid, device: Device) -> Cost:
+    """Cost at every operating point; a run adds `run_latency` and `run_energy`.
+
+    Args:
+        grid: Of a layer or of layers summed, leaves without leading dimensions.
+        device: The device that the grid was computed for.
+
+    Returns:
+        Costs f32[F] in the order of `hw_models.operating_points`.
+    """
+    core_hz, memory_hz, host_hz = device.core_hz, device.memory_hz, device.host_hz
+    point = OperatingPoint(core_hz[:, None, None], memory_hz[None, :, None], host_hz[None, None, :])
+    return jax.tree.map(jnp.ravel, _assemble(grid, device, point, grid.roofline_s[:, :, None]))
+
+
+def load_and_traffic_energy(grid: ClockGrid, device: Device) -> jax.Array:
+    """Energy beyond the idle power: of the working core and of the bytes moved, f32[Nc, Nm].
+
+    Args:
+        grid: Of a layer or of layers summed, leaves without leading dimensions.
+        device: The device that the grid was computed for.
+    """
+    return _beyond_idle(grid, device, device.core_hz[:, None], grid.roofline_s)
+
+
+def p_norm(a: jax.Array, b: jax.Array, order: jax.Array) -> jax.Array:
+    """Returns `(a^p + b^p)^(1/p)` of non-negative values, with finite gradients at zero and for large p.
+
+    The larger value is taken out of the norm: powers of times in seconds would underflow in float32.
+    """
+    larger, smaller = jnp.maximum(a, b), jnp.minimum(a, b)
+    is_positive = larger > 0
+    scale = jnp.where(is_positive, larger, 1.0)
+    norm = scale * (1.0 + (smaller / scale) ** order) ** (1.0 / order)
+    return jnp.where(is_positive, norm, 0.0)
+
+
+def _layer_times(
     layers: LayerTable,
     device: Device,
     point: OperatingPoint,
@@ -183,23 +302,7 @@ def layer_times(
     batch: ArrayLike = 1,
     number_format: NumberFormat | jax.Array | None = None,
 ) -> _LayerTimes:
-    """Computes the parts that latency and energy are made of.
-
-    Args:
-        layers: Columns [L].
-        device: The device.
-        point: One operating point, leaves f32[], in Hz.
-        batch: Samples per run; may be traced.
-        number_format: Format of weights and activations, an int32[] when traced; None: the device's default.
-
-    Returns:
-        The parts, each f32[L].
-
-    Raises:
-        AssertionError: Columns differ in shape, or the operating point is not a single one.
-        ValueError: `batch` is a number that is not positive, or `number_format` is unknown or none that the device
-            runs.
-    """
+    """Computes the parts that latency and energy are made of, each f32[L]; arguments and errors as `cost`."""
     check_shapes(layers)
     _check_inputs(point, batch)
     number_format = _format_of(device, number_format)
@@ -225,18 +328,6 @@ def layer_times(
     )
 
 
-def p_norm(a: jax.Array, b: jax.Array, order: jax.Array) -> jax.Array:
-    """Returns `(a^p + b^p)^(1/p)` of non-negative values, with finite gradients at zero and for large p.
-
-    The larger value is taken out of the norm: powers of times in seconds would underflow in float32.
-    """
-    larger, smaller = jnp.maximum(a, b), jnp.minimum(a, b)
-    is_positive = larger > 0
-    scale = jnp.where(is_positive, larger, 1.0)
-    norm = scale * (1.0 + (smaller / scale) ** order) ** (1.0 / order)
-    return jnp.where(is_positive, norm, 0.0)
-
-
 def _energy(times: _LayerTimes, device: Device, point: OperatingPoint) -> jax.Array:
     load_j = _load_energy(times, device, point)
     return idle_power(device, point) * times.latency_s + load_j + device.byte_j * times.traffic_bytes
@@ -244,7 +335,12 @@ def _energy(times: _LayerTimes, device: Device, point: OperatingPoint) -> jax.Ar
 
 def _load_energy(times: _LayerTimes, device: Device, point: OperatingPoint) -> jax.Array:
     stalled = device.core_stalled_share
-    return load_power(device, point.core_hz) * (stalled * times.roofline_s + (1.0 - stalled) * times.compute_s)
+    return _load_power(device, point.core_hz) * (stalled * times.roofline_s + (1.0 - stalled) * times.compute_s)
+
+
+def _load_power(device: Device, core_hz: jax.Array) -> jax.Array:
+    """Power of the fully busy core on top of its idle power, in W, of the shape of the clock."""
+    return device.core_w_per_hz * core_hz * _voltage_ratio(device, core_hz) ** 2
 
 
 def _voltage_ratio(device: Device, core_hz: jax.Array) -> jax.Array:
@@ -269,3 +365,15 @@ def _check_inputs(point: OperatingPoint, batch: ArrayLike) -> None:
         chex.assert_shape(clock, (), custom_message=f"{name} of the operating point: use jax.vmap for several points")
     if isinstance(batch, int | float) and not batch > 0:
         raise ValueError(f"batch: expected a positive number, got {batch}")
+
+
+def _assemble(grid: ClockGrid, device: Device, point: OperatingPoint, roofline_s: jax.Array) -> Cost:
+    latency_s = roofline_s + grid.launch_cycles / point.host_hz
+    beyond_idle_j = _beyond_idle(grid, device, point.core_hz, roofline_s)
+    return Cost(latency_s=latency_s, energy_j=idle_power(device, point) * latency_s + beyond_idle_j)
+
+
+def _beyond_idle(grid: ClockGrid, device: Device, core_hz: jax.Array, roofline_s: jax.Array) -> jax.Array:
+    stalled = device.core_stalled_share
+    busy_s = stalled * roofline_s + (1.0 - stalled) * grid.compute_cycles / core_hz
+    return _load_power(device, core_hz) * busy_s + device.byte_j * grid.traffic_bytes

@@ -13,7 +13,6 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -33,23 +32,9 @@ _THOUSANDS = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    """What a CSV file holds.
-
-    Attributes:
-        columns: Names as the caller has them, in the order of the file.
-        rows: Lines that hold anything: their number in the file, and text by column, stripped; of numbers, with a
-            decimal point and in the unit of the column. Empty cells are empty texts.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[int, dict[str, str]], ...]
-
-
 def read_table(
-    path: str | Path, *, columns: Sequence[str], numbers: Sequence[str] = (), required: Sequence[str] = ()
-) -> Table:
+    path: str | Path, *, columns: Sequence[str], numbers: Sequence[str], required: Sequence[str]
+) -> list[tuple[int, dict[str, str]]]:
     """Reads a CSV file whose first line names its columns.
 
     Args:
@@ -59,7 +44,8 @@ def read_table(
         required: Those that the header must have.
 
     Returns:
-        The table.
+        The lines that hold anything: their number in the file, and text by column, stripped; of numbers, with a decimal
+        point and in the unit of the column. Empty cells are empty texts.
 
     Raises:
         ValueError: One line: file, line, and what was expected and what came.
@@ -76,13 +62,15 @@ def read_table(
         raise ValueError(f"{path}{', ' if str(error).startswith('line ') else ': '}{error}") from None
 
 
-def _table(text: str, columns: Sequence[str], numbers: Sequence[str], required: Sequence[str]) -> Table:
+def _table(
+    text: str, columns: Sequence[str], numbers: Sequence[str], required: Sequence[str]
+) -> list[tuple[int, dict[str, str]]]:
     told = _TOLD.match(text)
     text = text[told.end() :] if told else text
     separator = told[1] if told else _likely_separator(text, columns)
     lines = list(_lines(text, separator, first=2 if told else 1))
     if not lines:
-        raise ValueError(f"expected a CSV file with the columns {', '.join(required or columns)}, got an empty file")
+        raise ValueError(f"expected a CSV file with the columns {', '.join(required)}, got an empty file")
     header = _header(lines[0][1], columns, required)
     rows = [(line, _of_columns(line, values, header, width=len(lines[1][1]))) for line, values in lines[1:]]
     names = [name for name, _ in header if name in numbers]
@@ -90,7 +78,7 @@ def _table(text: str, columns: Sequence[str], numbers: Sequence[str], required: 
     for name, factor in header:
         for line, values in rows if name in numbers else ():
             values[name] = _number(values[name], mark, factor, where=f"line {line}: {name}")
-    return Table(tuple(name for name, _ in header if name), tuple(rows))
+    return rows
 
 
 def _likely_separator(text: str, columns: Sequence[str]) -> str:

@@ -249,9 +249,7 @@ def dump_yaml(content: object) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
 
 
-def read_checked(
-    source: Traversable, model: type[Model], *, shown: str, version: int, error: type[ValueError] = ValueError
-) -> Model:
+def read_checked(source: Traversable, model: type[Model], *, shown: str, version: int) -> Model:
     """Reads and checks a file.
 
     Args:
@@ -259,20 +257,21 @@ def read_checked(
         model: What it must hold.
         shown: Its name in messages.
         version: Its `schema_version`.
-        error: What to raise.
 
     Returns:
         The checked content.
 
     Raises:
-        ValueError: As `error`, in one line: the file cannot be read, is no YAML, or as `checked`.
+        ValueError: In one line: the file cannot be read, is no YAML, or as `checked`.
     """
     try:
         return checked(load_yaml(read_text(source)), model, version=version)
     except OSError as reason:
-        raise error(f"{shown}: expected a readable file, got: {reason.strerror or type(reason).__name__}") from None
+        raise ValueError(
+            f"{shown}: expected a readable file, got: {reason.strerror or type(reason).__name__}"
+        ) from None
     except ValueError as reason:
-        raise error(f"{shown}: {reason}") from None
+        raise ValueError(f"{shown}: {reason}") from None
 
 
 def checked(content: object, model: type[Model], *, version: int) -> Model:
@@ -305,9 +304,7 @@ def packaged_names(folder: Traversable) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def packaged_or_own(
-    name_or_path: str | Path, folder: Traversable, *, what: str, error: type[ValueError]
-) -> Traversable:
+def packaged_or_own(name_or_path: str | Path, folder: Traversable, *, what: str) -> Traversable:
     """Finds a YAML file of the package by its name, or takes the path of a user's own.
 
     Args:
@@ -315,16 +312,15 @@ def packaged_or_own(
             a folder in it.
         folder: Of the package's files.
         what: They describe, for messages.
-        error: What to raise.
 
     Raises:
-        ValueError: As `error`: no file has this name, and the valid ones are listed.
+        ValueError: No file has this name, and the valid ones are listed.
     """
     if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")) or set(name_or_path) & set("/\\"):
         return Path(name_or_path)
     names = packaged_names(folder)
     if name_or_path not in names:
-        raise error(
+        raise ValueError(
             f"{what}: expected one of {', '.join(names)}, or the path of a .yaml file, got {str(name_or_path)!r}"
         )
     return folder / f"{name_or_path}.yaml"

@@ -130,11 +130,6 @@ def total_weights(layers: LayerTable) -> jax.Array:
     return _total(layers, layers.weight_elements)
 
 
-def total_kernels(layers: LayerTable) -> jax.Array:
-    """Kernels that the active layers launch, f32[...]."""
-    return _total(layers, layers.kernels)
-
-
 def fuse(layers: LayerTable, producer: jax.Array) -> LayerTable:
     """Folds layers into the layer that feeds them, as runtimes fold batch norm, activation and addition.
 

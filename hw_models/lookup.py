@@ -172,10 +172,10 @@ def read_lookup(path: str | Path) -> LookupTable:
     Raises:
         ValueError: The file is missing or wrong; the message names file, line and what was expected.
     """
-    table = read_table(path, columns=_HEADER, numbers=_HEADER[2:], required=_HEADER)
+    lines = read_table(path, columns=_HEADER, numbers=_HEADER[2:], required=_HEADER)
     entries: dict[tuple[int, int], tuple[float, float]] = {}
     base: tuple[float, float] | None = None
-    for number, cells in table.rows:
+    for number, cells in lines:
         where = f"{path}, line {number}"
         costs = (
             _cost(cells["latency_ms"], where, "latency_ms"),

@@ -5,25 +5,14 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.deploy.architecture import (
-    Architecture,
-    Clocks,
-    Normalisation,
-    Origin,
-    SplitMetrics,
-    SupernetReference,
-    TargetDevice,
-    backbone_fields,
-)
+from hadas_jax.deploy.architecture import Architecture
 from hadas_jax.deploy.materialise import materialise
 from hadas_jax.deploy.static_network import StaticNetwork, outcomes_at_exits, predict
 from hadas_jax.methods.hadas.results import Performance
 from hadas_jax.settings import NO_CONSTRAINTS
-from hw_models import operating_points, read_device_file
+from hw_models import load_device, operating_points, read_device_file
 
-_SPLIT = SplitMetrics(
-    **dict.fromkeys(("ideal", "deployable", "static"), Performance(0.1, 0.002, 0.01)), shares=(0.5, 0.3, 0.2)
-)
+_SPLIT = dict.fromkeys(("ideal", "deployable", "static"), Performance(0.1, 0.002, 0.01)) | {"shares": (0.5, 0.3, 0.2)}
 
 
 def cut(space, network, genome, exits, image_size=9):
@@ -33,31 +22,31 @@ def cut(space, network, genome, exits, image_size=9):
 
 
 def static_network(space, network, *, thresholds=(0.5, 0.5), policy="confidence") -> StaticNetwork:
-    """The largest backbone with exits after blocks 1 and 3."""
-    use = TargetDevice(file=read_device_file("tx2-gpu"), number_format="fp32")
-    points = operating_points(use.load())
+    """The largest backbone with exits after blocks 1 and 2."""
+    device = load_device("tx2-gpu")
     genome = tuple(space.largest_genome.tolist())
     architecture = Architecture(
         space=space,
         genome=genome,
-        backbone=backbone_fields(space.largest()),
-        exits=(1, 3),
+        backbone={name: np.asarray(value).tolist() for name, value in vars(space.largest()).items()},
+        exits=(1, 2),
         thresholds=thresholds,
         policy=policy,
         found_by="deployable",
-        clocks_mhz=Clocks(
-            **{name: float(np.asarray(getattr(points, f"{name}_hz"))[-1]) / 1e6 for name in ("core", "memory", "host")}
-        ),
-        device=use,
+        clocks_mhz={
+            name: float(getattr(operating_points(device), f"{name}_hz")[-1]) / 1e6
+            for name in ("core", "memory", "host")
+        },
+        device={"file": read_device_file("tx2-gpu"), "number_format": "fp32"},
         weights=1,
         class_names=("a", "b", "c"),
-        normalisation=Normalisation(mean=(0.25,), deviation=(0.5,)),
-        supernet=SupernetReference(path="supernet", sha256="0" * 64),
+        normalisation={"mean": (0.25,), "deviation": (0.5,)},
+        supernet={"path": "supernet", "sha256": "0" * 64},
         selection=_SPLIT,
         test=_SPLIT,
-        origin=Origin(workdir="run", prefer="knee", limits=NO_CONSTRAINTS, settings={}, versions={}),
+        origin={"workdir": "run", "prefer": "knee", "limits": NO_CONSTRAINTS, "settings": {}, "versions": {}},
     )
-    return StaticNetwork(architecture, *cut(space, network, genome, (1, 3)), 9)
+    return StaticNetwork(architecture, *cut(space, network, genome, (1, 2)), 9)
 
 
 def at_median_scores(network, data) -> StaticNetwork:

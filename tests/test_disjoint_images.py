@@ -22,7 +22,7 @@ from hadas_jax.commands.run import running
 from hadas_jax.commands.supernets import train
 from hadas_jax.deploy.architecture import write_architecture
 from hadas_jax.deploy.materialise import data_of
-from hadas_jax.deploy.select import SearchedSupernet, architecture_of, parameter_counts
+from hadas_jax.deploy.select import SearchedSupernet, architecture_of
 from hadas_jax.deploy.static_network import load_network
 from hadas_jax.methods import TrainingRun
 from hadas_jax.methods.eh_dnas import DnasRun
@@ -349,7 +349,7 @@ def with_most_exits(place):
     found = read_search(place)
     design, supernet = max(found.result.designs, key=lambda each: len(each.exits)), SearchedSupernet.of(found)
     device = chosen_device(found.settings.device, found.settings.operating)
-    (parameters,) = parameter_counts([design], supernet.space, device)
+    (parameters,) = supernet.parameter_counts([design], device)
     architecture = architecture_of(
         found, design, supernet=supernet, parameters=int(parameters), folder=place, limits=NO_CONSTRAINTS, prefer="knee"
     )

@@ -49,7 +49,7 @@ from scipy.stats import kendalltau
 
 from hw_models import Device, LayerTable, default_point, load_device
 from hw_models.fitting.device_parameters import Measured, fit, predict
-from hw_models.fitting.few_shot import RidgeFit, adapt, fit_ridge, nearest_donor, predict_adapted, predict_ridge
+from hw_models.fitting.few_shot import RidgeFit, adapt, fit_ridge, nearest_donor
 
 CELLS_FILE, BLOCKS_FILE = "nasbench201_latency.npz", "fbnet_latency.npz"
 GOALS = {"raspi4": 0.87, "pixel3": 0.87, "1080ti_1": 0.95, "gold_6226": 0.95}
@@ -129,13 +129,13 @@ def cells_table(cells: Cells, draws: int) -> Table:
         for trained, rest in splits(len(target), TRAINED, draws):
             runtime, fitted = fit_best(cells.features, target, trained)
             runtimes[runtime] += 1
-            scores["structure"].append(tau(predict_ridge(fitted, cells.features[runtime]), target, rest))
+            scores["structure"].append(tau(fitted.predict(cells.features[runtime]), target, rest))
             baseline = fit_ridge(cells.one_hot[trained], target[trained])
-            scores["one-hot"].append(tau(predict_ridge(baseline, cells.one_hot), target, rest))
+            scores["one-hot"].append(tau(baseline.predict(cells.one_hot), target, rest))
             scores["drift"].append(tau(predict_with_drift(cells.features[runtime], target, trained), target, rest))
         runtime = runtimes.most_common(1)[0][0]
         trained, rest = next(splits(len(target), 10_000, 1))
-        many = predict_ridge(fit_ridge(cells.features[runtime][trained], target[trained]), cells.features[runtime])
+        many = fit_ridge(cells.features[runtime][trained], target[trained]).predict(cells.features[runtime])
         table.add_row(
             name,
             *(f"{np.mean(scores[key]):.3f} ({np.std(scores[key]):.4f})" for key in ("one-hot", "structure")),
@@ -168,7 +168,7 @@ def predict_with_drift(features: jax.Array, target: np.ndarray, trained: np.ndar
             fitted = fit_ridge(columns[trained], target[trained] / scale)
             fits.append((float(fitted.held_out_rms), fitted, columns))
     _, fitted, columns = min(fits, key=lambda entry: entry[0])
-    return scale * predict_ridge(fitted, columns)
+    return scale * fitted.predict(columns)
 
 
 def ceiling(edges: np.ndarray, predicted: np.ndarray, target: np.ndarray) -> float:
@@ -196,8 +196,8 @@ def few_table(cells: Cells, draws: int) -> Table:
         target = cells.milliseconds[name]
         trained, _ = next(splits(len(target), DONOR_CELLS, 1))
         runtime, fitted = fit_best(cells.features, target, trained)
-        own = predict_ridge(fitted, cells.features[runtime])
-        donors[name] = {"own": own, **{key: predict_ridge(fitted, cells.features[key]) for key in cells.features}}
+        own = fitted.predict(cells.features[runtime])
+        donors[name] = {"own": own, **{key: fitted.predict(cells.features[key]) for key in cells.features}}
     table = Table(title=f"NAS-Bench-201: tau of a new device from {FEW} cells, mean of {draws} draws (std, min)")
     for heading in ("device", "donors", "nearest donor", "nearest as it is", "adapted"):
         table.add_column(heading)
@@ -228,7 +228,7 @@ def few_shot(predictions: jax.Array, target: np.ndarray, draws: int) -> tuple[li
         start = int(nearest_donor(predictions[:, few], target[few]).donor)
         near.append((start, tau(predictions[start], target, rest)))
         model = adapt(predictions[:, few], target[few], spread=spread)
-        adapted.append(tau(predict_adapted(model, predictions), target, rest))
+        adapted.append(tau(model.predict(predictions), target, rest))
     return near, adapted
 
 
@@ -292,7 +292,7 @@ def fit_blocks(measured: Measured, device: Device, trained: np.ndarray) -> np.nd
     """Fits the layer model to some blocks; predicted latency of all, in ms."""
     weights = jnp.asarray(trained, jnp.float32)
     key = jax.random.key(0)
-    fitted = fit(key, measured, device, weights=weights, quantity="latency", starts=3, steps=600)
+    fitted = fit(key, measured, device, weights=weights, starts=3, steps=600)
     return 1e3 * np.asarray(predict(measured, fitted)[0], np.float64)
 
 

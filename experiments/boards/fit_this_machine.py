@@ -24,8 +24,7 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from hw_models import load_device, total_macs
-from hw_models.fitting.calibration import to_measured
-from hw_models.fitting.device_parameters import fit, predict
+from hw_models.fitting.device_parameters import fit, predict, to_measured
 from hw_models.measuring import read_measurements
 
 
@@ -56,7 +55,7 @@ def run(experiment: Experiment, console: Console) -> None:
         order = np.random.default_rng(split).permutation(len(rows))
         tested, fitted_to = order[: experiment.left_out], order[experiment.left_out :]
         weights = jnp.zeros(len(rows)).at[fitted_to].set(1.0)
-        fitted = fit(jax.random.key(split), measured, device, weights=weights, quantity="latency")
+        fitted = fit(jax.random.key(split), measured, device, weights=weights)
         guesses = {
             "device": np.asarray(predict(measured, fitted)[0]),
             "MACs": macs * np.median(latency[fitted_to] / macs[fitted_to]),

@@ -46,7 +46,7 @@ from IPython.display import Image, display
 from hadas_jax.commands.hadas import search
 from hadas_jax.commands.networks import operating_points, select_network, show_network
 from hadas_jax.commands.reports import report
-from hadas_jax.report import levels_table
+from hadas_jax.report.search import levels_table
 from hadas_jax.settings import SearchSettings
 
 SMOKE = os.environ.get("HADAS_JAX_SMOKE") == "1"  # the smallest sizes: is everything in order?

@@ -44,14 +44,13 @@ def show_device(device: str, *, plot: Path | str | None = None, console: Console
     Raises:
         ValueError: The device is unknown or its file wrong, or the picture exists.
     """
-    from hadas_jax.report.devices import plot_device, print_device
+    from hadas_jax.report.devices import print_device
     from hw_models import read_device_file
 
     console = console or new_console()
     file = read_device_file(device)
-    if plot is not None:
-        plot_device(file, new_file(plot, ".png", what="picture"))
-    print_device(file, console)
+    picture = None if plot is None else new_file(plot, ".png", what="picture")
+    print_device(file, console, picture=picture)
     if plot is not None:
         print_line(console, f"Picture of latency and energy over the clocks: {plot}")
 
@@ -86,7 +85,7 @@ def fit_device(
     Raises:
         ValueError: The files or the measurements do not fit.
     """
-    from hadas_jax.report.devices import plot_calibration, print_calibration
+    from hadas_jax.report.devices import print_calibration
     from hw_models import read_device_file
     from hw_models.catalogue import write_device_file
     from hw_models.fitting.calibration import calibrate, nearest_device
@@ -110,8 +109,7 @@ def fit_device(
         start = read_device_file(base)
         calibration = calibrate(rows, start, name=name, source=origin, prior_sigma=prior_sigma, seed=seed)
     write_device_file(target, calibration.file, overwrite=overwrite)
-    plot_calibration(calibration, picture)
-    print_calibration(calibration, console)
+    print_calibration(calibration, console, picture=picture)
     print_line(console, f"Written: {target}, {picture}")
     print_line(console, f"To search for it: hadas search --device {shlex.quote(str(target))}")
     return calibration

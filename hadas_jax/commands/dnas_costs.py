@@ -189,7 +189,7 @@ def fit(
     import jax
 
     from hadas_jax.report.console import StepProgress
-    from hadas_jax.report.darts import held_out_table, plot_held_out
+    from hadas_jax.report.darts import print_held_out
     from hadas_jax.runs.workdir import versions
     from hadas_jax.spaces.darts import DARTS_CODES
     from hadas_jax.spaces.darts_costs import PricedNetworks
@@ -235,8 +235,7 @@ def fit(
             on_epoch=lambda done, total, loss: progress.update(done, total, f"loss {loss:.4f}"),
         )
     write_predictor(fitted.predictor, target)
-    plot_held_out(fitted, picture)
-    console.print(held_out_table(fitted))
+    print_held_out(fitted, console, picture=picture)
     print_line(console, f"Written: {target}, {picture}")
     print_line(console, f"To ask it: hadas dnas price DARTS_V2 --predictor {shlex.quote(str(target))}")
     return fitted

@@ -54,7 +54,8 @@ def search(
     """
     from hadas_jax.backend import connect
     from hadas_jax.methods import Run
-    from hadas_jax.report.search import plot_front, print_result
+    from hadas_jax.report.html.pictures import plot_front
+    from hadas_jax.report.search import print_result
 
     def finish(started: Run, result: Result, path: Path, console: Console) -> None:
         plot_front(result, path / "front.png")

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from hadas_jax.commands.run import RunArguments, data_line, run_command
 from hadas_jax.report.console import new_console, new_file, print_line, waiting
-from hadas_jax.settings import Constraints, DeploymentSettings, FineTuneSettings
+from hadas_jax.settings import Constraints, FineTuneSettings
 
 if TYPE_CHECKING:
     from hadas_jax.deploy.architecture import Architecture
@@ -62,14 +62,7 @@ def select_network(
         ValueError: No network keeps the limits (the nearest is shown), or the work directory or `output` do not fit.
     """
     from hadas_jax.deploy.architecture import write_architecture
-    from hadas_jax.deploy.select import (
-        SearchedSupernet,
-        architecture_of,
-        candidates,
-        objectives,
-        parameter_counts,
-        select,
-    )
+    from hadas_jax.deploy.select import SearchedSupernet, architecture_of, candidates, select
     from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
     from hadas_jax.report.network import print_selection
     from hadas_jax.report.search import constraint_texts
@@ -86,10 +79,10 @@ def select_network(
         search = read_search(workdir)
         target = new_file(output or search.path / ARCHITECTURE, ".json", overwrite=overwrite)
         supernet = SearchedSupernet.of(search)
-        designs = candidates(search.result, policy)
+        designs, objectives = candidates(search.result, policy)
         device = chosen_device(search.settings.device, search.settings.operating)
-        parameters = parameter_counts(designs, supernet.space, device)
-        selection = select(objectives(designs, policy), limits, parameters=parameters, prefer=prefer)
+        parameters = supernet.parameter_counts(designs, device)
+        selection = select(objectives, limits, parameters=parameters, prefer=prefer)
         console = console or new_console()
         tolerance = search.result.accuracy_tolerance
         print_selection(designs, selection, limits=limits, policy=policy, console=console, tolerance=tolerance)
@@ -131,16 +124,13 @@ def show_network(
         ValueError: There is no such file, it does not fit, or the picture cannot be written.
     """
     from hadas_jax.deploy.architecture import read_architecture
-    from hadas_jax.deploy.operating_points import ExitUsage
-    from hadas_jax.report.network import plot_architecture, print_architecture
+    from hadas_jax.report.network import print_architecture
 
     architecture = read_architecture(network)
     picture = None if plot is None else new_file(plot, ".png", overwrite=overwrite)
-    usage = ExitUsage.of(architecture)
     console = console or new_console()
-    print_architecture(architecture, usage, console)
+    print_architecture(architecture, console, picture=picture)
     if picture is not None:
-        plot_architecture(architecture, usage, picture)
         print_line(console, f"Picture: {picture}")
     return architecture
 
@@ -176,7 +166,7 @@ def operating_points(
         ValueError: The files or arguments do not fit.
     """
     from hadas_jax.deploy.architecture import architecture_file, read_architecture
-    from hadas_jax.deploy.operating_points import operating_table, write_operating_points
+    from hadas_jax.deploy.operating_points import operating_table
     from hadas_jax.report.network import print_operating_points
 
     for name, asked in (("deadlines_ms", deadlines_ms), ("power_caps_w", power_caps_w)):
@@ -191,9 +181,7 @@ def operating_points(
     print_line(console, f"{architecture_file(network)} on {architecture.device.file.name}")
     print_operating_points(table, deadlines_s=deadlines_s, power_caps_w=power_caps_w, console=console)
     if target is not None:
-        write_operating_points(
-            target, table, architecture=architecture, deadlines_s=deadlines_s, power_caps_w=power_caps_w
-        )
+        table.write(target, architecture, deadlines_s=deadlines_s, power_caps_w=power_caps_w)
         print_line(console, f"Written: {target}")
     return table
 
@@ -228,16 +216,15 @@ def materialise_network(
     Raises:
         ValueError: The file, its supernet, the data set or `output` do not fit.
     """
-    from hadas_jax.deploy.architecture import architecture_file, read_architecture
+    from hadas_jax.deploy.architecture import architecture_file
     from hadas_jax.deploy.materialise import SubNetwork
     from hadas_jax.deploy.static_network import save_network
     from hadas_jax.runs.workdir import writing
 
-    architecture, file = read_architecture(network), architecture_file(network)
-    target = Path(output) if output is not None else file.parent / "network"
+    target = Path(output) if output is not None else architecture_file(network).parent / "network"
     console = console or new_console()
     with writing(target), waiting(console, "Cutting the network out of its supernet, and comparing the two"):
-        searched = SubNetwork(architecture, file, dataset=dataset, data_dir=data_dir)
+        searched = SubNetwork(network, dataset=dataset, data_dir=data_dir)
         found = searched.cut_out(target)
         found = found.folded() if fold_batch_norm else found
         save_network(target, found, overwrite=overwrite)
@@ -281,8 +268,7 @@ def fine_tune(
             finite.
     """
     from hadas_jax.deploy.fine_tune import FineTuneRun
-    from hadas_jax.report.network import fine_tune_table
-    from hadas_jax.report.search import saving_text
+    from hadas_jax.report.network import print_fine_tuning
 
     def start(settings: FineTuneSettings) -> FineTuneRun:
         workdir = None if run.get("resume") else run.get("workdir")
@@ -293,15 +279,7 @@ def fine_tune(
         return FineTuneRun(settings)
 
     def finish(started: FineTuneRun, result: FineTuneResult, path: Path, console: Console) -> None:
-        console.print(fine_tune_table(result))
-        after, searched = result.after, started.network.architecture.origin.settings
-        tolerance = searched.get("accuracy_tolerance", DeploymentSettings.accuracy_tolerance)
-        print_line(
-            console,
-            saving_text(
-                after.deployable, after.static, after.static_dvfs, difference=after.difference, tolerance=tolerance
-            ),
-        )
+        print_fine_tuning(result, started.network.architecture, console)
         print_line(console, f"Written: {path}/network (for hadas show, hadas export), result.json")
 
     return run_command(
@@ -346,7 +324,7 @@ def export(
     Raises:
         ValueError: Files or arguments do not fit, an extra is missing, or the export does something else than JAX.
     """
-    from hadas_jax.deploy.export import ImageValues, check_export, export_network
+    from hadas_jax.deploy.export import check_export, export_network
     from hadas_jax.deploy.materialise import data_of, network_at
     from hadas_jax.deploy.runtime import read_manifest
     from hadas_jax.deploy.static_network import holds_network
@@ -359,11 +337,10 @@ def export(
     beside = place if place.is_dir() and not holds_network(place) else place.absolute().parent
     target = Path(output) if output is not None else beside / "export"
     console = console or new_console()
-    splits = data_of(found.architecture, dataset=dataset, data_dir=data_dir)
+    splits = data_of(found.architecture)
     print_line(console, data_line(splits))
-    values = ImageValues.of(splits.train)
     with writing(target):
-        export_network(target, found, format=format, batch=batch, values=values, overwrite=overwrite)
+        export_network(target, found, format=format, batch=batch, trained_on=splits.train, overwrite=overwrite)
         check = check_export(target, found, splits.test)
     machine, device = this_machine().name, found.architecture.device.file
     print_export(check, read_manifest(target), device=device, machine=machine, console=console)

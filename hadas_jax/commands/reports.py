@@ -100,14 +100,7 @@ def report(
         ValueError: A work directory holds no finished run, or `output` exists or cannot be written, or `figures` holds
             something else.
     """
-    from hadas_jax.report.html import (
-        draw_plots,
-        plot_tables,
-        read_record,
-        render_page,
-        report_content,
-        write_tables,
-    )
+    from hadas_jax.report.html import content, page, pictures, record
     from hadas_jax.runs.workdir import reading, write_text
     from hw_models.files import unwritable
 
@@ -122,8 +115,9 @@ def report(
         _check_figures(Path(figures))
     console = console or new_console()
     with reading(path), waiting(console, f"Drawing the report of {', '.join(map(str, workdirs))}"):
-        content = report_content([read_record(workdir) for workdir in workdirs], made=datetime.now())
-        write_text(path, render_page(content))
+        records = [record.read_record(workdir) for workdir in workdirs]
+        report_content = content.report_content(records, made=datetime.now())
+        write_text(path, page.render_page(report_content))
         written = [str(path)]
         if figures is not None:
             directory = Path(figures)
@@ -131,11 +125,10 @@ def report(
                 directory.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise unwritable(directory, error) from error
-            tables = plot_tables(content)
-            write_tables(tables, directory)
-            written += [str(each) for each in draw_plots(tables, directory)]
+            tables = pictures.plot_tables(report_content)
+            written += [str(each) for each in pictures.write_figures(tables, directory)]
             written += [str(directory / f"{name}.csv") for name in tables]
-    for run in content["runs"]:
+    for run in report_content["runs"]:
         for note in run["notes"]:
             print_line(console, f"{run['name']}: {note}")
     print_line(console, f"Written: {', '.join(written)}")

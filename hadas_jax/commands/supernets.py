@@ -47,12 +47,13 @@ def train(
     Raises:
         ValueError: Settings, data, checkpoints or the work directory do not fit, or the loss does not stay finite.
     """
-    from hadas_jax.report.search import accuracy_table, plot_exits
+    from hadas_jax.report.html.pictures import plot_exits
+    from hadas_jax.report.search import print_accuracies
     from hadas_jax.training.run import TrainingRun
 
     def finish(started: TrainingRun, result: TrainResult, path: Path, console: Console) -> None:
         plot_exits(result.accuracies, path / "exits.png")
-        console.print(accuracy_table(result.accuracies))
+        print_accuracies(result.accuracies, console)
         print_line(console, f"Written: {path}/supernet (for --checkpoint), exits.csv, exits.png")
 
     return run_command(

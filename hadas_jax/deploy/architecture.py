@@ -33,7 +33,7 @@ _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Gene = Annotated[int, Field(ge=0)]
 
 
-class Clocks(Strict):
+class _Clocks(Strict):
     """An operating point in MHz."""
 
     core: Positive
@@ -41,7 +41,7 @@ class Clocks(Strict):
     host: Positive
 
 
-class TargetDevice(Strict):
+class _TargetDevice(Strict):
     """The device that a network was selected for, its file's content included.
 
     Attributes:
@@ -144,7 +144,7 @@ class SplitMetrics(Strict):
     shares: tuple[_Fraction, ...]
 
 
-class Origin(Strict):
+class _Origin(Strict):
     """How the network was found and chosen.
 
     Attributes:
@@ -194,8 +194,8 @@ class Architecture(Strict):
     thresholds: tuple[Threshold, ...]
     policy: Literal["confidence", "entropy", "learned"]
     found_by: Literal["ideal", "deployable"]
-    clocks_mhz: Clocks
-    device: TargetDevice
+    clocks_mhz: _Clocks
+    device: _TargetDevice
     weights: Annotated[int, Field(gt=0)]
     class_names: tuple[str, ...] | None
     normalisation: Normalisation | None
@@ -203,7 +203,7 @@ class Architecture(Strict):
     supernet: SupernetReference
     selection: SplitMetrics
     test: SplitMetrics
-    origin: Origin
+    origin: _Origin
 
     @pydantic.model_validator(mode="after")
     def _parts_fit(self) -> "Architecture":
@@ -213,12 +213,12 @@ class Architecture(Strict):
         top = space.codec.cardinalities
         if len(self.genome) != len(top) or (np.array(self.genome) >= top).any():
             _refuse(f"genome: expected {len(top)} genes of the space {space.name}", self.genome)
-        decoded = backbone_fields(self.decoded)
+        decoded = _backbone_fields(self.decoded)
         if self.backbone != decoded:
             _refuse(f"backbone: expected what the genome says ({decoded})", self.backbone)
-        blocks = range(space.first_exit, self.blocks)
+        blocks = range(space.first_exit, int(np.sum(np.asarray(self.decoded.depth))))
         if list(self.exits) != sorted(set(self.exits) & set(blocks)):
-            _refuse(f"exits: expected rising blocks in {space.first_exit} .. {self.blocks - 1}", self.exits)
+            _refuse(f"exits: expected rising blocks in {blocks.start} .. {blocks.stop - 1}", self.exits)
         for name, values, wanted in (
             ("thresholds", self.thresholds, exits),
             ("selection.shares", self.selection.shares, exits + 1),
@@ -237,11 +237,6 @@ class Architecture(Strict):
         return self.space.decode(jnp.asarray(self.genome, jnp.int32))
 
     @property
-    def blocks(self) -> int:
-        """The number of the backbone's blocks."""
-        return int(np.sum(np.asarray(self.decoded.depth)))
-
-    @property
     def exit_mask(self) -> np.ndarray:
         """bool[E]: which exits of the space the network has."""
         block = np.cumsum(np.asarray(block_active(self.space, self.decoded)))[self.space.first_exit :] - 1
@@ -253,8 +248,8 @@ class Architecture(Strict):
         return [*(f"exit after block {block}" for block in self.exits), "classifier"]
 
 
-def backbone_fields(backbone: Backbone) -> dict[str, int | tuple[int, ...]]:
-    """Returns resolution, width, depth, kernel and expand of one backbone as plain numbers."""
+def _backbone_fields(backbone: Backbone) -> dict[str, int | tuple[int, ...]]:
+    """Resolution, width, depth, kernel and expand of one backbone as plain numbers."""
     values = {name: np.asarray(value).tolist() for name, value in vars(backbone).items()}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 

@@ -25,52 +25,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.data import LabelledImages, Stream
-from hadas_jax.deploy import runtime
-from hadas_jax.deploy.layers import Segment, Weights, output_shapes, run_segment
-from hadas_jax.deploy.onnx import require_onnx, segment_as_onnx
+from hadas_jax.deploy import runtime, static_network
+from hadas_jax.deploy.layers import Segment, Shapes, Weights, output_shapes, run_segment
+from hadas_jax.deploy.onnx import segment_as_onnx
 from hadas_jax.deploy.operating_points import ExitCosts, operating_table
-from hadas_jax.deploy.runtime import FORM, MANIFEST, Runtime, exit_score, read_manifest
-from hadas_jax.deploy.static_network import (
-    NETWORK_FILES,
-    StaticNetwork,
-    exits_taken,
-    load_network,
-    outcomes_at_exits,
-    predict,
-)
+from hadas_jax.deploy.static_network import NETWORK_FILES, StaticNetwork
 from hadas_jax.runs.checkpoints import output_directory
 from hadas_jax.runs.workdir import versions, write_text
 from hw_models.files import whole_folder, write_whole
 
 Format = Literal["stablehlo", "onnx", "saved"]
 _PLATFORMS = ("cpu", "cuda", "tpu")
-_EXPORT_FILES = (MANIFEST, "segment*.onnx", "segment*.jax_export", "runtime.py", *NETWORK_FILES)
+_EXPORT_FILES = (runtime.MANIFEST, "segment*.onnx", "segment*.jax_export", "runtime.py", *NETWORK_FILES)
 _TOLERANCE = 1e-4  # of logits, relative to the largest
 _BATCH, _ROUNDS = 128, 50
 # (number of a segment, its input [B, H, W, C]) -> its outputs by kind
 _RunSegment = Callable[[int, np.ndarray], dict[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class ImageValues:
-    """The values of the images that a network was trained on.
-
-    Attributes:
-        dtype: `uint8` or `float32`.
-        least: The least value; 0 of bytes.
-        largest: The largest value; 255 of bytes.
-    """
-
-    dtype: str
-    least: float
-    largest: float
-
-    @classmethod
-    def of(cls, train: LabelledImages | Stream) -> "ImageValues":
-        """Returns the type and range of training images."""
-        if isinstance(train, Stream) or train.images.dtype == np.uint8:
-            return cls("uint8", 0, 255)
-        return cls("float32", float(train.images.min()), float(train.images.max()))
 
 
 def export_network(
@@ -79,7 +49,7 @@ def export_network(
     *,
     format: Format = "stablehlo",
     batch: int | None = None,
-    values: ImageValues | None = None,
+    trained_on: LabelledImages | Stream | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes an export, whole or not at all.
@@ -89,7 +59,7 @@ def export_network(
         network: The network.
         format: The format of the segments.
         batch: Images at once; None: any number.
-        values: The images that the network was trained on, which the runtime checks; None: unknown.
+        trained_on: The images that the network was trained on, whose type and range the runtime checks; None: unknown.
         overwrite: Replace the export that is there.
 
     Raises:
@@ -100,40 +70,47 @@ def export_network(
     if batch is not None and batch < 1:
         raise ValueError(f"batch: expected at least 1, got {batch}")
     if format == "onnx":
-        require_onnx()
-    directory = output_directory(directory, _EXPORT_FILES, mark=MANIFEST, overwrite=overwrite)
+        try:
+            import onnx  # noqa: F401
+            import onnxruntime  # noqa: F401
+        except ImportError:
+            raise ValueError("format onnx: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
+    directory = output_directory(directory, _EXPORT_FILES, mark=runtime.MANIFEST, overwrite=overwrite)
     network = network.folded()
-    with whole_folder(directory, mark=MANIFEST) as folder:
-        segments: list[str] = []
+    with whole_folder(directory, mark=runtime.MANIFEST) as folder:
+        files: list[str] = []
         if format == "saved":
             network.write(folder)
         else:
-            suffix = "onnx" if format == "onnx" else "jax_export"
-            segments = [f"segment{number}.{suffix}" for number in range(len(network.segments))]
-            serialise = _as_onnx if format == "onnx" else _as_stablehlo
-            for name, blob in zip(segments, serialise(network, batch), strict=True):
+            suffix, serialise = ("onnx", _as_onnx) if format == "onnx" else ("jax_export", _as_stablehlo)
+            files = [f"segment{number}.{suffix}" for number in range(len(network.segments))]
+            channels = network.architecture.space.in_channels
+            shapes = output_shapes(network.segments, network.weights, image_size=network.image_size, channels=channels)
+            for name, blob in zip(files, serialise(network, shapes, batch), strict=True):
                 write_whole(folder / name, blob)
         if format == "onnx":
             write_whole(folder / "runtime.py", Path(runtime.__file__).read_bytes())
-        manifest = _manifest(network, format=format, batch=batch, segments=segments, values=values)
-        manifest["files"] = {
-            name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in segments or NETWORK_FILES
+        digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files or NETWORK_FILES}
+        manifest = {
+            "form": runtime.FORM,
+            "format": format,
+            "batch": batch,
+            **_manifest(network, files, trained_on),
+            "files": digests,
+            "versions": versions(),
         }
-        write_text(folder / MANIFEST, json.dumps(manifest | {"versions": versions()}, indent=1) + "\n")
+        write_text(folder / runtime.MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
-def _as_onnx(network: StaticNetwork, batch: int | None) -> list[bytes]:
-    shapes = _shapes(network)
+def _as_onnx(network: StaticNetwork, shapes: Shapes, batch: int | None) -> list[bytes]:
     return [segment_as_onnx(each, network.weights, shapes=shapes, batch=batch) for each in network.segments]
 
 
-def _as_stablehlo(network: StaticNetwork, batch: int | None) -> list[bytes]:
+def _as_stablehlo(network: StaticNetwork, shapes: Shapes, batch: int | None) -> list[bytes]:
     """Functions of [B, ...] that return the outputs of a segment in their order."""
-    shapes = _shapes(network)
-    first = "B" if batch is None else str(batch)
     blobs = []
     for segment in network.segments:
-        axes = jax.export.symbolic_shape(", ".join(map(str, (first, *shapes[segment.takes]))))
+        axes = jax.export.symbolic_shape(", ".join(map(str, (batch or "B", *shapes[segment.takes]))))
         run = _compiled(segment, network.weights, portable=True)
         exported = jax.export.export(run, platforms=_PLATFORMS)(jax.ShapeDtypeStruct(axes, jnp.float32))
         blobs.append(bytes(exported.serialize()))
@@ -145,60 +122,52 @@ def _compiled(segment: Segment, weights: Weights, *, portable: bool = False) -> 
 
     @jax.jit
     def run(x: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(run_segment(segment, weights, x, portable=portable).values())
+        values = run_segment(segment, weights, x, portable=portable)
+        return tuple(values[name] for name in segment.outputs.values())
 
     return run
 
 
-def _shapes(network: StaticNetwork) -> dict[str, tuple[int, ...]]:
-    channels = network.architecture.space.in_channels
-    return output_shapes(network.segments, network.weights, image_size=network.image_size, channels=channels)
-
-
 def _manifest(
-    network: StaticNetwork,
-    *,
-    format: Format,
-    batch: int | None,
-    segments: Sequence[str],
-    values: ImageValues | None,
+    network: StaticNetwork, files: Sequence[str], trained_on: LabelledImages | Stream | None
 ) -> dict[str, Any]:
-    """What the manifest says of a network; `segments` are the files of the segments, none if there are none."""
+    """What the manifest says of a network; `files` are those of the segments, none if there are none."""
     architecture, by = network.architecture, network.architecture.normalisation
-    channels, device = architecture.space.in_channels, architecture.device
+    costs, channels, device = ExitCosts.of(architecture), architecture.space.in_channels, architecture.device
+    dtype, ends = None, None
+    if isinstance(trained_on, Stream) or (trained_on is not None and trained_on.images.dtype == np.uint8):
+        dtype, ends = "uint8", [0, 255]
+    elif trained_on is not None:
+        dtype, ends = "float32", [float(trained_on.images.min()), float(trained_on.images.max())]
     return {
-        "form": FORM,
-        "format": format,
-        "batch": batch,
         "input": {
             "shape": [network.image_size, network.image_size, channels],
-            "dtype": values and values.dtype,
-            "range": values and [values.least, values.largest],
+            "dtype": dtype,
+            "range": ends,
             "bytes_are_divided_by": 255,
             "mean": by.mean if by else [0.0] * channels,
             "deviation": by.deviation if by else [1.0] * channels,
         },
         "class_names": architecture.class_names,
         "policy": architecture.policy,
-        "segments": _segment_entries(network, segments),
+        "segments": _segment_entries(network, files, costs),
         "clocks": {
             "device": device.file.name,
             "number_format": device.number_format,
             "power_mode": device.power_mode,
-            **operating_table(architecture).as_json(),
+            **operating_table(architecture, costs=costs).as_json(),
         },
         "expected": {name: getattr(architecture, name).model_dump(mode="json") for name in ("selection", "test")},
     }
 
 
-def _segment_entries(network: StaticNetwork, files: Sequence[str]) -> list[dict[str, Any]]:
+def _segment_entries(network: StaticNetwork, files: Sequence[str], costs: ExitCosts) -> list[dict[str, Any]]:
     """One entry for each segment: its file, what goes in and out, when to stop, and the cost of a sample that does."""
-    architecture, costs = network.architecture, ExitCosts.of(network.architecture)
-    point = costs.selected_point(architecture)
-    names, thresholds = architecture.exit_names, (*architecture.thresholds, math.inf)
+    architecture, point = network.architecture, costs.selected_point(network.architecture)
+    thresholds = (*architecture.thresholds, math.inf)
     return [
         {
-            "name": names[number],
+            "name": name,
             "file": files[number] if files else None,
             "input": segment.takes,
             "outputs": segment.outputs,
@@ -207,7 +176,7 @@ def _segment_entries(network: StaticNetwork, files: Sequence[str]) -> list[dict[
             "latency_s": float(costs.latency_s[number, point]),
             "energy_j": float(costs.energy_j[number, point]),
         }
-        for number, segment in enumerate(network.segments)
+        for number, (name, segment) in enumerate(zip(architecture.exit_names, network.segments, strict=True))
     ]
 
 
@@ -250,17 +219,17 @@ def check_export(directory: Path | str, network: StaticNetwork, data: LabelledIm
     Raises:
         ValueError: The export is damaged, or needs an extra that is not installed.
     """
-    manifest = read_manifest(directory)
+    manifest = runtime.read_manifest(directory)
     run = _segment_runner(Path(directory), manifest)
     architecture, labels, samples = network.architecture, np.asarray(data.labels), np.arange(data.count)
-    logits, confidence = predict(network.segments, network.weights, data)
-    outcomes = outcomes_at_exits(logits, confidence, labels)
-    expected_exits = exits_taken(outcomes, architecture.thresholds, architecture.policy)
+    logits, confidence = static_network.predict(network.segments, network.weights, data)
+    outcomes = static_network.outcomes_at_exits(logits, confidence, labels)
+    expected_exits = static_network.exits_taken(outcomes, architecture.thresholds, architecture.policy)
     images = np.asarray(data.take(jnp.arange(data.count))[0])
     exported, exits = _run_everywhere(run, manifest, images)
     classes = exported[exits, samples].argmax(axis=1)
     if manifest["format"] == "onnx":  # the runtime stops samples by itself
-        classes, exits, _ = Runtime(directory)(np.asarray(data.images), batch=_BATCH)
+        classes, exits, _ = runtime.Runtime(directory)(np.asarray(data.images), batch=_BATCH)
     return ExportCheck(
         images=data.count,
         difference=float(np.abs(exported - logits).max() / np.abs(logits).max()),
@@ -275,7 +244,7 @@ def check_export(directory: Path | str, network: StaticNetwork, data: LabelledIm
 def _segment_runner(directory: Path, manifest: dict[str, Any]) -> _RunSegment:
     """Returns what runs the segments of an export."""
     if manifest["format"] == "onnx":
-        sessions = Runtime(directory)
+        sessions = runtime.Runtime(directory)
 
         def by_onnx(number: int, x: np.ndarray) -> dict[str, np.ndarray]:
             outputs = sessions.run_segment(number, np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
@@ -283,7 +252,7 @@ def _segment_runner(directory: Path, manifest: dict[str, Any]) -> _RunSegment:
 
         return by_onnx
     if manifest["format"] == "saved":
-        network = load_network(directory)
+        network = static_network.load_network(directory)
         functions = [_compiled(segment, network.weights) for segment in network.segments]
     else:
         blobs = [(directory / segment["file"]).read_bytes() for segment in manifest["segments"]]
@@ -309,7 +278,7 @@ def _run_everywhere(run: _RunSegment, manifest: dict[str, Any], images: np.ndarr
         for number, segment in enumerate(segments):
             outputs = run(number, x)
             some_logits.append(outputs["logits"])
-            some_scores.append(exit_score(outputs["logits"], outputs.get("confidence"), segment["score"]))
+            some_scores.append(runtime.exit_score(outputs["logits"], outputs.get("confidence"), segment["score"]))
             x = outputs.get("features", x)
         parts.append((np.stack(some_logits), np.stack(some_scores)))
     logits, scores = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))

@@ -37,9 +37,7 @@ from hadas_jax.runs.names import RESULT
 from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import FineTuneSettings
 from hadas_jax.supernet import Tree
-from hadas_jax.training import TrainState, init_state, sgd
-from hadas_jax.training.batches import Schedule, train_epochs
-from hadas_jax.training.exits import exit_losses
+from hadas_jax.training import Schedule, TrainState, exit_losses, init_state, sgd, train_epochs
 from hadas_jax.training.optimisers import descend
 from hadas_jax.training.supernet import label_loss
 
@@ -87,8 +85,8 @@ class FineTuneRun:
     def __init__(self, settings: FineTuneSettings) -> None:
         if not settings.network:
             raise ValueError("network: expected a directory of hadas materialise or an ARCH.json, got none")
-        moved = {"dataset": settings.dataset, "data_dir": settings.data_dir}
-        self.settings, self.network = settings, network_at(settings.network, **moved)
+        self.settings = settings
+        self.network = network_at(settings.network, dataset=settings.dataset, data_dir=settings.data_dir)
         if not any(segment.has_batch_norm for segment in self.network.segments):
             raise ValueError(
                 f"{settings.network}: expected a network with batch norm, got a folded one; hadas materialise without "
@@ -101,7 +99,7 @@ class FineTuneRun:
                 f"exit_weights: expected {exits}, one for each exit of {settings.network}, got "
                 f"{len(self._exit_weights)}"
             )
-        self.splits = data_of(self.network.architecture, **moved)
+        self.splits = data_of(self.network.architecture)
         self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed))
         self._schedule = Schedule.of(self.splits.train.count, batch=settings.batch)
 
@@ -112,7 +110,11 @@ class FineTuneRun:
             ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
         """
         trained = self.train(workdir, progress)
-        tuned = dataclasses.replace(self.network, weights=self._with_statistics(updated(self.network.weights, trained)))
+        train = self.splits.train
+        batches = min(_STATS_BATCHES, train.count // self._schedule.batch)
+        images = random_batches(train, batches, self._schedule.batch, seed=self.settings.seed)
+        weights = with_statistics(self.network.segments, self.network.weights, trained, images)
+        tuned = dataclasses.replace(self.network, weights=weights)
         architecture = self._with_thresholds(tuned)
         progress.stage("test", 1)
         before = self._evaluate(self.network.architecture, _outcomes(self.network, self.splits.test))
@@ -134,7 +136,7 @@ class FineTuneRun:
             weight_decay=settings.weight_decay,
             clip=optax.clip_by_global_norm(1.0),
         )
-        step = joint_step(
+        state, step = joint_training(
             self.network.segments,
             self.network.weights,
             optimiser,
@@ -144,7 +146,7 @@ class FineTuneRun:
         state = train_epochs(
             "fine-tune",
             step,
-            init_state(trainable(self.network.weights), optimiser),
+            state,
             self.splits.train,
             schedule=self._schedule,
             epochs=settings.epochs,
@@ -155,13 +157,6 @@ class FineTuneRun:
             progress=progress,
         )
         return jax.tree.map(jnp.asarray, state.weights)
-
-    def _with_statistics(self, weights: Weights) -> Weights:
-        """Estimates batch norm's statistics on random training images, not augmented."""
-        train = self.splits.train
-        batches = min(_STATS_BATCHES, train.count // self._schedule.batch)
-        images = random_batches(train, batches, self._schedule.batch, seed=self.settings.seed)
-        return with_statistics(self.network.segments, weights, images)
 
     def _with_thresholds(self, network: StaticNetwork) -> Architecture:
         """The architecture with thresholds of these weights, and what they do on the selection samples."""
@@ -191,22 +186,23 @@ def _outcomes(network: StaticNetwork, data: LabelledImages) -> Outcomes:
     return outcomes_at_exits(*predict(network.segments, network.weights, data), np.asarray(data.labels))
 
 
-def joint_step(
+def joint_training(
     segments: tuple[Segment, ...],
     weights: Weights,
     optimiser: optax.GradientTransformation,
     *,
     exit_weights: Sequence[float],
     label_smoothing: float = 0.0,
-) -> Step:
-    """Returns the step that trains exits and classifier together.
+) -> tuple[TrainState, Step]:
+    """Returns the first state and the step that train exits and classifier together.
 
-    Its state is a `TrainState` of `trainable` weights; its data a batch, images float32[B, H, W, C] standardised and
-    labels int32[B]. Metrics: total loss, accuracy of the classifier, mean accuracy of the exits, gradient's norm.
+    The state holds the weights that training changes: all but batch-norm statistics and the rows of resizing. The data
+    of a step is a batch, images float32[B, H, W, C] standardised and labels int32[B]. Metrics: total loss, accuracy of
+    the classifier, mean accuracy of the exits, gradient's norm.
 
     Args:
         segments: The segments of the network, with batch norm.
-        weights: The weights of the network, for what is not trained.
+        weights: The weights of the network.
         optimiser: The optimiser of what is trained.
         exit_weights: The weight of each exit's loss, e factors.
         label_smoothing: The label smoothing of the classifier's targets.
@@ -217,7 +213,7 @@ def joint_step(
         images, labels = data
 
         def loss(trained: Weights) -> tuple[jax.Array, jax.Array]:
-            logits, confidence = run_network(segments, updated(weights, trained), images, statistics={})
+            logits, confidence = run_network(segments, _updated(weights, trained), images, statistics={})
             classifier = jnp.mean(label_loss(logits[-1], labels, label_smoothing))
             exits = exit_losses(logits[:-1], confidence, jax.lax.stop_gradient(logits[-1]), labels)
             return classifier + jnp.sum(factors * exits), logits
@@ -232,37 +228,32 @@ def joint_step(
         }
         return descend(state, gradients, optimiser), metrics
 
-    return step
-
-
-def trainable(weights: Weights) -> Weights:
-    """Returns the weights that training changes: all but batch-norm statistics and the rows of resizing."""
     fixed = (*STATISTICS, "rows")
-    parts = {
-        layer: {name: leaf for name, leaf in leaves.items() if name not in fixed} for layer, leaves in weights.items()
-    }
-    return {layer: leaves for layer, leaves in parts.items() if leaves}
-
-
-def updated(weights: Weights, changes: Weights) -> Weights:
-    """Returns weights with some of their arrays replaced."""
-    return {layer: {**leaves, **changes.get(layer, {})} for layer, leaves in weights.items()}
+    trained = {layer: {n: leaf for n, leaf in leaves.items() if n not in fixed} for layer, leaves in weights.items()}
+    return init_state({layer: leaves for layer, leaves in trained.items() if leaves}, optimiser), step
 
 
 @partial(jax.jit, static_argnums=0)
-def with_statistics(segments: tuple[Segment, ...], weights: Weights, batches: jax.Array) -> Weights:
-    """Returns weights with batch-norm statistics estimated anew: the mean over batches of each batch's own.
+def with_statistics(segments: tuple[Segment, ...], weights: Weights, trained: Weights, batches: jax.Array) -> Weights:
+    """Returns trained weights among the others, with batch-norm statistics: the mean over batches of each one's own.
 
     Args:
         segments: The segments of the network.
-        weights: The weights of the network.
+        weights: The weights of the network before training.
+        trained: Those that training has changed.
         batches: Standardised training images, float32[N, B, H, W, C].
     """
+    changed = _updated(weights, trained)
 
     def of_batch(images: jax.Array) -> dict[str, Tree]:
         statistics: dict[str, Tree] = {}
-        run_network(segments, weights, images, statistics=statistics)
+        run_network(segments, changed, images, statistics=statistics)
         return statistics
 
     means = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), jax.lax.map(of_batch, batches))
-    return updated(weights, means)
+    return _updated(changed, means)
+
+
+def _updated(weights: Weights, changes: Weights) -> Weights:
+    """Returns weights with some of their arrays replaced."""
+    return {layer: {**leaves, **changes.get(layer, {})} for layer, leaves in weights.items()}

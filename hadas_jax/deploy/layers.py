@@ -44,6 +44,7 @@ Kind = Literal[
 ]
 # Arrays by layer, then by name; "bias" beside "kernel" is added to the output of the layer.
 Weights = dict[str, dict[str, jax.Array]]
+Shapes = dict[str, tuple[int, ...]]  # of outputs by layer, without the axis of the batch: [H, W, C] or [C]
 STATISTICS = ("mean", "var")  # of batch norm
 
 
@@ -119,11 +120,12 @@ def run_network(
     logits, confidence = [], [jnp.zeros((0, len(images)), jnp.float32)]
     x = images
     for segment in segments:
-        outputs = run_segment(segment, weights, x, statistics=statistics)
-        logits.append(outputs["logits"])
-        if "confidence" in outputs:
-            confidence.append(outputs["confidence"].T)
-        x = outputs.get("features", x)
+        values = run_segment(segment, weights, x, statistics=statistics)
+        logits.append(values[segment.logits])
+        if segment.confidence is not None:
+            confidence.append(values[segment.confidence].T)
+        if segment.features is not None:
+            x = values[segment.features]
     return jnp.stack(logits), jnp.concatenate(confidence)
 
 
@@ -146,16 +148,17 @@ def run_segment(
         portable: Whether convolutions are XLA's own on every platform, instead of what is quickest on this one.
 
     Returns:
-        `features`, `logits` and `confidence`, those that the segment has.
+        What the segment takes and the outputs of all its layers, by name.
     """
-    values = _run_layers(segment, weights, x, statistics, portable)
-    return {kind: values[name] for kind, name in segment.outputs.items()}
+    values = {segment.takes: x}
+    for layer in segment.layers:
+        inputs = [values[name] for name in layer.inputs]
+        values[layer.name] = _run_layer(layer, weights.get(layer.name, {}), inputs, statistics, portable)
+    return values
 
 
-def output_shapes(
-    segments: Sequence[Segment], weights: Weights, *, image_size: int, channels: int
-) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every layer's output and of the images, without the axis of the batch: [H, W, C] or [C].
+def output_shapes(segments: Sequence[Segment], weights: Weights, *, image_size: int, channels: int) -> Shapes:
+    """Returns the shape of every layer's output and of the images.
 
     Args:
         segments: The segments of the network.
@@ -167,22 +170,11 @@ def output_shapes(
     def every_output(weights: Weights, x: jax.Array) -> dict[str, jax.Array]:
         values: dict[str, jax.Array] = {}
         for segment in segments:
-            values |= _run_layers(segment, weights, values.get(segment.takes, x), None, True)
+            values |= run_segment(segment, weights, values.get(segment.takes, x), portable=True)
         return values
 
     images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
     return {name: value.shape[1:] for name, value in jax.eval_shape(every_output, weights, images).items()}
-
-
-def _run_layers(
-    segment: Segment, weights: Weights, x: jax.Array, statistics: dict[str, Tree] | None, portable: bool
-) -> dict[str, jax.Array]:
-    """Returns what the segment takes and the outputs of all its layers, by name."""
-    values = {segment.takes: x}
-    for layer in segment.layers:
-        inputs = [values[name] for name in layer.inputs]
-        values[layer.name] = _run_layer(layer, weights.get(layer.name, {}), inputs, statistics, portable)
-    return values
 
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

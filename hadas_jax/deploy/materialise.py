@@ -49,24 +49,17 @@ def network_at(path: Path | str, *, dataset: str | None = None, data_dir: str | 
     """
     if holds_network(path):
         network = load_network(path)
-        moved = _moved(network.architecture, dataset, data_dir)
-        return dataclasses.replace(network, architecture=moved)
-    architecture, file = read_architecture(path), architecture_file(path)
-    return SubNetwork(architecture, file, dataset=dataset, data_dir=data_dir).cut_out(Path(path))
+        return dataclasses.replace(network, architecture=_moved(network.architecture, dataset, data_dir))
+    return SubNetwork(path, dataset=dataset, data_dir=data_dir).cut_out(Path(path))
 
 
-def data_of(architecture: Architecture, *, dataset: str | None = None, data_dir: str | None = None) -> Splits:
+def data_of(architecture: Architecture) -> Splits:
     """Returns the data that a network was searched on, divided as then, and standardised as the network takes it.
-
-    Args:
-        architecture: The network.
-        dataset: Where the images are now; None: where they were.
-        data_dir: Likewise.
 
     Raises:
         ValueError: The data set is not there any more, or another one.
     """
-    splits, space = _load(architecture, _settings(architecture, dataset, data_dir)), architecture.space
+    splits, space = _load(architecture, _settings(architecture)), architecture.space
     if splits.channels != space.in_channels or splits.classes > space.classes:
         raise ValueError(
             f"dataset {splits.name}: expected images of {space.in_channels} channels in at most {space.classes} "
@@ -76,17 +69,18 @@ def data_of(architecture: Architecture, *, dataset: str | None = None, data_dir:
     return splits if by is None else splits.standardised_by(by.mean, by.deviation)
 
 
-def _settings(architecture: Architecture, dataset: str | None, data_dir: str | None) -> SearchSettings:
-    """The settings of the search, its data where they are now."""
-    settings = SearchSettings.from_mapping(architecture.origin.settings, source="origin.settings")
-    data = settings.data
-    return settings.replace(dataset=dataset or data.dataset, data_dir=data_dir or data.data_dir).absolute()
+def _settings(architecture: Architecture) -> SearchSettings:
+    """The settings of the search."""
+    return SearchSettings.from_mapping(architecture.origin.settings, source="origin.settings").absolute()
 
 
 def _moved(architecture: Architecture, dataset: str | None, data_dir: str | None) -> Architecture:
     """The network with settings that say where its images are now, if they were moved."""
-    settings = json.loads(json.dumps(_settings(architecture, dataset, data_dir).flat()))
-    return architecture.model_copy(update={"origin": architecture.origin.model_copy(update={"settings": settings})})
+    settings = _settings(architecture)
+    data = settings.data
+    moved = settings.replace(dataset=dataset or data.dataset, data_dir=data_dir or data.data_dir).absolute()
+    origin = architecture.origin.model_copy(update={"settings": json.loads(json.dumps(moved.flat()))})
+    return architecture.model_copy(update={"origin": origin})
 
 
 def _load(architecture: Architecture, settings: SearchSettings) -> Splits:
@@ -106,30 +100,22 @@ class SubNetwork:
     """A selected network within its supernet.
 
     Args:
-        architecture: The network.
-        file: Its ARCH.json.
-        dataset: Where the images are now; None: where they were.
+        path: Its ARCH.json, or a work directory with one.
+        dataset: Where the images of its search are now; None: where they were.
         data_dir: Likewise.
 
     Attributes:
         splits: The data of the search.
 
     Raises:
-        ValueError: The data set or the supernet is not there any more, or they are others.
+        ValueError: There is no network, or the data set or the supernet is not there any more, or they are others.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        file: Path | str,
-        *,
-        dataset: str | None = None,
-        data_dir: str | None = None,
-    ) -> None:
-        self._directory = architecture.supernet.directory(file)
-        settings = _settings(architecture, dataset, data_dir)
+    def __init__(self, path: Path | str, *, dataset: str | None = None, data_dir: str | None = None) -> None:
+        self._architecture = architecture = _moved(read_architecture(path), dataset, data_dir)
+        self._directory = architecture.supernet.directory(architecture_file(path))
+        settings = _settings(architecture)
         self.splits = _load(architecture, settings)
-        self._architecture = _moved(architecture, dataset, data_dir)
         # The supernet has its space, whose file need not be there any more, and the division of its images.
         supernet = settings.replace(checkpoint=str(self._directory), space=None, split_seed=None)
         run = TrainingRun(supernet, fine_tune=False, splits=self.splits)
@@ -224,9 +210,8 @@ def materialise(
     if image_size != size:
         rows = jnp.asarray(bicubic_weights(image_size, size), jnp.float32)
         x = layers.add("resize", "resize", x, weights={"rows": rows})
-    kernel = {"kernel": trunk["stem"]["kernel"]}
-    x = layers.add("stem", "conv", x, stride=stride, padding=1, weights=kernel)
-    x = layers.add("stem_act", "swish", layers.add("stem_bn", "batch_norm", x, weights=trunk["stem"]["bn"]))
+    stem = {"stem": {"kernel": trunk["stem"]["kernel"]}, "stem_bn": trunk["stem"]["bn"]}
+    x = layers.add_normed("", "stem", "conv", x, stem, act="swish", stride=stride, padding=1)
     size, block = -(-size // stride), 0
     for s, stage in enumerate(space.stages):
         first_exit = max(space.first_exit - block, 0)  # the first block of the stage that has a head
@@ -262,20 +247,18 @@ class _LayerList:
         self._layers: list[Layer] = []
         self._takes = IMAGES
 
-    def add(
-        self,
-        name: str,
-        kind: Kind,
-        *inputs: str,
-        stride: int = 1,
-        padding: int = 0,
-        weights: Tree | None = None,
-    ) -> str:
+    def add(self, name: str, kind: Kind, *inputs: str, weights: Tree = None, stride: int = 1, padding: int = 0) -> str:
         """Adds a layer and returns its name, for the layers that take its output."""
         self._layers.append(Layer(name, kind, inputs, stride, padding))
         if weights is not None:
             self.weights[name] = weights
         return name
+
+    def add_normed(self, prefix: str, name: str, kind: Kind, x: str, weights: Tree, *, act: Kind, **sizes: int) -> str:
+        """Adds a layer, its batch norm and an activation; returns the name of the last."""
+        x = self.add(f"{prefix}{name}", kind, x, weights=weights[name], **sizes)
+        x = self.add(f"{prefix}{name}_bn", "batch_norm", x, weights=weights[f"{name}_bn"])
+        return self.add(f"{prefix}{name}_act", act, x)
 
     def end_segment(self, *, features: str | None, logits: str, confidence: str | None) -> None:
         """Ends a segment after the layers so far."""
@@ -287,13 +270,9 @@ def _add_block(layers: _LayerList, x: str, weights: Tree, *, name: str, stride: 
     """Adds an inverted residual block; see `hadas_jax.supernet.blocks.MBConv`."""
     add, y = layers.add, x
     if "expand" in weights:
-        y = add(f"{name}_expand", "linear", y, weights=weights["expand"])
-        y = add(f"{name}_expand_bn", "batch_norm", y, weights=weights["expand_bn"])
-        y = add(f"{name}_expand_act", "swish", y)
-    padding = weights["depthwise"]["kernel"].shape[0] // 2
-    y = add(f"{name}_depthwise", "depthwise", y, stride=stride, padding=padding, weights=weights["depthwise"])
-    y = add(f"{name}_depthwise_bn", "batch_norm", y, weights=weights["depthwise_bn"])
-    y = add(f"{name}_depthwise_act", "swish", y)
+        y = layers.add_normed(f"{name}_", "expand", "linear", y, weights, act="swish")
+    sizes = {"stride": stride, "padding": weights["depthwise"]["kernel"].shape[0] // 2}
+    y = layers.add_normed(f"{name}_", "depthwise", "depthwise", y, weights, act="swish", **sizes)
     if "se" in weights:
         z = add(f"{name}_pooled", "mean", y)
         z = add(f"{name}_squeeze", "linear", z, weights=weights["se"]["squeeze"])
@@ -320,8 +299,7 @@ def _add_exit(layers: _LayerList, x: str, weights: Tree, *, name: str, padding: 
 
 def _add_tail(layers: _LayerList, x: str, weights: Tree) -> None:
     """Adds what follows the last block, which ends the last segment."""
-    x = layers.add("head", "linear", x, weights=weights["head"])
-    x = layers.add("head_act", "swish", layers.add("head_bn", "batch_norm", x, weights=weights["head_bn"]))
+    x = layers.add_normed("", "head", "linear", x, weights, act="swish")
     x = layers.add("last", "linear", layers.add("head_mean", "mean", x), weights=weights["last"])
     x = layers.add("logits", "linear", layers.add("last_act", "swish", x), weights=weights["classifier"])
     layers.end_segment(features=None, logits=x, confidence=None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hadas_jax.deploy.layers import Layer, Segment, Weights
+from hadas_jax.deploy.layers import Layer, Segment, Shapes, Weights
 
 _OPSET, _IR_VERSION = 17, 8  # of onnxruntime 1.13 and later
 _EPSILON = 1e-5
@@ -20,28 +20,13 @@ _SIMPLE: dict[str, tuple[str, dict[str, float]]] = {
 }
 
 
-def require_onnx() -> None:
-    """Checks that the extra `onnx` is installed.
-
-    Raises:
-        ValueError: It is not.
-    """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError:
-        raise ValueError("format onnx: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
-
-
-def segment_as_onnx(
-    segment: Segment, weights: Weights, *, shapes: dict[str, tuple[int, ...]], batch: int | None = None
-) -> bytes:
+def segment_as_onnx(segment: Segment, weights: Weights, *, shapes: Shapes, batch: int | None = None) -> bytes:
     """Returns an ONNX model of a segment, with its weights; inputs and outputs have the names of the segment.
 
     Args:
         segment: The segment.
         weights: The weights of its layers, or of all.
-        shapes: The shapes of all outputs, [H, W, C] or [C], from `output_shapes`.
+        shapes: The shapes of all outputs, from `output_shapes`.
         batch: Images at once; None: any number.
     """
     import onnx
@@ -72,7 +57,7 @@ def segment_as_onnx(
 class _Nodes:
     """Collects the nodes and constants of a graph."""
 
-    def __init__(self, weights: Weights, shapes: dict[str, tuple[int, ...]]) -> None:
+    def __init__(self, weights: Weights, shapes: Shapes) -> None:
         self.nodes: list[Any] = []
         self.arrays: list[Any] = []
         self._weights, self._shapes = weights, shapes

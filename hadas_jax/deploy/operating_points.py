@@ -7,7 +7,7 @@ Shapes: K = exits of the network + 1, the classifier last; F operating points.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,45 @@ class ExitCosts:
     @classmethod
     def of(cls, architecture: Architecture) -> "ExitCosts":
         """Computes the costs of a network by the cost model of its device."""
-        costs_of = exit_costs(architecture.space, architecture.device.load())
-        return costs_of(architecture.genome, architecture.exits)
+        network = (architecture.genome, architecture.exits)
+        (costs,) = cls.of_networks([network], space=architecture.space, device=architecture.device.load())
+        return costs
+
+    @classmethod
+    def of_networks(
+        cls, networks: Iterable[tuple[Sequence[int], Sequence[int]]], *, space: MBConvSpace, device: Device
+    ) -> list["ExitCosts"]:
+        """Computes the costs of networks of one space on one device, and compiles once.
+
+        Args:
+            networks: Genome and exits of each; exits are the blocks that they follow, counted over the backbone's own
+                blocks from 0.
+            space: The space of the backbones.
+            device: The cost model.
+        """
+        points = operating_points(device)
+        hertz = np.stack([points.core_hz, points.memory_hz, points.host_hz], axis=1)
+        clocks_mhz = hertz.astype(np.float64) / 1e6
+
+        @jax.jit
+        def segments_of(genome: jax.Array) -> tuple[Cost, jax.Array]:
+            backbone = space.decode(genome)
+            return segment_costs(space, backbone, device), block_active(space, backbone)
+
+        def up_to_exits(cost: jax.Array, heads: np.ndarray) -> np.ndarray:
+            segments = np.asarray(cost, np.float64)
+            trunk = np.cumsum(segments[: space.num_exits + 1], axis=0)[[*heads, space.num_exits]]
+            if not len(heads):
+                return trunk
+            before = np.cumsum(segments[space.num_exits + 1 :][heads], axis=0)
+            return trunk + np.concatenate([before, before[-1:]])
+
+        found = []
+        for genome, exits in networks:
+            costs, active = segments_of(jnp.asarray(genome, jnp.int32))
+            heads = np.flatnonzero(np.asarray(active))[list(exits)] - space.first_exit
+            found.append(cls(up_to_exits(costs.latency_s, heads), up_to_exits(costs.energy_j, heads), clocks_mhz))
+        return found
 
     def expected(self, shares: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Returns mean latency_s and energy_j, float64[F] each, where these shares of samples stop at the exits."""
@@ -72,72 +109,6 @@ class ExitCosts:
             ValueError: Its clocks are none of its device.
         """
         return self.point([getattr(architecture.clocks_mhz, name) for name in _CLOCKS])
-
-
-def exit_costs(space: MBConvSpace, device: Device) -> Callable[[Sequence[int], Sequence[int]], ExitCosts]:
-    """Returns a function that computes the costs of networks of one space on one device, and compiles once.
-
-    Args:
-        space: The space of the backbones.
-        device: The cost model.
-
-    Returns:
-        (genome, exits) -> costs; the blocks that an exit follows are counted over the backbone's own blocks from 0.
-    """
-    points = operating_points(device)
-    hertz = np.stack([points.core_hz, points.memory_hz, points.host_hz], axis=1)
-    clocks_mhz = hertz.astype(np.float64) / 1e6
-
-    @jax.jit
-    def segments_of(genome: jax.Array) -> tuple[Cost, jax.Array]:
-        backbone = space.decode(genome)
-        return segment_costs(space, backbone, device), block_active(space, backbone)
-
-    def costs_of(genome: Sequence[int], exits: Sequence[int]) -> ExitCosts:
-        costs, active = segments_of(jnp.asarray(genome, jnp.int32))
-        heads = np.flatnonzero(np.asarray(active))[list(exits)] - space.first_exit
-
-        def up_to_exits(cost: jax.Array) -> np.ndarray:
-            segments = np.asarray(cost, np.float64)
-            trunk = np.cumsum(segments[: space.num_exits + 1], axis=0)[[*heads, space.num_exits]]
-            if not len(heads):
-                return trunk
-            before = np.cumsum(segments[space.num_exits + 1 :][heads], axis=0)
-            return trunk + np.concatenate([before, before[-1:]])
-
-        return ExitCosts(up_to_exits(costs.latency_s), up_to_exits(costs.energy_j), clocks_mhz)
-
-    return costs_of
-
-
-@dataclass(frozen=True)
-class ExitUsage:
-    """How a network uses its exits at its clocks, as deployed, on the samples that it was selected on.
-
-    Attributes:
-        shares: float64[K], the share of samples that stop there.
-        latency_s: float64[K], of a sample that stops there.
-        energy_j: float64[K], likewise.
-        energy_shares: float64[K], the share of all energy that is spent on the samples that stop there.
-    """
-
-    shares: np.ndarray
-    latency_s: np.ndarray
-    energy_j: np.ndarray
-    energy_shares: np.ndarray
-
-    @classmethod
-    def of(cls, architecture: Architecture) -> "ExitUsage":
-        """Computes the usage by the cost model of the network's device.
-
-        Raises:
-            ValueError: The network's clocks are none of its device.
-        """
-        costs = ExitCosts.of(architecture)
-        point = costs.selected_point(architecture)
-        latency, energy = costs.latency_s[:, point], costs.energy_j[:, point]
-        shares = np.asarray(architecture.selection.shares, np.float64)
-        return cls(shares, latency, energy, shares * energy / np.sum(shares * energy))
 
 
 @dataclass(frozen=True)
@@ -194,61 +165,61 @@ class OperatingPoints:
         points = {name: [asdict(point) for point in getattr(self, name)] for name in ("deadlines", "power_caps")}
         return {"selected": asdict(self.selected), **points}
 
+    def write(
+        self,
+        path: Path | str,
+        architecture: Architecture,
+        *,
+        deadlines_s: Sequence[float] = (),
+        power_caps_w: Sequence[float] = (),
+    ) -> None:
+        """Writes the points as JSON, with the answers for some deadlines and power caps; null where none keeps them.
 
-def write_operating_points(
-    path: Path | str,
-    table: OperatingPoints,
-    *,
-    architecture: Architecture,
-    deadlines_s: Sequence[float] = (),
-    power_caps_w: Sequence[float] = (),
-) -> None:
-    """Writes a table as JSON, with the answers for some deadlines and power caps; null where none keeps them.
+        Args:
+            path: The file.
+            architecture: The network.
+            deadlines_s: Deadlines to answer.
+            power_caps_w: Power caps to answer.
+        """
 
-    Args:
-        path: The file.
-        table: The operating points of the network.
-        architecture: The network.
-        deadlines_s: Deadlines to answer.
-        power_caps_w: Power caps to answer.
-    """
+        def answer(name: str, bound: float, point: PointCosts | None) -> dict[str, Any]:
+            return {name: bound, "point": point and asdict(point)}
 
-    def answers(name: str, bounds: Sequence[float], find: Callable[[float], PointCosts | None]) -> list[dict]:
-        points = map(find, bounds)
-        return [{name: bound, "point": point and asdict(point)} for bound, point in zip(bounds, points, strict=True)]
-
-    device, shares = architecture.device, architecture.selection.shares
-    content = {
-        "form": _FORM,
-        "device": device.file.name,
-        "number_format": device.number_format,
-        "power_mode": device.power_mode,
-        "network": {"genome": architecture.genome, "exits": architecture.exits, "shares": shares},
-        "deadlines_are_of": table.deadline_of,
-        **table.as_json(),
-        "judged": table.evaluated,
-        "asked": {
-            "deadlines": answers("deadline_s", deadlines_s, table.by_deadline),
-            "power_caps": answers("power_cap_w", power_caps_w, table.by_power),
-        },
-    }
-    write_text(Path(path), json.dumps(content, indent=1) + "\n")
+        device, shares = architecture.device, architecture.selection.shares
+        content = {
+            "form": _FORM,
+            "device": device.file.name,
+            "number_format": device.number_format,
+            "power_mode": device.power_mode,
+            "network": {"genome": architecture.genome, "exits": architecture.exits, "shares": shares},
+            "deadlines_are_of": self.deadline_of,
+            **self.as_json(),
+            "judged": self.evaluated,
+            "asked": {
+                "deadlines": [answer("deadline_s", bound, self.by_deadline(bound)) for bound in deadlines_s],
+                "power_caps": [answer("power_cap_w", bound, self.by_power(bound)) for bound in power_caps_w],
+            },
+        }
+        write_text(Path(path), json.dumps(content, indent=1) + "\n")
 
 
-def operating_table(architecture: Architecture, *, deadline_of: str = "mean") -> OperatingPoints:
+def operating_table(
+    architecture: Architecture, *, deadline_of: str = "mean", costs: ExitCosts | None = None
+) -> OperatingPoints:
     """Evaluates a network at all operating points of its device.
 
     Args:
         architecture: The network, with the shares of the samples that it was selected on.
         deadline_of: Deadlines hold for the `mean` latency, or for the `longest`: that of a sample that reaches the
             classifier.
+        costs: What its exits cost, if that is known.
 
     Raises:
         ValueError: The network's clocks are none of its device.
     """
     if deadline_of not in _DEADLINES_OF:
         raise ValueError(f"deadline_of: expected one of {', '.join(_DEADLINES_OF)}, got {deadline_of!r}")
-    costs = ExitCosts.of(architecture)
+    costs = costs or ExitCosts.of(architecture)
     latency, energy = costs.expected(architecture.selection.shares)
     longest = costs.latency_s[-1]
     power = energy / latency

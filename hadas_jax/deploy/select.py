@@ -16,16 +16,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.deploy.architecture import (
-    Architecture,
-    Clocks,
-    Normalisation,
-    Origin,
-    SplitMetrics,
-    SupernetReference,
-    TargetDevice,
-    backbone_fields,
-)
+from hadas_jax.deploy.architecture import Architecture, SupernetReference
 from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.fronts import constraint_violation
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Result
@@ -59,8 +50,8 @@ class Selection:
     without: dict[str, int]
 
 
-def candidates(result: Result, policy: str) -> tuple[Design, ...]:
-    """Returns the designs of a search to select from: the front of a policy and the best of each accuracy level.
+def candidates(result: Result, policy: str) -> tuple[tuple[Design, ...], np.ndarray]:
+    """Finds the designs of a search to select from: the front of a policy and the best of each accuracy level.
 
     Those that another one dominates on the selection samples are left out, and all but one of equals.
 
@@ -68,24 +59,21 @@ def candidates(result: Result, policy: str) -> tuple[Design, ...]:
         result: What the search found.
         policy: `ideal` or `deployable`.
 
+    Returns:
+        The designs, and their objectives float64[M, 3] on the selection samples under the policy.
+
     Raises:
         ValueError: The search found no design under this policy.
     """
     every = [*result.front(policy), *(level.exits_and_clocks[policy] for level in result.levels)]
     if not every:
         raise ValueError(f"expected designs found under the {policy} policy, got none")
-    _, rows = np.unique(objectives(every, policy), axis=0, return_index=True)
-    designs = [every[row] for row in sorted(rows)]
-    values = objectives(designs, policy)
-    no_worse = np.all(values[:, None] <= values[None], axis=-1)
-    is_dominated = no_worse.sum(axis=0) > 1  # each is no worse than itself
-    return tuple(design for design, is_out in zip(designs, is_dominated.tolist(), strict=True) if not is_out)
-
-
-def objectives(designs: Sequence[Design], policy: str) -> np.ndarray:
-    """Returns the objectives float64[M, 3] of designs on the selection samples under a policy."""
-    values = [design.selection[policy] for design in designs]
-    return np.array([(each.error, each.latency_s, each.energy_j) for each in values], np.float64).reshape(-1, 3)
+    values = np.array([dataclasses.astuple(design.selection[policy]) for design in every], np.float64)
+    _, different = np.unique(values, axis=0, return_index=True)
+    rows = np.sort(different)
+    no_worse = np.all(values[rows, None] <= values[rows], axis=-1)
+    kept = rows[no_worse.sum(axis=0) == 1]  # each is no worse than itself
+    return tuple(every[row] for row in kept), values[kept]
 
 
 def select(objectives: np.ndarray, limits: Constraints, *, parameters: np.ndarray, prefer: str = "knee") -> Selection:
@@ -104,7 +92,8 @@ def select(objectives: np.ndarray, limits: Constraints, *, parameters: np.ndarra
     order = np.lexsort((latency, energy, error, merit(objectives, prefer)))
 
     def best(limits: Constraints) -> tuple[int, float]:
-        violations = violation(objectives, limits, parameters=parameters)[order]
+        excess = np.asarray(parameters / limits.params - 1, np.float32)
+        violations = np.maximum(constraint_violation(objectives, limits), excess)[order]
         first = int(np.argmin(violations))  # the first of equals has the best merit
         return int(order[first]), float(violations[first])
 
@@ -135,12 +124,6 @@ def merit(objectives: np.ndarray, prefer: str) -> np.ndarray:
     scaled = scaled - scaled.min(axis=0)
     span = scaled.max(axis=0)
     return np.linalg.norm(scaled / np.where(span > 0, span, 1.0), axis=1)
-
-
-def violation(objectives: np.ndarray, limits: Constraints, *, parameters: np.ndarray) -> np.ndarray:
-    """Returns the relative constraint violation float32[M] of designs; 0 where all constraints are kept."""
-    of_parameters = np.asarray(parameters / limits.params - 1, np.float32)
-    return np.maximum(constraint_violation(objectives, limits), of_parameters)
 
 
 def _neighbours(objectives: np.ndarray, row: int) -> dict[str, int]:
@@ -191,20 +174,19 @@ class SearchedSupernet:
             )
         return cls(path, description, at_resolutions(description.space, search.settings.supernet.resolutions))
 
+    def parameter_counts(self, designs: Sequence[Design], device: Device) -> np.ndarray:
+        """Returns int64[M]: the number of parameters of each design's backbone, exit heads aside.
 
-def parameter_counts(designs: Sequence[Design], space: MBConvSpace, device: Device) -> np.ndarray:
-    """Returns int64[M]: the number of parameters of each design's backbone, exit heads aside.
-
-    Raises:
-        ValueError: A design is of another space.
-    """
-    top = space.codec.cardinalities
-    genomes = np.array([design.genome for design in designs if len(design.genome) == len(top)], np.int32)
-    if len(genomes) < len(designs) or (genomes >= top).any() or (genomes < 0).any():
-        raise ValueError(f"expected designs of the space {space.name} ({len(top)} genes), got others")
-    different, rows = np.unique(genomes, axis=0, return_inverse=True)
-    counts = np.asarray(static_costs(space, jnp.asarray(different), device)[1], np.float64)
-    return counts.round().astype(np.int64)[rows.ravel()]
+        Raises:
+            ValueError: A design is of another space.
+        """
+        top = self.space.codec.cardinalities
+        genomes = np.array([design.genome for design in designs if len(design.genome) == len(top)], np.int32)
+        if len(genomes) < len(designs) or (genomes >= top).any() or (genomes < 0).any():
+            raise ValueError(f"expected designs of the space {self.space.name} ({len(top)} genes), got others")
+        different, rows = np.unique(genomes, axis=0, return_inverse=True)
+        counts = np.asarray(static_costs(self.space, jnp.asarray(different), device)[1], np.float64)
+        return counts.round().astype(np.int64)[rows.ravel()]
 
 
 def architecture_of(
@@ -228,51 +210,43 @@ def architecture_of(
         limits: The constraints of the selection.
         prefer: The preference of the selection.
     """
-    settings, description = search.settings, supernet.description
-    device, operating = read_device_file(settings.device), settings.operating
-    normalisation = description.normalisation
-    return Architecture(
-        space=supernet.space,
-        genome=design.genome,
-        backbone=backbone_fields(supernet.space.decode(jnp.asarray(design.genome, jnp.int32))),
-        exits=design.exits,
-        thresholds=design.thresholds,
-        policy=settings.deployment.policy,
-        found_by=design.found_by,  # type: ignore[arg-type]
-        clocks_mhz=Clocks(**design.clocks_mhz),
-        device=TargetDevice(
-            file=device,
-            number_format=device_of(device, operating).formats[0].name.lower(),  # type: ignore[arg-type]
-            power_mode=operating.power_mode,
-            core_mhz=operating.core_mhz,
-            memory_mhz=operating.memory_mhz,
-            host_mhz=operating.host_mhz,
-        ),
-        weights=parameters,
-        class_names=description.class_names,
-        normalisation=normalisation and Normalisation(mean=normalisation[0], deviation=normalisation[1]),
-        data=search.data,
-        supernet=SupernetReference.to(supernet.path, folder=folder),
-        selection=SplitMetrics(
-            ideal=design.selection["ideal"],
-            deployable=design.selection["deployable"],
-            static=design.static_selection,
-            static_dvfs=design.static_dvfs_selection,
-            shares=design.selection_shares,
-        ),
-        test=SplitMetrics(
-            ideal=design.test["ideal"],
-            deployable=design.test["deployable"],
-            static=design.static_test,
-            static_dvfs=design.static_dvfs_test,
-            difference=design.differences["deployable"],
-            shares=design.test_shares,
-        ),
-        origin=Origin(
-            workdir=search.path.resolve().name,
-            prefer=prefer,
-            limits=limits,
-            settings=json.loads(json.dumps(settings.flat())),
-            versions=search.versions,
-        ),
-    )
+    settings, operating = search.settings, search.settings.operating
+    device, normalisation = read_device_file(settings.device), supernet.description.normalisation
+    content = {
+        "space": supernet.space,
+        "genome": design.genome,
+        "backbone": design.backbone,
+        "exits": design.exits,
+        "thresholds": design.thresholds,
+        "policy": settings.deployment.policy,
+        "found_by": design.found_by,
+        "clocks_mhz": design.clocks_mhz,
+        "device": dataclasses.asdict(operating)
+        | {"file": device, "number_format": device_of(device, operating).formats[0].name.lower()},
+        "weights": parameters,
+        "class_names": supernet.description.class_names,
+        "normalisation": normalisation and dict(zip(("mean", "deviation"), normalisation, strict=True)),
+        "data": search.data,
+        "supernet": SupernetReference.to(supernet.path, folder=folder),
+        "selection": design.selection
+        | {
+            "static": design.static_selection,
+            "static_dvfs": design.static_dvfs_selection,
+            "shares": design.selection_shares,
+        },
+        "test": design.test
+        | {
+            "static": design.static_test,
+            "static_dvfs": design.static_dvfs_test,
+            "difference": design.differences["deployable"],
+            "shares": design.test_shares,
+        },
+        "origin": {
+            "workdir": search.path.resolve().name,
+            "prefer": prefer,
+            "limits": limits,
+            "settings": json.loads(json.dumps(settings.flat())),
+            "versions": search.versions,
+        },
+    }
+    return Architecture.model_validate(content)

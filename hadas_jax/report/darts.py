@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
+from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.methods.eh_dnas import DnasResult
@@ -57,13 +58,8 @@ class _Arrow:
         return self.operation.partition("_")[0]
 
 
-def node_places(graph: CellGraph) -> dict[str, Point]:
-    """Returns where each node stands, by its name."""
-    return {name: _point(place) for name, place in zip(graph.nodes, _PLACES, strict=True)}
-
-
-def arrows(graph: CellGraph) -> list[_Arrow]:
-    """Returns the edges of a cell; they bend to both sides in turn."""
+def cell_layout(graph: CellGraph) -> tuple[dict[str, Point], list[_Arrow]]:
+    """Returns where each node of a cell stands, by its name, and its edges; they bend to both sides in turn."""
     edges: list[_Arrow] = []
     for k, (first, last, operation) in enumerate(graph.edges):
         start, end, bend = _PLACES[first], _PLACES[last], _BEND if k % 2 else -_BEND
@@ -72,7 +68,7 @@ def arrows(graph: CellGraph) -> list[_Arrow]:
         label = max(points, key=lambda point: _room(point, [arrow.label for arrow in edges if arrow.operation]))
         curve = (_point(start), _point((start + end) / 2 + side), _point(end))
         edges.append(_Arrow(*curve, _point(label), bend, operation))
-    return edges
+    return {name: _point(place) for name, place in zip(graph.nodes, _PLACES, strict=True)}, edges
 
 
 def _point(values: np.ndarray) -> Point:
@@ -111,7 +107,8 @@ def draw_cell(axis: Axes, graph: CellGraph) -> None:
         graph: The cell.
     """
     label = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
-    for edge in arrows(graph):
+    places, edges = cell_layout(graph)
+    for edge in edges:
         colour = _COLOURS.get(edge.kind, "#cccccc")
         arrow = {
             "arrowstyle": "-|>",
@@ -124,7 +121,7 @@ def draw_cell(axis: Axes, graph: CellGraph) -> None:
         if edge.operation:
             x, y = edge.label
             axis.text(x, y, edge.operation, fontsize=7.5, ha="center", va="center", color=colour, bbox=label)
-    for name, (x, y) in node_places(graph).items():
+    for name, (x, y) in places.items():
         box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "black"}
         axis.text(x, y, f"${name}$", ha="center", va="center", fontsize=10, bbox=box, zorder=5)
     axis.set_xlim(LEFT, RIGHT)
@@ -134,26 +131,27 @@ def draw_cell(axis: Axes, graph: CellGraph) -> None:
     axis.axis("off")
 
 
-def held_out_table(fitted: FittedPredictor) -> Table:
-    """Returns the errors on networks left out."""
+def print_held_out(fitted: FittedPredictor, console: Console, *, picture: Path) -> None:
+    """Prints the errors on networks left out, and draws predicted against true throughput.
+
+    Args:
+        fitted: The predictor and its errors.
+        console: The console.
+        picture: PNG file for the picture.
+
+    Raises:
+        ValueError: The picture cannot be written.
+    """
+    _plot_held_out(fitted, picture)
     errors, notes = fitted.held_out, fitted.predictor.notes
     title = f"{fitted.predictor.kind}, {notes.paradigm}: {len(errors.actual):,} networks left out"
     table = new_table(title, "mean error", "median", "95 of 100 below", "Kendall tau", names=0)
     shares = (errors.mean, errors.median, errors.percentile_95)
     table.add_row(*(f"{share:.3%}" for share in shares), f"{errors.kendall_tau:.4f}")
-    return table
+    console.print(table)
 
 
-def plot_held_out(fitted: FittedPredictor, path: Path) -> None:
-    """Draws predicted against true throughput of networks left out as a PNG.
-
-    Args:
-        fitted: The predictor and its errors.
-        path: Where the picture goes.
-
-    Raises:
-        ValueError: The picture cannot be written.
-    """
+def _plot_held_out(fitted: FittedPredictor, path: Path) -> None:
     errors, notes = fitted.held_out, fitted.predictor.notes
     figure, [[axis]] = new_figure((6.2, 5.4))
     both = np.concatenate([errors.actual, errors.predicted])

@@ -16,8 +16,7 @@ from hadas_jax.report.console import milli, new_table, print_line
 from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture, spread_rows, write_ticks_in_full
 from hw_models import device_names, read_device_file
 from hw_models.catalogue import mode_caps, to_device
-from hw_models.clock_grid import clock_grid, cost_everywhere, sum_layers
-from hw_models.cost import network_cost, run_energy, run_latency
+from hw_models.cost import clock_grid, cost_everywhere, network_cost, run_energy, run_latency, sum_layers
 from hw_models.device import NumberFormat, OperatingPoint, default_point, operating_points, with_caps
 from hw_models.fitting.calibration import Calibration
 from hw_models.reference_networks import mobilenet_v2
@@ -53,8 +52,19 @@ def print_devices(console: Console) -> None:
     )
 
 
-def print_device(file: DeviceFile, console: Console) -> None:
-    """Prints every quantity of a device with its origin, and what MobileNetV2 costs in each power mode."""
+def print_device(file: DeviceFile, console: Console, *, picture: Path | None = None) -> None:
+    """Prints every quantity of a device with its origin, and what MobileNetV2 costs in each power mode.
+
+    Args:
+        file: The file of the device.
+        console: The console.
+        picture: PNG file for latency and energy over the clocks.
+
+    Raises:
+        ValueError: The picture cannot be written.
+    """
+    if picture is not None:
+        _plot_device(file, picture)
     console.print(Text.assemble((file.name, "bold"), f": {file.description}"))
     table = new_table("Figures")
     table.add_column("figure", overflow="fold")
@@ -76,8 +86,18 @@ def print_device(file: DeviceFile, console: Console) -> None:
     console.print(_modes_table(file))
 
 
-def print_calibration(calibration: Calibration, console: Console) -> None:
-    """Prints the errors of a fit and what to look at."""
+def print_calibration(calibration: Calibration, console: Console, *, picture: Path) -> None:
+    """Prints the errors of a fit and what to look at.
+
+    Args:
+        calibration: The calibration of a device.
+        console: The console.
+        picture: PNG file for held-out predictions against what was measured.
+
+    Raises:
+        ValueError: The picture cannot be written.
+    """
+    _plot_calibration(calibration, picture)
     headings = ("latency\nerror", "latency\nKendall tau", "power\nerror")
     table = new_table(f"{calibration.file.name}: held-out errors", "left out together", *headings)
     for found in calibration.held_out:
@@ -141,16 +161,8 @@ def _value(quantity: Quantity | Curve) -> str:
     return shown if len(values) < 6 else f"{values[0]:g} to {values[-1]:g} ({len(values)})"
 
 
-def plot_device(file: DeviceFile, path: Path) -> None:
-    """Draws latency and energy of MobileNetV2 over the core clock, one line per memory clock, as a PNG.
-
-    Args:
-        file: The file of the device.
-        path: Where the picture goes.
-
-    Raises:
-        ValueError: The picture cannot be written.
-    """
+def _plot_device(file: DeviceFile, path: Path) -> None:
+    """Draws latency and energy of MobileNetV2 over the core clock, one line per memory clock, as a PNG."""
     device = to_device(file)
     shape = (len(device.core_hz), len(device.memory_hz), len(device.host_hz))
     points = operating_points(device)
@@ -189,16 +201,8 @@ def plot_device(file: DeviceFile, path: Path) -> None:
     save_picture(figure, path)
 
 
-def plot_calibration(calibration: Calibration, path: Path) -> None:
-    """Draws held-out predicted against measured latency, and power where it was measured, as a PNG.
-
-    Args:
-        calibration: The calibration of a device.
-        path: Where the picture goes.
-
-    Raises:
-        ValueError: The picture cannot be written.
-    """
+def _plot_calibration(calibration: Calibration, path: Path) -> None:
+    """Draws held-out predicted against measured latency, and power where it was measured, as a PNG."""
     rows, found = calibration.rows, calibration.held_out[0]
     panels = [("latency (ms)", [row.latency_ms for row in rows], 1e3 * found.latency_s, found.latency_error)]
     if found.power_error is not None:

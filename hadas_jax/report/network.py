@@ -1,9 +1,8 @@
 """A selected network for people: blocks and exits, who stops where at what cost, its export, and how it was chosen."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,12 +13,13 @@ from rich.table import Table
 from hadas_jax.deploy.architecture import Architecture, SplitMetrics
 from hadas_jax.deploy.export import ExportCheck
 from hadas_jax.deploy.fine_tune import FineTuneResult
-from hadas_jax.deploy.operating_points import ExitUsage, OperatingPoints, PointCosts
+from hadas_jax.deploy.operating_points import ExitCosts, OperatingPoints, PointCosts
 from hadas_jax.deploy.select import Selection
-from hadas_jax.methods.hadas.results import Design, Performance
+from hadas_jax.evaluation import Difference
+from hadas_jax.methods.hadas.results import NOT_SHOWN, SHOWN, Design, Performance
 from hadas_jax.report.console import megahertz, milli, new_table, print_line
 from hadas_jax.report.pictures import new_figure, save_picture, spread_rows
-from hadas_jax.report.search import constraint_texts, saving_text
+from hadas_jax.report.search import constraint_texts, difference_text
 from hadas_jax.settings import Constraints, DeploymentSettings
 from hadas_jax.spaces import Backbone, MBConvSpace
 from hw_models.schema import DeviceFile
@@ -30,56 +30,72 @@ _EXIT: dict[str, Any] = {"boxstyle": "round,pad=0.3", "facecolor": "#fff7bc", "e
 _MOST_STEPS = 12  # of a staircase that are printed
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     """A part of a backbone.
 
     Attributes:
         name: Stem, stage 1, ..., classifier.
-        block: Its number among the backbone's own blocks, from 0; None: stem and classifier.
         size: Height and width of its output in pixels.
         channels: The channels of its output.
-        kernel: The size of the depthwise convolution; None: stem and classifier.
-        expand: The ratio of middle to input channels; None: stem and classifier.
+        block: Its number among the backbone's own blocks, from 0; None: stem and classifier.
+        kernel: The size of the depthwise convolution of a block.
+        expand: The ratio of middle to input channels of a block.
         ends_stage: Whether it is the last one of its name.
     """
 
     name: str
-    block: int | None
     size: int
     channels: int
+    block: int | None = None
     kernel: int | None = None
     expand: int | None = None
-    ends_stage: bool = False
+    ends_stage: bool = True
 
 
-def outline(space: MBConvSpace, backbone: Backbone) -> list[_Part]:
+class _Usage(NamedTuple):
+    """How a network uses its K = e + 1 exits at its clocks, as deployed, on the samples that it was selected on.
+
+    Attributes:
+        shares: float64[K], the share of samples that stop there.
+        latency_s: float64[K], of a sample that stops there.
+        energy_j: float64[K], likewise.
+        energy_shares: float64[K], the share of all energy that is spent on the samples that stop there.
+    """
+
+    shares: np.ndarray
+    latency_s: np.ndarray
+    energy_j: np.ndarray
+    energy_shares: np.ndarray
+
+
+def _usage(architecture: Architecture) -> _Usage:
+    """Computes the usage by the cost model of the network's device."""
+    costs = ExitCosts.of(architecture)
+    point = costs.selected_point(architecture)
+    latency, energy = costs.latency_s[:, point], costs.energy_j[:, point]
+    shares = np.asarray(architecture.selection.shares, np.float64)
+    return _Usage(shares, latency, energy, shares * energy / np.sum(shares * energy))
+
+
+def _outline(space: MBConvSpace, backbone: Backbone) -> list[_Part]:
     """Returns the parts of one concrete backbone of a space."""
     widths, depths, kernels, expands = (
         np.asarray(field).tolist() for field in (backbone.width, backbone.depth, backbone.kernel, backbone.expand)
     )
-    size = -(-int(backbone.resolution) // space.stem_stride)
-    parts = [_Part("stem", None, size, widths[0], ends_stage=True)]
+    size, block = -(-int(backbone.resolution) // space.stem_stride), 0
+    parts = [_Part("stem", size, widths[0])]
     for s, stage in enumerate(space.stages):
         size = -(-size // stage.stride)
         for d in range(depths[s]):
-            is_last, block = d == depths[s] - 1, sum(depths[:s]) + d
-            parts.append(_Part(f"stage {s + 1}", block, size, widths[s + 1], kernels[s], expands[s], is_last))
-    return [*parts, _Part("classifier", None, 1, space.classes, ends_stage=True)]
+            is_last = d == depths[s] - 1
+            parts.append(_Part(f"stage {s + 1}", size, widths[s + 1], block, kernels[s], expands[s], is_last))
+            block += 1
+    return [*parts, _Part("classifier", 1, space.classes)]
 
 
-def plot_architecture(architecture: Architecture, usage: ExitUsage, path: Path) -> None:
-    """Draws a network as a PNG: its blocks, exits and clocks, and the shares of samples and energy of every exit.
-
-    Args:
-        architecture: The network.
-        usage: How it uses its exits.
-        path: Where the picture goes.
-
-    Raises:
-        ValueError: The picture cannot be written.
-    """
-    parts = outline(architecture.space, architecture.decoded)
+def _plot_architecture(architecture: Architecture, usage: _Usage, path: Path) -> None:
+    """Draws a network as a PNG: its blocks, exits and clocks, and the shares of samples and energy of every exit."""
+    parts = _outline(architecture.space, architecture.decoded)
     size = (max(9.0, 1.0 + 0.82 * len(parts)), 6.6)
     figure, [[chain], [bars]] = new_figure(size, 2, gridspec_kw={"height_ratios": (1.15, 1)})
     _draw_chain(chain, parts, architecture, usage)
@@ -101,7 +117,7 @@ def _performance(found: Performance) -> str:
     return f"{found.accuracy:.1%}, {milli(found.latency_s)} ms, {milli(found.energy_j)} mJ"
 
 
-def _draw_chain(axis: Axes, parts: list[_Part], architecture: Architecture, usage: ExitUsage) -> None:
+def _draw_chain(axis: Axes, parts: list[_Part], architecture: Architecture, usage: _Usage) -> None:
     largest = parts[0].size
     number = {block: k for k, block in enumerate(architecture.exits)}
     stages = list(dict.fromkeys(part.name for part in parts if part.block is not None))
@@ -131,7 +147,7 @@ def _draw_chain(axis: Axes, parts: list[_Part], architecture: Architecture, usag
     axis.set_title("kernel, expand ratio, channels; below, the map in pixels", loc="left", fontsize=8)
 
 
-def _draw_bars(axis: Axes, architecture: Architecture, usage: ExitUsage) -> None:
+def _draw_bars(axis: Axes, architecture: Architecture, usage: _Usage) -> None:
     names = [f"exit {block}" for block in architecture.exits] + ["classifier"]
     positions = np.arange(len(names))
     for shift, shares, colour, label in (
@@ -149,14 +165,18 @@ def _draw_bars(axis: Axes, architecture: Architecture, usage: ExitUsage) -> None
     axis.legend(fontsize=8)
 
 
-def print_architecture(architecture: Architecture, usage: ExitUsage, console: Console) -> None:
-    """Prints a network.
+def print_architecture(architecture: Architecture, console: Console, *, picture: Path | None = None) -> None:
+    """Prints a network: its blocks, who stops where at what cost, and what it does on both splits.
 
     Args:
         architecture: The network.
-        usage: How it uses its exits.
         console: The console.
+        picture: PNG file for a picture.
+
+    Raises:
+        ValueError: The network's clocks are none of its device, or the picture cannot be written.
     """
+    usage = _usage(architecture)
     device, clocks, space = architecture.device, architecture.clocks_mhz, architecture.space
     mode = f", power mode {device.power_mode}" if device.power_mode else ""
     for line in (
@@ -168,17 +188,16 @@ def print_architecture(architecture: Architecture, usage: ExitUsage, console: Co
         print_line(console, line, wrap=True)
     for table in (_blocks_table(architecture), _exits_table(architecture, usage), _performance_table(architecture)):
         console.print(table)
-    test = architecture.test
-    tolerance = architecture.origin.settings.get("accuracy_tolerance", DeploymentSettings.accuracy_tolerance)
-    text = saving_text(test.deployable, test.static, test.static_dvfs, difference=test.difference, tolerance=tolerance)
-    print_line(console, text, wrap=True)
+    print_line(console, _saving_of(architecture.test, architecture), wrap=True)
+    if picture is not None:
+        _plot_architecture(architecture, usage, picture)
 
 
 def _blocks_table(architecture: Architecture) -> Table:
     table = new_table("Network", "part", "block", "map\npixels", "channels", "kernel", "expand")
     table.add_column("exit")
     exits = dict(zip(architecture.exits, architecture.thresholds, strict=True))
-    for part in outline(architecture.space, architecture.decoded):
+    for part in _outline(architecture.space, architecture.decoded):
         block, kernel, expand = ("" if each is None else str(each) for each in (part.block, part.kernel, part.expand))
         threshold = None if part.block is None else exits.get(part.block)
         stops = "" if threshold is None else f"if {architecture.policy} ≥ {threshold:.4g}"
@@ -187,7 +206,7 @@ def _blocks_table(architecture: Architecture) -> Table:
     return table
 
 
-def _exits_table(architecture: Architecture, usage: ExitUsage) -> Table:
+def _exits_table(architecture: Architecture, usage: _Usage) -> Table:
     """Who stops where and what that costs, on the selection samples and as deployed."""
     headings = ("threshold", "samples", "latency\nms", "energy\nmJ", "share of\nenergy", "test\nsamples")
     table = new_table("Exits, as deployed, on the selection samples", "stops at", *headings)
@@ -278,7 +297,7 @@ def print_selection(
     limits: Constraints,
     policy: str,
     console: Console,
-    tolerance: float = DeploymentSettings.accuracy_tolerance,
+    tolerance: float,
 ) -> None:
     """Prints a choice.
 
@@ -288,11 +307,11 @@ def print_selection(
         limits: The constraints that it keeps, or is the nearest to.
         policy: The policy that designs were evaluated under.
         console: The console.
-        tolerance: See `hadas_jax.report.search.saving_text`.
+        tolerance: Share of images by which a network may be less accurate and still count as as accurate.
     """
     console.print(_designs_table(designs, selection, policy))
     chosen = designs[selection.chosen]
-    text = saving_text(
+    text = _saving_text(
         chosen.test[policy],
         chosen.static_test,
         chosen.static_dvfs_test,
@@ -388,8 +407,14 @@ def _comparison(device: DeviceFile, machine: str, *, runs_as: str) -> str:
     return f"{device.name} is no model of this machine ({machine}): {hint}"
 
 
-def fine_tune_table(result: FineTuneResult) -> Table:
-    """Returns what a network does on the test split before and after its fine-tuning."""
+def print_fine_tuning(result: FineTuneResult, architecture: Architecture, console: Console) -> None:
+    """Prints what a network does on the test split before and after its fine-tuning.
+
+    Args:
+        result: What it does.
+        architecture: The network.
+        console: The console.
+    """
     headings = ("", "accuracy", "latency ms", "energy mJ", "stop at each exit", "classifier alone")
     table = new_table("Test split, as deployed", *headings)
     for name, found in (("before", result.before), ("after", result.after)):
@@ -397,4 +422,31 @@ def fine_tune_table(result: FineTuneResult) -> Table:
         shares = " ".join(f"{share:.1%}" for share in found.shares)
         costs = (f"{deployed.latency_s * 1e3:.3f}", milli(deployed.energy_j))
         table.add_row(name, f"{deployed.accuracy:.2%}", *costs, shares, f"{found.static.accuracy:.2%}")
-    return table
+    console.print(table)
+    print_line(console, _saving_of(result.after, architecture))
+
+
+def _saving_of(split: SplitMetrics, architecture: Architecture) -> str:
+    tolerance = architecture.origin.settings.get("accuracy_tolerance", DeploymentSettings.accuracy_tolerance)
+    costs = (split.deployable, split.static, split.static_dvfs)
+    return _saving_text(*costs, difference=split.difference, tolerance=tolerance)
+
+
+def _saving_text(
+    network: Performance,
+    static: Performance,
+    static_dvfs: Performance | None,
+    *,
+    difference: Difference | None,
+    tolerance: float,
+) -> str:
+    """What a network saves on the test split against its backbone without exits, in one sentence."""
+    by_clocks = "" if static_dvfs is None else f", {network.saving(static_dvfs):.0%} at its best clocks"
+    beside = ""
+    if difference is not None:
+        verdict = SHOWN if difference.is_shown(tolerance) else NOT_SHOWN
+        beside = f"; accuracy against it, in points [95% interval]: {difference_text(difference)}, {verdict}"
+    return (
+        f"On the test split the network saves {network.saving(static):.0%} of the energy of its backbone without exits "
+        f"at the highest clocks{by_clocks}{beside}."
+    )

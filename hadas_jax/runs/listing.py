@@ -64,7 +64,7 @@ def _run_state(path: Path) -> RunState:
         kind=kind,
         dataset=_without_folders(settings.get("dataset")) or _last_parts(settings.get("network")),
         hardware=_without_folders(settings.get("device") or settings.get("hardware")),
-        steps=_steps(path / METRICS),
+        steps={entry["stage"]: entry["step"] for entry in read_metrics(path)},
         result=_result(kind, path),
         changed=max(written),
     )
@@ -81,16 +81,21 @@ def _last_parts(network: object) -> str:
     return "/".join(Path(str(network or "")).parts[-2:])
 
 
-def _steps(path: Path) -> dict[str, int]:
-    """The last step of each stage in metrics.jsonl."""
-    steps: dict[str, int] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the lines of metrics.jsonl of a work directory that tell a stage and a step; none where there is no file.
+
+    A run that was killed may leave half a line, which is left out as is whatever else is no such line.
+    """
+    path = workdir / METRICS
+    entries = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             entry = json.loads(line)
-            steps[str(entry["stage"])] = int(entry["step"])
-        except (ValueError, KeyError, TypeError):  # the last line of a killed run
+        except ValueError:
             continue
-    return steps
+        if isinstance(entry, dict) and isinstance(entry.get("stage"), str) and isinstance(entry.get("step"), int):
+            entries.append(entry)
+    return entries
 
 
 def _result(kind: str, path: Path) -> str | None:

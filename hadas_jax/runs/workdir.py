@@ -24,6 +24,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from hadas_jax.backend import is_first
 from hadas_jax.runs import names
+from hadas_jax.runs.listing import read_metrics
 from hadas_jax.runs.names import CONFIG, FORM, METRICS
 from hw_models.files import remove, unwritable, write_whole
 
@@ -179,18 +180,11 @@ class WorkDir:
         path = self.path / METRICS
         if not is_first():
             return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # the last line of a killed run
-                continue
-            if entry["stage"] != stage or entry["step"] <= done:
-                kept.append((line, entry))
+        kept = [entry for entry in read_metrics(self.path) if entry["stage"] != stage or entry["step"] <= done]
         if path.is_file():
-            write_text(path, "".join(f"{line}\n" for line, _ in kept))
+            write_text(path, "".join(f"{json.dumps(entry)}\n" for entry in kept))
         if self._scalars is not None:
-            self._scalars.restart(stage, done, [entry for _, entry in kept if entry["stage"] == stage])
+            self._scalars.restart(stage, done, [entry for entry in kept if entry["stage"] == stage])
 
     def add_metrics(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         """Appends one line of metrics."""

@@ -27,7 +27,7 @@ import hw_models
 from hadas_jax.spaces.mbconv import MBConvSpace
 from hadas_jax.spaces.workload import row_owners, workload
 from hw_models import Cost, Device, LayerTable, OperatingPoint
-from hw_models.clock_grid import load_and_traffic_energy
+from hw_models.cost import load_and_traffic_energy
 
 _AT_A_TIME = 16384
 

@@ -29,7 +29,6 @@ from hadas_jax.spaces.darts import DARTS_CODES, is_valid
 from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hw_models import LayerTable, accelerator
 from hw_models.accelerator import Fpga, GenericTable
-from hw_models.codes import operation_counts
 from hw_models.files import read_arrays, write_arrays
 from hw_models.layers import LayerKind
 from hw_models.predictors import ThroughputPredictor, read_predictor
@@ -49,7 +48,7 @@ def darts_counts(architecture: jax.Array) -> jax.Array:
     Raises:
         ValueError: The array is neither.
     """
-    return operation_counts(DARTS_CODES, architecture)
+    return DARTS_CODES.operation_counts(architecture)
 
 
 def darts_workload(network: DartsNetwork, architecture: jax.Array) -> LayerTable:
@@ -78,7 +77,7 @@ def darts_workload(network: DartsNetwork, architecture: jax.Array) -> LayerTable
         input_elements=jnp.asarray(rows.reads, jnp.float32),
         output_elements=jnp.asarray(rows.writes, jnp.float32),
         kernels=jnp.ones(len(rows.name), jnp.float32),
-        active=accelerator.row_counts(rows, darts_counts(architecture)),
+        active=rows.layer_counts(darts_counts(architecture)),
     )
 
 
@@ -133,12 +132,12 @@ def throughput_table(paradigm: str, network: DartsNetwork, *, fpga: Fpga, table:
     name, rows = generic_table_name(network, fpga, table=table), network_rows(network)
     if paradigm == "pipeline":
         stages = accelerator.pipeline_table(rows, fpga)
-        return _compiled(lambda code: accelerator.pipeline_table_throughput(stages, darts_counts(code)))
+        return _compiled(lambda code: stages.throughput(darts_counts(code)))
     if paradigm != "generic":
         raise ValueError(f"paradigm: expected one of {', '.join(PARADIGMS)}, got {paradigm!r}")
     accelerator.check_generic_fits(fpga)
     layers = published_generic_table() if name == "published" else accelerator.generic_table(rows, fpga)
-    return _compiled(lambda code: accelerator.generic_table_cost(layers, darts_counts(code)).throughput)
+    return _compiled(lambda code: layers.cost(darts_counts(code)).throughput)
 
 
 def _compiled(price: Callable[[jax.Array], jax.Array]) -> Throughputs:

@@ -77,7 +77,7 @@ class _Row(NamedTuple):
 def network_rows(network: DartsNetwork) -> Rows:
     """Returns the rows of all networks of this size.
 
-    Their groups are the entries of `hw_models.codes.operation_counts`, place by place: `8 place + operation`.
+    Their groups are the entries of `CodeLayout.operation_counts`, place by place: `8 place + operation`.
     """
     size, channels = network.image_size, network.channels
     rows: list[_Row] = []

@@ -6,30 +6,29 @@ the counts of their groups; tables of them price millions of networks per second
 takes the name of one that comes with the package (`fpga_names`) or a path.
 """
 
-from hw_models.accelerator.fpga import Fpga, FpgaFileError, FpgaTooSmallError, fpga_names, load_fpga
+from hw_models.accelerator.fpga import Fpga, FpgaTooSmallError, fpga_names, load_fpga
 from hw_models.accelerator.generic import (
     GenericCost,
     GenericTable,
     check_generic_fits,
     generic_cost,
+    generic_report,
     generic_table,
-    generic_table_cost,
 )
 from hw_models.accelerator.pipeline import (
     PipelineCost,
     PipelineTable,
     check_pipeline_fits,
     pipeline_cost,
+    pipeline_report,
     pipeline_table,
-    pipeline_table_throughput,
 )
-from hw_models.accelerator.report import AcceleratorReport, StageRow, generic_report, pipeline_report, report_table
-from hw_models.accelerator.rows import Rows, row_counts
+from hw_models.accelerator.report import AcceleratorReport, StageRow, report_table
+from hw_models.accelerator.rows import Rows
 
 __all__ = [
     "AcceleratorReport",
     "Fpga",
-    "FpgaFileError",
     "FpgaTooSmallError",
     "GenericCost",
     "GenericTable",
@@ -43,12 +42,9 @@ __all__ = [
     "generic_cost",
     "generic_report",
     "generic_table",
-    "generic_table_cost",
     "load_fpga",
     "pipeline_cost",
     "pipeline_report",
     "pipeline_table",
-    "pipeline_table_throughput",
     "report_table",
-    "row_counts",
 ]

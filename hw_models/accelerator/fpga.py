@@ -81,9 +81,21 @@ class Fpga:
         """Of one cycle."""
         return 2 if self.word_bits == 8 else 1
 
+    def check_holds(self, *, dsp: float, bram18: float, purpose: str) -> None:
+        """Checks what a design needs at least, DSPs and memory blocks, against what it may take.
 
-class FpgaFileError(ValueError):
-    """An FPGA is unknown or its file is wrong; the message is one line."""
+        Raises:
+            FpgaTooSmallError: It needs more; the message names the resource and the purpose.
+        """
+        for resource, usable, total, needed in (
+            ("DSPs", self.usable_dsp, self.dsp, dsp),
+            ("memory blocks of 18 Kb", self.usable_bram18, self.bram18, bram18),
+        ):
+            if needed > usable:
+                raise FpgaTooSmallError(
+                    f"{self.name}: expected at least {int(needed)} usable {resource} for {purpose}, got {int(usable)} "
+                    f"of {int(total)}"
+                )
 
 
 class FpgaTooSmallError(ValueError):
@@ -106,10 +118,10 @@ def load_fpga(name_or_path: str | Path) -> Fpga:
         The FPGA, numbers as float32.
 
     Raises:
-        FpgaFileError: The name is unknown, or the file is missing or wrong.
+        ValueError: The name is unknown, or the file is missing or wrong.
     """
-    source = packaged_or_own(name_or_path, _FOLDER, what="FPGA", error=FpgaFileError)
-    return _to_fpga(read_checked(source, _FpgaFile, shown=str(name_or_path), version=1, error=FpgaFileError))
+    source = packaged_or_own(name_or_path, _FOLDER, what="FPGA")
+    return _to_fpga(read_checked(source, _FpgaFile, shown=str(name_or_path), version=1))
 
 
 def memory_blocks(width: jax.Array, depth: jax.Array) -> jax.Array:
@@ -131,29 +143,6 @@ def memory_blocks(width: jax.Array, depth: jax.Array) -> jax.Array:
     wider_than = sum((rest > narrow).astype(jnp.int32) for narrow in _WIDTHS)
     deep = jnp.right_shift(_DEEPEST, wider_than)
     return (2 * whole + half) * rows + jnp.where(rest > 0, (depth + deep - 1) // deep, 0)
-
-
-def check_resources(fpga: Fpga, *, dsp: float, bram18: float, purpose: str) -> None:
-    """Checks what a design needs at least against what it may take.
-
-    Args:
-        fpga: The FPGA.
-        dsp: DSPs that it needs.
-        bram18: Memory blocks that it needs.
-        purpose: What for, for the message.
-
-    Raises:
-        FpgaTooSmallError: It needs more; the message names the resource.
-    """
-    for resource, usable, total, needed in (
-        ("DSPs", fpga.usable_dsp, fpga.dsp, dsp),
-        ("memory blocks of 18 Kb", fpga.usable_bram18, fpga.bram18, bram18),
-    ):
-        if needed > usable:
-            raise FpgaTooSmallError(
-                f"{fpga.name}: expected at least {int(needed)} usable {resource} for {purpose}, got {int(usable)} of "
-                f"{int(total)}"
-            )
 
 
 def _power_of_two(value: object) -> object:

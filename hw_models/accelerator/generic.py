@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hw_models.accelerator.fpga import Fpga, check_resources, memory_blocks
-from hw_models.accelerator.rows import Rows, row_counts
+from hw_models.accelerator.fpga import Fpga, memory_blocks
+from hw_models.accelerator.report import AcceleratorReport, StageRow
+from hw_models.accelerator.rows import Rows
 
 
 @struct.dataclass
@@ -65,8 +66,13 @@ class GenericTable:
     fixed_cycles: jax.Array
     clock_hz: jax.Array
 
+    def cost(self, counts: jax.Array) -> GenericCost:
+        """Cost of a network, with counts as `generic_cost`."""
+        cycles = self.fixed_cycles + jnp.sum(counts * jnp.reshape(self.cycles, jnp.shape(counts)))
+        return _cost(cycles, self.clock_hz)
 
-def engine(fpga: Fpga) -> _Engine:
+
+def _engine(fpga: Fpga) -> _Engine:
     """Sizes the engine: the largest power of two of multipliers that DSPs and memory blocks allow."""
     most = int(np.log2(fpga.engine_parallelism))
     sizes = np.arange(2 * most, -1, -1, dtype=np.int32)
@@ -92,13 +98,13 @@ def generic_cost(rows: Rows, counts: jax.Array, fpga: Fpga) -> GenericCost:
     Returns:
         The cost; of a relaxed network the expected cycles, which are linear in the counts, and what follows from them.
     """
-    cycles = jnp.sum(row_counts(rows, counts) * layer_cycles(rows, fpga))
+    cycles = jnp.sum(rows.layer_counts(counts) * _layer_cycles(rows, fpga))
     return _cost(_if_engine(cycles, fpga), fpga.clock_hz)
 
 
-def layer_cycles(rows: Rows, fpga: Fpga) -> jax.Array:
+def _layer_cycles(rows: Rows, fpga: Fpga) -> jax.Array:
     """Cycles of one layer of each row, f32[L]; of no meaning where the FPGA holds no engine."""
-    size = engine(fpga)
+    size = _engine(fpga)
     multipliers = (size.channels * size.kernels).astype(jnp.float32)
     full_macs = rows.inputs * rows.outputs * rows.kernel**2 * rows.out_size**2
     words_per_cycle = fpga.memory_efficiency * fpga.ddr_bits_per_s / fpga.word_bits / fpga.clock_hz
@@ -116,24 +122,66 @@ def check_generic_fits(fpga: Fpga) -> None:
         FpgaTooSmallError: It does not; the message names the resource, what is needed and what a design may take.
     """
     blocks = 3 * int(memory_blocks(jnp.int32(fpga.word_bits), jnp.int32(512)))
-    check_resources(fpga, dsp=1, bram18=blocks, purpose="the smallest engine")
+    fpga.check_holds(dsp=1, bram18=blocks, purpose="the smallest engine")
 
 
 def generic_table(rows: Rows, fpga: Fpga) -> GenericTable:
-    """Sums `layer_cycles` by group; exact, as the cycles of a network are a sum."""
-    cycles = jnp.asarray(rows.times, jnp.float32) * layer_cycles(rows, fpga)
+    """Sums the cycles of layers by group; exact, as the cycles of a network are a sum."""
+    cycles = jnp.asarray(rows.times, jnp.float32) * _layer_cycles(rows, fpga)
     sums = jax.ops.segment_sum(cycles, jnp.asarray(rows.group, jnp.int32), rows.groups + 1)
     return GenericTable(sums[:-1], _if_engine(sums[-1], fpga), fpga.clock_hz)
 
 
-def generic_table_cost(table: GenericTable, counts: jax.Array) -> GenericCost:
-    """Cost of a network by table, with counts as `generic_cost`."""
-    cycles = table.fixed_cycles + jnp.sum(counts * jnp.reshape(table.cycles, jnp.shape(counts)))
-    return _cost(cycles, table.clock_hz)
+def generic_report(rows: Rows, counts: jax.Array, fpga: Fpga) -> AcceleratorReport:
+    """Reports a network on the engine; arguments as `generic_cost`.
+
+    Raises:
+        FpgaTooSmallError: As `check_generic_fits`.
+    """
+    check_generic_fits(fpga)
+    layers = np.asarray(rows.layer_counts(counts)).astype(int)
+    size, cycles = _engine(fpga), np.asarray(_layer_cycles(rows, fpga), float)
+    runs = np.flatnonzero((layers > 0) & (rows.is_weighted | rows.is_pooling))
+    times = layers * cycles
+    total, worst = float(times[runs].sum()), runs[np.argmax(times[runs])]
+    channels, kernels, dsp, bram18 = (int(leaf) for leaf in (size.channels, size.kernels, size.dsp, size.bram18))
+    table = StageRow.of_network(
+        rows,
+        layers,
+        channels=np.where(rows.is_weighted, channels, 1),
+        kernels=np.where(rows.is_weighted, kernels, 1),
+        cycles=cycles,
+        share=times / total,
+        dsp=np.where(rows.is_weighted, dsp, 0),
+        bram18=np.where(rows.is_weighted, bram18, 0),
+        is_bottleneck=np.arange(len(layers)) == worst,
+    )
+    overhead = fpga.layer_overhead_cycles if rows.is_weighted[worst] else fpga.pool_overhead_cycles
+    full_macs = rows.inputs[worst] * rows.outputs[worst] * rows.kernel[worst] ** 2 * rows.out_size[worst] ** 2
+    computes = rows.is_weighted[worst] and cycles[worst] - float(overhead) <= full_macs / (channels * kernels) * 1.0001
+    bound = "multiplying" if computes else "moving activations"
+    reason = (
+        f"{rows.name[worst]} takes {times[worst] / total:.0%} of the time: {layers[worst]} times "
+        f"{cycles[worst]:,.0f} cycles, bound by {bound}, {float(overhead):g} of them to start. The engine has "
+        f"{channels} channels times {kernels} kernels."
+    )
+    return AcceleratorReport(
+        paradigm="generic",
+        fpga=fpga.name,
+        throughput=float(fpga.clock_hz) / total,
+        latency_s=total / float(fpga.clock_hz),
+        batch=1,
+        dsp=dsp,
+        bram18=bram18,
+        usable_dsp=int(fpga.usable_dsp),
+        usable_bram18=int(fpga.usable_bram18),
+        rows=table,
+        reason=reason,
+    )
 
 
 def _if_engine(cycles: jax.Array, fpga: Fpga) -> jax.Array:
-    return jnp.where(engine(fpga).dsp > 0, cycles, jnp.inf)
+    return jnp.where(_engine(fpga).dsp > 0, cycles, jnp.inf)
 
 
 def _cost(cycles: jax.Array, clock_hz: jax.Array) -> GenericCost:

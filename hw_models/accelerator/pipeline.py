@@ -23,34 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hw_models.accelerator.fpga import Fpga, check_resources, memory_blocks
-from hw_models.accelerator.rows import Rows, row_counts
+from hw_models.accelerator.fpga import Fpga, memory_blocks
+from hw_models.accelerator.report import AcceleratorReport, StageRow
+from hw_models.accelerator.rows import Rows
 
 # The wanted parallelism is rounded up to a whole number and then to the power of two nearest in ratio: 2^p is taken
 # from the first whole number above 2^(p - 1/2).
 _STEPS = np.ceil(2.0 ** (np.arange(1, 13) - 0.5))
 _MOST_MACS = 2.0**31
 _MOST_HALVINGS = 12
-
-
-class Stages(NamedTuple):
-    """What a stage of each row takes, int32[L].
-
-    Attributes:
-        channels: Cpf, channels at once.
-        kernels: Kpf, kernels at once.
-        cycles: For an image.
-        dsp: For an image, without control.
-        cache_blocks: Memory blocks that hold columns of the input, for an image.
-        weight_blocks: Memory blocks for weights and batch norm, whatever the batch.
-    """
-
-    channels: jax.Array
-    kernels: jax.Array
-    cycles: jax.Array
-    dsp: jax.Array
-    cache_blocks: jax.Array
-    weight_blocks: jax.Array
 
 
 @struct.dataclass
@@ -108,6 +89,32 @@ class PipelineTable:
     fpga: Fpga
     groups: tuple[int, ...] = struct.field(pytree_node=False)
 
+    def throughput(self, counts: jax.Array) -> jax.Array:
+        """Throughput of a network, images/s, f32[]: that of `pipeline_cost`, 0 where it does not fit.
+
+        Args:
+            counts: float32[G], how often each group occurs in the network.
+        """
+        counts = jnp.ravel(counts)[jnp.asarray(self.groups)]
+        traffic = self.fixed_traffic + jnp.sum(counts * self.traffic)
+        control = self.fixed_control_dsp + jnp.sum(counts * self.control_dsp)
+
+        def at_level(level: jax.Array) -> jax.Array:
+            interval = jnp.sum((traffic >= self.limits[level]).astype(jnp.int32))
+            entries, fixed = self.sums[level, interval], self.fixed[level, interval]
+            dsp, cache, weights = (fixed[i] + jnp.sum(counts * entries[i]) for i in range(3))
+            slowest = jnp.maximum(fixed[3], jnp.max(jnp.where(counts > 0, entries[3], 0.0)))
+            batch = jnp.minimum(*_batches(_Demand(dsp, cache, weights, control, slowest), self.fpga))
+            return jnp.where(batch >= 1, _throughput(batch, slowest, self.fpga), 0.0)
+
+        last = self.limits.shape[0] - 1
+        _, found = jax.lax.while_loop(
+            lambda state: (state[1] == 0) & (state[0] < last),
+            lambda state: (state[0] + 1, at_level(state[0] + 1)),
+            (jnp.int32(0), at_level(jnp.int32(0))),
+        )
+        return found
+
 
 def pipeline_cost(rows: Rows, counts: jax.Array, fpga: Fpga) -> PipelineCost:
     """Allocates the FPGA to the stages of a network.
@@ -125,7 +132,7 @@ def pipeline_cost(rows: Rows, counts: jax.Array, fpga: Fpga) -> PipelineCost:
     Raises:
         ValueError: A layer has 2^31 multiply-accumulates or more, beyond the whole numbers used here.
     """
-    counts = row_counts(rows, counts)
+    counts = rows.layer_counts(counts)
     traffic = _weight_traffic(rows, counts)
 
     def demand_at(halvings: jax.Array) -> _Demand:
@@ -155,11 +162,6 @@ def pipeline_cost(rows: Rows, counts: jax.Array, fpga: Fpga) -> PipelineCost:
     )
 
 
-def pipeline_stages(rows: Rows, counts: jax.Array, fpga: Fpga, *, halvings: jax.Array) -> Stages:
-    """Sizes the stage of every row for a network, at the halvings that `pipeline_cost` found; as `pipeline_cost`."""
-    return _stages(rows, _weight_traffic(rows, row_counts(rows, counts)), fpga, halvings=halvings)
-
-
 def check_pipeline_fits(rows: Rows, counts: jax.Array, fpga: Fpga) -> None:
     """Checks a network against an FPGA; arguments as `pipeline_cost`.
 
@@ -167,10 +169,9 @@ def check_pipeline_fits(rows: Rows, counts: jax.Array, fpga: Fpga) -> None:
         FpgaTooSmallError: Not even one image fits with a parallelism of 1; the message names the resource, what
             the network needs of it and what a design may take.
     """
-    stages = pipeline_stages(rows, counts, fpga, halvings=jnp.int32(_MOST_HALVINGS))
-    demand = _total_demand(rows, row_counts(rows, counts), fpga, stages=stages)
-    check_resources(
-        fpga,
+    stages = _pipeline_stages(rows, counts, fpga, halvings=jnp.int32(_MOST_HALVINGS))
+    demand = _total_demand(rows, rows.layer_counts(counts), fpga, stages=stages)
+    fpga.check_holds(
         dsp=float(demand.control_dsp + demand.dsp),
         bram18=float(demand.weight_blocks + demand.cache_blocks),
         purpose="one image in a pipeline of this network",
@@ -200,32 +201,83 @@ def pipeline_table(rows: Rows, fpga: Fpga) -> PipelineTable:
     )
 
 
-def pipeline_table_throughput(table: PipelineTable, counts: jax.Array) -> jax.Array:
-    """Throughput of a network, images/s, f32[]: that of `pipeline_cost`, 0 where it does not fit.
+def pipeline_report(rows: Rows, counts: jax.Array, fpga: Fpga) -> AcceleratorReport:
+    """Reports a network as a pipeline.
 
     Args:
-        table: Of the space.
-        counts: float32[G], how often each group occurs in the network.
+        rows: Of the space.
+        counts: float32[G], how often each group occurs in the network; whole numbers.
+        fpga: The FPGA.
+
+    Returns:
+        The report.
+
+    Raises:
+        FpgaTooSmallError: As `check_pipeline_fits`.
     """
-    counts = jnp.ravel(counts)[jnp.asarray(table.groups)]
-    traffic = table.fixed_traffic + jnp.sum(counts * table.traffic)
-    control = table.fixed_control_dsp + jnp.sum(counts * table.control_dsp)
-
-    def at_level(level: jax.Array) -> jax.Array:
-        interval = jnp.sum((traffic >= table.limits[level]).astype(jnp.int32))
-        entries, fixed = table.sums[level, interval], table.fixed[level, interval]
-        dsp, cache, weights = (fixed[i] + jnp.sum(counts * entries[i]) for i in range(3))
-        slowest = jnp.maximum(fixed[3], jnp.max(jnp.where(counts > 0, entries[3], 0.0)))
-        batch = jnp.minimum(*_batches(_Demand(dsp, cache, weights, control, slowest), table.fpga))
-        return jnp.where(batch >= 1, _throughput(batch, slowest, table.fpga), 0.0)
-
-    last = table.limits.shape[0] - 1
-    _, found = jax.lax.while_loop(
-        lambda state: (state[1] == 0) & (state[0] < last),
-        lambda state: (state[0] + 1, at_level(state[0] + 1)),
-        (jnp.int32(0), at_level(jnp.int32(0))),
+    check_pipeline_fits(rows, counts, fpga)
+    cost = pipeline_cost(rows, counts, fpga)
+    stages = _pipeline_stages(rows, counts, fpga, halvings=cost.halvings.astype(jnp.int32))
+    stages = jax.tree.map(np.asarray, stages)
+    layers = np.asarray(rows.layer_counts(counts)).astype(int)
+    slowest, batch = float(cost.slowest_cycles), int(cost.batch)
+    table = StageRow.of_network(
+        rows,
+        layers,
+        channels=stages.channels,
+        kernels=stages.kernels,
+        cycles=stages.cycles,
+        share=stages.cycles / slowest,
+        dsp=layers * batch * stages.dsp,
+        bram18=layers * (batch * stages.cache_blocks + stages.weight_blocks),
+        is_bottleneck=rows.is_weighted & (stages.cycles == slowest),
     )
-    return found
+    worst, *ties = [row for row in table if row.is_bottleneck]
+    by_memory = float(cost.bram18_batch) < float(cost.dsp_batch)
+    scarce, other = ("Memory blocks", "DSPs") if by_memory else ("DSPs", "memory blocks")
+    allowed = int(max(float(cost.bram18_batch), float(cost.dsp_batch)))
+    halved = int(cost.halvings)
+    reason = (
+        f"{worst.name} is slowest: {worst.macs:,} multiply-accumulates, {worst.channels} channels times "
+        f"{worst.kernels} kernels at once, {worst.cycles:,.0f} cycles"
+        + (f", and {len(ties)} more like it. " if ties else ". ")
+        + (f"Parallelism was halved {halved} times so that one image fits. " if halved else "")
+        + f"Parallelism follows the work and the bandwidth of {float(fpga.ddr_bits_per_s) / 1e9:g} Gb/s, rounded to "
+        f"powers of two. {scarce} allow {batch} images side by side; {other} would allow {allowed}."
+    )
+    return AcceleratorReport(
+        paradigm="pipeline",
+        fpga=fpga.name,
+        throughput=float(cost.throughput),
+        latency_s=float(cost.latency_s),
+        batch=batch,
+        dsp=int(cost.dsp),
+        bram18=int(cost.bram18),
+        usable_dsp=int(fpga.usable_dsp),
+        usable_bram18=int(fpga.usable_bram18),
+        rows=table,
+        reason=reason,
+    )
+
+
+class _Stages(NamedTuple):
+    """What a stage of each row takes, int32[L].
+
+    Attributes:
+        channels: Cpf, channels at once.
+        kernels: Kpf, kernels at once.
+        cycles: For an image.
+        dsp: For an image, without control.
+        cache_blocks: Memory blocks that hold columns of the input, for an image.
+        weight_blocks: Memory blocks for weights and batch norm, whatever the batch.
+    """
+
+    channels: jax.Array
+    kernels: jax.Array
+    cycles: jax.Array
+    dsp: jax.Array
+    cache_blocks: jax.Array
+    weight_blocks: jax.Array
 
 
 class _Demand(NamedTuple):
@@ -246,6 +298,11 @@ class _Demand(NamedTuple):
     slowest_cycles: jax.Array
 
 
+def _pipeline_stages(rows: Rows, counts: jax.Array, fpga: Fpga, *, halvings: jax.Array) -> _Stages:
+    """Sizes the stage of every row for a network, at the halvings that `pipeline_cost` found; as `pipeline_cost`."""
+    return _stages(rows, _weight_traffic(rows, rows.layer_counts(counts)), fpga, halvings=halvings)
+
+
 def _weight_traffic(rows: Rows, counts: jax.Array) -> jax.Array:
     """Weights read for a row of pixels at every stage, so many times MACs / height, f32[], in elements per image."""
     per_layer = np.where(rows.is_weighted, rows.macs / rows.out_size, 0.0).astype(np.float32)
@@ -264,7 +321,7 @@ def _parallelism_limits(rows: Rows, fpga: Fpga, *, halvings: jax.Array) -> jax.A
     return macs[:, None] / steps[None] * elements_per_cycle
 
 
-def _stages(rows: Rows, traffic: jax.Array, fpga: Fpga, *, halvings: jax.Array) -> Stages:
+def _stages(rows: Rows, traffic: jax.Array, fpga: Fpga, *, halvings: jax.Array) -> _Stages:
     """Sizes a stage for each row, whether the network has it or not.
 
     Args:
@@ -303,7 +360,7 @@ def _stages(rows: Rows, traffic: jax.Array, fpga: Fpga, *, halvings: jax.Array) 
     cached = (rows.inputs * rows.in_size * (rows.kernel + rows.stride)).astype(np.int32)
     cache = memory_blocks(channels * word, _ceil_div(cached, channels))
     dsp = _ceil_div(product, jnp.int32(fpga.multiplications_per_dsp))
-    return Stages(
+    return _Stages(
         channels=channels,
         kernels=kernels,
         cycles=jnp.where(runs, _ceil_div(rows.macs.astype(np.int32), product), 0),
@@ -328,7 +385,7 @@ def _ceil_div(a: jax.Array | np.ndarray, b: jax.Array) -> jax.Array:
     return (jnp.asarray(a) + b - 1) // b
 
 
-def _total_demand(rows: Rows, counts: jax.Array, fpga: Fpga, *, stages: Stages) -> _Demand:
+def _total_demand(rows: Rows, counts: jax.Array, fpga: Fpga, *, stages: _Stages) -> _Demand:
     """Adds the stages up, with `counts` f32[L] of each row."""
 
     def total(column: jax.Array | np.ndarray) -> jax.Array:
@@ -373,7 +430,7 @@ def _levels(rows: Rows, fpga: Fpga, *, least_traffic: float) -> tuple[np.ndarray
     starts = np.concatenate([np.full((len(levels), 1), least_traffic), limits], axis=1)
 
     @jax.jit
-    def stages_of(starts: jax.Array, level: jax.Array) -> Stages:
+    def stages_of(starts: jax.Array, level: jax.Array) -> _Stages:
         return jax.vmap(lambda traffic: _stages(rows, traffic, fpga, halvings=level))(starts)
 
     sums = []

@@ -75,16 +75,14 @@ class Rows(NamedTuple):
         """int64[L], activations written by one layer."""
         return self.outputs * self.out_size**2
 
+    def layer_counts(self, counts: jax.Array) -> jax.Array:
+        """How many layers of each row a network has.
 
-def row_counts(rows: Rows, counts: jax.Array) -> jax.Array:
-    """How many layers of each row a network has.
+        Args:
+            counts: float32[G], or an array of G numbers: how often each group occurs in the network.
 
-    Args:
-        rows: Of the space.
-        counts: float32[G], or an array of G numbers: how often each group occurs in the network.
-
-    Returns:
-        float32[L]; linear in `counts`.
-    """
-    every = jnp.append(jnp.ravel(counts), jnp.float32(1.0))
-    return jnp.asarray(rows.times, jnp.float32) * every[rows.group]
+        Returns:
+            float32[L]; linear in `counts`.
+        """
+        every = jnp.append(jnp.ravel(counts), jnp.float32(1.0))
+        return jnp.asarray(self.times, jnp.float32) * every[self.group]

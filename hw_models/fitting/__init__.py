@@ -30,8 +30,6 @@ from hw_models.fitting.few_shot import (
     adapt,
     fit_ridge,
     nearest_donor,
-    predict_adapted,
-    predict_ridge,
 )
 
 __all__ = [
@@ -54,9 +52,7 @@ __all__ = [
     "load_board_predictor",
     "nearest_device",
     "nearest_donor",
-    "predict_adapted",
     "predict_board",
-    "predict_ridge",
     "predict_target",
     "read_board_notes",
     "save_board_predictor",

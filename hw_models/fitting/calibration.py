@@ -21,26 +21,21 @@ from scipy.stats import kendalltau
 from hw_models.catalogue import LATENCY_QUANTITIES, POWER_QUANTITIES, device_names, read_device_file, to_device
 from hw_models.device import SAME_CLOCK, Device, match_settings
 from hw_models.files import checked
-from hw_models.fitting.device_parameters import (
-    Measured,
-    Target,
-    distance,
-    fit_all,
-    held_out,
-    informed,
-    predict,
-    scale_of,
-)
-from hw_models.fitting.units_of_rows import FAR, doubts_of_units
+from hw_models.fitting.device_parameters import Measured, Target, fit, held_out, informed, predict, to_measured
 from hw_models.layers import LayerKind
-from hw_models.measuring.measurements import Measurement, clocks, layer_tables, number_formats
+from hw_models.measuring.measurements import Measurement
 from hw_models.schema import SCHEMA_VERSION, Clocks, Curve, DeviceFile, FitError, Latency, Power, Quantity
+from hw_models.units import in_other_units
 
 PartT = TypeVar("PartT", bound=pydantic.BaseModel)
 FEW_ROWS = 30
 """Below so many measurements a fit stays near its base, unless told otherwise."""
 _SIGMA, _SIGMA_OF_FEW = 1.0, 0.3
 _OF_CORE = ("core_idle", "core_load", "core_stalled_share")
+_FAR = 20.0
+"""Ratio to a base that calls for a warning: a wrong unit is a factor of a thousand."""
+_NO_BOARD = 50.0
+_STRAY = 300.0
 _BESIDE_COMMON = ("norm_order", "format_speedup", "core_stalled_share")
 """Shapes and ratios, which the common factor of a fit does not move."""
 
@@ -135,12 +130,12 @@ def calibrate(
             f"measurements: expected at least two networks or two clocks to fit and to validate, got {len(rows)} "
             f"row{'s' * (len(rows) > 1)} of one network at one setting"
         )
-    warnings += doubts_of_units(rows, measured, device)
+    warnings += _doubts_of_units(rows, measured, device)
     if prior_sigma is None:
         prior_sigma = _SIGMA if len(rows) >= FEW_ROWS else _SIGMA_OF_FEW
     how: dict[str, Any] = {"prior_sigma": prior_sigma, "starts": starts, "steps": steps}
     fit_key, fold_key = jax.random.split(jax.random.key(seed))
-    fitted = fit_all(fit_key, measured, device, weights=jnp.ones(len(rows)), **how)
+    fitted = fit(fit_key, measured, device, weights=jnp.ones(len(rows)), **how)
     tests = tuple(
         _held_out(left_out, measured, *held_out(fold_key, measured, device, groups, **how))
         for left_out, groups in schemes.items()
@@ -163,7 +158,7 @@ def calibrate(
         rows=rows,
         held_out=tests,
         latency_error=_error(np.asarray(predict(measured, device_of_file)[0]), np.asarray(measured.latency_s)),
-        scale=float(scale_of(measured, device)),
+        scale=float(np.exp(np.median(_log_ratios(measured, device)))),
         warnings=tuple(warnings),
     )
 
@@ -180,33 +175,15 @@ def nearest_device(rows: Sequence[Measurement]) -> str:
     for name in device_names():
         try:
             device = to_device(_with_measured_clocks(rows, read_device_file(name), "the measurements")[0])
-            distances[name] = float(distance(to_measured(rows, device), device))
+            ratios = _log_ratios(to_measured(rows, device), device)
         except ValueError:  # clocks or formats that this device lacks
             continue
+        distances[name] = np.mean(np.abs(ratios - np.median(ratios)))
     if not distances:
         raise ValueError(
             "measurements: expected clocks and formats of a known device, got others; name the base device"
         )
     return min(distances, key=distances.__getitem__)
-
-
-def to_measured(rows: Sequence[Measurement], device: Device) -> Measured:
-    """Turns rows into arrays; empty fields get the device's defaults.
-
-    Raises:
-        ValueError: A clock or a number format is none of the device's.
-    """
-    rows = list(rows)
-    power_w = [np.nan if row.power_w is None else row.power_w for row in rows]
-    return Measured(
-        layers=layer_tables(rows),
-        point=clocks(rows, device),
-        batch=jnp.asarray([row.batch for row in rows], jnp.float32),
-        number_format=jnp.asarray([int(form) for form in number_formats(rows, device)], jnp.int32),
-        latency_s=jnp.asarray([row.latency_ms * 1e-3 for row in rows], jnp.float32),
-        power_w=jnp.asarray(power_w, jnp.float32),
-        is_core=jnp.asarray([row.power_rail == "core" for row in rows]),
-    )
 
 
 @dataclass(frozen=True)
@@ -341,6 +318,11 @@ def _rounded(value: Any) -> np.ndarray:
     return np.round(array * 10**digits) / 10**digits
 
 
+def _log_ratios(measured: Measured, device: Device) -> np.ndarray:
+    """Logarithms of measured over predicted latencies, float32[N]."""
+    return np.log(np.asarray(measured.latency_s)) - np.log(np.asarray(predict(measured, device)[0]))
+
+
 def _check_clock_columns(rows: Sequence[Measurement]) -> None:
     """Raises `ValueError` if a clock is known in some rows only."""
     for clock in Clocks.model_fields:
@@ -353,11 +335,7 @@ def _check_clock_columns(rows: Sequence[Measurement]) -> None:
 
 
 def _with_measured_clocks(rows: Sequence[Measurement], base: DeviceFile, source: str) -> tuple[DeviceFile, list[str]]:
-    """Gives a base the clock tables of measurements, each clock in all of them or in none; and warnings of others.
-
-    Raises:
-        ValueError: A clock is none of the base's, whose table is not merely assumed.
-    """
+    """Gives a base the clock tables of measurements, each clock in all of them or in none; and warnings of others."""
     warnings, tables = [], {}
     for clock in Clocks.model_fields:
         quantity: Quantity = getattr(base.clocks, clock)
@@ -368,21 +346,16 @@ def _with_measured_clocks(rows: Sequence[Measurement], base: DeviceFile, source:
                 f"{clock} clock unknown in all rows: the device gets one setting, {quantity.value[-1]:g} MHz, the "
                 f"highest of {base.name}; give {clock}_mhz to search over it"
             )
-        warnings += _doubts(clock, mhz, base)
+        warnings += _doubts_of_clock(clock, mhz, base)
     is_whole = all(table.value == getattr(base.clocks, clock).value for clock, table in tables.items())
     changed = {"clocks": Clocks(**tables), "modes": base.modes if is_whole else {}}
-    file = base.model_copy(update=changed)
-    try:
-        clocks(list(rows), to_device(file))
-    except ValueError as error:
-        raise ValueError(f"{error}; take a base whose clocks are assumed, or edit the table in a copy of it") from None
-    return file, warnings
+    return base.model_copy(update=changed), warnings
 
 
-def _doubts(clock: str, mhz: np.ndarray, base: DeviceFile) -> list[str]:
+def _doubts_of_clock(clock: str, mhz: np.ndarray, base: DeviceFile) -> list[str]:
     """A warning if clocks are far from all of a base's."""
     table = getattr(base.clocks, clock).value
-    if not mhz.size or table[0] / FAR < np.median(mhz) < table[-1] * FAR:
+    if not mhz.size or table[0] / _FAR < np.median(mhz) < table[-1] * _FAR:
         return []
     times = np.median(mhz) / table[-1]
     return [f"{clock} clocks are {times:.3g} times those of {base.name}: check that {clock}_mhz is in MHz"]
@@ -451,3 +424,57 @@ def _held_out(left_out: str, measured: Measured, latency_s: jax.Array, power_w: 
 
 def _error(predicted: np.ndarray, actual: np.ndarray) -> float:
     return float(np.mean(np.abs(predicted / actual - 1)))
+
+
+def _doubts_of_units(rows: Sequence[Measurement], measured: Measured, base: Device) -> list[str]:
+    """Compares measurements with a base.
+
+    Args:
+        rows: N measurements.
+        measured: The same as arrays.
+        base: The device to compare with, at the clocks of the measurements.
+
+    Returns:
+        Warnings of latencies and powers, one line each.
+
+    Raises:
+        ValueError: Powers are beyond what a board of the base's kind takes.
+    """
+    latency_s, power_w = (np.asarray(quantity, np.float64) for quantity in predict(measured, base))
+    latency, power = np.asarray(measured.latency_s) / latency_s, np.asarray(measured.power_w) / power_w
+    warnings = _doubts_of("latency_ms", "latencies", "ms", rows=rows, ratios=latency, base=base.name)
+    if not np.isfinite(power).any():
+        return warnings
+    doubts = _doubts_of("power_w", "powers", "W", rows=rows, ratios=power, base=base.name)
+    if np.nanmedian(power) > _NO_BOARD:
+        raise ValueError(f"measurements: {doubts[0]}; name a base of the board's kind if they are right")
+    return warnings + doubts
+
+
+def _doubts_of(
+    column: str, what: str, unit: str, *, rows: Sequence[Measurement], ratios: np.ndarray, base: str
+) -> list[str]:
+    doubts = []
+    typical = float(np.nanmedian(ratios))
+    if not _is_near(typical):
+        value = float(np.nanmedian([getattr(row, column) or np.nan for row in rows]))
+        likely = in_other_units(value, unit, lambda meant: _is_near(typical * meant / value))
+        hint = f" (the median, {value:,.6g}, is {likely})" if likely else ""
+        doubts.append(
+            f"measured {what} are {typical:.3g} times those of {base}: check that {column} is in {unit}{hint} and that "
+            "layers, batch and base device fit"
+        )
+    stray = np.flatnonzero(np.abs(np.log(ratios / typical)) > np.log(_STRAY))
+    if stray.size:
+        first = rows[stray[0]]
+        doubts.append(
+            f"{stray.size} of {len(rows)} rows, the first of {first.network}, have a {column} "
+            f"({getattr(first, column):g}) more than {_STRAY:g} times off what the others make likely: check that all "
+            f"are in {unit}"
+        )
+    return doubts
+
+
+def _is_near(ratio: float) -> bool:
+    """Whether a ratio to a base needs no explanation."""
+    return 1 / _FAR < ratio < _FAR

@@ -15,10 +15,10 @@ A board predicts a network of which only network-level features are known, by a 
 where compute grows with the MACs, memory with activations and weights, and each layer and each convolution has a
 fixed cost of its own (networks that split a convolution into many layers pay it many times), with a learned correction.
 The mean power of one supply rail follows the rates at which MACs and elements are served, `idle + mac_j * macs /
-latency + element_j * elements / latency`, and has a correction too. Both are fitted with the loss of a
-correction. The boards of `board_names` come with the package. They were fitted to the measurements of https://github.com/HalimaBouzidi/perf_prediction (MIT) by
-`experiments/boards/fit_jetson_boards.py`; `read_board_notes` tells their errors on networks left out. They hold for the
-clocks, the runtime and the batch size of that data.
+latency + element_j * elements / latency`, and has a correction too. Both are fitted with the loss of a correction. The
+boards of `board_names` come with the package. They were fitted to the measurements of
+https://github.com/HalimaBouzidi/perf_prediction (MIT) by `experiments/boards/fit_jetson_boards.py`; `read_board_notes`
+tells their errors on networks left out. They hold for the clocks, the runtime and the batch size of that data.
 
 Shapes: N samples (networks), D features, K members, H hidden units. Predictions are of one network, leaves f32[]; batch
 them with `jax.vmap`. Units: s, W, J, elements; a target is in the unit of its base.

@@ -9,7 +9,7 @@ Shapes: N measurements, L layers. Units: s, W, Hz.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -20,8 +20,9 @@ from flax import struct
 from jax.flatten_util import ravel_pytree
 
 from hw_models.cost import Cost, core_energy, network_cost
-from hw_models.device import Device, OperatingPoint
+from hw_models.device import Device, NumberFormat, OperatingPoint, match_settings
 from hw_models.layers import LayerTable
+from hw_models.measuring.measurements import Measurement, layer_tables
 
 TreeT = TypeVar("TreeT")
 Target = Literal["latency", "power"]
@@ -89,7 +90,30 @@ class _Factors:
     own: dict[str, jax.Array]
 
 
-def fit_all(
+def to_measured(rows: Sequence[Measurement], device: Device) -> Measured:
+    """Turns rows into arrays; an empty clock is the device's highest, an empty format its default.
+
+    Raises:
+        ValueError: A clock or a number format is none of the device's.
+    """
+    formats = [NumberFormat[row.format.upper()] if row.format else device.formats[0] for row in rows]
+    for row, chosen in zip(rows, formats, strict=True):
+        if chosen not in device.formats:
+            runs = ", ".join(form.name.lower() for form in device.formats)
+            raise ValueError(f"{row.network}: format: expected one that {device.name} runs ({runs}), got {row.format}")
+    power_w = [np.nan if row.power_w is None else row.power_w for row in rows]
+    return Measured(
+        layers=layer_tables(rows),
+        point=OperatingPoint(*(_clock(rows, device, clock) for clock in ("core", "memory", "host"))),
+        batch=jnp.asarray([row.batch for row in rows], jnp.float32),
+        number_format=jnp.asarray([int(form) for form in formats], jnp.int32),
+        latency_s=jnp.asarray([row.latency_ms * 1e-3 for row in rows], jnp.float32),
+        power_w=jnp.asarray(power_w, jnp.float32),
+        is_core=jnp.asarray([row.power_rail == "core" for row in rows]),
+    )
+
+
+def fit(
     key: jax.Array,
     measured: Measured,
     base: Device,
@@ -99,36 +123,16 @@ def fit_all(
     starts: int = 4,
     steps: int = 500,
 ) -> Device:
-    """Fits the latency parameters and, where any power was measured, then the power parameters; see `fit`."""
-    fit_one = functools.partial(
-        fit, key, measured, weights=weights, prior_sigma=prior_sigma, starts=starts, steps=steps
-    )
-    device = fit_one(base, quantity="latency")
-    has_power = bool(np.any(np.isfinite(measured.power_w) & (np.asarray(weights) > 0)))
-    return fit_one(device, quantity="power") if has_power else device
+    """Fits the latency parameters of a device, then its power parameters at the latencies so found.
 
-
-@functools.partial(jax.jit, static_argnames=("quantity", "starts", "steps"))
-def fit(
-    key: jax.Array,
-    measured: Measured,
-    base: Device,
-    *,
-    weights: jax.Array,
-    quantity: Target,
-    prior_sigma: jax.Array | float = 1.0,
-    starts: int = 4,
-    steps: int = 500,
-) -> Device:
-    """Fits the latency or the power parameters of a device; the clocks and the voltage curve stay.
+    The clocks and the voltage curve stay; without any measured power, all powers do. Where only the core's rail was
+    measured, the powers of the rest of the board stay.
 
     Args:
         key: Of the starts; the first start is the base itself.
         measured: N measurements.
         base: Where to start from, and the centre of the prior.
         weights: f32[N], weight of each measurement in the loss; 0 leaves it out.
-        quantity: What to fit. Power is fitted at the latencies of `base`: fit the latency first. Where only the
-            core's rail was measured, the powers of the rest of the board stay.
         prior_sigma: Standard deviation of the log factor of a parameter beyond the common one; small values
             stay near the base, as few measurements need.
         starts: Number of starts.
@@ -137,6 +141,24 @@ def fit(
     Returns:
         The device of the best start.
     """
+    how: dict[str, Any] = {"weights": weights, "prior_sigma": prior_sigma, "starts": starts, "steps": steps}
+    device = _fit(key, measured, base, quantity="latency", **how)
+    has_power = bool(np.any(np.isfinite(measured.power_w) & (np.asarray(weights) > 0)))
+    return _fit(key, measured, device, quantity="power", **how) if has_power else device
+
+
+@functools.partial(jax.jit, static_argnames=("quantity", "starts", "steps"))
+def _fit(
+    key: jax.Array,
+    measured: Measured,
+    base: Device,
+    *,
+    quantity: Target,
+    weights: jax.Array,
+    prior_sigma: jax.Array | float,
+    starts: int,
+    steps: int,
+) -> Device:
     target = jnp.log(measured.latency_s if quantity == "latency" else measured.power_w)
     is_measured = (weights > 0) & jnp.isfinite(target)
 
@@ -168,6 +190,7 @@ def fit(
     return dataclasses.replace(fitted, **rest)
 
 
+@jax.jit
 def predict(measured: Measured, device: Device) -> tuple[jax.Array, jax.Array]:
     """Predicts each measurement.
 
@@ -224,7 +247,7 @@ def held_out(
     latency_s, power_w = jnp.zeros_like(measured.latency_s), jnp.zeros_like(measured.power_w)
     for i in range(folds):
         weights = (fold != i).astype(jnp.float32)
-        device = fit_all(fit_key, measured, base, weights=weights, prior_sigma=prior_sigma, starts=starts, steps=steps)
+        device = fit(fit_key, measured, base, weights=weights, prior_sigma=prior_sigma, starts=starts, steps=steps)
         predicted = predict(measured, device)
         latency_s = jnp.where(fold == i, predicted[0], latency_s)
         power_w = jnp.where(fold == i, predicted[1], power_w)
@@ -265,17 +288,6 @@ def informed(
     return {name: np.asarray(leaf) > 0 for name, leaf in is_informed.own.items()}
 
 
-def scale_of(measured: Measured, base: Device) -> jax.Array:
-    """Median of measured over predicted latency, f32[]: far from 1 where units or the base are wrong."""
-    return jnp.exp(jnp.median(jnp.log(measured.latency_s) - jnp.log(predict(measured, base)[0])))
-
-
-def distance(measured: Measured, base: Device) -> jax.Array:
-    """Mean absolute log ratio of the latencies after one common factor, f32[]: how near a device is in kind."""
-    ratio = jnp.log(measured.latency_s) - jnp.log(predict(measured, base)[0])
-    return jnp.mean(jnp.abs(ratio - jnp.median(ratio)))
-
-
 def minimise(
     loss: Callable[[TreeT], jax.Array], first: TreeT, optimiser: optax.GradientTransformation, *, steps: int
 ) -> TreeT:
@@ -301,6 +313,22 @@ def minimise(
 
     (parameters, _), _ = jax.lax.scan(step, (first, optimiser.init(first)), None, length=steps)
     return parameters
+
+
+def _clock(rows: Sequence[Measurement], device: Device, clock: str) -> jax.Array:
+    """Settings of a clock of the device at which rows were measured, f32[N]."""
+    table = np.asarray(getattr(device, f"{clock}_hz"), np.float64)
+    given = [getattr(row, f"{clock}_mhz") for row in rows]
+    hz = np.array([table[-1] if mhz is None else mhz * 1e6 for mhz in given])
+    nearest, is_known = match_settings(table, hz)
+    off = np.flatnonzero(~is_known)
+    if off.size:
+        settings = " ".join(f"{setting / 1e6:g}" for setting in table)
+        raise ValueError(
+            f"{rows[off[0]].network}: {clock}_mhz: expected a setting of {device.name} ({settings}), got "
+            f"{given[off[0]]:g}; take a base whose clocks are assumed, or edit the table in a copy of it"
+        )
+    return jnp.asarray(table[nearest], jnp.float32)
 
 
 def _scaled(base: Device, factors: _Factors, quantity: Target) -> Device:

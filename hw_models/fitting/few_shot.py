@@ -53,6 +53,10 @@ class Adaptation:
     offset: jax.Array
     nearest: jax.Array
 
+    def predict(self, donors: jax.Array) -> jax.Array:
+        """Predicts designs on the new device, f32[...], from predictions of the same donors for them, f32[D, ...]."""
+        return self.offset + jnp.tensordot(self.weights, donors, axes=1)
+
 
 @struct.dataclass
 class RidgeFit:
@@ -71,6 +75,12 @@ class RidgeFit:
     offset: jax.Array
     penalty: jax.Array
     held_out_rms: jax.Array
+
+    def predict(self, features: jax.Array) -> jax.Array:
+        """Predicts targets, f32[...], from features, f32[..., F]."""
+        center = self.center.reshape((1,) * (features.ndim - 1) + self.center.shape)
+        # Centred before the product, which keeps float32 digits.
+        return self.offset + jnp.tensordot(features - center, self.weights, axes=1)
 
 
 def nearest_donor(donors: jax.Array, measured: jax.Array) -> Nearest:
@@ -114,7 +124,7 @@ def adapt(
             spread; a large one keeps the nearest donor as it is, up to scale and offset.
 
     Returns:
-        The model; use it with `predict_adapted`.
+        The model.
 
     Raises:
         ValueError: As `nearest_donor`, or `penalty` is not positive.
@@ -135,19 +145,6 @@ def adapt(
     is_nearest = jnp.arange(donors.shape[0]) == start.donor
     weights = (own + jnp.where(is_nearest, anchor_scale - jnp.sum(own), 0.0)) / scales
     return Adaptation(weights, jnp.mean(measured) - weights @ jnp.mean(donors, axis=1), start.donor)
-
-
-def predict_adapted(model: Adaptation, donors: jax.Array) -> jax.Array:
-    """Predicts designs on the new device.
-
-    Args:
-        model: Of D donors.
-        donors: f32[D, ...], predictions of the same donors for the designs.
-
-    Returns:
-        f32[...], in the unit of the measurements.
-    """
-    return model.offset + jnp.tensordot(model.weights, donors, axes=1)
 
 
 def fit_ridge(features: jax.Array, targets: jax.Array, *, penalties: tuple[float, ...] = PENALTIES) -> RidgeFit:
@@ -187,18 +184,3 @@ def fit_ridge(features: jax.Array, targets: jax.Array, *, penalties: tuple[float
     best = jnp.argmin(scores)
     weights = right.T @ (singular / (singular**2 + candidates[best]) * projected)
     return RidgeFit(weights=weights, center=center, offset=offset, penalty=candidates[best], held_out_rms=scores[best])
-
-
-def predict_ridge(fit: RidgeFit, features: jax.Array) -> jax.Array:
-    """Predicts targets.
-
-    Args:
-        fit: A fit of F features.
-        features: f32[..., F].
-
-    Returns:
-        f32[...].
-    """
-    center = fit.center.reshape((1,) * (features.ndim - 1) + fit.center.shape)
-    # Centred before the product, which keeps float32 digits.
-    return fit.offset + jnp.tensordot(features - center, fit.weights, axes=1)

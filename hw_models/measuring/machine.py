@@ -51,7 +51,7 @@ class ClockSetting:
 
 
 @dataclass(frozen=True)
-class Clock:
+class _Clock:
     """A clock and the files that show and set it; every folder has the same files.
 
     Folders may have different settings, as the clusters of a big.LITTLE processor do. The clock is then that of the
@@ -378,7 +378,7 @@ class Machine:
         """What it is, in words: machines of one name should take the same time."""
         return f"{self.accelerator or _model(self.root)}, {self.processor.upper()}, {os.cpu_count()} CPU cores"
 
-    def clocks(self) -> dict[str, Clock]:
+    def clocks(self) -> dict[str, _Clock]:
         """The clocks that it has, by field of `ClockSetting`."""
         if self.processor == "cpu":
             clocks = {"core_mhz": _cpu_clock(self.root), "memory_mhz": _memory_clock(self.root)}
@@ -461,33 +461,33 @@ def _parts_of(rail: _Rail) -> set[str]:
     return _PARTS & set(re.split(r"[^A-Z]+", rail.label.upper()))
 
 
-def _cpu_clock(root: Path) -> Clock | None:
+def _cpu_clock(root: Path) -> _Clock | None:
     """Clock of the CPU cores (cpufreq), whose policies are set together; those that are offline are left out."""
     policies = _folders(root, "sys/devices/system/cpu/cpufreq/policy*")
     limits, bounds = ("scaling_min_freq", "scaling_max_freq"), ("cpuinfo_min_freq", "cpuinfo_max_freq")
     folders = tuple(folder for folder in policies if _text(folder / "affected_cpus") != "")
     if not folders:
         return None
-    return Clock("CPU", folders, "scaling_cur_freq", limits, "scaling_available_frequencies", 1e3, 1e3, bounds=bounds)
+    return _Clock("CPU", folders, "scaling_cur_freq", limits, "scaling_available_frequencies", 1e3, 1e3, bounds=bounds)
 
 
-def _gpu_clock(root: Path) -> Clock | None:
+def _gpu_clock(root: Path) -> _Clock | None:
     """Clock of the GPU that computes (devfreq): not of the video decoders beside it."""
     folders = _of_kind(root, _GPUS)
     parts = tuple(folder for folder in folders if "-gpc-" in folder.name)
     return _devfreq("GPU", parts or folders[:1])
 
 
-def _memory_clock(root: Path) -> Clock | None:
+def _memory_clock(root: Path) -> _Clock | None:
     """Clock of the memory: in a Jetson's debugfs, which root alone may read, or in devfreq."""
     debug = root / "sys/kernel/debug"
     boot, nano = debug / "bpmp/debug/clk/emc", debug / "clk/override.emc"
     if _text(boot / "rate") is not None:
         files = ("mrq_rate_locked", "rate")
-        return Clock("memory", (boot,), "rate", files, "../../emc/possible_rates", 1e6, 1e3, has_lock=True)
+        return _Clock("memory", (boot,), "rate", files, "../../emc/possible_rates", 1e6, 1e3, has_lock=True)
     if _text(nano / "clk_update_rate") is not None:
         files = ("clk_state", "clk_update_rate")
-        return Clock("memory", (nano,), "clk_update_rate", files, "clk_possible_rates", 1e6, 1e6, has_lock=True)
+        return _Clock("memory", (nano,), "clk_update_rate", files, "clk_possible_rates", 1e6, 1e6, has_lock=True)
     return _devfreq("memory", _of_kind(root, _MEMORIES)[:1])
 
 
@@ -496,8 +496,8 @@ def _of_kind(root: Path, kind: re.Pattern[str]) -> tuple[Path, ...]:
     return tuple(folder for folder in folders if kind.fullmatch(folder.name.rpartition(".")[2]))
 
 
-def _devfreq(name: str, folders: tuple[Path, ...]) -> Clock | None:
-    clock = Clock(name, folders, "cur_freq", ("min_freq", "max_freq"), "available_frequencies", 1e6, 1e6)
+def _devfreq(name: str, folders: tuple[Path, ...]) -> _Clock | None:
+    clock = _Clock(name, folders, "cur_freq", ("min_freq", "max_freq"), "available_frequencies", 1e6, 1e6)
     return clock if folders else None
 
 

@@ -26,7 +26,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pydantic
@@ -34,7 +33,6 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from hw_models.csv_files import read_table
-from hw_models.device import Device, NumberFormat, OperatingPoint, match_settings
 from hw_models.files import explain, show
 from hw_models.layers import LayerKind, LayerTable
 from hw_models.schema import ClockMHz, LatencyMs, NonNegative, PowerW, Strict, Text
@@ -90,10 +88,10 @@ def read_measurements(path: str | Path) -> list[Measurement]:
     Raises:
         ValueError: One line: file, line, column, what was expected and what came.
     """
-    table = read_table(path, columns=list(Measurement.model_fields), numbers=_NUMBERS, required=_REQUIRED)
-    if not table.rows:
+    lines = read_table(path, columns=list(Measurement.model_fields), numbers=_NUMBERS, required=_REQUIRED)
+    if not lines:
         raise ValueError(f"{path}: expected measurements, got a header and no rows")
-    return [_row(path, line, values) for line, values in table.rows]
+    return [_row(path, line, values) for line, values in lines]
 
 
 def write_measurements(path: str | Path, rows: Iterable[Measurement], *, append: bool = False) -> None:
@@ -165,44 +163,6 @@ def layer_tables(rows: list[Measurement]) -> LayerTable:
         values[i, : len(table)], active[i, : len(table)] = table, 1.0
     columns = {name: jnp.asarray(values[..., 1 + j]) for j, name in enumerate(_COLUMNS)}
     return LayerTable(kind=jnp.asarray(values[..., 0], jnp.int32), active=jnp.asarray(active), **columns)
-
-
-def clocks(rows: list[Measurement], device: Device) -> OperatingPoint:
-    """Operating points of measurements, settings of the device, leaves f32[N]; an empty clock is its highest one.
-
-    Raises:
-        ValueError: A clock is none of the device's settings, within 1 %.
-    """
-    return OperatingPoint(*(_clock(rows, device, clock) for clock in ("core", "memory", "host")))
-
-
-def number_formats(rows: list[Measurement], device: Device) -> list[NumberFormat]:
-    """Number format of each measurement; an empty one is the device's default.
-
-    Raises:
-        ValueError: The device does not run a format.
-    """
-    formats = [NumberFormat[row.format.upper()] if row.format else device.formats[0] for row in rows]
-    for row, chosen in zip(rows, formats, strict=True):
-        if chosen not in device.formats:
-            runs = ", ".join(form.name.lower() for form in device.formats)
-            raise ValueError(f"{row.network}: format: expected one that {device.name} runs ({runs}), got {row.format}")
-    return formats
-
-
-def _clock(rows: list[Measurement], device: Device, clock: str) -> jax.Array:
-    table = np.asarray(getattr(device, f"{clock}_hz"), np.float64)
-    given = [getattr(row, f"{clock}_mhz") for row in rows]
-    hz = np.array([table[-1] if mhz is None else mhz * 1e6 for mhz in given])
-    nearest, is_known = match_settings(table, hz)
-    off = np.flatnonzero(~is_known)
-    if off.size:
-        settings = " ".join(f"{setting / 1e6:g}" for setting in table)
-        raise ValueError(
-            f"{rows[off[0]].network}: {clock}_mhz: expected a setting of {device.name} ({settings}), "
-            f"got {given[off[0]]:g}"
-        )
-    return jnp.asarray(table[nearest], jnp.float32)
 
 
 def _row(path: str | Path, line: int, values: dict[str, str]) -> Measurement:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hw_models.codes import CodeLayout, operation_counts
+from hw_models.codes import CodeLayout
 
 KINDS = ("mlp", "embedding", "lookup")
 SCALES = ("log", "linear")
@@ -255,7 +255,7 @@ def score(
     Raises:
         ValueError: `architecture` is neither.
     """
-    counts = operation_counts(layout, architecture)[:, 1:]
+    counts = layout.operation_counts(architecture)[:, 1:]
     if kind == "embedding":
         embedded = _embed(weights.table, architecture)
         return _perceptron(weights.layers, (embedded if kept is None else embedded * kept).ravel())

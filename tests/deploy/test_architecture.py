@@ -11,7 +11,6 @@ from hadas_jax.deploy.architecture import (
     read_architecture,
     write_architecture,
 )
-from hadas_jax.report.network import outline
 from hw_models.catalogue import chosen_device
 
 
@@ -59,15 +58,6 @@ def test_the_exit_mask_marks_the_positions_of_the_exits(architecture):
     own = np.cumsum(active) - 1
     positions = space.first_exit + np.flatnonzero(architecture.exit_mask)
     assert tuple(own[positions]) == exits
-
-
-def test_the_outline_follows_the_maps_of_the_space(small_space):
-    parts = outline(small_space, small_space.largest())
-    assert [part.block for part in parts] == [None, 0, 1, 2, 3, 4, None]
-    assert [part.size for part in parts] == [5, 3, 3, 2, 2, 2, 1]
-    assert [part.channels for part in parts] == [16, 16, 16, 24, 24, 24, 3]
-    assert [part.kernel for part in parts[1:-1]] == [5] * 5
-    assert [part.ends_stage for part in parts] == [True, False, True, False, False, True, True]
 
 
 @pytest.mark.parametrize(

@@ -1,35 +1,20 @@
 import dataclasses
 import errno
+import io
 import json
 import os
 import sys
 from functools import partial
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from full_disk import disk
-from static_networks import at_median_scores, static_network
+from rich.console import Console
 
-from hadas_jax.data import LabelledImages
-from hadas_jax.deploy.export import ImageValues, check_export, export_network
+from hadas_jax.deploy.export import check_export, export_network
 from hadas_jax.deploy.runtime import read_manifest
 from hadas_jax.deploy.static_network import exits_taken, load_network, outcomes_at_exits, predict, save_network
-
-
-@pytest.fixture(scope="module")
-def data():
-    """70 random images of bytes, standardised as the network takes them."""
-    rng = np.random.default_rng(4)
-    images, labels = rng.integers(0, 256, (70, 9, 9, 1), np.uint8), rng.integers(0, 3, 70)
-    by = (jnp.array([0.25], jnp.float32), jnp.array([0.5], jnp.float32))
-    return LabelledImages(jnp.asarray(images), jnp.asarray(labels, jnp.int32), *by)
-
-
-@pytest.fixture(scope="module")
-def network(small_space, small_network, data):
-    """A network at whose exits samples stop and go on."""
-    return at_median_scores(static_network(small_space, small_network), data)
+from hadas_jax.report.network import print_architecture
 
 
 @pytest.mark.parametrize(("format", "batch"), [("stablehlo", None), ("saved", None), ("onnx", None), ("onnx", 32)])
@@ -57,8 +42,8 @@ def test_a_network_with_other_weights_is_noticed(network, data, tmp_path):
     assert not check.is_equal
 
 
-def test_the_manifest_says_what_a_device_needs(network, tmp_path):
-    export_network(tmp_path / "export", network, format="saved", values=ImageValues("uint8", 0, 255))
+def test_the_manifest_says_what_a_device_needs(network, data, tmp_path):
+    export_network(tmp_path / "export", network, format="saved", trained_on=data)
     manifest = read_manifest(tmp_path / "export")
     assert manifest["form"] == "hadas_jax.export/1"
     assert manifest["class_names"] == ["a", "b", "c"]
@@ -71,13 +56,25 @@ def test_the_manifest_says_what_a_device_needs(network, tmp_path):
         "deviation": [0.5],
     }
     segments = manifest["segments"]
-    assert [segment["name"] for segment in segments] == ["exit after block 1", "exit after block 3", "classifier"]
+    assert [segment["name"] for segment in segments] == ["exit after block 1", "exit after block 2", "classifier"]
     assert [segment["threshold"] for segment in segments[:2]] == list(network.architecture.thresholds)
     assert segments[2]["threshold"] is None
     latency = [segment["latency_s"] for segment in segments]
     assert latency == sorted(latency)
     assert manifest["clocks"]["device"] == "tx2-gpu"
     assert manifest["clocks"]["deadlines"]
+
+
+def test_a_network_is_shown_block_by_block(network):
+    shown = Console(file=io.StringIO(), width=200)
+    print_architecture(network.architecture, shown)
+    table = shown.file.getvalue().split("Exits, as deployed")[0]
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in table.splitlines() if line[0] == "│"]
+    assert [row[1] for row in rows] == ["", "0", "1", "2", ""]
+    assert [row[2] for row in rows] == [f"{size} x {size}" for size in (5, 3, 2, 2, 1)]
+    assert [row[3] for row in rows] == ["16", "16", "24", "24", "3"]
+    assert [row[4] for row in rows[1:-1]] == ["5", "3", "3"]
+    assert [k for k, row in enumerate(rows) if row[6].startswith("if confidence ≥ ")] == [2, 3]
 
 
 def test_an_exit_where_none_may_stop_has_no_threshold(network, tmp_path):
@@ -117,9 +114,13 @@ def test_damaged_and_foreign_networks_are_refused(network, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "unsaved"
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
 @pytest.mark.parametrize(
-    ("write", "breaks"), [(save_network, range(8)), (partial(export_network, format="saved"), (2, 10))]
+    ("write", "breaks", "code"),
+    [
+        (save_network, range(8), errno.ENOSPC),
+        (save_network, range(8), errno.EROFS),
+        (partial(export_network, format="saved"), (2, 10), errno.ENOSPC),
+    ],
 )
 def test_a_disk_that_breaks_leaves_the_network_that_was_there(network, tmp_path, write, breaks, code):
     """And none that is half there where there was none."""

@@ -14,26 +14,31 @@ from hadas_jax.settings import FineTuneSettings
 
 @pytest.fixture(scope="module")
 def workdir(finished, tmp_path_factory):
-    """A copy of the finished search with a selected and materialised network."""
+    """A copy of the finished search with a selected network."""
     place = tmp_path_factory.mktemp("deployed") / "run"
     shutil.copytree(finished, place)
-    quiet = Console(file=io.StringIO())
-    select_network(place, prefer="accuracy", overwrite=True, console=quiet)
-    materialise_network(place, console=quiet)
+    select_network(place, prefer="accuracy", overwrite=True, console=Console(file=io.StringIO()))
     return place
 
 
 @pytest.fixture(scope="module")
-def tuned(workdir):
+def materialised(workdir):
+    """What is printed when its network is cut out."""
+    console = Console(file=io.StringIO(), width=200)
+    materialise_network(workdir, console=console)
+    return console.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def tuned(workdir, materialised):
     """Its network trained for an epoch."""
     place = workdir.parent / "tuned"
     settings = FineTuneSettings(network=str(workdir / "network"), epochs=1)
     return place, fine_tune(settings, workdir=place, console=Console(file=io.StringIO()))
 
 
-def test_a_materialised_network_does_what_the_search_measured(workdir, capsys):
-    materialise_network(workdir, output=workdir.parent / "again")
-    line = next(line for line in capsys.readouterr().out.splitlines() if "Largest difference" in line)
+def test_a_materialised_network_does_what_the_search_measured(workdir, materialised):
+    line = next(line for line in materialised.splitlines() if "Largest difference" in line)
     assert float(line.split(":")[1].split(",")[0]) < 1e-5
     check = export(workdir / "network", format="saved", output=workdir.parent / "saved")
     test = read_architecture(workdir).test
@@ -86,7 +91,7 @@ def test_mistakes_end_in_one_line(arguments, message, capsys, tmp_path, monkeypa
     assert message in fails(arguments, capsys)
 
 
-def test_a_network_is_fine_tuned_with_batch_norm_and_outside_its_own_folder(workdir):
+def test_a_network_is_fine_tuned_with_batch_norm_and_outside_its_own_folder(workdir, materialised):
     folded = workdir.parent / "folded"
     materialise_network(workdir, output=folded, fold_batch_norm=True, console=Console(file=io.StringIO()))
     with pytest.raises(ValueError, match="expected a network with batch norm, got a folded one"):

@@ -20,7 +20,7 @@ def _genomes(space):
     return [space.smallest_genome, space.largest_genome, *drawn.astype(np.int32)]
 
 
-@pytest.mark.parametrize(("which", "image_size"), [(0, 9), (1, 9), (2, 9), (2, 7)])
+@pytest.mark.parametrize(("which", "image_size"), [(0, 9), (1, 9), (2, 7)])
 def test_a_cut_network_equals_the_masked_supernet_at_its_exits(small_space, small_network, masked, which, image_size):
     genome = _genomes(small_space)[which]
     backbone = small_space.decode(jnp.asarray(genome))
@@ -32,19 +32,20 @@ def test_a_cut_network_equals_the_masked_supernet_at_its_exits(small_space, smal
     logits, confidence = jax.jit(run_network, static_argnums=0)(segments, weights, images)
     np.testing.assert_allclose(logits, wanted.exits[np.append(available, True)], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(confidence, wanted.confidence[available], rtol=1e-5, atol=1e-5)
-    folded, fewer = fold_batch_norm(segments, weights)
-    assert not any(segment.has_batch_norm for segment in folded)
+
+
+def test_a_folded_network_does_the_same_without_batch_norm_and_is_folded_to_itself(small_space, small_network):
+    segments, weights = cut(small_space, small_network, small_space.largest_genome, (1, 2, 3, 4))
+    once = fold_batch_norm(segments, weights)
     assert all(segment.has_batch_norm for segment in segments)
-    logits, confidence = jax.jit(run_network, static_argnums=0)(folded, fewer, images)
-    np.testing.assert_allclose(logits, wanted.exits[np.append(available, True)], rtol=1e-4, atol=2e-5)
-    np.testing.assert_allclose(confidence, wanted.confidence[available], rtol=1e-4, atol=2e-5)
-
-
-def test_a_folded_network_is_folded_to_itself(small_space, small_network):
-    once = fold_batch_norm(*cut(small_space, small_network, small_space.largest_genome, (1,)))
+    assert not any(segment.has_batch_norm for segment in once[0])
+    images = jax.random.normal(jax.random.key(1), (5, 9, 9, 1))
+    run = jax.jit(run_network, static_argnums=0)
+    for folded, whole in zip(run(*once, images), run(segments, weights, images), strict=True):
+        np.testing.assert_allclose(folded, whole, rtol=1e-4, atol=2e-5)
     twice = fold_batch_norm(*once)
     assert twice[0] == once[0]
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), twice[1], once[1]))
+    jax.tree.map(np.testing.assert_array_equal, twice[1], once[1])
 
 
 def test_weights_have_the_size_of_the_network(small_space, small_network):

@@ -6,27 +6,18 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from static_networks import at_median_scores, static_network
 
 from hadas_jax.data import LabelledImages
-from hadas_jax.deploy.export import ImageValues, export_network
+from hadas_jax.deploy.export import export_network
 from hadas_jax.deploy.runtime import Runtime, exit_score, main, read_manifest
 
 pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def images():
-    """Random images of bytes."""
-    return np.random.default_rng(2).integers(0, 256, (23, 9, 9, 1), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def network(small_space, small_network, images):
-    """A network at whose exits samples stop and go on."""
-    by = (jnp.array([0.25], jnp.float32), jnp.array([0.5], jnp.float32))
-    data = LabelledImages(jnp.asarray(images), jnp.zeros(23, jnp.int32), *by)
-    return at_median_scores(static_network(small_space, small_network), data)
+def images(data):
+    """Some of the images, as the data set has them."""
+    return np.asarray(data.images)[:23]
 
 
 @pytest.fixture(scope="module")
@@ -189,12 +180,14 @@ def test_the_manifest_says_which_values_images_had(exported, network, images, tm
     assert read_manifest(exported)["input"]["dtype"] is None
     data = LabelledImages(jnp.asarray(images), jnp.zeros(23, jnp.int32))
     floats = LabelledImages(jnp.asarray(images, jnp.float32) / 16 - 1, jnp.zeros(23, jnp.int32))
-    assert ImageValues.of(data) == ImageValues("uint8", 0, 255)
-    found = ImageValues.of(floats)
-    assert (found.dtype, found.least, found.largest) == ("float32", images.min() / 16 - 1, images.max() / 16 - 1)
-    export_network(tmp_path / "e", network, format="saved", values=ImageValues.of(data))
-    described = read_manifest(tmp_path / "e")["input"]
-    assert (described["dtype"], described["range"]) == ("uint8", [0, 255])
+    for trained_on, dtype, ends in (
+        (data, "uint8", [0, 255]),
+        (floats, "float32", [images.min() / 16 - 1, images.max() / 16 - 1]),
+    ):
+        place = tmp_path / dtype
+        export_network(place, network, format="saved", trained_on=trained_on)
+        described = read_manifest(place)["input"]
+        assert (described["dtype"], described["range"]) == (dtype, ends)
 
 
 def test_lists_of_images_are_taken_and_what_is_no_array_is_refused(exported, images):

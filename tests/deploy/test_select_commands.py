@@ -7,6 +7,7 @@ from failing_commands import refused
 from hadas_jax.cli import main
 from hadas_jax.commands import list_runs, operating_points, select_network, show_network
 from hadas_jax.deploy.architecture import read_architecture
+from hadas_jax.report.console import milli
 from hadas_jax.settings import Constraints
 
 
@@ -34,6 +35,12 @@ def test_a_network_is_selected_shown_and_tabulated(workdir, capsys):
     printed = capsys.readouterr().out
     assert f"{network.weights:,} weights" in printed
     assert printed.count("exit after block") == len(network.exits)
+    mean = next(line for line in printed.splitlines() if line.startswith("│ mean"))
+    deployed = network.selection.deployable
+    assert [cell for cell in mean.split() if cell not in "│mean"] == [
+        milli(deployed.latency_s),
+        milli(deployed.energy_j),
+    ]
     with open("network.png", "rb") as file:
         assert file.read(4) == b"\x89PNG"
     main(["operating-points", str(workdir), "--deadlines-ms", "0.001", "1000", "-o", "points.json"])

@@ -21,12 +21,21 @@ def name(request):
     return request.param
 
 
-def test_a_device_bears_the_name_of_its_file(name):
-    assert hw.load_device(name).name == name
+@pytest.fixture(scope="module")
+def device(name):
+    return hw.load_device(name)
 
 
-def test_a_device_has_finite_numbers_in_range(name):
-    device = hw.load_device(name)
+@pytest.fixture(scope="module")
+def priced():
+    return jax.jit(jax.vmap(hw.network_cost, in_axes=(None, None, 0)))
+
+
+def test_a_device_bears_the_name_of_its_file(name, device):
+    assert device.name == name
+
+
+def test_a_device_has_finite_numbers_in_range(device):
     assert all(np.all(np.isfinite(leaf)) and np.all(leaf >= 0) for leaf in jax.tree.leaves(device))
     assert device.macs_per_cycle.shape == (len(LayerKind),)
     assert device.format_speedup.shape == (len(NumberFormat),)
@@ -35,13 +44,12 @@ def test_a_device_has_finite_numbers_in_range(name):
         assert np.all(np.diff(clocks) > 0)
 
 
-def test_a_device_is_fastest_at_its_highest_clocks_and_draws_least_at_the_lowest(name, mobilenet):
-    device = hw.load_device(name)
+def test_a_device_is_fastest_at_its_highest_clocks_and_draws_least_at_the_lowest(device, mobilenet, priced):
     tables = (device.core_hz, device.memory_hz, device.host_hz)
     ends = np.array(list(itertools.product(*((0, len(table) - 1) for table in tables))), np.int32)
-    costs = jax.jit(jax.vmap(hw.network_cost, in_axes=(None, None, 0)))(
-        mobilenet, device, hw.operating_point(device, ends)
-    )
+    points = hw.operating_point(device, ends)
+    # Costs depend on no table of clocks and no name: devices that are alike otherwise are compiled once.
+    costs = priced(mobilenet, device.replace(name="", core_hz=0.0, memory_hz=0.0, host_hz=0.0), points)
     power = np.asarray(costs.energy_j / costs.latency_s)
     assert costs.latency_s[7] == costs.latency_s.min()
     assert power[0] == power.min()
@@ -80,7 +88,7 @@ def test_a_file_of_the_users_own_is_read_by_its_path(tmp_path, as_type):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(hw.DeviceFileError, match=r"^device: expected one of .*agx-xavier-gpu.* got 'tpu-9'\Z"):
+    with pytest.raises(ValueError, match=r"^device: expected one of .*agx-xavier-gpu.* got 'tpu-9'\Z"):
         hw.load_device("tpu-9")
 
 
@@ -103,13 +111,13 @@ def test_an_unknown_name_lists_the_known_ones():
 def test_a_wrong_file_is_named_in_one_line(tmp_path, content, message):
     path = tmp_path / "wrong.yaml"
     path.write_bytes(content)
-    with pytest.raises(hw.DeviceFileError, match=r"^[^\n]*\Z") as caught:
+    with pytest.raises(ValueError, match=r"^[^\n]*\Z") as caught:
         hw.load_device(path)
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
 def test_a_missing_file_or_a_folder_is_named_in_one_line(tmp_path):
-    with pytest.raises(hw.DeviceFileError, match=r"none.yaml: expected a readable file, got: No such file"):
+    with pytest.raises(ValueError, match=r"none.yaml: expected a readable file, got: No such file"):
         hw.load_device(tmp_path / "none.yaml")
-    with pytest.raises(hw.DeviceFileError, match="expected a readable file, got: Is a directory"):
+    with pytest.raises(ValueError, match="expected a readable file, got: Is a directory"):
         hw.load_device(tmp_path)

@@ -50,7 +50,7 @@ def read(path, text, **changed):
     ],
 )
 def test_a_table_is_read_whatever_wrote_it(tmp_path, text):
-    ((_, row),) = read(tmp_path / "m.csv", text).rows
+    ((_, row),) = read(tmp_path / "m.csv", text)
     assert {**row, **{name: float(row[name]) for name in COLUMNS[2:]}} == {
         **READ,
         **{name: float(READ[name]) for name in COLUMNS[2:]},
@@ -108,5 +108,5 @@ def test_what_is_not_certain_is_refused_in_one_line(tmp_path, text, message):
 
 def test_lines_are_numbered_as_an_editor_does(tmp_path):
     table = read(tmp_path / "m.csv", 'sep=,\n\nnetwork,layers,latency_ms\n\n"a",b,1\n\nc,d,2\n')
-    assert [line for line, _ in table.rows] == [5, 7]
-    assert table.columns == ("network", "layers", "latency_ms")
+    assert [line for line, _ in table] == [5, 7]
+    assert list(table[0][1]) == ["network", "layers", "latency_ms"]

@@ -41,13 +41,12 @@ def test_a_table_without_a_layer_axis_is_refused():
 def test_totals_of_mobilenet_v2_are_the_published_ones(mobilenet):
     np.testing.assert_allclose(hw.total_macs(mobilenet), 0.30e9, rtol=0.01)
     np.testing.assert_allclose(hw.total_weights(mobilenet), 3.5e6, rtol=0.01)
-    assert hw.total_kernels(mobilenet) == len(mobilenet.kind)
 
 
 def test_totals_leave_out_padding_whatever_stands_there():
-    table = make(3, active=[1, 0, 1], macs=[1e6, np.nan, 2e6], kernels=[1, np.inf, 2])
+    table = make(3, active=[1, 0, 1], macs=[1e6, np.nan, 2e6], weight_elements=[1, np.inf, 2])
     assert hw.total_macs(table) == 3e6
-    assert hw.total_kernels(table) == 3
+    assert hw.total_weights(table) == 3
 
 
 def test_operations_of_pooling_and_elementwise_layers_are_no_macs():

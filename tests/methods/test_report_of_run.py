@@ -3,7 +3,9 @@ from datetime import datetime
 import pytest
 
 from hadas_jax.commands.reports import report
-from hadas_jax.report.html import plot_tables, read_record, report_content
+from hadas_jax.report.html.content import report_content
+from hadas_jax.report.html.pictures import plot_tables
+from hadas_jax.report.html.record import read_record
 
 
 @pytest.fixture(scope="module")

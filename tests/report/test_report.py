@@ -8,8 +8,10 @@ from rich.console import Console
 from hadas_jax.evaluation import accuracy_difference
 from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.hadas.results import AsAccurate, Versus, level_rows
-from hadas_jax.report import LineProgress, LiveProgress, plot_front, print_result
-from hadas_jax.report.search import front_members
+from hadas_jax.report import LineProgress, LiveProgress
+from hadas_jax.report.html.content import network_rows
+from hadas_jax.report.html.pictures import plot_front
+from hadas_jax.report.search import print_result
 from hadas_jax.settings import Constraints
 
 LESS = accuracy_difference(5, 10, images=1000)  # -0.5 points [-1.4, +0.4]
@@ -126,15 +128,12 @@ def test_the_line_joins_the_front_of_the_selection_samples_and_is_pale_where_it_
         one((0.2, 1.0, 2.0), (0.30, 1.0, 2.0)),  # no better on test than the one before, and dearer
         one((0.3, 1.0, 2.5), (0.01, 1.0, 0.5)),  # not on that front, lucky on test
     ]
-    assert front_members(designs, "deployable", "energy_j") == ([1, 2, 0], [1, 0])
+    rows = network_rows(dataclasses.replace(result, designs=tuple(designs), levels=()))
+    assert [row["joined"]["energy"] for row in rows] == [2, 0, 1, None]
+    assert [row["holds"]["energy"] for row in rows] == [True, True, False, False]
 
 
-def test_the_picture_is_a_png(result, tmp_path):
-    plot_front(result, tmp_path / "front.png")
-    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_limits_that_are_broken_are_said_in_one_sentence(result, tmp_path):
+def test_limits_that_are_broken_are_said_in_one_sentence_and_drawn_and_nothing_is_said_of_none(result, tmp_path):
     near = [
         dataclasses.replace(design, excess=excess)
         for design, excess in zip(result.designs, (0, 0, 0.6, 0.5), strict=True)
@@ -148,28 +147,21 @@ def test_limits_that_are_broken_are_said_in_one_sentence(result, tmp_path):
         limits=limits,
         within_limits={"ideal": True, "deployable": False},
     )
-    text = io.StringIO()
-    print_result(broken, Console(file=text, width=120))
-    sentences = [line for line in text.getvalue().splitlines() if line.startswith("No ")]
+    shown = printed(broken, 120)
+    sentences = [line for line in shown.splitlines() if line.startswith("No ")]
     assert sentences == [
         "No deployable design keeps the limits (latency ≤ 1.6 ms, accuracy ≥ 98%) on the samples it is chosen on; "
         "the nearest: latency 2 ms, 25% above; accuracy 97.0%, 1 points below."
     ]
-    table = text.getvalue().split("No deployable")[0]
+    table = shown.split("No deployable")[0]
     assert "50.0% over" in table
     assert "within the limits" in table
-    narrow = io.StringIO()
-    print_result(broken, Console(file=narrow, width=80))
-    assert "…" not in narrow.getvalue()
+    assert "…" not in printed(broken, 80)
+    assert "limit" not in printed(result, 120)
     plot_front(broken, tmp_path / "limits.png")
     plot_front(result, tmp_path / "free.png")
+    assert (tmp_path / "free.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "limits.png").read_bytes() != (tmp_path / "free.png").read_bytes()
-
-
-def test_nothing_is_said_of_limits_where_there_are_none(result):
-    text = io.StringIO()
-    print_result(result, Console(file=text, width=120))
-    assert "limit" not in text.getvalue()
 
 
 def test_plain_progress_is_one_line_for_every_update():

@@ -1,11 +1,12 @@
 import json
 import os
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from hadas_jax.commands import list_runs
-from hadas_jax.runs.listing import find_runs
+from hadas_jax.runs.listing import find_runs, read_metrics
 
 LEVELS = """selection_accuracy_level,network,policy,test_accuracy,latency_ms,energy_mj,energy_saving
 0.98,static,,0.97,0.5,5,0
@@ -77,6 +78,25 @@ def test_an_unfinished_run_tells_its_stages(tmp_path):
     run = run_state(path)
     assert run.result is None
     assert run.steps == {"supernet": 30, "search": 2}
+
+
+def test_lines_of_metrics_without_stage_and_step_are_left_out(tmp_path):
+    assert read_metrics(tmp_path) == []
+    lines = [
+        b'{"stage": "search", "step": 1, "loss": NaN}',
+        b"\xff\xfe",
+        b'{"stage": "search", "step": "two"}',
+        b'{"stage": 3, "step": 2}',
+        b'{"step": 2}',
+        b"[]",
+        b'{"stage": "s\xffarch", "step": 2}',
+        b'{"stage": "search", "st',
+    ]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    first, damaged = read_metrics(tmp_path)
+    assert (first["stage"], first["step"]) == ("search", 1)
+    assert np.isnan(first["loss"])
+    assert damaged == {"stage": "s\ufffdarch", "step": 2}
 
 
 @pytest.mark.parametrize("config", ["", "[]", '{"form": "other/1", "settings": 3}'])

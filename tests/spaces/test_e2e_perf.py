@@ -19,7 +19,7 @@ from hadas_jax.spaces.darts_costs import (
     throughput_table,
 )
 from hadas_jax.spaces.darts_network import DartsNetwork
-from hw_models.accelerator import generic_table_cost, load_fpga
+from hw_models.accelerator import load_fpga
 
 COUNT = 200_000
 # Figures as published, in images/s.
@@ -78,7 +78,7 @@ def pipeline():
 
 def by_table(table, codes) -> np.ndarray:
     """Throughputs of codes by a table of the generic paradigm."""
-    price = jax.jit(jax.vmap(lambda c: generic_table_cost(table, darts_counts(c)).throughput))
+    price = jax.jit(jax.vmap(lambda c: table.cost(darts_counts(c)).throughput))
     return np.asarray(price(codes), float)
 
 
@@ -143,7 +143,7 @@ def sum_of_rounded_figures(code: str) -> np.float32:
 def test_sums_over_the_cells_are_those_of_the_published_table_to_the_last_digit(code, throughput):
     assert sum_of_rounded_figures(code) == np.float32(throughput)
     cells_alone = dataclasses.replace(published_generic_table(), fixed_cycles=jnp.float32(0.0))
-    found = float(generic_table_cost(cells_alone, darts_counts(digits(code))).throughput)
+    found = float(cells_alone.cost(darts_counts(digits(code))).throughput)
     # Whole cycles instead of figures rounded to a tenth: that is all that separates the sums.
     assert found == pytest.approx(throughput, rel=1.1e-6)
 
@@ -151,14 +151,12 @@ def test_sums_over_the_cells_are_those_of_the_published_table_to_the_last_digit(
 @pytest.mark.parametrize(("code", "throughput"), GENOTYPES)
 def test_published_genotypes_have_the_throughput_of_the_published_table(code, throughput):
     table = published_generic_table(run_saves_cycles=0)
-    assert round(float(generic_table_cost(table, darts_counts(digits(code))).throughput)) == throughput
+    assert round(float(table.cost(darts_counts(digits(code))).throughput)) == throughput
 
 
 def test_the_network_found_for_the_accelerator_is_1_41_times_as_fast_as_darts_v2():
     table = published_generic_table(run_saves_cycles=0)
-    throughput = {
-        code: float(generic_table_cost(table, darts_counts(digits(code))).throughput) for code, _ in GENOTYPES
-    }
+    throughput = {code: float(table.cost(darts_counts(digits(code))).throughput) for code, _ in GENOTYPES}
     assert throughput[GENOTYPES[2][0]] / throughput[GENOTYPES[1][0]] == pytest.approx(1.41, abs=0.005)
 
 

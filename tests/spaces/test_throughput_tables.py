@@ -17,7 +17,6 @@ from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hw_models.accelerator import (
     FpgaTooSmallError,
     generic_cost,
-    generic_table_cost,
     load_fpga,
     pipeline_cost,
 )
@@ -37,7 +36,7 @@ def test_tables_price_as_the_full_forms_do():
     codes, fpga = sample_codes(jax.random.key(0), 5), load_fpga("ku115")
     rows = network_rows(NETWORK)
     full = {
-        "published": lambda counts: generic_table_cost(published_generic_table(), counts),
+        "published": published_generic_table().cost,
         "fitted": lambda counts: generic_cost(rows, counts, fpga),
         None: lambda counts: pipeline_cost(rows, counts, fpga),
     }

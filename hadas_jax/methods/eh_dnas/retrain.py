@@ -37,7 +37,6 @@ from hadas_jax.training import init_state
 from hadas_jax.training.batches import Schedule, train_epochs
 from hadas_jax.training.darts import retrain_optimiser, retrain_step
 from hadas_jax.training.run import settings_name
-from hw_models.accelerator import row_counts
 
 FORM = "hadas_jax.retrained/1"
 _PIXELS = 2**17  # of a batch: 128 images of 32x32
@@ -194,7 +193,7 @@ class RetrainRun:
 def _count_macs(network: DartsNetwork, genotype: Genotype) -> int:
     """Counts the multiply-accumulates of convolutions and classifier for one image."""
     rows = network_rows(network)
-    layers = np.asarray(row_counts(rows, darts_counts(jnp.asarray(code_of(genotype)))), np.float64)
+    layers = np.asarray(rows.layer_counts(darts_counts(jnp.asarray(code_of(genotype)))), np.float64)
     return round(float(np.sum((layers * rows.macs)[rows.is_weighted])))
 
 

@@ -17,22 +17,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.deploy.fine_tune import FineTuneResult
-from hadas_jax.deploy.operating_points import exit_costs
+from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import Difference, accuracy_interval
 from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.eh_dnas.result import DnasResult
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.methods.hadas.results import POLICY_NAMES
-from hadas_jax.report.console import megahertz, milli
-from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, arrows, node_places
+from hadas_jax.report.console import milli
+from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, cell_layout
 from hadas_jax.report.html.record import RunRecord
 from hadas_jax.report.pictures import spread_rows
-from hadas_jax.report.search import front_members, legend
+from hadas_jax.report.search import legend
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, OPERATIONS, parse_code
-from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph, genotype_of
+from hadas_jax.spaces.genotypes import CellGraph, cell_graph, genotype_of
 from hadas_jax.supernet.checkpoint import DESCRIPTION, Description
 from hadas_jax.training.run import TrainingRun, at_resolutions
 from hw_models import Device
@@ -57,7 +57,7 @@ def report_content(records: Sequence[RunRecord], *, made: datetime) -> dict[str,
 
     Returns:
         `made`; `start`, the identifier "run.network" of the network that is shown first, or None; and `runs`, each with
-        its name, kind, settings and versions, `networks` (see `_network_rows`, each with its `curves`, see
+        its name, kind, settings and versions, `networks` (see `network_rows`, each with its `curves`, see
         `clock_curves`, where the device model can give them), `levels` with their `legend` in words, `clock_grid`,
         `curves` (steps and values by stage and metric), `exits`, `darts` (see `_darts_network`, or None), `facts` in
         words, and `notes` on what is missing.
@@ -104,7 +104,7 @@ def _run(record: RunRecord, name: str) -> dict[str, Any]:
         "kind": record.kind,
         "settings": record.settings,
         "versions": record.versions,
-        "networks": [] if result is None else _network_rows(result),
+        "networks": [] if result is None else network_rows(result),
         "levels": [] if result is None else _level_rows(result),
         "clock_grid": None,
         "curves": _metric_curves(record.metrics),
@@ -118,8 +118,8 @@ def _run(record: RunRecord, name: str) -> dict[str, Any]:
         try:
             settings = SearchSettings.from_mapping(record.settings, source=str(record.path))
             device = chosen_device(settings.device, settings.operating)
-            curves = clock_curves(_searched_space(settings, record.path), device, run["networks"])
-            run["clock_grid"] = clock_grid_mhz(device)
+            space = _searched_space(settings, record.path)
+            run["clock_grid"], curves = clock_curves(space, device, run["networks"])
             run["networks"] = [row | {"curves": curve} for row, curve in zip(run["networks"], curves, strict=True)]
         except (ValueError, OSError) as error:
             run["notes"].append(f"Energy over clocks is left out: {' '.join(str(error).split())}")
@@ -177,7 +177,34 @@ def _result_facts(result: Result) -> list[list[str]]:
     return facts
 
 
-def _network_rows(result: Result) -> list[dict[str, Any]]:
+def _front_members(designs: Sequence[Design], policy: str, cost: str) -> tuple[list[int], list[int]]:
+    """Returns which designs of a front a picture joins, and which of those it draws in full colour.
+
+    Args:
+        designs: The designs of a front.
+        policy: The policy that they are evaluated under.
+        cost: `energy_j` or `latency_s`.
+
+    Returns:
+        Rows of the designs that no other one dominates on the selection samples, the cheapest there first; and the rows
+        of these that none of these dominates on the test split.
+    """
+    selection = [design.selection[policy] for design in designs]
+    members = np.flatnonzero(~_dominated(selection, cost)).tolist()
+    members.sort(key=lambda row: getattr(selection[row], cost))
+    behind = _dominated([designs[row].test[policy] for row in members], cost)
+    return members, [row for row, is_behind in zip(members, behind.tolist(), strict=True) if not is_behind]
+
+
+def _dominated(points: Sequence[Performance], cost: str) -> np.ndarray:
+    """Returns bool[M]: where another one is no less accurate and costs no more, and is better in one of both."""
+    values = np.array([(each.error, getattr(each, cost)) for each in points]).reshape(-1, 2)
+    no_worse = (values[:, None] <= values[None]).all(axis=2)
+    better = (values[:, None] < values[None]).any(axis=2)
+    return np.any(no_worse & better, axis=0)
+
+
+def network_rows(result: Result) -> list[dict[str, Any]]:
     """Returns every network of a result once: designs found, and the static and exits-only ones beside them.
 
     Args:
@@ -190,14 +217,13 @@ def _network_rows(result: Result) -> list[dict[str, Any]]:
         where no sample may stop), clocks in MHz, shares of samples by exit when deployed, and `metrics` of all
         policies; `selection`, its metrics on the selection samples; `against` its own backbone without exits, the
         savings and the difference when deployed, with the `verdict`. `joined` and `holds` tell by cost how designs of a
-        front are drawn (see `hadas_jax.report.search.front_members`): the place in the line, None beside it, and
-        whether it is in full colour.
+        front are drawn (see `_front_members`): the place in the line, None beside it, and whether it is in full colour.
     """
     rows = [_network_row(result, design, design.found_by, design.found_by) for design in result.designs]
     for policy in POLICY_NAMES:
         front = [row for row in rows if row["kind"] == policy]
         for cost, name in COSTS.items():
-            members, holding = front_members(result.front(policy), policy, name)
+            members, holding = _front_members(result.front(policy), policy, name)
             for index, row in enumerate(front):
                 row["joined"][cost] = members.index(index) if index in members else None
                 row["holds"][cost] = index in holding
@@ -283,12 +309,9 @@ def _difference(difference: Difference) -> dict[str, float]:
     }
 
 
-def clock_grid_mhz(device: Device) -> dict[str, list[float]]:
-    """Returns the settings of each clock in MHz, ascending."""
-    return {name: [round(float(hz) / 1e6, 3) for hz in getattr(device, f"{name}_hz")] for name in _CLOCKS}
-
-
-def clock_curves(space: MBConvSpace, device: Device, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def clock_curves(
+    space: MBConvSpace, device: Device, rows: Sequence[dict[str, Any]]
+) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
     """Computes what networks cost at all core clocks and a few memory clocks, the host at the clock of each.
 
     A network's samples stop where its thresholds stopped them on the test split, so at the clocks of the design the
@@ -297,21 +320,22 @@ def clock_curves(space: MBConvSpace, device: Device, rows: Sequence[dict[str, An
     Args:
         space: The space of the backbones.
         device: The cost model with the clocks that were searched.
-        rows: Networks as `_network_rows` returns them.
+        rows: Networks as `network_rows` returns them.
 
     Returns:
-        For each row: `memory`, indices of up to `MOST_LINES` memory clocks, the network's own among them; `latency` in
-        ms and `energy` in mJ per sample when deployed, one list over the core clocks for each of them; `at`, indices of
-        its own clocks.
+        The settings of each clock in MHz, ascending; and for each row: `memory`, indices of up to `MOST_LINES` memory
+        clocks, the network's own among them; `latency` in ms and `energy` in mJ per sample when deployed, one list over
+        the core clocks for each of them; `at`, indices of its own clocks.
 
     Raises:
         ValueError: The model does not give what the rows report.
     """
-    grid, costs_of = clock_grid_mhz(device), exit_costs(space, device)
+    grid = {name: [round(float(hz) / 1e6, 3) for hz in getattr(device, f"{name}_hz")] for name in _CLOCKS}
     shape = tuple(len(settings) for settings in grid.values())
+    networks = [(row["genome"], row["exits"]) for row in rows]
     curves = []
-    for row in rows:
-        expected = costs_of(row["genome"], row["exits"]).expected(row["shares"])
+    for row, found in zip(rows, ExitCosts.of_networks(networks, space=space, device=device), strict=True):
+        expected = found.expected(row["shares"])
         costs = {name: 1e3 * cost.reshape(shape) for name, cost in zip(("latency", "energy"), expected, strict=True)}
         at = tuple(int(np.argmin(np.abs(np.asarray(grid[name]) - row["clocks"][name]))) for name in _CLOCKS)
         for name, cost in costs.items():
@@ -321,20 +345,14 @@ def clock_curves(space: MBConvSpace, device: Device, rows: Sequence[dict[str, An
                     f"{device.name}: expected a device model that gives the {name} of the search, {reported:.4g}, got "
                     f"{cost[at]:.4g}"
                 )
-        memory = _some_clocks(shape[1], at[1])
+        memory = spread_rows(shape[1], MOST_LINES)
+        memory[np.argmin(np.abs(memory - at[1]))] = at[1]  # the network's own in place of its neighbour
         lines = {
             name: [[float(f"{value:.4g}") for value in cost[:, m, at[2]]] for m in memory]
             for name, cost in costs.items()
         }
-        curves.append({"memory": memory, **lines, "at": list(at)})
-    return curves
-
-
-def _some_clocks(count: int, chosen: int) -> list[int]:
-    """Returns a few of the memory clocks, evenly spread, with the network's own in place of its neighbour."""
-    spread = spread_rows(count, MOST_LINES)
-    spread[np.argmin(np.abs(spread - chosen))] = chosen
-    return spread.tolist()
+        curves.append({"memory": memory.tolist(), **lines, "at": list(at)})
+    return grid, curves
 
 
 def _searched_space(settings: SearchSettings, workdir: Path) -> MBConvSpace:
@@ -352,21 +370,9 @@ def _searched_space(settings: SearchSettings, workdir: Path) -> MBConvSpace:
 _SCALE = 64.0  # pixels per unit of the layout
 _RADIUS = 17.0  # of a node
 _BUDGETS = ("min_fps", "max_latency_ms", "max_energy_mj")
-# Columns of the table of networks: heading, and the value in words, where a network has one.
-_COLUMNS = (
-    ("hardware", "hardware", str),
-    ("images/s", "images_per_s", "{:,.1f}".format),
-    ("latency, ms", "latency", "{:.4g}".format),
-    ("energy, mJ", "energy", "{:.4g}".format),
-    ("clocks, MHz", "clocks", megahertz),
-    ("budgets", "budgets", str),
-    ("validation", "validation_accuracy", "{:.2f} %".format),
-    ("test", "test_accuracy", "{:.2f} %".format),
-    ("weights", "parameters", "{:,}".format),
-    ("million MACs", "macs", lambda macs: f"{macs / 1e6:,.2f}"),
-)
-# Values of a network that a table of numbers has.
-NETWORK_VALUES = ("code", "genotype", *(name for _, name, _ in _COLUMNS))
+# What may be known of a network, besides its cells and alpha.
+_KNOWN = ("hardware", "images_per_s", "latency", "energy", "clocks", "budgets")
+_KNOWN += ("validation_accuracy", "test_accuracy", "parameters", "macs")
 
 
 def _darts_network(outcome: DnasResult | RetrainResult, settings: dict[str, Any]) -> dict[str, Any]:
@@ -377,13 +383,15 @@ def _darts_network(outcome: DnasResult | RetrainResult, settings: dict[str, Any]
         settings: The settings of the run.
 
     Returns:
-        `code`, `genotype`, `cells` with a `drawing` of each, `alpha`: the `shares` of all operations on each edge and
-        which `kept` in the network, or None without alpha; and those of hardware, images_per_s, latency, energy,
-        clocks, budgets, validation_accuracy, test_accuracy, parameters and macs that are known.
+        `code`, `genotype`, hardware, images_per_s, latency, energy, clocks, budgets, validation_accuracy,
+        test_accuracy, parameters and macs, None where they are not known; `cells` with a `drawing` of each, and
+        `alpha`: the `shares` of all operations on each edge and which `kept` in the network, or None without alpha.
     """
     code = parse_code(outcome.code)
     genotype = genotype_of(code)
-    network = {"code": outcome.code, "genotype": str(genotype), "cells": _cells(genotype), "alpha": None}
+    drawings = {cell: {"drawing": _drawing(cell_graph(genotype, cell))} for cell in CELLS}
+    network: dict[str, Any] = {"code": outcome.code, "genotype": str(genotype)}
+    network |= {**dict.fromkeys(_KNOWN), "cells": drawings, "alpha": None}
     if isinstance(outcome, RetrainResult):
         shares = {name: 100 * getattr(outcome, name) for name in ("validation_accuracy", "test_accuracy")}
         return network | shares | {"parameters": outcome.parameters, "macs": outcome.macs}
@@ -399,13 +407,6 @@ def _darts_network(outcome: DnasResult | RetrainResult, settings: dict[str, Any]
     return network | costs | {"alpha": _alpha(outcome, code)}
 
 
-def network_columns(networks: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Returns the headings and the rows of a table of networks; what none of them has is left out."""
-    known = [column for column in _COLUMNS if any(network.get(column[1]) is not None for network in networks)]
-    rows = [["" if n.get(name) is None else in_words(n[name]) for _, name, in_words in known] for n in networks]
-    return [heading for heading, _, _ in known], rows
-
-
 def _alpha(outcome: DnasResult, code: np.ndarray) -> dict[str, Any]:
     shares = np.asarray(jax.nn.softmax(jnp.asarray(outcome.alpha, jnp.float32), axis=-1), np.float64)
     # Inputs 0 and 1 are the two cells before, 2 + i is node i.
@@ -419,14 +420,11 @@ def _alpha(outcome: DnasResult, code: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _cells(genotype: Genotype) -> dict[str, Any]:
-    return {cell: {"drawing": _drawing(cell_graph(genotype, cell))} for cell in CELLS}
-
-
 def _drawing(graph: CellGraph) -> dict[str, Any]:
     """A cell in pixels: its size, paths with the kind of their operation, labels and nodes."""
     paths, labels = [], []
-    for edge in arrows(graph):
+    places, edges = cell_layout(graph)
+    for edge in edges:
         start, control, end = map(_pixels, (edge.start, edge.control, edge.end))
         way = end - control
         end = end - _RADIUS * way / np.linalg.norm(way)  # at the rim of the node
@@ -434,7 +432,7 @@ def _drawing(graph: CellGraph) -> dict[str, Any]:
         paths.append({"kind": edge.kind or "joins", "points": points})
         if edge.operation:
             labels.append({"kind": edge.kind, "at": _rounded(edge.label), "text": edge.operation.replace("_", " ")})
-    nodes = [{"at": _rounded(place), "name": name.strip("c_{}")} for name, place in node_places(graph).items()]
+    nodes = [{"at": _rounded(place), "name": name.strip("c_{}")} for name, place in places.items()]
     size = _pixels((RIGHT, -TOP))
     return {"size": size.tolist(), "paths": paths, "labels": labels, "nodes": nodes, "radius": _RADIUS}
 

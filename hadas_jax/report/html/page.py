@@ -3,15 +3,28 @@
 import base64
 import gzip
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import plotly.offline
 
-from hadas_jax.report.html.content import network_columns
+from hadas_jax.report.console import megahertz
 
+# Columns of the table of networks: heading, and the value in words, where a network has one.
+_COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("hardware", "hardware", str),
+    ("images/s", "images_per_s", "{:,.1f}".format),
+    ("latency, ms", "latency", "{:.4g}".format),
+    ("energy, mJ", "energy", "{:.4g}".format),
+    ("clocks, MHz", "clocks", megahertz),
+    ("budgets", "budgets", str),
+    ("validation", "validation_accuracy", "{:.2f} %".format),
+    ("test", "test_accuracy", "{:.2f} %".format),
+    ("weights", "parameters", "{:,}".format),
+    ("million MACs", "macs", lambda macs: f"{macs / 1e6:,.2f}"),
+)
 _SCRIPTS = ("state", "filters", "panel", "charts", "darts", "main")
 
 
@@ -30,7 +43,6 @@ def render_page(content: dict[str, Any]) -> str:
     )
     runs = content["runs"]
     found = [(run["name"], series, run["darts"]) for series, run in enumerate(runs, start=1) if run["darts"]]
-    headings, rows = network_columns([network for _, _, network in found])
 
     def asset(name: str) -> str:
         return loader.get_source(environment, name)[0]
@@ -46,10 +58,7 @@ def render_page(content: dict[str, Any]) -> str:
         has_exits=any(run["exits"] for run in runs),
         has_alpha=any(network["alpha"] for _, _, network in found),
         darts_networks=_shared(found),
-        darts_table={
-            "headings": headings,
-            "rows": [(name, row) for (name, _, _), row in zip(found, rows, strict=True)],
-        },
+        darts_table=_table([(name, network) for name, _, network in found]),
         style=asset("style.css"),
         script="(() => {\n" + "\n".join(asset(f"{name}.js") for name in _SCRIPTS) + "})();",
         plotly=base64.b64encode(packed).decode(),
@@ -64,6 +73,16 @@ def _shared(found: Sequence[tuple[str, int, dict[str, Any]]]) -> list[tuple[list
         owners.setdefault(network["code"], []).append((name, series))
         networks.setdefault(network["code"], network)
     return [(owners[code], network) for code, network in networks.items()]
+
+
+def _table(networks: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Returns the headings and the rows of the table of networks; what none of them has is left out."""
+    known = [column for column in _COLUMNS if any(network[column[1]] is not None for _, network in networks)]
+    rows = [
+        (name, ["" if network[key] is None else in_words(network[key]) for _, key, in_words in known])
+        for name, network in networks
+    ]
+    return {"headings": [heading for heading, _, _ in known], "rows": rows}
 
 
 def _compared(runs: Sequence[dict[str, Any]], part: str) -> list[tuple[str, list[str], bool]]:

@@ -1,6 +1,11 @@
-"""The plots of a report as PNGs, drawn from their tables."""
+"""The plots of a report as tables, and these as CSV files and as PNGs.
 
-from collections.abc import Callable
+Accuracies and savings in percent, latency in ms, energy in mJ, clocks in MHz.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -9,14 +14,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hadas_jax.methods.hadas.results import NOT_SHOWN
+from hadas_jax.methods.hadas.results import NOT_SHOWN, Result
 from hadas_jax.report.darts import draw_cell
-from hadas_jax.report.html.tables import Rows
+from hadas_jax.report.html.content import COSTS, METRICS, network_rows, starting_network
 from hadas_jax.report.pictures import new_figure, save_picture, write_ticks_in_full
-from hadas_jax.report.search import FRONT_CAPTION
+from hadas_jax.runs.workdir import write_text
 from hadas_jax.spaces.darts import CELLS, OPERATIONS
 from hadas_jax.spaces.genotypes import Genotype, cell_graph
+from hadas_jax.training.run import ExitAccuracies
 
+Rows = list[dict[str, Any]]
+# What the picture of a front shows.
+_CAPTION = (
+    "Lines join the front of the samples that networks were chosen on, in its order; pale: not on it, or behind "
+    "another one of it on the test split. Bars: 95 % intervals of accuracy"
+)
 _RUN_COLOURS = ("#0b62b8", "#c2470b", "#561051", "#199b83", "#d0658a", "#8f6a00", "#6b7280", "#17212e")
 _KIND_COLOURS = {"ideal": "#0b62b8", "deployable": "#c2470b", "exits": "#561051", "static": "#17212e"}
 _KIND_COLOURS |= {"static + DVFS": "#6b7280"}
@@ -25,8 +37,113 @@ _LABELS = {"accuracy": "accuracy (%)", "latency": "latency (ms)", "energy": "ene
 _COORDINATES = (*_LABELS, "blocks", "exits", "core_mhz", "memory_mhz", "host_mhz", "dissimilarity")
 
 
-def draw_plots(tables: dict[str, Rows], directory: Path) -> list[Path]:
-    """Draws every plot that has a table.
+def plot_tables(content: dict[str, Any]) -> dict[str, Rows]:
+    """Returns the rows of each plot that the content has data for, by the plot's name.
+
+    Args:
+        content: The content of a report, see `report_content`.
+
+    Returns:
+        `front` (networks with their metrics, also of parallel coordinates), `gains`, `exit_usage`, `clocks` (of the
+        network that `starting_network` names, for each run), `networks` of the DARTS space, `alpha`, `progress`,
+        `exits`.
+    """
+    runs = content["runs"]
+    tables = {
+        "front": [row for run in runs for row in _front_rows(run["name"], run["networks"])],
+        "gains": [{"run": run["name"], **row} for run in runs for row in run["levels"]],
+        "exit_usage": [row for run in runs for row in _usage_rows(run)],
+        "clocks": [row for run in runs for row in _clocks_rows(run)],
+        "networks": [
+            {
+                "run": run["name"],
+                **{name: run["darts"][name] for name in run["darts"] if name not in ("cells", "alpha")},
+            }
+            for run in runs
+            if run["darts"]
+        ],
+        "alpha": [row for run in runs if run["darts"] and run["darts"]["alpha"] for row in _alpha_rows(run)],
+        "progress": [row for run in runs for row in _progress_rows(run)],
+        "exits": [
+            {"run": run["name"], "backbone": backbone, "block": block, "accuracy": accuracy}
+            for run in runs
+            for backbone, curve in run["exits"].items()
+            for block, accuracy in zip(curve["blocks"], curve["accuracies"], strict=True)
+        ],
+    }
+    return {name: rows for name, rows in tables.items() if rows}
+
+
+def _front_rows(run: str, networks: Sequence[dict[str, Any]]) -> Rows:
+    rows = []
+    for network in networks:
+        row = {"run": run, "kind": network["kind"], "policy": network["policy"]}
+        row |= {name: network[name] for name in (*METRICS, "accuracy_low", "accuracy_high")}
+        row |= network["backbone"] | {"blocks": sum(network["backbone"]["depth"])}
+        row |= {name: network[name] for name in ("exits", "thresholds", "shares", "dissimilarity", "excess", "genome")}
+        row |= {f"{name}_mhz": mhz for name, mhz in network["clocks"].items()}
+        row |= {f"{part}_{cost}": network[part][cost] for part in ("joined", "holds") for cost in COSTS}
+        rows.append(row | network["against"])
+    return rows
+
+
+def _usage_rows(run: dict[str, Any]) -> Rows:
+    deployable = sorted((n for n in run["networks"] if n["policy"] == "deployable"), key=lambda n: n["energy"])
+    return [
+        {"run": run["name"], "network": index, "energy": network["energy"], "stops_at": stop, "share": 100 * share}
+        for index, network in enumerate(deployable)
+        for stop, share in zip([*network["exits"], "classifier"], network["shares"], strict=True)
+    ]
+
+
+def _clocks_rows(run: dict[str, Any]) -> Rows:
+    network, grid = starting_network(run["networks"]), run["clock_grid"]
+    if network is None or grid is None:
+        return []
+    curves, (core_at, memory_at, _) = network["curves"], network["curves"]["at"]
+    return [
+        {
+            "run": run["name"],
+            "core_mhz": grid["core"][core],
+            "memory_mhz": grid["memory"][memory],
+            "host_mhz": network["clocks"]["host"],
+            "latency": curves["latency"][line][core],
+            "energy": curves["energy"][line][core],
+            "is_chosen": (core, memory) == (core_at, memory_at),
+        }
+        for line, memory in enumerate(curves["memory"])
+        for core in range(len(grid["core"]))
+    ]
+
+
+def _alpha_rows(run: dict[str, Any]) -> Rows:
+    alpha = run["darts"]["alpha"]
+    return [
+        {
+            "run": run["name"],
+            "cell": cell,
+            "edge": edge,
+            "operation": operation,
+            "share": 100 * share,
+            "is_kept": number == kept > 0,  # 0: the edge is absent
+        }
+        for cell, every, every_kept in zip(run["darts"]["cells"], alpha["shares"], alpha["kept"], strict=True)
+        for edge, shares, kept in zip(alpha["edges"], every, every_kept, strict=True)
+        for number, (operation, share) in enumerate(zip(alpha["operations"], shares, strict=True))
+    ]
+
+
+def _progress_rows(run: dict[str, Any]) -> Rows:
+    return [
+        {"run": run["name"], "stage": stage, "metric": metric, "step": step, "value": value}
+        for stage, curves in run["curves"].items()
+        for metric, curve in curves.items()
+        for step, value in zip(curve["steps"], curve["values"], strict=True)
+    ]
+
+
+def write_figures(tables: dict[str, Rows], directory: Path) -> list[Path]:
+    """Writes NAME.csv for each table, and a PNG for every plot that has one.
 
     Args:
         tables: The tables of `plot_tables`.
@@ -36,8 +153,14 @@ def draw_plots(tables: dict[str, Rows], directory: Path) -> list[Path]:
         The paths of the PNGs.
 
     Raises:
-        ValueError: A picture cannot be written.
+        ValueError: A file cannot be written.
     """
+    for name, rows in tables.items():
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        write_text(directory / f"{name}.csv", text.getvalue())
     tables = {name: [_without_formulas(row) for row in rows] for name, rows in tables.items()}
     drawings: dict[str, tuple[str, Callable[[Rows], Figure]]] = {
         "front": ("front", _front),
@@ -59,6 +182,55 @@ def draw_plots(tables: dict[str, Rows], directory: Path) -> list[Path]:
     return paths
 
 
+def plot_front(result: Result, path: Path) -> None:
+    """Draws accuracy over energy and over latency, on the test split, as a PNG; constraints as thin lines.
+
+    Args:
+        result: What a search found.
+        path: Where the picture goes.
+
+    Raises:
+        ValueError: The picture cannot be written.
+    """
+    figure = _front(_front_rows("", [row for row in network_rows(result) if row["kind"] != "exits"]))
+    limits, line = result.limits, {"color": "tab:red", "linewidth": 0.8, "linestyle": "--"}
+    for axis, most in zip(figure.axes, (limits.max_energy_mj, limits.max_latency_ms), strict=True):
+        if most is not None:
+            axis.axvline(most, **line)
+        if limits.min_accuracy is not None:
+            axis.axhline(100 * limits.min_accuracy, **line)
+    figure.suptitle("Dynamic networks found: exits and clocks against static networks")
+    figure.supxlabel(f"{_CAPTION} on {result.test_images:,} test images.", fontsize=8)
+    save_picture(figure, path)
+
+
+def plot_exits(accuracies: Sequence[ExitAccuracies], path: Path) -> None:
+    """Draws the test accuracy of every exit over its block, and of the classifier behind the last one, as a PNG.
+
+    Args:
+        accuracies: The accuracies of some backbones.
+        path: Where the picture goes.
+
+    Raises:
+        ValueError: The picture cannot be written.
+    """
+    rows = []
+    for each in accuracies:
+        blocks = (*each.blocks, each.blocks[-1] + 1 if each.blocks else 0)
+        for block, share in zip(blocks, (*each.exits, each.final), strict=True):
+            rows.append({"run": "", "backbone": each.backbone, "block": block, "accuracy": 100 * share})
+    save_picture(_exits(rows), path)
+
+
+def _cell(value: Any) -> Any:
+    """Numbers of a list side by side, "inf" for thresholds that no sample passes; empty where nothing is known."""
+    if value is None:
+        return ""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join("inf" if each is None else f"{each:.9g}" for each in value)
+    return f"{value:.9g}" if isinstance(value, float) else value
+
+
 def _without_formulas(row: dict[str, Any]) -> dict[str, Any]:
     """Returns a row whose names are drawn as they are: a formula stands between dollars."""
     return {name: value.replace("$", r"\$") if isinstance(value, str) else value for name, value in row.items()}
@@ -78,6 +250,10 @@ def _colour(rows: Rows, run: str, kind: str) -> str:
     """Of runs where there are several, else of the kind of network."""
     runs = list(dict.fromkeys(row["run"] for row in rows))
     return _RUN_COLOURS[runs.index(run)] if len(runs) > 1 else _KIND_COLOURS.get(kind, _RUN_COLOURS[0])
+
+
+def _label(run: str, name: str) -> str:
+    return f"{run}: {name}" if run else name
 
 
 def _values(rows: Rows, name: str) -> np.ndarray:
@@ -104,13 +280,13 @@ def _front(rows: Rows) -> Figure:
             axis.vlines(_values(holding, name), *ends, color=colour, linewidth=0.6, alpha=0.5)
             style: dict[str, Any] = {"marker": _MARKERS[kind], "color": colour, "s": 22, "linewidths": 0}
             axis.scatter(_values(group, name), _values(group, "accuracy"), alpha=0.2, **style)
-            shown = {"label": f"{run}: {kind}", "zorder": 3}
+            shown = {"label": _label(run, kind), "zorder": 3}
             axis.scatter(_values(holding, name), _values(holding, "accuracy"), **style, **shown)
         _log(axis, f"{_LABELS[name]} per sample")
         axis.grid(visible=True, which="both", alpha=0.25)
     axes[0].set_ylabel("test accuracy (%)")
     axes[0].legend(fontsize=7, loc="lower right")
-    figure.supxlabel(f"{FRONT_CAPTION}.", fontsize=8)
+    figure.supxlabel(f"{_CAPTION}.", fontsize=8)
     return figure
 
 
@@ -118,7 +294,7 @@ def _front_3d(rows: Rows) -> Figure:
     figure, [[axis]] = new_figure((7, 6), subplot_kw={"projection": "3d"})
     for (run, kind), group in _groups(rows, "run", "kind"):
         x, y = (np.log10(_values(group, name)) for name in ("latency", "energy"))
-        style = {"marker": _MARKERS[kind], "color": _colour(rows, run, kind), "label": f"{run}: {kind}"}
+        style = {"marker": _MARKERS[kind], "color": _colour(rows, run, kind), "label": _label(run, kind)}
         axis.scatter(x, y, _values(group, "accuracy"), **style)
     axis.set_xlabel("log10 latency (ms)")
     axis.set_ylabel("log10 energy (mJ)")
@@ -231,8 +407,9 @@ def _progress(rows: Rows) -> Figure:
 def _exits(rows: Rows) -> Figure:
     figure, [[axis]] = new_figure((6.4, 4.2))
     for (run, backbone), group in _groups(rows, "run", "backbone"):
-        axis.plot(_values(group, "block"), _values(group, "accuracy"), marker="o", label=f"{run}: {backbone}")
+        axis.plot(_values(group, "block"), _values(group, "accuracy"), marker="o", label=_label(run, backbone))
     axis.set_xlabel("block that the exit follows; last: the classifier")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylabel("test accuracy (%)")
     axis.grid(visible=True, alpha=0.25)
     axis.legend(fontsize=8)

@@ -16,7 +16,8 @@ from hadas_jax.methods.eh_dnas.result import GENOTYPE, DnasResult, read_genotype
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.methods.hadas.results import read_search
 from hadas_jax.runs.checkpoints import validated
-from hadas_jax.runs.names import CONFIG, METRICS, RESULT
+from hadas_jax.runs.listing import read_metrics
+from hadas_jax.runs.names import CONFIG, RESULT
 
 _Outcome = DnasResult | RetrainResult | FineTuneResult
 
@@ -76,7 +77,7 @@ def read_record(path: Path | str) -> RunRecord:
     form = str(config.get("form"))
     if not (form.startswith(_PREFIX) and form.endswith("/1") and isinstance(config.get("settings"), dict)):
         raise ValueError(f"{workdir / CONFIG}: expected form {_PREFIX}KIND/1 with settings, got {form!r}")
-    kind, metrics = form[len(_PREFIX) : -2], _metrics(workdir / METRICS)
+    kind, metrics = form[len(_PREFIX) : -2], tuple(read_metrics(workdir))
     result = read_search(workdir).result if kind == "search" else None
     outcome = _outcome(kind, workdir)
     if result is None and outcome is None and not metrics:
@@ -99,19 +100,6 @@ def _outcome(kind: str, workdir: Path) -> _Outcome | None:
         return None
     name, read = _OUTCOMES[kind]
     return read(workdir / name) if (workdir / name).is_file() else None
-
-
-def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
-    """Reads metrics; the last line of a run that was killed may be half a line."""
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and "stage" in entry and "step" in entry:
-            entries.append(entry)
-    return tuple(entries)
 
 
 def _exits(path: Path) -> tuple[dict[str, str], ...]:

@@ -12,11 +12,10 @@ from hw_models.accelerator import (
     FpgaTooSmallError,
     check_generic_fits,
     generic_cost,
+    generic_report,
     generic_table,
-    generic_table_cost,
     load_fpga,
 )
-from hw_models.accelerator.generic import engine
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +41,14 @@ def test_other_networks_and_smaller_engines_follow_the_loop_too(loop, codes):
 
 def test_the_table_is_the_full_form_up_to_the_rounding_of_sums(codes, rows, cost_of, ku115):
     table = generic_table(rows, ku115)
-    found = jax.vmap(lambda code: generic_table_cost(table, darts_counts(code)).throughput)(jnp.asarray(codes))
+    found = jax.vmap(lambda code: table.cost(darts_counts(code)).throughput)(jnp.asarray(codes))
     np.testing.assert_allclose(found, cost_of(jnp.asarray(codes), ku115).throughput, rtol=1e-6)
 
 
 def test_the_expected_cost_at_a_one_hot_distribution_is_the_cost_of_the_code(rows, codes, ku115):
     code = jnp.asarray(codes[0])
     one_hot = jax.nn.one_hot(code, 8, dtype=jnp.float32)
-    for price in (partial(generic_cost, rows, fpga=ku115), partial(generic_table_cost, generic_table(rows, ku115))):
+    for price in (partial(generic_cost, rows, fpga=ku115), generic_table(rows, ku115).cost):
         assert float(price(darts_counts(one_hot)).cycles) == float(price(darts_counts(code)).cycles)
 
 
@@ -77,15 +76,15 @@ def test_throughput_never_falls_with_more_dsps_bandwidth_or_memory(codes, cost_o
         assert np.all(found[-1] > found[0])
 
 
-def test_the_engine_has_4096_multipliers_on_ku115_and_512_on_zc706(ku115):
-    sizes = [engine(fpga) for fpga in (ku115, load_fpga("zc706"))]
-    assert [(int(size.channels), int(size.kernels)) for size in sizes] == [(64, 64), (32, 16)]
+def test_the_engine_has_4096_multipliers_on_ku115_and_512_on_zc706(rows, darts_v2, ku115):
+    for fpga, size in ((ku115, "64 channels times 64"), (load_fpga("zc706"), "32 channels times 16")):
+        assert generic_report(rows, darts_v2, fpga).reason.endswith(f"The engine has {size} kernels.")
 
 
-def test_at_8_bit_a_dsp_multiplies_twice():
-    fpga = dataclasses.replace(load_fpga("zc706"), word_bits=8)
-    assert int(engine(fpga).dsp) == 512
-    assert int(engine(fpga).channels * engine(fpga).kernels) == 1024
+def test_at_8_bit_a_dsp_multiplies_twice(rows, darts_v2):
+    report = generic_report(rows, darts_v2, dataclasses.replace(load_fpga("zc706"), word_bits=8))
+    assert report.dsp == 512
+    assert report.bottleneck.channels * report.bottleneck.kernels == 1024
 
 
 @pytest.mark.parametrize(
@@ -100,5 +99,5 @@ def test_an_fpga_without_room_for_an_engine_is_refused_by_resource(rows, darts_v
     with pytest.raises(FpgaTooSmallError, match=message):
         check_generic_fits(fpga)
     assert float(generic_cost(rows, darts_v2, fpga).throughput) == 0
-    assert float(generic_table_cost(generic_table(rows, fpga), darts_v2).throughput) == 0
+    assert float(generic_table(rows, fpga).cost(darts_v2).throughput) == 0
     check_generic_fits(ku115)

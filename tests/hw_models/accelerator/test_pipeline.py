@@ -13,7 +13,6 @@ from hw_models.accelerator import (
     load_fpga,
     pipeline_cost,
     pipeline_table,
-    pipeline_table_throughput,
 )
 from hw_models.accelerator.fpga import memory_blocks
 
@@ -56,10 +55,11 @@ def test_the_allocation_is_that_of_a_plain_loop(loop, codes, cost_of, ku115, dsp
 def test_eight_bit_words_and_other_networks_follow_the_loop_too(loop, codes, ku115):
     rows = network_rows(DartsNetwork(channels=12, cells=5, classes=7, image_size=16))
     fpga = dataclasses.replace(ku115, word_bits=8, stage_parallelism=16, pool_parallelism=4, weight_port_bits=64)
+    cost = jax.jit(lambda code: pipeline_cost(rows, darts_counts(code), fpga))
     for code in codes[:3]:
         layers = loop.layers_of(code, channels=12, cells=5, classes=7, size=16)
         wanted = loop.pipeline(layers, dsp=5520, bram=4320, bits=8, most=16, pool=4, port=64)
-        found = pipeline_cost(rows, darts_counts(jnp.asarray(code)), fpga)
+        found = cost(jnp.asarray(code))
         assert float(found.batch) == wanted["batch"]
         assert float(found.throughput) == pytest.approx(wanted["throughput"], rel=1e-6)
         assert float(found.bram18) == wanted["bram"]
@@ -78,7 +78,7 @@ def test_the_table_gives_the_throughput_of_the_full_form_to_the_last_bit(loop, n
     found = throughput_table("pipeline", network, fpga=fpga)(jnp.asarray(codes))
     np.testing.assert_array_equal(found, cost_of(codes, fpga).throughput)
     table = pipeline_table(rows, fpga)
-    assert float(pipeline_table_throughput(table, darts_counts(jnp.asarray(codes[0])))) == float(found[0])
+    assert float(table.throughput(darts_counts(jnp.asarray(codes[0])))) == float(found[0])
 
 
 def test_the_table_gives_halved_parallelism_where_the_full_form_does(loop, network, cost_of, ku115):

@@ -9,16 +9,19 @@ import pytest
 
 import hw_models as hw
 from hw_models.fitting import calibration
-from hw_models.fitting.calibration import calibrate, nearest_device, to_measured
-from hw_models.fitting.device_parameters import distance, fit, held_out, informed, predict, scale_of
+from hw_models.fitting.calibration import calibrate, nearest_device
+from hw_models.fitting.device_parameters import fit, held_out, informed, predict, to_measured
 from hw_models.measuring.measurements import Measurement, format_layers
 
-QUICK = {"starts": 2, "steps": 150}
+QUICK = {"starts": 2, "steps": 300}
+COUNT = 48
+"""Measurements of all fits: what is fitted in one shape is compiled once."""
+FEW = 6
 BIG = "dense 1e9 1e5 1e6 1e6 1"
 
 
 def network(draws):
-    """A random network of four layers, as text and as a table."""
+    """A random network of four layers."""
     kinds = draws.integers(0, 3, 4)
     macs, elements = 10 ** draws.uniform(6, 9, 4), 10 ** draws.uniform(4, 6.5, 4)
     return hw.layer_table(
@@ -26,31 +29,32 @@ def network(draws):
     )
 
 
-def measure(device, *, count, seed=0, noise=0.0, with_power=True):
-    """Measurements that a device would give, at random clocks."""
-    draws = np.random.default_rng(seed)
-    points = hw.operating_points(device)
-    cost = jax.jit(hw.network_cost)
+def measure(device, *, count=COUNT, noise=0.0, with_power=True, **clocks):
+    """Measurements that a device would give, at random clocks of those given (all others: any of the device's)."""
+    draws = np.random.default_rng(0)
+    points = hw.operating_points(hw.with_clocks(device, **clocks))
     rows = []
     for i in range(count):
         layers, j = network(draws), int(draws.integers(len(points.core_hz)))
-        point = jax.tree.map(lambda leaf, j=j: leaf[j], points)
-        found = cost(layers, device, point)
-        latency_s, power_w = float(found.latency_s), float(found.energy_j / found.latency_s)
-        error = np.exp(noise * draws.standard_normal(2))
-        rows.append(
-            Measurement(
-                network=f"n{i}",
-                family=f"f{i % 6}",
-                layers=format_layers(layers),
-                core_mhz=float(point.core_hz) / 1e6,
-                memory_mhz=float(point.memory_hz) / 1e6,
-                host_mhz=float(point.host_hz) / 1e6,
-                latency_ms=1e3 * latency_s * error[0],
-                power_w=power_w * error[1] if with_power else None,
-            )
+        mhz = {f"{name.removesuffix('_hz')}_mhz": float(hz[j]) / 1e6 for name, hz in vars(points).items()}
+        layers = format_layers(layers)
+        rows.append(Measurement(network=f"n{i}", family=f"f{i % 6}", layers=layers, latency_ms=1, **mhz))
+    latency_s, power_w = (np.asarray(column, float) for column in predict(to_measured(rows, device), device))
+    errors = np.exp(noise * draws.standard_normal((2, count)))
+    return [
+        row.model_copy(
+            update={
+                "latency_ms": 1e3 * latency_s[i] * errors[0, i],
+                "power_w": power_w[i] * errors[1, i] if with_power else None,
+            }
         )
-    return rows
+        for i, row in enumerate(rows)
+    ]
+
+
+def calibrated(rows, base_name, **options):
+    """A calibration of the base's own name: what is compiled for a device is compiled for its name."""
+    return calibrate(rows, hw.read_device_file(base_name), name=base_name, source="a test", **options)
 
 
 def figures(part):
@@ -74,14 +78,13 @@ def named(text, rows):
 @pytest.fixture
 def without_fitting(monkeypatch):
     """Calibrations return the base's own values, at once: for tests of what stands around them in the file."""
-    monkeypatch.setattr(calibration, "fit_all", lambda _key, _measured, base, **_: base)
+    monkeypatch.setattr(calibration, "fit", lambda _key, _measured, base, **_: base)
     monkeypatch.setattr(calibration, "held_out", lambda _key, measured, base, _groups, **_: predict(measured, base))
 
 
 @pytest.fixture(scope="module")
 def base() -> hw.Device:
-    device = hw.load_device("agx-xavier-gpu")
-    return hw.with_clocks(device, core_hz=[114.75e6, 522.75e6, 1377e6], memory_hz=[204e6, 2133e6], host_hz=[2265.6e6])
+    return hw.load_device("agx-xavier-gpu")
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +103,39 @@ def other(base) -> hw.Device:
 
 @pytest.fixture(scope="module")
 def measured(other):
-    return to_measured(measure(other, count=48), other)
+    """At one setting of the host."""
+    clocks = {"core_hz": [114.75e6, 522.75e6, 1377e6], "memory_hz": [204e6, 2133e6], "host_hz": [2265.6e6]}
+    return to_measured(measure(other, **clocks), other)
 
 
 @pytest.fixture(scope="module")
 def fitted(base, measured):
-    key = jax.random.key(0)
-    slow = fit(key, measured, base, weights=jnp.ones(48), quantity="latency")
-    return fit(key, measured, slow, weights=jnp.ones(48), quantity="power")
+    return fit(jax.random.key(0), measured, base, weights=jnp.ones(COUNT), **QUICK)
+
+
+def test_empty_clocks_and_formats_are_the_devices_own(base):
+    rows = [
+        Measurement(network="a", layers=BIG, latency_ms=1),
+        Measurement(network="b", layers=BIG, latency_ms=1, core_mhz=522.75, memory_mhz=204, format="int8"),
+    ]
+    measured = to_measured(rows, base)
+    np.testing.assert_allclose(measured.point.core_hz, [1377e6, 522.75e6])
+    np.testing.assert_allclose(measured.point.memory_hz, [2133e6, 204e6])
+    assert measured.number_format.tolist() == [hw.NumberFormat.FP32, hw.NumberFormat.INT8]
+
+
+def test_clocks_and_formats_that_a_device_lacks_are_named(base):
+    row = Measurement(network="a", layers=BIG, latency_ms=1, core_mhz=1000)
+    with pytest.raises(ValueError, match=r"a: core_mhz: expected a setting of agx-xavier-gpu \(114.75 .*\), got 1000"):
+        to_measured([row], base)
+    only_int8 = hw.load_device("coral-edge-tpu")
+    with pytest.raises(ValueError, match=r"a: format: expected one that coral-edge-tpu runs \(int8\), got fp16"):
+        to_measured([row.model_copy(update={"format": "fp16", "core_mhz": None})], only_int8)
+
+
+def test_a_clock_read_a_little_off_is_the_setting_itself(base):
+    rows = [Measurement(network="a", layers=BIG, latency_ms=1, core_mhz=mhz) for mhz in (1375, 1377.5, 1377)]
+    assert set(np.asarray(to_measured(rows, base).point.core_hz).tolist()) == {float(base.core_hz[-1])}
 
 
 def test_a_fit_predicts_the_device_that_was_measured(measured, fitted):
@@ -130,42 +158,35 @@ def test_what_was_not_measured_moves_with_the_common_factor_alone(fitted, base):
 
 
 def test_measurements_of_weight_zero_change_nothing(base, measured):
-    key, weights = jax.random.key(0), (jnp.arange(48) < 40).astype(jnp.float32)
+    key, weights = jax.random.key(0), (jnp.arange(COUNT) < 40).astype(jnp.float32)
     spoiled = dataclasses.replace(
         measured, latency_s=jnp.where(weights > 0, measured.latency_s, 1e6 * measured.latency_s)
     )
-    a, b = (fit(key, some, base, weights=weights, quantity="latency", **QUICK) for some in (measured, spoiled))
+    a, b = (fit(key, some, base, weights=weights, **QUICK) for some in (measured, spoiled))
     assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 def test_a_tight_prior_keeps_the_base_but_for_the_common_factor(base, measured):
-    near = fit(jax.random.key(0), measured, base, weights=jnp.ones(48), quantity="latency", prior_sigma=1e-3, **QUICK)
+    near = fit(jax.random.key(0), measured, base, weights=jnp.ones(COUNT), prior_sigma=1e-3, **QUICK)
     ratios = np.asarray(near.macs_per_cycle / base.macs_per_cycle)
     assert ratios.std() / ratios.mean() < 0.05
 
 
 def test_gradients_reach_a_minimum_from_a_base_that_costs_nothing_at_rest(base, measured):
     empty = dataclasses.replace(base, run_s=jnp.float32(0), run_cycles=jnp.float32(0), launch_cycles=jnp.float32(0))
-    found = fit(jax.random.key(0), measured, empty, weights=jnp.ones(48), quantity="latency", **QUICK)
+    found = fit(jax.random.key(0), measured, empty, weights=jnp.ones(COUNT), **QUICK)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found))
 
 
 def test_held_out_predictions_come_from_fits_that_never_saw_their_group(base, measured):
-    groups = np.arange(48) % 2
+    groups = np.arange(COUNT) % 2
     plain, _ = held_out(jax.random.key(0), measured, base, groups, **QUICK)
     odd = dataclasses.replace(
-        measured, latency_s=jnp.where(jnp.arange(48) % 2 == 1, 3 * measured.latency_s, measured.latency_s)
+        measured, latency_s=jnp.where(jnp.arange(COUNT) % 2 == 1, 3 * measured.latency_s, measured.latency_s)
     )
     changed, _ = held_out(jax.random.key(0), odd, base, groups, **QUICK)
     np.testing.assert_array_equal(plain[1::2], changed[1::2])
     assert np.all(np.asarray(changed[0::2]) > 1.5 * np.asarray(plain[0::2]))
-
-
-def test_scale_and_distance_tell_a_wrong_unit_from_another_kind_of_device(base, other, measured):
-    thousand = dataclasses.replace(measured, latency_s=1000 * measured.latency_s)
-    assert float(scale_of(thousand, base) / scale_of(measured, base)) == pytest.approx(1000, rel=1e-4)
-    assert float(distance(thousand, base)) == pytest.approx(float(distance(measured, base)), rel=1e-3)
-    assert distance(measured, other) < 1e-5 < distance(measured, base)
 
 
 def test_parameters_are_informed_where_measurements_depend_on_them(measured, fitted):
@@ -190,9 +211,10 @@ def test_one_large_network_tells_its_rate_and_nothing_of_launches(base):
 
 
 def test_the_rail_of_the_core_tells_nothing_of_the_board(base, measured):
-    of_core = dataclasses.replace(measured, is_core=jnp.ones(48, bool))
-    of_core = dataclasses.replace(of_core, power_w=2 * predict(of_core, base)[1])
-    found = fit(jax.random.key(0), of_core, base, weights=jnp.ones(48), quantity="power")
+    of_core = dataclasses.replace(measured, is_core=jnp.ones(COUNT, bool))
+    latency_s, power_w = predict(of_core, base)
+    of_core = dataclasses.replace(of_core, latency_s=latency_s, power_w=2 * power_w)
+    found = fit(jax.random.key(0), of_core, base, weights=jnp.ones(COUNT), **QUICK)
     assert float(found.core_w_per_hz / base.core_w_per_hz) == pytest.approx(2, rel=0.1)
     rest = ("board_w", "memory_w_per_hz", "byte_j", "host_curve_w")
     assert all(np.array_equal(getattr(found, name), getattr(base, name)) for name in rest)
@@ -204,8 +226,9 @@ def test_the_rail_of_the_core_tells_nothing_of_the_board(base, measured):
 def test_a_calibrated_file_says_what_was_fitted_and_how_well():
     board = hw.load_device("agx-xavier-gpu")
     slower = dataclasses.replace(board, macs_per_cycle=board.macs_per_cycle / 3)
-    rows, file = measure(slower, count=24, noise=0.02), hw.read_device_file("agx-xavier-gpu")
-    found = calibrate(rows, file, name="mine", source="a test", **QUICK)
+    clocks = {"core_hz": [114.75e6, 522.75e6, 1377e6], "memory_hz": [204e6, 2133e6], "host_hz": [1190.4e6, 2265.6e6]}
+    rows, file = measure(slower, noise=0.02, **clocks), hw.read_device_file("agx-xavier-gpu")
+    found = calibrated(rows, "agx-xavier-gpu", **QUICK)
     assert [test.left_out for test in found.held_out] == ["families", "core clocks", "memory clocks", "host clocks"]
     first = found.held_out[0]
     assert first.latency_error < 0.1
@@ -225,31 +248,28 @@ def test_a_calibrated_file_says_what_was_fitted_and_how_well():
     assert not found.warnings
 
 
-def test_a_calibration_is_the_same_every_time():
-    rows = measure(hw.load_device("agx-xavier-gpu"), count=8, with_power=False)
-    file = hw.read_device_file("agx-xavier-gpu")
-    once, again = (calibrate(rows, file, name="mine", source="a test", **QUICK) for _ in range(2))
-    assert once.file == again.file
+def test_a_calibration_is_the_same_every_time(base):
+    clocks = {"core_hz": [114.75e6, 1377e6], "memory_hz": [2133e6], "host_hz": [2265.6e6]}
+    rows = measure(base, with_power=False, **clocks)
+    once, again = (calibrated(rows, "agx-xavier-gpu", **QUICK).file for _ in range(2))
+    assert once == again
 
 
-def test_without_power_all_power_is_assumed(without_fitting):
-    file = hw.read_device_file("agx-xavier-gpu")
-    rows = measure(hw.load_device("agx-xavier-gpu"), count=6, with_power=False)
-    power = calibrate(rows, file, name="mine", source="a test").file.power
+def test_without_power_all_power_is_assumed(base, without_fitting):
+    power = calibrated(measure(base, with_power=False), "agx-xavier-gpu").file.power
     assert {figure.provenance for figure in figures(power)} == {"assumed"}
-    assert [figure.value for figure in figures(power)] == [figure.value for figure in figures(file.power)]
+    own = hw.read_device_file("agx-xavier-gpu").power
+    assert [figure.value for figure in figures(power)] == [figure.value for figure in figures(own)]
 
 
-def test_power_of_the_core_alone_leaves_the_board_as_assumed(without_fitting):
-    file = hw.read_device_file("agx-xavier-gpu")
-    rows = measure(hw.load_device("agx-xavier-gpu"), count=6)
-    rows = [row.model_copy(update={"power_rail": "core"}) for row in rows]
-    power = calibrate(rows, file, name="mine", source="a test").file.power
+def test_power_of_the_core_alone_leaves_the_board_as_assumed(base, without_fitting):
+    rows = [row.model_copy(update={"power_rail": "core"}) for row in measure(base)]
+    power, own = calibrated(rows, "agx-xavier-gpu").file.power, hw.read_device_file("agx-xavier-gpu").power
     assert power.core_load.provenance == "fitted"
     for name in ("board", "memory_clock", "byte_energy", "host", "core_voltage"):
         figure = getattr(power, name)
         assert figure.source == "as agx-xavier-gpu; not measured on this device"
-        assert figure.value == getattr(file.power, name).value
+        assert figure.value == getattr(own, name).value
 
 
 @pytest.mark.parametrize(
@@ -264,9 +284,8 @@ def test_power_of_the_core_alone_leaves_the_board_as_assumed(without_fitting):
     ],
 )
 def test_a_clock_table_is_what_was_measured(base_name, given, core, provenance, source, without_fitting):
-    file = hw.read_device_file(base_name)
-    rows = named(given, measure(hw.load_device(base_name), count=4, with_power=False))
-    found = calibrate(rows, file, name="mine", source="a test")
+    rows = named(given, measure(hw.load_device(base_name), count=FEW, with_power=False))
+    found = calibrated(rows, base_name)
     figure = found.file.clocks.core
     assert (figure.value, figure.provenance, figure.source) == (core, provenance, source)
     assert not found.file.modes
@@ -275,8 +294,8 @@ def test_a_clock_table_is_what_was_measured(base_name, given, core, provenance, 
 
 
 def test_unknown_clocks_are_warned_of_and_reduce_their_tables(without_fitting):
-    rows = named("core= memory=", measure(hw.load_device("tx2-gpu"), count=4, with_power=False))
-    found = calibrate(rows, hw.read_device_file("tx2-gpu"), name="mine", source="a test")
+    rows = named("core= memory=", measure(hw.load_device("tx2-gpu"), count=FEW, with_power=False))
+    found = calibrated(rows, "tx2-gpu")
     assert [len(table.value) for table in figures(found.file.clocks)] == [1, 1, 12]
     assert [warning.split(":")[0] for warning in found.warnings] == [
         "core clock unknown in all rows",
@@ -293,66 +312,67 @@ def test_unknown_clocks_are_warned_of_and_reduce_their_tables(without_fitting):
     ],
 )
 def test_clocks_that_do_not_fit_the_base_are_named(base_name, given, message):
-    rows = named(given, measure(hw.load_device(base_name), count=4, with_power=False))
+    rows = named(given, measure(hw.load_device(base_name), count=FEW, with_power=False))
     with pytest.raises(ValueError, match=message):
-        calibrate(rows, hw.read_device_file(base_name), name="mine", source="a test")
+        calibrated(rows, base_name)
 
 
 def test_a_clock_in_some_rows_only_is_named():
-    rows = measure(hw.load_device("tx2-gpu"), count=4, with_power=False)
+    rows = measure(hw.load_device("tx2-gpu"), count=FEW, with_power=False)
     rows[1] = rows[1].model_copy(update={"memory_mhz": None})
-    for call in (nearest_device, lambda some: calibrate(some, hw.read_device_file("tx2-gpu"), name="a", source="b")):
+    for call in (nearest_device, lambda some: calibrated(some, "tx2-gpu")):
         with pytest.raises(
-            ValueError, match=r"memory_mhz: expected a clock in every row or in none, got one in 3 of 4"
+            ValueError, match=r"memory_mhz: expected a clock in every row or in none, got one in 5 of 6"
         ):
             call(rows)
 
 
 def test_latencies_in_the_wrong_unit_are_warned_of(without_fitting):
-    rows = measure(hw.load_device("agx-xavier-gpu"), count=6, with_power=False)
+    rows = measure(hw.load_device("agx-xavier-gpu"), with_power=False)
     wrong = [row.model_copy(update={"latency_ms": row.latency_ms / 1000}) for row in rows]
-    found = calibrate(wrong, hw.read_device_file("agx-xavier-gpu"), name="mine", source="a test")
+    found = calibrated(wrong, "agx-xavier-gpu")
+    assert found.scale == pytest.approx(1e-3, rel=1e-3)
     assert len(found.warnings) == 1
     assert "0.001 times those of agx-xavier-gpu: check that latency_ms is in ms" in found.warnings[0]
 
 
 @pytest.mark.parametrize(("factor", "unit"), [(1e3, "us"), (1e6, "ns"), (1e-3, "s")])
 def test_latencies_far_from_the_base_come_with_the_unit_that_they_were_likely_in(factor, unit, without_fitting):
-    rows = measure(hw.load_device("raspberry-pi-4"), count=6, with_power=False)
+    rows = measure(hw.load_device("raspberry-pi-4"), count=FEW, with_power=False)
     wrong = [row.model_copy(update={"latency_ms": row.latency_ms * factor}) for row in rows]
-    (warning,) = calibrate(wrong, hw.read_device_file("raspberry-pi-4"), name="mine", source="a test").warnings
+    (warning,) = calibrated(wrong, "raspberry-pi-4").warnings
     assert f"ms if it was in {unit})" in warning
 
 
 @pytest.mark.parametrize("rail", ["board", "core"])
 def test_powers_beyond_what_a_board_like_the_base_takes_are_refused(rail):
-    rows = measure(hw.load_device("tx2-gpu"), count=6)
+    rows = measure(hw.load_device("tx2-gpu"), count=FEW)
     update = {"power_rail": rail}
     wrong = [row.model_copy(update={**update, "power_w": 100 * row.power_w}) for row in rows]
     with pytest.raises(ValueError, match=r"measured powers are .* times those of tx2-gpu: check that power_w is in W"):
-        calibrate(wrong, hw.read_device_file("tx2-gpu"), name="mine", source="a test")
+        calibrated(wrong, "tx2-gpu")
     milliwatts = [row.model_copy(update={**update, "power_w": 1000 * row.power_w}) for row in rows]
     with pytest.raises(ValueError, match=r"check that power_w is in W \(the median, .*, is .* W if it was in mW\)"):
-        calibrate(milliwatts, hw.read_device_file("tx2-gpu"), name="mine", source="a test")
+        calibrated(milliwatts, "tx2-gpu")
 
 
 def test_a_power_far_from_the_base_is_warned_of(without_fitting):
-    rows = measure(hw.load_device("tx2-gpu"), count=6)
+    rows = measure(hw.load_device("tx2-gpu"), count=FEW)
     wrong = [row.model_copy(update={"power_w": 30 * row.power_w}) for row in rows]
-    (warning,) = calibrate(wrong, hw.read_device_file("tx2-gpu"), name="mine", source="a test").warnings
+    (warning,) = calibrated(wrong, "tx2-gpu").warnings
     assert warning.startswith("measured powers are 30")
 
 
 def test_rows_in_another_unit_than_the_others_are_warned_of(without_fitting):
-    rows = measure(hw.load_device("tx2-gpu"), count=6, with_power=False)
+    rows = measure(hw.load_device("tx2-gpu"), count=FEW, with_power=False)
     rows[4] = rows[4].model_copy(update={"latency_ms": 1000 * rows[4].latency_ms})
-    (warning,) = calibrate(rows, hw.read_device_file("tx2-gpu"), name="mine", source="a test").warnings
+    (warning,) = calibrated(rows, "tx2-gpu").warnings
     assert warning.startswith("1 of 6 rows, the first of n4, have a latency_ms")
 
 
 def test_clocks_far_from_an_assumed_table_are_warned_of(without_fitting):
-    rows = named("core=16000 memory=14 host=", measure(hw.load_device("x86-cpu"), count=4, with_power=False))
-    found = calibrate(rows, hw.read_device_file("x86-cpu"), name="mine", source="a test")
+    rows = named("core=16000 memory=14 host=", measure(hw.load_device("x86-cpu"), count=FEW, with_power=False))
+    found = calibrated(rows, "x86-cpu")
     assert [warning for warning in found.warnings if "clocks are" in warning] == [
         "memory clocks are 0.0117 times those of x86-cpu: check that memory_mhz is in MHz"
     ]
@@ -363,17 +383,16 @@ def test_few_rows_stay_near_the_base(count, sigma, monkeypatch):
     def stop(*_, prior_sigma, **__):
         raise KeyboardInterrupt(prior_sigma)
 
-    monkeypatch.setattr(calibration, "fit_all", stop)
-    monkeypatch.setattr(calibration, "scale_of", lambda *_: 1.0)
+    monkeypatch.setattr(calibration, "fit", stop)
     rows = [Measurement(network=f"n{i}", layers=BIG, latency_ms=9) for i in range(count)]
     with pytest.raises(KeyboardInterrupt, match=str(sigma)):
-        calibrate(rows, hw.read_device_file("x86-cpu"), name="mine", source="a test")
+        calibrated(rows, "x86-cpu")
 
 
 def test_one_row_is_too_few():
     rows = measure(hw.load_device("agx-xavier-gpu"), count=1)
     with pytest.raises(ValueError, match=r"expected at least two networks or two clocks to fit .*, got 1 row of one"):
-        calibrate(rows, hw.read_device_file("agx-xavier-gpu"), name="mine", source="a test")
+        calibrated(rows, "agx-xavier-gpu")
 
 
 @pytest.mark.parametrize(
@@ -386,7 +405,7 @@ def test_one_row_is_too_few():
 )
 def test_the_nearest_device_is_the_one_that_was_measured(name, given):
     device = hw.load_device(name)
-    rows = named("core= memory= host=", measure(device, count=20, with_power=False))
+    rows = named("core= memory= host=", measure(device, count=FEW, with_power=False))
     latency_s = predict(to_measured(rows, device), device)[0]
     at_default = [
         row.model_copy(update={"latency_ms": 2e3 * float(found)}) for row, found in zip(rows, latency_s, strict=True)

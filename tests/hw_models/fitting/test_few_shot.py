@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw_models.fitting.few_shot import adapt, nearest_donor, predict_adapted
+from hw_models.fitting.few_shot import adapt, nearest_donor
 
 
 def draw(seed, donors=4, designs=200):
@@ -30,14 +30,14 @@ def test_a_scaled_and_shifted_donor_is_found_and_reproduced(seed, donor, scale, 
     assert int(near.donor) == donor
     assert float(near.slopes[donor]) == pytest.approx(scale, rel=1e-3)
     model = adapt(jnp.asarray(donors[:, :10]), jnp.asarray(target[:10]))
-    np.testing.assert_allclose(predict_adapted(model, jnp.asarray(donors)), target, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(model.predict(jnp.asarray(donors)), target, rtol=1e-3, atol=1e-3)
 
 
 def test_a_large_penalty_keeps_the_nearest_donor():
     donors = jnp.asarray(draw(0))
     target = donors[0] + 0.5 * donors[1]
     model = adapt(donors[:, :10], target[:10], penalty=1e6)
-    predicted = np.asarray(predict_adapted(model, donors))
+    predicted = np.asarray(model.predict(donors))
     kept = np.asarray(donors[model.nearest])
     assert np.corrcoef(predicted, kept)[0, 1] == pytest.approx(1, abs=1e-5)
 
@@ -48,7 +48,7 @@ def test_a_mixture_of_donors_is_predicted_better_than_by_the_nearest_alone():
         donors = jnp.asarray(draw(seed))
         target = 0.5 * donors[0] + 0.5 * donors[1]
         few = donors[:, :10], target[:10]
-        predicted = [predict_adapted(adapt(*few, penalty=penalty), donors) for penalty in (0.1, 1e6)]
+        predicted = [adapt(*few, penalty=penalty).predict(donors) for penalty in (0.1, 1e6)]
         errors.append([float(jnp.mean((one - target) ** 2)) for one in predicted])
     adapted, kept = np.mean(errors, axis=0)
     assert adapted < 0.5 * kept

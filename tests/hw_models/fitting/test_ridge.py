@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw_models.fitting.few_shot import fit_ridge, predict_ridge
+from hw_models.fitting.few_shot import fit_ridge
 
 
 def draw(seed, count=30, features=4):
@@ -31,9 +31,7 @@ def solve(columns, targets, penalty):
 def test_predictions_are_those_of_the_normal_equations(seed, penalty):
     columns, targets = draw(seed)
     fit = fit_ridge(jnp.asarray(columns), jnp.asarray(targets), penalties=(penalty,))
-    np.testing.assert_allclose(
-        predict_ridge(fit, jnp.asarray(columns)), solve(columns, targets, penalty)(columns), rtol=1e-4
-    )
+    np.testing.assert_allclose(fit.predict(jnp.asarray(columns)), solve(columns, targets, penalty)(columns), rtol=1e-4)
 
 
 def test_held_out_error_is_that_of_refits_without_each_sample():
@@ -63,7 +61,7 @@ def test_a_constant_and_a_repeated_feature_do_no_harm():
 
 def test_fit_is_differentiable_in_the_targets():
     columns, targets = (jnp.asarray(array) for array in draw(3))
-    gradient = jax.grad(lambda y: jnp.sum(predict_ridge(fit_ridge(columns, y, penalties=(1.0,)), columns)))(targets)
+    gradient = jax.grad(lambda y: jnp.sum(fit_ridge(columns, y, penalties=(1.0,)).predict(columns)))(targets)
     np.testing.assert_allclose(gradient, 1.0, atol=1e-3)
 
 

@@ -3,13 +3,10 @@
 import numpy as np
 import pytest
 
-import hw_models as hw
 from hw_models.measuring.measurements import (
     Measurement,
-    clocks,
     format_layers,
     layer_tables,
-    number_formats,
     read_measurements,
     write_measurements,
 )
@@ -57,17 +54,6 @@ def test_networks_of_different_lengths_are_padded_with_inactive_rows():
     tables = layer_tables(rows)
     assert tables.macs.shape == (2, 2)
     assert tables.active.tolist() == [[1, 1], [1, 0]]
-
-
-def test_empty_clocks_and_formats_are_the_devices_own(device):
-    rows = [
-        Measurement(network="a", layers=LAYERS, latency_ms=1),
-        Measurement(network="b", layers=LAYERS, latency_ms=1, core_mhz=522.75, memory_mhz=204, format="int8"),
-    ]
-    point = clocks(rows, device)
-    np.testing.assert_allclose(point.core_hz, [1377e6, 522.75e6])
-    np.testing.assert_allclose(point.memory_hz, [2133e6, 204e6])
-    assert number_formats(rows, device) == [hw.NumberFormat.FP32, hw.NumberFormat.INT8]
 
 
 @pytest.mark.parametrize(
@@ -152,20 +138,6 @@ def test_wrong_files_are_named(tmp_path):
     (tmp_path / "long.csv").write_text(f"network,layers,latency_ms\na,{LAYERS},1,2\n")
     with pytest.raises(ValueError, match="line 2: expected as many values as columns"):
         read_measurements(tmp_path / "long.csv")
-
-
-def test_clocks_and_formats_that_a_device_lacks_are_named(device):
-    row = Measurement(network="a", layers=LAYERS, latency_ms=1, core_mhz=1000)
-    with pytest.raises(ValueError, match=r"a: core_mhz: expected a setting of agx-xavier-gpu \(114.75 .*\), got 1000"):
-        clocks([row], device)
-    only_int8 = hw.load_device("coral-edge-tpu")
-    with pytest.raises(ValueError, match=r"a: format: expected one that coral-edge-tpu runs \(int8\), got fp16"):
-        number_formats([row.model_copy(update={"format": "fp16"})], only_int8)
-
-
-def test_a_clock_read_a_little_off_is_the_setting_itself(device):
-    rows = [Measurement(network="a", layers=LAYERS, latency_ms=1, core_mhz=mhz) for mhz in (1375, 1377.5, 1377)]
-    assert set(np.asarray(clocks(rows, device).core_hz).tolist()) == {float(device.core_hz[-1])}
 
 
 def test_a_parsed_network_is_its_numbers():

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from hadas_jax.spaces.darts_costs import throughput_table
 from hadas_jax.spaces.darts_network import DartsNetwork
 from hw_models.accelerator import load_fpga
 from hw_models.predictors import KINDS, PredictorNotes, ThroughputPredictor, fit_predictor, recipe_of
-from hw_models.predictors.predictor import init_weights
+from hw_models.predictors.predictor import Layer, Weights, init_weights
 
 
 def draw_codes(count: int, seed: int = 0) -> np.ndarray:
@@ -24,13 +25,18 @@ def draw_codes(count: int, seed: int = 0) -> np.ndarray:
     return codes
 
 
+@functools.cache
 def draw_predictor(kind: str, members: int, seed: int = 0) -> ThroughputPredictor:
-    """A predictor of random weights; entries of a lookup are positive."""
-    keys = jax.random.split(jax.random.key(seed), members)
-    weights = jax.vmap(lambda key: init_weights(key, kind, DARTS_CODES, hidden=(8, 6)))(keys)
+    """A predictor of random weights drawn by numpy, sized as in a fit; entries of a lookup are positive."""
+    rng = np.random.default_rng(seed)
+    sizes = jax.eval_shape(lambda: init_weights(jax.random.key(0), kind, DARTS_CODES, hidden=(8, 6)))
     if kind == "lookup":
-        table = 0.1 * jax.random.uniform(keys[0], weights.table.shape)
-        weights = weights.replace(table=table)
+        table = rng.uniform(0, 0.1, (members, *sizes.table.shape))
+        base = Layer(np.zeros((members, 0, 1), np.float32), np.ones((members, 1), np.float32))
+        weights = Weights(np.float32(table), (base,))
+    else:
+        weights = jax.tree.map(lambda leaf: np.float32(rng.normal(0, 0.4, (members, *leaf.shape))), sizes)
+    weights = jax.tree.map(jnp.asarray, weights)
     return ThroughputPredictor(weights, jnp.float32(6.6), jnp.float32(0.2), kind, DARTS_CODES)
 
 
@@ -54,23 +60,33 @@ def drawn():
 
 @pytest.fixture(scope="session")
 def small_recipes():
-    """Quick recipes by kind."""
-    quick = {"epochs": 3, "batch": 100}
-    sizes = {"mlp": {"hidden": (16,)}, "embedding": {"hidden": (16,), "learning_rate": 1e-3}, "lookup": {}}
-    return {kind: dataclasses.replace(recipe_of(kind), **quick, **sizes[kind]) for kind in KINDS}
+    """Quick recipes by kind; of those that learn soon, enough epochs to learn."""
+    settings = {
+        "mlp": {"hidden": (64, 64), "epochs": 60, "batch": 64},
+        "embedding": {"hidden": (16,), "epochs": 3, "batch": 100, "learning_rate": 1e-3},
+        "lookup": {"epochs": 60, "batch": 100},
+    }
+    return {kind: dataclasses.replace(recipe_of(kind), **settings[kind]) for kind in KINDS}
 
 
 @pytest.fixture(scope="session")
 def fitted(codes, throughputs, small_recipes):
-    """Ensembles of two of every kind, by kind."""
+    """Ensembles of two of every kind, by kind; what was told of each epoch is asserted on the way."""
     notes = PredictorNotes("generic", "ku115", DartsNetwork().sizes, source="a test")
-    key = jax.random.key(1)
-    return {
-        kind: fit_predictor(
-            key, codes, throughputs, layout=DARTS_CODES, kind=kind, members=2, recipe=recipe, notes=notes
+    found = {}
+    for kind, recipe in small_recipes.items():
+        told: list[tuple[int, int, float]] = []
+        settings = {"kind": kind, "members": 2, "recipe": recipe, "notes": notes}
+        found[kind] = fit_predictor(
+            jax.random.key(1),
+            codes,
+            throughputs,
+            layout=DARTS_CODES,
+            on_epoch=lambda *progress, told=told: told.append(progress),
+            **settings,
         )
-        for kind, recipe in small_recipes.items()
-    }
+        assert told == [(done, recipe.epochs, loss) for done, loss in enumerate(found[kind].losses, start=1)]
+    return found
 
 
 @pytest.fixture(scope="session")

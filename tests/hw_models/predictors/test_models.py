@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hadas_jax.spaces.darts import DARTS_CODES
@@ -37,7 +37,8 @@ def counts_of(code):
 
 
 def test_the_embedding_perceptron_has_the_published_number_of_parameters():
-    weights = init_weights(jax.random.key(0), "embedding", DARTS_CODES, hidden=recipe_of("embedding").hidden)
+    hidden = recipe_of("embedding").hidden
+    weights = jax.eval_shape(lambda: init_weights(jax.random.key(0), "embedding", DARTS_CODES, hidden=hidden))
     assert sum(leaf.size for leaf in jax.tree.leaves(weights)) == 78_641
 
 
@@ -67,7 +68,7 @@ def test_a_lookup_adds_up_latencies(drawn, codes):
 def test_a_lookup_stays_finite_where_its_latencies_sum_to_less_than_nothing(drawn, codes):
     weights = member(drawn("lookup", 1))
     weights = weights.replace(table=-weights.table - 1)
-    value, gradient = jax.value_and_grad(lambda w: score(w, jnp.asarray(codes[0]), kind="lookup"))(weights)
+    value, gradient = jax.jit(jax.value_and_grad(lambda w: score(w, jnp.asarray(codes[0]), kind="lookup")))(weights)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
@@ -81,6 +82,7 @@ def test_a_one_hot_distribution_is_the_code_bit_for_bit(kind, drawn, codes):
 
 
 @pytest.mark.parametrize("kind", ["mlp", "lookup"])
+@settings(max_examples=30)
 @given(seed=SEEDS)
 def test_the_order_of_equal_edges_changes_nothing(kind, seed, drawn, codes, equal_edges):
     rng, weights = np.random.default_rng(seed), member(drawn(kind, 1))
@@ -101,6 +103,7 @@ def test_the_embedding_perceptron_does_see_the_order_of_equal_edges(drawn, codes
     )
 
 
+@settings(max_examples=30)
 @given(share=st.floats(0, 1, width=32), seed=SEEDS)
 def test_the_latency_of_a_lookup_is_linear_in_a_distribution(share, seed, drawn, codes):
     weights, rng = member(drawn("lookup", 1)), np.random.default_rng(seed)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_models.predictors import KINDS, LEAST_THROUGHPUT, predict_throughput, predict_throughputs
@@ -29,8 +29,8 @@ def test_chunks_leave_no_network_out(drawn, codes):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_ensemble_predicts_mean_and_spread_of_its_members(kind, drawn, codes):
-    predictor, code = drawn(kind, 4), jnp.asarray(codes[7])
-    ones = [jax.tree.map(itemgetter(slice(member, member + 1)), predictor.weights) for member in range(4)]
+    predictor, code = drawn(kind, 3), jnp.asarray(codes[7])
+    ones = [jax.tree.map(itemgetter(slice(member, member + 1)), predictor.weights) for member in range(3)]
     alone = [float(ask(predictor.replace(weights=weights), code).throughput) for weights in ones]
     found = ask(predictor, code)
     np.testing.assert_allclose(found.throughput, np.mean(alone), rtol=1e-5)
@@ -43,34 +43,31 @@ def test_one_member_has_no_spread(drawn, codes):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("members", [1, 3])
-def test_gradients_in_alpha_are_finite_and_not_all_zero(kind, members, drawn):
-    predictor = drawn(kind, members)
-    alphas = jnp.stack([jnp.zeros((28, 8)), 30 * jnp.eye(28, 8), 1e-3 * jax.random.normal(jax.random.key(2), (28, 8))])
+def test_gradients_in_alpha_are_finite_also_where_all_members_agree_and_not_all_zero(kind, members, drawn):
+    rng = np.random.default_rng(2)
+    alphas = np.float32([np.zeros((28, 8)), 30 * np.eye(28, 8), 1e-3 * rng.normal(size=(28, 8))])
 
-    def cost(alpha):
+    def cost(alpha, predictor):
         found = predict_throughput(predictor, jax.nn.softmax(alpha, axis=-1))
         return -jnp.log(found.throughput) + found.spread
 
-    gradients = np.asarray(jax.jit(jax.vmap(jax.grad(cost)))(alphas))
-    assert np.isfinite(gradients).all()
-    assert np.abs(gradients[2]).max() > 0
+    gradients = jax.jit(jax.vmap(jax.grad(cost), in_axes=(0, None)))
+    predictor = drawn(kind, members)
+    equal = predictor.replace(
+        weights=jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], members, axis=0), predictor.weights)
+    )
+    assert np.isfinite(gradients(alphas, equal)).all()
+    found = np.asarray(gradients(alphas, predictor))
+    assert np.isfinite(found).all()
+    assert np.abs(found[2]).max() > 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("members", [1, 2])
-def test_equal_members_give_a_finite_gradient_of_their_spread(kind, members, drawn):
-    predictor = drawn(kind, 1)
-    predictor = predictor.replace(weights=jax.tree.map(lambda w: jnp.repeat(w, members, axis=0), predictor.weights))
-    shares = jnp.full((28, 8), 1 / 8)
-    gradient = jax.grad(lambda shares: predict_throughput(predictor, shares).spread)(shares)
-    assert np.isfinite(np.asarray(gradient)).all()
-
-
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), size=st.floats(0, 20, width=32))
 def test_a_prediction_is_positive_for_any_input(seed, size, drawn):
-    shares = size * jax.random.normal(jax.random.key(seed), (28, 8))
+    shares = np.float32(size * np.random.default_rng(seed).normal(size=(28, 8)))
     for kind in KINDS:
-        found = ask(drawn(kind, 2), shares)
+        found = ask(drawn(kind, 3), shares)
         assert found.throughput > 0
 
 

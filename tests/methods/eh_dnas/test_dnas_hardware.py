@@ -10,7 +10,7 @@ from hadas_jax.spaces.darts import DARTS_CODES, sample_codes, sampled_codes
 from hadas_jax.spaces.darts_costs import darts_counts, darts_workload, published_generic_table, throughput_table
 from hadas_jax.spaces.darts_network import DartsNetwork
 from hw_models import default_point, load_device, network_cost, operating_points
-from hw_models.accelerator import generic_table_cost, load_fpga
+from hw_models.accelerator import load_fpga
 from hw_models.predictors import fit_predictor, predict_throughput, predict_throughputs, recipe_of
 
 KEY = jax.random.key(7)
@@ -93,7 +93,7 @@ def test_gradient_of_a_pipeline_pays_for_what_makes_its_slowest_stage(predicted)
 
 def test_the_generic_accelerator_is_priced_by_its_published_table():
     hardware = accelerator_hardware("generic", NETWORK, fpga=load_fpga("ku115"), predictor=None)
-    expected = 1 / generic_table_cost(published_generic_table(), darts_counts(CODE)).throughput
+    expected = 1 / published_generic_table().cost(darts_counts(CODE)).throughput
     np.testing.assert_allclose(hardware.exact(CODE).image_s, expected, rtol=1e-6)
     assert hardware.exact(CODE).energy_j is None
     with pytest.raises(ValueError, match="predictor: expected one"):

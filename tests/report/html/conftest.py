@@ -10,7 +10,8 @@ from hadas_jax.evaluation import accuracy_difference
 from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.eh_dnas.result import DnasResult
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
-from hadas_jax.report.html import RunRecord, report_content
+from hadas_jax.report.html.content import report_content
+from hadas_jax.report.html.record import RunRecord
 from hadas_jax.spaces.darts import parse_code
 
 CURVES = {"memory": [0, 1], "latency": [[4.0, 2.0], [3.0, 1.0]], "energy": [[2.0, 3.0], [1.0, 2.5]], "at": [1, 0, 0]}

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from hadas_jax.report.html import render_page
+from hadas_jax.report.html.page import render_page
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from hadas_jax.report.html import MOST_RUNS, report_content
+from hadas_jax.report.html.content import MOST_RUNS, report_content
 
 
 def test_every_network_is_there_once_with_the_figures_of_its_policy(content):

@@ -3,8 +3,8 @@ import csv
 import pytest
 from matplotlib.figure import Figure
 
-from hadas_jax.report.html import draw_plots, plot_tables, write_tables
 from hadas_jax.report.html.content import starting_network
+from hadas_jax.report.html.pictures import plot_tables, write_figures
 from hadas_jax.report.pictures import write_ticks_in_full
 
 
@@ -16,8 +16,7 @@ def rows_of(path):
 def test_every_figure_is_a_table_and_a_picture(overlay, tmp_path):
     tables = plot_tables(overlay)
     assert list(tables) == ["front", "gains", "exit_usage", "clocks", "progress", "exits"]
-    write_tables(tables, tmp_path)
-    pictures = draw_plots(tables, tmp_path)
+    pictures = write_figures(tables, tmp_path)
     assert {path.stem for path in pictures} == {*tables, "front_3d", "parallel_coordinates"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
     assert {path.stem for path in tmp_path.glob("*.csv")} == set(tables)
@@ -25,11 +24,11 @@ def test_every_figure_is_a_table_and_a_picture(overlay, tmp_path):
 
 def test_a_run_may_have_a_name_that_reads_as_a_formula(overlay, tmp_path):
     rows = [row | {"run": r"a$\frac$b"} for row in plot_tables(overlay)["progress"]]
-    assert [path.name for path in draw_plots({"progress": rows}, tmp_path)] == ["progress.png"]
+    assert [path.name for path in write_figures({"progress": rows}, tmp_path)] == ["progress.png"]
 
 
 def test_the_table_of_the_front_holds_figures_and_lists_as_words(content, tmp_path):
-    write_tables(plot_tables(content), tmp_path)
+    write_figures({"front": plot_tables(content)["front"]}, tmp_path)
     rows = rows_of(tmp_path / "front.csv")
     assert len(rows) == 10
     assert rows[2]["kind"] == "deployable"
@@ -72,8 +71,8 @@ def test_the_first_network_does_not_depend_on_the_test_split(content):
 
 def test_networks_of_the_darts_space_have_tables_and_pictures(architectures, tmp_path):
     tables = plot_tables(architectures)
-    assert {path.stem for path in draw_plots(tables, tmp_path)} >= {"cells", "alpha"}
-    write_tables(tables, tmp_path)
+    pictures = write_figures({name: tables[name] for name in ("networks", "alpha")}, tmp_path)
+    assert {path.stem for path in pictures} == {"cells", "alpha"}
     rows = rows_of(tmp_path / "networks.csv")
     assert [row["run"] for row in rows] == ["device", "accelerator", "retrained"]
     assert [row["latency"] for row in rows] == ["0.8", "", ""]
@@ -87,10 +86,8 @@ def test_networks_of_the_darts_space_have_tables_and_pictures(architectures, tmp
     assert all(row["operation"] != "none" for row in alpha if row["is_kept"] == "True")
 
 
-def test_a_training_alone_has_its_curves_alone(overlay, tmp_path):
-    tables = plot_tables({"runs": overlay["runs"][2:]})
-    assert list(tables) == ["progress", "exits"]
-    assert {path.stem for path in draw_plots(tables, tmp_path)} == {"progress", "exits"}
+def test_a_training_alone_has_its_curves_alone(overlay):
+    assert list(plot_tables({"runs": overlay["runs"][2:]})) == ["progress", "exits"]
 
 
 def test_ticks_of_logarithmic_axes_are_plain_numbers():

@@ -6,7 +6,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from hadas_jax.report.html import render_page
+from hadas_jax.report.html.page import render_page
 
 # Machado, Oliveira and Fernandes 2009, at full severity, on linear RGB.
 BLINDNESS = {

@@ -6,7 +6,8 @@ import pytest
 
 from hadas_jax.methods.eh_dnas.result import DnasResult, write_genotype
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult, write_result
-from hadas_jax.report.html import read_record, report_content
+from hadas_jax.report.html.content import report_content
+from hadas_jax.report.html.record import read_record
 from hadas_jax.spaces.darts_network import DartsNetwork
 
 CODE = "53 033 0303 00320  15 603 0022 00440"

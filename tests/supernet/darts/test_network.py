@@ -18,7 +18,6 @@ from hadas_jax.supernet.darts.network import (
     weight_shapes,
 )
 from hadas_jax.supernet.layers import drop_factors
-from hw_models.accelerator import row_counts
 
 TINY = DartsNetwork(channels=4, cells=3, classes=3, image_size=8, in_channels=1)
 ONE = DartsNetwork(channels=4, cells=1, classes=3, image_size=8, in_channels=1)
@@ -95,7 +94,7 @@ def test_layers_multiply_and_weigh_as_the_layer_table_says(genotype, stem, size)
     with nn.intercept_methods(watch):
         jax.eval_shape(lambda w, x: apply_derived_training(network, genotype, w, x), shapes, images)
     rows = network_rows(network)
-    active = np.asarray(row_counts(rows, darts_counts(jnp.asarray(code_of(genotype)))))
+    active = np.asarray(rows.layer_counts(darts_counts(jnp.asarray(code_of(genotype)))))
     assert sum(multiplied) == np.sum((active * rows.macs)[rows.is_weighted])
     assert kernels(shapes) == np.sum((active * rows.fan_in * rows.outputs)[rows.is_weighted])
 
