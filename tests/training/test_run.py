@@ -21,7 +21,6 @@ from hadas_jax.supernet import initialise
 from hadas_jax.supernet.checkpoint import SupernetCheckpoint, save_supernet
 from hadas_jax.training import batches as feeding
 from hadas_jax.training import run as training_run
-from hadas_jax.training.run import accuracies
 
 DIGITS = TINY.adapt(in_channels=1, classes=10, image_size=8)
 ALL_EXITS = tuple(range(DIGITS.first_exit, DIGITS.positions))
@@ -131,7 +130,7 @@ def test_images_that_do_not_fit_into_memory_are_trained_on_and_resumed_alike(str
     found = TrainingRun(settings).train(WorkDir(tmp_path / "b", kind="train"), Silent())
     assert same(found, expected)
     assert not same(found.backbone, run.initial_parameters().backbone)
-    shares = accuracies(run.evaluator(found), np.stack([run.space.largest_genome]), run.splits.test)
+    shares = run.accuracies(found, np.stack([run.space.largest_genome]), run.splits.test)
     assert shares.shape == (1, run.space.num_exits + 1)
 
 

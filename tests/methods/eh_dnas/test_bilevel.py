@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from hadas_jax.data.arrays import LabelledImages
-from hadas_jax.methods.eh_dnas.bilevel import WeightDescent, bilevel_step, init_bilevel, resident_pair
+from hadas_jax.methods.eh_dnas.bilevel import BilevelState, WeightDescent, bilevel_step, resident_pair
 
 WEIGHTS = {"w": jnp.array([0.3, -0.7, 1.1]), "b": jnp.array(0.2)}
 ALPHA = jnp.array([0.5, -0.4])
@@ -30,7 +30,7 @@ OPTIMISER = optax.sgd(0.1)
 
 
 def _state():
-    state = init_bilevel(WEIGHTS, ALPHA, OPTIMISER)
+    state = BilevelState.start(WEIGHTS, ALPHA, OPTIMISER)
     momentum = {"w": jnp.array([0.1, 0.2, -0.3]), "b": jnp.array(-0.2)}
     return state.replace(momentum=momentum)
 

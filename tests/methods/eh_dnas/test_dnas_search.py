@@ -9,7 +9,7 @@ import pytest
 
 from hadas_jax.methods.eh_dnas.bilevel import WeightDescent
 from hadas_jax.methods.eh_dnas.hardware import Costs, Hardware, Objective
-from hadas_jax.methods.eh_dnas.search import init_search, search_step
+from hadas_jax.methods.eh_dnas.search import SearchState, search_step
 from hadas_jax.settings import HardwareLossSettings
 from hadas_jax.spaces.darts import relaxed_code
 from hadas_jax.training.optimisers import lower_rate
@@ -38,7 +38,8 @@ def _step(**changed):
     hardware = changed.pop("hardware", Hardware("toy", lambda alpha, key: _costs(relaxed_code(alpha)), _costs, None))
     descent = WeightDescent(schedule=lambda step: jnp.float32(0.05))
     options = {"descent": descent, "optimiser": optax.sgd(0.1), "second_order": False} | changed
-    state = init_search(WEIGHTS, ALPHA, optimiser=options["optimiser"], constraints=len(objective.constraints))
+    multipliers = jnp.zeros(len(objective.constraints)) if objective.constraints else None
+    state = SearchState.start(WEIGHTS, ALPHA, options["optimiser"], multipliers=multipliers)
     chex.clear_trace_counter()
     return jax.jit(chex.assert_max_traces(search_step(_network, hardware, objective, **options), n=1)), state
 
