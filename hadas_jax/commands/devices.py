@@ -1,13 +1,11 @@
-"""The commands about devices: list and show them, measure this machine and how fast it searches, fit a device.
+"""The commands about devices: list and show them, measure a machine, fit a device to measurements.
 
 Every function imports what it needs itself: `hadas --help` imports this module, and must not import JAX.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
 import platform
 import re
 import shlex
@@ -20,7 +18,6 @@ from rich.console import Console
 from hadas_jax.report.console import StepProgress, new_console, new_file, print_line, waiting
 
 if TYPE_CHECKING:
-    from hadas_jax.benchmark import Throughput
     from hw_models.fitting.calibration import Calibration
     from hw_models.measuring.measurements import Measurement
 
@@ -160,27 +157,25 @@ def profile_machine(
     Raises:
         ValueError: A count is out of range, the file exists, or clocks cannot be set.
     """
-    from hadas_jax import profiling
+    from hadas_jax.profiling import layer_cases, network_cases, space_to_profile, this_machine
     from hw_models.measuring.machine import ClockSetting
+    from hw_models.measuring.profiling import profile
 
     console = console or new_console()
-    machine = profiling.this_machine()
-    meter = machine.meter()
+    machine = this_machine()
     print_line(console, f"Measuring on {machine.name}; {machine.power_in_words()}")
     print_line(console, f"Clocks: {machine.clocks_in_words()}")
     clocks = itertools.product(*(tuple(table) or (None,) for table in (core_mhz, memory_mhz, host_mhz)))
+    sub_networks = network_cases(space_to_profile(space, resolution), networks, batch=batch, seed=seed)
     with StepProgress(console) as progress:
-        rows = profiling.profile_machine(
-            profiling.space_to_profile(space, resolution),
+        rows = profile(
+            sub_networks + layer_cases(layers, batch=batch),
             output,
-            networks=networks,
-            layers=layers,
-            batch=batch,
-            seed=seed,
             machine=machine,
-            meter=meter,
+            meter=machine.meter(),
             settings=[ClockSetting(*setting) for setting in clocks],
             rounds=rounds,
+            reference=sub_networks[min(1, networks - 1)].name,  # the largest
             resume=resume,
             on_step=lambda step: progress.update(
                 step.done, step.total, f"round {step.round}: {step.row.network} {step.row.latency_ms:.3g} ms"
@@ -190,66 +185,4 @@ def profile_machine(
     is_x86 = machine.processor == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     base = " --base x86-cpu" if is_x86 else ""
     print_line(console, f"To fit a device to it: hadas devices fit {shlex.quote(str(output))}{base} -o my_device.yaml")
-    return rows
-
-
-def bench(
-    output: Path | str | None = None,
-    *,
-    device: str = "agx-xavier-gpu",
-    populations: Sequence[int] = (64, 256, 1024, 4096, 16384, 65536),
-    rounds: int = 5,
-    peer_limit: int = 16384,
-    seed: int = 0,
-    overwrite: bool = False,
-    console: Console | None = None,
-) -> list[Throughput]:
-    """Measures how many candidates per second each part of a search gets through, beside pymoo where installed.
-
-    Args:
-        output: JSON file to write; a picture goes beside it. By default nothing is written.
-        device: Cost model: a name of `hadas devices list`, or the path of a device file.
-        populations: Population sizes to measure.
-        rounds: Measurements of each, of which the median counts.
-        peer_limit: Largest population that pymoo gets, a tenth of it where it removes duplicates; 0: none.
-        seed: Random seed.
-        overwrite: Replace `output` and its picture.
-        console: For progress and the table; None: standard output.
-
-    Returns:
-        What was measured.
-
-    Raises:
-        ValueError: Files that exist, an unknown device, or numbers that are too small.
-    """
-    import jax
-
-    from hadas_jax import benchmark
-    from hadas_jax.runs.workdir import versions, write_text
-
-    console = console or new_console()
-    if output is not None:
-        target = new_file(output, ".json", overwrite=overwrite)
-        picture = new_file(target.with_suffix(".png"), ".png", what="picture", overwrite=overwrite)
-    rows = []
-    for row in benchmark.measure_throughput(
-        device=device, populations=populations, rounds=rounds, peer_limit=peer_limit, seed=seed
-    ):
-        rows.append(row)
-        print_line(console, f"{row.work}, population {row.population:,}: {row.per_second:,.0f} candidates per second")
-    title = f"Search throughput: {jax.device_count()} {jax.devices()[0].device_kind}, {device}"
-    console.print(benchmark.throughput_table(rows, title=title))
-    if output is not None:
-        content = {
-            "form": "hadas_jax.bench/1",
-            "device": device,
-            "machine": {"backend": jax.default_backend(), "devices": [d.device_kind for d in jax.devices()]},
-            "versions": {**versions(), "pymoo": benchmark.pymoo_version()},
-            "seed": seed,
-            "rounds": rounds,
-            "rows": [dataclasses.asdict(row) | {"per_second": row.per_second} for row in rows],
-        }
-        write_text(target, json.dumps(content, indent=1) + "\n")
-        benchmark.plot_throughput(rows, picture, title=title)
-        print_line(console, f"Written: {target}, {picture}")
     return rows

@@ -52,10 +52,11 @@ def search(settings: DnasSettings | None = None, **run: Unpack[RunArguments]) ->
     from hadas_jax.methods.eh_dnas import DnasRun
     from hadas_jax.methods.eh_dnas.hardware import Objective
     from hadas_jax.report.darts import cost_table, plot_genotype
-    from hadas_jax.spaces import genotype_of, parse_code
+    from hadas_jax.spaces.darts import parse_code
+    from hadas_jax.spaces.genotypes import Genotype
 
     def finish(started: DnasRun, result: DnasResult, path: Path, console: Console) -> None:
-        plot_genotype(genotype_of(parse_code(result.code)), path / "genotype.png")
+        plot_genotype(Genotype.of(parse_code(result.code)), path / "genotype.png")
         budgets = Objective(started.settings.loss).constraints
         console.print(cost_table(result, has_budgets=bool(budgets)))
         for line in _closing_lines(result, budgets):
@@ -424,7 +425,8 @@ def price(
     import jax.numpy as jnp
 
     from hadas_jax.report.darts import plot_genotype
-    from hadas_jax.spaces import darts_counts, format_code, genotype_of, network_rows
+    from hadas_jax.spaces import Genotype, darts_counts, network_rows
+    from hadas_jax.spaces.darts import format_code
     from hadas_jax.spaces.darts_costs import Price
     from hadas_jax.spaces.genotypes import read_architecture
     from hw_models import accelerator
@@ -459,7 +461,7 @@ def price(
     if any(row.model.startswith("generic") and "published" in row.model for row in found):
         print_line(console, "The layers of the generic paradigm are those of the fitted table.")
     if picture is not None:
-        plot_genotype(genotype_of(code), picture)
+        plot_genotype(Genotype.of(code), picture)
         print_line(console, f"Picture of both cells: {picture}")
     return found
 

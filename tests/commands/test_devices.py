@@ -13,7 +13,7 @@ import hw_models as hw
 from hadas_jax import profiling
 from hadas_jax.commands import devices as device_commands
 from hw_models.fitting import calibration
-from hw_models.measuring import Measurement, format_layers, write_measurements
+from hw_models.measuring import Measurement, format_layers, read_measurements, write_measurements
 from hw_models.reference_networks import mobilenet_v2
 
 
@@ -161,6 +161,7 @@ def test_a_profile_of_this_machine_can_be_fitted(listed_space):
         "here.csv", space="tiny", networks=2, layers=1, rounds=1, console=Console(file=io.StringIO())
     )
     assert len(rows) == 8
+    assert rows == read_measurements("here.csv")
     assert all(row.latency_ms > 0 for row in rows)
     calibration = device_commands.fit_device(
         "here.csv", "here.yaml", base="x86-cpu", console=Console(file=io.StringIO())
