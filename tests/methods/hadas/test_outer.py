@@ -128,7 +128,7 @@ def test_a_space_that_is_exhausted_is_searched_on_without_new_evaluations(make, 
 @pytest.mark.parametrize("strategy", ["NSGA3", "RandomSearch", "DifferentialEvolution"])
 def test_other_strategies_search_and_evaluate_nothing_twice(make, space, strategy):
     supernet = Supernet(space)
-    states, metrics = run(make(supernet, strategy=strategy, generations=2))
+    states, metrics = run(make(supernet, strategy=strategy, population=8, generations=2))
     assert len(set(supernet.seen)) == len(supernet.seen)
     assert metrics[-1]["hypervolume"] >= metrics[0]["hypervolume"] > 0
     assert np.isfinite(states[-1].outer.fitness).all()
@@ -170,7 +170,7 @@ def test_the_dynamic_score_can_be_the_merit(make, whole):
 def test_candidates_that_break_constraints_stay_out_and_backbones_without_others_count_less(make, space, device):
     static, _ = static_costs(space, space.smallest_genome[None], device)
     limits = Constraints(max_latency_ms=float(static.latency_s[0]) * 1e3, max_params=3000)
-    hadas = make(constraints=limits, elites=4, generations=2)
+    hadas = make(constraints=limits, population=8, elites=8, generations=1)
     state = run(hadas)[0][-1]
     archive = state.archive
     heavy = archive.params[:8] > 3000
