@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 _AXIS = "population"
 _HEARTBEAT_S = 30
+_NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
 
 
 def on_cpu() -> bool:
@@ -41,16 +42,12 @@ def memory_named(name: str, value: int, what: str) -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and not _is_memory(str(error)):
+        if isinstance(error, jax.errors.JaxRuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
         raise ValueError(
             f"{name} {value}: expected a batch that fits into memory, got too little of it for {value} {what} at "
             f"once; use a smaller `{name}`"
         ) from error
-
-
-def _is_memory(message: str) -> bool:
-    return any(word in message for word in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
 
 
 class LostProcessError(RuntimeError):
@@ -75,13 +72,10 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
         return
     details: dict[str, Any] = {}
     if coordinator != "auto":
-        missing = [name for name, value in given.items() if value is None]
-        if missing:
+        if coordinator is None or num_processes is None or process_id is None:
+            missing = next(name for name, value in given.items() if value is None)
             others = ", ".join(f"`{name}`" for name in given)
-            raise ValueError(f"{missing[0]}: expected with the other two of {others}, got none")
-        assert coordinator is not None
-        assert num_processes is not None
-        assert process_id is not None
+            raise ValueError(f"{missing}: expected with the other two of {others}, got none")
         if not coordinator.rpartition(":")[2].isdigit() or coordinator.startswith(":"):
             raise ValueError(f"coordinator: expected HOST:PORT or auto, got {coordinator!r}")
         if num_processes < 1 or not 0 <= process_id < num_processes:

@@ -6,23 +6,19 @@ it is installed, does the same work on the same functions in the same process; t
 Units: seconds of one call on a whole population.
 """
 
-import importlib.metadata
+import importlib.util
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.table import Table
 
-from hadas_jax.report.console import new_table
-from hadas_jax.report.pictures import new_figure, save_picture
 from hadas_jax.search import NSGA2, Product, product_front, sample
 from hadas_jax.spaces import load_space
 from hadas_jax.spaces.costs import block_costs, population_cost
@@ -31,7 +27,6 @@ from hw_models import Device, load_device
 WORK = ("cost model", "variation", "inner search", "generation", "search")
 GENERATIONS = 10  # of a whole search
 _Call = Callable[[], Any]
-_Evaluate = Callable[[np.ndarray], np.ndarray]
 _LEAST_S = 0.05  # a measurement repeats until it took as long
 _EXITS = 12
 _FRONT = 8192
@@ -98,7 +93,7 @@ def measure_throughput(
         task = _Task(model, population, seed)
         for work in WORK:
             call, candidates = work_of[work](task)
-            peers = [] if pymoo_version() is None else _peers(task, work, peer_limit)
+            peers = _peers(task, work, peer_limit)
             yield _measured(work, population, call, candidates=candidates, peers=peers, rounds=rounds)
 
 
@@ -251,166 +246,67 @@ def _inner_search(task: _Task) -> tuple[_Call, int]:
 
 def _peers(task: _Task, work: str, limit: int) -> list[_Call]:
     """Pymoo's calls: duplicates kept, and removed where the population is small enough for that."""
-    calls: list[_Call] = []
-    for unique, most in ((False, limit), (True, limit // 10)):
-        peer = _PymooBaseline(task.cardinalities, task.population, unique=unique, seed=task.seed)
-        run = {"variation": peer.variation, "generation": peer.generation, "search": peer.search}.get(work)
-        if run is None or task.population > most:
-            break
-        calls.append(run(np.asarray(task.first), lambda genomes: np.asarray(task.evaluate(jnp.asarray(genomes)))))
-    return calls
+    if work not in ("variation", "generation", "search") or importlib.util.find_spec("pymoo") is None:
+        return []
+    most = {False: limit, True: limit // 10}
+    return [_pymoo_call(task, work, unique=unique) for unique in most if task.population <= most[unique]]
 
 
-def pymoo_version() -> str | None:
-    """Returns the version of pymoo that is installed, or None."""
-    try:
-        return importlib.metadata.version("pymoo")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-@dataclass(frozen=True)
-class _PymooBaseline:
-    """pymoo's NSGA-II over integer genes; each method returns a call that does the work once.
+def _pymoo_call(task: _Task, work: str, *, unique: bool) -> _Call:
+    """A call of pymoo's NSGA-II over integer genes that does the work once.
 
     Its settings are its best for this work: uniform crossover and a vectorised integer mutation, binary tournaments,
-    and the survival that uses compiled sorting.
-
-    Attributes:
-        cardinalities: Number of values of each gene.
-        population: Members and offspring.
-        unique: Remove duplicates, pymoo's default, or keep them.
-        seed: Random seed.
+    and the survival that uses compiled sorting. `unique` removes duplicates, pymoo's default.
     """
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.mutation import Mutation
+    from pymoo.core.problem import Problem
+    from pymoo.operators.crossover.ux import UX
 
-    cardinalities: tuple[int, ...]
-    population: int
-    unique: bool
-    seed: int
+    highest, first = np.array(task.cardinalities) - 1, np.asarray(task.first)
+    genes = len(highest)
 
-    def variation(self, first: np.ndarray, evaluate: _Evaluate) -> _Call:
-        """Mating of an evaluated population."""
-        algorithm = self._started(first, evaluate)
-        return lambda: algorithm.infill()
+    def evaluate(genomes: np.ndarray) -> np.ndarray:
+        return np.asarray(task.evaluate(jnp.asarray(genomes.astype(np.int32))))
 
-    def generation(self, first: np.ndarray, evaluate: _Evaluate) -> _Call:
-        """Mating and survival; evaluation aside."""
-        algorithm = self._started(first, evaluate)
-        values = evaluate(first)
+    class Space(Problem):
+        def __init__(self) -> None:
+            super().__init__(n_var=genes, n_obj=3, xl=np.zeros(genes, int), xu=highest, vtype=int)
 
-        def run() -> Any:
-            offspring = algorithm.infill()
-            offspring.set("F", values[: len(offspring)])
-            merged = algorithm.pop.__class__.merge(algorithm.pop, offspring)
-            return algorithm.survival.do(
-                algorithm.problem,
-                merged,
-                n_survive=self.population,
-                algorithm=algorithm,
-                random_state=algorithm.random_state,
-            )
+        def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            out["F"] = evaluate(x)
 
-        return run
+    class Redraw(Mutation):
+        def _do(self, problem: Any, X: np.ndarray, *args: Any, random_state: Any, **kwargs: Any) -> np.ndarray:  # noqa: N803
+            chosen = random_state.random(X.shape) < 1 / genes
+            return np.where(chosen, random_state.integers(0, highest + 1, X.shape), X)
 
-    def search(self, first: np.ndarray, evaluate: _Evaluate, *, generations: int = 11) -> _Call:
-        """A whole run, the first population included."""
-
-        def run() -> Any:
-            algorithm = self._algorithm(first, evaluate)
-            for _ in range(generations):
-                algorithm.next()
-            return algorithm
-
-        return run
-
-    def _started(self, first: np.ndarray, evaluate: _Evaluate) -> Any:
-        algorithm = self._algorithm(first, evaluate)
-        algorithm.next()
-        return algorithm
-
-    def _algorithm(self, first: np.ndarray, evaluate: _Evaluate) -> Any:
-        from pymoo.algorithms.moo.nsga2 import NSGA2
-        from pymoo.core.mutation import Mutation
-        from pymoo.core.problem import Problem
-        from pymoo.operators.crossover.ux import UX
-
-        highest = np.array(self.cardinalities) - 1
-        genes = len(highest)
-
-        class Space(Problem):
-            def __init__(self) -> None:
-                super().__init__(n_var=genes, n_obj=3, xl=np.zeros(genes, int), xu=highest, vtype=int)
-
-            def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-                out["F"] = evaluate(x.astype(np.int32))
-
-        class Redraw(Mutation):
-            def _do(self, problem: Any, X: np.ndarray, *args: Any, random_state: Any, **kwargs: Any) -> np.ndarray:  # noqa: N803
-                chosen = random_state.random(X.shape) < 1 / genes
-                return np.where(chosen, random_state.integers(0, highest + 1, X.shape), X)
-
+    def after(generations: int) -> Any:
         algorithm = NSGA2(
-            pop_size=self.population,
+            pop_size=task.population,
             sampling=first.astype(int),
             crossover=UX(prob=0.9),
             mutation=Redraw(),
-            eliminate_duplicates=self.unique,
+            eliminate_duplicates=unique,
         )
-        algorithm.setup(Space(), termination=("n_gen", 1_000_000), seed=self.seed, verbose=False)
+        algorithm.setup(Space(), termination=("n_gen", 1_000_000), seed=task.seed, verbose=False)
+        for _ in range(generations):
+            algorithm.next()
         return algorithm
 
+    if work == "search":
+        return lambda: after(GENERATIONS + 1)
+    algorithm = after(1)
+    if work == "variation":
+        return algorithm.infill
+    values = evaluate(first)
 
-def throughput_table(rows: Sequence[Throughput], *, title: str) -> Table:
-    """Returns candidates per second by work and population, and how many times as fast as pymoo that is."""
-    peers = ("times\npymoo", "times\npymoo\nunique") if any(row.peer_seconds for row in rows) else ()
-    headings = ("popu-\nlation", "candidates\nper second", "one call\nms", "first call\ns", *peers)
-    table = new_table(title, "work", *headings, no_wrap=True)
-    table.columns[0].no_wrap = True
-    for work in WORK:
-        for row in (row for row in rows if row.work == work):
-            cells = (_short(row.per_second), f"{1e3 * row.seconds:.3g}", f"{row.first_call_s:.2f}")
-            ratios = (_times(row.peer_seconds, row.seconds), _times(row.peer_unique_seconds, row.seconds))
-            table.add_row(work, f"{row.population:,}", *cells, *(ratios if peers else ()))
-        table.add_section()
-    return table
+    def generation() -> Any:
+        """Mating and survival; evaluation aside."""
+        offspring = algorithm.infill()
+        offspring.set("F", values[: len(offspring)])
+        merged = algorithm.pop.__class__.merge(algorithm.pop, offspring)
+        given = {"n_survive": task.population, "algorithm": algorithm, "random_state": algorithm.random_state}
+        return algorithm.survival.do(algorithm.problem, merged, **given)
 
-
-def plot_throughput(rows: Sequence[Throughput], path: Path, *, title: str) -> None:
-    """Draws candidates per second over population size as a PNG; pymoo's dashed.
-
-    Args:
-        rows: What `measure_throughput` yields.
-        path: Where the picture goes.
-        title: Its title.
-
-    Raises:
-        ValueError: The picture cannot be written.
-    """
-    figure, [[axis]] = new_figure((7.5, 4.8))
-    for number, work in enumerate(WORK):
-        points = [row for row in rows if row.work == work]
-        colour = f"C{number}"
-        axis.plot([r.population for r in points], [r.per_second for r in points], "o-", c=colour, label=work)
-        peers = [(r.population, r.candidates / r.peer_seconds) for r in points if r.peer_seconds]
-        if peers:
-            axis.plot(*zip(*peers, strict=True), "s--", c=colour, alpha=0.6, label=f"{work}, pymoo")
-    axis.set_xscale("log", base=2)
-    axis.set_yscale("log")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.set_xlabel("population (exit subsets for the inner search)")
-    axis.set_ylabel("candidates per second")
-    axis.grid(visible=True, alpha=0.3)
-    figure.legend(loc="outside lower center", fontsize=8, ncols=4)
-    axis.set_title(title, fontsize=10)
-    save_picture(figure, path)
-
-
-def _short(value: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}"
-
-
-def _times(peer: float | None, seconds: float) -> str:
-    return "" if peer is None else f"{peer / seconds:.1f}"
+    return generation

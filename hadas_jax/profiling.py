@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,70 +19,14 @@ from hadas_jax.spaces import Backbone, MBConvSpace, load_space, segments, worklo
 from hadas_jax.supernet import BatchStats, Parameters, cut_space, estimate_batch_stats, initialise, run_trunk
 from hadas_jax.supernet.layers import conv, depthwise_conv
 from hw_models import LayerKind, LayerTable, layer_table, total_macs
-from hw_models.measuring.machine import ClockSetting, Machine
-from hw_models.measuring.measurements import Measurement
-from hw_models.measuring.profiling import Case, Step, profile
-from hw_models.measuring.timing import Meter
+from hw_models.measuring.machine import Machine
+from hw_models.measuring.profiling import Case
 
 _CANDIDATES = 1024  # genomes that a design chooses from, at most
 _NEAR = 40  # one in so many candidates counts as near to an aim
 _SIZES = ((64, 16), (32, 48), (16, 128), (8, 256))  # pixels of a side, channels
 _RATIO = 4  # output to input channels of pointwise and linear layers
 _DENSE_OUT = 32
-
-
-def profile_machine(
-    space: MBConvSpace,
-    path: str | Path,
-    *,
-    networks: int = 60,
-    layers: int = 3,
-    batch: int = 1,
-    seed: int = 0,
-    machine: Machine | None = None,
-    meter: Meter | None = None,
-    settings: Sequence[ClockSetting] = (ClockSetting(),),
-    rounds: int = 3,
-    resume: bool = False,
-    on_step: Callable[[Step], None] | None = None,
-) -> list[Measurement]:
-    """Measures sub-networks of a space and single layers on JAX's default device of this machine.
-
-    The largest of the sub-networks runs in turn with each of them, as the reference.
-
-    Args:
-        space: A space with one resolution, see `space_to_profile`.
-        path: The CSV file that the measurements go to.
-        networks: Number of sub-networks; with the same seed, a larger number contains a smaller one.
-        layers: Sizes of each kind of single layer, 0 to 4.
-        batch: Images per run.
-        seed: Random seed of the choice of sub-networks.
-        machine: The machine whose clocks are set and read; None: this one, its GPU or CPU as JAX uses it.
-        meter: What reads power; None: power is left empty.
-        settings: The operating points.
-        rounds: Measurements of each network at each operating point.
-        resume: Whether to continue the measurements in `path`.
-        on_step: Called after every measurement.
-
-    Returns:
-        The rows of the file.
-
-    Raises:
-        ValueError: A count is out of range, or as `hw_models.measuring.profiling.profile`.
-    """
-    cases = network_cases(space, networks, batch=batch, seed=seed) + layer_cases(layers, batch=batch)
-    machine = machine or this_machine()
-    return profile(
-        cases,
-        path,
-        machine=machine,
-        meter=meter,
-        settings=settings,
-        rounds=rounds,
-        reference=cases[min(1, networks - 1)].name,
-        resume=resume,
-        on_step=on_step,
-    )
 
 
 def this_machine() -> Machine:
@@ -121,7 +64,7 @@ def network_cases(space: MBConvSpace, networks: int, *, batch: int = 1, seed: in
     """
     if batch < 1:
         raise ValueError(f"batch: expected 1 or more, got {batch}")
-    backbones, tables = _with_tables(space, spread_genomes(space, networks, seed=seed))
+    backbones, tables = _with_tables(space, _spread_genomes(space, networks, seed=seed))
     cases = []
     for n in range(networks):
         backbone, table = jax.tree.map(lambda leaf, n=n: leaf[n], (backbones, tables))
@@ -132,15 +75,12 @@ def network_cases(space: MBConvSpace, networks: int, *, batch: int = 1, seed: in
     return cases
 
 
-def spread_genomes(space: MBConvSpace, count: int, *, seed: int = 0) -> np.ndarray:
-    """Returns int32[N, G]: the smallest and the largest genome, then others that spread over MACs and genes.
+def _spread_genomes(space: MBConvSpace, count: int, *, seed: int = 0) -> np.ndarray:
+    """int32[N, G]: the smallest and the largest genome, then others that spread over MACs and genes.
 
     The others aim at MACs between both ends, in a sequence that fills the logarithmic range evenly however many
     there are (van der Corput's); each is the one most unlike all chosen ones among the candidates nearest to its
     aim. Candidates are drawn from small to large, so that both ends of the range are among them.
-
-    Raises:
-        ValueError: `count` is below 1 or exceeds what can be chosen from.
     """
     steps = space.codec.cardinalities - 1
     rng = np.random.default_rng(seed)
@@ -192,18 +132,14 @@ def _tables(space: MBConvSpace, genomes: jax.Array) -> tuple[Backbone, LayerTabl
     return jax.vmap(one)(genomes)
 
 
-def trunk_space(space: MBConvSpace, backbone: Backbone) -> MBConvSpace:
-    """Returns the space whose only backbone is the given one, without exits."""
-    return dataclasses.replace(cut_space(space, backbone), first_exit=int(np.sum(backbone.depth)))
-
-
 def _start_network(space: MBConvSpace, backbone: Backbone, batch: int) -> Callable[[], Any]:
     """Returns a callable that runs the network of one backbone, with random weights and without exits.
 
     Compiled anew in every call (from JAX's compilation cache, where there is one): code of many networks held at once
     would run into the operating system's limit of memory maps.
     """
-    space, size = trunk_space(space, backbone), int(backbone.resolution)
+    space = dataclasses.replace(cut_space(space, backbone), first_exit=int(np.sum(backbone.depth)))  # without exits
+    size = int(backbone.resolution)
     images = jax.ShapeDtypeStruct((batch, size, size, space.in_channels), jnp.float32)
     params = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
     batches = jax.ShapeDtypeStruct((1, *images.shape), jnp.float32)
@@ -211,7 +147,7 @@ def _start_network(space: MBConvSpace, backbone: Backbone, batch: int) -> Callab
 
     def logits(weights: tuple[Parameters, BatchStats], images: jax.Array) -> jax.Array:
         params, stats = weights
-        return run_trunk(space, params.backbone, backbone, images, stats=stats.backbone, unroll=True).logits
+        return run_trunk(space, params.backbone, backbone, images, stats=stats.backbone, unroll=True)[1]
 
     compiled = jax.jit(logits).lower(shapes, images).compile()
     weights = jax.tree_util.tree_map_with_path(_random_leaf, shapes)

@@ -5,16 +5,21 @@ import json
 import pytest
 from rich.console import Console
 
-from hadas_jax.benchmark import GENERATIONS, WORK, measure_throughput, throughput_table
+from hadas_jax import benchmark
+from hadas_jax.benchmark import GENERATIONS, WORK, measure_throughput
 from hadas_jax.commands.benchmark import bench
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """A small measurement with pymoo beside it: the rows, the file and what was printed."""
+def written(tiny_space, tmp_path_factory):
+    """A small measurement with pymoo beside it, in a small space: the rows, the file and what was printed."""
     path = tmp_path_factory.mktemp("bench") / "bench.json"
     printed = io.StringIO()
-    rows = bench(path, populations=(40,), rounds=1, peer_limit=400, console=Console(file=printed, width=120))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "load_space", {"attentivenas": tiny_space}.get)
+        rows = bench(
+            path, device="tx2-cpu", populations=(8,), rounds=1, peer_limit=80, console=Console(file=printed, width=120)
+        )
     return rows, path, printed.getvalue()
 
 
@@ -22,9 +27,9 @@ def test_every_part_of_the_search_is_measured_and_pymoo_where_it_has_the_part(wr
     rows, _, _ = written
     assert [row.work for row in rows] == list(WORK)
     by_work = {row.work: row for row in rows}
-    assert by_work["generation"].candidates == 40
-    assert by_work["search"].candidates == 40 * (GENERATIONS + 1)
-    assert by_work["inner search"].candidates == 40 * 29 * 14 * 9
+    assert by_work["generation"].candidates == 8
+    assert by_work["search"].candidates == 8 * (GENERATIONS + 1)
+    assert by_work["inner search"].candidates == 8 * 12 * 11
     for row in rows:
         assert row.per_second > 0
         assert row.first_call_s > 0
@@ -43,13 +48,14 @@ def test_figures_are_written_with_versions_and_a_picture(written):
     assert text.count("pymoo") >= 2
 
 
-def test_the_table_fits_eighty_columns_and_has_no_columns_of_peers_where_there_are_none(written):
+def test_the_table_fits_eighty_columns_and_has_no_columns_of_peers_where_there_are_none(written, monkeypatch):
     rows, _, _ = written
     alone = [dataclasses.replace(row, peer_seconds=None, peer_unique_seconds=None) for row in rows]
     shown = []
     for some in (rows, alone):
         console = Console(file=io.StringIO(), width=80)
-        console.print(throughput_table(some, title="Search throughput"))
+        monkeypatch.setattr(benchmark, "measure_throughput", lambda some=some, **_: iter(some))
+        bench(console=console)
         shown.append(console.file.getvalue())
         assert "…" not in shown[-1]
         assert all(work in shown[-1] for work in WORK)

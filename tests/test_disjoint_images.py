@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +16,7 @@ from tiny_hadas import TINY
 from tiny_search import SETTINGS, listed
 
 from hadas_jax.commands.hadas import search
-from hadas_jax.commands.networks import fine_tune, materialise_network, select_network
+from hadas_jax.commands.networks import fine_tune, materialise_network
 from hadas_jax.commands.run import running
 from hadas_jax.commands.supernets import train
 from hadas_jax.deploy.architecture import write_architecture
@@ -28,14 +27,13 @@ from hadas_jax.methods import TrainingRun
 from hadas_jax.methods.eh_dnas import DnasRun
 from hadas_jax.methods.eh_dnas.retrain import RetrainRun
 from hadas_jax.methods.hadas.archive import load_backbones
-from hadas_jax.methods.hadas.results import read_search
+from hadas_jax.methods.hadas.results import FinishedSearch, read_search
 from hadas_jax.runs.workdir import WorkDir
 from hadas_jax.settings import NO_CONSTRAINTS, DnasSettings, FineTuneSettings, RetrainSettings, TrainSettings
 from hadas_jax.spaces.darts import format_code
 from hadas_jax.spaces.genotypes import read_architecture
 from hadas_jax.supernet import initialise
 from hadas_jax.supernet.checkpoint import load_supernet, save_supernet
-from hadas_jax.training.run import accuracies
 from hw_models.catalogue import chosen_device
 
 DARTS_V2 = format_code(read_architecture("DARTS_V2"))
@@ -290,14 +288,14 @@ def test_a_run_does_not_go_on_from_a_supernet_of_another_division(untrained, dat
         pass
 
 
-def test_a_supernet_of_another_division_than_the_search_had_is_not_selected_from(finished_search, tmp_path):
-    place = tmp_path / "run"
-    shutil.copytree(finished_search[0], place)
-    path = place / "supernet" / "supernet.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(content | {"data": content["data"] | {"seed": 5}}), encoding="utf-8")
-    with listed(), pytest.raises(ValueError, match="got one of other images or of another division; search anew"):
-        select_network(place)
+def test_a_supernet_of_another_division_than_the_search_had_is_not_selected_from(untrained, datasets, tmp_path):
+    base = TrainSettings.of(dataset=datasets[False], space="tiny")
+    run, other = command(base), command(base.replace(split_seed=5))
+    save_supernet(tmp_path / "supernet", run.described(untrained, {}))
+    found = FinishedSearch(tmp_path, SETTINGS, versions={}, result=None, data=run.splits.record)
+    assert SearchedSupernet.of(found).space.name == "tiny"
+    with pytest.raises(ValueError, match="got one of other images or of another division; search anew"):
+        SearchedSupernet.of(dataclasses.replace(found, data=other.splits.record))
 
 
 @pytest.fixture
@@ -423,7 +421,7 @@ def noise(tmp_path_factory):
     with listed():
         trained = train(settings, workdir=place / "trained").trained
         run = TrainingRun(settings)
-        known = accuracies(run.evaluator(trained.params), run.space.largest_genome[None], run.splits.train)[0, -1]
+        known = run.accuracies(trained.params, run.space.largest_genome[None], run.splits.train)[0, -1]
     return place, float(known)
 
 

@@ -158,28 +158,26 @@ def profile_machine(
     Raises:
         ValueError: A count is out of range, the file exists, or clocks cannot be set.
     """
-    from hadas_jax import profiling
+    from hadas_jax.profiling import layer_cases, network_cases, space_to_profile, this_machine
     from hadas_jax.report.console import StepProgress
     from hw_models.measuring.machine import ClockSetting
+    from hw_models.measuring.profiling import profile
 
     console = console or new_console()
-    machine = profiling.this_machine()
-    meter = machine.meter()
+    machine = this_machine()
     print_line(console, f"Measuring on {machine.name}; {machine.power_in_words()}")
     print_line(console, f"Clocks: {machine.clocks_in_words()}")
     clocks = itertools.product(*(tuple(table) or (None,) for table in (core_mhz, memory_mhz, host_mhz)))
+    sub_networks = network_cases(space_to_profile(space, resolution), networks, batch=batch, seed=seed)
     with StepProgress(console) as progress:
-        rows = profiling.profile_machine(
-            profiling.space_to_profile(space, resolution),
+        rows = profile(
+            sub_networks + layer_cases(layers, batch=batch),
             output,
-            networks=networks,
-            layers=layers,
-            batch=batch,
-            seed=seed,
             machine=machine,
-            meter=meter,
+            meter=machine.meter(),
             settings=[ClockSetting(*setting) for setting in clocks],
             rounds=rounds,
+            reference=sub_networks[min(1, networks - 1)].name,  # the largest
             resume=resume,
             on_step=lambda step: progress.update(
                 step.done, step.total, f"round {step.round}: {step.row.network} {step.row.latency_ms:.3g} ms"

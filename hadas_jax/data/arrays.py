@@ -74,7 +74,8 @@ def check_arrays(
         classes: K, where it is known; then a class may be without an image.
 
     Raises:
-        ValueError: Wrong shapes or types, lengths that differ, values that are not finite, labels out of range.
+        ValueError: Wrong shapes or types, lengths that differ, values that are not finite, a label out of
+            range, a class without images, or one class alone.
     """
     if images.ndim == 3:
         images = images[..., None]
@@ -92,32 +93,17 @@ def check_arrays(
             raise ValueError(f"{source}: images: expected finite values, got NaN or infinity in image {bad[0]}")
     elif images.dtype != np.uint8:
         raise ValueError(f"{source}: images: expected uint8 or floating values, got {images.dtype}")
-    check_labels(labels, source=source, classes=classes)
-    return images, labels.astype(np.int32)
-
-
-def check_labels(labels: np.ndarray, *, source: str, classes: int | None = None) -> None:
-    """Passes integer labels [N] of 0 .. K - 1.
-
-    Args:
-        labels: The labels.
-        source: Name of the data set, for errors.
-        classes: K, where it is known; then a class may be without an image.
-
-    Raises:
-        ValueError: A label out of range, a class without images, or one class alone.
-    """
     occurring = np.unique(labels)
     count = len(occurring) if classes is None else classes
     if count < 2:
         raise ValueError(f"{source}: labels: expected at least two classes, got {first_few(occurring) or 'none'} alone")
     wrong = np.flatnonzero((labels < 0) | (labels >= count))
-    if not wrong.size:
-        return
-    got = f"label {labels[wrong[0]]} at index {wrong[0]}"
-    if classes is not None:
+    if wrong.size and classes is not None:
+        got = f"label {labels[wrong[0]]} at index {wrong[0]}"
         raise ValueError(f"{source}: labels: expected 0 .. {count - 1} as among the training images, got {got}")
-    raise ValueError(
-        f"{source}: labels: expected 0 .. K - 1 without gaps, got {first_few(occurring, most=NAMED_CLASSES)} ({got}); "
-        "renumber them: np.unique(labels, return_inverse=True)[1]"
-    )
+    if wrong.size:
+        raise ValueError(
+            f"{source}: labels: expected 0 .. K - 1 without gaps, got {first_few(occurring, most=NAMED_CLASSES)} "
+            f"(label {labels[wrong[0]]} at index {wrong[0]}); renumber them: np.unique(labels, return_inverse=True)[1]"
+        )
+    return images, labels.astype(np.int32)

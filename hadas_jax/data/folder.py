@@ -96,8 +96,11 @@ def open_folder(folder: Path, *, skip_unreadable: bool = False) -> Sources:
     name = one_line(folder)
     if not folder.is_dir():
         raise ValueError(f"{name}: expected a folder with one folder of images for each class, got none at this path")
-    tree = _read(folder)
-    parts = _parts(_inside(tree))
+    tree = inside = _read(folder)
+    # The folder of the data set may lie in others, as in images/train/CLASS.
+    while len(inside.folders) == 1 and any(_part_of(inner.name) == "train" for inner in inside.folders[0].folders):
+        inside = inside.folders[0]
+    parts = _parts(inside)
     classes = _classes(parts["train"])
     listings = {part: _listing(inner, part, classes) for part, inner in parts.items()}
     notes = _notes(tree, parts, listings)
@@ -194,13 +197,6 @@ def _file_counts(endings: Mapping[str, int]) -> str:
     kinds = [f"of {one_line(ending)}" if ending else "without an ending" for ending, _ in ordered]
     counts = [plural(ordered[0][1], "file"), *(f"{count:,}" for _, count in ordered[1:])]
     return first_few((f"{count} {kind}" for count, kind in zip(counts, kinds, strict=True)), most=10)
-
-
-def _inside(tree: _Folder) -> _Folder:
-    """The folder of the data set where there is one around it, as in images/train/CLASS."""
-    while len(tree.folders) == 1 and any(_part_of(inner.name) == "train" for inner in tree.folders[0].folders):
-        tree = tree.folders[0]
-    return tree
 
 
 def _parts(tree: _Folder) -> dict[str, _Folder]:

@@ -79,7 +79,9 @@ def decode(content: Path | bytes, *, channels: int, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
             stored_channels = _channels(image)
-            upright = _upright(image)
+            image.load()
+            turn = _TURNS.get(_orientation(image))
+            upright = image if turn is None else image.transpose(turn)
             whole = upright.convert("RGBA") if upright.mode in ("P", "PA") else upright
             pixels = np.asarray(whole.convert("RGB" if channels == 3 else "L"))
     except Exception as error:  # Pillow's many readers raise whatever the damage causes
@@ -87,12 +89,6 @@ def decode(content: Path | bytes, *, channels: int, name: str) -> np.ndarray:
     if stored_channels > channels:
         raise ImageError(f"{name} (in colour, where others are grey)")
     return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()
-    turn = _TURNS.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:

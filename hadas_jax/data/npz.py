@@ -67,9 +67,25 @@ def load_npz(path: Path, options: Options, *, image_size: int | None) -> Splits:
     source = one_line(path)
     stored = _stored_arrays(path)
     roles = _find_roles(stored, source=f"dataset file {source}")
-    _check_types({role: stored[name] for role, name in roles.items()}, roles, source)
+    for role, name in roles.items():
+        array = stored[name]
+        if array is not None and array.dtype.hasobject:
+            numbers = "" if role == _CLASS_NAMES else f"as an array of numbers{' or ' if role.kind == 'labels' else ''}"
+            texts = "" if role.kind == "images" else f"as np.array({one_line(name)}, dtype=str)"
+            raise ValueError(
+                f"{source}: {one_line(name)}: expected plain values, got Python objects, which are not read because "
+                f"they may run programs; save it {numbers}{texts}"
+            )
     arrays = _load_arrays(path, roles.values())
-    notes = [*_renaming_notes(roles), *_left_out(stored, roles)]
+    notes = []
+    for part, word in (("train", "training"), ("val", "validation"), ("test", "test")):
+        pair = [name for role, name in roles.items() if role.part == part]
+        if not _PLAIN.issuperset(pair):
+            notes.append(f"{word} images and labels are {first_few(sorted(pair))}")
+    others = [(name, array) for name, array in stored.items() if name not in roles.values()]
+    if others:
+        listed = first_few(name if array is None else f"{name} of shape {array.shape}" for name, array in others)
+        notes.append(f"left out: array{'s' if len(others) > 1 else ''} {listed}")
     pairs, names = _pairs({role: arrays[name] for role, name in roles.items()}, notes, source)
     return split_arrays(
         as_groups(pairs),
@@ -79,24 +95,6 @@ def load_npz(path: Path, options: Options, *, image_size: int | None) -> Splits:
         class_names=names,
         notes=tuple(dict.fromkeys(notes)),  # parts may have the same
     )
-
-
-def _check_types(stored: dict[_Role, _Stored | None], roles: dict[_Role, str], source: str) -> None:
-    for role, array in stored.items():
-        if array is not None and array.dtype.hasobject:
-            name = one_line(roles[role])
-            numbers = "" if role == _CLASS_NAMES else f"as an array of numbers{' or ' if role.kind == 'labels' else ''}"
-            texts = "" if role.kind == "images" else f"as np.array({name}, dtype=str)"
-            raise ValueError(
-                f"{source}: {name}: expected plain values, got Python objects, which are not read because they may run "
-                f"programs; save it {numbers}{texts}"
-            )
-
-
-def _left_out(stored: dict[str, _Stored | None], roles: dict[_Role, str]) -> list[str]:
-    others = {name: array for name, array in stored.items() if name not in roles.values()}
-    listed = [name if array is None else f"{name} of shape {array.shape}" for name, array in others.items()]
-    return [f"left out: array{'s' if len(listed) > 1 else ''} {first_few(listed)}"] if listed else []
 
 
 def _pairs(
@@ -168,16 +166,6 @@ def _find_roles(names: Iterable[str], *, source: str) -> dict[_Role, str]:
             wanted = f"the arrays {prefix}images and {prefix}labels"
             raise ValueError(f"{source}: expected {wanted}, got {first_few(listed, most=10) or 'none'}; rename them so")
     return roles
-
-
-def _renaming_notes(roles: Mapping[_Role, str]) -> list[str]:
-    """Returns a clause for each part whose arrays have other names than the plain ones."""
-    notes = []
-    for part, name in (("train", "training"), ("val", "validation"), ("test", "test")):
-        pair = [array for role, array in roles.items() if role.part == part]
-        if not _PLAIN.issuperset(pair):
-            notes.append(f"{name} images and labels are {first_few(sorted(pair))}")
-    return notes
 
 
 def _stored_arrays(path: Path) -> dict[str, _Stored | None]:

@@ -7,7 +7,7 @@ supernet, run and selected network, its seed is taken from there, and data that 
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -171,7 +171,8 @@ class SplitRecord:
             A clause such as `301 training images instead of 300`.
         """
         if set(self.groups) != set(other.groups):
-            return f"{_listed(sorted(other.groups))} instead of {_listed(sorted(self.groups))}"
+            now, then = (" and ".join(f"{name} images" for name in sorted(each.groups)) for each in (other, self))
+            return f"{now} instead of {then}"
         for name, before in self.groups.items():
             if (count := other.groups[name].count) != before.count:
                 return f"{count:,} {name} images instead of {before.count:,}"
@@ -193,7 +194,8 @@ class SplitRecord:
                 if getattr(before, what) != getattr(other.groups[name], what):
                     return clause.format(name=name)
         if self.parts != other.parts:
-            return f"images divided into {_sizes(other.parts)} instead of {_sizes(self.parts)}"
+            now, then = (" / ".join(f"{count:,}" for count in each.parts.values()) for each in (other, self))
+            return f"images divided into {now} instead of {then}"
         if self.seed == other.seed and self.division != other.division:
             return "the same images divided otherwise, as another version of scikit-learn may do"
         return None
@@ -226,11 +228,3 @@ def _renamed(before: tuple[str, ...] | None, now: tuple[str, ...] | None) -> str
         return f"classes {'without' if now is None else 'with'} names"
     number = next(number for number, (a, b) in enumerate(zip(before, now, strict=True)) if a != b)
     return f"class {number} called {now[number]!r} instead of {before[number]!r}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(f"{name} images" for name in names)
-
-
-def _sizes(parts: dict[str, int]) -> str:
-    return " / ".join(f"{count:,}" for count in parts.values())

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from hadas_jax.data.arrays import NAMED_CLASSES, LabelledImages, Normalisation, check_labels
+from hadas_jax.data.arrays import NAMED_CLASSES, LabelledImages, Normalisation, check_arrays
 from hadas_jax.data.images import SKIPPING, Source, array_fingerprints, fit
 from hadas_jax.data.notes import first_few, plural
 from hadas_jax.data.record import HELD_OUT, TEST, TRAINING, Identity, SplitRecord
@@ -273,8 +273,7 @@ def assemble(
 
     def read(group: str, rows: np.ndarray, advice: str) -> _Pair:
         images, labels = groups[group].read_images(rows, size=size, name=name, advice=advice)
-        check_labels(labels, source=name, classes=sources.classes)
-        return images, labels
+        return check_arrays(images, labels, source=name, classes=sources.classes)
 
     classes, class_names = sources.classes, sources.class_names
     notes = (*sources.notes, *left_out)

@@ -61,7 +61,10 @@ class Stream:
         import grain  # slow to import, and most runs do not need it
 
         size = self.image_size
-        order = grain.MapDataset.source(self.source).seed(self._order_seed(retry)).shuffle().repeat()
+        seed = self.seed % 2**32
+        if retry:
+            seed = int(np.random.SeedSequence([seed, retry]).generate_state(1)[0])
+        order = grain.MapDataset.source(self.source).seed(seed).shuffle().repeat()
         if augment:
             sized = order.random_map(lambda item, rng: (random_fit(item[0], size, rng), np.int32(item[1])))
         else:
@@ -69,10 +72,6 @@ class Stream:
         steps = sized.batch(batch, drop_remainder=True).slice(slice(start_step, None))
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=_AHEAD)
         return iter(steps.to_iter_dataset(options))
-
-    def _order_seed(self, retry: int) -> int:
-        seed = self.seed % 2**32
-        return seed if retry == 0 else int(np.random.SeedSequence([seed, retry]).generate_state(1)[0])
 
     def sample(self, count: int) -> LabelledImages:
         """Returns different training images in memory, not augmented, always the same for a seed.

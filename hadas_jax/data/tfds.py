@@ -44,25 +44,17 @@ def open_prepared(name: str, data_dir: Path | None) -> Sources:
             f"dataset {name}: expected array_record files in {builder.data_dir}, got {info.file_format.value}; "
             f"{_instructions(name, Path('OTHER_DIR'))}"
         )
+    channels = 1 if shape[2] == 1 else 3
     given = {
-        part: _source(
-            _records(builder, part, image_key, name),
-            image_key,
-            label_key,
-            channels=1 if shape[2] == 1 else 3,
-            name=f"{name} {part}",
-            full_name=f"{info.full_name} {part}",
-            size=info.splits[part].num_bytes,
-        )
+        part: _source(builder, name, part, image_key=image_key, label_key=label_key, channels=channels)
         for part in ("train", "test", *_HELD_OUT)
         if part in info.splits
     }
     if "train" not in given:
         raise ValueError(f"dataset {name}: expected training images, got {', '.join(info.splits)} alone")
-    parts = {"train": given["train"]}
-    held_out = next((given[part] for part in _HELD_OUT if part in given), None)
-    if held_out is not None:
-        parts["val"] = held_out
+    parts, held_out = {"train": given["train"]}, [given[part] for part in _HELD_OUT if part in given]
+    if held_out:
+        parts["val"] = held_out[0]
     notes: tuple[str, ...] = ()
     if "test" in given and _is_labelled(given["test"]):
         parts["test"] = given["test"]
@@ -89,6 +81,8 @@ def prepare_dataset(name: str, data_dir: Path | str | None = None) -> Path:
     Raises:
         ValueError: An unknown name, TensorFlow is not installed, files are missing, or the download fails.
     """
+    import tensorflow_datasets as tfds
+
     set_name = name.removeprefix(PREFIX)
     if name not in SHORT_NAMES and not name.startswith(PREFIX):
         raise ValueError(f"dataset {name!r}: expected one of {', '.join(SHORT_NAMES)}, {PREFIX}NAME to prepare")
@@ -109,35 +103,25 @@ def prepare_dataset(name: str, data_dir: Path | str | None = None) -> Path:
         raise ValueError(
             f"dataset {set_name}: expected {_MANUAL[set_name]}, in {_manual_folder(folder)}, got none there"
         )
-    return _prepare(set_name, folder)
-
-
-def _prepare(name: str, data_dir: Path | None) -> Path:
-    import tensorflow_datasets as tfds
-
-    builder = _builder(name, data_dir, file_format="array_record")
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    builder = _builder(set_name, folder, file_format="array_record")
     try:
-        builder.download_and_prepare(download_config=config)
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except Exception as error:  # whatever a set's own script and its server come up with
-        raise ValueError(f"dataset {name}: could not be prepared: {_first_line(error)}") from error
+        raise ValueError(f"dataset {set_name}: could not be prepared: {_first_line(error)}") from error
     return Path(builder.data_dir)
 
 
-def _source(
-    records: Any, image_key: str, label_key: str, *, channels: int, name: str, full_name: str, size: int
-) -> Source:
-    """A part of a prepared set.
+def _source(builder: Any, set_name: str, part: str, *, image_key: str, label_key: str, channels: int) -> Source:
+    """A part of a prepared set, whose images stay as they are stored until they are read."""
+    import tensorflow_datasets as tfds
 
-    Args:
-        records: Data source of tensorflow-datasets, whose images are as they are stored.
-        image_key: Key of a record's image.
-        label_key: Key of a record's label.
-        channels: C.
-        name: Names of set and part.
-        full_name: Names of the set, with configuration and version, and of the part.
-        size: Bytes of all records together.
-    """
+    split = builder.info.splits[part]
+    missing = [path for path in split.filepaths if not Path(path).exists()]
+    if missing:
+        raise ValueError(f"dataset {set_name}: expected the file {missing[0]}, got none at this path")
+    decoders = {image_key: tfds.decode.SkipDecoding()}
+    records = builder.as_data_source(split=part, decoders=decoders, file_format="array_record")
+    name, full_name, size = f"{set_name} {part}", f"{builder.info.full_name} {part}", split.num_bytes
 
     def record(row: int) -> Any:
         try:
@@ -258,14 +242,3 @@ def _features(info: Any, name: str) -> tuple[str, str, tuple[int | None, int | N
         raise ValueError(f"dataset {name}: expected images of 8 bits, got {image.np_dtype.__name__}")
     got = " and ".join(type(x).__name__ for x in (image, label) if x is not None) or "no such pair"
     raise ValueError(f"dataset {name}: expected images with one class each, got {got}")
-
-
-def _records(builder: Any, part: str, image_key: str, name: str) -> Any:
-    import tensorflow_datasets as tfds
-
-    missing = [path for path in builder.info.splits[part].filepaths if not Path(path).exists()]
-    if missing:
-        raise ValueError(f"dataset {name}: expected the file {missing[0]}, got none at this path")
-    return builder.as_data_source(
-        split=part, decoders={image_key: tfds.decode.SkipDecoding()}, file_format="array_record"
-    )

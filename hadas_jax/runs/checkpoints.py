@@ -132,9 +132,15 @@ def read_weights(directory: Path, name: str, *, shapes: Any = None) -> Any:
     try:
         entry = _weights_entry(directory / name)
         if entry is None:
-            return _read_orbax_weights(directory / ORBAX_WEIGHTS, shapes)
+            if not (directory / ORBAX_WEIGHTS / "0").is_dir():
+                raise ValueError("no weights")
+            return jax.tree.map(jnp.asarray, Checkpoints(directory / ORBAX_WEIGHTS).restore(0, shapes))
         where = WEIGHTS
-        arrays = _read_arrays(directory / WEIGHTS, entry["sha256"])
+        content = (directory / WEIGHTS).read_bytes()
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise ValueError("digests differ")
+        with np.load(io.BytesIO(content)) as file:
+            arrays = {path: jnp.asarray(file[path]) for path in file.files}
         if expected is None:
             return traverse_util.unflatten_dict(arrays, sep="/")
         if _signature(arrays) != _signature(expected):
@@ -150,20 +156,6 @@ def read_weights(directory: Path, name: str, *, shapes: Any = None) -> Any:
 def _weights_entry(description: Path) -> Any:
     """What a description says of its weights; None: they are Orbax's."""
     return json.loads(description.read_text(encoding="utf-8")).get("weights")
-
-
-def _read_arrays(path: Path, digest: str) -> dict[str, jax.Array]:
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError("digests differ")
-    with np.load(io.BytesIO(content)) as arrays:
-        return {name: jnp.asarray(arrays[name]) for name in arrays.files}
-
-
-def _read_orbax_weights(folder: Path, shapes: Any) -> Any:
-    if not (folder / "0").is_dir():
-        raise ValueError("no weights")
-    return jax.tree.map(jnp.asarray, Checkpoints(folder).restore(0, shapes))
 
 
 def read_json(path: Path, form: str, *, what: str, hint: str = "") -> dict[str, Any]:
@@ -215,16 +207,15 @@ def validated(kind: type[KindT], content: object, *, path: Path, hint: str = "")
 
 
 class Checkpoints:
-    """The newest states of one loop, in one directory.
+    """The newest state of one loop, in a directory.
 
     Of several processes the first alone reads and writes; the others get what it read.
 
     Args:
         directory: The directory, created if need be.
-        keep: Number of the newest states to keep.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 1) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory.absolute()
         if not is_first():
             return
@@ -236,7 +227,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, enable_async_checkpointing=False, create=False, multiprocessing_options=alone
+                max_to_keep=1, enable_async_checkpointing=False, create=False, multiprocessing_options=alone
             ),
             item_handlers=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
         )

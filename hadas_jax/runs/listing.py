@@ -58,11 +58,12 @@ def _run_state(path: Path) -> RunState:
     form, settings = str(config.get("form")), config.get("settings")
     kind = form.removeprefix(FORM).partition("/")[0] if form.startswith(FORM) else ""
     settings = settings if isinstance(settings, dict) else {}
+    network = Path(str(settings.get("network") or ""))
     written = [entry.stat().st_mtime for entry in path.iterdir() if entry.is_file()]
     return RunState(
         path=path,
         kind=kind,
-        dataset=_without_folders(settings.get("dataset")) or _last_parts(settings.get("network")),
+        dataset=_without_folders(settings.get("dataset")) or "/".join(network.parts[-2:]),
         hardware=_without_folders(settings.get("device") or settings.get("hardware")),
         steps={entry["stage"]: entry["step"] for entry in read_metrics(path)},
         result=_result(kind, path),
@@ -74,11 +75,6 @@ def _without_folders(name: object) -> str:
     """A data set, device or hardware without folders and ending."""
     kind, colon, path = str(name or "").rpartition(":")
     return f"{kind}{colon}{Path(path).stem}"
-
-
-def _last_parts(network: object) -> str:
-    """The last two parts of the path of a network."""
-    return "/".join(Path(str(network or "")).parts[-2:])
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

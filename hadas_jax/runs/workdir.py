@@ -98,10 +98,8 @@ class WorkDir:
         is_new = is_first() and not resume
         if is_new:
             self._require_fit(reads)
-            try:
+            with _named(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise unwritable(self.path, error) from error
         with _locked(self.path):
             if is_new:
                 self._require_fit(reads)  # again: another process may have written in between
@@ -177,12 +175,11 @@ class WorkDir:
 
     def drop_metrics(self, stage: str, done: int) -> None:
         """Forgets a stage's metrics past step `done`, which are about to be repeated."""
-        path = self.path / METRICS
         if not is_first():
             return
         kept = [entry for entry in read_metrics(self.path) if entry["stage"] != stage or entry["step"] <= done]
-        if path.is_file():
-            write_text(path, "".join(f"{json.dumps(entry)}\n" for entry in kept))
+        if (self.path / METRICS).is_file():
+            write_text(self.path / METRICS, "".join(f"{json.dumps(entry)}\n" for entry in kept))
         if self._scalars is not None:
             self._scalars.restart(stage, done, [entry for entry in kept if entry["stage"] == stage])
 

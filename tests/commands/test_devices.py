@@ -154,6 +154,7 @@ def test_a_profile_of_this_machine_can_be_fitted(tmp_path):
         "here.csv", networks=2, layers=1, rounds=1, console=Console(file=io.StringIO())
     )
     assert len(rows) == 8
+    assert rows == read_measurements("here.csv")
     assert all(row.latency_ms > 0 for row in rows)
     calibration = device_commands.fit_device(
         "here.csv", "here.yaml", base="x86-cpu", console=Console(file=io.StringIO())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from experiment_scripts import script_module
 from scipy.stats import multivariate_normal
+from tiny_hadas import TINY
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,12 @@ def test_draws_have_the_published_accuracies_and_the_models_ideal_one(script, a0
     assert correct[rows[6]][middle].mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_the_whole_experiment_runs_at_its_smallest(script, tmp_path):
+def test_the_whole_experiment_runs_at_its_smallest(script, tmp_path, monkeypatch):
+    accuracies = {"a0": np.array([0.55, 0.7, 0.79, 0.83])}
+    for name, value in (("load_space", lambda _: TINY), ("published_in", lambda space, _: space.largest())):
+        monkeypatch.setattr(script, name, value)
+    monkeypatch.setattr(script, "published_accuracies", lambda: accuracies)
+    monkeypatch.setattr(script, "DEVICE", "tx2-cpu")
     script.main(["--smoke", "-o", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.png")])
     results = json.loads((tmp_path / "out.json").read_text())
     (row,) = results["backbones"]

@@ -1,22 +1,18 @@
 """Tests of what is measured on a machine: the networks are cut out at their true size and really run."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from hadas_jax.profiling import (
-    layer_cases,
-    network_cases,
-    profile_machine,
-    space_to_profile,
-    spread_genomes,
-    trunk_space,
-)
+from hadas_jax.profiling import layer_cases, network_cases, space_to_profile
 from hadas_jax.spaces import ATTENTIVENAS, workload
-from hadas_jax.supernet import initialise
+from hadas_jax.supernet import cut_space, initialise
 from hw_models import LayerKind
 from hw_models.measuring.machine import ClockSetting, Machine
-from hw_models.measuring.measurements import format_layers, read_measurements
+from hw_models.measuring.measurements import format_layers
+from hw_models.measuring.profiling import profile
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +22,21 @@ def cases(tiny_space):
 
 @pytest.fixture(scope="module")
 def own_spaces(tiny_space):
-    """The spaces of these networks alone."""
-    return [trunk_space(tiny_space, tiny_space.decode(genome)) for genome in spread_genomes(tiny_space, 6, seed=1)]
+    """The spaces of the first two of these networks alone, which are the smallest and the largest."""
+    backbones = [tiny_space.decode(genome) for genome in (tiny_space.smallest_genome, tiny_space.largest_genome)]
+    cut = [cut_space(tiny_space, backbone) for backbone in backbones]
+    return [dataclasses.replace(space, first_exit=space.positions) for space in cut]
 
 
 def test_the_layers_are_those_of_the_cut_out_space(own_spaces, cases):
-    for cut, case in zip(own_spaces[:3], cases, strict=False):
+    for cut, case in zip(own_spaces, cases, strict=False):
         assert cut.count == 1
         assert cut.num_exits == 0
         assert format_layers(case.layers) == format_layers(jax.jit(lambda cut=cut: workload(cut, cut.largest()))())
 
 
 def test_the_network_has_the_weights_that_its_layers_say(own_spaces, cases):
-    for cut, case in zip(own_spaces[:2], cases, strict=False):
+    for cut, case in zip(own_spaces, cases, strict=False):
         params = jax.eval_shape(lambda cut=cut: initialise(cut, jax.random.key(0)))
         leaves = jax.tree_util.tree_leaves_with_path(params.backbone)
         kernels = sum(leaf.size for path, leaf in leaves if path[-1].key not in ("scale", "bias"))
@@ -53,17 +51,11 @@ def test_the_network_runs_its_batch(cases):
     assert np.std(logits) > 0
 
 
-def test_designs_start_at_both_ends_and_fill_what_lies_between(tiny_space):
-    genomes = spread_genomes(tiny_space, 20, seed=3)
-    np.testing.assert_array_equal(genomes[0], tiny_space.smallest_genome)
-    np.testing.assert_array_equal(genomes[1], tiny_space.largest_genome)
-    assert len(np.unique(genomes, axis=0)) == 20
-    assert np.all((genomes >= 0) & (genomes < tiny_space.codec.cardinalities))
-
-
-def test_a_larger_design_contains_a_smaller_one_of_the_same_seed(tiny_space):
-    small, large = spread_genomes(tiny_space, 5, seed=3), spread_genomes(tiny_space, 9, seed=3)
-    np.testing.assert_array_equal(small, large[:5])
+def test_a_larger_design_contains_a_smaller_one_of_the_same_seed(tiny_space, cases):
+    large = network_cases(tiny_space, 20, batch=2, seed=1)
+    for case, same in zip(cases, large, strict=False):
+        assert (case.name, format_layers(case.layers)) == (same.name, format_layers(same.layers))
+    assert len({format_layers(case.layers) for case in large}) == 20
 
 
 def test_designs_leave_no_gap_in_the_macs():
@@ -75,7 +67,7 @@ def test_designs_leave_no_gap_in_the_macs():
 @pytest.mark.parametrize("count", [0, 600])
 def test_a_number_of_networks_that_cannot_be_is_refused(tiny_space, count):
     with pytest.raises(ValueError, match=f"networks: expected 1 to [0-9]+, got {count}"):
-        spread_genomes(tiny_space, count)
+        network_cases(tiny_space, count)
 
 
 def test_a_batch_that_cannot_be_is_refused(tiny_space):
@@ -110,24 +102,8 @@ def test_a_number_of_layer_sizes_that_cannot_be_is_refused(sizes):
         layer_cases(sizes)
 
 
-def test_a_machine_is_profiled_into_a_file(tiny_space, tmp_path):
-    path, steps = tmp_path / "measurements.csv", []
-    machine = Machine("cpu", tmp_path / "no-sysfs")
-    rows = profile_machine(tiny_space, path, networks=2, layers=1, rounds=1, machine=machine, on_step=steps.append)
-    assert rows == read_measurements(path)
-    assert len(rows) == 2 + len(LayerKind)
-    assert [step.done for step in steps] == list(range(1, 9))
-    assert {"tiny-9-0-000", "tiny-9-0-001"} < {row.network for row in rows}
-    assert all(row.power_w is None and row.core_mhz is None for row in rows)
-
-
-def test_a_clock_that_cannot_be_set_is_said_before_anything_is_built(tiny_space, tmp_path):
+def test_a_clock_that_cannot_be_set_is_said_before_anything_is_built(cases, tmp_path):
+    machine, settings = Machine("cpu", tmp_path / "no-sysfs"), [ClockSetting(core_mhz=1000.0)]
     with pytest.raises(ValueError, match="core_mhz: expected a clock that can be set on this machine"):
-        profile_machine(
-            tiny_space,
-            tmp_path / "measurements.csv",
-            networks=2,
-            machine=Machine("cpu", tmp_path / "no-sysfs"),
-            settings=[ClockSetting(core_mhz=1000.0)],
-        )
+        profile(cases, tmp_path / "measurements.csv", machine=machine, settings=settings)
     assert list(tmp_path.iterdir()) == []

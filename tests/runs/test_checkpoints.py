@@ -45,13 +45,13 @@ def test_an_empty_directory_has_no_newest_step(tmp_path):
     assert Checkpoints(tmp_path / "new" / "run").newest() is None
 
 
-def test_only_the_newest_are_kept(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=2)
+def test_only_the_newest_is_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
     for step in (1, 2, 3):
         checkpoints.save(step, draw_state(seed=step))
     assert checkpoints.newest() == 3
-    assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name.isdigit()) == ["2", "3"]
-    assert_same(checkpoints.restore(2, draw_state()), draw_state(seed=2))
+    assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name.isdigit()) == ["3"]
+    assert_same(checkpoints.restore(3, draw_state()), draw_state(seed=3))
 
 
 @pytest.mark.parametrize(

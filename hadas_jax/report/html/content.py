@@ -33,7 +33,7 @@ from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, OPERATIONS, parse_code
 from hadas_jax.spaces.genotypes import CellGraph, Genotype
-from hadas_jax.supernet.checkpoint import DESCRIPTION, read_description
+from hadas_jax.supernet.checkpoint import DESCRIPTION, Description
 from hadas_jax.training.run import TrainingRun, at_resolutions
 from hw_models import Device
 from hw_models.catalogue import chosen_device
@@ -363,7 +363,7 @@ def _searched_space(settings: SearchSettings, workdir: Path) -> MBConvSpace:
     """
     for supernet in (Path(settings.supernet.checkpoint or workdir / SUPERNET), workdir / SUPERNET):
         if (supernet / DESCRIPTION).is_file():
-            return at_resolutions(read_description(supernet).space, settings.supernet.resolutions)
+            return at_resolutions(Description.read(supernet).space, settings.supernet.resolutions)
     return TrainingRun(settings, fine_tune=False).space
 
 
