@@ -18,7 +18,6 @@ from hadas_jax.spaces.darts_costs import darts_counts
 from hadas_jax.spaces.darts_network import network_rows
 from hadas_jax.spaces.genotypes import Genotype, code_of
 from hadas_jax.supernet.darts.checkpoint import load_derived, save_derived
-from hw_models.accelerator import row_counts
 
 CELL = (
     *(("avg_pool_3x3", 0), ("skip_connect", 1), ("skip_connect", 0), ("skip_connect", 2)),
@@ -104,7 +103,7 @@ def test_a_retraining_leaves_accuracy_size_and_picture(retrained):
     trained = load_derived(retrained / "derived")
     assert result["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(trained.weights))
     rows = network_rows(trained.network)
-    layers = np.asarray(row_counts(rows, darts_counts(jnp.asarray(code_of(trained.genotype)))))
+    layers = np.asarray(rows.layer_counts(darts_counts(jnp.asarray(code_of(trained.genotype)))))
     assert result["macs"] == np.sum((layers * rows.macs)[rows.is_weighted])
     assert (retrained / "genotype.png").read_bytes()[1:4] == b"PNG"
     lines = [json.loads(line) for line in (retrained / "metrics.jsonl").read_text().splitlines()]

@@ -58,7 +58,7 @@ def test_expected_cost_at_a_one_hot_alpha_is_the_networks_and_its_gradient_pays_
 def predicted():
     """The pipeline accelerator with a predictor of it."""
     fpga = load_fpga("ku115")
-    codes = sample_codes(jax.random.key(1), 3000)
+    codes = jax.jit(sample_codes, static_argnums=1)(jax.random.key(1), 3000)
     throughputs = throughput_table("pipeline", NETWORK, fpga=fpga)(codes)
     recipe = dataclasses.replace(recipe_of("mlp"), hidden=(32,), epochs=10, batch=100)
     predictor = fit_predictor(jax.random.key(2), codes, throughputs, layout=DARTS_CODES, recipe=recipe).predictor
@@ -67,14 +67,15 @@ def predicted():
 
 def test_an_accelerators_expected_cost_at_a_one_hot_alpha_is_its_predictors_for_the_network(predicted):
     predictor, hardware = predicted
-    relaxed = hardware.relaxed(80.0 * jax.nn.one_hot(CODE, 8), KEY)
+    relaxed = jax.jit(hardware.relaxed)(80.0 * jax.nn.one_hot(CODE, 8), KEY)
     np.testing.assert_allclose(relaxed.image_s[0], 1 / predict_throughput(predictor, CODE).throughput, rtol=1e-4)
 
 
 def test_an_accelerators_expected_cost_is_the_mean_over_networks(predicted):
     predictor, hardware = predicted
     alpha = 0.5 * jax.random.normal(jax.random.key(3), (28, 8))
-    codes = jnp.argmax(sampled_codes(jax.random.key(4), alpha, 4000), axis=-1).astype(jnp.int32)
+    sampled = jax.jit(sampled_codes, static_argnums=2)(jax.random.key(4), alpha, 4000)
+    codes = jnp.argmax(sampled, axis=-1).astype(jnp.int32)
     expected = -jnp.mean(jnp.log(predict_throughputs(predictor, codes).throughput))
     relaxed = jax.jit(hardware.relaxed)
     found = [jnp.log(relaxed(alpha, jax.random.key(seed)).image_s[0]) for seed in range(5)]
