@@ -31,7 +31,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.methods.eh_dnas.bilevel import Batch, WeightDescent, bilevel_step, init_bilevel
+from hadas_jax.methods.eh_dnas.bilevel import Batch, BilevelState, WeightDescent, bilevel_step
 from hadas_jax.runs.loop import Metrics
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.spaces.darts_network import DartsNetwork
@@ -101,7 +101,7 @@ def our_runs(how: Benchmark, order: str) -> dict[str, Callable[[], None]]:
     )
     weights = jax.jit(initialise_search, static_argnums=0)(search_network(how), jax.random.key(0))
     train, search = jax.tree.map(jnp.asarray, draw_batches(how))
-    state = init_bilevel(weights, jnp.zeros((28, 8)), optimiser)
+    state = BilevelState.start(weights, jnp.zeros((28, 8)), optimiser)
     logits = jax.jit(forward)
 
     def run() -> None:

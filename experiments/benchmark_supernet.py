@@ -135,7 +135,7 @@ class Ours:
         def logits(start: jax.Array) -> jax.Array:
             images, _ = data.take(start + jnp.arange(batch))
             images = images.astype(jnp.dtype(dtype))
-            return run_trunk(self.space, params.backbone, backbone, images, stats=stats.backbone, skip=skip).logits
+            return run_trunk(self.space, params.backbone, backbone, images, stats=stats.backbone, skip=skip)[1]
 
         return jnp.sum(jax.lax.map(logits, batch * jnp.arange(data.count // batch)))
 

@@ -7,7 +7,7 @@ Command:   pip install 'hadas-jax[tfds,torch]'
            Without --checkpoint the supernet is trained from scratch; with --native at CIFAR's own 32 pixels instead of
            192 to 288. The same command continues what was interrupted, and does nothing anew that is done.
 Hardware:  a GPU, or several in one machine, which share every batch. --smoke goes through the same stages with a small
-           space and few epochs, in minutes on two CPU cores; its figures mean nothing.
+           space, few epochs and images as they are, in minutes on two CPU cores; its figures mean nothing.
 Time:      still to be measured.
 Expected:  the real figures are still to be measured: no CIFAR-100 could be had when this was written, so it has run on
            made-up images of the same form alone. For comparison, HADAS publishes 86.28 % for the smallest and 88.43 %
@@ -41,7 +41,7 @@ from hadas_jax.report.console import print_line
 from hadas_jax.report.search import difference_text
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import SearchSettings, SupernetRunSettings, TrainSettings
-from hadas_jax.training.run import TrainingRun, along_depth
+from hadas_jax.training.run import TrainingRun
 from hw_models.catalogue import chosen_device
 
 PAPER_DEVICES = ("agx-xavier-gpu", "agx-xavier-cpu", "tx2-gpu", "tx2-cpu")
@@ -64,7 +64,7 @@ RECIPE = TrainSettings.of(
 FINE_TUNING = {"epochs": 60, "learning_rate": 0.02}
 PAPER_EXITS = {"epochs": 0, "exit_epochs": 30, "batch": 64, "exit_learning_rate": 0.01}
 BUDGET: dict[str, Any] = {"population": 64, "generations": 7, "elite_ratio": 0.15}
-SMOKE = {"epochs": 6, "exit_epochs": 3, "batch": 64}
+SMOKE: dict[str, Any] = {"epochs": 10, "exit_epochs": 3, "batch": 64, "augmentation": "none", "dtype": "float32"}
 SMOKE_STATISTICS = 512
 SMOKE_BUDGET = {"population": 8, "generations": 2, "elite_ratio": 0.25, "front_size": 8}
 
@@ -124,13 +124,15 @@ class Experiment:
 
     def paper_exits(self) -> TrainSettings:
         """Settings of the exits of one backbone, by the paper's protocol."""
-        changes = PAPER_EXITS | ({"exit_epochs": SMOKE["exit_epochs"]} if self.smoke else {})
+        changes = (SMOKE if self.smoke else {}) | PAPER_EXITS
+        changes |= {"exit_epochs": SMOKE["exit_epochs"]} if self.smoke else {}
         return self._on_data(RECIPE, checkpoint=str(self.supernet), exits_for=self.backbone, **changes)
 
     def searching(self, device: str) -> SearchSettings:
         """Settings of the nested search for a device."""
         budget = SMOKE_BUDGET if self.smoke else BUDGET
-        settings = SearchSettings.of(device=device, batch=RECIPE.training.batch, dtype=RECIPE.training.dtype, **budget)
+        dtype = SMOKE["dtype"] if self.smoke else RECIPE.training.dtype
+        settings = SearchSettings.of(device=device, batch=RECIPE.training.batch, dtype=dtype, **budget)
         return self._on_data(settings, checkpoint=str(self.supernet))
 
     def _on_data(self, settings: Any, **changes: Any) -> Any:
@@ -174,7 +176,7 @@ def active_exits(experiment: Experiment) -> dict[str, Any]:
         run = TrainingRun(experiment.paper_exits(), exits_for=name)
         assert run.loaded is not None
         assert run.exits_backbone is not None
-        (found,) = along_depth(run, run.loaded.params, {name: run.space.encode(run.exits_backbone)})
+        (found,) = run.along_depth(run.loaded.params, {name: run.space.encode(run.exits_backbone)})
         write_text(kept, json.dumps(dataclasses.asdict(found)) + "\n")
     shared = json.loads(kept.read_text(encoding="utf-8"))
     own = exit_accuracies(experiment.out / f"exits_{name}")[name]

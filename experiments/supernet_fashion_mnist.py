@@ -34,7 +34,7 @@ from hadas_jax.report.search import print_accuracies
 from hadas_jax.runs.names import METRICS
 from hadas_jax.runs.workdir import WorkDir, versions, write_text
 from hadas_jax.settings import TrainSettings
-from hadas_jax.training.run import TrainingRun, accuracies, execute_training, settings_name
+from hadas_jax.training.run import TrainingRun, settings_name
 
 SETTINGS = TrainSettings.of(
     dataset="npz:fashion_mnist.npz",
@@ -105,7 +105,7 @@ def main(experiment: Experiment) -> None:
     run = TrainingRun(settings)
     progress = TimedProgress(console)
     with running(workdir, settings, run.splits, resume=resumed, overwrite=False):
-        result = execute_training(run, workdir, progress)
+        result = run.execute(workdir, progress)
         plot_exits(result.accuracies, experiment.workdir / "exits.png")
     progress.close()
     print_accuracies(result.accuracies, console)
@@ -113,7 +113,7 @@ def main(experiment: Experiment) -> None:
     rng = np.random.default_rng(0)
     shape = (experiment.sub_networks, len(run.space.codec.names))
     genomes = rng.integers(0, run.space.codec.cardinalities, shape).astype(np.int32)
-    shares = accuracies(run.evaluator(result.trained.params), genomes, run.splits.test)[:, -1]
+    shares = run.accuracies(result.trained.params, genomes, run.splits.test)[:, -1]
     console.print(
         f"{experiment.sub_networks} random sub-networks: {100 * shares.min():.2f} to {100 * shares.max():.2f} %, "
         f"mean {100 * shares.mean():.2f} %"

@@ -147,7 +147,7 @@ def _start_network(space: MBConvSpace, backbone: Backbone, batch: int) -> Callab
 
     def logits(weights: tuple[Parameters, BatchStats], images: jax.Array) -> jax.Array:
         params, stats = weights
-        return run_trunk(space, params.backbone, backbone, images, stats=stats.backbone, unroll=True).logits
+        return run_trunk(space, params.backbone, backbone, images, stats=stats.backbone, unroll=True)[1]
 
     compiled = jax.jit(logits).lower(shapes, images).compile()
     weights = jax.tree_util.tree_map_with_path(_random_leaf, shapes)

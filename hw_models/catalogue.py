@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hw_models.device import Device, NumberFormat, OperatingPoint, with_caps, with_clocks
-from hw_models.files import dump_yaml, packaged_names, packaged_or_own, read_checked, write_whole
+from hw_models.files import dump_yaml, packaged_names, read_packaged_or_own, write_whole
 from hw_models.layers import LayerKind
 from hw_models.schema import SCHEMA_VERSION, Clocks, DeviceFile
 
@@ -87,9 +87,7 @@ def read_device_file(name_or_path: str | Path) -> DeviceFile:
     Raises:
         ValueError: As `load_device`.
     """
-    source = packaged_or_own(name_or_path, _FOLDER, what="device")
-    shown = str(source) if isinstance(source, Path) and source == Path(name_or_path) else source.name
-    return read_checked(source, DeviceFile, shown=shown, version=SCHEMA_VERSION)
+    return read_packaged_or_own(name_or_path, _FOLDER, DeviceFile, what="device", version=SCHEMA_VERSION)
 
 
 def write_device_file(path: str | Path, file: DeviceFile, *, overwrite: bool = False) -> None:

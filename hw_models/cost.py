@@ -33,7 +33,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from hw_models.device import Device, NumberFormat, OperatingPoint, operating_point
-from hw_models.layers import LayerTable, check_shapes
+from hw_models.layers import LayerTable
 
 _ELEMENT_BYTES = np.array([form.element_bytes for form in NumberFormat], np.float32)
 
@@ -115,7 +115,11 @@ def cost(
             runs.
     """
     times = _layer_times(layers, device, point, batch=batch, number_format=number_format)
-    return Cost(latency_s=times.latency_s, energy_j=_energy(times, device, point))
+    stalled = device.core_stalled_share
+    busy_s = stalled * times.roofline_s + (1.0 - stalled) * times.compute_s
+    load_j = _load_power(device, point.core_hz) * busy_s
+    idle_j = idle_power(device, point) * times.latency_s
+    return Cost(latency_s=times.latency_s, energy_j=idle_j + load_j + device.byte_j * times.traffic_bytes)
 
 
 def network_cost(
@@ -146,35 +150,6 @@ def network_cost(
         latency_s=jnp.sum(by_layer.latency_s, axis=-1) + run_latency(device, point),
         energy_j=jnp.sum(by_layer.energy_j, axis=-1) + run_energy(device, point),
     )
-
-
-def core_energy(
-    layers: LayerTable,
-    device: Device,
-    point: OperatingPoint,
-    *,
-    batch: ArrayLike = 1,
-    number_format: NumberFormat | jax.Array | None = None,
-) -> jax.Array:
-    """Energy of the core alone over one run of all layers: what its power rail delivers.
-
-    Args:
-        layers: Columns [L].
-        device: The device.
-        point: One operating point, leaves f32[], in Hz.
-        batch: Samples per run; may be traced.
-        number_format: As `network_cost`.
-
-    Returns:
-        core_j, f32[], of the whole batch; part of the energy of `network_cost`.
-
-    Raises:
-        AssertionError, ValueError: As `cost`.
-    """
-    times = _layer_times(layers, device, point, batch=batch, number_format=number_format)
-    run_s = jnp.sum(times.latency_s, axis=-1) + run_latency(device, point)
-    idle_w = device.core_idle_w * _voltage_ratio(device, point.core_hz) ** 2
-    return idle_w * run_s + jnp.sum(_load_energy(times, device, point), axis=-1)
 
 
 def run_latency(device: Device, point: OperatingPoint) -> jax.Array:
@@ -303,7 +278,7 @@ def _layer_times(
     number_format: NumberFormat | jax.Array | None = None,
 ) -> _LayerTimes:
     """Computes the parts that latency and energy are made of, each f32[L]; arguments and errors as `cost`."""
-    check_shapes(layers)
+    layers.check_shapes()
     _check_inputs(point, batch)
     number_format = _format_of(device, number_format)
     samples = jnp.asarray(batch, jnp.float32)
@@ -326,16 +301,6 @@ def _layer_times(
         launch_s=layers.active * kernels * device.launch_cycles / point.host_hz,
         traffic_bytes=layers.active * (weight_bytes + activation_bytes),
     )
-
-
-def _energy(times: _LayerTimes, device: Device, point: OperatingPoint) -> jax.Array:
-    load_j = _load_energy(times, device, point)
-    return idle_power(device, point) * times.latency_s + load_j + device.byte_j * times.traffic_bytes
-
-
-def _load_energy(times: _LayerTimes, device: Device, point: OperatingPoint) -> jax.Array:
-    stalled = device.core_stalled_share
-    return _load_power(device, point.core_hz) * (stalled * times.roofline_s + (1.0 - stalled) * times.compute_s)
 
 
 def _load_power(device: Device, core_hz: jax.Array) -> jax.Array:

@@ -304,26 +304,31 @@ def packaged_names(folder: Traversable) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def packaged_or_own(name_or_path: str | Path, folder: Traversable, *, what: str) -> Traversable:
-    """Finds a YAML file of the package by its name, or takes the path of a user's own.
+def read_packaged_or_own(
+    name_or_path: str | Path, folder: Traversable, model: type[Model], *, what: str, version: int
+) -> Model:
+    """Reads and checks a YAML file of the package by its name, or a user's own by its path.
 
     Args:
         name_or_path: A name of `packaged_names`, or a path: a `Path`, or a text that ends in `.yaml` or `.yml` or has
             a folder in it.
         folder: Of the package's files.
-        what: They describe, for messages.
+        model: What the file must hold.
+        what: It describes, for messages.
+        version: Its `schema_version`.
 
     Raises:
-        ValueError: No file has this name, and the valid ones are listed.
+        ValueError: As `read_checked`, or no file has this name, and the valid ones are listed.
     """
     if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")) or set(name_or_path) & set("/\\"):
-        return Path(name_or_path)
+        return read_checked(Path(name_or_path), model, shown=str(name_or_path), version=version)
     names = packaged_names(folder)
     if name_or_path not in names:
         raise ValueError(
             f"{what}: expected one of {', '.join(names)}, or the path of a .yaml file, got {str(name_or_path)!r}"
         )
-    return folder / f"{name_or_path}.yaml"
+    file = folder / f"{name_or_path}.yaml"
+    return read_checked(file, model, shown=file.name, version=version)
 
 
 def explain(error: Any) -> str:

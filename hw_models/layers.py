@@ -60,6 +60,12 @@ class LayerTable:
     kernels: jax.Array
     active: jax.Array
 
+    def check_shapes(self) -> None:
+        """Raises `AssertionError` unless all columns have the one shape [..., L] (seen while tracing, at no cost)."""
+        chex.assert_rank(self.kind, set(range(1, 9)), custom_message="kind: expected a layer table of shape [..., L]")
+        for name, column in vars(self).items():
+            chex.assert_shape(column, jnp.shape(self.kind), custom_message=f"{name} of a layer table, beside kind")
+
 
 def layer_table(
     kind: ArrayLike | Sequence[int],
@@ -98,7 +104,7 @@ def layer_table(
         kernels=_column(kernels, kinds.shape),
         active=_column(active, kinds.shape),
     )
-    check_shapes(table)
+    table.check_shapes()
     return table
 
 
@@ -149,7 +155,7 @@ def fuse(layers: LayerTable, producer: jax.Array) -> LayerTable:
     Raises:
         AssertionError: `producer` is not int[L].
     """
-    check_shapes(layers)
+    layers.check_shapes()
     count = layers.kind.shape[-1]
     producer = jnp.asarray(producer)
     chex.assert_type(producer, int, custom_message="producer")
@@ -201,13 +207,6 @@ def live_layers(feeds: jax.Array, outputs: jax.Array) -> jax.Array:
 def drop_dead(layers: LayerTable, live: jax.Array) -> LayerTable:
     """Makes the rows inactive that are not live, bool[L]; see `live_layers`."""
     return dataclasses.replace(layers, active=jnp.where(live, layers.active, 0.0))
-
-
-def check_shapes(layers: LayerTable) -> None:
-    """Raises `AssertionError` unless all columns have the one shape [..., L] (seen while tracing, at no cost)."""
-    chex.assert_rank(layers.kind, set(range(1, 9)), custom_message="kind: expected a layer table of shape [..., L]")
-    for name, column in vars(layers).items():
-        chex.assert_shape(column, jnp.shape(layers.kind), custom_message=f"{name} of a layer table, beside kind")
 
 
 def _column(values: ArrayLike | Sequence[float], shape: tuple[int, ...]) -> jax.Array:

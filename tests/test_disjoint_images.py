@@ -34,7 +34,6 @@ from hadas_jax.spaces.darts import format_code
 from hadas_jax.spaces.genotypes import read_architecture
 from hadas_jax.supernet import initialise
 from hadas_jax.supernet.checkpoint import load_supernet, save_supernet
-from hadas_jax.training.run import accuracies
 from hw_models.catalogue import chosen_device
 
 DARTS_V2 = format_code(read_architecture("DARTS_V2"))
@@ -422,7 +421,7 @@ def noise(tmp_path_factory):
     with listed():
         trained = train(settings, workdir=place / "trained").trained
         run = TrainingRun(settings)
-        known = accuracies(run.evaluator(trained.params), run.space.largest_genome[None], run.splits.train)[0, -1]
+        known = run.accuracies(trained.params, run.space.largest_genome[None], run.splits.train)[0, -1]
     return place, float(known)
 
 

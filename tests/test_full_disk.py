@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from tiny_hadas import ENVIRONMENT
+from tiny_search import FLAGS
 
 from hadas_jax.evaluation import Outcomes
 from hadas_jax.evaluation.evaluator import _read, _write
@@ -249,20 +250,9 @@ def test_half_a_line_of_metrics_is_taken_back(tmp_path):
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 3]
 
 
-SEARCH = "--space tiny --population 4 --generations 2 --epochs 2 --exit-epochs 2 --front-size 6 --group 2"
-
-
-@pytest.fixture
-def hadas(tmp_path_factory):
-    """(work directory, arguments) -> the process that searched; a cache of its own, so that nothing is said of it."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
-    environment = os.environ | ENVIRONMENT | cache
-
-    def hadas(workdir, *arguments):
-        words = [sys.executable, Path(__file__).with_name("tiny_hadas.py"), "search", "--workdir", workdir, *arguments]
-        return subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=600)
-
-    return hadas
+def hadas(workdir, *arguments):
+    words = [sys.executable, Path(__file__).with_name("tiny_hadas.py"), "search", "--workdir", workdir, *arguments]
+    return subprocess.run(words, capture_output=True, text=True, env=os.environ | ENVIRONMENT, check=False, timeout=600)
 
 
 @pytest.fixture
@@ -279,18 +269,14 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_on_a_small_disk_that_grows_again_and_again_ends_as_on_a_large_one(
-    hadas, small_disk, tmp_path_factory
-):
+def test_a_search_on_a_small_disk_that_grows_again_and_again_ends_as_on_a_large_one(small_disk, finished_search):
     """And then on one that is read-only."""
     place, remount = small_disk
-    expected = tmp_path_factory.mktemp("large") / "run"
-    done = hadas(expected, *SEARCH.split())
-    assert done.returncode == 0, done.stderr
+    expected, _ = finished_search
     size = sum(4096 + len(content) for content in contents(expected).values())
     for share in (0.0, 0.3, 0.6):
         assert remount(f"size={4096 + int(share * size)}")
-        done = hadas(place / "run", *(["--resume"] if (place / "run" / "config.json").exists() else SEARCH.split()))
+        done = hadas(place / "run", *(["--resume"] if (place / "run" / "config.json").exists() else FLAGS.split()))
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert done.stderr.startswith("hadas: error: ")
         assert str(place / "run") in done.stderr

@@ -20,6 +20,11 @@ SETTINGS = SearchSettings.of(
     batch=128,
 )
 
+FLAGS = (
+    "--space tiny --device tx2-gpu --population 4 --generations 2 --elite-ratio 0.5 --epochs 2 --exit-epochs 2"
+    " --front-size 6 --group 2 --batch 128"
+)  # the same
+
 
 @contextlib.contextmanager
 def listed():

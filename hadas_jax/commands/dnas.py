@@ -46,10 +46,10 @@ def search(
     from hadas_jax.methods.eh_dnas.hardware import Objective
     from hadas_jax.report.darts import cost_table, plot_genotype
     from hadas_jax.spaces.darts import parse_code
-    from hadas_jax.spaces.genotypes import genotype_of
+    from hadas_jax.spaces.genotypes import Genotype
 
     def finish(started: DnasRun, result: DnasResult, path: Path, console: Console) -> None:
-        plot_genotype(genotype_of(parse_code(result.code)), path / "genotype.png")
+        plot_genotype(Genotype.of(parse_code(result.code)), path / "genotype.png")
         budgets = Objective(started.settings.loss).constraints
         console.print(cost_table(result, has_budgets=bool(budgets)))
         for line in _closing_lines(result, budgets):

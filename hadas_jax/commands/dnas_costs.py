@@ -358,7 +358,7 @@ def price(
     from hadas_jax.spaces.darts import format_code
     from hadas_jax.spaces.darts_costs import darts_counts
     from hadas_jax.spaces.darts_network import network_rows
-    from hadas_jax.spaces.genotypes import genotype_of, read_architecture
+    from hadas_jax.spaces.genotypes import Genotype, read_architecture
     from hw_models.accelerator import FpgaTooSmallError, generic_report, load_fpga, pipeline_report, report_table
 
     console, network, chip = console or new_console(), size.network, load_fpga(fpga)
@@ -390,7 +390,7 @@ def price(
     if any(row.model.startswith("generic") and "published" in row.model for row in found):
         print_line(console, "The layers of the generic paradigm are those of the fitted table.")
     if picture is not None:
-        plot_genotype(genotype_of(code), picture)
+        plot_genotype(Genotype.of(code), picture)
         print_line(console, f"Picture of both cells: {picture}")
     return found
 

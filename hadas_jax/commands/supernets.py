@@ -49,7 +49,7 @@ def train(
     """
     from hadas_jax.report.html.pictures import plot_exits
     from hadas_jax.report.search import print_accuracies
-    from hadas_jax.training.run import TrainingRun, execute_training
+    from hadas_jax.training.run import TrainingRun
 
     def finish(started: TrainingRun, result: TrainResult, path: Path, console: Console) -> None:
         plot_exits(result.accuracies, path / "exits.png")
@@ -60,7 +60,7 @@ def train(
         TrainSettings,
         lambda settings: TrainingRun(settings, exits_for=settings.exits_for),
         settings,
-        execute=execute_training,
+        execute=TrainingRun.execute,
         name=lambda started: (started.settings.data.dataset, "train"),
         finish=finish,
         **run,

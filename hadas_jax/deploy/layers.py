@@ -24,7 +24,6 @@ from hadas_jax.supernet.layers import (
     conv,
     depthwise_conv,
     half_size_average,
-    hard_sigmoid,
 )
 
 IMAGES = "images"  # the input of the first segment
@@ -182,7 +181,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "swish": jax.nn.swish,
     "relu": jax.nn.relu,
     "leaky_relu": partial(jax.nn.leaky_relu, negative_slope=0.01),
-    "hard_sigmoid": hard_sigmoid,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
 }
 
 

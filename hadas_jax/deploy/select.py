@@ -23,7 +23,7 @@ from hadas_jax.methods.hadas.results import Design, FinishedSearch, Result
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace
-from hadas_jax.supernet.checkpoint import DESCRIPTION, Description, read_description
+from hadas_jax.supernet.checkpoint import DESCRIPTION, Description
 from hadas_jax.training.run import at_resolutions
 from hw_models import Device, read_device_file
 from hw_models.catalogue import device_of
@@ -166,7 +166,7 @@ class SearchedSupernet:
                 f"{shlex.join(['hadas', 'search', '--resume', '--workdir', str(search.path)])} writes it"
             )
         path = trained if has_trained or given is None else Path(given)
-        description = read_description(path)
+        description = Description.read(path)
         if description.data is not None and description.data.mismatch(search.data) is not None:
             raise ValueError(
                 f"{path}: expected the supernet that {search.path} searched, got one of other images or of another "

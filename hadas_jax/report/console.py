@@ -124,29 +124,19 @@ _SHOWN = {
 }
 
 
-class _Stopwatch:
-    """Turns counts into rates and times; the first update of a stage carries its compilation and is left out."""
+_Mark = tuple[float, int, float]  # time, steps done, candidates
 
-    def __init__(self) -> None:
-        self.restart()
 
-    def restart(self) -> None:
-        self._marks: list[tuple[float, int, float]] = []
+def _pace(marks: list[_Mark], total: int) -> tuple[float | None, float | None]:
+    """Returns candidates per second and seconds left, None where unknown.
 
-    def mark(self, done: int, candidates: float) -> None:
-        self._marks.append((time.monotonic(), done, candidates))
-
-    def candidates_per_second(self) -> float | None:
-        if len(self._marks) < 3:
-            return None
-        (start, _, before), (end, _, after) = self._marks[-2], self._marks[-1]
-        return (after - before) / max(end - start, 1e-9) if after > before else None
-
-    def seconds_left(self, total: int) -> float | None:
-        if len(self._marks) < 3:
-            return None
-        (start, before, _), (end, done, _) = self._marks[1], self._marks[-1]
-        return (total - done) * (end - start) / (done - before) if done > before else None
+    The first update of a stage carries its compilation and is left out.
+    """
+    if len(marks) < 3:
+        return None, None
+    (start, first, _), (before, _, fewer), (now, done, more) = marks[1], marks[-2], marks[-1]
+    rate = (more - fewer) / max(now - before, 1e-9) if more > fewer else None
+    return rate, (total - done) * (now - start) / (done - first) if done > first else None
 
 
 def _describe(metrics: dict[str, float]) -> str:
@@ -165,25 +155,24 @@ class LineProgress:
     """
 
     def __init__(self, console: Console) -> None:
-        self._console, self._watch = console, _Stopwatch()
-        self._name, self._total = "", 0
+        self._console, self._name, self._total = console, "", 0
+        self._marks: list[_Mark] = []
 
     def stage(self, name: str, total: int) -> None:
         """Announces a stage."""
-        self._name, self._total = name, total
-        self._watch.restart()
+        self._name, self._total, self._marks = name, total, []
         unit = _UNITS.get(name, "")
         self._print(f"{name}: starts" + (f", {total} {unit}, the first with compilation" if unit else ""))
 
     def update(self, done: int, metrics: dict[str, float]) -> None:
         """Prints how far the stage is."""
-        self._watch.mark(done, metrics.get("candidates", 0.0))
+        self._marks.append((time.monotonic(), done, metrics.get("candidates", 0.0)))
         if not metrics:
             if done:
                 self._print(f"{self._name}: {done} of {self._total} {_UNITS[self._name]} done before")
             return
         parts = [_describe(metrics)]
-        rate, left = self._watch.candidates_per_second(), self._watch.seconds_left(self._total)
+        rate, left = _pace(self._marks, self._total)
         parts += [f"{rate:,.0f} candidates/s"] if rate is not None else []
         parts += [f"{left:.0f} s left"] if left is not None and done < self._total else []
         count = f" {done}/{self._total} {_UNITS[self._name]}" if self._total > 1 else ""
@@ -201,7 +190,7 @@ class LiveProgress:
     """
 
     def __init__(self, console: Console) -> None:
-        self._watch = _Stopwatch()
+        self._marks: list[_Mark] = []
         self._bars = progress.Progress(
             progress.TextColumn("[bold]{task.description:<11}"),
             progress.BarColumn(bar_width=12),
@@ -222,15 +211,15 @@ class LiveProgress:
 
     def stage(self, name: str, total: int) -> None:
         """Adds a bar."""
-        self._watch.restart()
+        self._marks = []
         self._task = self._bars.add_task(name, total=total, note="compiles")
 
     def update(self, done: int, metrics: dict[str, float]) -> None:
         """Moves the bar."""
         if self._task is None:
             raise ValueError("progress: expected a stage before its first update")
-        self._watch.mark(done, metrics.get("candidates", 0.0))
-        rate = self._watch.candidates_per_second()
+        self._marks.append((time.monotonic(), done, metrics.get("candidates", 0.0)))
+        rate, _ = _pace(self._marks, done)
         note = _describe(metrics) + (f", {rate:,.0f} candidates/s" if rate is not None else "")
         self._bars.update(self._task, completed=done)
         if metrics:

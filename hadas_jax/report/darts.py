@@ -18,7 +18,7 @@ from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.report.console import megahertz, new_table
 from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture
 from hadas_jax.spaces.darts_costs import PricedNetworks
-from hadas_jax.spaces.genotypes import CellGraph, Genotype, cell_graph
+from hadas_jax.spaces.genotypes import CellGraph, Genotype
 from hw_models.predictors import FittedPredictor
 
 Point = tuple[float, float]
@@ -94,7 +94,7 @@ def plot_genotype(genotype: Genotype, path: Path) -> None:
     """
     figure, axes = new_figure((9, 8), 2)
     for (axis,), cell in zip(axes, ("normal", "reduce"), strict=True):
-        draw_cell(axis, cell_graph(genotype, cell))
+        draw_cell(axis, genotype.graph(cell))
         axis.set_title(f"{cell} cell", loc="left", fontsize=11)
     save_picture(figure, path)
 

@@ -14,50 +14,29 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def simplex_lattice(objectives: int, *, divisions: int) -> np.ndarray:
-    """All points of the unit simplex whose coordinates are multiples of 1 / divisions.
-
-    Args:
-        objectives: M, at least 1.
-        divisions: At least 1.
-
-    Returns:
-        float64[N, M] with N = binomial(divisions + M - 1, M - 1); rows sum to 1.
-
-    Raises:
-        ValueError: For fewer objectives or divisions.
-    """
-    if objectives < 1 or divisions < 1:
-        raise ValueError(f"objectives, divisions: expected at least 1, got {objectives}, {divisions}")
-    slots = divisions + objectives - 1
-    bars = np.array(list(itertools.combinations(range(slots), objectives - 1)), np.int64)
-    bars = bars.reshape(math.comb(slots, objectives - 1), objectives - 1)
-    edges = np.pad(bars, ((0, 0), (1, 1)), constant_values=((0, 0), (-1, slots)))
-    return (np.diff(edges, axis=1) - 1) / divisions
-
-
-def reference_directions(objectives: int, *, size: int) -> np.ndarray:
-    """As many directions as fit into a population, M of them at least.
-
-    Where there are so many objectives that the lattice has no point inside the simplex, a second lattice, shrunk
-    by half towards the centre, takes the room that is left.
+def reference_directions(objectives: int, *, size: int, divisions: int | None = None) -> np.ndarray:
+    """The points of the unit simplex whose coordinates are multiples of 1 / divisions.
 
     Args:
         objectives: M.
-        size: The population's.
+        size: The population's, where divisions are None: then the lattice has as many directions as fit into it, M of
+            them at least. Where there are so many objectives that it has no point inside the simplex, a second lattice,
+            shrunk by half towards the centre, takes the room that is left.
+        divisions: At least 1; None: by size.
 
     Returns:
-        float64[N, M], N at most max(size, M).
+        float64[N, M], rows sum to 1; N at most max(size, M) where the size decides.
 
     Source: Deb and Jain 2014 (https://doi.org/10.1109/TEVC.2013.2281535), sections IV-B and V.
     """
+    if divisions is not None:
+        return _lattice(objectives, divisions)
     outer = _divisions(objectives, size)
-    directions = simplex_lattice(objectives, divisions=max(outer, 1))
+    directions = _lattice(objectives, max(outer, 1))
     inner = _divisions(objectives, size - len(directions)) if outer < objectives else 0
     if not inner:
         return directions
-    shrunk = (simplex_lattice(objectives, divisions=inner) + 1 / objectives) / 2
-    return np.concatenate([directions, shrunk])
+    return np.concatenate([directions, (_lattice(objectives, inner) + 1 / objectives) / 2])
 
 
 def spread_weights(objectives: int, *, count: int) -> np.ndarray:
@@ -82,8 +61,8 @@ def spread_weights(objectives: int, *, count: int) -> np.ndarray:
         return np.ones((count, 1))
     divisions = _divisions(objectives, count)
     if divisions and _size(objectives, divisions) == count:
-        return simplex_lattice(objectives, divisions=divisions)
-    fine = simplex_lattice(objectives, divisions=max(_divisions(objectives, 50 * count), 1) + 1)
+        return _lattice(objectives, divisions)
+    fine = _lattice(objectives, max(_divisions(objectives, 50 * count), 1) + 1)
     picked = np.square(fine - 1 / objectives).sum(1).argmin(keepdims=True)
     while len(picked) < count:
         room = np.square(fine[:, None] - fine[picked][None]).sum(-1).min(1)
@@ -100,6 +79,15 @@ def tchebycheff(distance: jax.Array, weight: jax.Array, *, augmentation: jax.Arr
         augmentation: float32[], weight of the sum; above 0 the least is not dominated, whatever the weights.
     """
     return jnp.max(weight * distance) + augmentation * jnp.sum(distance)
+
+
+def _lattice(objectives: int, divisions: int) -> np.ndarray:
+    """float64[N, M] with N = binomial(divisions + M - 1, M - 1)."""
+    slots = divisions + objectives - 1
+    bars = np.array(list(itertools.combinations(range(slots), objectives - 1)), np.int64)
+    bars = bars.reshape(_size(objectives, divisions), objectives - 1)
+    edges = np.pad(bars, ((0, 0), (1, 1)), constant_values=((0, 0), (-1, slots)))
+    return (np.diff(edges, axis=1) - 1) / divisions
 
 
 def _size(objectives: int, divisions: int) -> int:

@@ -10,10 +10,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
-from hadas_jax.search.directions import reference_directions, simplex_lattice
+from hadas_jax.search.directions import reference_directions
 from hadas_jax.search.nsga2 import NSGA2, Params
 from hadas_jax.search.pareto import first_occurrences, non_dominated_ranks
 from hadas_jax.search.strategy import State
@@ -73,7 +72,8 @@ class NSGA3(NSGA2):
         usable = unique & (merged.violation <= 0) & jnp.all(jnp.isfinite(merged.fitness), axis=1)
         counted = usable & (ranks <= last)
         frame, points = _normalise(merged.fitness, merged.memory, counted=counted, front=ranks == 0)
-        directions = jnp.asarray(self._directions(points.shape[1]), jnp.float32)
+        lattice = reference_directions(points.shape[1], size=self.population_size, divisions=self.divisions)
+        directions = jnp.asarray(lattice, jnp.float32)
         niche, distance = _associate(points, directions)
         queue_key, tie_key = jax.random.split(key)
         niches, late = directions.shape[0], ranks >= last
@@ -82,11 +82,6 @@ class NSGA3(NSGA2):
         chosen = jax.lax.sort((ranks, level, lot, place), num_keys=3)[3][: self.population_size]
         crowding = -level.astype(jnp.float32)
         return dataclasses.replace(merged, ranks=ranks, crowding=crowding, memory=frame).take(chosen)
-
-    def _directions(self, objectives: int) -> np.ndarray:
-        if self.divisions is None:
-            return reference_directions(objectives, size=self.population_size)
-        return simplex_lattice(objectives, divisions=self.divisions)
 
 
 def _normalise(fitness: jax.Array, frame: _Frame, *, counted: jax.Array, front: jax.Array) -> tuple[_Frame, jax.Array]:

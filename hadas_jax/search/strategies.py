@@ -52,21 +52,24 @@ _OWN: dict[str, Callable[[int, tuple[int, ...]], Elitist]] = {
 }
 
 
-def strategy_names() -> tuple[str, ...]:
-    """The strategies of this package, then those of evosax by their class names."""
-    return (*_OWN, *algorithm_names())
+def check_strategy(name: str) -> None:
+    """Raises unless a strategy has this name; asks evosax only if it must.
 
+    Args:
+        name: Of a strategy of this package, or of an algorithm of evosax by its class name.
 
-def is_strategy(name: str) -> bool:
-    """Whether a strategy has this name; asks evosax only if it must."""
-    return name in _OWN or name in algorithm_names()
+    Raises:
+        ValueError: With all names.
+    """
+    if name not in _OWN and name not in algorithm_names():
+        raise ValueError(f"strategy: expected one of {', '.join((*_OWN, *algorithm_names()))}, got {name!r}")
 
 
 def load_strategy(name: str, *, population_size: int, cardinalities: Sequence[int]) -> Elitist:
     """Builds a strategy at its usual settings.
 
     Args:
-        name: One of `strategy_names()`; evosax's algorithms are wrapped in `Scalarised`.
+        name: As for `check_strategy`; evosax's algorithms are wrapped in `Scalarised`.
         population_size: P.
         cardinalities: Number of values of each of the G genes.
 
@@ -76,9 +79,6 @@ def load_strategy(name: str, *, population_size: int, cardinalities: Sequence[in
     Raises:
         ValueError: For an unknown name, or sizes that the strategy cannot work with.
     """
+    check_strategy(name)
     sizes = tuple(cardinalities)
-    if name in _OWN:
-        return _OWN[name](population_size, sizes)
-    if name not in strategy_names():
-        raise ValueError(f"name: expected one of {', '.join(strategy_names())}, got {name}")
-    return Scalarised(population_size, sizes, algorithm=name)
+    return _OWN[name](population_size, sizes) if name in _OWN else Scalarised(population_size, sizes, algorithm=name)

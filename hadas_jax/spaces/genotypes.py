@@ -52,6 +52,19 @@ PUBLISHED_GENOTYPES = tuple(_PUBLISHED)
 
 
 @dataclasses.dataclass(frozen=True)
+class CellGraph:
+    """A cell as a graph.
+
+    Attributes:
+        nodes: Names: the outputs of the two cells before, the nodes, the output.
+        edges: Source and target, by position in `nodes`, and the operation; empty where nodes are concatenated.
+    """
+
+    nodes: tuple[str, ...]
+    edges: tuple[tuple[int, int, str], ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Genotype:
     """A network of the DARTS space.
 
@@ -100,30 +113,29 @@ class Genotype:
                 raise ValueError(f"genotype: {cell}_concat: expected range(2, 6), as codes have it, got {concat}")
         return cls(*(_edges(fields.get(cell), cell) for cell in CELLS))
 
+    @classmethod
+    def of(cls, code: Sequence[int] | np.ndarray) -> "Genotype":
+        """Returns the genotype of a code int[28]; raises `ValueError` as `hadas_jax.spaces.darts.check_code`."""
+        cells = check_code(code).reshape(len(CELLS), EDGES)
+        return cls(*(tuple((OPERATIONS[d], int(EDGE_INPUT[e])) for e, d in enumerate(cell) if d) for cell in cells))
+
+    def graph(self, cell: str) -> CellGraph:
+        """Returns a cell, `normal` or `reduce`, as a graph, for drawing.
+
+        Raises:
+            ValueError: There is no such cell.
+        """
+        if cell not in CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
+        nodes = ("c_{k-2}", "c_{k-1}", *map(str, range(NODES)), "c_{k}")
+        edges = [(start, 2 + i // 2, operation) for i, (operation, start) in enumerate(getattr(self, cell))]
+        return CellGraph(nodes, (*edges, *((node, len(nodes) - 1, "") for node in _CONCAT)))
+
     def __str__(self) -> str:
         """DARTS's textual form."""
         concat = f"range({_CONCAT[0]}, {_CONCAT[-1] + 1})"
         cells = (f"{cell}={list(getattr(self, cell))!r}, {cell}_concat={concat}" for cell in CELLS)
         return f"Genotype({', '.join(cells)})"
-
-
-@dataclasses.dataclass(frozen=True)
-class CellGraph:
-    """A cell as a graph.
-
-    Attributes:
-        nodes: Names: the outputs of the two cells before, the nodes, the output.
-        edges: Source and target, by position in `nodes`, and the operation; empty where nodes are concatenated.
-    """
-
-    nodes: tuple[str, ...]
-    edges: tuple[tuple[int, int, str], ...]
-
-
-def genotype_of(code: Sequence[int] | np.ndarray) -> Genotype:
-    """Returns the genotype of a code int[28]; raises `ValueError` as `hadas_jax.spaces.darts.check_code`."""
-    cells = check_code(code).reshape(len(CELLS), EDGES)
-    return Genotype(*(tuple((OPERATIONS[d], int(EDGE_INPUT[e])) for e, d in enumerate(cell) if d) for cell in cells))
 
 
 def code_of(genotype: Genotype) -> np.ndarray:
@@ -169,23 +181,6 @@ def published_genotype(name: str) -> Genotype:
         raise ValueError(f"genotype: expected one of {', '.join(_PUBLISHED)}, got {name!r}")
     cells = ([edge.split() for edge in cell.split(", ")] for cell in _PUBLISHED[name])
     return Genotype(*(tuple((_SHORT[short], int(start)) for short, start in cell) for cell in cells))
-
-
-def cell_graph(genotype: Genotype, cell: str) -> CellGraph:
-    """Returns a cell as a graph, for drawing.
-
-    Args:
-        genotype: The genotype.
-        cell: `normal` or `reduce`.
-
-    Raises:
-        ValueError: There is no such cell.
-    """
-    if cell not in CELLS:
-        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
-    nodes = ("c_{k-2}", "c_{k-1}", *map(str, range(NODES)), "c_{k}")
-    edges = [(start, 2 + i // 2, operation) for i, (operation, start) in enumerate(getattr(genotype, cell))]
-    return CellGraph(nodes, (*edges, *((node, len(nodes) - 1, "") for node in _CONCAT)))
 
 
 def _digits(edges: tuple[Edge, ...], cell: str) -> np.ndarray:

@@ -1,13 +1,12 @@
 """The weight-sharing supernet and its exit heads, as pure functions."""
 
-from hadas_jax.supernet.blocks import Drops, draw_drops
+from hadas_jax.supernet.blocks import Drops, Skip, draw_drops
 from hadas_jax.supernet.cut import cut, cut_space
 from hadas_jax.supernet.layers import Tree, is_kernel, resize
 from hadas_jax.supernet.network import (
     BatchStats,
     Logits,
     Parameters,
-    Skip,
     apply,
     apply_training,
     estimate_batch_stats,

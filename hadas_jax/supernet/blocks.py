@@ -1,5 +1,7 @@
-"""The parts of an elastic MBConv backbone with exits, each with masks for what is not active.
+"""The parts of an elastic MBConv backbone with exits: one set of parameters serves every width, kernel size and depth.
 
+Narrower layers use the leading channels, smaller kernels the centre of the largest one. Inputs carry zeros in their
+inactive channels, so convolutions need masks on their outputs alone; C and k are always the largest.
 Stem, block and tail follow AttentiveNAS (https://arxiv.org/abs/2011.09011). Exit heads are HADAS's
 (https://arxiv.org/abs/2212.03354), one per block position, shared by all backbones: 3x3 convolution, batch norm, leaky
 ReLU, pooling, a linear classifier and beside it a learned confidence.
@@ -8,28 +10,24 @@ Shapes: B batch, H, W image, C channels, K classes, N block positions.
 
 import dataclasses
 import itertools
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from hadas_jax.spaces.mbconv import MBConvSpace, Stage, make_divisible
-from hadas_jax.supernet.layers import (
-    BatchNorm,
-    Depthwise,
-    Pointwise,
-    SqueezeExcite,
-    Tree,
-    conv,
-    drop_factors,
-    fan_out_std,
-    half_size_average,
-    keep_channels,
-    linear,
-)
+from hadas_jax.supernet import layers
+from hadas_jax.supernet.layers import Tree, linear
+
+# What is skipped: nothing; blocks; or blocks, and of the others the kernel taps and middle channels beyond the
+# backbone's (each block is compiled for every kernel and ratio; gradients keep the residuals of all of them, unless
+# blocks are computed twice).
+Skip = Literal["nothing", "blocks", "all"]
 
 
 class BlockSetting(NamedTuple):
@@ -39,6 +37,68 @@ class BlockSetting(NamedTuple):
     out_width: jax.Array
     kernel: jax.Array
     expand: jax.Array
+
+
+def _fan_out_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Returns sqrt(2 / fan out) everywhere, for convolutions [.., C, O]; see `network.initialise`."""
+    return jnp.full(shape, (2.0 / (math.prod(shape[:-2]) * shape[-1])) ** 0.5, dtype)
+
+
+def _depthwise_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Returns sqrt(2 / fan in) everywhere, for depthwise kernels [k, k, C]."""
+    return jnp.full(shape, (2.0 / (shape[0] * shape[1])) ** 0.5, dtype)
+
+
+def _keep_channels(x: jax.Array, active: jax.Array) -> jax.Array:
+    """Sets all but the leading `active` channels of [..., C] to zero."""
+    mask = (jnp.arange(x.shape[-1]) < active).astype(x.dtype)
+    return x * layers.along_channels(mask, x)
+
+
+def _kernel_mask(size: int, active: jax.Array) -> jax.Array:
+    """Returns float32[size, size, 1] with ones for the centre `active` x `active` taps."""
+    inside = (jnp.abs(jnp.arange(size) - size // 2) <= active // 2).astype(jnp.float32)
+    return inside[:, None, None] * inside[None, :, None]
+
+
+class _Pointwise(nn.Module):
+    """1x1 convolution to `features` channels, without bias."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., C] to [..., features]."""
+        return x @ self.param("kernel", _fan_out_std, (x.shape[-1], self.features)).astype(x.dtype)
+
+
+class _Depthwise(nn.Module):
+    """Depthwise convolution with an elastic kernel size."""
+
+    kernel_size: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, kernel_size: jax.Array) -> jax.Array:
+        """Convolves [B, H, W, C] with the centre `kernel_size` taps."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1])
+        kernel = self.param("kernel", _depthwise_std, shape)
+        active = kernel * _kernel_mask(self.kernel_size, kernel_size)
+        return layers.depthwise_conv(x, active.astype(x.dtype), self.stride)
+
+
+class _SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation with an elastic hidden width: make_divisible(active channels // 4)."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, active: jax.Array) -> jax.Array:
+        """Gates the channels of [B, H, W, C]."""
+        channels = x.shape[-1]
+        hidden = make_divisible(channels // 4)
+        pooled = jnp.mean(x, (1, 2))
+        squeezed = _keep_channels(jax.nn.relu(linear(hidden, pooled, name="squeeze")), make_divisible(active // 4))
+        gate = jax.nn.hard_sigmoid(linear(channels, squeezed, name="excite"))
+        return x * gate[:, None, None, :]
 
 
 class Stem(nn.Module):
@@ -51,9 +111,9 @@ class Stem(nn.Module):
     def __call__(self, images: jax.Array, width: jax.Array) -> jax.Array:
         """Maps images [B, H, W, channels] to [B, H', W', C] with the leading `width` channels active."""
         widest, stride = max(self.space.stem_width), self.space.stem_stride
-        kernel = self.param("kernel", fan_out_std, (3, 3, images.shape[-1], widest))
-        x = conv(images, kernel.astype(images.dtype), stride=stride, padding=1)
-        return keep_channels(jax.nn.swish(BatchNorm(self.use_batch_stats, name="bn")(x)), width)
+        kernel = self.param("kernel", _fan_out_std, (3, 3, images.shape[-1], widest))
+        x = layers.conv(images, kernel.astype(images.dtype), stride=stride, padding=1)
+        return _keep_channels(jax.nn.swish(layers.BatchNorm(self.use_batch_stats, name="bn")(x)), width)
 
 
 class MBConv(nn.Module):
@@ -87,27 +147,90 @@ class MBConv(nn.Module):
         if stage.expands if self.expands is None else self.expands:
             mid_max = make_divisible(x.shape[-1] * max(stage.expand))
             mid_width = make_divisible(setting.in_width * setting.expand)
-            y = Pointwise(mid_max, name="expand")(y)
-            y = jax.nn.swish(BatchNorm(self.use_batch_stats, name="expand_bn")(y))
-        y = Depthwise(max(stage.kernel), self.stride, name="depthwise")(keep_channels(y, mid_width), setting.kernel)
-        y = jax.nn.swish(BatchNorm(self.use_batch_stats, name="depthwise_bn")(y))
-        y = keep_channels(y, mid_width)
+            y = _Pointwise(mid_max, name="expand")(y)
+            y = jax.nn.swish(layers.BatchNorm(self.use_batch_stats, name="expand_bn")(y))
+        y = _Depthwise(max(stage.kernel), self.stride, name="depthwise")(_keep_channels(y, mid_width), setting.kernel)
+        y = jax.nn.swish(layers.BatchNorm(self.use_batch_stats, name="depthwise_bn")(y))
+        y = _keep_channels(y, mid_width)
         if stage.se:
-            y = SqueezeExcite(name="se")(y, mid_width)
-        y = BatchNorm(self.use_batch_stats, name="project_bn")(Pointwise(out_max, name="project")(y))
+            y = _SqueezeExcite(name="se")(y, mid_width)
+        y = layers.BatchNorm(self.use_batch_stats, name="project_bn")(_Pointwise(out_max, name="project")(y))
         if keep is not None:
             y = y * keep.astype(y.dtype)[:, None, None, None]
-        return keep_channels(y + self._shortcut(x, setting), setting.out_width)
+        return _keep_channels(y + self._shortcut(x, setting), setting.out_width)
 
     def _shortcut(self, x: jax.Array, setting: BlockSetting) -> jax.Array:
         out_max = max(self.stage.width)
         if self.stride > 1:
-            x = half_size_average(x)
+            x = layers.half_size_average(x)
         same = jnp.pad(x, ((0, 0),) * 3 + ((0, max(out_max - x.shape[-1], 0)),))[..., :out_max]
         if not self.convolve_shortcut:
             return same
-        convolved = Pointwise(out_max, name="shortcut")(x)
+        convolved = _Pointwise(out_max, name="shortcut")(x)
         return jnp.where(setting.in_width == setting.out_width, same, convolved)
+
+
+def run_block(
+    block: MBConv,
+    weights: Tree,
+    stats: Tree | None,
+    x: jax.Array,
+    setting: BlockSetting,
+    keep: jax.Array | None = None,
+    active: jax.Array | None = None,
+    *,
+    keep_stats: bool,
+    skip: Skip,
+    remat: bool,
+) -> tuple[jax.Array, Tree]:
+    """Runs one block where it is active, otherwise passes its input on, with statistics of zero.
+
+    Args:
+        block: With `use_batch_stats` where `stats` is None.
+        weights: Of the block.
+        stats: Given batch-norm statistics; None: the batch's own normalise.
+        x: Features with zeros in inactive channels.
+        setting: What is active in the block.
+        keep: Factors for drop-connect, see `MBConv`.
+        active: bool[]; None: always.
+        keep_stats: Return the batch's own statistics.
+        skip: What is skipped instead of masked.
+        remat: For gradients keep the block's input alone and compute it twice.
+    """
+    operands = (weights, stats, x, setting, keep)
+    shapes = layers.batch_stats_like(weights) if keep_stats else {}
+    again = jax.checkpoint if remat else lambda function: function
+
+    def run(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
+        return layers.call(block, weights, stats, x, *inputs, keep_stats=keep_stats)
+
+    def cut_run(stage: Stage) -> Callable[..., tuple[jax.Array, Tree]]:
+        small = block.clone(stage=stage, expands=block.stage.expands)
+
+        def branch(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
+            sizes = {"in_width": x.shape[-1], "out_width": max(stage.width)}
+            sizes |= {"kernel": max(stage.kernel), "expand": max(stage.expand)}
+            weights, stats = (cut_block(tree, block.stage, **sizes) for tree in (weights, stats))
+            y, found = layers.call(small, weights, stats, x, *inputs, keep_stats=keep_stats)
+            return y, jax.tree.map(lambda leaf, whole: jnp.pad(leaf, (0, len(whole) - len(leaf))), found, shapes)
+
+        return branch
+
+    def passed_on(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
+        return x, jax.tree.map(jnp.zeros_like, shapes)
+
+    if skip == "all":
+        branches = [again(cut_run(stage)) for stage in _fixed_choices(block.stage)]
+        index = _choice_index(block.stage, setting)
+        if active is not None:
+            branches, index = [passed_on, *branches], jnp.where(active, index + 1, 0)
+        return jax.lax.switch(index, branches, *operands)
+    if active is None:
+        return again(run)(*operands)
+    if skip == "blocks":
+        return jax.lax.cond(active, again(run), passed_on, *operands)
+    y, found = again(run)(*operands)
+    return jnp.where(active, y, x), found
 
 
 class Tail(nn.Module):
@@ -130,10 +253,10 @@ class Tail(nn.Module):
         """
         space = self.space
         head_max = make_divisible(max(space.stages[-1].width) * space.head_expand)
-        x = BatchNorm(self.use_batch_stats, name="head_bn")(Pointwise(head_max, name="head")(x))
-        x = keep_channels(jax.nn.swish(x), make_divisible(in_width * space.head_expand))
-        x = jax.nn.swish(Pointwise(max(space.last_width), name="last")(jnp.mean(x, (1, 2))))
-        x = keep_channels(x, last_width)
+        x = layers.BatchNorm(self.use_batch_stats, name="head_bn")(_Pointwise(head_max, name="head")(x))
+        x = _keep_channels(jax.nn.swish(x), make_divisible(in_width * space.head_expand))
+        x = jax.nn.swish(_Pointwise(max(space.last_width), name="last")(jnp.mean(x, (1, 2))))
+        x = _keep_channels(x, last_width)
         if keep is not None:
             x = x * keep.astype(x.dtype)
         return linear(space.classes, x, name="classifier").astype(jnp.float32)
@@ -160,9 +283,9 @@ class ExitHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Maps features [B, H, W, C] to logits float32[B, K] and the confidence's logit float32[B]."""
-        kernel = self.param("conv", fan_out_std, (3, 3, x.shape[-1], self.width))
-        x = conv(x, kernel.astype(x.dtype), stride=1, padding=head_padding(*x.shape[1:3]))
-        x = jax.nn.leaky_relu(BatchNorm(self.use_batch_stats, name="bn")(x), 0.01)
+        kernel = self.param("conv", _fan_out_std, (3, 3, x.shape[-1], self.width))
+        x = layers.conv(x, kernel.astype(x.dtype), stride=1, padding=head_padding(*x.shape[1:3]))
+        x = jax.nn.leaky_relu(layers.BatchNorm(self.use_batch_stats, name="bn")(x), 0.01)
         x = jnp.mean(x, (1, 2))
         logits, confidence = linear(self.classes, x, name="classifier"), linear(1, x, name="confidence")[:, 0]
         return logits.astype(jnp.float32), confidence.astype(jnp.float32)
@@ -195,19 +318,21 @@ def draw_drops(key: jax.Array, space: MBConvSpace, batch: int, *, dropout: Array
     block_key, last_key = jax.random.split(key)
     depth = jnp.arange(space.positions, dtype=jnp.float32) / max(space.positions - 1, 1)
     return Drops(
-        blocks=drop_factors(block_key, (depth * drop_connect)[:, None], (space.positions, batch)),
-        last=drop_factors(last_key, jnp.asarray(dropout, jnp.float32)[None, None], (batch, max(space.last_width))),
+        blocks=layers.drop_factors(block_key, (depth * drop_connect)[:, None], (space.positions, batch)),
+        last=layers.drop_factors(
+            last_key, jnp.asarray(dropout, jnp.float32)[None, None], (batch, max(space.last_width))
+        ),
     )
 
 
-def fixed_choices(stage: Stage) -> tuple[Stage, ...]:
+def _fixed_choices(stage: Stage) -> tuple[Stage, ...]:
     """Returns the stage with one kernel size and one expand ratio each, ratios fastest."""
     pairs = itertools.product(stage.kernel, stage.expand)
     return tuple(dataclasses.replace(stage, kernel=(kernel,), expand=(expand,)) for kernel, expand in pairs)
 
 
-def choice_index(stage: Stage, setting: BlockSetting) -> jax.Array:
-    """Returns int32[]: which of `fixed_choices` a block takes."""
+def _choice_index(stage: Stage, setting: BlockSetting) -> jax.Array:
+    """Returns int32[]: which of `_fixed_choices` a block takes."""
     kernel, expand = (
         jnp.argmax(jnp.array(options, jnp.int32) == value).astype(jnp.int32)
         for options, value in ((stage.kernel, setting.kernel), (stage.expand, setting.expand))
@@ -261,8 +386,3 @@ def cut_layers(tree: Tree, sizes: dict[str, tuple[int | None, int | None]]) -> T
         return leaf[..., rim : rim + inputs, rim : rim + inputs, :outputs]
 
     return jax.tree_util.tree_map_with_path(cut, tree)
-
-
-def pad_statistics(tree: Tree, like: Tree) -> Tree:
-    """Pads the statistics of a block that was cut out with zeros to the sizes of the stage's."""
-    return jax.tree.map(lambda leaf, whole: jnp.pad(leaf, (0, whole.shape[0] - leaf.shape[0])), tree, like)

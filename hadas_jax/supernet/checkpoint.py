@@ -9,7 +9,7 @@ kept: every backbone's own are re-estimated from training images where they are 
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
@@ -17,25 +17,15 @@ import pydantic
 
 from hadas_jax.backend import is_first
 from hadas_jax.data import Normalisation, SplitRecord
-from hadas_jax.runs.checkpoints import (
-    ORBAX_WEIGHTS,
-    WEIGHTS,
-    output_directory,
-    read_json,
-    read_weights,
-    validated,
-    write_checkpoint,
-    write_described,
-)
+from hadas_jax.runs import checkpoints
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.network import Parameters, initialise
 from hw_models.files import as_npz
 
-FORM = "hadas_jax.supernet/1"
 DESCRIPTION = "supernet.json"
 IMAGES = "images.npz"
-_FILES = (DESCRIPTION, WEIGHTS, IMAGES, ORBAX_WEIGHTS)
+_FILES = (DESCRIPTION, checkpoints.WEIGHTS, IMAGES, checkpoints.ORBAX_WEIGHTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,42 +47,29 @@ class Provenance:
     source: str
     details: dict[str, Any] = field(default_factory=dict)
 
+    FILE: ClassVar[str]  # name of the description beside the weights
+    FORM: ClassVar[str]  # of that file
+    RUNS_KEEP_IT_IN: ClassVar[str]  # folder of a run's work directory
+    WHAT: ClassVar[str]  # the weights, in words for errors
 
-ProvenanceT = TypeVar("ProvenanceT", bound=Provenance)
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Reads the description beside finished weights.
 
+        Raises:
+            ValueError: There is none, or it is of another form.
+        """
+        path, inner = directory / cls.FILE, directory / cls.RUNS_KEEP_IT_IN
+        if not path.is_file():
+            hint = f"; {inner} has one" if (inner / cls.FILE).is_file() else ""
+            raise ValueError(f"{directory}: expected a directory with {cls.WHAT}, got none (no {cls.FILE}){hint}")
+        content = checkpoints.read_json(path, cls.FORM, what=f"the description of {cls.WHAT}")
+        return checkpoints.validated(cls, content, path=path)
 
-def description_content(kind: type[ProvenanceT], described: ProvenanceT, *, form: str) -> dict[str, Any]:
-    """Returns what the file of a description holds; of a checkpoint, the part of it that is a description.
-
-    Args:
-        kind: The class of the description.
-        described: The description, or a checkpoint whose class is derived from it.
-        form: The form of the file.
-    """
-    return {"form": form, **pydantic.TypeAdapter(kind).dump_python(described)}
-
-
-def read_described(
-    kind: type[ProvenanceT], directory: Path, *, name: str, inner: str, form: str, what: str
-) -> ProvenanceT:
-    """Reads the description beside finished weights.
-
-    Args:
-        kind: The class of the description.
-        directory: The folder of both.
-        name: Name of the file.
-        inner: Name of the folder that a run keeps such weights in.
-        form: The form of the file.
-        what: The weights, in words for errors.
-
-    Raises:
-        ValueError: There is none, or it is of another form.
-    """
-    path = directory / name
-    if not path.is_file():
-        hint = f"; {directory / inner} has one" if (directory / inner / name).is_file() else ""
-        raise ValueError(f"{directory}: expected a directory with {what}, got none (no {name}){hint}")
-    return validated(kind, read_json(path, form, what=f"the description of {what}"), path=path)
+    @classmethod
+    def content_of(cls, described: Self) -> dict[str, Any]:
+        """Returns what the file holds; of a checkpoint, whose class is derived, the part that is a description."""
+        return {"form": cls.FORM, **pydantic.TypeAdapter(cls).dump_python(described)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +88,11 @@ class Description(Provenance):
     trained_exits: tuple[int, ...]
     exits_of: str | None = None
     has_classifier: bool = True
+
+    FILE = DESCRIPTION
+    FORM = "hadas_jax.supernet/1"
+    RUNS_KEEP_IT_IN = SUPERNET
+    WHAT = "a trained supernet"
 
     def __post_init__(self) -> None:
         space, exits, names = self.space, self.trained_exits, self.class_names
@@ -159,7 +141,7 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     Raises:
         ValueError: The directory holds something else or a supernet that may not be replaced, or cannot be written to.
     """
-    output_directory(directory, _FILES, mark=DESCRIPTION, overwrite=overwrite, parents=True)
+    checkpoints.output_directory(directory, _FILES, mark=DESCRIPTION, overwrite=overwrite, parents=True)
 
 
 def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwrite: bool = False) -> None:
@@ -177,9 +159,7 @@ def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwri
     if is_first():
         require_free(directory, overwrite=overwrite)
     files = {} if trained.data is None else {IMAGES: as_npz({"seen": trained.seen}, compressed=True)}
-    write_checkpoint(
-        directory, DESCRIPTION, description_content(Description, trained, form=FORM), trained.params, files=files
-    )
+    checkpoints.write_checkpoint(directory, DESCRIPTION, Description.content_of(trained), trained.params, files=files)
 
 
 def rewrite_description(directory: Path | str, trained: Description) -> None:
@@ -189,7 +169,7 @@ def rewrite_description(directory: Path | str, trained: Description) -> None:
         directory: Of a supernet that `save_supernet` wrote.
         trained: The new description of the same weights.
     """
-    write_described(Path(directory), DESCRIPTION, description_content(Description, trained, form=FORM))
+    checkpoints.write_described(Path(directory), DESCRIPTION, Description.content_of(trained))
 
 
 def load_supernet(directory: Path | str) -> SupernetCheckpoint:
@@ -199,10 +179,9 @@ def load_supernet(directory: Path | str) -> SupernetCheckpoint:
         ValueError: There is none, it is damaged, or of another form.
     """
     directory = Path(directory)
-    described = read_description(directory)
-    space = described.space
-    shapes = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
-    params = read_weights(directory, DESCRIPTION, shapes=shapes)
+    described = Description.read(directory)
+    shapes = jax.eval_shape(lambda: initialise(described.space, jax.random.key(0)))
+    params = checkpoints.read_weights(directory, DESCRIPTION, shapes=shapes)
     seen = np.zeros(0, np.uint64) if described.data is None else _read_seen(directory / IMAGES)
     return SupernetCheckpoint(params=params, seen=seen, **vars(described))
 
@@ -213,14 +192,3 @@ def _read_seen(path: Path) -> np.ndarray:
             return arrays["seen"]
     except Exception as error:  # numpy and zipfile raise whatever the damage causes
         raise ValueError(f"{path}: expected fingerprints of the images that the weights saw, cannot read it") from error
-
-
-def read_description(directory: Path) -> Description:
-    """Reads what a supernet is, without its weights.
-
-    Raises:
-        ValueError: There is none, or its description is of another form.
-    """
-    return read_described(
-        Description, directory, name=DESCRIPTION, inner=SUPERNET, form=FORM, what="a trained supernet"
-    )

@@ -1,17 +1,13 @@
-"""Elastic layers: one set of parameters that serves every width, kernel size and depth through masks.
+"""What all networks are made of: convolutions, batch norm, resizing, and how modules are applied to trees of weights.
 
-Narrower layers use the leading channels, smaller kernels the centre of the largest one (AttentiveNAS,
-https://arxiv.org/abs/2011.09011). Inputs carry zeros in their inactive channels, so convolutions need masks on their
-outputs alone. Layers compute in the type of their input, float32 or bfloat16; parameters and statistics are float32.
+Layers compute in the type of their input, float32 or bfloat16; parameters and statistics are float32.
 
 XLA's convolutions are slow on CPUs. Code that is lowered for one has others in their place: a dense convolution is a
 matrix product over gathered patches, a depthwise one k * k shifted multiply-adds, which fuse into one pass.
-Shapes: B batch, H, W image, C input and O output channels (always the largest number), k kernel (always the largest
-size).
+Shapes: B batch, H, W image, C input and O output channels, k kernel.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,8 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import ArrayLike, DTypeLike
-
-from hadas_jax.spaces.mbconv import make_divisible
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 SMALL_MAP = 196  # input pixels up to which the gradient of a depthwise kernel is a matrix product
@@ -237,36 +231,9 @@ def _kernel_gradient_by_image(images: jax.Array, gradient: jax.Array, k: int, st
 _depthwise = per_platform(_shifted_conv, _grouped_conv, gradients_on_cpu=_shifted_gradients)
 
 
-def fan_out_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Returns sqrt(2 / fan out) everywhere, for convolutions [.., C, O]; see `network.initialise`."""
-    return jnp.full(shape, (2.0 / (math.prod(shape[:-2]) * shape[-1])) ** 0.5, dtype)
-
-
 def _fan_in_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Returns sqrt(1 / fan in) everywhere, for linear layers [C, O]."""
     return jnp.full(shape, (1.0 / shape[0]) ** 0.5, dtype)
-
-
-def _depthwise_std(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Returns sqrt(2 / fan in) everywhere, for depthwise kernels [k, k, C]."""
-    return jnp.full(shape, (2.0 / (shape[0] * shape[1])) ** 0.5, dtype)
-
-
-def keep_channels(x: jax.Array, active: jax.Array) -> jax.Array:
-    """Sets all but the leading `active` channels of [..., C] to zero."""
-    mask = (jnp.arange(x.shape[-1]) < active).astype(x.dtype)
-    return x * along_channels(mask, x)
-
-
-def _kernel_mask(size: int, active: jax.Array) -> jax.Array:
-    """Returns float32[size, size, 1] with ones for the centre `active` x `active` taps."""
-    inside = (jnp.abs(jnp.arange(size) - size // 2) <= active // 2).astype(jnp.float32)
-    return inside[:, None, None] * inside[None, :, None]
-
-
-def hard_sigmoid(x: jax.Array) -> jax.Array:
-    """relu6(x + 3) / 6."""
-    return jax.nn.relu6(x + 3.0) / 6.0
 
 
 def half_size_average(x: jax.Array) -> jax.Array:
@@ -316,46 +283,6 @@ def along_channels(vector: jax.Array, like: jax.Array) -> jax.Array:
 def linear(features: int, x: jax.Array, *, name: str) -> jax.Array:
     """Maps x [B, C] linearly to [B, features]; to be called within a module."""
     return nn.Dense(features, kernel_init=_fan_in_std, dtype=x.dtype, name=name)(x)
-
-
-class Pointwise(nn.Module):
-    """1x1 convolution to `features` channels, without bias."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [..., C] to [..., features]."""
-        return x @ self.param("kernel", fan_out_std, (x.shape[-1], self.features)).astype(x.dtype)
-
-
-class Depthwise(nn.Module):
-    """Depthwise convolution with an elastic kernel size."""
-
-    kernel_size: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, kernel_size: jax.Array) -> jax.Array:
-        """Convolves [B, H, W, C] with the centre `kernel_size` taps."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1])
-        kernel = self.param("kernel", _depthwise_std, shape)
-        active = kernel * _kernel_mask(self.kernel_size, kernel_size)
-        return depthwise_conv(x, active.astype(x.dtype), self.stride)
-
-
-class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation with an elastic hidden width: make_divisible(active channels // 4)."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array, active: jax.Array) -> jax.Array:
-        """Gates the channels of [B, H, W, C]."""
-        channels = x.shape[-1]
-        hidden = make_divisible(channels // 4)
-        pooled = jnp.mean(x, (1, 2))
-        squeezed = keep_channels(jax.nn.relu(linear(hidden, pooled, name="squeeze")), make_divisible(active // 4))
-        gate = hard_sigmoid(linear(channels, squeezed, name="excite"))
-        return x * gate[:, None, None, :]
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:

@@ -6,9 +6,8 @@ quicker for one backbone after another (AttentiveNAS, https://arxiv.org/abs/2011
 Shapes: E exits, B batch, H, W image, C channels, K classes, N batches, D depth of a stage at its largest.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,25 +16,10 @@ from flax import linen as nn
 from flax import struct
 from jax.typing import DTypeLike
 
-from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage, available_exits
-from hadas_jax.supernet.blocks import (
-    BlockSetting,
-    Drops,
-    ExitHead,
-    MBConv,
-    Stem,
-    Tail,
-    choice_index,
-    cut_block,
-    fixed_choices,
-    pad_statistics,
-)
+from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, available_exits
+from hadas_jax.supernet.blocks import BlockSetting, Drops, ExitHead, MBConv, Skip, Stem, Tail, run_block
 from hadas_jax.supernet.layers import Tree, batch_stats_like, call, is_kernel, mean_over, resize
 
-# What is skipped: nothing; blocks; or blocks, and of the others the kernel taps and middle channels beyond the
-# backbone's (each block is compiled for every kernel and ratio; gradients keep the residuals of all of them, unless
-# blocks are computed twice).
-Skip = Literal["nothing", "blocks", "all"]
 _TRUNCATED_STD = 0.8796  # of a standard normal cut at -2 and 2
 
 
@@ -92,12 +76,12 @@ def apply(
         images: [B, H, W, channels] at the backbone's resolution, float32 or bfloat16.
         skip: Static; what the backbone does not use is skipped instead of masked: quicker, but not under `jax.vmap`.
     """
-    trunk = run_trunk(space, params.backbone, backbone, images, stats=stats.backbone, skip=skip)
+    features, final, _ = run_trunk(space, params.backbone, backbone, images, stats=stats.backbone, skip=skip)
     available = available_exits(space, backbone)
-    logits, confidence, _ = run_heads(
-        space, params.heads, trunk.features, available, stats=stats.heads, skip=skip != "nothing"
+    exits, confidence, _ = run_heads(
+        space, params.heads, features, available, stats=stats.heads, skip=skip != "nothing"
     )
-    return Logits(exits=jnp.concatenate([logits, trunk.logits[None]]), confidence=confidence)
+    return Logits(exits=jnp.concatenate([exits, final[None]]), confidence=confidence)
 
 
 def apply_training(
@@ -126,8 +110,7 @@ def apply_training(
     Returns:
         The stages' features [D, B, H', W', C], and logits float32[B, K].
     """
-    result = run_trunk(space, weights, backbone, images.astype(dtype), drops=drops, skip=skip, remat=remat)
-    return result.features, result.logits
+    return run_trunk(space, weights, backbone, images.astype(dtype), drops=drops, skip=skip, remat=remat)[:2]
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=("skip", "resolution", "dtype"))
@@ -156,36 +139,12 @@ def estimate_batch_stats(
 
     def one(images: jax.Array) -> BatchStats:
         images = resize(images, resolution or images.shape[1]).astype(jnp.dtype(dtype))
-        trunk = run_trunk(space, params.backbone, backbone, images, keep_stats=True, skip=skip)
-        *_, heads = run_heads(space, params.heads, trunk.features, available, keep_stats=True, skip=skip != "nothing")
-        return BatchStats(backbone=trunk.stats, heads=heads)
+        features, _, stats = run_trunk(space, params.backbone, backbone, images, keep_stats=True, skip=skip)
+        *_, heads = run_heads(space, params.heads, features, available, keep_stats=True, skip=skip != "nothing")
+        return BatchStats(backbone=stats, heads=heads)
 
     like = BatchStats(backbone=batch_stats_like(params.backbone), heads=batch_stats_like(params.heads))
     return mean_over(one, batches, like=like)
-
-
-class TrunkResult(NamedTuple):
-    """What a backbone computes.
-
-    Attributes:
-        features: Per stage the outputs of its block positions [D, B, H', W', C].
-        logits: float32[B, K].
-        stats: The batch's statistics by module, where they are kept.
-    """
-
-    features: tuple[jax.Array, ...]
-    logits: jax.Array
-    stats: Tree
-
-
-class _Mode(NamedTuple):
-    """How modules are applied; see `run_trunk`."""
-
-    given: bool
-    keep_stats: bool
-    skip: Skip
-    unroll: bool
-    remat: bool
 
 
 def run_trunk(
@@ -200,7 +159,7 @@ def run_trunk(
     drops: Drops | None = None,
     unroll: bool = False,
     remat: bool = False,
-) -> TrunkResult:
+) -> tuple[tuple[jax.Array, ...], jax.Array, Tree]:
     """Runs one backbone.
 
     Args:
@@ -215,103 +174,45 @@ def run_trunk(
         unroll: Compile every block instead of one scanned over: slower to compile, and as a network that is cut out for
             deployment runs.
         remat: For gradients keep the blocks' inputs alone and compute each block twice.
+
+    Returns:
+        Per stage the outputs of its block positions [D, B, H', W', C], logits float32[B, K], and the batch's statistics
+        by module, where they are kept.
     """
-    mode = _Mode(stats is not None, keep_stats, skip, unroll, remat)
+    run = partial(run_block, keep_stats=keep_stats, skip=skip, remat=remat)
+    by_batch = stats is None
     given: dict[str, Tree] = stats or {}
     found: dict[str, Tree] = {}
-    stem = Stem(space, use_batch_stats=stats is None)
+    stem = Stem(space, use_batch_stats=by_batch)
     x, found["stem"] = call(stem, weights["stem"], given.get("stem"), images, backbone.width[0], keep_stats=keep_stats)
     features, position = [], 0
     for s, stage in enumerate(space.stages):
-        first, rest = f"stage{s}_first", f"stage{s}_rest"
+        first, rest, depth = f"stage{s}_first", f"stage{s}_rest", max(stage.depth)
         setting = BlockSetting(backbone.width[s], backbone.width[s + 1], backbone.kernel[s], backbone.expand[s])
-        block = MBConv(stage, stage.stride, _convolves_shortcut(space, s), use_batch_stats=stats is None)
-        x, found[first] = _block(block, weights[first], given.get(first), x, setting, None, mode, None)
+        block = MBConv(stage, stage.stride, _convolves_shortcut(space, s), use_batch_stats=by_batch)
+        x, found[first] = run(block, weights[first], given.get(first), x, setting)
         outputs = x[None]
-        if max(stage.depth) > 1:
-            active = jnp.arange(1, max(stage.depth)) < backbone.depth[s]
-            keep = None if drops is None else drops.blocks[position + 1 : position + max(stage.depth)]
+        if depth > 1:
+            block = MBConv(stage, 1, False, use_batch_stats=by_batch)
             following = setting._replace(in_width=setting.out_width)
-            x, others, found[rest] = _rest(stage, weights[rest], given.get(rest), x, active, following, keep, mode)
+            keep = None if drops is None else drops.blocks[position + 1 : position + depth]
+
+            def step(
+                x: jax.Array, row: tuple, block: MBConv = block, setting: BlockSetting = following
+            ) -> tuple[jax.Array, tuple]:
+                weights, stats, keep, active = row
+                x, found = run(block, weights, stats, x, setting, keep, active)
+                return x, (x, found)
+
+            rows = (weights[rest], given.get(rest), keep, jnp.arange(1, depth) < backbone.depth[s])
+            x, (others, found[rest]) = jax.lax.scan(step, x, rows, unroll=depth - 1 if unroll else 1)
             outputs = jnp.concatenate([outputs, others])
         features.append(outputs)
-        position += max(stage.depth)
-    tail = Tail(space, use_batch_stats=stats is None)
-    kept = None if drops is None else drops.last
-    ends = (backbone.width[-2], backbone.width[-1])
-    logits, found["tail"] = call(tail, weights["tail"], given.get("tail"), x, *ends, kept, keep_stats=keep_stats)
-    return TrunkResult(tuple(features), logits, found)
-
-
-def _rest(
-    stage: Stage,
-    weights: Tree,
-    stats: Tree | None,
-    x: jax.Array,
-    active: jax.Array,
-    setting: BlockSetting,
-    keep: jax.Array | None,
-    mode: _Mode,
-) -> tuple[jax.Array, jax.Array, Tree]:
-    """Scans the blocks after the first: the last output, all outputs [D - 1, ...], statistics [D - 1, ...]."""
-    block = MBConv(stage, 1, False, use_batch_stats=not mode.given)
-
-    def step(x: jax.Array, row: tuple) -> tuple[jax.Array, tuple[jax.Array, Tree]]:
-        weights, stats, active, keep = row
-        x, found = _block(block, weights, stats, x, setting, keep, mode, active)
-        return x, (x, found)
-
-    rows = (weights, stats, active, keep)
-    last, (outputs, found) = jax.lax.scan(step, x, rows, unroll=len(active) if mode.unroll else 1)
-    return last, outputs, found
-
-
-def _block(
-    block: MBConv,
-    weights: Tree,
-    stats: Tree | None,
-    x: jax.Array,
-    setting: BlockSetting,
-    keep: jax.Array | None,
-    mode: _Mode,
-    active: jax.Array | None,
-) -> tuple[jax.Array, Tree]:
-    """One block where it is active (bool[], None: always), otherwise its input and statistics of zero."""
-    operands = (weights, stats, x, setting, keep)
-
-    def run(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
-        return call(block, weights, stats, x, *inputs, keep_stats=mode.keep_stats)
-
-    shapes = batch_stats_like(weights) if mode.keep_stats else {}
-    again = jax.checkpoint if mode.remat else lambda function: function
-
-    def cut_run(stage: Stage) -> Callable[..., tuple[jax.Array, Tree]]:
-        small = block.clone(stage=stage, expands=block.stage.expands)
-
-        def branch(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
-            sizes = {"in_width": x.shape[-1], "out_width": max(stage.width)}
-            sizes |= {"kernel": max(stage.kernel), "expand": max(stage.expand)}
-            weights, stats = (cut_block(tree, block.stage, **sizes) for tree in (weights, stats))
-            y, found = call(small, weights, stats, x, *inputs, keep_stats=mode.keep_stats)
-            return y, pad_statistics(found, shapes)
-
-        return branch
-
-    def passed_on(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
-        return x, jax.tree.map(jnp.zeros_like, shapes)
-
-    if mode.skip == "all":
-        branches = [again(cut_run(stage)) for stage in fixed_choices(block.stage)]
-        index = choice_index(block.stage, setting)
-        if active is not None:
-            branches, index = [passed_on, *branches], jnp.where(active, index + 1, 0)
-        return jax.lax.switch(index, branches, *operands)
-    if active is None:
-        return again(run)(*operands)
-    if mode.skip == "blocks":
-        return jax.lax.cond(active, again(run), passed_on, *operands)
-    y, found = again(run)(*operands)
-    return jnp.where(active, y, x), found
+        position += depth
+    tail = Tail(space, use_batch_stats=by_batch)
+    ends = (backbone.width[-2], backbone.width[-1], None if drops is None else drops.last)
+    logits, found["tail"] = call(tail, weights["tail"], given.get("tail"), x, *ends, keep_stats=keep_stats)
+    return tuple(features), logits, found
 
 
 def run_heads(

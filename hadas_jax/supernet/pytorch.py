@@ -25,7 +25,7 @@ from hadas_jax.spaces import Backbone, block_active, published
 from hadas_jax.spaces.mbconv import MBConvSpace
 from hadas_jax.supernet.layers import Tree
 from hadas_jax.supernet.network import BatchStats, Parameters, initialise
-from hadas_jax.supernet.pytorch_files import Located, listed, locate, plain_name
+from hadas_jax.supernet.pytorch_files import SHOWN, listed, locate, plain_name
 
 # Layers by the original's names.
 _STEM = {"kernel": "first_conv.conv.conv", "bn": "first_conv.bn.bn"}
@@ -55,7 +55,6 @@ _FINAL_CONFIDENCE = ("final_confidence.", "confidence.")  # HADAS's, after the f
 _OF_EXITS = ("exits.", *_FINAL_CONFIDENCE)
 _FIRST = ("exits.0.conv.weight", "exits.0.bn_norm.weight", "exits.0.classifier.0.weight")
 _NEVER_USED = re.compile(r"\.num_batches_tracked$|\.bn_tracking\.")  # counters, and statistics kept during training
-_SHOWN = 20  # names that a message lists
 
 
 @dataclass(frozen=True)
@@ -187,9 +186,9 @@ class _Entries:
         """
         problems = []
         if self._missing:
-            problems.append(f"{len(self._missing)} of {len(self.used)} are missing: {listed(self._missing, _SHOWN)}")
+            problems.append(f"{len(self._missing)} of {len(self.used)} are missing: {listed(self._missing, SHOWN)}")
         if self._wrong:
-            problems.append(f"{len(self._wrong)} do not fit: {listed(self._wrong, _SHOWN, separator='; ')}")
+            problems.append(f"{len(self._wrong)} do not fit: {listed(self._wrong, SHOWN, separator='; ')}")
         if problems:
             raise ValueError(f"checkpoint: expected the entries of {what}, but {'; '.join(problems)}")
 
@@ -219,10 +218,11 @@ def from_pytorch(
             see `read_tensors`.
         key: For what is drawn anew.
         classes: Another number than the checkpoint's gives a fresh classifier; None: the checkpoint's.
-        exits: _Entries of another checkpoint that the exit heads come from; None: `arrays`.
+        exits: Entries of another checkpoint that the exit heads come from; None: `arrays`.
         exits_of: The backbone that the checkpoint's exit heads belong to, a published name (a0 .. a6), a backbone or a
             genome int32[G]; None: they are not imported.
-        exit_blocks: The backbone's own blocks that they follow, see `pytorch_exits._exit_positions`.
+        exit_blocks: The backbone's own blocks that they follow, counted from 0; None: there is
+            one after every block from `space.first_exit` on.
         entry: What stands before the names of the weights, e.g. `model_ema`, where `arrays` has several such; see
             `hadas_jax.supernet.pytorch_files.locate`.
 
@@ -251,10 +251,11 @@ def from_pytorch(
     positions: tuple[int, ...] = ()
     if exits_of is not None:
         backbone = _resolve_backbone(space, exits_of)
-        positions = _positions_of(space, arrays, backbone, exit_blocks=exit_blocks, stored=stored)
+        positions = _exit_positions(space, arrays, backbone, exit_blocks=exit_blocks, stored=stored)
     fresh = initialise(space, key)
     weights["tail"].setdefault("classifier", fresh.backbone["tail"]["classifier"])
-    heads, head_stats = fresh.heads, _initial_stats(fresh.heads)
+    heads = fresh.heads  # whose batch norms begin as the identity, with biases of 0 and scales of 1
+    head_stats = {s: {"bn": {"mean": head["bn"]["bias"], "var": head["bn"]["scale"]}} for s, head in heads.items()}
     if positions:
         heads, head_stats = _place_exits(space, entries, backbone, positions=positions, heads=heads, stats=head_stats)
         entries.check(f"{len(positions)} exits of this backbone")
@@ -270,7 +271,7 @@ def from_pytorch(
         surplus=surplus,
         fresh=_fresh_parts(space, stored=stored, trained=len(positions)),
         has_classifier=classes in (None, stored),
-        notes=(*_prefixes(located), *_notes(entries, arrays, placed=bool(positions))),
+        notes=(*located.notes, *_notes(entries, arrays, placed=bool(positions))),
     )
 
 
@@ -302,34 +303,12 @@ def _read_backbone(space: MBConvSpace, entries: _Entries, *, classified: bool) -
 
 
 def _with_exits(arrays: Mapping[str, np.ndarray], exits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns a state dict with the exit heads of another checkpoint instead of its own."""
-    heads = {name: array for name, array in _locate_exits(exits).items() if name.startswith(_OF_EXITS)}
+    """Returns a state dict with the exit heads of another checkpoint, see `locate`, instead of its own."""
+    if not any(plain_name(name).endswith(_FIRST) for name in exits):
+        raise ValueError("exits: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
+    located = locate(exits, _FIRST).arrays
+    heads = {name: array for name, array in located.items() if name.startswith(_OF_EXITS)}
     return {name: array for name, array in arrays.items() if not name.startswith(_OF_EXITS)} | heads
-
-
-def _initial_stats(heads: Tree) -> Tree:
-    """Returns batch-norm statistics of fresh heads: means 0, variances 1."""
-    norms = {stage: head["bn"] for stage, head in heads.items()}
-    return {s: {"bn": {"mean": jnp.zeros_like(n["bias"]), "var": jnp.ones_like(n["bias"])}} for s, n in norms.items()}
-
-
-def _positions_of(
-    space: MBConvSpace,
-    arrays: Mapping[str, np.ndarray],
-    backbone: Backbone,
-    *,
-    exit_blocks: Sequence[int] | None,
-    stored: int | None,
-) -> tuple[int, ...]:
-    exits = _count_exits(arrays)
-    if not exits:
-        raise ValueError("exits_of: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
-    if stored not in (None, space.classes):
-        raise ValueError(
-            f"exits_of: expected the checkpoint's own {stored} classes, which its exit heads tell apart, "
-            f"got {space.classes}"
-        )
-    return _exit_positions(space, backbone, exits, exit_blocks=exit_blocks)
 
 
 def _is_known(space: MBConvSpace, name: str) -> bool:
@@ -348,16 +327,6 @@ def _fresh_parts(space: MBConvSpace, *, stored: int | None, trained: int) -> tup
     if trained < space.num_exits:
         parts.append(f"{space.num_exits - trained} of {space.num_exits} exit heads")
     return tuple(parts)
-
-
-def _prefixes(located: Located) -> list[str]:
-    notes = [f"taken: the entries under {located.prefix}"] if located.prefix else []
-    if located.left:
-        left = [
-            f"{prefix} ({count:,} {'entry' if count == 1 else 'entries'})" for prefix, count in located.left.items()
-        ]
-        notes.append(f"not taken: {listed(left, _SHOWN)}; entry takes weights from another place")
-    return notes
 
 
 def _notes(entries: _Entries, arrays: Mapping[str, np.ndarray], *, placed: bool) -> list[str]:
@@ -399,20 +368,34 @@ def _resolve_backbone(space: MBConvSpace, exits_of: str | Backbone | np.ndarray 
 
 
 def _exit_positions(
-    space: MBConvSpace, backbone: Backbone, exits: int, *, exit_blocks: Sequence[int] | None
+    space: MBConvSpace,
+    arrays: Mapping[str, np.ndarray],
+    backbone: Backbone,
+    *,
+    exit_blocks: Sequence[int] | None,
+    stored: int | None,
 ) -> tuple[int, ...]:
     """Returns the block positions of the supernet that the exits of one backbone follow.
 
     Args:
         space: Of the supernet.
+        arrays: The state dict.
         backbone: That the exits belong to.
-        exits: How many there are.
         exit_blocks: Which of the backbone's own blocks each follows, counted from 0; None: there is one after every
             block from `space.first_exit` on.
+        stored: Classes of the checkpoint.
 
     Raises:
-        ValueError: The blocks are not those of so many exits of this backbone.
+        ValueError: There are no exits, of other classes, or the blocks are not those of so many exits of this backbone.
     """
+    exits = _count_exits(arrays)
+    if not exits:
+        raise ValueError("exits_of: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
+    if stored not in (None, space.classes):
+        raise ValueError(
+            f"exits_of: expected the checkpoint's own {stored} classes, which its exit heads tell apart, "
+            f"got {space.classes}"
+        )
     positions = np.flatnonzero(np.asarray(block_active(space, backbone)))
     every = range(space.first_exit, len(positions))
     if exit_blocks is None and exits != len(every):
@@ -432,17 +415,6 @@ def _exit_positions(
 def _count_exits(names: Iterable[str]) -> int:
     """Returns how many exits a state dict holds, from the highest number among its names."""
     return max((int(found[1]) + 1 for name in names if (found := re.match(r"exits\.(\d+)\.", name))), default=0)
-
-
-def _locate_exits(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the entries of the prefix where exit heads are, see `locate`.
-
-    Raises:
-        ValueError: There are none, or several prefixes have them.
-    """
-    if not any(plain_name(name).endswith(_FIRST) for name in arrays):
-        raise ValueError("exits: expected a checkpoint with exit heads (exits.0.conv.weight, ...), got none")
-    return locate(arrays, _FIRST).arrays
 
 
 def _place_exits(

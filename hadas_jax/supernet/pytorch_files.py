@@ -23,6 +23,7 @@ import numpy as np
 
 from hw_models.files import what_it_is
 
+SHOWN = 20  # names that a message lists
 _AVERAGED = re.compile(r"(?<![a-z])(ema|swa|avg|averag(e|ed|ing)|shadow)(?![a-z])", re.IGNORECASE)
 
 
@@ -197,7 +198,7 @@ def _array(name: str, tensor: Any) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Located:
+class _Located:
     """Weights that were found.
 
     Attributes:
@@ -210,8 +211,17 @@ class Located:
     prefix: str
     left: dict[str, int]
 
+    @property
+    def notes(self) -> list[str]:
+        """Where the weights come from and what was left, in words for people."""
+        notes = [f"taken: the entries under {self.prefix}"] if self.prefix else []
+        left = [f"{prefix} ({count:,} {'entry' if count == 1 else 'entries'})" for prefix, count in self.left.items()]
+        if left:
+            notes.append(f"not taken: {listed(left, SHOWN)}; entry takes weights from another place")
+        return notes
 
-def locate(arrays: Mapping[str, np.ndarray], wanted: Collection[str], *, entry: str | None = None) -> Located:
+
+def locate(arrays: Mapping[str, np.ndarray], wanted: Collection[str], *, entry: str | None = None) -> _Located:
     """Returns the entries of the prefix where most of the wanted names are.
 
     Args:
@@ -244,7 +254,7 @@ def locate(arrays: Mapping[str, np.ndarray], wanted: Collection[str], *, entry: 
         if plain in taken:
             raise ValueError(f"checkpoint: expected one entry {plain}, got two, differently wrapped")
         taken[plain] = array
-    return Located(taken, prefix, left)
+    return _Located(taken, prefix, left)
 
 
 def _choose(counts: Mapping[str, int], *, entry: str | None = None) -> str:

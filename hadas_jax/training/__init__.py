@@ -6,7 +6,6 @@ from hadas_jax.training.exits import exit_losses, exit_step
 from hadas_jax.training.optimisers import TrainState, init_state, lower_rate, paper_exit_optimiser, sgd
 from hadas_jax.training.supernet import (
     DISTILLATIONS,
-    alpha_divergence,
     sandwich_backbones,
     sandwich_step,
 )
@@ -17,7 +16,6 @@ __all__ = [
     "Augment",
     "Schedule",
     "TrainState",
-    "alpha_divergence",
     "augmentation",
     "batch_mesh",
     "exit_losses",

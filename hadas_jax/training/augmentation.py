@@ -37,6 +37,8 @@ OPERATIONS = (
     "colour",
     "sharpness",
 )
+# The affine policy: the largest angle in radians, and of the logarithm of the size.
+_ROTATION, _SCALING = 0.2, 0.12
 # RandAugment's strengths at magnitude 1.
 _SHEAR = 0.3
 _TRANSLATION = 0.45  # of the size
@@ -70,7 +72,7 @@ def augmentation(name: str, *, operations: int = 2, magnitude: float = 0.3, cuto
     def randaugment(key: jax.Array, images: jax.Array) -> jax.Array:
         crop_key, operation_key, cut_key = jax.random.split(key, 3)
         images = rand_augment(operation_key, _crop_flip(crop_key, images), operations=operations, magnitude=magnitude)
-        return cutout(cut_key, images, images.shape[1] // 4)
+        return _cutout(cut_key, images, images.shape[1] // 4)
 
     policies: dict[str, Augment | None] = {
         "none": None,
@@ -84,51 +86,27 @@ def augmentation(name: str, *, operations: int = 2, magnitude: float = 0.3, cuto
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
         policy_key, cut_key = jax.random.split(key)
-        return cutout(cut_key, images if policy is None else policy(policy_key, images), cutout_size)
+        return _cutout(cut_key, images if policy is None else policy(policy_key, images), cutout_size)
 
     return augment
 
 
 def _affine(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Rotates, scales and shifts each image [B, H, W, C] a little, by up to an eighth of its size."""
-    return random_affine(key, images, images.shape[1] / 8)
-
-
-def _crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors half of the images [B, H, W, C], and shifts each by whole pixels up to an eighth of its size."""
-    flip_key, crop_key = jax.random.split(key)
-    return random_crop(crop_key, random_flip(flip_key, images), images.shape[1] // 8)
-
-
-def random_affine(
-    key: jax.Array, images: jax.Array, shift: float, *, rotation: float = 0.2, scaling: float = 0.12
-) -> jax.Array:
-    """Rotates, scales and shifts each image a little, with bilinear interpolation and a repeated border.
-
-    Args:
-        key: PRNG key.
-        images: float32[B, H, W, C].
-        shift: The farthest shift in pixels, in both directions.
-        rotation: The largest angle in radians.
-        scaling: Of the logarithm of the size.
-    """
+    """Rotates, scales and shifts each image a little, with bilinear interpolation and a repeated border."""
     uniform = jax.random.uniform(key, (4, images.shape[0]), minval=-1.0, maxval=1.0)
-    angles, sizes, shifts = rotation * uniform[0], jnp.exp(scaling * uniform[1]), shift * uniform[2:]
+    angles, sizes, shifts = _ROTATION * uniform[0], jnp.exp(_SCALING * uniform[1]), images.shape[1] / 8 * uniform[2:]
     cos, sin = sizes * jnp.cos(angles), sizes * jnp.sin(angles)
     matrices = jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
     return _warp(images, matrices, shifts.T)
 
 
-def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors each image [B, H, W, C] left to right with probability 1/2."""
-    flipped = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
-    return jnp.where(flipped, images[:, :, ::-1], images)
-
-
-def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
-    """Shifts each image [B, H, W, C] by -padding .. padding whole pixels in both directions, over zeros."""
+def _crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images, and shifts each by whole pixels up to an eighth of its size, over zeros."""
+    flip_key, crop_key = jax.random.split(key)
+    flipped = jax.random.bernoulli(flip_key, shape=(images.shape[0], 1, 1, 1))
+    images, padding = jnp.where(flipped, images[:, :, ::-1], images), images.shape[1] // 8
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    corners = jax.random.randint(key, (images.shape[0], 2), 0, 2 * padding + 1)
+    corners = jax.random.randint(crop_key, (images.shape[0], 2), 0, 2 * padding + 1)
 
     def one(image: jax.Array, corner: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (corner[0], corner[1], jnp.zeros_like(corner[0])), images.shape[1:])
@@ -136,7 +114,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
     return jax.vmap(one)(padded, corners)
 
 
-def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
+def _cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
     """Covers a square of each image [B, H, W, C] with the image's mean (arXiv 1708.04552).
 
     Args:

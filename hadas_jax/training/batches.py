@@ -104,27 +104,24 @@ def make_train_chunk(
     augment = policy(augmentation, cutout_size=cutout_size)
     jit = _checked_jit if debug else jax.jit
     step = _checked(step) if debug else step
-    if not isinstance(images, LabelledImages):
-        return _streamed(
-            step,
-            images,
-            schedule=schedule,
-            key=key,
-            augment=augment,
-            random_crops=augmentation in _CROPPING,
-            shared=shared,
-            mesh=mesh,
-            jit=jit,
-        )
-
-    # The order's key is data, so that runs of all seeds share their compiled code.
-    def picking(state: Any, key: jax.Array, data: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
-        taken, order = data
-        return resident(step, batch=schedule.batch, order_key=order, augment=augment)(state, key, taken)
-
-    data = ((images, *shared) if shared else images, order_key)
     sharding = None if mesh is None else _replicated(mesh)
-    return scanned(picking, data=data, key=key, chunk=schedule.chunk, sharding=sharding, jit=jit)
+    if isinstance(images, LabelledImages):
+        # The order's key is data, so that runs of all seeds share their compiled code.
+        def picking(state: Any, key: jax.Array, data: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
+            taken, order = data
+            return resident(step, batch=schedule.batch, order_key=order, augment=augment)(state, key, taken)
+
+        data = ((images, *shared) if shared else images, order_key)
+        return scanned(picking, data=data, key=key, chunk=schedule.chunk, sharding=sharding, jit=jit)
+    mean, std = images.mean, images.std
+
+    @jit
+    def one(state: State, key: jax.Array, i: jax.Array, batch: tuple, shared: tuple) -> tuple[State, Metrics]:
+        step_key, augment_key = jax.random.split(jax.random.fold_in(key, i))
+        taken = _prepare(augment_key, batch[0], mean=mean, std=std, augment=augment), batch[1]
+        return step(state, step_key, (taken, *shared) if shared else taken)
+
+    return _streamed(one, images, schedule, key=key, crops=augmentation in _CROPPING, shared=shared, sharding=sharding)
 
 
 def train_epochs(
@@ -201,44 +198,30 @@ def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment |
 
 
 def _streamed(
-    step: Step,
+    one: Callable[..., tuple[State, Metrics]],
     stream: Stream,
-    *,
     schedule: Schedule,
+    *,
     key: jax.Array,
-    augment: Augment | None,
-    random_crops: bool,
+    crops: bool,
     shared: tuple,
-    mesh: Mesh | None,
-    jit: Callable,
+    sharding: NamedSharding | None,
 ) -> Advance:
     """Returns a chunk of steps whose batches come from the host, for data that the device cannot hold."""
-
-    @jit
-    def one(
-        state: State, key: jax.Array, i: jax.Array, images: jax.Array, labels: jax.Array, shared: tuple
-    ) -> tuple[State, Metrics]:
-        step_key, augment_key = jax.random.split(jax.random.fold_in(key, i))
-        prepared = _prepare(augment_key, images, mean=stream.mean, std=stream.std, augment=augment)
-        taken = (prepared, labels)
-        return step(state, step_key, (taken, *shared) if shared else taken)
-
-    place = None if mesh is None else NamedSharding(mesh, PartitionSpec(_AXIS))
-    if mesh is not None:
-        shared = jax.device_put(shared, _replicated(mesh))
+    place = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec(_AXIS))
+    shared = shared if sharding is None else jax.device_put(shared, sharding)
     reader: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
     position = (-1, 0)
 
     def advance(state: State, done: int, retry: int = 0) -> tuple[State, dict[str, Any]]:
         nonlocal reader, position
         if position != (done, retry):
-            reader = stream.batches(done, schedule.batch, augment=random_crops, retry=retry)
-        if mesh is not None:
-            state = jax.device_put(state, _replicated(mesh))
+            reader = stream.batches(done, schedule.batch, augment=crops, retry=retry)
+        state = state if sharding is None else jax.device_put(state, sharding)
         found: list[Metrics] = []
         for i in range(done, done + schedule.chunk):
-            images, labels = jax.device_put(next(reader), place)
-            state, metrics = one(state, retry_key(key, retry), jnp.int32(i), images, labels, shared)
+            batch = jax.device_put(next(reader), place)
+            state, metrics = one(state, retry_key(key, retry), jnp.int32(i), batch, shared)
             found.append(metrics)
             if len(found) > _AHEAD:
                 jax.block_until_ready(found[-1 - _AHEAD])

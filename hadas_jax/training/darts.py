@@ -14,10 +14,12 @@ import optax
 
 from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.settings import DartsTrainingSettings
+from hadas_jax.spaces.darts import NODES
 from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import Genotype
 from hadas_jax.supernet import Tree
-from hadas_jax.supernet.darts.network import apply_derived_training, draw_path_drops
+from hadas_jax.supernet.darts.network import apply_derived_training
+from hadas_jax.supernet.layers import drop_factors
 from hadas_jax.training.optimisers import TrainState, descend
 from hadas_jax.training.supernet import label_loss
 
@@ -68,7 +70,7 @@ def retrain_step(
         drops = None
         if settings.drop_path:
             rate = settings.drop_path * state.step.astype(jnp.float32) / steps
-            drops = draw_path_drops(key, network, len(images), rate=rate)
+            drops = drop_factors(key, rate, (network.cells, 2 * NODES, len(images)))
 
         def loss(weights: Tree) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             logits, extra = apply_derived_training(

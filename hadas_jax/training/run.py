@@ -1,11 +1,6 @@
-"""Data, supernet and exit heads of a run: trained anew, fine-tuned, or taken from a trained supernet.
+"""A training run: data, supernet and exit heads, trained anew, fine-tuned or taken from a trained supernet, and judged.
 
 Training keeps checkpoints and resumes exactly; a diverging loss goes back to the last good one at a lower rate.
-
-What a training run starts from, brought together: space, data, and the supernet of --checkpoint.
-
-A training run as a whole: supernet and exits, and what they are worth on the test split.
-
 Shapes: N backbones, E exits.
 """
 
@@ -40,56 +35,8 @@ from hadas_jax.training.exits import exit_step
 from hadas_jax.training.optimisers import init_state, paper_exit_optimiser, sgd
 from hadas_jax.training.supernet import sandwich_step
 
+EXITS = "exits.csv"
 SMALL_IMAGES_FROM = 20  # pixels from which the default space is the larger one
-
-
-def space_of_run(
-    settings: SupernetRunSettings, splits: Splits, loaded: SupernetCheckpoint | None, *, is_trained: bool
-) -> MBConvSpace:
-    """Returns the space, adapted to the data or as the checkpoint has it, at the resolutions asked for.
-
-    Args:
-        settings: Settings of the run.
-        splits: Its data.
-        loaded: The supernet of the checkpoint.
-        is_trained: Whether the run trains the supernet, so that it may have any number of classes.
-
-    Raises:
-        ValueError: An unknown space, or a supernet, resolutions or images that do not fit each other.
-    """
-    given, checkpoint, dataset = settings.supernet.space, settings.supernet.checkpoint, settings.data.dataset
-    if loaded is None:
-        space = load_space(given or ("digits" if splits.image_size < SMALL_IMAGES_FROM else "small-images"))
-        space = space.adapt(in_channels=splits.channels, classes=splits.classes, image_size=splits.image_size)
-        return at_resolutions(space, settings.supernet.resolutions)
-    space = loaded.space
-    if given not in (None, space.name):
-        raise ValueError(f"space {given}: expected {space.name} as checkpoint {checkpoint} has, or leave it out")
-    if space.in_channels != splits.channels:
-        raise ValueError(
-            f"dataset {dataset}: expected images of {space.in_channels} channels as checkpoint {checkpoint} takes, "
-            f"got {splits.channels}"
-        )
-    if is_trained:
-        space = dataclasses.replace(space, classes=splits.classes)
-    elif not loaded.has_classifier:
-        raise ValueError(
-            f"checkpoint {checkpoint}: expected a trained classifier, got a fresh one; {_training(settings)} trains it"
-        )
-    elif splits.classes > space.classes:
-        raise ValueError(
-            f"dataset {dataset}: expected at most {space.classes} classes as checkpoint {checkpoint} has, got "
-            f"{splits.classes}; {_training(settings)} trains it for them"
-        )
-    else:
-        _check_names(settings, splits, loaded)
-    return at_resolutions(space, settings.supernet.resolutions)
-
-
-def _training(settings: SupernetRunSettings) -> str:
-    """Returns the command that trains a run's checkpoint on its data."""
-    checkpoint, dataset = settings.supernet.checkpoint, settings.data.dataset
-    return shlex.join(["hadas", "train", "--checkpoint", str(checkpoint), "--dataset", dataset])
 
 
 def at_resolutions(space: MBConvSpace, resolutions: Sequence[int]) -> MBConvSpace:
@@ -106,17 +53,7 @@ def at_resolutions(space: MBConvSpace, resolutions: Sequence[int]) -> MBConvSpac
     return dataclasses.replace(space, resolution=chosen)
 
 
-def _check_names(settings: SupernetRunSettings, splits: Splits, loaded: SupernetCheckpoint) -> None:
-    """Raises where the classes of the data are not those of the supernet, by name and in order, as far as known."""
-    for number, (name, expected) in enumerate(zip(splits.class_names or (), loaded.class_names or (), strict=False)):
-        if name != expected:
-            raise ValueError(
-                f"dataset {settings.data.dataset}: expected the classes of checkpoint {settings.supernet.checkpoint}, "
-                f"where class {number} is {expected!r}, got {name!r}; hadas train trains the supernet for others"
-            )
-
-
-def named_backbone(name: str, space: MBConvSpace) -> Backbone:
+def _named_backbone(name: str, space: MBConvSpace) -> Backbone:
     """Returns the backbone of a name; in a space of one resolution it runs at that.
 
     Raises:
@@ -134,18 +71,40 @@ def named_backbone(name: str, space: MBConvSpace) -> Backbone:
         raise ValueError(f"exits_for {error}") from error
 
 
-def has_shared_exits(loaded: SupernetCheckpoint) -> bool:
-    """Whether all exit heads of a supernet are trained, for all its backbones."""
-    return loaded.exits_of is None and len(loaded.trained_exits) == loaded.space.num_exits
-
-
 def settings_name(dataset: str) -> str:
     """Returns a data set's name without the folders of the user's machine."""
     kind, colon, path = dataset.partition(":")
     return f"{kind}{colon}{Path(path).name}" if colon else dataset
 
 
-_CLASSIFIERS = ("classifier",)
+@dataclass(frozen=True)
+class ExitAccuracies:
+    """Accuracy of one backbone along its depth.
+
+    Attributes:
+        backbone: Its name.
+        blocks: Its own blocks that have an exit, from 0, in order.
+        exits: Test accuracy of each of these exits, a share.
+        final: Of the classifier.
+    """
+
+    backbone: str
+    blocks: tuple[int, ...]
+    exits: tuple[float, ...]
+    final: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training run leaves.
+
+    Attributes:
+        trained: The supernet, also in the work directory.
+        accuracies: Of the largest and the smallest backbone, and of the one whose exits were trained, if one was.
+    """
+
+    trained: SupernetCheckpoint
+    accuracies: tuple[ExitAccuracies, ...]
 
 
 class TrainingRun:
@@ -178,11 +137,11 @@ class TrainingRun:
         record = None if self.loaded is None else self.loaded.data
         self.splits = splits or load(settings.data, stream_seed=settings.seed, record=record)
         self._require_known_data()
-        self.space = space_of_run(settings, self.splits, self.loaded, is_trained=self._trains_supernet)
+        self.space = at_resolutions(self._space(), settings.supernet.resolutions)
         self._require_own_data()
         if self.loaded is not None and self.loaded.normalisation is not None:
             self.splits = self.splits.standardised_by(*self.loaded.normalisation)
-        self.exits_backbone = None if exits_for is None else named_backbone(exits_for, self.space)
+        self.exits_backbone = None if exits_for is None else _named_backbone(exits_for, self.space)
         self.exits_for = exits_for
         keys = jax.random.split(jax.random.key(settings.seed), 7)
         self._init_key, self._order_key, self._train_key = keys[:3]
@@ -196,6 +155,52 @@ class TrainingRun:
                 f"data_parallel: expected a batch that the {self._mesh.size} devices divide, got "
                 f"{self._schedule.batch}; change `batch`"
             )
+
+    def _space(self) -> MBConvSpace:
+        """Returns the space, adapted to the data or as the checkpoint has it.
+
+        Raises:
+            ValueError: An unknown space, or a supernet or images that do not fit each other.
+        """
+        splits, loaded, given = self.splits, self.loaded, self.settings.supernet.space
+        if loaded is None:
+            space = load_space(given or ("digits" if splits.image_size < SMALL_IMAGES_FROM else "small-images"))
+            return space.adapt(in_channels=splits.channels, classes=splits.classes, image_size=splits.image_size)
+        space, checkpoint = loaded.space, f"checkpoint {self.settings.supernet.checkpoint}"
+        dataset = f"dataset {self.settings.data.dataset}"
+        if given not in (None, space.name):
+            raise ValueError(f"space {given}: expected {space.name} as {checkpoint} has, or leave it out")
+        if space.in_channels != splits.channels:
+            raise ValueError(
+                f"{dataset}: expected images of {space.in_channels} channels as {checkpoint} takes, "
+                f"got {splits.channels}"
+            )
+        if self._trains_supernet:
+            return dataclasses.replace(space, classes=splits.classes)
+        if not loaded.has_classifier:
+            raise ValueError(
+                f"{checkpoint}: expected a trained classifier, got a fresh one; {self._training} trains it"
+            )
+        if splits.classes > space.classes:
+            raise ValueError(
+                f"{dataset}: expected at most {space.classes} classes as {checkpoint} has, got {splits.classes}; "
+                f"{self._training} trains it for them"
+            )
+        for number, (name, expected) in enumerate(
+            zip(splits.class_names or (), loaded.class_names or (), strict=False)
+        ):
+            if name != expected:
+                raise ValueError(
+                    f"{dataset}: expected the classes of {checkpoint}, where class {number} is {expected!r}, got "
+                    f"{name!r}; hadas train trains the supernet for others"
+                )
+        return space
+
+    @property
+    def _training(self) -> str:
+        """The command that trains the run's checkpoint on its data."""
+        checkpoint, dataset = self.settings.supernet.checkpoint, self.settings.data.dataset
+        return shlex.join(["hadas", "train", "--checkpoint", str(checkpoint), "--dataset", dataset])
 
     def _require_known_data(self) -> None:
         """Refuses images that the checkpoint's weights have seen in another division, or before they changed."""
@@ -235,7 +240,7 @@ class TrainingRun:
         settings, loaded = self.settings, self.loaded
         if loaded is None or loaded.data is None or self._trains_supernet:
             return
-        owner, hint = f"checkpoint {settings.supernet.checkpoint}", f"{_training(settings)} trains it for these"
+        owner, hint = f"checkpoint {settings.supernet.checkpoint}", f"{self._training} trains it for these"
         loaded.data.require(self.splits.record, dataset=settings.data.dataset, owner=owner, hint=hint)
 
     def _add_note(self, note: str) -> None:
@@ -252,7 +257,7 @@ class TrainingRun:
         params = self.loaded.params
         if self.space.classes != self.loaded.space.classes:
             params = jax.tree_util.tree_map_with_path(
-                lambda path, new, old: new if any(getattr(key, "key", None) in _CLASSIFIERS for key in path) else old,
+                lambda path, new, old: new if any(getattr(key, "key", None) == "classifier" for key in path) else old,
                 fresh,
                 params,
             )
@@ -269,7 +274,9 @@ class TrainingRun:
     @property
     def uses_checkpoint_as_it_is(self) -> bool:
         """Whether the supernet of the checkpoint needs no training."""
-        return self.loaded is not None and not self._trains_exits and has_shared_exits(self.loaded)
+        loaded = self.loaded
+        shares_all = loaded and loaded.exits_of is None and len(loaded.trained_exits) == loaded.space.num_exits
+        return bool(shares_all) and not self._trains_exits
 
     def train(self, workdir: WorkDir, progress: Progress) -> Parameters:
         """Trains what is not trained yet: the supernet, then its exit heads.
@@ -361,11 +368,56 @@ class TrainingRun:
         )
         return jax.tree.map(jnp.asarray, share(jax.tree.map(np.asarray, state.weights)))
 
+    def execute(self, workdir: WorkDir, progress: Progress) -> TrainResult:
+        """Trains the supernet and its exits, judges them on the test split, and writes all into the work directory.
+
+        Raises:
+            ValueError: As `train`.
+        """
+        params = self.train(workdir, progress)
+        trained = self.described(params, {"settings": self.settings.flat()})
+        save_supernet(workdir.path / SUPERNET, trained, overwrite=True)  # before judging, which may run out of memory
+        progress.stage("test", 1)
+        genomes = {"largest": self.space.largest_genome, "smallest": self.space.smallest_genome}
+        if self.exits_for is not None and self.exits_backbone is not None:
+            genomes[self.exits_for] = self.space.encode(self.exits_backbone)
+        found = self.along_depth(params, genomes)
+        progress.update(1, {"largest_accuracy": found[0].final, "smallest_accuracy": found[1].final})
+        shares = {each.backbone: each.final for each in found}
+        trained = dataclasses.replace(trained, details=trained.details | {"test_accuracy": shares})
+        rewrite_description(workdir.path / SUPERNET, trained)
+        write_text(workdir.path / EXITS, _as_csv(found))
+        return TrainResult(trained=trained, accuracies=found)
+
+    def along_depth(self, params: Parameters, genomes: dict[str, np.ndarray]) -> tuple[ExitAccuracies, ...]:
+        """Judges backbones on the test split, at the exits that they have and that the run trains.
+
+        Args:
+            params: Weights to judge by.
+            genomes: int32[G] by name.
+        """
+        space, found = self.space, []
+        judged = self.accuracies(params, np.stack(list(genomes.values())), self.splits.test)
+        trained = np.isin(np.arange(space.first_exit, space.positions), self.trained_exits)
+        for (name, genome), shares in zip(genomes.items(), judged, strict=True):
+            backbone = space.decode(jnp.asarray(genome))
+            available = np.asarray(available_exits(space, backbone))
+            own = int(np.sum(np.asarray(backbone.depth)))
+            blocks = own - int(available.sum()) + np.cumsum(available) - 1  # exits follow all blocks from the first on
+            chosen = available & trained
+            exits = tuple(shares[:-1][chosen].tolist())
+            found.append(ExitAccuracies(name, tuple(blocks[chosen].tolist()), exits, float(shares[-1])))
+        return tuple(found)
+
     def evaluator(self, params: Parameters) -> Evaluator:
         """Returns what gives the outcomes of backbones int32[N, G] on a split."""
         evaluation, dtype = self.settings.evaluation, self.settings.training.dtype
         with memory_named("stats_batches", evaluation.stats_batches, "batches"):
             return Evaluator(self.space, params, self.calibration_batches(), evaluation, dtype=dtype)
+
+    def accuracies(self, params: Parameters, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
+        """Returns float64[N, E + 1]: the accuracy of backbones int32[N, G] at every exit and, last, the classifier."""
+        return np.asarray(self.evaluator(params)(genomes, data).correct, np.float64).mean(axis=-1)
 
     def calibration_batches(self) -> jax.Array:
         """Random training images for batch-norm statistics, float32[batches, B, H, W, channels]."""
@@ -392,11 +444,6 @@ class TrainingRun:
         )
 
 
-def accuracies(evaluate: Evaluator, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
-    """Returns float64[N, E + 1]: the accuracy of backbones int32[N, G] at every exit and, last, the classifier."""
-    return np.asarray(evaluate(genomes, data).correct, np.float64).mean(axis=-1)
-
-
 def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:
     """Raises for floating images that RandAugment, which works on values from 0 to 1, would cut off."""
     if isinstance(train, Stream) or train.images.dtype == jnp.uint8:
@@ -407,91 +454,6 @@ def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:
             f"augmentation randaugment: expected images of bytes or of values from 0 to 1, got {lowest:g} to "
             f"{highest:g} in {dataset}"
         )
-
-
-EXITS = "exits.csv"
-
-
-@dataclass(frozen=True)
-class ExitAccuracies:
-    """Accuracy of one backbone along its depth.
-
-    Attributes:
-        backbone: Its name.
-        blocks: Its own blocks that have an exit, from 0, in order.
-        exits: Test accuracy of each of these exits, a share.
-        final: Of the classifier.
-    """
-
-    backbone: str
-    blocks: tuple[int, ...]
-    exits: tuple[float, ...]
-    final: float
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training run leaves.
-
-    Attributes:
-        trained: The supernet, also in the work directory.
-        accuracies: Of the largest and the smallest backbone, and of the one whose exits were trained, if one was.
-    """
-
-    trained: SupernetCheckpoint
-    accuracies: tuple[ExitAccuracies, ...]
-
-
-def execute_training(run: TrainingRun, workdir: WorkDir, progress: Progress) -> TrainResult:
-    """Trains a supernet and its exits, judges them on the test split, and writes all into the work directory.
-
-    Raises:
-        ValueError: As `TrainingRun.train`.
-    """
-    params = run.train(workdir, progress)
-    space = run.space
-    trained = run.described(params, {"settings": run.settings.flat()})
-    save_supernet(workdir.path / SUPERNET, trained, overwrite=True)  # before judging, which may run out of memory
-    progress.stage("test", 1)
-    genomes = {"largest": space.largest_genome, "smallest": space.smallest_genome}
-    if run.exits_for is not None and run.exits_backbone is not None:
-        genomes[run.exits_for] = space.encode(run.exits_backbone)
-    found = along_depth(run, params, genomes)
-    progress.update(1, {"largest_accuracy": found[0].final, "smallest_accuracy": found[1].final})
-    shares = {each.backbone: each.final for each in found}
-    trained = dataclasses.replace(trained, details=trained.details | {"test_accuracy": shares})
-    rewrite_description(workdir.path / SUPERNET, trained)
-    write_text(workdir.path / EXITS, _as_csv(found))
-    return TrainResult(trained=trained, accuracies=found)
-
-
-def along_depth(run: TrainingRun, params: Parameters, genomes: dict[str, np.ndarray]) -> tuple[ExitAccuracies, ...]:
-    """Judges backbones on the test split, at the exits that they have and that the run trains.
-
-    Args:
-        run: Its data, space and exits.
-        params: Weights to judge by.
-        genomes: int32[G] by name.
-    """
-    judged = accuracies(run.evaluator(params), np.stack(list(genomes.values())), run.splits.test)
-    return tuple(_at_exits(run, *item, shares) for item, shares in zip(genomes.items(), judged, strict=True))
-
-
-def _at_exits(run: TrainingRun, name: str, genome: np.ndarray, shares: np.ndarray) -> ExitAccuracies:
-    """The accuracies of exits that a backbone has and that are trained."""
-    space = run.space
-    backbone = space.decode(jnp.asarray(genome))
-    available = np.asarray(available_exits(space, backbone))
-    trained = np.isin(np.arange(space.first_exit, space.positions), run.trained_exits)
-    own = int(np.sum(np.asarray(backbone.depth)))
-    blocks = own - int(available.sum()) + np.cumsum(available) - 1  # exits follow all blocks from the first one on
-    chosen = available & trained
-    return ExitAccuracies(
-        backbone=name,
-        blocks=tuple(blocks[chosen].tolist()),
-        exits=tuple(shares[:-1][chosen].tolist()),
-        final=float(shares[-1]),
-    )
 
 
 def _as_csv(found: tuple[ExitAccuracies, ...]) -> str:

@@ -23,13 +23,13 @@ from hadas_jax.search import sample
 from hadas_jax.settings import TrainingSettings
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
 from hadas_jax.spaces.workload import row_owners, workload
-from hadas_jax.supernet import Skip, Tree, apply_training, draw_drops
+from hadas_jax.supernet import Drops, Skip, Tree, apply_training, draw_drops
 from hadas_jax.supernet.layers import resize
 from hadas_jax.training.batches import replicate, shard_batch
 from hadas_jax.training.optimisers import TrainState, descend
 from hw_models import LayerKind
 
-_IMPORTANCE_CLIP = 5.0  # of alpha_divergence
+_IMPORTANCE_CLIP = 5.0  # of the alpha-divergence
 POOL = 256  # random genomes among which those near a target are looked for
 _CANDIDATES = 3  # of BestUp, for each sampled sub-network
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def _soft_cross_entropy(logits: jax.Array, teacher: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy(logits, jax.lax.stop_gradient(jax.nn.softmax(teacher)))
 
 
-def alpha_divergence(logits: jax.Array, teacher: jax.Array) -> jax.Array:
+def _alpha_divergence(logits: jax.Array, teacher: jax.Array) -> jax.Array:
     """AlphaNet's adaptive alpha-divergence (arXiv 2102.07954) float32[B] of logits [B, K] to those of a teacher.
 
     With p the teacher's probabilities and q the student's, D_a = sum(q ((p / q)^a - 1)) / (a (a - 1)). Of a = -1, which
@@ -69,7 +69,7 @@ def alpha_divergence(logits: jax.Array, teacher: jax.Array) -> jax.Array:
     return jnp.maximum(negative, positive) + surrogate - jax.lax.stop_gradient(surrogate)
 
 
-DISTILLATIONS = {"kl": _soft_cross_entropy, "alpha": alpha_divergence}
+DISTILLATIONS = {"kl": _soft_cross_entropy, "alpha": _alpha_divergence}
 
 
 def sandwich_step(
@@ -94,13 +94,31 @@ def sandwich_step(
     settings = settings or TrainingSettings()
     distil = DISTILLATIONS[settings.distillation]
     dropping = settings.dropout > 0 or settings.drop_connect > 0
-    forward = _forward(space, settings)
+    skip: Skip = "all" if settings.cut else "blocks"
+
+    def forward(weights: Tree, backbone: Backbone, images: jax.Array, drops: Drops | None = None) -> jax.Array:
+        dtype = jnp.dtype(settings.dtype)
+        _, logits = apply_training(
+            space, weights, backbone, images, drops=drops, dtype=dtype, skip=skip, remat=settings.remat
+        )
+        return logits.astype(jnp.float32)
+
+    def sampled(key: jax.Array, weights: Tree, images: jax.Array, labels: jax.Array) -> jax.Array:
+        """Returns the genomes int32[sampled, G] besides the largest and the smallest."""
+        if settings.sampling == "uniform" or not settings.sampled:
+            return _draw_genomes(space, key, settings.sampled)
+
+        def loss(backbone: Backbone) -> jax.Array:
+            logits = at_resolution(space, backbone, images, lambda resized: forward(weights, backbone, resized))
+            return jnp.mean(label_loss(logits, labels, 0.0))
+
+        return bestup_genomes(space, key, settings.sampled, candidates=_CANDIDATES, loss=loss)
 
     def step(state: TrainState, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Metrics]:
         images, labels = shard_batch(data, mesh)
         weights = replicate(state.weights, mesh)
         sample_key, drop_key = jax.random.split(key)
-        genomes = _sandwich_genomes(space, _sampled(space, forward, settings, sample_key, weights, images, labels))
+        genomes = _sandwich_genomes(space, sampled(sample_key, weights, images, labels))
 
         def add(carry: tuple[Tree, jax.Array], item: tuple) -> tuple[tuple[Tree, jax.Array], tuple]:
             total, teacher = carry
@@ -108,8 +126,7 @@ def sandwich_step(
             backbone = space.decode(genome)
             drops = None
             if dropping:
-                rates = (jnp.where(first, rate, 0.0) for rate in (settings.dropout, settings.drop_connect))
-                dropout, drop_connect = rates
+                dropout, drop_connect = (jnp.where(first, r, 0.0) for r in (settings.dropout, settings.drop_connect))
                 drops = draw_drops(drop_key, space, images.shape[0], dropout=dropout, drop_connect=drop_connect)
 
             def gradient(resized: jax.Array) -> Any:
@@ -142,53 +159,19 @@ def sandwich_step(
     return step
 
 
-def _forward(space: MBConvSpace, settings: TrainingSettings) -> Any:
-    """Returns (weights, backbone, images, drops) -> logits float32[B, K] in training."""
-
-    def forward(weights: Tree, backbone: Backbone, images: jax.Array, drops: Any) -> jax.Array:
-        dtype = jnp.dtype(settings.dtype)
-        skip: Skip = "all" if settings.cut else "blocks"
-        _, logits = apply_training(
-            space, weights, backbone, images, drops=drops, dtype=dtype, skip=skip, remat=settings.remat
-        )
-        return logits.astype(jnp.float32)
-
-    return forward
-
-
-def _sampled(
-    space: MBConvSpace,
-    forward: Any,
-    settings: TrainingSettings,
-    key: jax.Array,
-    weights: Tree,
-    images: jax.Array,
-    labels: jax.Array,
-) -> jax.Array:
-    """Returns the genomes int32[sampled, G] besides the largest and the smallest."""
-    if settings.sampling == "uniform" or not settings.sampled:
-        return draw_genomes(space, key, settings.sampled)
-
-    def loss(backbone: Backbone) -> jax.Array:
-        logits = at_resolution(space, backbone, images, lambda resized: forward(weights, backbone, resized, None))
-        return jnp.mean(label_loss(logits, labels, 0.0))
-
-    return bestup_genomes(space, key, settings.sampled, candidates=_CANDIDATES, loss=loss)
-
-
 def _sandwich_genomes(space: MBConvSpace, drawn: jax.Array) -> jax.Array:
     """Returns int32[T, G]: the largest genome, the smallest, and the `drawn` ones int32[T - 2, G]."""
     return jnp.concatenate([jnp.stack([space.largest_genome, space.smallest_genome]), drawn])
 
 
-def draw_genomes(space: MBConvSpace, key: jax.Array, count: int) -> jax.Array:
+def _draw_genomes(space: MBConvSpace, key: jax.Array, count: int) -> jax.Array:
     """Returns random genomes int32[count, G]."""
     return sample(key, jnp.asarray(space.codec.cardinalities), size=count)
 
 
 def sandwich_backbones(space: MBConvSpace, key: jax.Array, sampled: int) -> Backbone:
     """Returns the largest backbone, the smallest and `sampled` random ones, stacked."""
-    return jax.vmap(space.decode)(_sandwich_genomes(space, draw_genomes(space, key, sampled)))
+    return jax.vmap(space.decode)(_sandwich_genomes(space, _draw_genomes(space, key, sampled)))
 
 
 def multiply_accumulates(space: MBConvSpace, backbone: Backbone) -> jax.Array:
@@ -216,7 +199,7 @@ def bestup_genomes(
         candidates: N, how many are tried for each; 1 makes the choice random.
         loss: Of a backbone, float32[]; run for one backbone at a time.
     """
-    pool = draw_genomes(space, key, POOL)
+    pool = _draw_genomes(space, key, POOL)
     work = jax.vmap(lambda genome: multiply_accumulates(space, space.decode(genome)))(pool)
     # In a small space genomes repeat; each is a candidate once.
     same = jnp.all(pool[:, None] == pool[None], axis=-1)

@@ -14,7 +14,7 @@ from flax import struct
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from hw_models.files import packaged_names, packaged_or_own, read_checked
+from hw_models.files import packaged_names, read_packaged_or_own
 from hw_models.schema import ClockMHz, Name, NonNegative, PortGbS, Quantity, Share, Strict, Text
 
 _FOLDER = importlib.resources.files("hw_models.accelerator") / "resources"
@@ -120,8 +120,7 @@ def load_fpga(name_or_path: str | Path) -> Fpga:
     Raises:
         ValueError: The name is unknown, or the file is missing or wrong.
     """
-    source = packaged_or_own(name_or_path, _FOLDER, what="FPGA")
-    return _to_fpga(read_checked(source, _FpgaFile, shown=str(name_or_path), version=1))
+    return _to_fpga(read_packaged_or_own(name_or_path, _FOLDER, _FpgaFile, what="FPGA", version=1))
 
 
 def memory_blocks(width: jax.Array, depth: jax.Array) -> jax.Array:

@@ -24,7 +24,7 @@ from hw_models.files import checked
 from hw_models.fitting.device_parameters import Measured, Target, fit, held_out, informed, predict, to_measured
 from hw_models.layers import LayerKind
 from hw_models.measuring.measurements import Measurement
-from hw_models.schema import SCHEMA_VERSION, Clocks, Curve, DeviceFile, FitError, Latency, Power, Quantity
+from hw_models.schema import SCHEMA_VERSION, Clocks, Curve, DeviceFile, FitError, Latency, Quantity
 from hw_models.units import in_other_units
 
 PartT = TypeVar("PartT", bound=pydantic.BaseModel)
@@ -140,16 +140,16 @@ def calibrate(
         _held_out(left_out, measured, *held_out(fold_key, measured, device, groups, **how))
         for left_out, groups in schemes.items()
     )
+    machines = {row.machine for row in rows}
     file = _fitted_file(
         base,
         fitted,
         measured,
         name=name,
         source=source,
-        left_out=tests[0].left_out,
-        errors=(tests[0].latency_error, tests[0].power_error),
+        test=tests[0],
         prior_sigma=prior_sigma,
-        measured_on=_machine(rows),
+        measured_on=machines.pop() if len(machines) == 1 else None,
     )
     device_of_file = to_device(file)
     return Calibration(
@@ -224,35 +224,36 @@ def _fitted_file(
     *,
     name: str,
     source: str,
-    left_out: str,
-    errors: tuple[float, float | None],
+    test: HeldOut,
     prior_sigma: float,
-    measured_on: str | None = None,
+    measured_on: str | None,
 ) -> DeviceFile:
-    """Lays fitted values over a base; quantities that nothing informed say so.
-
-    Errors are of the latency, and of the power or None where none was measured; `left_out` says of what.
-    """
-    latency_error, power_error = errors
+    """Lays fitted values over a base, with the errors of a test; quantities that nothing informed say so."""
 
     def overlay(target: Target, error: float) -> _Overlay:
         metric = f"mean absolute relative error of the {target}, all its parameters together"
         return _Overlay(
             base=base.name,
             source=source,
-            error=FitError(value=round(error, 4), metric=metric, held_out=f"{left_out}, in folds"),
+            error=FitError(value=round(error, 4), metric=metric, held_out=f"{test.left_out}, in folds"),
             is_informed=informed(measured, fitted, quantity=target, prior_sigma=prior_sigma),
         )
 
     power = _taken_over(base.power, base.name)
-    if power_error is not None:
+    if test.power_error is not None:
         has_board = bool(np.any(np.isfinite(measured.power_w) & ~np.asarray(measured.is_core)))
-        power = _power(power, base, fitted, overlay("power", power_error), has_board=has_board)
+        laid = overlay("power", test.power_error)
+        update = {
+            field: laid(getattr(base.power, field), parameter, getattr(fitted, parameter) / unit)
+            for field, (parameter, unit) in POWER_QUANTITIES.items()
+            if has_board or field in _OF_CORE
+        }
+        power = power.model_copy(update=update)
     changed = {
         "name": name,
         "description": f"{base.description}; calibrated from {base.name} with {len(measured.latency_s)} measurements",
         "measured_on": measured_on,
-        "latency": _latency(base, fitted, measured, overlay("latency", latency_error)),
+        "latency": _latency(base, fitted, measured, overlay("latency", test.latency_error)),
         "power": power,
         "modes": {mode: _taken_over(caps, base.name) for mode, caps in base.modes.items()},
     }
@@ -289,15 +290,6 @@ def _latency(base: DeviceFile, fitted: Device, measured: Measured, overlay: _Ove
         quantity = quantity or latency.weight_bytes_per_cycle
         update["core_weight_bytes_per_cycle"] = overlay(quantity, parameter, 1 / getattr(fitted, parameter))
     return latency.model_copy(update=update)
-
-
-def _power(taken_over: Power, base: DeviceFile, fitted: Device, overlay: _Overlay, *, has_board: bool) -> Power:
-    update = {
-        field: overlay(getattr(base.power, field), parameter, getattr(fitted, parameter) / unit)
-        for field, (parameter, unit) in POWER_QUANTITIES.items()
-        if has_board or field in _OF_CORE
-    }
-    return taken_over.model_copy(update=update)
 
 
 def _taken_over(part: PartT, base: str) -> PartT:
@@ -388,12 +380,6 @@ def _settings(mhz: np.ndarray) -> np.ndarray:
         else:
             groups.append([value])
     return np.array([group[len(group) // 2] for group in groups])
-
-
-def _machine(rows: Sequence[Measurement]) -> str | None:
-    """The machine of all measurements, if it is known and the only one."""
-    machines = {row.machine for row in rows}
-    return machines.pop() if len(machines) == 1 else None
 
 
 def _schemes(rows: Sequence[Measurement], measured: Measured) -> dict[str, np.ndarray]:

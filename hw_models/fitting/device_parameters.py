@@ -19,7 +19,7 @@ import optax
 from flax import struct
 from jax.flatten_util import ravel_pytree
 
-from hw_models.cost import Cost, core_energy, network_cost
+from hw_models.cost import network_cost
 from hw_models.device import Device, NumberFormat, OperatingPoint, match_settings
 from hw_models.layers import LayerTable
 from hw_models.measuring.measurements import Measurement, layer_tables
@@ -197,12 +197,15 @@ def predict(measured: Measured, device: Device) -> tuple[jax.Array, jax.Array]:
     Returns:
         latency_s and power_w, both f32[N]; the power is that of the measured rail.
     """
+    nothing: dict[str, Any] = {name: jnp.zeros_like(getattr(device, name)) for name in _OF_BOARD}
+    core = dataclasses.replace(device, **nothing)
 
     def one(row: Measured) -> tuple[jax.Array, jax.Array]:
-        how: dict[str, Any] = {"batch": row.batch, "number_format": row.number_format}
-        run: Cost = network_cost(row.layers, device, row.point, **how)
-        core_j = core_energy(row.layers, device, row.point, **how)
-        return run.latency_s, jnp.where(row.is_core, core_j, run.energy_j) / run.latency_s
+        of_board, of_core = (
+            network_cost(row.layers, powered, row.point, batch=row.batch, number_format=row.number_format)
+            for powered in (device, core)
+        )
+        return of_board.latency_s, jnp.where(row.is_core, of_core.energy_j, of_board.energy_j) / of_board.latency_s
 
     return jax.vmap(one)(measured)
 

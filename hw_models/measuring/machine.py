@@ -14,7 +14,7 @@ import re
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -60,7 +60,6 @@ class _Clock:
     Attributes:
         name: For messages.
         folders: One for every part of the machine that is set together.
-        current: File of the clock at this moment.
         held_by: The two files that hold it at a setting: the lowest and the highest clock that may be chosen, or with
             `has_lock` one that holds 1 while the clock stays where it is put, and one that puts it there.
         available: File of the settings; words that are no numbers are skipped.
@@ -72,7 +71,6 @@ class _Clock:
 
     name: str
     folders: tuple[Path, ...]
-    current: str
     held_by: tuple[str, str]
     available: str
     per_mhz: float
@@ -89,13 +87,13 @@ class _Clock:
         """Settings, ascending; of the fastest folders."""
         return self._settings(self._fastest()[0]) or None
 
-    def current_mhz(self) -> float | None:
-        """The clock at this moment; None where the fastest folders differ."""
-        return self._common(self._read(folder, self.current) for folder in self._fastest())
-
     def fixed_mhz(self) -> float | None:
         """The clock if it is held at one setting, None while a governor chooses or the fastest folders differ."""
-        return self._common(self._fixed(folder) for folder in self._fastest())
+        first, *others = (self._fixed(folder) for folder in self._fastest())
+        if first is None or not CLOCK.contains(first):  # files that count in something else tell nothing
+            return None
+        same = all(one is not None and abs(one - first) <= SAME_CLOCK * first for one in others)
+        return first if same else None
 
     @contextlib.contextmanager
     def held(self, mhz: float) -> Iterator[None]:
@@ -182,17 +180,9 @@ class _Clock:
 
     def _fixed(self, folder: Path) -> float | None:
         if self.has_lock:
-            return self._read(folder, self.current) if _text(folder / self.held_by[0]) == "1" else None
+            return self._read(folder, self.held_by[1]) if _text(folder / self.held_by[0]) == "1" else None
         low, high = (self._read(folder, limit) for limit in self.held_by)
         return low if low == high else None
-
-    def _common(self, clocks: Iterable[float | None]) -> float | None:
-        """The clock that all agree on."""
-        first, *others = clocks
-        if first is None or not CLOCK.contains(first):  # files that count in something else tell nothing
-            return None
-        same = all(one is not None and abs(one - first) <= SAME_CLOCK * first for one in others)
-        return first if same else None
 
     def _read(self, folder: Path, name: str) -> float | None:
         value = _number(folder / name)
@@ -468,7 +458,7 @@ def _cpu_clock(root: Path) -> _Clock | None:
     folders = tuple(folder for folder in policies if _text(folder / "affected_cpus") != "")
     if not folders:
         return None
-    return _Clock("CPU", folders, "scaling_cur_freq", limits, "scaling_available_frequencies", 1e3, 1e3, bounds=bounds)
+    return _Clock("CPU", folders, limits, "scaling_available_frequencies", 1e3, 1e3, bounds=bounds)
 
 
 def _gpu_clock(root: Path) -> _Clock | None:
@@ -484,10 +474,10 @@ def _memory_clock(root: Path) -> _Clock | None:
     boot, nano = debug / "bpmp/debug/clk/emc", debug / "clk/override.emc"
     if _text(boot / "rate") is not None:
         files = ("mrq_rate_locked", "rate")
-        return _Clock("memory", (boot,), "rate", files, "../../emc/possible_rates", 1e6, 1e3, has_lock=True)
+        return _Clock("memory", (boot,), files, "../../emc/possible_rates", 1e6, 1e3, has_lock=True)
     if _text(nano / "clk_update_rate") is not None:
         files = ("clk_state", "clk_update_rate")
-        return _Clock("memory", (nano,), "clk_update_rate", files, "clk_possible_rates", 1e6, 1e6, has_lock=True)
+        return _Clock("memory", (nano,), files, "clk_possible_rates", 1e6, 1e6, has_lock=True)
     return _devfreq("memory", _of_kind(root, _MEMORIES)[:1])
 
 
@@ -497,7 +487,7 @@ def _of_kind(root: Path, kind: re.Pattern[str]) -> tuple[Path, ...]:
 
 
 def _devfreq(name: str, folders: tuple[Path, ...]) -> _Clock | None:
-    clock = _Clock(name, folders, "cur_freq", ("min_freq", "max_freq"), "available_frequencies", 1e6, 1e6)
+    clock = _Clock(name, folders, ("min_freq", "max_freq"), "available_frequencies", 1e6, 1e6)
     return clock if folders else None
 
 

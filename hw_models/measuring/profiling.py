@@ -261,21 +261,18 @@ def _check_stored(cases: Sequence[Case], stored: list[Measurement], path: Path) 
             )
 
 
-def _check_header(text: bytes, path: Path) -> None:
-    """Raises unless a file begins as one of measurements does, whose last line may be cut off and then goes."""
-    first, newline, _ = text.partition(b"\n")
-    whole = ",".join(Measurement.model_fields).encode()
-    if b"latency_ms" not in first if newline else not whole.startswith(text.rstrip(b"\r")):
-        raise ValueError(f"{path}: expected a file of measurements to continue, got another one; write to a new file")
-
-
 def _stored(path: Path) -> list[Measurement]:
     """Rows of a file that may be missing, empty or cut off within its last line."""
     if not path.exists():
         return []
     try:
         text = path.read_bytes()
-        _check_header(text, path)
+        first, newline, _ = text.partition(b"\n")
+        header = ",".join(Measurement.model_fields).encode()
+        if b"latency_ms" not in first if newline else not header.startswith(text.rstrip(b"\r")):
+            raise ValueError(
+                f"{path}: expected a file of measurements to continue, got another one; write to a new file"
+            )
         if text and not text.endswith(b"\n"):
             write_whole(path, text[: text.rfind(b"\n") + 1])
     except OSError as error:

@@ -109,10 +109,9 @@ def measure(
         if not value > 0:
             raise ValueError(f"{name}: expected a positive number, got {value}")
     _warm_up(run, warm_seconds, timer)
-    if reference is None:
-        times = _times(run, seconds, least_runs, timer)
-    else:
-        times = _relative_times(run, reference, seconds, least_runs, timer)
+    if reference is not None:
+        _times(reference.run, 0.0, 2, timer)
+    times = _times(run, seconds, least_runs, timer, reference)
     latency = statistics.median(times)
     power = None
     if meter is not None:
@@ -136,31 +135,24 @@ def _warm_up(run: Callable[[], Any], seconds: float, timer: Callable[[], float])
         before = now
 
 
-def _times(run: Callable[[], Any], seconds: float, least_runs: int, timer: Callable[[], float]) -> list[float]:
-    """Runs for at least so long and so often; returns the time of each run."""
-    times: list[float] = []
-    start = end = timer()
-    while end - start < seconds or len(times) < least_runs:
-        begin = timer()
-        jax.block_until_ready(run())
-        end = timer()
-        times.append(end - begin)
-    return times
-
-
-def _relative_times(
-    run: Callable[[], Any], reference: Reference, seconds: float, least_runs: int, timer: Callable[[], float]
+def _times(
+    run: Callable[[], Any],
+    seconds: float,
+    least_runs: int,
+    timer: Callable[[], float],
+    reference: Reference | None = None,
 ) -> list[float]:
-    """Runs both in turn for at least so long and so often; returns the times of `run` at the reference's pace."""
-    _times(reference.run, 0.0, 2, timer)
+    """Runs for at least so long and so often; returns the time of each run, at the pace of a reference run in turn."""
     times: list[float] = []
     spent = 0.0
     while spent < seconds or len(times) < least_runs:
         begin = timer()
         jax.block_until_ready(run())
-        middle = timer()
-        jax.block_until_ready(reference.run())
         end = timer()
-        spent += middle - begin
-        times.append(reference.latency_s * (middle - begin) / max(end - middle, _LEAST_S))
+        spent += end - begin
+        pace = 1.0
+        if reference is not None:
+            jax.block_until_ready(reference.run())
+            pace = reference.latency_s / max(timer() - end, _LEAST_S)
+        times.append((end - begin) * pace)
     return times

@@ -44,7 +44,7 @@ def write_predictor(predictor: ThroughputPredictor, path: Path | str) -> None:
         "kind": predictor.kind,
         "scale": predictor.scale,
         "members": predictor.members,
-        "hidden": _hidden(predictor.weights),
+        "hidden": [layer.bias.shape[-1] for layer in predictor.weights.layers[:-1]],
         "notes": {**dataclasses.asdict(predictor.notes), "network": dict(predictor.notes.network) or None},
     }
     arrays = {"mean": predictor.mean, "deviation": predictor.std, **_named(predictor.weights)}
@@ -103,10 +103,6 @@ def _named(weights: Weights) -> dict[str, Any]:
     """Leaves by name, in their order."""
     leaves = jax.tree_util.tree_leaves_with_path(weights)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-
-
-def _hidden(weights: Weights) -> list[int]:
-    return [layer.bias.shape[-1] for layer in weights.layers[:-1]]
 
 
 PUBLISHED_SCALES = {"generic": (799.28, 147.87), "pipeline": (10691.55, 2753.21)}

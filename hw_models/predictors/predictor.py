@@ -14,6 +14,7 @@ same, bit for bit. Batch them with `jax.vmap`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -138,7 +139,9 @@ def predict_throughput(predictor: ThroughputPredictor, architecture: jax.Array) 
     Raises:
         ValueError: `architecture` is neither.
     """
-    throughputs = _member_throughputs(predictor, jnp.asarray(architecture))
+    ask = functools.partial(score, architecture=jnp.asarray(architecture), kind=predictor.kind, layout=predictor.layout)
+    scaled = predictor.mean + predictor.std * jax.vmap(ask)(predictor.weights)
+    throughputs = jnp.exp(scaled) if predictor.scale == "log" else jnp.maximum(scaled, LEAST_THROUGHPUT)
     mean = jnp.mean(throughputs)
     if predictor.members == 1:
         return Prediction(mean, jnp.zeros_like(mean))
@@ -149,14 +152,6 @@ def predict_throughput(predictor: ThroughputPredictor, architecture: jax.Array) 
 def predict_throughputs(predictor: ThroughputPredictor, codes: jax.Array) -> Prediction:
     """Predicts the throughput of many networks, codes int[N, E] -> leaves float32[N], in chunks."""
     return jax.lax.map(lambda code: predict_throughput(predictor, code), codes, batch_size=_CHUNK)
-
-
-def _member_throughputs(predictor: ThroughputPredictor, architecture: jax.Array) -> jax.Array:
-    scores = jax.vmap(lambda weights: score(weights, architecture, kind=predictor.kind, layout=predictor.layout))(
-        predictor.weights
-    )
-    scaled = predictor.mean + predictor.std * scores
-    return jnp.exp(scaled) if predictor.scale == "log" else jnp.maximum(scaled, LEAST_THROUGHPUT)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,26 +60,16 @@ def test_a_search_that_was_stopped_ends_as_an_undisturbed_one(finished, tmp_path
 
 @pytest.mark.slow
 def test_budget_and_clocks_of_a_device_are_kept_and_reported(tmp_path):
-    settings = DnasSettings.of(
-        hardware="tx2-gpu",
-        search_clocks=True,
-        minimise="energy",
-        max_energy_mj=5.0,
-        channels=2,
-        cells=3,
-        epochs=1,
-        batch=256,
-        order="first",
-        relaxation="gumbel",
-        augmentation="none",
-    )
+    """With the settings of docs/eh_dnas.md, so that the program which tests/docs compiles is compiled once."""
+    small = {"channels": 2, "cells": 3, "epochs": 1, "batch": 128, "order": "first"}
+    settings = DnasSettings.of(hardware="tx2-gpu", search_clocks=True, minimise="energy", max_latency_ms=5.0, **small)
     result = search(settings, workdir=tmp_path / "run")
     assert result.within_budgets
-    assert result.energy_mj <= 5.0
+    assert result.images_per_s >= 200
     assert len(result.clocks_mhz) == 3
     content = json.loads((tmp_path / "run" / "genotype.json").read_text())
     assert content["within_budgets"] is True
-    assert content["energy_mj"] <= 5.0
+    assert content["energy_mj"] == result.energy_mj > 0
 
 
 @pytest.mark.parametrize(

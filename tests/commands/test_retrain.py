@@ -11,9 +11,11 @@ from failing_commands import fails
 from hadas_jax.cli import main
 from hadas_jax.commands.dnas import retrain
 from hadas_jax.data import load_dataset
-from hadas_jax.methods.eh_dnas.retrain import RetrainRun, network_macs
+from hadas_jax.methods.eh_dnas.retrain import RetrainRun
 from hadas_jax.runs.workdir import WorkDir
 from hadas_jax.settings import RetrainSettings
+from hadas_jax.spaces.darts_costs import darts_counts
+from hadas_jax.spaces.darts_network import network_rows
 from hadas_jax.spaces.genotypes import Genotype, code_of
 from hadas_jax.supernet.darts.checkpoint import load_derived, save_derived
 
@@ -100,7 +102,9 @@ def test_a_retraining_leaves_accuracy_size_and_picture(retrained):
     assert result["test_accuracy"] > 0.9
     trained = load_derived(retrained / "derived")
     assert result["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(trained.weights))
-    assert result["macs"] == network_macs(trained.network, trained.genotype)
+    rows = network_rows(trained.network)
+    layers = np.asarray(rows.layer_counts(darts_counts(jnp.asarray(code_of(trained.genotype)))))
+    assert result["macs"] == np.sum((layers * rows.macs)[rows.is_weighted])
     assert (retrained / "genotype.png").read_bytes()[1:4] == b"PNG"
     lines = [json.loads(line) for line in (retrained / "metrics.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == ["retrain"] * 4

@@ -49,7 +49,7 @@ def architecture(found):
 @pytest.fixture(scope="session")
 def short(small_space, draw):
     """A space of at most three blocks in two stages, as few as have every kind of layer, and drawn weights."""
-    stages = (Stage((8, 16), (1,), (5,), (2,), stride=2), Stage((16, 24), (1, 2), (3,), (2, 4), stride=2, se=True))
+    stages = (Stage((8, 16), (1,), (3, 5), (2,), stride=2), Stage((16, 24), (1, 2), (3,), (2, 4), stride=2, se=True))
     space = dataclasses.replace(small_space, name="short", stages=stages)
     return space, draw(space, 0)
 

@@ -45,7 +45,7 @@ def draw(seed, *, exits, samples):
     return rng.random((exits, samples)) < 0.4, correct, rng.random(exits) < 0.7
 
 
-@pytest.mark.parametrize("samples", [1, 31, 32, 45, 70])
+@pytest.mark.parametrize("samples", [1, 32, 45])
 @pytest.mark.parametrize("stopping", ["ideal", "random"])
 def test_all_subsets_are_those_of_walking_every_sample_through(samples, stopping):
     stops, correct, available = draw(samples, exits=4, samples=samples)
@@ -125,7 +125,7 @@ def test_points_that_are_not_useful_stand_on_no_front(seed):
     stats = subset_stats(*packed, jnp.asarray(available), samples=40)
     product = Product(stats.error, stats.frequencies, costs.latency_s, costs.energy_j)
     points = jax.jit(useful_points)(costs)
-    whole = product_front(product, capacity=400)
+    whole = product_front(product.replace(points=jnp.arange(40)), capacity=400)
     found = product_front(product.replace(points=points), capacity=400)
     kept = np.asarray(points)[points >= 0]
     assert 1 <= len(kept) < 40

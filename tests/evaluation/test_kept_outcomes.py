@@ -117,7 +117,7 @@ def test_an_evaluators_fingerprint_follows_weights_calibration_images_and_format
     first = Evaluator(tiny_space, params, calibration).fingerprint
     assert Evaluator(tiny_space, params, calibration, EvaluationSettings(group=2)).fingerprint == first
     others = [
-        Evaluator(tiny_space, jax.tree.map(lambda leaf: leaf * 2, params), calibration),
+        Evaluator(tiny_space, jax.tree.map(lambda leaf: 2 * np.asarray(leaf), params), calibration),
         Evaluator(tiny_space, params, 2 * calibration),
         Evaluator(tiny_space, params, calibration, dtype="bfloat16"),
         Evaluator(dataclasses.replace(tiny_space, first_exit=2), params, calibration),

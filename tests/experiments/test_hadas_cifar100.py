@@ -107,20 +107,30 @@ def test_an_interrupted_stage_ends_as_it_would_have(finished, run, tmp_path, cap
     (copy / "supernet" / "exits.png").unlink()
     assert run(copy, "--space", "tiny", "--devices", "tx2-cpu") == 0
     printed = capsys.readouterr().out
-    assert "supernet: 36 of 36 steps done before" in printed
+    assert "supernet: 60 of 60 steps done before" in printed
     for name in ("supernet/exits.csv", "exits_smallest/exits.csv", "search_tx2-cpu/front.csv"):
         assert (copy / name).read_bytes() == (finished / name).read_bytes()
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_fine_tuned_by_its_own_rate(finished, run, script, tmp_path):
+def test_a_checkpoint_is_fine_tuned_by_its_own_rate(finished, run, script, tmp_path, monkeypatch):
+    asked = []
+
+    def train(settings, *, workdir, resume, console):
+        asked.append(settings)
+        shutil.copytree(finished / workdir.name, workdir)
+
+    monkeypatch.setattr(script, "train", train)
     checkpoint = str(finished / "supernet" / "supernet")
     assert run(tmp_path / "tuned", "--checkpoint", checkpoint, "--devices") == 0
-    settings = json.loads((tmp_path / "tuned" / "supernet" / "config.json").read_text())["settings"]
-    assert settings["learning_rate"] == script.FINE_TUNING["learning_rate"]
+    assert [settings.supernet.checkpoint for settings in asked] == [
+        checkpoint,
+        str(tmp_path / "tuned" / "supernet" / "supernet"),
+    ]
+    assert asked[0].training.learning_rate == script.FINE_TUNING["learning_rate"]
+    assert asked[0].supernet.space is None
     results = json.loads((tmp_path / "tuned" / "results.json").read_text())
-    before = json.loads((finished / "results.json").read_text())
-    assert results["supernet"]["largest"]["final"] > before["supernet"]["largest"]["final"]
+    assert results["supernet"] == json.loads((finished / "results.json").read_text())["supernet"]
     assert results["search"] == {}
 
 

@@ -225,17 +225,16 @@ def require_held(directory):
 @pytest.mark.slow
 @pytest.mark.parametrize("flag", [[], ["--overwrite"]])
 def test_of_processes_that_start_at_once_one_wins_and_the_others_say_who(tmp_path, flag):
-    for number in range(2):
-        workdir = tmp_path / str(number)
-        processes = [started(workdir, *flag) for _ in range(3)]
-        winners = [process for process in processes if process.stdout.readline() == "held\n"]
-        try:
-            assert len(winners) == 1
-            for loser in [process for process in processes if process is not winners[0]]:
-                assert f"in use by process {winners[0].pid} on host" in loser.stderr.read().splitlines()[-1]
-        finally:
-            for process in processes:
-                ended(process)
+    workdir = tmp_path / "run"
+    processes = [started(workdir, *flag) for _ in range(3)]
+    winners = [process for process in processes if process.stdout.readline() == "held\n"]
+    try:
+        assert len(winners) == 1
+        for loser in [process for process in processes if process is not winners[0]]:
+            assert f"in use by process {winners[0].pid} on host" in loser.stderr.read().splitlines()[-1]
+    finally:
+        for process in processes:
+            ended(process)
 
 
 def leave(context, error=None):

@@ -15,8 +15,9 @@ small = hnp.arrays(np.float32, (8, 3), elements=st.integers(0, 6).map(float))
 
 @pytest.mark.parametrize("objectives", [2, 3, 4, 5])
 def test_hypervolume_equals_that_of_moocore(objectives, clouds):
-    points = clouds(count=125, objectives=objectives, seed=3)
-    corners = np.resize(np.float32([1.1, 0.7]), 125)[:, None].repeat(objectives, axis=1)
+    count = 125 if objectives < 5 else 25
+    points = clouds(count=count, objectives=objectives, seed=3)
+    corners = np.resize(np.float32([1.1, 0.7]), count)[:, None].repeat(objectives, axis=1)
     found = jax.vmap(hypervolume)(points, corners)
     pairs = zip(points.astype(float), corners.astype(float), strict=True)
     expected = [moocore.hypervolume(cloud, ref=corner) for cloud, corner in pairs]
@@ -77,7 +78,7 @@ def test_a_reference_of_the_wrong_length_is_refused():
         hypervolume(jnp.zeros((4, 3)), jnp.ones(2))
 
 
-@pytest.mark.parametrize("objectives", [2, 3, 5])
+@pytest.mark.parametrize("objectives", [2, 5])
 def test_ratio_of_dominance_equals_the_count_over_all_pairs(objectives, clouds):
     points = clouds(count=20, objectives=objectives, seed=5)
     a, b = points[0::2], points[1::2]
@@ -104,7 +105,7 @@ def test_ratio_of_dominance_refuses_different_numbers_of_objectives():
         ratio_of_dominance(jnp.zeros((2, 2)), jnp.zeros((2, 3)))
 
 
-@pytest.mark.parametrize("objectives", [2, 5, 8])
+@pytest.mark.parametrize("objectives", [2, 8])
 def test_the_estimate_is_within_five_standard_errors_and_these_are_as_large_as_the_scatter(objectives, clouds):
     points = clouds(count=1, objectives=objectives, seed=8)[0]
     corner = np.full(objectives, 0.9, np.float32)
@@ -136,7 +137,7 @@ def test_an_estimate_without_samples_is_refused():
         hypervolume_estimate(jnp.zeros((2, 2)), jnp.ones(2), key=jax.random.key(0), samples=0)
 
 
-@pytest.mark.parametrize("objectives", [2, 3, 4, 5])
+@pytest.mark.parametrize("objectives", [2, 5])
 def test_igd_plus_equals_that_of_moocore(objectives, clouds):
     points = clouds(count=125, objectives=objectives, seed=9)
     fronts = clouds(count=125, objectives=objectives, seed=10)[:, :17] * np.float32(0.5)

@@ -35,22 +35,25 @@ def candidates(product):
     return np.where(np.isinf(flat)[:, None], np.nan, values)
 
 
-def grid(product, levels=LEVELS, edges=EDGES):
-    """The least energy of every cell, float32[L, B]."""
+@pytest.fixture(scope="module", params=[(2**18, 128), (70, 7)], ids=["one chunk", "small chunks and tiles"])
+def grid(request):
+    """The least energy of every cell, float32[L, B]; compiled once for each shape."""
 
-    def step(table, chunk):
-        return fill_cells(table, chunk, error_levels=levels, latency_edges=edges)
+    @jax.jit
+    def fill(product, levels, edges):
+        def step(table, chunk):
+            return fill_cells(table, chunk, error_levels=levels, latency_edges=edges)
 
-    start = jnp.full((len(levels) + 1, len(edges) + 1), jnp.inf)
-    return jax.jit(lambda product: stream(step, start, product))(product)[:-1, :-1]
+        start = jnp.full((len(levels) + 1, len(edges) + 1), jnp.inf)
+        return stream(step, start, product)[:-1, :-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in zip(("_CHUNK", "_TILE"), request.param, strict=True):
+            patch.setattr(streaming, name, value)
+        yield lambda product, levels=LEVELS, edges=EDGES: fill(product, levels, edges)
 
 
-@pytest.fixture(params=[2**18, 70], ids=["one chunk", "chunks of two configurations"])
-def chunk(request, monkeypatch):
-    monkeypatch.setattr(streaming, "_CHUNK", request.param)
-
-
-def test_the_grid_holds_the_least_energy_of_every_cell(chunk):
+def test_the_grid_holds_the_least_energy_of_every_cell(grid):
     for seed in range(10):
         values = candidates(product(seed))
         values = values[~np.isnan(values[:, 0])]
@@ -60,9 +63,9 @@ def test_the_grid_holds_the_least_energy_of_every_cell(chunk):
         np.testing.assert_array_equal(grid(product(seed)), expected[:4, :5])
 
 
-def test_the_grid_hypervolume_is_a_lower_bound_that_converges():
+def test_the_grid_hypervolume_is_a_lower_bound_that_converges(grid):
     reference = jnp.array([9.0, 90.0, 90.0])
-    for seed in range(4):
+    for seed in range(3):
         arrays = product(seed, whole=False)
         exact = float(hypervolume(jnp.asarray(candidates(arrays)), reference))
         shares = []
@@ -82,9 +85,7 @@ def test_the_grid_of_nothing_has_no_hypervolume():
     assert grid_hypervolume(jnp.zeros((3, 4)), **axes, reference=jnp.full(3, -1.0)) == 0
 
 
-@pytest.mark.parametrize("tile", [128, 7])
-def test_only_the_configurations_and_points_asked_for_are_visited(tile, chunk, monkeypatch):
-    monkeypatch.setattr(streaming, "_TILE", tile)
+def test_only_the_configurations_and_points_asked_for_are_visited(grid):
     for seed in range(6):
         every = product(seed)
         configs, chosen = 5 * seed % 20, np.sort(np.random.default_rng(seed).choice(CLOCKS, 17, replace=False))

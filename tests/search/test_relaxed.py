@@ -113,7 +113,7 @@ def test_the_same_key_gives_the_same_descents():
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@hypothesis.settings(max_examples=30)
+@hypothesis.settings(max_examples=20)
 @hypothesis.given(
     seed=st.integers(0, 2**32 - 1),
     temperature=st.floats(1e-3, 1e3),
@@ -124,9 +124,12 @@ def test_draws_are_finite_and_their_objectives_means_of_choices_that_there_are(s
     start = np.random.default_rng(seed).normal(0, scale, (len(WEIGHTS), G, C)).astype(np.float32)
     changes = {"first_temperature": temperature, "last_temperature": temperature, "noise": noise}
     costs, found = descend(seed % 1000, start=start, **changes)
-    least, most = (pick(1).sum(1) for pick in (np.where(VALID, costs, np.inf).min, np.where(VALID, costs, -np.inf).max))
-    assert (found.objectives > least - 1e-4).all()
-    assert (found.objectives < most + 1e-4).all()
+    least, most = (
+        pick(-1).sum(1) for pick in (np.where(VALID, costs, np.inf).min, np.where(VALID, costs, -np.inf).max)
+    )
+    met = np.asarray(found.objectives)
+    assert (met > least - 1e-3).all()
+    assert (met < most + 1e-3).all()
 
 
 def test_likeliest_choices_of_draws_are_distributed_as_the_softmax():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hadas_jax.spaces.darts import format_code
-from hadas_jax.spaces.genotypes import code_of, genotype_of, published_genotype, read_architecture
+from hadas_jax.spaces.genotypes import Genotype, code_of, published_genotype, read_architecture
 
 CODE = code_of(published_genotype("OURS_PIP"))
 
@@ -15,8 +15,8 @@ CODE = code_of(published_genotype("OURS_PIP"))
         "OURS_PIP",
         format_code(CODE),
         "".join(map(str, CODE)),
-        str(genotype_of(CODE)),
-        f" genotype = {genotype_of(CODE)}\n",
+        str(Genotype.of(CODE)),
+        f" genotype = {Genotype.of(CODE)}\n",
     ],
 )
 def test_every_form_is_the_same_network(text, tmp_path):

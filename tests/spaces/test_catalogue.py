@@ -17,9 +17,14 @@ def test_a_space_keeps_to_the_contract(space, tables_of):
     genes = len(space.codec.names)
     genomes = np.random.default_rng(0).integers(0, space.codec.cardinalities, (20, genes)).astype(np.int32)
     genomes[:2] = space.largest_genome, space.smallest_genome
-    backbones = jax.vmap(space.decode)(genomes)
-    active = jax.vmap(lambda backbone: block_active(space, backbone))(backbones)
-    exits = jax.vmap(lambda backbone: available_exits(space, backbone))(backbones)
+
+    @jax.jit
+    @jax.vmap
+    def parts(genome):
+        backbone = space.decode(genome)
+        return backbone, block_active(space, backbone), available_exits(space, backbone)
+
+    backbones, active, exits = parts(genomes)
     tables = tables_of(space, backbones)
     assert len(set(space.codec.names)) == genes
     assert space.count > 1000

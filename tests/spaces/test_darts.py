@@ -12,6 +12,7 @@ from hadas_jax.spaces.darts import OPERATIONS, check_code, derive_code, format_c
 NODE_SLICES = [slice(14 * cell + a, 14 * cell + b) for cell in (0, 1) for a, b in ((0, 2), (2, 5), (5, 9), (9, 14))]
 PAIRS = {size: list(itertools.combinations(range(size), 2)) for size in (2, 3, 4, 5)}
 COUNT = 40_000
+valid, derived = jax.jit(is_valid), jax.jit(derive_code)
 
 
 @st.composite
@@ -41,7 +42,7 @@ def test_a_code_written_and_read_is_the_code(code):
 
 @given(codes())
 def test_codes_with_two_edges_to_every_node_are_valid(code):
-    assert bool(is_valid(code))
+    assert bool(valid(code))
     assert check_code(code).tolist() == code.tolist()
 
 
@@ -53,11 +54,11 @@ def test_the_vectorised_check_agrees_with_the_one_that_explains(code, edge, digi
         explained = True
     except ValueError:
         explained = False
-    assert bool(is_valid(code)) == explained
+    assert bool(valid(code)) == explained
 
 
 def test_every_drawn_code_is_a_network(drawn):
-    assert bool(jnp.all(is_valid(drawn)))
+    assert bool(jnp.all(valid(drawn)))
 
 
 def test_every_pair_of_edges_is_equally_likely(drawn):
@@ -82,7 +83,7 @@ def test_edges_of_different_nodes_are_independent(drawn):
 def test_only_the_operations_asked_for_are_drawn(draw_codes):
     found = draw_codes(1, operations=(3, 5))
     assert set(np.unique(found).tolist()) == {0, 3, 5}
-    assert bool(jnp.all(is_valid(found)))
+    assert bool(jnp.all(valid(found)))
 
 
 def test_the_two_operations_of_a_node_differ_where_they_must(draw_codes):
@@ -110,7 +111,7 @@ def derived_by_a_loop(alpha: np.ndarray) -> list[int]:
 
 def test_the_derived_code_is_that_of_a_plain_loop():
     alphas = np.random.default_rng(0).normal(0, 2, (50, 28, 8)).astype(np.float32)
-    found = np.asarray(jax.vmap(derive_code)(alphas))
+    found = np.asarray(jax.jit(jax.vmap(derive_code))(alphas))
     assert found.tolist() == [derived_by_a_loop(alpha) for alpha in alphas]
 
 
@@ -118,15 +119,15 @@ def test_none_is_never_derived_but_weakens_its_edge():
     alpha = np.zeros((28, 8), np.float32)
     alpha[:, 4] = 1.0
     alpha[2, 0] = 5.0
-    code = np.asarray(derive_code(jnp.asarray(alpha)))
+    code = np.asarray(derived(alpha))
     assert code[2:5].tolist() == [0, 4, 4]
-    assert bool(is_valid(code))
+    assert bool(valid(code))
 
 
 @given(codes())
 def test_the_code_is_derived_from_a_strong_preference_for_it(code):
     alpha = 4.0 * np.eye(8, dtype=np.float32)[code]
-    assert np.asarray(derive_code(jnp.asarray(alpha))).tolist() == code.tolist()
+    assert np.asarray(derived(alpha)).tolist() == code.tolist()
 
 
 def valid_code(**changes: int) -> list[int]:

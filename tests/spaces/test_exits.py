@@ -19,8 +19,8 @@ def expected_exits(space, backbone):
 @pytest.mark.parametrize("space", [ATTENTIVENAS, DIGITS.adapt(in_channels=1, classes=10, image_size=8)])
 def test_exits_follow_used_blocks_from_the_first_exit_on(space):
     genomes = np.random.default_rng(1).integers(0, space.codec.cardinalities, (30, len(space.codec.names)))
-    backbones = jax.vmap(space.decode)(jnp.asarray(genomes, jnp.int32))
-    found = jax.vmap(lambda backbone: available_exits(space, backbone))(backbones)
+    backbones = jax.jit(jax.vmap(space.decode))(jnp.asarray(genomes, jnp.int32))
+    found = jax.jit(jax.vmap(lambda backbone: available_exits(space, backbone)))(backbones)
     for row in range(30):
         backbone = jax.tree.map(lambda leaf, row=row: leaf[row], backbones)
         assert found[row].tolist() == expected_exits(space, backbone)

@@ -5,14 +5,7 @@ from hypothesis import strategies as st
 
 from hadas_jax.report.darts import plot_genotype
 from hadas_jax.spaces.darts import check_code, is_valid
-from hadas_jax.spaces.genotypes import (
-    PUBLISHED_GENOTYPES,
-    Genotype,
-    cell_graph,
-    code_of,
-    genotype_of,
-    published_genotype,
-)
+from hadas_jax.spaces.genotypes import PUBLISHED_GENOTYPES, Genotype, code_of, published_genotype
 
 DARTS_V2_TEXT = (
     "DARTS_V2 = Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
@@ -28,7 +21,7 @@ def test_published_genotypes_survive_code_and_text(name):
     code = code_of(genotype)
     assert check_code(code).tolist() == code.tolist()
     assert Genotype.parse(str(genotype)) == genotype
-    assert code_of(genotype_of(code)).tolist() == code.tolist()
+    assert code_of(Genotype.of(code)).tolist() == code.tolist()
 
 
 @given(st.integers(0, 10**6))
@@ -39,8 +32,8 @@ def test_every_code_survives_its_genotype(seed):
         for start, size in ((0, 2), (2, 3), (5, 4), (9, 5)):
             code[cell + start + rng.choice(size, 2, replace=False)] = rng.integers(1, 8, 2)
     assert bool(is_valid(code))
-    assert code_of(genotype_of(code)).tolist() == code.tolist()
-    assert Genotype.parse(str(genotype_of(code))) == genotype_of(code)
+    assert code_of(Genotype.of(code)).tolist() == code.tolist()
+    assert Genotype.parse(str(Genotype.of(code))) == Genotype.of(code)
 
 
 def test_the_text_that_darts_writes_is_read():
@@ -54,7 +47,7 @@ def test_the_order_of_the_edges_of_a_node_does_not_matter():
 
 
 def test_a_cell_as_a_graph_has_its_edges_and_the_concatenation():
-    graph = cell_graph(published_genotype("OURS_ACC"), "normal")
+    graph = published_genotype("OURS_ACC").graph("normal")
     assert graph.nodes == ("c_{k-2}", "c_{k-1}", "0", "1", "2", "3", "c_{k}")
     assert graph.edges[:4] == (
         (0, 2, "skip_connect"),
@@ -105,4 +98,4 @@ def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="expected one of DARTS_V1, DARTS_V2, OURS_ACC, OURS_PIP, got 'PNAS'"):
         published_genotype("PNAS")
     with pytest.raises(ValueError, match="cell: expected one of normal, reduce, got 'other'"):
-        cell_graph(published_genotype("DARTS_V1"), "other")
+        published_genotype("DARTS_V1").graph("other")

@@ -43,7 +43,7 @@ def with_gradients(function, images, kernel):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("k", [3, 5])
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8), (14, 14), (14, 15)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8), (14, 15)])
 def test_depthwise_convolution_and_both_gradients_are_the_grouped_ones(size, k, stride):
     arrays = draw_arrays((2, *size, 3), (k, k, 3))
     expected = with_gradients(lambda x, w: grouped(x, w, stride), *arrays)
@@ -53,9 +53,8 @@ def test_depthwise_convolution_and_both_gradients_are_the_grouped_ones(size, k, 
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("k", [3, 5])
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8), (14, 15)])
+@pytest.mark.parametrize(("k", "stride"), [(3, 1), (5, 2)])
+@pytest.mark.parametrize("size", [(2, 3), (8, 8), (14, 15)])
 def test_dilated_convolution_and_both_gradients_are_those_of_a_kernel_with_holes(size, k, stride):
     images, kernel = draw_arrays((2, *size, 3), (k, k, 3))
 
@@ -70,7 +69,7 @@ def test_dilated_convolution_and_both_gradients_are_those_of_a_kernel_with_holes
 
 
 def test_the_sizes_above_are_on_both_sides_of_the_small_map():
-    assert 14 * 14 <= SMALL_MAP < 14 * 15
+    assert 8 * 8 <= SMALL_MAP < 14 * 15
 
 
 @pytest.mark.parametrize(("size", "k", "stride", "padding"), [(9, 3, 2, 1), (8, 3, 1, 1), (4, 3, 1, 0)])

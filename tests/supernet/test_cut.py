@@ -6,7 +6,7 @@ import pytest
 from hadas_jax.spaces import available_exits
 from hadas_jax.supernet import apply, cut, cut_space, estimate_batch_stats, initialise
 
-GENOMES = ("largest", "smallest", 0, 1, 2)
+GENOMES = ("largest", "smallest", 0)
 
 
 def backbone_of(space, genome):
@@ -29,7 +29,7 @@ def test_what_is_cut_out_has_the_sizes_of_its_own_space(small_space, small_netwo
     assert jax.tree.map(jnp.shape, stats) == jax.tree.map(jnp.shape, expected_stats)
 
 
-@pytest.mark.parametrize("genome", GENOMES)
+@pytest.mark.parametrize("genome", GENOMES[1:])
 def test_a_network_that_is_cut_out_predicts_what_it_does_behind_masks(small_space, small_network, genome):
     backbone = backbone_of(small_space, genome)
     own = cut_space(small_space, backbone)

@@ -75,73 +75,77 @@ def test_exits_that_a_backbone_does_not_have_answer_zero(small_space, small_netw
         assert (answers[:2] != 0).all()
 
 
-@pytest.mark.parametrize("skip", ["blocks", "all"])
-def test_skipping_what_a_backbone_does_not_use_changes_nothing(small_space, small_network, compiled_apply, skip):
-    params, stats = small_network
-    images = draw_images(small_space, 3)
-    skipping = jax.jit(partial(apply, skip=skip), static_argnums=0)
-    for backbone in draw_backbones(small_space, 8):
-        masked = compiled_apply(small_space, params, stats, backbone, images)
-        skipped = skipping(small_space, params, stats, backbone, images)
+@pytest.fixture(scope="module")
+def tiny(tiny_space):
+    """A space of one stage, with a ratio of one among others: its blocks keep their expanding convolution."""
+    return dataclasses.replace(tiny_space, stages=(dataclasses.replace(tiny_space.stages[0], expand=(1, 2)),))
+
+
+@pytest.fixture(scope="module")
+def tiny_network(tiny, draw):
+    return draw(tiny, 1)
+
+
+@pytest.fixture(scope="module")
+def estimate():
+    return jax.jit(estimate_batch_stats, static_argnums=0, static_argnames="skip")
+
+
+def draw_batches(space):
+    return jnp.stack([draw_images(space, 6, seed) for seed in range(3)])
+
+
+def test_skipping_what_a_backbone_does_not_use_changes_nothing(tiny, tiny_network, compiled_apply):
+    params, stats = tiny_network
+    images = draw_images(tiny, 3)
+    skipping = jax.jit(partial(apply, skip="all"), static_argnums=0)
+    for backbone in draw_backbones(tiny, 8):
+        masked = compiled_apply(tiny, params, stats, backbone, images)
+        skipped = skipping(tiny, params, stats, backbone, images)
         np.testing.assert_allclose(skipped.exits, masked.exits, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(skipped.confidence, masked.confidence, rtol=1e-4, atol=1e-4)
 
 
-def test_a_ratio_of_one_among_others_keeps_its_expanding_convolution(small_space, draw, compiled_apply):
-    first, second = small_space.stages
-    space = dataclasses.replace(small_space, stages=(dataclasses.replace(first, expand=(1, 2)), second))
-    params, stats = draw(space, 0)
-    images = draw_images(space, 3)
-    smallest = space.smallest()
-    masked = compiled_apply(space, params, stats, smallest, images)
-    skipped = jax.jit(partial(apply, skip="all"), static_argnums=0)(space, params, stats, smallest, images)
-    np.testing.assert_allclose(skipped.exits, masked.exits, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("skip", ["blocks", "all"])
 def test_skipping_estimates_the_same_statistics_and_zero_for_what_is_not_used(
-    small_space, small_network, compiled_apply, skip
+    tiny, tiny_network, compiled_apply, estimate, skip
 ):
-    params, _ = small_network
-    batches = jnp.stack([draw_images(small_space, 6, seed) for seed in range(2)])
-    masked = jax.jit(estimate_batch_stats, static_argnums=0)
-    skipping = jax.jit(partial(estimate_batch_stats, skip=skip), static_argnums=0)
-    for backbone in draw_backbones(small_space, 4):
-        expected = masked(small_space, params, backbone, batches)
-        found = skipping(small_space, params, backbone, batches)
+    params, _ = tiny_network
+    images, batches = draw_images(tiny, 3), draw_batches(tiny)
+    for backbone in draw_backbones(tiny, 4):
+        expected = estimate(tiny, params, backbone, batches)
+        found = estimate(tiny, params, backbone, batches, skip=skip)
         assert jax.tree.structure(found) == jax.tree.structure(expected)
         for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
             used = np.asarray(a) != 0
             np.testing.assert_allclose(np.asarray(a)[used], np.asarray(b)[used], rtol=1e-4, atol=1e-5)
             assert a.shape == b.shape, path
-        images = draw_images(small_space, 3)
-        by_found = compiled_apply(small_space, params, found, backbone, images)
-        by_expected = compiled_apply(small_space, params, expected, backbone, images)
+        by_found, by_expected = (compiled_apply(tiny, params, stats, backbone, images) for stats in (found, expected))
         np.testing.assert_allclose(by_found.exits, by_expected.exits, rtol=1e-3, atol=1e-3)
 
 
-def test_bfloat16_is_near_and_its_answers_and_statistics_are_float32(small_space, small_network):
-    params, stats = small_network
-    backbone = small_space.largest()
-    images = draw_images(small_space, 8)
-    run = jax.jit(partial(apply, small_space))
-    whole, half = (run(params, stats, backbone, images.astype(dtype)) for dtype in (jnp.float32, jnp.bfloat16))
+def test_bfloat16_is_near_and_its_answers_and_statistics_are_float32(tiny, tiny_network, compiled_apply):
+    params, stats = tiny_network
+    backbone = tiny.largest()
+    images = draw_images(tiny, 3)
+    args = tiny, params, stats, backbone
+    whole, half = (compiled_apply(*args, images.astype(dtype)) for dtype in (jnp.float32, jnp.bfloat16))
     assert half.exits.dtype == half.confidence.dtype == jnp.float32
     scale = float(jnp.abs(whole.exits).max())
     assert 1e-5 * scale < float(jnp.abs(half.exits - whole.exits).max()) < 0.1 * scale
-    estimate = jax.jit(partial(estimate_batch_stats, small_space), static_argnames="dtype")
-    for leaf in jax.tree.leaves(estimate(params, backbone, images[None], dtype="bfloat16")):
+    rough = partial(estimate_batch_stats, tiny, dtype="bfloat16")
+    for leaf in jax.tree.leaves(jax.eval_shape(rough, params, backbone, images[None])):
         assert leaf.dtype == jnp.float32
 
 
-def test_vmap_over_backbones_equals_a_loop(small_space, small_network, compiled_apply):
-    params, stats = small_network
-    images = draw_images(small_space, 3)
-    backbones = draw_backbones(small_space, 5)
+def test_vmap_over_backbones_equals_a_loop(tiny, tiny_network, compiled_apply):
+    params, stats = tiny_network
+    images = draw_images(tiny, 3)
+    backbones = draw_backbones(tiny, 5)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *backbones)
-    together = jax.jit(jax.vmap(lambda b: apply(small_space, params, stats, b, images)))(stacked)
+    together = jax.jit(jax.vmap(lambda b: apply(tiny, params, stats, b, images)))(stacked)
     for row, backbone in enumerate(backbones):
-        alone = compiled_apply(small_space, params, stats, backbone, images)
+        alone = compiled_apply(tiny, params, stats, backbone, images)
         np.testing.assert_allclose(together.exits[row], alone.exits, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(together.confidence[row], alone.confidence, rtol=1e-5, atol=1e-5)
 
@@ -211,17 +215,16 @@ def test_fresh_weights_are_random_and_normalisation_starts_as_the_identity(tiny_
         assert 0.8 < float(jnp.std(blocks[name]["kernel"])) / (2 / fan) ** 0.5 < 1.1
 
 
-def test_statistics_are_means_over_batches_of_each_batchs_own(plain, small_space, small_network):
-    params, _ = small_network
-    batches = jnp.stack([draw_images(small_space, 6, seed) for seed in range(3)])
-    backbone = draw_backbones(small_space, 4)[3].replace(depth=jnp.array([2, 3], jnp.int32))
-    estimate = jax.jit(estimate_batch_stats, static_argnums=0)
-    stats = estimate(small_space, params, backbone, batches)
+def test_statistics_are_means_over_batches_of_each_batchs_own(plain, tiny, tiny_network, estimate):
+    params, _ = tiny_network
+    batches = draw_batches(tiny)
+    backbone = draw_backbones(tiny, 4)[3].replace(depth=jnp.array([3], jnp.int32))
+    stats = estimate(tiny, params, backbone, batches)
 
     means, variances, inner = [], [], []
     weights = jax.tree.map(np.asarray, params.backbone)
     for images in np.asarray(batches, np.float64):
-        x = plain.convolve(images, weights["stem"]["kernel"], small_space.stem_stride, 1)
+        x = plain.convolve(images, weights["stem"]["kernel"], tiny.stem_stride, 1)
         flat = x.reshape(-1, x.shape[-1])
         means.append(flat.mean(0))
         variances.append(flat.var(0, ddof=1))

@@ -32,14 +32,14 @@ def test_rates_of_zero_change_nothing_even_where_they_are_traced(small_space):
         assert (leaf == 1).all()
 
 
-def test_a_dropped_block_passes_its_input_on_and_dropped_features_leave_the_bias(small_space, small_network):
-    weights = small_network[0].backbone
+def test_a_dropped_block_passes_its_input_on_and_dropped_features_leave_the_bias(tiny_space, draw):
+    weights = draw(tiny_space, 0)[0].backbone
     images = jnp.asarray(np.random.default_rng(0).normal(size=(3, 9, 9, 1)), jnp.float32)
-    none = draw_drops(jax.random.key(0), small_space, 3, dropout=0.0, drop_connect=0.0)
-    run = jax.jit(lambda drops: apply_training(small_space, weights, small_space.largest(), images, drops=drops))
-    features, _ = run(none.replace(blocks=none.blocks.at[3].set(0.0)))
-    np.testing.assert_allclose(features[1][1], features[1][0], atol=1e-6)
-    assert np.abs(features[1][2] - features[1][1]).max() > 0.1
+    none = draw_drops(jax.random.key(0), tiny_space, 3, dropout=0.0, drop_connect=0.0)
+    run = jax.jit(lambda drops: apply_training(tiny_space, weights, tiny_space.largest(), images, drops=drops))
+    features, _ = run(none.replace(blocks=none.blocks.at[1].set(0.0)))
+    np.testing.assert_allclose(features[0][1], features[0][0], atol=1e-6)
+    assert np.abs(features[0][2] - features[0][1]).max() > 0.1
     _, logits = run(none.replace(last=jnp.zeros_like(none.last)))
     bias = weights["tail"]["classifier"]["bias"]
     np.testing.assert_allclose(logits, np.broadcast_to(bias, logits.shape), atol=1e-6)

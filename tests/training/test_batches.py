@@ -1,4 +1,5 @@
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def labelled(bytes_):
 
 def at(step):
     """A state of so many steps that holds no weights."""
-    return TrainState(weights={}, optimiser=(), step=jnp.int32(step), rate=jnp.float32(1))
+    return TrainState(weights={}, optimiser=(), step=jnp.asarray(step, jnp.int32), rate=jnp.float32(1))
 
 
 def look(state, key, data):
@@ -42,10 +43,15 @@ def look(state, key, data):
     return state, {"labels": labels, "images": images, "draw": jax.random.uniform(key)}
 
 
+@partial(jax.jit, static_argnums=(0, 2))
+def _samples(count, step, batch):
+    numbered = LabelledImages(jnp.zeros((count, 1, 1, 1)), jnp.arange(count, dtype=jnp.int32))
+    return resident(look, batch=batch, order_key=ORDER)(at(step), KEY, numbered)[1]["labels"]
+
+
 def samples(count, step, batch):
     """Which of so many samples the arrays' step takes."""
-    numbered = LabelledImages(jnp.zeros((count, 1, 1, 1)), jnp.arange(count, dtype=jnp.int32))
-    return np.asarray(resident(look, batch=batch, order_key=ORDER)(at(step), KEY, numbered)[1]["labels"])
+    return np.asarray(_samples(count, step, batch))
 
 
 class Record:
@@ -102,7 +108,7 @@ def test_what_every_step_shares_follows_the_batch(labelled):
 def test_affine_warps_before_and_after_standardising_are_the_same(labelled):
     affine = augmentation("affine")
     before, plain = (
-        resident(look, batch=BATCH, order_key=ORDER, augment=augment)(at(0), KEY, labelled)[1]["images"]
+        jax.jit(resident(look, batch=BATCH, order_key=ORDER, augment=augment))(at(0), KEY, labelled)[1]["images"]
         for augment in (affine, None)
     )
     np.testing.assert_allclose(before, affine(jax.random.split(KEY)[1], plain), atol=1e-4)

@@ -11,6 +11,8 @@ from hadas_jax.spaces import available_exits
 from hadas_jax.supernet import apply_training, run_heads
 from hadas_jax.training import exit_losses, exit_step, init_state, paper_exit_optimiser, sandwich_backbones
 
+RATE = 0.1
+
 
 def log_softmax(x):
     shifted = x - x.max(-1, keepdims=True)
@@ -41,14 +43,17 @@ def batch(spots):
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_space, fresh, batch):
-    """Parameters before, backbone's weights as numpy before, states and metrics of ten steps."""
+def step(tiny_space):
+    return jax.jit(chex.assert_max_traces(exit_step(tiny_space, optax.sgd(RATE), sampled=1), n=1))
+
+
+@pytest.fixture(scope="module")
+def trained(step, fresh, batch):
+    """Backbone's weights as numpy before, states and metrics of ten steps."""
     before = jax.tree.map(np.array, fresh.backbone)
-    optimiser = optax.sgd(0.1)
-    run = jax.jit(chex.assert_max_traces(exit_step(tiny_space, optimiser, sampled=1), n=1))
-    state, history = init_state(fresh.heads, optimiser), []
+    state, history = init_state(fresh.heads, optax.sgd(RATE)), []
     for i in range(10):
-        state, metrics = run(state, jax.random.key(i), (batch, fresh.backbone))
+        state, metrics = step(state, jax.random.key(i), (batch, fresh.backbone))
         history.append(metrics)
     return before, state, history
 
@@ -72,16 +77,10 @@ def test_exit_training_moves_every_head_and_leaves_the_backbone(trained, fresh):
         assert (old == new).all()
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-def test_gradients_are_those_of_the_mean_over_all_exits_that_the_backbones_have(tiny_space, fresh, batch, fixed):
-    """Written out backbone by backbone, without skipping anything."""
-    key, images, labels = jax.random.key(7), *batch
-    backbones = sandwich_backbones(tiny_space, key, 1)
-    rows = [jax.tree.map(lambda leaf, i=i: leaf[i], backbones) for i in range(3)]
-    only = rows[2] if fixed else None
-    step = jax.jit(exit_step(tiny_space, optax.sgd(1.0), sampled=1, backbone=only))
-    state, metrics = step(init_state(fresh.heads, optax.sgd(1.0)), key, (batch, fresh.backbone))
-    found = jax.tree.map(jnp.subtract, fresh.heads, state.weights)
+@pytest.fixture(scope="module")
+def alone(tiny_space, fresh, batch):
+    """(heads, backbone) -> summed loss of the exits that it has, how many, and gradients; nothing is skipped."""
+    images, labels = batch
 
     def total(heads, backbone):
         features, final = apply_training(tiny_space, fresh.backbone, backbone, images, skip="nothing")
@@ -90,10 +89,24 @@ def test_gradients_are_those_of_the_mean_over_all_exits_that_the_backbones_have(
         losses = exit_losses(logits, confidence, final, labels)
         return jnp.sum(jnp.where(available, losses, 0.0)), jnp.sum(available)
 
-    gradient_of = jax.jit(jax.value_and_grad(total, has_aux=True))
+    return jax.jit(jax.value_and_grad(total, has_aux=True))
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_gradients_are_those_of_the_mean_over_all_exits_that_the_backbones_have(
+    tiny_space, fresh, batch, step, alone, fixed
+):
+    key = jax.random.key(7)
+    backbones = sandwich_backbones(tiny_space, key, 1)
+    rows = [jax.tree.map(lambda leaf, i=i: leaf[i], backbones) for i in range(3)]
+    if fixed:
+        rows = rows[2:]
+        step = jax.jit(exit_step(tiny_space, optax.sgd(RATE), backbone=rows[0]))
+    state, metrics = step(init_state(fresh.heads, optax.sgd(RATE)), key, (batch, fresh.backbone))
+    found = jax.tree.map(lambda old, new: (old - new) / RATE, fresh.heads, state.weights)
     expected, loss, exits = jax.tree.map(jnp.zeros_like, fresh.heads), 0.0, 0
-    for backbone in [only] if fixed else rows:
-        (part, count), gradient = gradient_of(fresh.heads, backbone)
+    for backbone in rows:
+        (part, count), gradient = alone(fresh.heads, backbone)
         expected = jax.tree.map(jnp.add, expected, gradient)
         loss, exits = loss + float(part), exits + int(count)
     assert float(metrics["loss"]) == pytest.approx(loss / exits, rel=1e-4)

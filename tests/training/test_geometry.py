@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from hadas_jax.training.augmentation import cutout, random_affine, random_crop, random_flip
+from hadas_jax.training import augmentation
 
-COUNT, SIZE, SHIFT = 200, 13, 2.0
+COUNT, SIZE, SHIFT = 200, 16, 2  # an eighth of the size
 KEY = jax.random.key(0)
 
 
@@ -21,7 +21,7 @@ def images():
 @pytest.fixture(scope="module")
 def warped(images):
     """The images before and after."""
-    return images, np.asarray(random_affine(KEY, jnp.asarray(images), SHIFT))
+    return images, np.asarray(jax.jit(augmentation("affine"))(KEY, jnp.asarray(images)))
 
 
 def test_augmented_images_are_read_at_the_coordinates_that_their_channels_tell(warped):
@@ -45,32 +45,26 @@ def test_rotation_size_and_shift_stay_in_their_ranges_and_fill_them(warped):
         assert values.min() < -0.9 * limit
 
 
-def test_without_rotation_scaling_and_shift_images_stay_as_they_are(warped):
-    images = jnp.asarray(warped[0][:5])
-    assert (random_affine(jax.random.key(0), images, 0.0, rotation=0.0, scaling=0.0) == images).all()
-
-
-def test_about_half_of_the_images_are_mirrored_and_the_others_untouched(images):
-    found = np.asarray(random_flip(KEY, jnp.asarray(images)))
-    mirrored = np.array([(new == old[:, ::-1]).all() for new, old in zip(found, images, strict=True)])
-    untouched = np.array([(new == old).all() for new, old in zip(found, images, strict=True)])
-    assert (mirrored ^ untouched).all()
-    assert 70 < mirrored.sum() < 130
-
-
-def test_crops_are_windows_of_the_padded_image_at_every_offset(images):
-    found = np.asarray(random_crop(KEY, jnp.asarray(images + 1), 2))
-    padded = np.pad(images + 1, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    seen = set()
+def test_about_half_of_the_images_are_mirrored_and_all_are_windows_of_the_padded_image_at_every_offset(images):
+    found = np.asarray(augmentation("crop-flip")(KEY, jnp.asarray(images + 1)))
+    padded = np.pad(images + 1, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
+    seen = []
     for new, old in zip(found, padded, strict=True):
-        places = [(i, j) for i in range(5) for j in range(5) if (old[i : i + SIZE, j : j + SIZE] == new).all()]
+        windows = {
+            (mirrored, i, j): source[i : i + SIZE, j : j + SIZE]
+            for mirrored, source in ((False, old), (True, old[:, ::-1]))
+            for i in range(2 * SHIFT + 1)
+            for j in range(2 * SHIFT + 1)
+        }
+        places = [place for place, window in windows.items() if (window == new).all()]
         assert len(places) == 1
-        seen.update(places)
-    assert len(seen) == 25
+        seen += places
+    assert 70 < sum(mirrored for mirrored, *_ in seen) < 130
+    assert len({tuple(offset) for _, *offset in seen}) == 25
 
 
 def test_a_square_is_covered_with_the_images_mean_and_nothing_else_changes(images):
-    found = np.asarray(cutout(KEY, jnp.asarray(images), 4))
+    found = np.asarray(augmentation("none", cutout_size=4)(KEY, jnp.asarray(images)))
     areas = []
     for new, old in zip(found, images, strict=True):
         changed = (new != old).any(-1)
@@ -82,4 +76,3 @@ def test_a_square_is_covered_with_the_images_mean_and_nothing_else_changes(image
         np.testing.assert_allclose(new[changed], np.broadcast_to(old.mean((0, 1)), (changed.sum(), 3)), atol=1e-4)
     assert max(areas) == 16
     assert min(areas) < 16  # squares may lie partly outside
-    assert (np.asarray(cutout(KEY, jnp.asarray(images), 0)) == images).all()

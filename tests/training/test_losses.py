@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.training import alpha_divergence
-from hadas_jax.training.supernet import DISTILLATIONS, label_loss
+from hadas_jax.training import DISTILLATIONS
+from hadas_jax.training.supernet import label_loss
 
 B, K = 12, 5
+alpha_divergence = jax.jit(DISTILLATIONS["alpha"])
 
 
 @pytest.fixture(scope="module")

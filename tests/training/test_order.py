@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,11 @@ from hadas_jax.data import LabelledImages
 from hadas_jax.training import TrainState, resident
 
 
+@partial(jax.jit, static_argnames=("size", "batch"))
 def samples(key, step, *, size, batch):
     """The samples that a step takes of so many."""
     images = LabelledImages(jnp.zeros((size, 1, 1, 1)), jnp.arange(size, dtype=jnp.int32))
-    state = TrainState(weights={}, optimiser=(), step=jnp.int32(step), rate=jnp.float32(1))
+    state = TrainState(weights={}, optimiser=(), step=jnp.asarray(step, jnp.int32), rate=jnp.float32(1))
     look = resident(lambda state, key, data: (state, {"labels": data[1]}), batch=batch, order_key=key)
     return look(state, jax.random.key(0), images)[1]["labels"]
 
@@ -33,7 +36,7 @@ def test_what_is_left_over_at_an_epochs_end_is_skipped():
     assert len(set(np.concatenate(seen).tolist())) == 8
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 64, 65, 1000, 4097])
+@pytest.mark.parametrize("size", [1, 2, 64, 65, 1000])
 def test_any_number_of_samples_is_permuted(size):
     found = samples(jax.random.key(size), 0, size=size, batch=size)
     assert sorted(found.tolist()) == list(range(size))

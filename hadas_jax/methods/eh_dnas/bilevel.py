@@ -9,7 +9,7 @@ Weights and architecture are pytrees; images float32[B, H, W, channels], labels 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,26 @@ class BilevelState:
     step: jax.Array
     rate: jax.Array
 
+    @classmethod
+    def start(cls, weights: Tree, architecture: Tree, optimiser: optax.GradientTransformation, **further: Any) -> Self:
+        """Returns the state before the first step.
+
+        Args:
+            weights: Of the search network.
+            architecture: Architecture parameters.
+            optimiser: Of the architecture parameters.
+            further: What a class that is derived carries besides.
+        """
+        return cls(
+            weights=weights,
+            momentum=jax.tree.map(jnp.zeros_like, weights),
+            architecture=architecture,
+            architecture_optimiser=optimiser.init(architecture),
+            step=jnp.int32(0),
+            rate=jnp.float32(1),
+            **further,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class WeightDescent:
@@ -62,24 +82,6 @@ class WeightDescent:
     momentum: float = 0.9
     weight_decay: float = 3e-4
     clip: float = 5.0
-
-
-def init_bilevel(weights: Tree, architecture: Tree, optimiser: optax.GradientTransformation) -> BilevelState:
-    """Returns the state before the first step.
-
-    Args:
-        weights: Of the search network.
-        architecture: Architecture parameters.
-        optimiser: Of the architecture parameters.
-    """
-    return BilevelState(
-        weights=weights,
-        momentum=jax.tree.map(jnp.zeros_like, weights),
-        architecture=architecture,
-        architecture_optimiser=optimiser.init(architecture),
-        step=jnp.int32(0),
-        rate=jnp.float32(1),
-    )
 
 
 def bilevel_step(

@@ -23,20 +23,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+import hw_models
 from hadas_jax.settings import HardwareLossSettings
 from hadas_jax.spaces.darts import relaxed_code, sampled_codes
 from hadas_jax.spaces.darts_costs import darts_workload, throughput_table
 from hadas_jax.spaces.darts_network import DartsNetwork
-from hw_models import (
-    Device,
-    OperatingPoint,
-    clock_grid,
-    cost_everywhere,
-    operating_points,
-    run_energy,
-    run_latency,
-    sum_layers,
-)
 from hw_models.accelerator import Fpga
 from hw_models.predictors import ThroughputPredictor, predict_throughput
 
@@ -86,22 +77,22 @@ class Hardware:
     name: str
     relaxed: Callable[[jax.Array, jax.Array], Costs]
     exact: Callable[[jax.Array], Costs]
-    points: OperatingPoint | None
+    points: hw_models.OperatingPoint | None
 
 
-def device_hardware(device: Device, network: DartsNetwork) -> Hardware:
+def device_hardware(device: hw_models.Device, network: DartsNetwork) -> Hardware:
     """Prices networks by the roofline model, one image at a time.
 
     Args:
         device: With the clocks to choose from.
         network: Size of the networks.
     """
-    points = operating_points(device)
-    per_run = run_latency(device, points), run_energy(device, points)
+    points = hw_models.operating_points(device)
+    per_run = hw_models.run_latency(device, points), hw_models.run_energy(device, points)
 
     def costs(architecture: jax.Array) -> Costs:
-        grid = sum_layers(clock_grid(darts_workload(network, architecture), device))
-        layers = cost_everywhere(grid, device)
+        grid = hw_models.sum_layers(hw_models.clock_grid(darts_workload(network, architecture), device))
+        layers = hw_models.cost_everywhere(grid, device)
         return Costs(layers.latency_s + per_run[0], layers.energy_j + per_run[1])
 
     return Hardware(device.name, lambda alpha, key: costs(relaxed_code(alpha)), costs, points)

@@ -20,17 +20,8 @@ import numpy as np
 from hadas_jax.data import SplitRecord
 from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.workdir import versions, write_text
-from hadas_jax.spaces.darts import (
-    CELLS,
-    EDGE_NODE,
-    EDGES,
-    NODES,
-    OPERATIONS,
-    derive_code,
-    parse_code,
-    relaxed_code,
-)
-from hadas_jax.spaces.genotypes import genotype_of
+from hadas_jax.spaces import darts
+from hadas_jax.spaces.genotypes import Genotype
 
 GENOTYPE = "genotype.json"
 FORM = "hadas_jax.genotype/1"
@@ -67,7 +58,7 @@ class DnasResult:
     data: SplitRecord | None = None
 
     def __post_init__(self) -> None:
-        parse_code(self.code)
+        darts.parse_code(self.code)
         if np.shape(self.alpha) != (28, 8):
             raise ValueError(f"alpha: expected 28 edges of 8 operations, got {len(self.alpha)} edges")
 
@@ -85,8 +76,8 @@ def derive_feasible(alpha: jax.Array, violation: Violation) -> np.ndarray:
     Raises:
         ValueError: `alpha` has another shape.
     """
-    code = np.asarray(derive_code(alpha))
-    log_likelihood = np.log(np.maximum(np.asarray(relaxed_code(alpha), np.float64), _TINY))
+    code = np.asarray(darts.derive_code(alpha))
+    log_likelihood = np.log(np.maximum(np.asarray(darts.relaxed_code(alpha), np.float64), _TINY))
 
     @jax.jit
     def violations(codes: jax.Array) -> jax.Array:
@@ -118,7 +109,7 @@ def write_genotype(result: DnasResult, directory: Path, *, settings: dict[str, A
         directory: The folder to write to.
         settings: Settings of the run by name.
     """
-    genotype = str(genotype_of(parse_code(result.code)))
+    genotype = str(Genotype.of(darts.parse_code(result.code)))
     content = {"form": FORM, "genotype": genotype, **asdict(result), "settings": settings, "versions": versions()}
     write_text(directory / GENOTYPE, json.dumps(content, indent=2) + "\n")
 
@@ -135,10 +126,10 @@ def read_genotype(path: Path) -> DnasResult:
 def _neighbours(code: np.ndarray) -> np.ndarray:
     """Returns all networks that differ from a network at one node, int32[N, 28]."""
     changed = []
-    for cell, node in itertools.product(range(len(CELLS)), range(NODES)):
-        edges = cell * EDGES + np.flatnonzero(node == EDGE_NODE)
+    for cell, node in itertools.product(range(len(darts.CELLS)), range(darts.NODES)):
+        edges = cell * darts.EDGES + np.flatnonzero(node == darts.EDGE_NODE)
         for pair in itertools.combinations(edges, 2):
-            for digits in itertools.product(range(1, len(OPERATIONS)), repeat=2):
+            for digits in itertools.product(range(1, len(darts.OPERATIONS)), repeat=2):
                 other = code.copy()
                 other[edges] = 0
                 other[list(pair)] = digits

@@ -29,7 +29,7 @@ from hadas_jax.settings import RetrainSettings
 from hadas_jax.spaces.darts import format_code, parse_code
 from hadas_jax.spaces.darts_costs import darts_counts
 from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
-from hadas_jax.spaces.genotypes import Genotype, code_of, genotype_of, read_architecture
+from hadas_jax.spaces.genotypes import Genotype, code_of, read_architecture
 from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.checkpoint import DerivedCheckpoint, save_derived
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, initialise_derived
@@ -117,21 +117,15 @@ class RetrainRun:
         settings, weights = self.settings, self.train(workdir, progress)
         progress.stage("test", 1)
         statistics = self.statistics(weights)
-        judge = partial(_derived_accuracy, self.network, self.genotype, weights, statistics)
-        shares = {
-            name: judge(data, batch=settings.eval_batch, dtype=settings.training.dtype)
-            for name, data in (
-                ("validation_accuracy", self.splits.validation),
-                ("test_accuracy", self.splits.test),
-            )
-        }
+        parts = {"validation_accuracy": self.splits.validation, "test_accuracy": self.splits.test}
+        shares = {name: self._accuracy(weights, statistics, data) for name, data in parts.items()}
         progress.update(1, shares)
         trained = self._described(weights, statistics, shares)
         result = RetrainResult(
             code=trained.code,
             **shares,
             parameters=sum(leaf.size for leaf in jax.tree.leaves(weights)),
-            macs=network_macs(self.network, self.genotype),
+            macs=_count_macs(self.network, self.genotype),
         )
         save_derived(workdir.path / DERIVED, trained)
         write_result(workdir.path / RESULT, result, network=self.network, settings=settings.flat())
@@ -174,6 +168,14 @@ class RetrainRun:
                 dtype=settings.training.dtype,
             )
 
+    def _accuracy(self, weights: Tree, statistics: Tree, data: LabelledImages) -> float:
+        """Returns the share of images that the trained network puts into their class."""
+        settings = self.settings
+        size = min(settings.eval_batch or max(_PIXELS // self.network.image_size**2, 1), data.count)
+        with memory_named("eval_batch", size, "images"):
+            right = _is_right(self.network, self.genotype, size, settings.training.dtype, weights, statistics, data)
+            return float(jnp.mean(right, dtype=jnp.float32))
+
     def _described(self, weights: Tree, statistics: Tree, shares: dict[str, float]) -> DerivedCheckpoint:
         return DerivedCheckpoint(
             network=self.network,
@@ -188,7 +190,7 @@ class RetrainRun:
         )
 
 
-def network_macs(network: DartsNetwork, genotype: Genotype) -> int:
+def _count_macs(network: DartsNetwork, genotype: Genotype) -> int:
     """Counts the multiply-accumulates of convolutions and classifier for one image."""
     rows = network_rows(network)
     layers = np.asarray(rows.layer_counts(darts_counts(jnp.asarray(code_of(genotype)))), np.float64)
@@ -200,7 +202,7 @@ def write_result(path: Path, result: RetrainResult, *, network: DartsNetwork, se
     content = {
         "form": FORM,
         **asdict(result),
-        "genotype": str(genotype_of(parse_code(result.code))),
+        "genotype": str(Genotype.of(parse_code(result.code))),
         "network": asdict(network),
         "settings": settings,
         "versions": versions(),
@@ -215,35 +217,6 @@ def read_result(path: Path) -> RetrainResult:
         ValueError: One line: it cannot be read, or is of another form.
     """
     return validated(RetrainResult, read_json(path, FORM, what="the result of hadas dnas retrain"), path=path)
-
-
-def _derived_accuracy(
-    network: DartsNetwork,
-    genotype: Genotype,
-    weights: Tree,
-    statistics: Tree,
-    data: LabelledImages,
-    *,
-    batch: int | None = None,
-    dtype: str = "float32",
-) -> float:
-    """Returns the share of images that a trained network puts into their class.
-
-    Args:
-        network: Its size.
-        genotype: Its cells.
-        weights: Trained.
-        statistics: Of its batch norms.
-        data: N images with their labels.
-        batch: Images at once; None: 128 of 32x32 pixels, and otherwise as many pixels.
-        dtype: What the network computes in, float32 or bfloat16.
-
-    Raises:
-        ValueError: There is too little memory for a batch.
-    """
-    size = min(batch or max(_PIXELS // network.image_size**2, 1), data.count)
-    with memory_named("eval_batch", size, "images"):
-        return float(jnp.mean(_is_right(network, genotype, size, dtype, weights, statistics, data), dtype=jnp.float32))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -284,6 +257,6 @@ def _data_of(source: str) -> SplitRecord | None:
 
 def _genotype(source: str) -> Genotype:
     try:
-        return genotype_of(read_architecture(source))
+        return Genotype.of(read_architecture(source))
     except ValueError as error:
         raise ValueError(f"genotype {source}: {error}") from error

@@ -17,7 +17,7 @@ from hadas_jax.data import LabelledImages, Splits, Stream, load
 from hadas_jax.methods.eh_dnas.bilevel import WeightDescent, resident_pair
 from hadas_jax.methods.eh_dnas.hardware import Hardware, Objective, accelerator_hardware, device_hardware
 from hadas_jax.methods.eh_dnas.result import DnasResult, derive_feasible, write_genotype
-from hadas_jax.methods.eh_dnas.search import init_search, search_step
+from hadas_jax.methods.eh_dnas.search import SearchState, search_step
 from hadas_jax.runs.loop import Guard, Progress, run_stage, scanned
 from hadas_jax.runs.workdir import WorkDir
 from hadas_jax.settings import DnasSettings
@@ -95,7 +95,8 @@ class DnasRun:
             optax.adam(settings.alpha_learning_rate, b1=0.5, b2=0.999),
         )
         weights = initialise_search(self.network, self._weights_key)
-        state = init_search(weights, self.initial_alpha(), optimiser=optimiser, constraints=len(objective.constraints))
+        multipliers = jnp.zeros(len(objective.constraints), jnp.float32) if objective.constraints else None
+        state = SearchState.start(weights, self.initial_alpha(), optimiser, multipliers=multipliers)
         step = search_step(
             partial(apply_search, self.network, dtype=settings.dtype, remat=settings.remat),
             hardware,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from hadas_jax.methods.eh_dnas.bilevel import Batch, BilevelState, WeightDescent, bilevel_step, init_bilevel
+from hadas_jax.methods.eh_dnas.bilevel import Batch, BilevelState, WeightDescent, bilevel_step
 from hadas_jax.methods.eh_dnas.hardware import Hardware, Objective
 from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.spaces.darts import derive_code, gumbel_shares
@@ -35,21 +35,6 @@ class SearchState(BilevelState):
     """
 
     multipliers: jax.Array | None
-
-
-def init_search(
-    weights: Tree, alpha: jax.Array, *, optimiser: optax.GradientTransformation, constraints: int
-) -> SearchState:
-    """Returns the state before the first step.
-
-    Args:
-        weights: Of the search network.
-        alpha: float32[28, 8].
-        optimiser: Of alpha.
-        constraints: K.
-    """
-    multipliers = jnp.zeros(constraints, jnp.float32) if constraints else None
-    return SearchState(**vars(init_bilevel(weights, alpha, optimiser)), multipliers=multipliers)
 
 
 def search_step(

@@ -22,7 +22,7 @@ from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition
 from hadas_jax.runs.loop import Progress, run_stage
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.runs.workdir import WorkDir, versions
-from hadas_jax.search.strategies import is_strategy, load_strategy, strategy_names
+from hadas_jax.search.strategies import check_strategy, load_strategy
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.mbconv import MAX_EXITS
@@ -61,8 +61,7 @@ class Run:
 
     def _check_strategy(self) -> None:
         settings, cardinalities = self.settings.search, tuple(int(c) for c in self.space.codec.cardinalities)
-        if not is_strategy(settings.strategy):
-            raise ValueError(f"strategy: expected one of {', '.join(strategy_names())}, got {settings.strategy!r}")
+        check_strategy(settings.strategy)
         try:
             strategy = load_strategy(
                 settings.strategy, population_size=settings.population, cardinalities=cardinalities

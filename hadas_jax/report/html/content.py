@@ -32,8 +32,8 @@ from hadas_jax.runs.names import SUPERNET
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, OPERATIONS, parse_code
-from hadas_jax.spaces.genotypes import CellGraph, cell_graph, genotype_of
-from hadas_jax.supernet.checkpoint import DESCRIPTION, read_description
+from hadas_jax.spaces.genotypes import CellGraph, Genotype
+from hadas_jax.supernet.checkpoint import DESCRIPTION, Description
 from hadas_jax.training.run import TrainingRun, at_resolutions
 from hw_models import Device
 from hw_models.catalogue import chosen_device
@@ -363,7 +363,7 @@ def _searched_space(settings: SearchSettings, workdir: Path) -> MBConvSpace:
     """
     for supernet in (Path(settings.supernet.checkpoint or workdir / SUPERNET), workdir / SUPERNET):
         if (supernet / DESCRIPTION).is_file():
-            return at_resolutions(read_description(supernet).space, settings.supernet.resolutions)
+            return at_resolutions(Description.read(supernet).space, settings.supernet.resolutions)
     return TrainingRun(settings, fine_tune=False).space
 
 
@@ -388,8 +388,8 @@ def _darts_network(outcome: DnasResult | RetrainResult, settings: dict[str, Any]
         `alpha`: the `shares` of all operations on each edge and which `kept` in the network, or None without alpha.
     """
     code = parse_code(outcome.code)
-    genotype = genotype_of(code)
-    drawings = {cell: {"drawing": _drawing(cell_graph(genotype, cell))} for cell in CELLS}
+    genotype = Genotype.of(code)
+    drawings = {cell: {"drawing": _drawing(genotype.graph(cell))} for cell in CELLS}
     network: dict[str, Any] = {"code": outcome.code, "genotype": str(genotype)}
     network |= {**dict.fromkeys(_KNOWN), "cells": drawings, "alpha": None}
     if isinstance(outcome, RetrainResult):

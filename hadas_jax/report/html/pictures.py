@@ -20,7 +20,7 @@ from hadas_jax.report.html.content import COSTS, METRICS, network_rows, starting
 from hadas_jax.report.pictures import new_figure, save_picture, write_ticks_in_full
 from hadas_jax.runs.workdir import write_text
 from hadas_jax.spaces.darts import CELLS, OPERATIONS
-from hadas_jax.spaces.genotypes import Genotype, cell_graph
+from hadas_jax.spaces.genotypes import Genotype
 from hadas_jax.training.run import ExitAccuracies
 
 Rows = list[dict[str, Any]]
@@ -421,7 +421,7 @@ def _cells(rows: Rows) -> Figure:
     figure, grid = new_figure((12, 3.6 * len(rows)), len(rows), 2)
     for axes, row in zip(grid, rows, strict=True):
         for axis, cell in zip(axes, CELLS, strict=True):
-            draw_cell(axis, cell_graph(Genotype.parse(row["genotype"]), cell))
+            draw_cell(axis, Genotype.parse(row["genotype"]).graph(cell))
             axis.set_title(f"{row['run']}: {cell} cell", loc="left", fontsize=9)
     return figure
 

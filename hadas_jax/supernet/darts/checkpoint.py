@@ -13,17 +13,14 @@ from hadas_jax.runs.checkpoints import read_weights, write_checkpoint
 from hadas_jax.runs.names import DERIVED
 from hadas_jax.spaces.darts import parse_code
 from hadas_jax.spaces.darts_network import DartsNetwork
-from hadas_jax.spaces.genotypes import Genotype, genotype_of
-from hadas_jax.supernet.checkpoint import Provenance, description_content, read_described
+from hadas_jax.spaces.genotypes import Genotype
+from hadas_jax.supernet.checkpoint import Provenance
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, weight_shapes
 from hadas_jax.supernet.layers import Tree
 
-FORM = "hadas_jax.derived/1"
-_DESCRIPTION = "derived.json"
-
 
 @dataclass(frozen=True, kw_only=True)
-class DerivedDescription(Provenance):
+class _Description(Provenance):
     """What is needed to use the weights of a trained network.
 
     Attributes:
@@ -34,17 +31,22 @@ class DerivedDescription(Provenance):
     network: DartsNetwork
     code: str
 
+    FILE = "derived.json"
+    FORM = "hadas_jax.derived/1"
+    RUNS_KEEP_IT_IN = DERIVED
+    WHAT = "a retrained network"
+
     def __post_init__(self) -> None:
         parse_code(self.code)
 
     @property
     def genotype(self) -> Genotype:
         """The cells."""
-        return genotype_of(parse_code(self.code))
+        return Genotype.of(parse_code(self.code))
 
 
 @dataclass(frozen=True, kw_only=True)
-class DerivedCheckpoint(DerivedDescription):
+class DerivedCheckpoint(_Description):
     """A trained network and what is needed to use it.
 
     Attributes:
@@ -67,8 +69,8 @@ def save_derived(directory: Path | str, trained: DerivedCheckpoint) -> None:
         directory: Created if need be.
         trained: What is written.
     """
-    content = description_content(DerivedDescription, trained, form=FORM)
-    write_checkpoint(Path(directory), _DESCRIPTION, content, (trained.weights, trained.statistics))
+    content = _Description.content_of(trained)
+    write_checkpoint(Path(directory), _Description.FILE, content, (trained.weights, trained.statistics))
 
 
 def load_derived(directory: Path | str) -> DerivedCheckpoint:
@@ -78,12 +80,10 @@ def load_derived(directory: Path | str) -> DerivedCheckpoint:
         ValueError: There is none, it is damaged, or of another form.
     """
     directory = Path(directory)
-    described = read_described(
-        DerivedDescription, directory, name=_DESCRIPTION, inner=DERIVED, form=FORM, what="a retrained network"
-    )
+    described = _Description.read(directory)
     network, genotype = described.network, described.genotype
     weights = weight_shapes(network, genotype)
     images = jax.ShapeDtypeStruct((1, 2, *(network.image_size,) * 2, network.in_channels), jnp.float32)
     statistics = jax.eval_shape(lambda w, x: estimate_statistics(network, genotype, w, x), weights, images)
-    found = read_weights(directory, _DESCRIPTION, shapes=(weights, statistics))
+    found = read_weights(directory, _Description.FILE, shapes=(weights, statistics))
     return DerivedCheckpoint(weights=found[0], statistics=found[1], **vars(described))

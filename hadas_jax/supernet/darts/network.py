@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
 from hadas_jax.spaces.darts_network import DartsNetwork
 from hadas_jax.spaces.genotypes import Genotype, code_of
 from hadas_jax.supernet.darts.ops import average_pool, max_pool
-from hadas_jax.supernet.layers import BatchNorm, Tree, call, conv, depthwise_conv, drop_factors, linear, mean_over
+from hadas_jax.supernet.layers import BatchNorm, Tree, call, conv, depthwise_conv, linear, mean_over
 
 _POOL = 5
 _AUXILIARY_WIDTHS = (128, 768)
@@ -79,28 +79,13 @@ def weight_shapes(network: DartsNetwork, genotype: Genotype, *, auxiliary: bool 
         before, last = last, shaped(run.name, run.cell, before, last)
         shapes[run.name] = _stacked(shapes[run.name], run.cells)
         if auxiliary and run.start == network.reductions[-1]:
-            shaped("auxiliary", _auxiliary_head(network, True), last)
+            shaped("auxiliary", _AuxiliaryHead(network, True), last)
     shaped("classifier", _Classifier(network.classes), last)
     return shapes
 
 
 def _stacked(shapes: Tree, count: int) -> Tree:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), shapes)
-
-
-def draw_path_drops(key: jax.Array, network: DartsNetwork, batch: int, *, rate: ArrayLike) -> jax.Array:
-    """Draws factors for drop-path: whole edges that are no identities, for each sample by itself.
-
-    Args:
-        key: PRNG key.
-        network: Static.
-        batch: B.
-        rate: float32[], share of edges that are dropped; the others are scaled to keep the mean.
-
-    Returns:
-        float32[cells, 8, B], 0 or 1 / (1 - rate).
-    """
-    return drop_factors(key, rate, (network.cells, 2 * NODES, batch))
 
 
 def apply_derived(
@@ -118,7 +103,7 @@ def apply_derived(
     Returns:
         Logits float32[B, K].
     """
-    return _forward(network, genotype, weights, statistics, images).logits
+    return _forward(network, genotype, weights, statistics, images)[0]
 
 
 def apply_derived_training(
@@ -139,7 +124,7 @@ def apply_derived_training(
         genotype: Static.
         weights: From `initialise_derived`.
         images: float32[B, H, W, channels].
-        drops: float32[cells, 8, B], from `draw_path_drops`; None: nothing is dropped.
+        drops: float32[cells, 8, B], of the edges that are no identities, from `drop_factors`; None: nothing is dropped.
         auxiliary: Run the auxiliary head too, which the weights have.
         dtype: What everything but statistics and logits is computed in, float32 or bfloat16.
         remat: For gradients keep the cells' inputs alone and compute each cell twice.
@@ -147,10 +132,10 @@ def apply_derived_training(
     Returns:
         Logits float32[B, K], and those of the auxiliary head or None.
     """
-    found = _forward(
+    logits, extra, _ = _forward(
         network, genotype, weights, None, images.astype(dtype), drops=drops, auxiliary=auxiliary, remat=remat
     )
-    return found.logits, found.auxiliary
+    return logits, extra
 
 
 @partial(jax.jit, static_argnums=(0, 1), static_argnames="dtype")
@@ -171,7 +156,7 @@ def estimate_statistics(
     """
 
     def one(images: jax.Array) -> Tree:
-        return _forward(network, genotype, weights, None, images.astype(jnp.dtype(dtype)), keep_stats=True).statistics
+        return _forward(network, genotype, weights, None, images.astype(jnp.dtype(dtype)), keep_stats=True)[-1]
 
     return mean_over(one, batches, like=jax.eval_shape(one, batches[0]))
 
@@ -292,7 +277,7 @@ class _Stem(nn.Module):
         return before, layer(channels, stride=2, name="conv3")(jax.nn.relu(before))
 
 
-class Cell(nn.Module):
+class _Cell(nn.Module):
     """Two maps to one, the concatenation of four nodes.
 
     Attributes:
@@ -357,23 +342,22 @@ class _AuxiliaryHead(nn.Module):
     Maps on which 5x5 pooling does not give 2x2 are pooled to 2x2 by halves, which overlap where sizes are odd.
 
     Attributes:
-        classes: K.
-        stride: Of the pooling, 3 in CIFAR's networks and 2 in ImageNet's.
+        network: That it is added to.
         use_batch_stats: See `BatchNorm`.
     """
 
-    classes: int
-    stride: int
+    network: DartsNetwork
     use_batch_stats: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, H, W, C] to logits float32[B, K]."""
         narrow, wide = _AUXILIARY_WIDTHS
-        x = _ConvNorm(narrow, self.use_batch_stats, name="first")(_quarters(jax.nn.relu(x), self.stride))
+        x = _quarters(jax.nn.relu(x), 3 if self.network.stem == "cifar" else 2)
+        x = _ConvNorm(narrow, self.use_batch_stats, name="first")(x)
         x = jax.nn.relu(x).reshape(-1, 1, 1, 4 * narrow)  # a 2x2 convolution sees all of it at once
         x = jax.nn.relu(_ConvNorm(wide, self.use_batch_stats, name="second")(x))
-        return linear(self.classes, x[:, 0, 0], name="classifier").astype(jnp.float32)
+        return linear(self.network.classes, x[:, 0, 0], name="classifier").astype(jnp.float32)
 
 
 def _quarters(x: jax.Array, stride: int) -> jax.Array:
@@ -383,11 +367,6 @@ def _quarters(x: jax.Array, stride: int) -> jax.Array:
     halves = ((0, _POOL), (stride, stride + _POOL)) if pools else ((0, -(-size // 2)), (size // 2, size))
     means = [[jnp.mean(x[:, a:b, c:d], axis=(1, 2)) for c, d in halves] for a, b in halves]
     return jnp.stack([jnp.stack(row, axis=1) for row in means], axis=1)
-
-
-def _auxiliary_head(network: DartsNetwork, use_batch_stats: bool) -> _AuxiliaryHead:
-    """Returns the auxiliary head of a network."""
-    return _AuxiliaryHead(network.classes, 3 if network.stem == "cifar" else 2, use_batch_stats)
 
 
 class _CellRun(NamedTuple):
@@ -401,7 +380,7 @@ class _CellRun(NamedTuple):
 
     start: int
     cells: int
-    cell: Cell
+    cell: _Cell
 
     @property
     def name(self) -> str:
@@ -422,18 +401,12 @@ def cell_runs(network: DartsNetwork, genotype: Genotype, *, use_batch_stats: boo
         is_reduce = i in reductions
         follows_reduce = i - 1 in reductions or (i == 0 and network.stem == "imagenet")
         channels *= 2 if is_reduce else 1
-        cell = Cell(digits[CELLS[is_reduce]], channels, is_reduce, follows_reduce, use_batch_stats)
+        cell = _Cell(digits[CELLS[is_reduce]], channels, is_reduce, follows_reduce, use_batch_stats)
         if i > _STEM_INPUTS and cell == runs[-1].cell:
             runs[-1] = runs[-1]._replace(cells=runs[-1].cells + 1)
         else:
             runs.append(_CellRun(i, 1, cell))
     return tuple(runs)
-
-
-class _Forward(NamedTuple):
-    logits: jax.Array
-    auxiliary: jax.Array | None
-    statistics: Tree
 
 
 def _forward(
@@ -447,7 +420,8 @@ def _forward(
     auxiliary: bool = False,
     remat: bool = False,
     keep_stats: bool = False,
-) -> _Forward:
+) -> tuple[jax.Array, jax.Array | None, Tree]:
+    """Returns logits, those of the auxiliary head, and the batch's statistics by module, where they are kept."""
     by_batch, found, extra = statistics is None, {}, None
     given: Tree = {} if statistics is None else statistics
 
@@ -465,12 +439,12 @@ def _forward(
         step = partial(_cell, run.cell, keep_stats)
         states, found[run.name] = _over_cells(jax.checkpoint(step) if remat else step, states, own, run.cells)
         if auxiliary and run.start == network.reductions[-1]:
-            extra = run_module("auxiliary", _auxiliary_head(network, by_batch), states[1])
+            extra = run_module("auxiliary", _AuxiliaryHead(network, by_batch), states[1])
     logits, _ = call(_Classifier(network.classes), weights["classifier"], None, states[1], keep_stats=False)
-    return _Forward(logits, extra, found)
+    return logits, extra, found
 
 
-def _cell(cell: Cell, keep_stats: bool, states: _States, own: tuple[Tree, Tree | None, Any]) -> tuple[_States, Tree]:
+def _cell(cell: _Cell, keep_stats: bool, states: _States, own: tuple[Tree, Tree | None, Any]) -> tuple[_States, Tree]:
     """Runs one cell on the outputs of the two before, with its weights, statistics and factors."""
     weights, statistics, keep = own
     output, found = call(cell, weights, statistics, *states, keep, keep_stats=keep_stats)

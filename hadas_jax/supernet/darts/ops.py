@@ -25,7 +25,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from hadas_jax.supernet.layers import per_platform
 
 
-def apart(function: Callable[..., Any], *, static: tuple[int, ...] = ()) -> Callable[..., Any]:
+def _apart(function: Callable[..., Any], *, static: tuple[int, ...] = ()) -> Callable[..., Any]:
     """Returns the function as a call that XLA compiles apart on CPUs, fused with nothing around it.
 
     On CPUs the compiler fuses a cheap-looking producer into each of its consumers and flattens the loops by their
@@ -51,8 +51,8 @@ def apart(function: Callable[..., Any], *, static: tuple[int, ...] = ()) -> Call
 
 def apart_with_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the function of arrays as a piece, and its gradient as one that keeps the arguments alone."""
-    forward = apart(function)
-    backward = apart(lambda arguments, gradient: jax.vjp(function, *arguments)[1](gradient))
+    forward = _apart(function)
+    backward = _apart(lambda arguments, gradient: jax.vjp(function, *arguments)[1](gradient))
     piece = jax.custom_vjp(forward)
     piece.defvjp(lambda *arguments: (forward(*arguments), arguments), backward)
     return piece
@@ -88,7 +88,7 @@ def _grouped(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax
     )
 
 
-@partial(apart, static=(2, 3))
+@partial(_apart, static=(2, 3))
 def _shifted(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
     return _multiply_add(_pad(x, kernel.shape[-1], dilation), kernel, stride, dilation)
 
@@ -116,7 +116,7 @@ def _gradients(
     return _input_gradient(gradient, kernel, x.shape, stride, dilation), to_kernel.astype(kernel.dtype)
 
 
-@partial(apart, static=(2, 3, 4))
+@partial(_apart, static=(2, 3, 4))
 def _input_gradient(
     gradient: jax.Array, kernel: jax.Array, shape: tuple[int, ...], stride: int, dilation: int
 ) -> jax.Array:
@@ -129,7 +129,7 @@ def _input_gradient(
     return _multiply_add(padded, kernel[:, ::-1, ::-1], 1, dilation)
 
 
-@partial(apart, static=(2, 3, 4))
+@partial(_apart, static=(2, 3, 4))
 def _kernel_gradient(x: jax.Array, gradient: jax.Array, k: int, stride: int, dilation: int) -> jax.Array:
     """Returns float32[C, k, k], a row of taps at a time: products of the map's columns, summed up by one with ones."""
     padded = _pad(x, k, dilation)
@@ -179,63 +179,43 @@ def standardise(x: jax.Array) -> jax.Array:
     return _standardise(x)[0]
 
 
-@partial(apart, static=(2,))
-def _norm_forward(x: jax.Array, share: jax.Array, positive: bool) -> jax.Array:
-    found = standardise(x)
-    return share.astype(x.dtype) * (jax.nn.relu(found) if positive else found)
-
-
-@partial(apart, static=(3,))
-def _norm_backward(x: jax.Array, share: jax.Array, gradient: jax.Array, positive: bool) -> tuple[jax.Array, jax.Array]:
-    return _through_norm(x, share, gradient, positive)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def norm(x: jax.Array, share: jax.Array, positive: bool = False) -> jax.Array:
-    """Batch norm, then ReLU if `positive`, times `share` float32[]; maps [C, H, W, B]."""
-    return _norm_forward(x, share, positive)
-
-
-norm.defvjp(
-    lambda x, share, positive: (_norm_forward(x, share, positive), (x, share)),
-    lambda positive, kept, gradient: _norm_backward(*kept, gradient, positive),
-)
-
-
-@partial(apart, static=(3,))
-def _product_forward(x: jax.Array, weights: jax.Array, share: jax.Array, positive: bool) -> jax.Array:
-    found = standardise(pointwise(x, weights))
-    return share.astype(x.dtype) * (jax.nn.relu(found) if positive else found)
-
-
-@partial(apart, static=(4,))
-def _product_backward(
-    x: jax.Array, weights: jax.Array, share: jax.Array, gradient: jax.Array, positive: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    to_product, to_share = _through_norm(pointwise(x, weights), share, gradient, positive)
-    to_weights = jnp.matmul(_rows(to_product), _rows(x).T, preferred_element_type=jnp.float32)
-    return pointwise(to_product, weights.T), to_weights.astype(weights.dtype), to_share
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def product_norm(x: jax.Array, weights: jax.Array, share: jax.Array, positive: bool = False) -> jax.Array:
-    """Convolves by 1x1 kernels, then does as `norm`.
+def norm(x: jax.Array, weights: jax.Array | None, share: jax.Array, positive: bool = False) -> jax.Array:
+    """Convolves by 1x1 kernels, then batch norm, then ReLU if `positive`, all times `share`.
 
     Args:
         x: [C, H, W, B].
-        weights: [O, C].
+        weights: [O, C]; None: no convolution.
         share: float32[], factor of the result.
         positive: Take the ReLU.
 
     Returns:
         [O, H, W, B].
     """
-    return _product_forward(x, weights, share, positive)
+    return _norm_forward(x, weights, share, positive)
 
 
-product_norm.defvjp(
-    lambda x, weights, share, positive: (_product_forward(x, weights, share, positive), (x, weights, share)),
-    lambda positive, kept, gradient: _product_backward(*kept, gradient, positive),
+@partial(_apart, static=(3,))
+def _norm_forward(x: jax.Array, weights: jax.Array | None, share: jax.Array, positive: bool) -> jax.Array:
+    found = standardise(x if weights is None else pointwise(x, weights))
+    return share.astype(x.dtype) * (jax.nn.relu(found) if positive else found)
+
+
+@partial(_apart, static=(4,))
+def _norm_backward(
+    x: jax.Array, weights: jax.Array | None, share: jax.Array, gradient: jax.Array, positive: bool
+) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+    if weights is None:
+        to_x, to_share = _through_norm(x, share, gradient, positive)
+        return to_x, None, to_share
+    to_product, to_share = _through_norm(pointwise(x, weights), share, gradient, positive)
+    to_weights = jnp.matmul(_rows(to_product), _rows(x).T, preferred_element_type=jnp.float32)
+    return pointwise(to_product, weights.T), to_weights.astype(weights.dtype), to_share
+
+
+norm.defvjp(
+    lambda x, weights, share, positive: (_norm_forward(x, weights, share, positive), (x, weights, share)),
+    lambda positive, kept, gradient: _norm_backward(*kept, gradient, positive),
 )
 
 
@@ -290,7 +270,7 @@ def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     return _largest(x, stride)
 
 
-@partial(apart, static=(1,))
+@partial(_apart, static=(1,))
 def _largest(x: jax.Array, stride: int) -> jax.Array:
     return _largest_along(_largest_along(x, ROWS, stride), COLUMNS, stride)
 
@@ -300,7 +280,7 @@ def _largest_along(x: jax.Array, axis: int, stride: int) -> jax.Array:
     return jnp.maximum(jnp.maximum(first, second), third)
 
 
-@partial(apart, static=(2,))
+@partial(_apart, static=(2,))
 def _largest_gradient(x: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
     gradient = _to_largest(_largest_along(x, ROWS, stride), gradient, COLUMNS, stride)
     return _to_largest(x, gradient, ROWS, stride)
@@ -325,7 +305,7 @@ def average_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     return _average(x, stride)
 
 
-@partial(apart, static=(1,))
+@partial(_apart, static=(1,))
 def _average(x: jax.Array, stride: int) -> jax.Array:
     for axis in (ROWS, COLUMNS):
         share = _share(x, x.shape[axis], axis, stride)
@@ -333,7 +313,7 @@ def _average(x: jax.Array, stride: int) -> jax.Array:
     return x
 
 
-@partial(apart, static=(1, 2, 3))
+@partial(_apart, static=(1, 2, 3))
 def _average_gradient(gradient: jax.Array, height: int, width: int, stride: int) -> jax.Array:
     for axis, size in ((COLUMNS, width), (ROWS, height)):
         part = gradient * _share(gradient, size, axis, stride)

@@ -20,17 +20,7 @@ import numpy as np
 
 from hadas_jax.spaces.darts import EDGE_INPUT, EDGE_NODE, EDGES, NODES, OPERATIONS
 from hadas_jax.spaces.darts_network import DartsNetwork
-from hadas_jax.supernet.darts.ops import (
-    apart_with_gradient,
-    average_pool,
-    depthwise,
-    max_pool,
-    norm,
-    pointwise,
-    product_norm,
-    reduce_map,
-    standardise,
-)
+from hadas_jax.supernet.darts import ops
 from hadas_jax.supernet.layers import Tree, conv
 
 _SEPARABLE = tuple(name for name in OPERATIONS if name.startswith("sep"))
@@ -162,7 +152,7 @@ def _apply_stem(network: DartsNetwork, weights: Tree, images: jax.Array) -> tupl
     for index, (_, _, stride) in enumerate(_stem_convolutions(network)):
         layer = weights[f"conv_{index}"]
         y = conv(jax.nn.relu(x) if index else x, layer["kernel"], stride=stride, padding=1)
-        y = standardise(y.transpose(3, 1, 2, 0))
+        y = ops.standardise(y.transpose(3, 1, 2, 0))
         y = y * layer["scale"][:, None, None, None] + layer["bias"][:, None, None, None]
         outputs.append(y)
         x = y.transpose(3, 1, 2, 0)
@@ -234,9 +224,9 @@ def _apply_cell(
 
 def _read_inputs(layout: _CellLayout, weights: Tree, before: jax.Array, last: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Brings the inputs of a cell to its channels and to one size: ReLU, 1x1 convolution, batch norm."""
-    convolve = reduce_map if layout.was_reduced else pointwise
-    first = standardise(convolve(jax.nn.relu(before), weights["input_0"]))
-    return first, standardise(pointwise(jax.nn.relu(last), weights["input_1"]))
+    convolve = ops.reduce_map if layout.was_reduced else ops.pointwise
+    first = ops.standardise(convolve(jax.nn.relu(before), weights["input_0"]))
+    return first, ops.standardise(ops.pointwise(jax.nn.relu(last), weights["input_1"]))
 
 
 def _at(operations: Tree, edges: np.ndarray) -> Tree:
@@ -300,21 +290,21 @@ def _mix(x: jax.Array, weights: Tree, shares: jax.Array, *, stride: int) -> jax.
     share = dict(zip(OPERATIONS, shares, strict=True))
     positive = _relu(x)
     parts = [
-        norm(max_pool(x, stride), share["max_pool_3x3"]),
-        norm(average_pool(x, stride), share["avg_pool_3x3"]),
+        ops.norm(ops.max_pool(x, stride), None, share["max_pool_3x3"]),
+        ops.norm(ops.average_pool(x, stride), None, share["avg_pool_3x3"]),
     ]
     if stride == 1:
         parts.append(x * share[_SKIP].astype(x.dtype))
     else:
-        parts.append(norm(reduce_map(positive, weights[_SKIP]["reduction"]), share[_SKIP]))
+        parts.append(ops.norm(ops.reduce_map(positive, weights[_SKIP]["reduction"]), None, share[_SKIP]))
     for name in _SEPARABLE + _DILATED:
         own = weights[name]
-        y = depthwise(positive, own["depthwise_0"], stride, 2 if name in _DILATED else 1)
+        y = ops.depthwise(positive, own["depthwise_0"], stride, 2 if name in _DILATED else 1)
         if name in _SEPARABLE:
-            y = depthwise(product_norm(y, own["pointwise_0"], jnp.float32(1), True), own["depthwise_1"])
-        parts.append(product_norm(y, own["pointwise_1" if name in _SEPARABLE else "pointwise_0"], share[name]))
+            y = ops.depthwise(ops.norm(y, own["pointwise_0"], jnp.float32(1), True), own["depthwise_1"])
+        parts.append(ops.norm(y, own["pointwise_1" if name in _SEPARABLE else "pointwise_0"], share[name]))
     return _add(*parts)
 
 
-_relu = apart_with_gradient(jax.nn.relu)
-_add = apart_with_gradient(lambda *parts: sum(parts[1:], parts[0]))
+_relu = ops.apart_with_gradient(jax.nn.relu)
+_add = ops.apart_with_gradient(lambda *parts: sum(parts[1:], parts[0]))

@@ -84,7 +84,6 @@ def test_clocks_are_read_in_mhz(tmp_path):
     assert cpu.available_mhz() == (115.2, 1190.4, 2265.6)
     assert gpu.available_mhz() == (114.75, 318.75, 1377.0)
     assert memory.available_mhz() == (204.0, 2133.0)
-    assert [clock.current_mhz() for clock in (cpu, gpu, memory)] == [1190.4, 318.75, 2133.0]
     assert [clock.fixed_mhz() for clock in (cpu, gpu, memory)] == [None, None, None]
 
 
@@ -96,9 +95,7 @@ def test_a_clock_whose_limits_are_equal_is_fixed(tmp_path):
 def test_settings_that_cannot_be_read_are_none(tmp_path):
     folder = fill_cpu(tmp_path)
     (folder / "scaling_available_frequencies").unlink()
-    (folder / "scaling_cur_freq").write_text("<unknown>\n")
     assert cpu_clock(tmp_path).available_mhz() is None
-    assert cpu_clock(tmp_path).current_mhz() is None
 
 
 @pytest.mark.parametrize("mhz", [115.2, 1190.4, 2265.6])
@@ -174,7 +171,7 @@ def test_the_memory_clock_is_locked_before_it_is_set_and_given_back_last(tmp_pat
 def test_a_nano_has_its_memory_clock_elsewhere(tmp_path):
     fill(tmp_path, "sys/kernel/debug/clk/override.emc", clk_update_rate=1600000000, clk_state=1)
     clock = memory_clock(tmp_path)
-    assert clock.fixed_mhz() == clock.current_mhz() == 1600.0
+    assert clock.fixed_mhz() == 1600.0
     assert clock.available_mhz() is None
 
 

@@ -62,7 +62,7 @@ def drawn():
 def small_recipes():
     """Quick recipes by kind; of those that learn soon, enough epochs to learn."""
     settings = {
-        "mlp": {"hidden": (64, 64), "epochs": 60, "batch": 64},
+        "mlp": {"hidden": (64, 64), "epochs": 30, "batch": 64},
         "embedding": {"hidden": (16,), "epochs": 3, "batch": 100, "learning_rate": 1e-3},
         "lookup": {"epochs": 60, "batch": 100},
     }

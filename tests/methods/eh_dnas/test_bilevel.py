@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import optax
 import pytest
 
 from hadas_jax.data.arrays import LabelledImages
-from hadas_jax.methods.eh_dnas.bilevel import WeightDescent, bilevel_step, init_bilevel, resident_pair
+from hadas_jax.methods.eh_dnas.bilevel import BilevelState, WeightDescent, bilevel_step, resident_pair
 
 WEIGHTS = {"w": jnp.array([0.3, -0.7, 1.1]), "b": jnp.array(0.2)}
 ALPHA = jnp.array([0.5, -0.4])
@@ -30,7 +32,7 @@ OPTIMISER = optax.sgd(0.1)
 
 
 def _state():
-    state = init_bilevel(WEIGHTS, ALPHA, OPTIMISER)
+    state = BilevelState.start(WEIGHTS, ALPHA, OPTIMISER)
     momentum = {"w": jnp.array([0.1, 0.2, -0.3]), "b": jnp.array(-0.2)}
     return state.replace(momentum=momentum)
 
@@ -40,9 +42,10 @@ def _gradient(descent, *, second_order=True, state=None):
     optimiser = optax.sgd(1.0)
     step = bilevel_step(_loss, _loss, descent=descent, optimiser=optimiser, second_order=second_order)
     state = (_state() if state is None else state).replace(architecture_optimiser=optimiser.init(ALPHA))
-    return ALPHA - step(state, KEY, (_batch(0), _batch(1)))[0].architecture
+    return ALPHA - jax.jit(step)(state, KEY, (_batch(0), _batch(1)))[0].architecture
 
 
+@partial(jax.jit, static_argnums=1)
 def _unrolled(alpha, descent, rate=1.0):
     """Search loss after one step of the weights, by the definition."""
     gradient = jax.grad(lambda w: _loss(w, alpha, _batch(0), KEYS[0])[0])(WEIGHTS)

@@ -15,36 +15,40 @@ from hw_models.predictors import fit_predictor, predict_throughput, predict_thro
 
 KEY = jax.random.key(7)
 NETWORK = DartsNetwork()
-DEVICES = ("agx-xavier-gpu", "raspberry-pi-4", "coral-edge-tpu")
 CODE = sample_codes(jax.random.key(0), 1)[0].astype(jnp.int32)
 
 
-@pytest.mark.parametrize("name", DEVICES)
-def test_a_device_prices_a_network_as_the_roofline_model_does(name):
-    device = load_device(name)
-    hardware = device_hardware(device, NETWORK)
-    costs = hardware.exact(CODE)
+@pytest.fixture(scope="module", params=["agx-xavier-gpu", "raspberry-pi-4", "coral-edge-tpu"])
+def priced(request):
+    """A device, and what prices networks on it."""
+    device = load_device(request.param)
+    return device, device_hardware(device, NETWORK)
+
+
+def test_a_device_prices_a_network_as_the_roofline_model_does(priced):
+    device, hardware = priced
+    costs = jax.jit(hardware.exact)(CODE)
     points = operating_points(device)
     assert costs.image_s.shape == points.core_hz.shape
     fastest = int(np.argmin(costs.image_s))
-    expected = network_cost(darts_workload(NETWORK, CODE), device, jax.tree.map(lambda leaf: leaf[fastest], points))
+    fewer = jax.tree.map(lambda leaf: leaf[fastest], points)
+    expected = jax.jit(lambda: network_cost(darts_workload(NETWORK, CODE), device, fewer))()
     np.testing.assert_allclose(costs.image_s[fastest], expected.latency_s, rtol=1e-5)
     np.testing.assert_allclose(costs.energy_j[fastest], expected.energy_j, rtol=1e-5)
     assert float(hardware.points.core_hz[fastest]) == float(default_point(device).core_hz)
 
 
-@pytest.mark.parametrize("name", DEVICES)
-def test_expected_cost_at_a_one_hot_alpha_is_the_cost_of_the_network(name):
-    hardware = device_hardware(load_device(name), NETWORK)
-    exact, relaxed = hardware.exact(CODE), hardware.relaxed(80.0 * jax.nn.one_hot(CODE, 8), KEY)
+def test_expected_cost_at_a_one_hot_alpha_is_the_networks_and_its_gradient_pays_for_convolutions(priced):
+    _, hardware = priced
+
+    def cost(alpha):
+        costs = hardware.relaxed(alpha, KEY)
+        return jnp.sum(jnp.log(costs.image_s)), costs
+
+    slope = jax.jit(jax.grad(cost, has_aux=True))
+    exact, (_, relaxed) = jax.jit(hardware.exact)(CODE), slope(80.0 * jax.nn.one_hot(CODE, 8))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), exact, relaxed)
-
-
-@pytest.mark.parametrize("name", DEVICES)
-def test_gradient_of_a_devices_cost_is_finite_and_pays_for_convolutions(name):
-    hardware = device_hardware(load_device(name), NETWORK)
-    alpha = 0.1 * jax.random.normal(jax.random.key(3), (28, 8))
-    gradient = jax.grad(lambda alpha: jnp.sum(jnp.log(hardware.relaxed(alpha, KEY).image_s)))(alpha)
+    gradient, _ = slope(0.1 * jax.random.normal(jax.random.key(3), (28, 8)))
     assert np.isfinite(gradient).all()
     by_operation = np.asarray(gradient).sum(axis=0)
     assert by_operation[5] > by_operation[3]  # sep_conv_5x5 and skip_connect
@@ -54,7 +58,7 @@ def test_gradient_of_a_devices_cost_is_finite_and_pays_for_convolutions(name):
 def predicted():
     """The pipeline accelerator with a predictor of it."""
     fpga = load_fpga("ku115")
-    codes = sample_codes(jax.random.key(1), 3000)
+    codes = jax.jit(sample_codes, static_argnums=1)(jax.random.key(1), 3000)
     throughputs = throughput_table("pipeline", NETWORK, fpga=fpga)(codes)
     recipe = dataclasses.replace(recipe_of("mlp"), hidden=(32,), epochs=10, batch=100)
     predictor = fit_predictor(jax.random.key(2), codes, throughputs, layout=DARTS_CODES, recipe=recipe).predictor
@@ -63,22 +67,24 @@ def predicted():
 
 def test_an_accelerators_expected_cost_at_a_one_hot_alpha_is_its_predictors_for_the_network(predicted):
     predictor, hardware = predicted
-    relaxed = hardware.relaxed(80.0 * jax.nn.one_hot(CODE, 8), KEY)
+    relaxed = jax.jit(hardware.relaxed)(80.0 * jax.nn.one_hot(CODE, 8), KEY)
     np.testing.assert_allclose(relaxed.image_s[0], 1 / predict_throughput(predictor, CODE).throughput, rtol=1e-4)
 
 
 def test_an_accelerators_expected_cost_is_the_mean_over_networks(predicted):
     predictor, hardware = predicted
     alpha = 0.5 * jax.random.normal(jax.random.key(3), (28, 8))
-    codes = jnp.argmax(sampled_codes(jax.random.key(4), alpha, 4000), axis=-1).astype(jnp.int32)
+    sampled = jax.jit(sampled_codes, static_argnums=2)(jax.random.key(4), alpha, 4000)
+    codes = jnp.argmax(sampled, axis=-1).astype(jnp.int32)
     expected = -jnp.mean(jnp.log(predict_throughputs(predictor, codes).throughput))
-    found = [jnp.log(hardware.relaxed(alpha, jax.random.key(seed)).image_s[0]) for seed in range(5)]
+    relaxed = jax.jit(hardware.relaxed)
+    found = [jnp.log(relaxed(alpha, jax.random.key(seed)).image_s[0]) for seed in range(5)]
     np.testing.assert_allclose(jnp.mean(jnp.stack(found)), expected, atol=0.05)
 
 
 def test_gradient_of_a_pipeline_pays_for_what_makes_its_slowest_stage(predicted):
     _, hardware = predicted
-    slope = jax.grad(lambda alpha, key: jnp.log(hardware.relaxed(alpha, key).image_s[0]))
+    slope = jax.jit(jax.grad(lambda alpha, key: jnp.log(hardware.relaxed(alpha, key).image_s[0])))
     keys = jax.random.split(KEY, 8)
     by_operation = np.mean([np.asarray(slope(jnp.zeros((28, 8)), key)) for key in keys], axis=0).sum(axis=0)
     assert np.isfinite(by_operation).all()

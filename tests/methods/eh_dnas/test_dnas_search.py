@@ -9,17 +9,17 @@ import pytest
 
 from hadas_jax.methods.eh_dnas.bilevel import WeightDescent
 from hadas_jax.methods.eh_dnas.hardware import Costs, Hardware, Objective
-from hadas_jax.methods.eh_dnas.search import init_search, search_step
+from hadas_jax.methods.eh_dnas.search import SearchState, search_step
 from hadas_jax.settings import HardwareLossSettings
 from hadas_jax.spaces.darts import relaxed_code
 from hadas_jax.training.optimisers import lower_rate
 
+RNG = np.random.default_rng(0)
 CONVOLUTION = jnp.arange(8) >= 4
-WEIGHTS = {"kernel": 0.1 * jax.random.normal(jax.random.key(0), (224, 3, 2))}
-ALPHA = 0.1 * jax.random.normal(jax.random.key(1), (28, 8))
-BATCHES = tuple(
-    (jax.random.normal(jax.random.key(seed), (6, 3)), jnp.array([0, 1, 0, 1, 1, 0], jnp.int32)) for seed in (2, 3)
-)
+WEIGHTS = {"kernel": jnp.asarray(0.1 * RNG.normal(size=(224, 3, 2)), jnp.float32)}
+ALPHA = jnp.asarray(0.1 * RNG.normal(size=(28, 8)), jnp.float32)
+LABELS = jnp.array([0, 1, 0, 1, 1, 0], jnp.int32)
+BATCHES = tuple((jnp.asarray(RNG.normal(size=(6, 3)), jnp.float32), LABELS) for _ in range(2))
 
 
 def _network(weights, shares, images):
@@ -38,7 +38,8 @@ def _step(**changed):
     hardware = changed.pop("hardware", Hardware("toy", lambda alpha, key: _costs(relaxed_code(alpha)), _costs, None))
     descent = WeightDescent(schedule=lambda step: jnp.float32(0.05))
     options = {"descent": descent, "optimiser": optax.sgd(0.1), "second_order": False} | changed
-    state = init_search(WEIGHTS, ALPHA, optimiser=options["optimiser"], constraints=len(objective.constraints))
+    multipliers = jnp.zeros(len(objective.constraints)) if objective.constraints else None
+    state = SearchState.start(WEIGHTS, ALPHA, options["optimiser"], multipliers=multipliers)
     chex.clear_trace_counter()
     return jax.jit(chex.assert_max_traces(search_step(_network, hardware, objective, **options), n=1)), state
 
@@ -58,7 +59,7 @@ def _moved(**changed):
 def test_hardware_adds_its_own_gradient_and_nothing_else(second_order):
     blind = _moved(second_order=second_order)
     seeing = _moved(second_order=second_order, loss={"weight": 0.7})
-    slope = jax.grad(lambda alpha: jnp.log(_costs(relaxed_code(alpha)).image_s[0]))(ALPHA)
+    slope = jax.jit(jax.grad(lambda alpha: jnp.log(_costs(relaxed_code(alpha)).image_s[0])))(ALPHA)
     np.testing.assert_allclose(seeing - blind, -0.1 * 0.7 * slope, atol=1e-6)
 
 

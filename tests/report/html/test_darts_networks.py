@@ -7,7 +7,7 @@ import pytest
 
 from hadas_jax.report.darts import cell_layout
 from hadas_jax.report.html.page import render_page
-from hadas_jax.spaces.genotypes import PUBLISHED_GENOTYPES, cell_graph, published_genotype
+from hadas_jax.spaces.genotypes import PUBLISHED_GENOTYPES, published_genotype
 
 
 def test_a_network_tells_its_costs_and_keeps_to_plain_json(architectures):
@@ -47,7 +47,7 @@ def test_a_network_of_two_runs_is_drawn_once(architectures):
 @pytest.mark.parametrize("name", PUBLISHED_GENOTYPES)
 @pytest.mark.parametrize("cell", ["normal", "reduce"])
 def test_labels_of_a_cell_stand_apart(name, cell):
-    graph = cell_graph(published_genotype(name), cell)
+    graph = published_genotype(name).graph(cell)
     places, arrows = cell_layout(graph)
     labels = [np.array(arrow.label) for arrow in arrows if arrow.operation]
     for one, other in itertools.combinations(labels, 2):
@@ -57,7 +57,7 @@ def test_labels_of_a_cell_stand_apart(name, cell):
 
 
 def test_edges_start_and_end_at_their_nodes():
-    graph = cell_graph(published_genotype("DARTS_V2"), "normal")
+    graph = published_genotype("DARTS_V2").graph("normal")
     places, arrows = cell_layout(graph)
     points = list(places.values())
     for arrow, (start, end, operation) in zip(arrows, graph.edges, strict=True):

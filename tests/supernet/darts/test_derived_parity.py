@@ -7,7 +7,7 @@ import pytest
 
 from hadas_jax.spaces.darts import EDGE_INPUT, EDGE_NODE, OPERATIONS
 from hadas_jax.spaces.darts_network import DartsNetwork
-from hadas_jax.spaces.genotypes import code_of, genotype_of
+from hadas_jax.spaces.genotypes import Genotype, code_of
 from hadas_jax.supernet.darts.network import (
     apply_derived,
     apply_derived_training,
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 # Every operation at stride 1 and at stride 2.
 CODE = [int(digit) for digit in "43 150 2006 70010 64 705 3001 20030".replace(" ", "")]
-GENOTYPE = genotype_of(CODE)
+GENOTYPE = Genotype.of(CODE)
 NETWORKS = {
     "cifar": DartsNetwork(channels=4, cells=10, classes=3, image_size=32, in_channels=2),
     "imagenet": DartsNetwork(channels=4, cells=4, classes=3, image_size=64, in_channels=2, stem="imagenet"),

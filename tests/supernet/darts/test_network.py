@@ -10,15 +10,14 @@ from hadas_jax.spaces.darts_costs import darts_counts
 from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hadas_jax.spaces.genotypes import Genotype, code_of, published_genotype
 from hadas_jax.supernet.darts.network import (
-    Cell,
     apply_derived,
     apply_derived_training,
     cell_runs,
-    draw_path_drops,
     estimate_statistics,
     initialise_derived,
     weight_shapes,
 )
+from hadas_jax.supernet.layers import drop_factors
 
 TINY = DartsNetwork(channels=4, cells=3, classes=3, image_size=8, in_channels=1)
 ONE = DartsNetwork(channels=4, cells=1, classes=3, image_size=8, in_channels=1)
@@ -50,19 +49,14 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def weights():
-    return initialise_derived(TINY, MIXED, jax.random.key(0), auxiliary=True)
-
-
-@pytest.fixture(scope="module")
 def one_cell():
     return initialise_derived(ONE, MIXED, jax.random.key(1), auxiliary=True)
 
 
 @pytest.fixture(scope="module")
 def train():
-    """Weights, images, drops -> logits and auxiliary logits of the tiny network."""
-    return jax.jit(lambda w, x, drops: apply_derived_training(TINY, MIXED, w, x, drops=drops, auxiliary=True))
+    """Weights, images, drops -> logits and auxiliary logits of the network of one cell."""
+    return jax.jit(lambda w, x, drops: apply_derived_training(ONE, MIXED, w, x, drops=drops, auxiliary=True))
 
 
 @pytest.mark.parametrize(
@@ -77,9 +71,11 @@ def test_parameters_are_as_many_as_darts_logs_say(network, published):
     assert count(weight_shapes(network, published_genotype("DARTS_V2"))) == published
 
 
-@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
-@pytest.mark.parametrize("genotype", [MIXED, published_genotype("OURS_PIP")], ids=["mixed", "OURS_PIP"])
-@pytest.mark.parametrize("size", [32, 37])
+@pytest.mark.parametrize(
+    ("genotype", "stem", "size"),
+    [(MIXED, "cifar", 37), (MIXED, "imagenet", 32), (published_genotype("OURS_PIP"), "imagenet", 37)],
+    ids=["mixed, small", "mixed, large", "OURS_PIP, large"],
+)
 def test_layers_multiply_and_weigh_as_the_layer_table_says(genotype, stem, size):
     network = DartsNetwork(channels=8, cells=4, classes=5, image_size=size, stem=stem)
     assert all(run.cells == 1 for run in cell_runs(network, genotype, use_batch_stats=True))
@@ -129,8 +125,8 @@ def test_fresh_kernels_are_uniform_within_the_root_of_their_fan_in():
     assert drawn["classifier"]["linear"]["bias"].tolist() == [0.0] * 10
 
 
-def test_factors_of_one_drop_nothing(weights, images, train):
-    plain, ones = train(weights, images, None), train(weights, images, jnp.ones((TINY.cells, 8, 6)))
+def test_factors_of_one_drop_nothing(one_cell, images, train):
+    plain, ones = train(one_cell, images, None), train(one_cell, images, jnp.ones((1, 8, 6)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), plain, ones)
     assert plain[0].shape == plain[1].shape == (6, 3)
 
@@ -148,30 +144,32 @@ def test_a_sample_of_which_every_edge_is_dropped_leaves_the_others_alone(images)
 
 
 def test_identities_are_never_dropped(images):
-    skips = Genotype(normal=(("skip_connect", 0), ("skip_connect", 1)) * 4, reduce=POOLS)
-    cell = Cell(tuple(code_of(skips)[:14].tolist()), 1, is_reduce=False, follows_reduce=False, use_batch_stats=True)
-    shapes = cell.init(jax.random.key(0), images, images)
-    weights = jax.tree.map(jnp.ones_like, shapes["params"])
-    plain, dropped = (cell.apply({"params": weights}, images, images, keep) for keep in (None, jnp.zeros((8, 6))))
-    np.testing.assert_array_equal(plain, dropped)
-    assert np.abs(plain).max() > 0.1
+    genotype = Genotype(normal=(("skip_connect", 0), ("skip_connect", 1)) * 4, reduce=POOLS)
+    weights = initialise_derived(TINY, genotype, jax.random.key(2))
+    run = jax.jit(lambda drops: apply_derived_training(TINY, genotype, weights, images, drops=drops)[0])
+    ones = jnp.ones((TINY.cells, 8, 6))
+    plain = run(ones)
+    np.testing.assert_array_equal(run(ones.at[0].set(0)), plain)  # cells 1 and 2 are reduce cells
+    assert np.abs(run(ones.at[1].set(0)) - plain).max() > 0.01
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_path_drops_keep_the_mean(rate):
-    factors = np.asarray(draw_path_drops(jax.random.key(3), TINY, 4000, rate=jnp.float32(rate)))
-    assert factors.shape == (3, 8, 4000)
+def test_drop_factors_keep_the_mean(rate):
+    factors = np.asarray(drop_factors(jax.random.key(3), jnp.float32(rate), (3, 8, 4000)))
     np.testing.assert_allclose(np.unique(factors), [0, 1 / (1 - rate)] if rate else [1], rtol=1e-6)
     np.testing.assert_allclose(factors.mean(-1), 1, atol=0.05)
 
 
-def test_cells_computed_twice_have_the_same_gradient(one_cell, images):
+def test_cells_computed_twice_have_the_same_gradient(images):
+    genotype = Genotype(POOLS, (*POOLS[:6], ("dil_conv_3x3", 0), ("skip_connect", 1)))
+    weights = initialise_derived(ONE, genotype, jax.random.key(1), auxiliary=True)
+
     def gradient(remat):
         def loss(w):
-            logits, extra = apply_derived_training(ONE, MIXED, w, images, auxiliary=True, remat=remat)
+            logits, extra = apply_derived_training(ONE, genotype, w, images, auxiliary=True, remat=remat)
             return jnp.sum(logits**2) + jnp.sum(extra**2)
 
-        return jax.jit(jax.grad(loss))(one_cell)
+        return jax.jit(jax.grad(loss))(weights)
 
     kept, twice = gradient(False), gradient(True)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), kept, twice)
@@ -184,13 +182,13 @@ def test_statistics_are_the_mean_over_batches_and_leave_the_auxiliary_head_out(o
     first, second, both = map(estimate, pairs)
     jax.tree.map(lambda a, b, c: np.testing.assert_allclose(c, (a + b) / 2, rtol=1e-4, atol=1e-5), first, second, both)
     assert set(both) == {"stem", "cells0"}
-    logits = apply_derived(ONE, MIXED, one_cell, both, images)
+    logits = jax.jit(apply_derived, static_argnums=(0, 1))(ONE, MIXED, one_cell, both, images)
     assert logits.shape == (6, 3)
     assert np.isfinite(logits).all()
 
 
-def test_half_precision_features_give_float32_logits_close_by(weights, images, train):
-    exact, _ = train(weights, images, None)
-    half = jax.jit(lambda w, x: apply_derived_training(TINY, MIXED, w, x, dtype=jnp.bfloat16)[0])(weights, images)
+def test_half_precision_features_give_float32_logits_close_by(one_cell, images, train):
+    exact, _ = train(one_cell, images, None)
+    half = jax.jit(lambda w, x: apply_derived_training(ONE, MIXED, w, x, dtype=jnp.bfloat16)[0])(one_cell, images)
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, exact, atol=0.2)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.supernet.darts.ops import norm, product_norm, standardise
+from hadas_jax.supernet.darts.ops import norm, standardise
 
 
 def draw(*shape, seed=0):
@@ -30,7 +30,7 @@ def test_statistics_are_those_of_float64():
 @pytest.mark.parametrize("positive", [False, True])
 def test_a_product_with_its_norm_and_their_gradients_are_those_of_the_formulas(positive):
     wanted, wanted_pull = jax.vjp(lambda *given: plain(*given, positive), *ARGUMENTS)
-    found, found_pull = jax.vjp(lambda *given: product_norm(*given, positive), *ARGUMENTS)
+    found, found_pull = jax.vjp(lambda *given: norm(*given, positive), *ARGUMENTS)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     cotangent = draw(*wanted.shape, seed=2)
     for ours, theirs in zip(found_pull(cotangent), wanted_pull(cotangent), strict=True):
@@ -40,8 +40,8 @@ def test_a_product_with_its_norm_and_their_gradients_are_those_of_the_formulas(p
 @pytest.mark.parametrize("positive", [False, True])
 def test_a_norm_is_the_norm_of_a_product_with_the_identity(positive):
     x, _, share = ARGUMENTS
-    wanted, wanted_pull = jax.vjp(lambda x, share: product_norm(x, jnp.eye(5), share, positive), x, share)
-    found, found_pull = jax.vjp(lambda x, share: norm(x, share, positive), x, share)
+    wanted, wanted_pull = jax.vjp(lambda x, share: norm(x, jnp.eye(5), share, positive), x, share)
+    found, found_pull = jax.vjp(lambda x, share: norm(x, None, share, positive), x, share)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     for ours, theirs in zip(found_pull(wanted), wanted_pull(wanted), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -55,7 +55,7 @@ def test_a_gradient_has_the_derivatives_of_the_formulas_gradient(positive):
         slope = jax.grad(lambda *given: jnp.sum(function(*given, positive) ** 3), argnums=(0, 1, 2))
         return jax.jvp(slope, ARGUMENTS, direction)[1]
 
-    for ours, theirs in zip(bend(product_norm), bend(plain), strict=True):
+    for ours, theirs in zip(bend(norm), bend(plain), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max() + 1e-5)
 
 
