@@ -259,7 +259,7 @@ def smallest(experiment: Experiment) -> Experiment:
         seeds=experiment.seeds[:1],
         networks=3000,
         search=experiment.search.replace(channels=2, cells=3, epochs=1),
-        retrain=experiment.retrain.replace(channels=2, cells=1, epochs=1),
+        retrain=experiment.retrain.replace(channels=2, cells=2, epochs=1),
     )
 
 

@@ -165,7 +165,7 @@ class _Task:
     def evaluate(self) -> Callable[[jax.Array], jax.Array]:
         """Genomes int32[P, 31] -> error, latency_s, energy_j float32[P, 3]; compiled."""
         space, device = self._space, self.device
-        blocks = block_costs(space, device)
+        blocks = jax.jit(block_costs, static_argnums=0)(space, device)
         genes = len(space.codec.choices)
         highest = jnp.asarray(np.maximum(np.array(self.cardinalities[:genes]) - 1, 1), jnp.float32)
 

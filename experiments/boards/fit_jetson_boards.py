@@ -39,11 +39,10 @@ from sklearn.model_selection import GroupKFold
 
 from hw_models.fitting import (
     BoardPrediction,
+    BoardPredictor,
     NetworkFeatures,
     Prediction,
     fit_board,
-    predict_board,
-    save_board_predictor,
 )
 
 BOARDS = {"agx_xavier": "agx-xavier-gpu", "tx2": "tx2-gpu", "nano": "nano-gpu"}
@@ -125,7 +124,7 @@ def read(path: Path, board: str) -> Measurements:
 
 def cross_validate(data: Measurements, families: np.ndarray, key: jax.Array) -> BoardPrediction:
     """Predicts every network by a board fitted to the folds that its family is not in; leaves f32[N]."""
-    predict = jax.jit(jax.vmap(predict_board, in_axes=(None, 0)))
+    predict = jax.jit(jax.vmap(BoardPredictor.predict, in_axes=(None, 0)))
     folds = list(GroupKFold(FOLDS).split(families, groups=families))
     predicted = []
     for fold, (train, test) in enumerate(folds):
@@ -196,7 +195,7 @@ def main(experiment: Experiment) -> None:
             name = BOARDS.get(device, device)
             notes = {"source": SOURCE, "protocol": PROTOCOL, "families_left_out": found}
             board = fit_board(fit_key, data.features, data.latency_s, data.power_w)
-            save_board_predictor(experiment.write / f"{name}.npz", board, notes)
+            board.save(experiment.write / f"{name}.npz", notes)
     Console(width=120).print(table)
 
 

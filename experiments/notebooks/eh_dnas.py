@@ -102,6 +102,6 @@ retrain_settings = RetrainSettings.of(
     genotype="runs/dnas/genotype.json",
     epochs=1 if SMOKE else 40,
     channels=2 if SMOKE else 16,
-    cells=1 if SMOKE else 8,
+    cells=3 if SMOKE else 8,
 )
 trained = retrain(retrain_settings, workdir="runs/dnas-retrained", overwrite=True)

@@ -134,11 +134,12 @@ def _manifest(
     """What the manifest says of a network; `files` are those of the segments, none if there are none."""
     architecture, by = network.architecture, network.architecture.normalisation
     costs, channels, device = ExitCosts.of(architecture), architecture.space.in_channels, architecture.device
-    dtype, ends = None, None
+    dtype: str | None = None
+    ends: tuple[float, float] | None = None
     if isinstance(trained_on, Stream) or (trained_on is not None and trained_on.images.dtype == np.uint8):
-        dtype, ends = "uint8", [0, 255]
+        dtype, ends = "uint8", (0, 255)
     elif trained_on is not None:
-        dtype, ends = "float32", [float(trained_on.images.min()), float(trained_on.images.max())]
+        dtype, ends = "float32", (float(trained_on.images.min()), float(trained_on.images.max()))
     return {
         "input": {
             "shape": [network.image_size, network.image_size, channels],

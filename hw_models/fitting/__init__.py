@@ -18,10 +18,7 @@ from hw_models.fitting.correction import (
     fit_board,
     fit_predictor,
     load_board_predictor,
-    predict_board,
-    predict_target,
     read_board_notes,
-    save_board_predictor,
 )
 from hw_models.fitting.few_shot import (
     Adaptation,
@@ -52,8 +49,5 @@ __all__ = [
     "load_board_predictor",
     "nearest_device",
     "nearest_donor",
-    "predict_board",
-    "predict_target",
     "read_board_notes",
-    "save_board_predictor",
 ]

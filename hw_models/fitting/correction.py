@@ -58,6 +58,19 @@ _NOTES = "notes"
 _PartT = TypeVar("_PartT")
 
 
+class Prediction(NamedTuple):
+    """What a correction makes of one candidate.
+
+    Attributes:
+        mean: f32[...], predicted target: geometric mean of the members.
+        spread: f32[...], standard deviation of the members' log predictions, which is about a relative error.
+            It ranks predictions by trust; noise of the measurements is not part of it.
+    """
+
+    mean: jax.Array
+    spread: jax.Array
+
+
 @struct.dataclass
 class Correction:
     """A fitted correction; holds no training data.
@@ -88,18 +101,27 @@ class Correction:
     output_weights: jax.Array
     output_bias: jax.Array
 
+    def predict(self, features: ArrayLike, log_base: ArrayLike) -> Prediction:
+        """Predicts the target of one candidate; differentiable in the features and the base.
 
-class Prediction(NamedTuple):
-    """What a correction makes of one candidate.
+        Args:
+            features: [D].
+            log_base: Scalar, logarithm of the analytic model's prediction.
 
-    Attributes:
-        mean: f32[...], predicted target: geometric mean of the members.
-        spread: f32[...], standard deviation of the members' log predictions, which is about a relative error.
-            It ranks predictions by trust; noise of the measurements is not part of it.
-    """
+        Returns:
+            Mean in the unit of the base, and spread; both f32[].
 
-    mean: jax.Array
-    spread: jax.Array
+        Raises:
+            AssertionError: `features` is not of shape [D] or `log_base` not a scalar.
+        """
+        x, base = jnp.asarray(features, jnp.float32), jnp.asarray(log_base, jnp.float32)
+        hint = "use jax.vmap for several candidates"
+        chex.assert_shape(x, self.center.shape, custom_message=f"features: {hint}")
+        chex.assert_shape(base, (), custom_message=f"log_base: {hint}")
+        corrections = _log_corrections(self, x)
+        # The root has no gradient where all members agree.
+        variance = jnp.mean((corrections - jnp.mean(corrections)) ** 2)
+        return Prediction(mean=jnp.exp(base + jnp.mean(corrections)), spread=jnp.sqrt(variance + _LEAST_SPREAD**2))
 
 
 def fit_predictor(
@@ -166,30 +188,6 @@ def fit_predictor(
     )
     rates = jnp.stack([jnp.float32(learning_rate), jnp.float32(weight_decay), jnp.float32(huber_delta)])
     return _train(start, jnp.float32(x), jnp.float32(target - base), rates, steps)
-
-
-def predict_target(correction: Correction, features: ArrayLike, log_base: ArrayLike) -> Prediction:
-    """Predicts the target of one candidate; differentiable in the features and the base.
-
-    Args:
-        correction: The fitted correction.
-        features: [D].
-        log_base: Scalar, logarithm of the analytic model's prediction.
-
-    Returns:
-        Mean in the unit of the base, and spread; both f32[].
-
-    Raises:
-        AssertionError: `features` is not of shape [D] or `log_base` not a scalar.
-    """
-    x, base = jnp.asarray(features, jnp.float32), jnp.asarray(log_base, jnp.float32)
-    hint = "use jax.vmap for several candidates"
-    chex.assert_shape(x, correction.center.shape, custom_message=f"features: {hint}")
-    chex.assert_shape(base, (), custom_message=f"log_base: {hint}")
-    corrections = _log_corrections(correction, x)
-    # The root has no gradient where all members agree.
-    variance = jnp.mean((corrections - jnp.mean(corrections)) ** 2)
-    return Prediction(mean=jnp.exp(base + jnp.mean(corrections)), spread=jnp.sqrt(variance + _LEAST_SPREAD**2))
 
 
 @struct.dataclass
@@ -259,6 +257,23 @@ class _PowerBase:
     log_element_j: jax.Array
 
 
+class BoardPrediction(NamedTuple):
+    """What a board is expected to take for one network.
+
+    Attributes:
+        latency: In s, with its spread.
+        power: Mean power of the measured rail in W, with its spread.
+    """
+
+    latency: Prediction
+    power: Prediction
+
+    @property
+    def energy_j(self) -> jax.Array:
+        """Energy of a run on the measured rail, f32[...]."""
+        return self.latency.mean * self.power.mean
+
+
 @struct.dataclass
 class BoardPredictor:
     """A board fitted to measured networks; holds no measurement.
@@ -275,22 +290,37 @@ class BoardPredictor:
     power_base: _PowerBase
     power_correction: Correction
 
+    def predict(self, network: NetworkFeatures) -> BoardPrediction:
+        """Predicts latency and power of one network; differentiable in its features.
 
-class BoardPrediction(NamedTuple):
-    """What a board is expected to take for one network.
+        Args:
+            network: Leaves f32[].
 
-    Attributes:
-        latency: In s, with its spread.
-        power: Mean power of the measured rail in W, with its spread.
-    """
+        Returns:
+            Predictions with leaves f32[].
 
-    latency: Prediction
-    power: Prediction
+        Raises:
+            AssertionError: A feature is not a single number.
+        """
+        for name, feature in vars(network).items():
+            chex.assert_shape(feature, (), custom_message=f"{name}: use jax.vmap for several networks")
+        features, latency = _predict_latency(self.latency_base, self.latency_correction, network)
+        power = self.power_correction.predict(
+            _power_features(features, latency.mean),
+            jnp.log(_base_power(self.power_base, network, latency.mean)),
+        )
+        return BoardPrediction(latency=latency, power=power)
 
-    @property
-    def energy_j(self) -> jax.Array:
-        """Energy of a run on the measured rail, f32[...]."""
-        return self.latency.mean * self.power.mean
+    def save(self, path: str | Path, notes: Mapping[str, object]) -> None:
+        """Writes the board to an npz file of about 100 KB; `notes` must convert to JSON.
+
+        Raises:
+            ValueError: The file cannot be written.
+        """
+        arrays = {
+            f"{part}.{name}": np.asarray(leaf) for part, of in vars(self).items() for name, leaf in vars(of).items()
+        }
+        write_whole(path, as_npz({**arrays, _NOTES: np.array(json.dumps(notes))}, compressed=True))
 
 
 def fit_board(key: jax.Array, network: NetworkFeatures, latency_s: ArrayLike, power_w: ArrayLike) -> BoardPredictor:
@@ -330,37 +360,13 @@ def fit_board(key: jax.Array, network: NetworkFeatures, latency_s: ArrayLike, po
     )
 
 
-def predict_board(board: BoardPredictor, network: NetworkFeatures) -> BoardPrediction:
-    """Predicts latency and power of one network; differentiable in its features.
-
-    Args:
-        board: The fitted board.
-        network: Leaves f32[].
-
-    Returns:
-        Predictions with leaves f32[].
-
-    Raises:
-        AssertionError: A feature is not a single number.
-    """
-    for name, feature in vars(network).items():
-        chex.assert_shape(feature, (), custom_message=f"{name}: use jax.vmap for several networks")
-    features, latency = _predict_latency(board.latency_base, board.latency_correction, network)
-    power = predict_target(
-        board.power_correction,
-        _power_features(features, latency.mean),
-        jnp.log(_base_power(board.power_base, network, latency.mean)),
-    )
-    return BoardPrediction(latency=latency, power=power)
-
-
 def board_names() -> list[str]:
     """Names of the boards that come with the package, sorted."""
     return sorted(entry.name.removesuffix(".npz") for entry in _BOARDS.iterdir() if entry.name.endswith(".npz"))
 
 
 def load_board_predictor(name_or_path: str | Path) -> BoardPredictor:
-    """Loads a board by a name of `board_names` or from a file of `save_board_predictor`, given as a `Path`.
+    """Loads a board by a name of `board_names` or from a file of `BoardPredictor.save`, given as a `Path`.
 
     Raises:
         ValueError: The name is unknown, or the file is missing or holds no board.
@@ -382,16 +388,6 @@ def read_board_notes(name_or_path: str | Path) -> dict[str, object]:
     """
     notes = _read(name_or_path).get(_NOTES)
     return {} if notes is None else json.loads(str(notes))
-
-
-def save_board_predictor(path: str | Path, board: BoardPredictor, notes: Mapping[str, object]) -> None:
-    """Writes a board to an npz file of about 100 KB; `notes` must convert to JSON.
-
-    Raises:
-        ValueError: The file cannot be written.
-    """
-    arrays = {f"{part}.{name}": np.asarray(leaf) for part, of in vars(board).items() for name, leaf in vars(of).items()}
-    write_whole(path, as_npz({**arrays, _NOTES: np.array(json.dumps(notes))}, compressed=True))
 
 
 def _log_corrections(correction: Correction, features: jax.Array) -> jax.Array:
@@ -503,7 +499,7 @@ def _predict_latency(
     """Predicts the latency of one network; returns its features f32[22] too, which the power depends on."""
     times = _base_times(base, network)
     features = _latency_features(network, times)
-    return features, predict_target(correction, features, jnp.log(times.latency_s))
+    return features, correction.predict(features, jnp.log(times.latency_s))
 
 
 @jax.jit

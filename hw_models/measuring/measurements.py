@@ -22,7 +22,7 @@ converted.
 
 import csv
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -153,7 +153,7 @@ def _parse_layers(text: str) -> tuple[tuple[float, ...], ...]:
     return tuple(_parse_layer(part) for part in text.split(";"))
 
 
-def layer_tables(rows: list[Measurement]) -> LayerTable:
+def layer_tables(rows: Sequence[Measurement]) -> LayerTable:
     """Stacks the networks of measurements, padded with inactive rows: columns [N, L]."""
     parsed = [_parse_layers(row.layers) for row in rows]
     longest = max(len(table) for table in parsed)

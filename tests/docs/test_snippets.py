@@ -101,7 +101,7 @@ def test_the_page_on_deployment_runs(finished, tmp_path):
 
 @pytest.mark.slow
 def test_the_page_on_retraining_runs():
-    retrain(RetrainSettings.of(genotype="OURS_ACC", channels=2, cells=1, epochs=1, batch=128), workdir="runs/ours")
+    retrain(RetrainSettings.of(genotype="OURS_ACC", channels=2, cells=3, epochs=1, batch=128), workdir="runs/ours")
     ran = documents.run_page(DOCS / "retraining.md", {"images": np.zeros((3, 8, 8, 1), np.float32)})
     assert ran["logits"].shape == (3, 10)
 

@@ -151,7 +151,7 @@ def test_settings_that_cannot_be_are_refused(run, tmp_path, capsys, arguments, m
 
 def test_baselines_grow_from_the_smallest_backbone_step_by_step(module):
     baselines = module("hadas_paper.baselines")
-    space = load_space("small-images").adapt(in_channels=1, classes=10, image_size=28)
+    space = load_space("attentivenas").adapt(in_channels=3, classes=100, image_size=224)
     steps = np.array(baselines.ladder(space))
     assert (steps[0] == space.smallest_genome).all()
     assert (steps[-1] == space.largest_genome).all()

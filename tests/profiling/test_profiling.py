@@ -58,8 +58,8 @@ def test_a_larger_design_contains_a_smaller_one_of_the_same_seed(tiny_space, cas
     assert len({format_layers(case.layers) for case in large}) == 20
 
 
-def test_designs_leave_no_gap_in_the_macs():
-    cases = network_cases(space_to_profile("digits"), 33)
+def test_designs_leave_no_gap_in_the_macs(tiny_space):
+    cases = network_cases(tiny_space, 33)
     macs = np.sort(np.log([np.sum(np.asarray(case.layers.macs)) for case in cases]))
     assert np.max(np.diff(macs)) < 3 * (macs[-1] - macs[0]) / 32
 

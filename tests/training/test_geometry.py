@@ -6,7 +6,8 @@ from scipy.ndimage import map_coordinates
 
 from hadas_jax.training import augmentation
 
-COUNT, SIZE, SHIFT = 200, 16, 2  # an eighth of the size
+COUNT, SIZE = 200, 17
+SHIFT, CROP = SIZE / 8, SIZE // 8
 KEY = jax.random.key(0)
 
 
@@ -47,14 +48,14 @@ def test_rotation_size_and_shift_stay_in_their_ranges_and_fill_them(warped):
 
 def test_about_half_of_the_images_are_mirrored_and_all_are_windows_of_the_padded_image_at_every_offset(images):
     found = np.asarray(augmentation("crop-flip")(KEY, jnp.asarray(images + 1)))
-    padded = np.pad(images + 1, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
+    padded = np.pad(images + 1, ((0, 0), (CROP, CROP), (CROP, CROP), (0, 0)))
     seen = []
     for new, old in zip(found, padded, strict=True):
         windows = {
             (mirrored, i, j): source[i : i + SIZE, j : j + SIZE]
             for mirrored, source in ((False, old), (True, old[:, ::-1]))
-            for i in range(2 * SHIFT + 1)
-            for j in range(2 * SHIFT + 1)
+            for i in range(2 * CROP + 1)
+            for j in range(2 * CROP + 1)
         }
         places = [place for place, window in windows.items() if (window == new).all()]
         assert len(places) == 1

@@ -371,8 +371,8 @@ _SCALE = 64.0  # pixels per unit of the layout
 _RADIUS = 17.0  # of a node
 _BUDGETS = ("min_fps", "max_latency_ms", "max_energy_mj")
 # What may be known of a network, besides its cells and alpha.
-_KNOWN = ("hardware", "images_per_s", "latency", "energy", "clocks", "budgets")
-_KNOWN += ("validation_accuracy", "test_accuracy", "parameters", "macs")
+_COSTS = ("hardware", "images_per_s", "latency", "energy", "clocks", "budgets")
+_KNOWN = (*_COSTS, "validation_accuracy", "test_accuracy", "parameters", "macs")
 
 
 def _darts_network(outcome: DnasResult | RetrainResult, settings: dict[str, Any]) -> dict[str, Any]:

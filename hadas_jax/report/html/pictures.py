@@ -193,7 +193,8 @@ def plot_front(result: Result, path: Path) -> None:
         ValueError: The picture cannot be written.
     """
     figure = _front(_front_rows("", [row for row in network_rows(result) if row["kind"] != "exits"]))
-    limits, line = result.limits, {"color": "tab:red", "linewidth": 0.8, "linestyle": "--"}
+    limits = result.limits
+    line: dict[str, Any] = {"color": "tab:red", "linewidth": 0.8, "linestyle": "--"}
     for axis, most in zip(figure.axes, (limits.max_energy_mj, limits.max_latency_ms), strict=True):
         if most is not None:
             axis.axvline(most, **line)

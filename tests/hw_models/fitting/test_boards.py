@@ -16,9 +16,7 @@ from hw_models.fitting import (
     board_names,
     fit_board,
     load_board_predictor,
-    predict_board,
     read_board_notes,
-    save_board_predictor,
 )
 
 SHARED_DATA = os.environ.get("HADAS_SHARED_DATA")
@@ -57,12 +55,12 @@ def uncorrected(board: BoardPredictor) -> BoardPredictor:
 
 @pytest.fixture(scope="module")
 def one():
-    return jax.jit(predict_board)
+    return jax.jit(BoardPredictor.predict)
 
 
 @pytest.fixture(scope="module")
 def many():
-    return jax.jit(jax.vmap(predict_board, in_axes=(None, 0)))
+    return jax.jit(jax.vmap(BoardPredictor.predict, in_axes=(None, 0)))
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +160,7 @@ def test_a_faster_board_takes_less_time_and_all_gradients_are_finite(one):
         assert 0.1 < float(found.power.mean) < 30
         np.testing.assert_allclose(found.energy_j, found.latency.mean * found.power.mean)
     assert 0.004 < latency["agx-xavier-gpu"] < latency["tx2-gpu"] < latency["nano-gpu"] < 0.3
-    gradient = jax.jit(jax.grad(lambda network: predict_board(board, network).energy_j))
+    gradient = jax.jit(jax.grad(lambda network: board.predict(network).energy_j))
     empty = jax.tree.map(jnp.zeros_like, RESNET50)
     for network in (RESNET50, empty):
         assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(gradient(network)))
@@ -173,7 +171,7 @@ def test_a_new_board_predicts_what_it_was_fitted_to_and_survives_its_file(tmp_pa
     found = many(fitted, networks)
     assert np.median(np.abs(np.asarray(found.latency.mean) / made[0] - 1)) < 0.1
     assert np.median(np.abs(np.asarray(found.power.mean) / made[1] - 1)) < 0.1
-    save_board_predictor(tmp_path / "mine.npz", fitted, {"source": "made up"})
+    fitted.save(tmp_path / "mine.npz", {"source": "made up"})
     jax.tree.map(np.testing.assert_array_equal, load_board_predictor(tmp_path / "mine.npz"), fitted)
     assert read_board_notes(tmp_path / "mine.npz") == {"source": "made up"}
     assert (tmp_path / "mine.npz").stat().st_size < 150_000
@@ -193,7 +191,7 @@ def test_wrong_names_files_and_shapes_are_refused_in_one_line(tmp_path):
         (lambda: fit_board(key, two, np.ones(2), np.array([1.0, 0.0])), "positive power_w"),
     ]
     with pytest.raises(AssertionError, match=r"macs: use jax\.vmap"):
-        predict_board(board, pair)
+        board.predict(pair)
     for call, message in calls:
         with pytest.raises(ValueError, match=message) as refusal:
             call()
@@ -207,7 +205,7 @@ def test_the_boards_of_the_package_agree_with_the_measurements_they_were_fitted_
     columns += ("fc_layers", "resolution")
     with (Path(SHARED_DATA) / "jetson_cnn_profile.csv").open(newline="") as file:
         table = [row for row in csv.DictReader(file) if row["latency_ms"]]
-    predict = jax.jit(jax.vmap(predict_board, in_axes=(None, 0)))
+    predict = jax.jit(jax.vmap(BoardPredictor.predict, in_axes=(None, 0)))
     for device, name in devices.items():
         rows = [row for row in table if row["device"] == device][:1000]
         numbers = [[float(row["flops"]) / 2, *(float(row[column]) for column in columns)] for row in rows]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hw_models.fitting import Correction, fit_predictor, predict_target
+from hw_models.fitting import Correction, fit_predictor
 
 FIT = partial(fit_predictor, members=4, width=16, steps=400, weight_decay=0.1)
 
@@ -35,12 +35,12 @@ def predictor(noisy) -> Correction:
 
 @pytest.fixture(scope="module")
 def single():
-    return jax.jit(predict_target)
+    return jax.jit(Correction.predict)
 
 
 @pytest.fixture(scope="module")
 def batched():
-    return jax.jit(jax.vmap(predict_target, in_axes=(None, 0, 0)))
+    return jax.jit(jax.vmap(Correction.predict, in_axes=(None, 0, 0)))
 
 
 def test_the_correction_removes_most_of_the_error_of_the_base_despite_outliers(predictor, batched):
@@ -77,14 +77,14 @@ def test_a_batch_equals_a_loop_and_compiled_equals_plain(predictor, batched, noi
     features, log_base = noisy[0][:3], noisy[1][:3]
     together = batched(predictor, features, log_base)
     for row in range(3):
-        alone = predict_target(predictor, features[row], log_base[row])
+        alone = predictor.predict(features[row], log_base[row])
         np.testing.assert_allclose(alone.mean, together.mean[row], rtol=1e-5)
         np.testing.assert_allclose(alone.spread, together.spread[row], rtol=1e-3)
 
 
 def test_gradients_are_finite_everywhere_and_match_differences_inside(predictor, single):
     gradient = jax.jit(
-        jax.vmap(jax.grad(lambda x, part: predict_target(predictor, x, 0.0)[part].sum()), in_axes=(0, None)),
+        jax.vmap(jax.grad(lambda x, part: predictor.predict(x, 0.0)[part].sum()), in_axes=(0, None)),
         static_argnums=1,
     )
     points = jnp.stack([predictor.center, predictor.lowest, predictor.highest, jnp.full(3, 1e9), jnp.full(3, -1e9)])
@@ -97,7 +97,7 @@ def test_gradients_are_finite_everywhere_and_match_differences_inside(predictor,
 
 def test_the_spread_has_a_finite_gradient_where_all_members_agree(predictor):
     same = jax.tree.map(lambda leaf: np.zeros_like(leaf), predictor).replace(scale=predictor.scale)
-    gradient = jax.jit(jax.grad(lambda x: predict_target(same, x, 0.0).spread))(np.zeros(3, np.float32))
+    gradient = jax.jit(jax.grad(lambda x: same.predict(x, 0.0).spread))(np.zeros(3, np.float32))
     assert np.isfinite(gradient).all()
 
 
@@ -120,7 +120,7 @@ def test_wrong_data_is_refused_in_one_line(features, log_base, log_target, messa
 
 def test_several_candidates_without_vmap_are_refused(predictor):
     with pytest.raises(AssertionError, match=r"use jax\.vmap"):
-        predict_target(predictor, jnp.zeros((2, 3)), jnp.zeros(2))
+        predictor.predict(jnp.zeros((2, 3)), jnp.zeros(2))
 
 
 def test_an_ensemble_without_members_is_refused(noisy):
