@@ -119,7 +119,7 @@ def _stop():
         ("devices fit m.csv -o my.yaml --prior-sigma 0", "--prior-sigma: expected a number above 0, got 0"),
         ("devices fit m.csv -o my.yaml --name My", "--name: expected lower-case letters, digits and hyphens, got 'My'"),
         ("devices profile -o no/new.csv", "no/new.csv: expected a folder that exists, got no"),
-        ("devices profile -o m.csv", "m.csv: expected a new file, got one that exists: resume"),
+        ("devices profile -o m.csv", "m.csv: expected a new file, got one that exists: --resume continues it"),
         ("devices profile -o new.csv --resume", "new.csv: expected measurements to continue, got no such file"),
         ("devices profile -o new.csv --networks -1", "networks"),
         ("devices profile -o new.csv --space outer", "unknown space 'outer'"),
