@@ -283,7 +283,6 @@ def fine_tune(settings: FineTuneSettings | None = None, **run: Unpack[RunArgumen
         FineTuneSettings,
         start,
         settings,
-        execute=FineTuneRun.execute,
         name=lambda started: (str(started.network.architecture.origin.settings["dataset"]), "fine-tune"),
         finish=finish,
         **run,

@@ -49,6 +49,9 @@ class _Started(Protocol):
 
     splits: Splits
 
+    def execute(self, workdir: WorkDir, progress: Progress) -> Any:
+        """Does what is not done yet, writes it into the work directory and returns it."""
+
 
 AnyRun = TypeVar("AnyRun", bound=_Started)
 
@@ -58,7 +61,6 @@ def run_command(
     start: Callable[[AnySettings], AnyRun],
     settings: AnySettings | None,
     *,
-    execute: Callable[[AnyRun, WorkDir, Progress], AnyResult],
     name: Callable[[AnyRun], tuple[str, str]],
     finish: Callable[[AnyRun, AnyResult, Path, Console], None],
     workdir: Path | str | None = None,
@@ -73,7 +75,6 @@ def run_command(
         kind: The class of its settings.
         start: Reads the inputs of a run, given its settings.
         settings: Settings of the run; None: the defaults, or those of the run to resume.
-        execute: Does what is not done yet, and writes it into the work directory.
         name: What a new work directory is named after: the data set, and the device or the command.
         finish: Draws pictures into the work directory and prints tables; called by the first process alone.
         workdir: As `RunArguments` has it, like those that follow.
@@ -101,7 +102,7 @@ def run_command(
         print_line(console, f"Work directory: {place.path}")
         print_line(console, data_line(run.splits))
         with LiveProgress(console) if console.is_terminal else contextlib.nullcontext(LineProgress(console)) as shown:
-            result = execute(run, place, shown)
+            result: AnyResult = run.execute(place, shown)
         if is_first():
             finish(run, result, place.path, console)
     return result

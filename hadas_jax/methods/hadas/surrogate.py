@@ -197,8 +197,7 @@ def _shares_right(
     Returns:
         float32[A, T - 1], the share of samples that each exit gets right, then the share that it or an earlier one
         does; and bool[A, T - 1], whether the backbone has the exit. The second kind is there for all exits: one that
-        the
-        backbone lacks adds nothing to the one before.
+        the backbone lacks adds nothing to the one before.
     """
 
     def one(genome: jax.Array, words: jax.Array) -> tuple[jax.Array, jax.Array]:
