@@ -24,9 +24,8 @@ from hadas_jax.data.stream import Stream
 
 _SHARE = 0.15
 _MOST = 5000  # images of validation and of calibration
-_MOST_TEST = (
-    10_000  # of a test part that is cut off the training images, and of a stream where nothing else is asked for
-)
+# Images of a test part that is cut off the training images, and of a stream where nothing else is asked for.
+_MOST_TEST = 10_000
 _STATISTICS = 4096  # training images of a stream that its mean and standard deviation are taken from
 _CHUNK = 1024  # images whose values are counted at once
 _Pair = tuple[np.ndarray, np.ndarray]
