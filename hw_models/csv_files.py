@@ -2,11 +2,12 @@
 
 Separators are commas, semicolons or tabs, whichever the header shows, or what a first line `sep=;` says; the text is
 UTF-8, or UTF-16 with its mark; lines end in any usual way. Blanks around names and values, the case of names, a
-separator at the end of lines and lines without values do not matter. A name may have its unit behind it in another
+separator at the end of all lines and lines without values do not matter. A name may have its unit behind it in another
 spelling, `Latency (ms)`, or be another unit of the same quantity, `latency_us`, which is converted exactly.
 
 Numbers have a decimal point or, all over the file, a decimal comma. What could be either a decimal mark or a
-separator of thousands is refused unless other numbers of the file decide it: no number is guessed.
+separator of thousands is refused unless other numbers of the file decide it: no number is guessed. In a file that
+commas separate, a point is a decimal one.
 """
 
 import csv
@@ -72,7 +73,7 @@ def _table(
     if not lines:
         raise ValueError(f"expected a CSV file with the columns {', '.join(required)}, got an empty file")
     header = _header(lines[0][1], columns, required)
-    rows = [(line, _of_columns(line, values, header, width=len(lines[1][1]))) for line, values in lines[1:]]
+    rows = [(line, _of_columns(line, values, header)) for line, values in lines[1:]]
     names = [name for name, _ in header if name in numbers]
     mark = _decimal_mark([(line, values[name]) for line, values in rows for name in names], separator)
     for name, factor in header:
@@ -149,16 +150,14 @@ def _unit_asked_for(names: Sequence[str], columns: Sequence[str]) -> str:
     return f": name the unit too, as in {lacking[0]}" if lacking else ""
 
 
-def _of_columns(line: int, values: list[str], header: Sequence[tuple[str, Decimal]], *, width: int) -> dict[str, str]:
-    """Cells of a line by column. All lines are as wide as the first, in cells; those beyond the header are empty."""
-    if len(values) < len(header) or any(values[len(header) :]):
+def _of_columns(line: int, values: list[str], header: Sequence[tuple[str, Decimal]]) -> dict[str, str]:
+    """Cells of a line by column; a line wider than the header, be it by empty cells, may lack one of its names."""
+    if len(values) != len(header):
         raise ValueError(
-            f"line {line}: expected as many values as columns, {len(header)}, got {len(values)}: quote what holds the "
-            "separator, and write decimals with a point where commas separate"
+            f"line {line}: expected as many values as columns, {len(header)}, got {len(values)}: quote "
+            "what holds the separator, write decimals with a point where commas separate, and end all lines alike"
         )
-    if len(values) != width:
-        raise ValueError(f"line {line}: expected as many values as in the lines before, {width}, got {len(values)}")
-    cells = list(zip((name for name, _ in header), values, strict=False))
+    cells = list(zip((name for name, _ in header), values, strict=True))
     if any(value and not name for name, value in cells):
         raise ValueError(f"line {line}: expected values in columns that have a name, got one in another")
     return {name: value for name, value in cells if name}

@@ -75,11 +75,13 @@ def tables(draw):
 
 @st.composite
 def dialects(draw):
-    separator = draw(st.sampled_from([",", ";", "\t", "|"]))
+    separator, mark = draw(st.sampled_from([",", ";", "\t", "|"])), draw(st.sampled_from(".,"))
+    # A point in a file that commas separate is a decimal one, whatever else it could be.
+    thousands = ["", "", "\N{NARROW NO-BREAK SPACE}", "'", *([] if separator == mark == "," else ["other"])]
     return {
         "separator": separator,
-        "mark": draw(st.sampled_from(".,")),
-        "thousands": draw(st.sampled_from(["", "", "other", "\N{NARROW NO-BREAK SPACE}", "'"])),
+        "mark": mark,
+        "thousands": draw(st.sampled_from(thousands)),
         "encoding": draw(st.sampled_from(list(ENCODINGS))),
         "newline": draw(st.sampled_from(["\n", "\r\n", "\r"])),
         "space": draw(st.sampled_from(["", " "])),
