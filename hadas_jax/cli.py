@@ -54,6 +54,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "data prepare": commands.prepare,
     "devices list": commands.list_devices,
     "devices show": commands.show_device,
+    "devices kit": commands.write_kit,
     "devices profile": commands.profile_machine,
     "devices fit": commands.fit_device,
     "dnas search": dnas.search,

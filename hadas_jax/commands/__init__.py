@@ -1,7 +1,7 @@
 """Every command of `hadas` as a call; those of `hadas dnas` are in its module `dnas`."""
 
 from hadas_jax.commands.benchmark import bench
-from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device
+from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device, write_kit
 from hadas_jax.commands.hadas import import_checkpoint, prepare, search, train
 from hadas_jax.commands.networks import (
     export,
@@ -33,4 +33,5 @@ __all__ = [
     "show_device",
     "show_network",
     "train",
+    "write_kit",
 ]

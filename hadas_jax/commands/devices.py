@@ -1,4 +1,4 @@
-"""The commands about devices: list and show them, measure a machine, fit a device to measurements.
+"""The commands about devices: list and show them, measure a machine or a board, fit a device to measurements.
 
 Every function imports what it needs itself: `hadas --help` imports this module, and must not import JAX.
 """
@@ -18,6 +18,7 @@ from rich.console import Console
 from hadas_jax.report.console import StepProgress, new_console, new_file, print_line, waiting
 
 if TYPE_CHECKING:
+    from hadas_jax.deploy.kit import Kit
     from hw_models.fitting.calibration import Calibration
     from hw_models.measuring.measurements import Measurement
 
@@ -112,6 +113,69 @@ def fit_device(
     print_line(console, f"Written: {target}, {picture}")
     print_line(console, f"To search for it: hadas search --device {shlex.quote(str(target))}")
     return calibration
+
+
+def write_kit(
+    output: Path | str,
+    *,
+    space: str = "digits",
+    resolution: int | None = None,
+    networks: int = 60,
+    layers: int = 3,
+    batch: int = 1,
+    seed: int = 0,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Kit:
+    """Writes a folder that measures a board without JAX: networks of a space as ONNX, single layers, and measure.py.
+
+    The board needs Python 3.6 or newer with NumPy, and onnxruntime or trtexec. Networks are there whole and as segments
+    that end with exits, so that hadas devices fit tells the cost of a call from that of layers.
+
+    Args:
+        output: Folder to write.
+        space: Space of the networks: digits or attentivenas.
+        resolution: Resolution of the images in pixels; by default the smallest of the space.
+        networks: Number of networks.
+        layers: Sizes of each kind of single layer, 0 to 4.
+        batch: Images per run.
+        seed: Random seed of the choice of networks and of the places of their exits.
+        overwrite: Replace the kit in the folder.
+        console: For what to do next; None: standard output.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: A count is out of range, the extra onnx is missing, or the folder holds something else.
+    """
+    from hadas_jax.deploy.kit import write_space_kit
+    from hadas_jax.spaces.design import space_to_profile
+
+    console = console or new_console()
+    chosen = space_to_profile(space, resolution)
+    with waiting(console, f"Writing {networks} networks of {chosen.name}"):
+        kit = write_space_kit(
+            output, chosen, networks=networks, layers=layers, batch=batch, seed=seed, overwrite=overwrite
+        )
+    print_kit(kit, console)
+    print_line(console, "Then here: hadas devices fit measurements.csv -o my_device.yaml")
+    return kit
+
+
+def print_kit(kit: Kit, console: Console) -> None:
+    """Prints where a kit is and what to do with it on the board."""
+    print_line(console, f"Written: {kit.folder}, kit {kit.digest}: {kit.cases} cases, {kit.bytes / 1e6:.1f} MB")
+    folder = shlex.quote(kit.folder.name)
+    print_line(
+        console, f"Copy the folder to the board, and there: cd {folder} && python3 measure.py -o measurements.csv"
+    )
+    print_line(
+        console,
+        "It takes Python 3.6 or newer with numpy, and onnxruntime (pip install onnxruntime) or trtexec of TensorRT; "
+        "python3 measure.py --dry-run lists what it would do.",
+        wrap=True,
+    )
 
 
 def profile_machine(
