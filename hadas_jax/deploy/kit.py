@@ -158,10 +158,10 @@ def layers_by_segment(space: MBConvSpace, genome: Sequence[int] | np.ndarray, ex
     Returns:
         e + 1 texts as of the column `layers` of measurements, the classifier's segment last.
     """
-    table, active, _ = _rows(space, jnp.asarray(genome, jnp.int32))
+    table, active, _ = jax.tree.map(np.asarray, _rows(space, jnp.asarray(genome, jnp.int32)))
     owner, last = segments(space), space.num_exits
     found, before = [], -1
-    for end in [*(np.flatnonzero(np.asarray(active))[list(exits)] - space.first_exit), last]:
+    for end in [*(np.flatnonzero(active)[list(exits)] - space.first_exit), last]:
         trunk = np.flatnonzero((owner > before) & (owner <= end))
         head = np.flatnonzero(owner == last + 1 + end) if end < last else []
         rows = np.concatenate([trunk, head]).astype(int)
@@ -179,9 +179,8 @@ def _rows(space: MBConvSpace, genome: jax.Array) -> tuple[LayerTable, jax.Array,
 
 def _draw_exits(space: MBConvSpace, genome: np.ndarray, seed: int, number: int) -> tuple[int, ...]:
     """One, two or three exits in turn, as many as there are, at drawn positions among the backbone's own blocks."""
-    _, active, available = _rows(space, jnp.asarray(genome))
-    block = np.cumsum(np.asarray(active)) - 1
-    possible = block[space.first_exit :][np.asarray(available)]
+    _, active, available = jax.tree.map(np.asarray, _rows(space, jnp.asarray(genome)))
+    possible = (np.cumsum(active) - 1)[space.first_exit :][available]
     count = min(1 + number % _MOST_EXITS, len(possible))
     chosen = np.random.default_rng((seed, number)).choice(possible, count, replace=False)
     return tuple(sorted(chosen.tolist()))
@@ -215,7 +214,7 @@ class _SharedValues:
     def place(self, values: np.ndarray) -> tuple[str, int]:
         """Returns the file for an array, by its fan-in, and where it begins there."""
         std = _BIAS_STD if values.ndim == 1 else (values.size / values.shape[values.ndim == 2]) ** -0.5
-        power = max(round(-math.log2(std)), 0)
+        power = max(math.ceil(-math.log2(std)), 0)
         self.sizes[power] = max(self.sizes.get(power, 0), values.size)
         return f"weights{power}.bin", 0
 
