@@ -10,7 +10,7 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from scipy.stats import kendalltau
 
 from hadas_jax.deploy.architecture import Architecture, write_architecture
 from hadas_jax.deploy.export import export_network
-from hadas_jax.deploy.kit import AGAIN, layers_by_segment
+from hadas_jax.deploy.kit import AGAIN, layers_by_segment, write_network_kit
 from hadas_jax.deploy.materialise import SubNetwork
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.deploy.runtime import Runtime
@@ -29,19 +29,20 @@ from hadas_jax.deploy.select import SearchedSupernet, architecture_of
 from hadas_jax.deploy.static_network import StaticNetwork
 from hadas_jax.methods.hadas.results import Design, FinishedSearch
 from hadas_jax.runs.checkpoints import read_json
-from hadas_jax.runs.workdir import write_text
+from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.search.indicators import hypervolume
 from hadas_jax.search.pareto import non_dominated_mask
 from hadas_jax.settings import NO_CONSTRAINTS, OperatingSettings
 from hw_models import default_point
 from hw_models.catalogue import device_of, read_device_file
 from hw_models.device import SAME_CLOCK
-from hw_models.measuring.measurements import Measurement
+from hw_models.measuring.measure import Machine, Step, find_engine, kit_cases, profile, read_kit
+from hw_models.measuring.measurements import Measurement, read_measurements, write_measurements
 
 FORM = "hadas_jax.check/1"
 KITS = "check-kits.json"
 _KITS_FORM = "hadas_jax.check_kits/1"
-_WARM_UP = 20  # images before times count
+_WARM_UP, _PASSES = 20, 3  # images before times count; how often each round goes through the images
 _BEYOND = 1.1  # the reference point of the hypervolume, in units of the largest objectives
 
 
@@ -222,7 +223,7 @@ def cut_out(
     *,
     dataset: str | None = None,
     data_dir: str | None = None,
-) -> tuple[list[StaticNetwork], np.ndarray]:
+) -> tuple[list[tuple[str, StaticNetwork]], np.ndarray]:
     """Cuts networks out of the supernet of their search.
 
     Args:
@@ -233,7 +234,7 @@ def cut_out(
         data_dir: Likewise.
 
     Returns:
-        The networks, and the images of the test split as they are stored.
+        The networks by their names, and the images of the test split as they are stored.
 
     Raises:
         ValueError: The supernet or the data set is not there any more, or another one.
@@ -248,7 +249,8 @@ def cut_out(
     write_architecture(folder / "first.json", architectures[0])
     first = SubNetwork(folder / "first.json", dataset=dataset, data_dir=data_dir)
     cut = [first.sibling(architecture).cut_out(folder) for architecture in architectures]
-    return cut, np.asarray(first.splits.test.images)
+    names = [one.name for one in chosen]
+    return list(zip(names, cut, strict=True)), np.asarray(first.splits.test.images)
 
 
 def remember_kit(workdir: Path, digest: str, chosen: Sequence[Chosen]) -> None:
@@ -291,6 +293,54 @@ def _known_kits(workdir: Path) -> dict[str, list[Any]]:
     return read_json(path, _KITS_FORM, what="a list of kits")["kits"] if path.is_file() else {}
 
 
+def measure_here(
+    networks: Sequence[tuple[str, StaticNetwork]],
+    images: np.ndarray,
+    folder: Path,
+    *,
+    rounds: int,
+    threads: int = 1,
+    on_step: Callable[[Step], None] | None = None,
+) -> tuple[list[Measurement], dict[str, float]]:
+    """Measures every exit's path, each network twice, and then networks end to end, see `run_on_images`.
+
+    Args:
+        networks: Names and networks.
+        images: [N, H, W, C] as they are stored.
+        folder: For exports.
+        rounds: Measurements of each network.
+        threads: Of onnxruntime.
+        on_step: Called after every measurement of paths.
+
+    Returns:
+        Rows of all paths, and the expected latencies in s by name.
+
+    Raises:
+        ValueError: onnx or onnxruntime is not installed.
+    """
+    engine, kit = find_engine("onnxruntime"), folder / "kit"
+    machine = Machine(engine.processor)
+    write_network_kit(kit, networks)
+    content = read_kit(kit)
+    profile(
+        kit_cases(kit, content, engine, threads=threads),
+        folder / "check.csv",
+        machine=machine,
+        meter=machine.meter(),
+        rounds=rounds,
+        reference=content["reference"],
+        labels={
+            "runtime": engine.runtime,
+            "runtime_version": engine.version,
+            "provider": engine.provider,
+            "kit": content["digest"],
+        },
+        on_step=on_step,
+    )
+    latencies_s = run_on_images(networks, images, folder, rounds=rounds, threads=threads)
+    return read_measurements(folder / "check.csv"), latencies_s
+
+
 def run_on_images(
     networks: Sequence[tuple[str, StaticNetwork]], images: np.ndarray, folder: Path, *, rounds: int, threads: int = 1
 ) -> dict[str, float]:
@@ -300,32 +350,33 @@ def run_on_images(
         networks: Names and networks.
         images: [N, H, W, C] as they are stored.
         folder: For exports.
-        rounds: How often every network sees every image; all networks take turns.
+        rounds: In each of them every network sees every image three times, in turn with the others.
         threads: Of onnxruntime.
 
     Returns:
-        By name the latency in s: the mean over the images, the median over the rounds.
+        By name the latency in s: of each image the median over its runs, of which the mean over the images. So what
+        disturbs the machine for a moment disturbs no image's time.
     """
-    taken: dict[str, list[float]] = {}
+    taken: dict[str, list[np.ndarray]] = {name: [] for name, _ in networks}
     deployed = {}
     for name, network in networks:
         export_network(folder / name, network, format="onnx", batch=1)
         deployed[name] = Runtime(folder / name, threads=threads)
-        taken[name] = []
-    for number in range(rounds):
-        order = np.random.default_rng(number).permutation(list(deployed))
-        for name in order:
-            taken[name].append(_mean_time(deployed[name], images))
-    return {name: statistics.median(times) for name, times in taken.items()}
+    for number in range(rounds * _PASSES):
+        for name in np.random.default_rng(number).permutation(list(deployed)):
+            taken[name].append(_times(deployed[name], images))
+    return {name: float(np.mean(np.median(times, axis=0))) for name, times in taken.items()}
 
 
-def _mean_time(network: Runtime, images: np.ndarray) -> float:
+def _times(network: Runtime, images: np.ndarray) -> np.ndarray:
+    """Seconds that each image takes."""
     for image in images[:_WARM_UP]:
         network(image[None])
-    start = time.perf_counter()
+    stamps = [time.perf_counter()]
     for row in range(len(images)):
         network(images[row : row + 1])
-    return (time.perf_counter() - start) / len(images)
+        stamps.append(time.perf_counter())
+    return np.diff(stamps)
 
 
 def compare(
@@ -383,7 +434,18 @@ def compare(
                 paths_s=float(shares @ [found.measured_s for found in exits]),
             )
         )
-    return _check(networks, tolerance, protocol)
+    about = {
+        "device": model.name,
+        "split": "test",
+        **{name: _only(rows, name) for name in ("machine", "runtime", "runtime_version", "provider", "kit", "format")},
+        "versions": versions(),
+    }
+    return _check(networks, tolerance, about | protocol)
+
+
+def _only(rows: Sequence[Measurement], name: str) -> str | None:
+    """What rows say in a column, several values side by side; None: nothing."""
+    return ", ".join(dict.fromkeys(value for row in rows if (value := getattr(row, name)))) or None
 
 
 def _row(rows: dict[str, Measurement], name: str, layers: str) -> Measurement:
@@ -455,6 +517,18 @@ def _check(networks: Sequence[CheckedNetwork], tolerance: float, protocol: dict[
 def _unit(points: np.ndarray, reference: np.ndarray) -> jnp.ndarray:
     """Objectives in units of the reference point, where a perfect network has an error of zero."""
     return jnp.asarray(points / np.where(reference > 0, reference, 1.0), jnp.float32)
+
+
+def write_check(path: Path, check: Check, rows: Sequence[Measurement]) -> None:
+    """Writes a check.json, and its rows beside it as CSV; both are replaced where they exist.
+
+    Raises:
+        ValueError: A file cannot be written.
+    """
+    table = path.with_suffix(".csv")
+    table.unlink(missing_ok=True)
+    write_measurements(table, rows)
+    write_text(path, json.dumps(check.as_json(), indent=1) + "\n")
 
 
 def read_check(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ CASES = "cases.json"
 MEASURE = "measure.py"
 AGAIN = "-again"
 """What the names of networks end with that are measured a second time."""
+_Kind = Literal["path", "whole", "layer"]
 _FILES = (CASES, MEASURE, "*.onnx", "weights*.bin")
 _MOST_EXITS = 3  # of a network of a kit
 _SIZES = ((64, 16), (32, 48), (16, 128), (8, 256))  # of single layers: pixels of a side, channels
@@ -103,14 +104,16 @@ def write_space_kit(
         writer = _Writer(staged, batch, values.place)
         for number, genome in enumerate(spread_genomes(space, networks, seed=seed)):
             name = f"{space.name}-{size}-{seed}-{number:03d}"
-            for case, exits in ((name, _draw_exits(space, genome, seed, number)), (f"{name}-whole", ())):
+            forms: tuple[tuple[_Kind, str, tuple[int, ...]], ...]
+            forms = ("path", name, _draw_exits(space, genome, seed, number)), ("whole", f"{name}-whole", ())
+            for kind, case, exits in forms:
                 parts = fold_batch_norm(*_materialised(space, genome, exits))
                 shapes = output_shapes(*parts, image_size=size, channels=channels)
                 texts = layers_by_segment(space, genome, exits)
-                writer.add(case, *parts, shapes, texts, family=name, images=images, score="confidence")
+                writer.add(kind, case, *parts, shapes, texts, family=name, images=images, score="confidence")
         for side, width in _SIZES[:layers]:
-            for kind in LayerKind:
-                writer.add_layer(kind, side, width)
+            for layer in LayerKind:
+                writer.add_layer(layer, side, width)
         values.write(staged)
         reference = f"{space.name}-{size}-{seed}-{min(1, networks - 1):03d}-whole"  # the largest
         return writer.finish(folder, reference)
@@ -141,7 +144,9 @@ def write_network_kit(
             shapes = output_shapes(*parts, image_size=network.image_size, channels=channels)
             texts = layers_by_segment(space, architecture.genome, architecture.exits)
             images = _images(network.image_size, mean, deviation)
-            entry = writer.add(name, *parts, shapes, texts, family=name, images=images, score=architecture.policy)
+            entry = writer.add(
+                "path", name, *parts, shapes, texts, family=name, images=images, score=architecture.policy
+            )
             writer.cases.append({**entry, "name": name + AGAIN})
             macs[name] = sum(float(row.split()[1]) for text in texts for row in text.split(";"))
         return writer.finish(folder, max(macs, key=macs.__getitem__))
@@ -243,6 +248,7 @@ class _Writer:
 
     def add(
         self,
+        kind: _Kind,
         name: str,
         parts: Sequence[Segment],
         weights: Weights,
@@ -256,7 +262,7 @@ class _Writer:
         """Adds a network by its segments, and returns the case; the classifier is scored by its confidence."""
         entries = []
         for number, (segment, text) in enumerate(zip(parts, texts, strict=True)):
-            file = f"{name}.onnx" if len(parts) == 1 else f"{name}.segment{number}.onnx"
+            file = f"{name}.segment{number}.onnx" if kind == "path" else f"{name}.onnx"
             blob = segment_as_onnx(segment, weights, shapes=shapes, batch=self.batch, elsewhere=self.elsewhere)
             write_whole(self.folder / file, blob)
             entries.append(
@@ -273,7 +279,7 @@ class _Writer:
         entry = {
             "name": name,
             "family": family,
-            "kind": "layer" if images is None else "whole" if len(parts) == 1 else "path",
+            "kind": kind,
             "batch": self.batch,
             "format": "fp32",
             "images": images,
@@ -320,7 +326,7 @@ class _Writer:
         family = f"layer-{kind.name.lower()}"
         text = format_layers(table)
         name = f"{family}-{side}-{channels}"
-        self.add(name, [segment], arrays, shapes, [text], family=family, images=None, score=None)
+        self.add("layer", name, [segment], arrays, shapes, [text], family=family, images=None, score=None)
 
     def finish(self, folder: Path, reference: str) -> Kit:
         """Adds what measures the cases, and says what there is."""
