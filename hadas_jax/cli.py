@@ -54,8 +54,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "data prepare": commands.prepare,
     "devices list": commands.list_devices,
     "devices show": commands.show_device,
+    "devices kit": commands.write_kit,
     "devices profile": commands.profile_machine,
     "devices fit": commands.fit_device,
+    "devices check": commands.check_front,
     "dnas search": dnas.search,
     "dnas retrain": dnas.retrain,
     "dnas sample": dnas.sample,
@@ -317,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         command, flags = _find_command(words)
         show = command.in_flags
-        command.parse(flags)()
+        code = getattr(command.parse(flags)(), "exit_code", 0)
     except ValueError as error:
         _fail(show(str(error)))
     except OverflowError:
@@ -337,6 +339,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"hadas: {error}; start all processes again with --resume", file=sys.stderr)
         _leave(1)
+    else:
+        if code:  # of a check that found what it looked for
+            _leave(code)
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], Any]:

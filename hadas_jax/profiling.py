@@ -1,32 +1,113 @@
-"""What to measure on a machine: sub-networks of a space at their true size, and single layers of every kind.
+"""What to measure on this machine: sub-networks of a space at their true size, and single layers of every kind.
 
-Layers are in the form in which this project's networks run them; a sub-network is cut out of its space, so that it
-computes nothing that is masked.
-Shapes: G genes, P candidates, N networks.
+On onnxruntime it is a kit, as a board gets one. On JAX layers are in the form in which this project's networks run
+them, and a sub-network is cut out of its space, so that it computes nothing that is masked.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.spaces import Backbone, MBConvSpace, load_space, segments, workload
+from hadas_jax.deploy.kit import write_space_kit
+from hadas_jax.spaces import Backbone, MBConvSpace
+from hadas_jax.spaces.design import space_to_profile as space_to_profile
+from hadas_jax.spaces.design import spread_genomes, with_tables
 from hadas_jax.supernet import BatchStats, Parameters, cut_space, estimate_batch_stats, initialise, run_trunk
 from hadas_jax.supernet.layers import conv, depthwise_conv
-from hw_models import LayerKind, LayerTable, layer_table, total_macs
-from hw_models.measuring.machine import Machine
-from hw_models.measuring.profiling import Case
+from hw_models import LayerKind, LayerTable, layer_table
+from hw_models.measuring import Case, Machine, find_engine, format_layers, kit_cases, read_kit
 
-_CANDIDATES = 1024  # genomes that a design chooses from, at most
-_NEAR = 40  # one in so many candidates counts as near to an aim
 _SIZES = ((64, 16), (32, 48), (16, 128), (8, 256))  # pixels of a side, channels
 _RATIO = 4  # output to input channels of pointwise and linear layers
 _DENSE_OUT = 32
+
+
+@dataclass(frozen=True)
+class JaxCase:
+    """A network that JAX runs, for `hw_models.measuring.profile`.
+
+    Attributes:
+        name: Of the network, unique within a profile.
+        family: What cross-validation leaves out together.
+        table: What it asks of the hardware, for one sample; columns [L].
+        build: Returns a callable that computes arrays; called once a round, so that nothing large is kept in between.
+        batch: Samples per run.
+        format: Of weights and activations.
+    """
+
+    name: str
+    family: str
+    table: LayerTable
+    build: Callable[[], Callable[[], Any]]
+    batch: int = 1
+    format: str = "fp32"
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Its layer table as the text of the column `layers`."""
+        return (format_layers(self.table),)
+
+    def open(self) -> "_Running":
+        """Builds it; the result runs it once and says how long that took."""
+        return _Running(self.build())
+
+
+class _Running(NamedTuple):
+    compute: Callable[[], Any]
+
+    def run(self) -> tuple[float]:
+        """Runs until the result is ready; returns the seconds."""
+        begin = time.perf_counter()
+        jax.block_until_ready(self.compute())
+        return (time.perf_counter() - begin,)
+
+
+class Subjects(NamedTuple):
+    """What to measure, and on what.
+
+    Attributes:
+        cases: The networks.
+        reference: Name of the one that runs in turn with every other one: the largest.
+        machine: Where they run.
+        labels: What rows say of the runtime.
+    """
+
+    cases: Sequence[Case | JaxCase]
+    reference: str
+    machine: Machine
+    labels: dict[str, str | None]
+
+
+def on_jax(space: MBConvSpace, *, networks: int, layers: int, batch: int = 1, seed: int = 0) -> Subjects:
+    """Returns sub-networks and single layers as JAX runs them, see `network_cases` and `layer_cases`."""
+    sub_networks = network_cases(space, networks, batch=batch, seed=seed)
+    labels = {"runtime": "jax", "runtime_version": jax.__version__, "provider": jax.default_backend().upper()}
+    reference = sub_networks[min(1, networks - 1)].name
+    return Subjects(sub_networks + layer_cases(layers, batch=batch), reference, this_machine(), {**labels})
+
+
+def on_onnxruntime(
+    folder: Path, space: MBConvSpace, *, networks: int, layers: int, batch: int = 1, seed: int = 0
+) -> Subjects:
+    """Writes a kit, see `hadas_jax.deploy.kit.write_space_kit`, and returns its networks on this machine's CPU.
+
+    Raises:
+        ValueError: onnxruntime or the extra onnx is missing, or a number is out of range.
+    """
+    engine = find_engine("onnxruntime")
+    write_space_kit(folder, space, networks=networks, layers=layers, batch=batch, seed=seed)
+    kit = read_kit(folder)
+    labels = {"runtime": engine.runtime, "runtime_version": engine.version, "provider": engine.provider}
+    cases = kit_cases(folder, kit, engine)
+    return Subjects(cases, kit["reference"], Machine(engine.processor), {**labels, "kit": kit["digest"]})
 
 
 def this_machine() -> Machine:
@@ -36,27 +117,7 @@ def this_machine() -> Machine:
     return Machine("cpu")
 
 
-def space_to_profile(name: str, resolution: int | None = None) -> MBConvSpace:
-    """Returns a space by name with one resolution.
-
-    Args:
-        name: One of `hadas_jax.spaces.SPACES`.
-        resolution: In pixels; None: the space's smallest, or 8 where images decide, which are then grey and of 10
-            classes as the digits are.
-
-    Raises:
-        ValueError: No space has this name, or it does not have this resolution.
-    """
-    space = load_space(name)
-    if not space.resolution:
-        return space.adapt(in_channels=1, classes=10, image_size=resolution or 8)
-    if resolution is not None and resolution not in space.resolution:
-        choices = ", ".join(map(str, space.resolution))
-        raise ValueError(f"resolution: expected one of {choices} as space {name} has, got {resolution}")
-    return dataclasses.replace(space, resolution=(resolution or min(space.resolution),))
-
-
-def network_cases(space: MBConvSpace, networks: int, *, batch: int = 1, seed: int = 0) -> list[Case]:
+def network_cases(space: MBConvSpace, networks: int, *, batch: int = 1, seed: int = 0) -> list[JaxCase]:
     """Returns cases of sub-networks: the smallest, the largest, and others that fill the space.
 
     Raises:
@@ -64,72 +125,15 @@ def network_cases(space: MBConvSpace, networks: int, *, batch: int = 1, seed: in
     """
     if batch < 1:
         raise ValueError(f"batch: expected 1 or more, got {batch}")
-    backbones, tables = _with_tables(space, _spread_genomes(space, networks, seed=seed))
+    backbones, tables = with_tables(space, spread_genomes(space, networks, seed=seed))
     cases = []
     for n in range(networks):
         backbone, table = jax.tree.map(lambda leaf, n=n: leaf[n], (backbones, tables))
         rows = np.flatnonzero(table.active > 0)
         layers = jax.tree.map(lambda column, rows=rows: jnp.asarray(column[rows]), table)
         name = f"{space.name}-{backbone.resolution}-{seed}-{n:03d}"
-        cases.append(Case(name, name, layers, partial(_start_network, space, backbone, batch), batch))
+        cases.append(JaxCase(name, name, layers, partial(_start_network, space, backbone, batch), batch))
     return cases
-
-
-def _spread_genomes(space: MBConvSpace, count: int, *, seed: int = 0) -> np.ndarray:
-    """int32[N, G]: the smallest and the largest genome, then others that spread over MACs and genes.
-
-    The others aim at MACs between both ends, in a sequence that fills the logarithmic range evenly however many
-    there are (van der Corput's); each is the one most unlike all chosen ones among the candidates nearest to its
-    aim. Candidates are drawn from small to large, so that both ends of the range are among them.
-    """
-    steps = space.codec.cardinalities - 1
-    rng = np.random.default_rng(seed)
-    drawn = np.unique(rng.binomial(steps, rng.uniform(0, 1, (2 * _CANDIDATES, 1))), axis=0)
-    ends = np.stack([space.smallest_genome, space.largest_genome])
-    drawn = drawn[~np.any(np.all(drawn[:, None] == ends, axis=2), axis=1)]
-    drawn = np.concatenate([ends, rng.permutation(drawn)[: _CANDIDATES - 2]]).astype(np.int32)
-    most = len(drawn) // 2
-    if not 1 <= count <= most:
-        raise ValueError(f"networks: expected 1 to {most}, got {count}")
-    macs = np.log(np.asarray(total_macs(_with_tables(space, drawn)[1]), np.float64))
-    size = (macs - macs[0]) / (macs[1] - macs[0])
-    chosen = [0, 1]
-    far = np.min([_differences(drawn, drawn[i], steps) for i in chosen], axis=0)
-    for aim in itertools.islice(_van_der_corput(), max(count - 2, 0)):
-        free = np.setdiff1d(np.arange(len(drawn)), chosen)
-        near = free[np.argsort(np.abs(size[free] - aim), kind="stable")[: max(len(free) // _NEAR, 1)]]
-        chosen.append(int(near[np.argmax(far[near])]))
-        far = np.minimum(far, _differences(drawn, drawn[chosen[-1]], steps))
-    return drawn[chosen[:count]]
-
-
-def _differences(genomes: np.ndarray, other: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Sums of the genes' differences from another genome, each as a share of its range; [P]."""
-    return np.sum(np.abs(genomes - other) / steps, axis=1)
-
-
-def _van_der_corput() -> Iterator[float]:
-    """1/2, 1/4, 3/4, 1/8, ...: the binary digits of 1, 2, 3, ... behind the point in reverse order."""
-    for number in itertools.count(1):
-        yield int(f"{number:b}"[::-1], 2) / 2 ** number.bit_length()
-
-
-def _with_tables(space: MBConvSpace, genomes: np.ndarray) -> tuple[Backbone, LayerTable]:
-    """Backbones [P] and their layer tables [P, L] without exits, as numpy; any P runs through one compiled size."""
-    padded = genomes[np.minimum(np.arange(_CANDIDATES), len(genomes) - 1)]
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(genomes)], _tables(space, jnp.asarray(padded)))
-
-
-@partial(jax.jit, static_argnums=0)
-def _tables(space: MBConvSpace, genomes: jax.Array) -> tuple[Backbone, LayerTable]:
-    in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
-
-    def one(genome: jax.Array) -> tuple[Backbone, LayerTable]:
-        backbone = space.decode(genome)
-        table = workload(space, backbone)
-        return backbone, dataclasses.replace(table, active=table.active * in_trunk)
-
-    return jax.vmap(one)(genomes)
 
 
 def _start_network(space: MBConvSpace, backbone: Backbone, batch: int) -> Callable[[], Any]:
@@ -169,7 +173,7 @@ def _random_values(shape: tuple[int, ...]) -> np.ndarray:
     return np.resize(np.random.default_rng(0).standard_normal(4093, np.float32), shape)
 
 
-def layer_cases(sizes: int, *, batch: int = 1) -> list[Case]:
+def layer_cases(sizes: int, *, batch: int = 1) -> list[JaxCase]:
     """Returns cases of single layers, all layers of a kind in one family.
 
     Args:
@@ -184,7 +188,7 @@ def layer_cases(sizes: int, *, batch: int = 1) -> list[Case]:
     return [_layer_case(kind, side, channels, batch) for side, channels in _SIZES[:sizes] for kind in LayerKind]
 
 
-def _layer_case(kind: LayerKind, side: int, channels: int, batch: int) -> Case:
+def _layer_case(kind: LayerKind, side: int, channels: int, batch: int) -> JaxCase:
     """The case of one layer on square maps of `side` pixels; compiles when it is built first."""
     pixels, wide, maps = side**2, _RATIO * channels, (batch, side, side, channels)
     dense, linear, inputs = 9 * channels * _DENSE_OUT, wide * channels, channels * pixels
@@ -214,4 +218,4 @@ def _layer_case(kind: LayerKind, side: int, channels: int, batch: int) -> Case:
         return partial(compiled(), *(jnp.asarray(_random_values(shape)) for shape in shapes))
 
     name = f"layer-{kind.name.lower()}"
-    return Case(f"{name}-{side}-{channels}", name, table, start, batch)
+    return JaxCase(f"{name}-{side}-{channels}", name, table, start, batch)

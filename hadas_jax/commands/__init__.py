@@ -1,7 +1,8 @@
 """Every command of `hadas` as a call; those of `hadas dnas` are in its module `dnas`."""
 
 from hadas_jax.commands.benchmark import bench
-from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device
+from hadas_jax.commands.check import check_front
+from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device, write_kit
 from hadas_jax.commands.hadas import import_checkpoint, prepare, search, train
 from hadas_jax.commands.networks import (
     export,
@@ -17,6 +18,7 @@ from hadas_jax.commands.run import RunArguments
 __all__ = [
     "RunArguments",
     "bench",
+    "check_front",
     "export",
     "fine_tune",
     "fit_device",
@@ -33,4 +35,5 @@ __all__ = [
     "show_device",
     "show_network",
     "train",
+    "write_kit",
 ]

@@ -1,24 +1,29 @@
-"""The commands about devices: list and show them, measure a machine, fit a device to measurements.
+"""The commands about devices: list and show them, measure a machine or a board, fit a device to measurements.
 
 Every function imports what it needs itself: `hadas --help` imports this module, and must not import JAX.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import platform
 import re
 import shlex
+import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
 from hadas_jax.report.console import StepProgress, new_console, new_file, print_line, waiting
 
 if TYPE_CHECKING:
+    from hadas_jax.deploy.kit import Kit
     from hw_models.fitting.calibration import Calibration
+    from hw_models.measuring import Step
     from hw_models.measuring.measurements import Measurement
 
 
@@ -114,6 +119,69 @@ def fit_device(
     return calibration
 
 
+def write_kit(
+    output: Path | str,
+    *,
+    space: str = "digits",
+    resolution: int | None = None,
+    networks: int = 60,
+    layers: int = 3,
+    batch: int = 1,
+    seed: int = 0,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Kit:
+    """Writes a folder that measures a board without JAX: networks of a space as ONNX, single layers, and measure.py.
+
+    The board needs Python 3.6 or newer with NumPy, and onnxruntime or trtexec. Networks are there whole and as segments
+    that end with exits, so that hadas devices fit tells the cost of a call from that of layers.
+
+    Args:
+        output: Folder to write.
+        space: Space of the networks: digits or attentivenas.
+        resolution: Resolution of the images in pixels; by default the smallest of the space.
+        networks: Number of networks.
+        layers: Sizes of each kind of single layer, 0 to 4.
+        batch: Images per run.
+        seed: Random seed of the choice of networks and of the places of their exits.
+        overwrite: Replace the kit in the folder.
+        console: For what to do next; None: standard output.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: A count is out of range, the extra onnx is missing, or the folder holds something else.
+    """
+    from hadas_jax.deploy.kit import write_space_kit
+    from hadas_jax.spaces.design import space_to_profile
+
+    console = console or new_console()
+    chosen = space_to_profile(space, resolution)
+    with waiting(console, f"Writing {networks} networks of {chosen.name}"):
+        kit = write_space_kit(
+            output, chosen, networks=networks, layers=layers, batch=batch, seed=seed, overwrite=overwrite
+        )
+    print_kit(kit, console)
+    print_line(console, "Then here: hadas devices fit measurements.csv -o my_device.yaml")
+    return kit
+
+
+def print_kit(kit: Kit, console: Console) -> None:
+    """Prints where a kit is and what to do with it on the board."""
+    print_line(console, f"Written: {kit.folder}, kit {kit.digest}: {kit.cases} cases, {kit.bytes / 1e6:.1f} MB")
+    folder = shlex.quote(kit.folder.name)
+    print_line(
+        console, f"Copy the folder to the board, and there: cd {folder} && python3 measure.py -o measurements.csv"
+    )
+    print_line(
+        console,
+        "It takes Python 3.6 or newer with numpy, and onnxruntime (pip install onnxruntime) or trtexec of TensorRT; "
+        "python3 measure.py --dry-run lists what it would do.",
+        wrap=True,
+    )
+
+
 def profile_machine(
     output: Path | str,
     *,
@@ -122,6 +190,7 @@ def profile_machine(
     networks: int = 60,
     layers: int = 3,
     batch: int = 1,
+    runtime: Literal["onnxruntime", "jax"] | None = None,
     rounds: int = 3,
     core_mhz: Sequence[float] = (),
     memory_mhz: Sequence[float] = (),
@@ -131,6 +200,10 @@ def profile_machine(
     console: Console | None = None,
 ) -> list[Measurement]:
     """Measures sub-networks and single layers on this machine, for `hadas devices fit`.
+
+    On onnxruntime, which exported networks run on, this is what a kit measures on a board: sub-networks whole and as
+    segments that end with exits. A measurement during which clocks moved or the machine throttled is repeated, then
+    left out and counted.
 
     Power is read from the rails of a Jetson or the counters of an x86 processor where that is allowed, and left
     empty elsewhere. Clocks are left as they are unless given; setting them needs write access to sysfs, and they are
@@ -143,6 +216,7 @@ def profile_machine(
         networks: Number of sub-networks.
         layers: Sizes of each kind of single layer, 0 to 4.
         batch: Images per run.
+        runtime: What runs the networks; by default onnxruntime where it is installed, else jax.
         rounds: Measurements of each network; its row is the median of theirs.
         core_mhz: Settings of the processor's clock to measure at.
         memory_mhz: Settings of the memory clock to measure at.
@@ -155,34 +229,56 @@ def profile_machine(
         The rows of the file.
 
     Raises:
-        ValueError: A count is out of range, the file exists, or clocks cannot be set.
+        ValueError: A count is out of range, the file exists, the runtime is missing, or clocks cannot be set.
     """
-    from hadas_jax.profiling import layer_cases, network_cases, space_to_profile, this_machine
-    from hw_models.measuring.machine import ClockSetting
-    from hw_models.measuring.profiling import profile
+    from hadas_jax.profiling import on_jax, on_onnxruntime, space_to_profile
+    from hw_models.measuring import ClockSetting, Measurement, profile
+    from hw_models.measuring.measure import require_output
 
     console = console or new_console()
-    machine = this_machine()
-    print_line(console, f"Measuring on {machine.name}; {machine.power_in_words()}")
-    print_line(console, f"Clocks: {machine.clocks_in_words()}")
+    require_output(output, resume=resume)
+    chosen = space_to_profile(space, resolution)
+    design = {"networks": networks, "layers": layers, "batch": batch, "seed": seed}
+    runtime = runtime or ("onnxruntime" if all(map(find_spec, ("onnx", "onnxruntime"))) else "jax")
     clocks = itertools.product(*(tuple(table) or (None,) for table in (core_mhz, memory_mhz, host_mhz)))
-    sub_networks = network_cases(space_to_profile(space, resolution), networks, batch=batch, seed=seed)
-    with StepProgress(console) as progress:
+    left_out, without = [], []
+    with contextlib.ExitStack() as stack:
+        if runtime == "jax":
+            subjects = on_jax(chosen, **design)
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "kit"
+            with waiting(console, f"Writing {networks} networks of {chosen.name} as ONNX"):
+                subjects = on_onnxruntime(folder, chosen, **design)
+        machine, labels = subjects.machine, subjects.labels
+        meter = machine.meter()
+        print_line(console, f"Measuring on {machine.name}; {machine.power_in_words(meter)}")
+        print_line(console, f"Runtime: {runtime} {labels['runtime_version']}, {labels['provider']}")
+        print_line(console, f"Clocks: {machine.clocks_in_words()}")
+        progress = stack.enter_context(StepProgress(console))
+
+        def show(step: Step) -> None:
+            what = f"INCONCLUSIVE: {step.trouble}" if step.trouble else f"{step.latency_ms:.3g} ms"
+            progress.update(step.done, step.total, f"round {step.round}: {step.name} {what}")
+            left_out.extend([step.name] if step.trouble else [])
+
         rows = profile(
-            sub_networks + layer_cases(layers, batch=batch),
+            subjects.cases,
             output,
             machine=machine,
-            meter=machine.meter(),
-            settings=[ClockSetting(*setting) for setting in clocks],
+            meter=meter,
+            clocks=[ClockSetting(*setting) for setting in clocks],
             rounds=rounds,
-            reference=sub_networks[min(1, networks - 1)].name,  # the largest
+            reference=subjects.reference,
             resume=resume,
-            on_step=lambda step: progress.update(
-                step.done, step.total, f"round {step.round}: {step.row.network} {step.row.latency_ms:.3g} ms"
-            ),
+            labels=labels,
+            on_step=show,
+            on_inconclusive=lambda name, reason: without.append(f"{name}: {reason}"),
         )
-    print_line(console, f"Written: {output}, {len(rows)} rows")
+    for line in without:
+        print_line(console, f"INCONCLUSIVE, no row: {line}")
+    print_line(console, f"Written: {output}, {len(rows)} rows; {len(left_out)} disturbed measurements left out")
     is_x86 = machine.processor == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     base = " --base x86-cpu" if is_x86 else ""
     print_line(console, f"To fit a device to it: hadas devices fit {shlex.quote(str(output))}{base} -o my_device.yaml")
-    return rows
+    known = ({name: value for name, value in row.items() if value is not None} for row in rows)
+    return [Measurement.model_validate(row) for row in known]

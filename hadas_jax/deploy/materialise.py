@@ -4,6 +4,7 @@ Batch-norm statistics are the backbone's own, exit heads those that the network 
 Shapes: N images, B batch, H, W image, C channels, K classes, e exits of the network.
 """
 
+import copy
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -112,25 +113,35 @@ class SubNetwork:
     """
 
     def __init__(self, path: Path | str, *, dataset: str | None = None, data_dir: str | None = None) -> None:
-        self._architecture = architecture = _moved(read_architecture(path), dataset, data_dir)
+        architecture = _moved(read_architecture(path), dataset, data_dir)
         self._directory = architecture.supernet.directory(architecture_file(path))
         settings = _settings(architecture)
         self.splits = _load(architecture, settings)
         # The supernet has its space, whose file need not be there any more, and the division of its images.
         supernet = settings.replace(checkpoint=str(self._directory), space=None, split_seed=None)
         run = TrainingRun(supernet, fine_tune=False, splits=self.splits)
-        self._backbone = architecture.decoded
-        self._space = dataclasses.replace(run.space, resolution=(int(self._backbone.resolution),))
-        self._params = run.initial_parameters()
+        self._whole, self._params, self._batches = run.space, run.initial_parameters(), run.calibration_batches()
+        self._dtype = run.settings.training.dtype
+        self._choose(architecture)
+
+    def sibling(self, architecture: Architecture) -> "SubNetwork":
+        """Returns another network of the same search, within the supernet that is read already."""
+        other = copy.copy(self)
+        other._choose(architecture)
+        return other
+
+    def _choose(self, architecture: Architecture) -> None:
+        self._architecture, self._backbone = architecture, architecture.decoded
+        self._space = dataclasses.replace(self._whole, resolution=(int(self._backbone.resolution),))
         # As the search estimated them when it evaluated the backbone.
         self._stats = estimate_batch_stats(
             self._space,
             self._params,
             self._backbone,
-            run.calibration_batches(),
+            self._batches,
             skip="blocks",
             resolution=self._space.resolution[0],
-            dtype=run.settings.training.dtype,
+            dtype=self._dtype,
         )
 
     def cut_out(self, folder: Path) -> StaticNetwork:

@@ -4,6 +4,7 @@ Written from the layers, not traced: every convolution is one `Conv` node, whate
 Inside, images are [B, C, H, W] as ONNX has them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,18 @@ _SIMPLE: dict[str, tuple[str, dict[str, float]]] = {
 }
 
 
-def segment_as_onnx(segment: Segment, weights: Weights, *, shapes: Shapes, batch: int | None = None) -> bytes:
+# An array that is a weight -> the file beside the model that holds its values, and the first of its bytes there.
+Elsewhere = Callable[[np.ndarray], tuple[str, int]]
+
+
+def segment_as_onnx(
+    segment: Segment,
+    weights: Weights,
+    *,
+    shapes: Shapes,
+    batch: int | None = None,
+    elsewhere: Elsewhere | None = None,
+) -> bytes:
     """Returns an ONNX model of a segment, with its weights; inputs and outputs have the names of the segment.
 
     Args:
@@ -28,11 +40,12 @@ def segment_as_onnx(segment: Segment, weights: Weights, *, shapes: Shapes, batch
         weights: The weights of its layers, or of all.
         shapes: The shapes of all outputs, from `output_shapes`.
         batch: Images at once; None: any number.
+        elsewhere: Where the values of weights are, which then are no part of the model; None: in the model.
     """
     import onnx
     from onnx import TensorProto, helper
 
-    nodes = _Nodes(weights, shapes)
+    nodes = _Nodes(weights, shapes, elsewhere)
     for layer in segment.layers:
         nodes.add(layer)
 
@@ -50,17 +63,20 @@ def segment_as_onnx(segment: Segment, weights: Weights, *, shapes: Shapes, batch
     )
     opset = [helper.make_opsetid("", _OPSET)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="hadas_jax")
-    onnx.checker.check_model(model, full_check=True)
+    if elsewhere is None:
+        onnx.checker.check_model(model, full_check=True)
+    else:  # the checker wants the files to be there already
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     return model.SerializeToString()
 
 
 class _Nodes:
     """Collects the nodes and constants of a graph."""
 
-    def __init__(self, weights: Weights, shapes: Shapes) -> None:
+    def __init__(self, weights: Weights, shapes: Shapes, elsewhere: Elsewhere | None) -> None:
         self.nodes: list[Any] = []
         self.arrays: list[Any] = []
-        self._weights, self._shapes = weights, shapes
+        self._weights, self._shapes, self._elsewhere = weights, shapes, elsewhere
 
     def add(self, layer: Layer) -> None:
         """Adds the nodes of a layer."""
@@ -122,7 +138,15 @@ class _Nodes:
         return [self._array(f"{layer}/{name}", arrays[name]) for name in names if name in arrays]
 
     def _array(self, name: str, values: np.ndarray) -> str:
-        from onnx import numpy_helper
+        from onnx import TensorProto, numpy_helper
 
-        self.arrays.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        if self._elsewhere is None or values.dtype != np.float32:
+            self.arrays.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+            return name
+        file, start = self._elsewhere(values)
+        array = TensorProto(name=name, dims=values.shape, data_type=TensorProto.FLOAT)
+        array.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", file), ("offset", start), ("length", values.nbytes)):
+            array.external_data.add(key=key, value=str(value))
+        self.arrays.append(array)
         return name

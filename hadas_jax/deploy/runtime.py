@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import io
 import json
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -64,6 +65,8 @@ class Runtime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._segments = self.manifest["segments"]
+        never = [np.inf if each["threshold"] is None else each["threshold"] for each in self._segments[:-1]]
+        self._thresholds = np.array([*never, -np.inf], np.float32)  # at the classifier every image stops
         self._sessions = [
             onnxruntime.InferenceSession(self.directory / segment["file"], options, providers=["CPUExecutionProvider"])
             for segment in self._segments
@@ -95,6 +98,8 @@ class Runtime:
         ]
         if not parts:
             return Predictions(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        if len(parts) == 1:
+            return parts[0]
         return Predictions(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
     def standardise(self, images: np.ndarray) -> np.ndarray:
@@ -121,17 +126,16 @@ class Runtime:
         for number, description in enumerate(self._segments):
             outputs = self.run_segment(number, x)
             score = exit_score(outputs["logits"], outputs.get("confidence"), description["score"])
-            threshold = description["threshold"]
-            if number == self.exits:
-                stops = np.ones(len(left), bool)
+            stops = score >= self._thresholds[number]
+            if np.any(stops):
+                stopped = left[stops]
+                labels[stopped], exits[stopped] = outputs["logits"][stops].argmax(axis=1), number
+                sure[stopped], left = score[stops], left[~stops]
+                if not len(left):
+                    break
+                x = outputs["features"][~stops]
             else:
-                stops = np.zeros(len(left), bool) if threshold is None else score >= np.float32(threshold)
-            stopped = left[stops]
-            labels[stopped], exits[stopped] = outputs["logits"][stops].argmax(axis=1), number
-            sure[stopped], left = score[stops], left[~stops]
-            if not len(left):
-                break
-            x = outputs["features"][~stops]
+                x = outputs["features"]
         return Predictions(labels, exits, sure)
 
 
@@ -157,34 +161,36 @@ def _checked(images: np.ndarray, description: dict[str, Any]) -> np.ndarray:
             f"images: expected uint8 or floating values, got {images.dtype}; images.astype(numpy.uint8) makes bytes of "
             "whole numbers in 0 .. 255"
         )
-    if not is_bytes and images.size:
-        _require_finite(images)
-    if description.get("dtype") is not None and images.size:
-        _require_range(images, description["dtype"], *description["range"])
+    if images.size and not is_bytes:
+        least, largest = float(images.min()), float(images.max())
+        if not (math.isfinite(least) and math.isfinite(largest)):
+            bad = int(np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))[0])
+            raise ValueError(f"images: expected finite values, got NaN or infinity in image {bad}")
+        if description.get("dtype") is not None:
+            _require_range(least, largest, description["dtype"], *description["range"])
+    elif (
+        images.size
+        and description.get("dtype") is not None
+        and not _is_unit(description["dtype"], *description["range"])
+    ):
+        low, high = description["range"]
+        raise ValueError(
+            f"images: expected floating values in {low:g} .. {high:g} as the network was trained on, got bytes, which "
+            "are divided by 255; pass floating values in that range"
+        )
     return images
 
 
-def _require_finite(images: np.ndarray) -> None:
-    if not (np.isfinite(images.min()) and np.isfinite(images.max())):
-        bad = int(np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))[0])
-        raise ValueError(f"images: expected finite values, got NaN or infinity in image {bad}")
+def _is_unit(trained: str, low: float, high: float) -> bool:
+    """Whether a network was trained on bytes, or on floating values as bytes over 255 are."""
+    return trained == "uint8" or (low >= -_ROUNDING and 0.5 < high <= 1 + _ROUNDING)
 
 
-def _require_range(images: np.ndarray, trained: str, low: float, high: float) -> None:
-    """Refuses values far from those that a network was trained on, `low` to `high`; warns of what is less clear."""
-    # Bytes over 255 are in 0 .. 1 too.
-    is_unit = trained == "uint8" or (low >= -_ROUNDING and 0.5 < high <= 1 + _ROUNDING)
+def _require_range(least: float, largest: float, trained: str, low: float, high: float) -> None:
+    """Refuses floating values far from `low` to `high` that a network was trained on; warns of what is less clear."""
     what = "bytes" if trained == "uint8" else f"floating values in {low:g} .. {high:g}"
-    if images.dtype == np.uint8:
-        if not is_unit:
-            raise ValueError(
-                f"images: expected {what} as the network was trained on, got bytes, which are divided by 255; "
-                "pass floating values in that range"
-            )
-        return
-    least, largest = float(images.min()), float(images.max())
     got = f"floating values in {least:g} .. {largest:g}"
-    if is_unit:
+    if _is_unit(trained, low, high):
         if least < -_BEYOND_UNIT or largest > 1 + _BEYOND_UNIT:
             hint = "pass uint8, or divide by 255" if largest <= 255 + _BEYOND_UNIT else "scale them to 0 .. 1"
             if least < -_BEYOND_UNIT:

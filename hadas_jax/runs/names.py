@@ -1,7 +1,7 @@
 """What files and folders in a work directory are called; imports nothing, so that runs can be listed without JAX."""
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
-REPORT = "report.html"
+REPORT, CHECK = "report.html", "check.json"
 DERIVED, RESULT = "derived", "result.json"
 SUPERNET, ARCHITECTURE = "supernet", "architecture.json"
 TENSORBOARD = "tensorboard"

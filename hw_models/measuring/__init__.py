@@ -1,10 +1,22 @@
-"""Measuring: files of measurements, and the profile of a machine that writes them.
+"""Measuring: files of measurements, and the one file `measure.py` that takes them, on a board without this package too.
 
-`Measurement` is a row of the file, `measure` times a callable, `Machine` sets clocks and reads power, and `profile`
-brings them together.
+`Measurement` is a row of the file and `profile` writes such rows: of any `Case`, on the `Machine` whose clocks it sets
+and whose power it reads. `read_kit`, `find_engine` and `kit_cases` make cases of a folder that `hadas devices kit`
+wrote, `open_case` loads one of them.
 """
 
-from hw_models.measuring.machine import ClockSetting, Machine
+from hw_models.measuring.measure import (
+    Case,
+    ClockSetting,
+    Engine,
+    Machine,
+    Step,
+    find_engine,
+    kit_cases,
+    open_case,
+    profile,
+    read_kit,
+)
 from hw_models.measuring.measurements import (
     Measurement,
     format_layers,
@@ -12,22 +24,21 @@ from hw_models.measuring.measurements import (
     read_measurements,
     write_measurements,
 )
-from hw_models.measuring.profiling import Case, Step, profile
-from hw_models.measuring.timing import Meter, Reading, Timing, measure
 
 __all__ = [
     "Case",
     "ClockSetting",
+    "Engine",
     "Machine",
     "Measurement",
-    "Meter",
-    "Reading",
     "Step",
-    "Timing",
+    "find_engine",
     "format_layers",
+    "kit_cases",
     "layer_tables",
-    "measure",
+    "open_case",
     "profile",
+    "read_kit",
     "read_measurements",
     "write_measurements",
 ]

@@ -7,13 +7,19 @@ Each row is one network at one operating point. Columns, the first two and laten
     family        group that cross-validation leaves out together; the network's name if empty
     batch         samples per run; 1 if empty
     format        fp32, fp16 or int8; the device's default if empty
+    segments      calls of the runtime in one run, one for each segment of a network with exits; 1 if empty
     core_mhz, memory_mhz, host_mhz    clocks; the highest setting of the device if empty
-    latency_ms    time of one run, as the median of several runs (of the quickest round, where there are rounds)
+    latency_ms    time of one run, as the median of several runs (of the rounds' medians, where there are rounds)
+    p95_ms, p99_ms    what 95 and 99 % of the runs stayed within
     spread_ms     how far runs or rounds differ from it: a median absolute deviation
     power_w       mean power while it ran; empty where nothing could be read
     power_rail    what power_w is of: board (all of it, the default) or core
+    temperature_c    the hottest sensor of the machine while it ran
     runs          number of timed runs
     machine       what they ran on, in words
+    runtime       what ran them: onnxruntime, tensorrt or jax
+    runtime_version, provider    its version, and which of its back ends computed (CPU, CUDA, TensorRT, ...)
+    kit           digest of the kit that the network came from
 
 A network that is known by network-level features alone is one row with all its MACs, elements and kernels. Files of
 spreadsheets are read too, see `hw_models.csv_files`; a column in another unit (`latency_us`, `power (mW)`) is
@@ -39,7 +45,10 @@ from hw_models.schema import ClockMHz, LatencyMs, NonNegative, PowerW, Strict, T
 
 _COLUMNS = ("macs", "weight_elements", "input_elements", "output_elements", "kernels")
 _REQUIRED = ("network", "layers", "latency_ms")
-_NUMBERS = ("batch", "core_mhz", "memory_mhz", "host_mhz", "latency_ms", "spread_ms", "power_w", "runs")
+_NUMBERS = (
+    *("batch", "segments", "core_mhz", "memory_mhz", "host_mhz"),
+    *("latency_ms", "p95_ms", "p99_ms", "spread_ms", "power_w", "temperature_c", "runs"),
+)
 
 
 class Measurement(Strict):
@@ -50,15 +59,23 @@ class Measurement(Strict):
     family: str | None = None
     batch: Annotated[int, Field(ge=1)] = 1
     format: Literal["fp32", "fp16", "int8"] | None = None
+    segments: Annotated[int, Field(ge=1)] = 1
     core_mhz: ClockMHz | None = None
     memory_mhz: ClockMHz | None = None
     host_mhz: ClockMHz | None = None
     latency_ms: LatencyMs
+    p95_ms: LatencyMs | None = None
+    p99_ms: LatencyMs | None = None
     spread_ms: NonNegative | None = None
     power_w: PowerW | None = None
     power_rail: Literal["board", "core"] | None = None
+    temperature_c: Annotated[float, Field(ge=-100, le=300, allow_inf_nan=False)] | None = None
     runs: Annotated[int, Field(ge=1)] | None = None
     machine: str | None = None
+    runtime: Literal["onnxruntime", "tensorrt", "jax"] | None = None
+    runtime_version: str | None = None
+    provider: str | None = None
+    kit: str | None = None
 
     @pydantic.field_validator("layers")
     @classmethod

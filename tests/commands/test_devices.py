@@ -1,6 +1,7 @@
 """Tests of `hadas devices`: what a user sees, and one line for each mistake."""
 
 import io
+import itertools
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from rich.console import Console
 
 import hw_models as hw
 from hadas_jax import profiling
+from hadas_jax.cli import main
 from hadas_jax.commands import devices as device_commands
 from hw_models.fitting import calibration
 from hw_models.measuring import Measurement, format_layers, read_measurements, write_measurements
@@ -106,7 +108,7 @@ def _stop():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("devices lst", "unknown command 'devices lst': expected devices list, devices fit, devices show"),
+        ("devices lst", "unknown command 'devices lst': expected devices list, devices kit, devices fit"),
         ("devices show", "Missing from hadas devices show: DEVICE"),
         ("devices show toaster", "expected one of agx-orin-gpu"),
         ("devices show none.yaml", "none.yaml: expected a readable file"),
@@ -156,19 +158,38 @@ def test_a_fitted_file_is_overwritten_only_when_asked(measured, capsys, tmp_path
     assert (tmp_path / "my.yaml").read_text() == "mine"
 
 
-def test_a_profile_of_this_machine_can_be_fitted(listed_space):
+@pytest.mark.parametrize("runtime", ["onnxruntime", "jax"])
+def test_a_profile_of_this_machine_can_be_fitted(runtime, listed_space):
+    console = Console(file=io.StringIO(), width=200)
     rows = device_commands.profile_machine(
-        "here.csv", space="tiny", networks=2, layers=1, rounds=1, console=Console(file=io.StringIO())
+        "here.csv", space="tiny", networks=2, layers=1, rounds=1, runtime=runtime, console=console
     )
-    assert len(rows) == 8
     assert rows == read_measurements("here.csv")
     assert all(row.latency_ms > 0 for row in rows)
-    calibration = device_commands.fit_device(
-        "here.csv", "here.yaml", base="x86-cpu", console=Console(file=io.StringIO())
-    )
+    assert {(row.runtime, row.provider, row.kit is None) for row in rows} == {(runtime, "CPU", runtime == "jax")}
+    paths = {row.network.partition("/")[0] for row in rows if "/" in row.network}
+    assert len(paths) == (2 if runtime == "onnxruntime" else 0)
+    assert len([row for row in rows if "/" not in row.network]) == 8
+    for path in paths:
+        prefixes = [row for row in rows if row.network.startswith(f"{path}/")]
+        assert [row.segments for row in prefixes] == list(range(1, len(prefixes) + 1))
+        assert all(one.latency_ms < other.latency_ms for one, other in itertools.pairwise(prefixes))
+        assert all(other.layers.startswith(f"{one.layers};") for one, other in itertools.pairwise(prefixes))
+    if runtime == "jax":
+        return
+    calibration = device_commands.fit_device("here.csv", "here.yaml", base="x86-cpu", console=console)
     assert np.isfinite(calibration.held_out[0].latency_error)
     assert hw.load_device("here.yaml").name == "here"
     assert hw.read_device_file("here.yaml").measured_on == profiling.this_machine().name
+
+
+def test_a_profile_goes_on_with_the_same_kit_alone(listed_space, capsys):
+    design = ["devices", "profile", "-o", "here.csv", "--space", "tiny", "--layers", "0", "--rounds", "1"]
+    main([*design, "--networks", "1"])
+    assert "here.csv: expected rows of kit " in fails([*design, "--resume", "--networks", "2"], capsys)
+    assert "here.csv: expected rows of runtime jax, got onnxruntime: write to another file" in fails(
+        [*design, "--resume", "--networks", "1", "--runtime", "jax"], capsys
+    )
 
 
 def test_measurements_of_several_machines_make_a_device_of_none(rows):

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from hw_models.measuring import machine
-from hw_models.measuring.machine import ClockSetting, Machine
+from hw_models.measuring import measure
+from hw_models.measuring.measure import ClockSetting, Machine
 
 AGX_ORIN = {"VDD_GPU_SOC": 10, "VDD_CPU_CV": 5, "VIN_SYS_5V0": 8, "NC": 0, "VDDQ_VDD2_1V8AO": 3}
 AGX_XAVIER = {"GPU": 1, "CPU": 2, "SOC": 3, "CV": 4, "VDDRQ": 5, "SYS5V": 6}
@@ -129,14 +129,14 @@ def test_the_board_is_metered_rather_than_the_processor(processor, watts, expect
 
 def test_what_power_is_read_from_is_said(tmp_path):
     here = Machine("gpu", tmp_path)
-    assert here.power_in_words() == "no power, as nothing that may be read was found"
+    assert here.power_in_words(here.meter()) == "no power, as nothing that may be read was found"
     add_rails(tmp_path, **{label: AGX_ORIN[label] for label in ("VDD_GPU_SOC", "VDD_CPU_CV")})
     expected = (
         "no power, as its rails (VDD_GPU_SOC, VDD_CPU_CV) are neither all that feed the board nor the processor's"
     )
-    assert here.power_in_words() == f"{expected} alone"
+    assert here.power_in_words(here.meter()) == f"{expected} alone"
     add_rails(tmp_path, **AGX_ORIN)
-    assert here.power_in_words() == "power of the board, read from VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"
+    assert here.power_in_words(here.meter()) == "power of the board, read from VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"
 
 
 def test_the_clusters_of_a_processor_are_told_apart(tmp_path):
@@ -216,7 +216,7 @@ def test_a_gpu_is_not_metered_by_the_counter_of_the_cpu(tmp_path):
 
 
 def test_rails_are_sampled_while_the_block_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "_SAMPLE_S", 0.2)
+    monkeypatch.setattr(measure, "_SAMPLE_S", 0.2)
     add_rails(tmp_path, GPU=100)
     with Machine("gpu", tmp_path).meter().read() as reading:
         add_rails(tmp_path, GPU=4)

@@ -34,6 +34,16 @@ def test_rows_round_trip_through_a_file(tmp_path):
     assert [row.group for row in rows] == ["a", "f"]
 
 
+def test_what_ran_a_network_round_trips_and_older_files_say_nothing_of_it(tmp_path):
+    deployed = {"segments": 3, "p95_ms": 2.5, "p99_ms": 4.0, "temperature_c": 61.5, "kit": "0123456789ab"}
+    runtime = {"runtime": "onnxruntime", "runtime_version": "1.20.1", "provider": "CPU"}
+    row = Measurement(network="a", layers=LAYERS, latency_ms=2.0, **deployed, **runtime)
+    write_measurements(tmp_path / "new.csv", [row])
+    assert read_measurements(tmp_path / "new.csv") == [row]
+    (old,) = read_measurements(write(tmp_path / "old.csv", GOOD))
+    assert (old.segments, old.p95_ms, old.runtime, old.kit) == (1, None, None, None)
+
+
 def test_a_file_is_not_overwritten_unasked(tmp_path):
     path = write(tmp_path / "m.csv", GOOD)
     with pytest.raises(ValueError, match=r"m.csv: expected a new file, got one that exists; nothing was written"):
@@ -67,6 +77,9 @@ def test_networks_of_different_lengths_are_padded_with_inactive_rows():
         ({"network": " "}, "line 2: network: expected a value, got nothing"),
         ({"batch": "0"}, "line 2: batch: expected a number of at least 1, got '0'"),
         ({"batch": "1.5"}, "line 2: batch: expected a whole number, got '1.5'"),
+        ({"segments": "0"}, "line 2: segments: expected a number of at least 1, got '0'"),
+        ({"runtime": "tflite"}, "line 2: runtime: expected 'onnxruntime', 'tensorrt' or 'jax', got 'tflite'"),
+        ({"temperature_c": "61500"}, "line 2: temperature_c: expected a number of at most 300.0, got '61500'"),
         ({"format": "fp64"}, "line 2: format: expected 'fp32', 'fp16' or 'int8', got 'fp64'"),
         ({"power_rail": "soc"}, "line 2: power_rail: expected 'board' or 'core', got 'soc'"),
         (

@@ -1,11 +1,9 @@
 """Tests of clocks and sensors on a made-up file system."""
 
-import dataclasses
-
 import pytest
 
-from hw_models.measuring import machine as sysfs
-from hw_models.measuring.machine import Machine
+from hw_models.measuring import measure as sysfs
+from hw_models.measuring.measure import Machine
 
 CPU = "sys/devices/system/cpu/cpufreq/policy{}"
 GPU = "sys/class/devfreq/17000000.gv11b"
@@ -306,7 +304,7 @@ def test_energy_counters_are_whole_packages_and_go_round(before, after, joules, 
     folder = fill(tmp_path, RAPL.format("0"), name="package-0", energy_uj=before, max_energy_range_uj=1000)
     fill(tmp_path, RAPL.format("0:0"), name="core", energy_uj=1)
     times = iter([100.0, 102.0])
-    meter = dataclasses.replace(Machine("cpu", tmp_path).meter(), timer=lambda: next(times))
+    meter = Machine("cpu", tmp_path).meter()._replace(timer=lambda: next(times))
     with meter.read() as reading:
         (folder / "energy_uj").write_text(f"{after}\n")
     assert (meter.sources, reading.mean_w) == ("package-0", pytest.approx(joules / 2))

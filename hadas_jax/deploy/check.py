@@ -1,0 +1,540 @@
+"""What a search promised beside what its networks take: every exit's path, and the expected latency under the policy.
+
+Networks from across the front are exported with their weights and measured as `hw_models.measuring.measure` measures
+kits, each twice independently, which tells how far measurements agree with themselves. On this machine the runtime also
+runs them on test images, one at a time, with the exits deciding.
+Shapes: N networks, K exits of all of them, classifiers included. Units: s, J; in files as their names say.
+"""
+
+import dataclasses
+import json
+import shlex
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import kendalltau
+
+from hadas_jax.deploy.architecture import Architecture, write_architecture
+from hadas_jax.deploy.export import export_network
+from hadas_jax.deploy.kit import AGAIN, layers_by_segment, write_network_kit
+from hadas_jax.deploy.materialise import SubNetwork
+from hadas_jax.deploy.operating_points import ExitCosts
+from hadas_jax.deploy.runtime import Runtime
+from hadas_jax.deploy.select import SearchedSupernet, architecture_of
+from hadas_jax.deploy.static_network import StaticNetwork
+from hadas_jax.methods.hadas.results import Design, FinishedSearch
+from hadas_jax.runs.checkpoints import read_json, validated
+from hadas_jax.runs.workdir import versions, write_text
+from hadas_jax.search.indicators import hypervolume
+from hadas_jax.search.pareto import non_dominated_mask
+from hadas_jax.settings import NO_CONSTRAINTS, OperatingSettings
+from hw_models import default_point
+from hw_models.catalogue import device_of, read_device_file
+from hw_models.device import SAME_CLOCK
+from hw_models.measuring.measure import Machine, Step, find_engine, kit_cases, profile, read_kit
+from hw_models.measuring.measurements import Measurement, read_measurements, write_measurements
+
+FORM = "hadas_jax.check/1"
+KITS = "check-kits.json"
+_KITS_FORM = "hadas_jax.check_kits/1"
+_WARM_UP, _PASSES = 20, 3  # images before times count; how often each round goes through the images
+_BEYOND = 1.1  # the reference point of the hypervolume, in units of the largest objectives
+
+
+@dataclass(frozen=True)
+class CheckedExit:
+    """One exit of a network: a sample that stops there.
+
+    Attributes:
+        segments: How many segments it runs.
+        predicted_s: Latency by the cost model.
+        measured_s: Median latency, the mean of two independent measurements.
+        difference: Of these two, relative to their mean; None: it was measured once.
+        predicted_j: Energy by the cost model.
+        measured_j: Measured mean power times latency; None where power was not measured.
+    """
+
+    segments: int
+    predicted_s: float
+    measured_s: float
+    difference: float | None
+    predicted_j: float
+    measured_j: float | None
+
+
+@dataclass(frozen=True)
+class CheckedNetwork:
+    """One network of the front.
+
+    Attributes:
+        name: Of its rows.
+        genome: Genes of the backbone.
+        blocks: The blocks that its exits follow.
+        test_error: As deployed.
+        exits: In their order, the classifier last.
+        predicted_s: Expected latency by the cost model and the shares of the test split.
+        measured_s: Expected latency on test images, end to end; None: only its paths were measured.
+        paths_s: Expected latency by the measured paths and the same shares.
+    """
+
+    name: str
+    genome: tuple[int, ...]
+    blocks: tuple[int, ...]
+    test_error: float
+    exits: tuple[CheckedExit, ...]
+    predicted_s: float
+    measured_s: float | None
+    paths_s: float
+
+    @property
+    def expected_s(self) -> float:
+        """The measured expected latency: end to end where it was, else by its paths."""
+        return self.paths_s if self.measured_s is None else self.measured_s
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Predictions beside measurements.
+
+    Attributes:
+        count: How many.
+        error: Mean absolute error, relative to what was measured.
+        bias: Geometric mean of predicted over measured, less 1.
+        tau: Kendall's; None for fewer than two.
+        ordered: Share of pairs in the right order; None for fewer than two.
+    """
+
+    count: int
+    error: float
+    bias: float
+    tau: float | None
+    ordered: float | None
+
+    @classmethod
+    def of(cls, predicted: Sequence[float], measured: Sequence[float]) -> "Agreement":
+        """Compares, pair by pair."""
+        x, y = np.asarray(predicted, np.float64), np.asarray(measured, np.float64)
+        first, second = np.triu_indices(len(x), 1)
+        told = np.sign(y[first] - y[second]) != 0
+        right = np.sign(x[first] - x[second])[told] == np.sign(y[first] - y[second])[told]
+        return cls(
+            count=len(x),
+            error=float(np.mean(np.abs(x - y) / y)),
+            bias=float(np.exp(np.mean(np.log(x / y))) - 1),
+            tau=float(kendalltau(x, y).statistic) if len(right) else None,
+            ordered=float(np.mean(right)) if len(right) else None,
+        )
+
+
+@dataclass(frozen=True)
+class Check:
+    """A front beside measurements.
+
+    Attributes:
+        protocol: Device, machine, runtime, rounds, images and so on, in words and numbers.
+        networks: By rising predicted latency.
+        exits: Latencies of all exits' paths.
+        expected: Expected latencies under the policy.
+        energy: Energies of all exits' paths; None where power was not measured.
+        noise: Mean relative difference of two measurements of the same path; None: each was measured once.
+        front: Names on the front of test error and predicted expected latency.
+        measured_front: Names on the front of test error and measured expected latency.
+        hypervolume: Of the measured front over that of the predicted one.
+        tolerance: Of the errors of `exits` and `expected`.
+        left_out: Names of networks whose measurements were disturbed.
+    """
+
+    protocol: dict[str, Any]
+    networks: tuple[CheckedNetwork, ...]
+    exits: Agreement
+    expected: Agreement
+    energy: Agreement | None
+    noise: float | None
+    front: tuple[str, ...]
+    measured_front: tuple[str, ...]
+    hypervolume: float
+    tolerance: float
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def is_within(self) -> bool:
+        """Whether both errors are within the tolerance."""
+        return max(self.exits.error, self.expected.error) <= self.tolerance
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command: 1 beyond the tolerance."""
+        return 0 if self.is_within else 1
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns what `check.json` holds."""
+        return {"form": FORM, "is_within": self.is_within, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A network of the front that is checked.
+
+    Attributes:
+        name: Of its rows.
+        design: What the search found.
+    """
+
+    name: str
+    design: Design
+
+
+def choose(search: FinishedSearch, networks: int) -> list[Chosen]:
+    """Chooses networks across the deployable front, of different backbones as far as there are, then of other exits.
+
+    Args:
+        search: A finished search.
+        networks: At most so many; less where the front has less.
+
+    Raises:
+        ValueError: The number is below 1, or the front is empty.
+    """
+    if networks < 1:
+        raise ValueError(f"networks: expected 1 or more, got {networks}")
+    front = sorted(search.result.front("deployable"), key=lambda design: design.test["deployable"].latency_s)
+    if not front:
+        raise ValueError(f"{search.path}: expected a search with deployable designs, got none")
+    different = list({(design.genome, design.exits): design for design in front}.values())
+    first = {design.genome: design for design in reversed(different)}
+    others = [design for design in different if first[design.genome] is not design]
+    chosen = _spread([design for design in different if first[design.genome] is design], networks)
+    chosen += _spread(others, networks - len(chosen))
+    chosen.sort(key=different.index)
+    return [Chosen(f"front-{number:03d}", design) for number, design in enumerate(chosen)]
+
+
+def _spread(designs: Sequence[Design], most: int) -> list[Design]:
+    rows = np.unique(np.linspace(0, len(designs) - 1, min(len(designs), most)).round().astype(int))
+    return [designs[row] for row in rows]
+
+
+def cut_out(
+    search: FinishedSearch,
+    chosen: Sequence[Chosen],
+    folder: Path,
+    *,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+) -> tuple[list[tuple[str, StaticNetwork]], np.ndarray]:
+    """Cuts networks out of the supernet of their search.
+
+    Args:
+        search: The search.
+        chosen: Networks that it found.
+        folder: For a file on the way.
+        dataset: Where the images of the search are now; None: where they were.
+        data_dir: Likewise.
+
+    Returns:
+        The networks by their names, and the images of the test split as they are stored.
+
+    Raises:
+        ValueError: The supernet or the data set is not there any more, or another one.
+    """
+    supernet = SearchedSupernet.of(search)
+
+    def described(one: Chosen) -> Architecture:
+        about: dict[str, Any] = {"parameters": 1, "limits": NO_CONSTRAINTS, "prefer": "knee"}
+        return architecture_of(search, one.design, supernet=supernet, folder=folder, **about)
+
+    architectures = [described(one) for one in chosen]
+    write_architecture(folder / "first.json", architectures[0])
+    first = SubNetwork(folder / "first.json", dataset=dataset, data_dir=data_dir)
+    cut = [first.sibling(architecture).cut_out(folder) for architecture in architectures]
+    names = [one.name for one in chosen]
+    return list(zip(names, cut, strict=True)), np.asarray(first.splits.test.images)
+
+
+def remember_kit(workdir: Path, digest: str, chosen: Sequence[Chosen]) -> None:
+    """Writes into a work directory which networks a kit has, for the day when its measurements come back."""
+    known = _known_kits(workdir) | {digest: [[one.name, one.design.genome, one.design.exits] for one in chosen]}
+    write_text(workdir / KITS, json.dumps({"form": _KITS_FORM, "kits": known}, indent=1) + "\n")
+
+
+def recall_kit(search: FinishedSearch, rows: Sequence[Measurement], *, source: str) -> list[Chosen]:
+    """Returns the networks of the kit that measurements are of.
+
+    Args:
+        search: The search that the kit was written from.
+        rows: Measurements.
+        source: Their file, for messages.
+
+    Raises:
+        ValueError: They are of no kit, of several, or of one that was not written from this search as it is now.
+    """
+    digests = {row.kit or "none" for row in rows}
+    known = _known_kits(search.path)
+    again = f"hadas devices check {shlex.quote(str(search.path))} --kit DIR writes one"
+    if len(digests) != 1:
+        names = ", ".join(sorted(digests))
+        raise ValueError(f"{source}: expected measurements of one kit (column kit), got {names}; {again}")
+    (digest,) = digests
+    if digest not in known:
+        wanted = " or ".join(known) or "none yet"
+        raise ValueError(f"{source}: expected measurements of a kit of {search.path} ({wanted}), got {digest}; {again}")
+    found = {(design.genome, design.exits): design for design in search.result.front("deployable")}
+    try:
+        return [Chosen(name, found[tuple(genome), tuple(exits)]) for name, genome, exits in known[digest]]
+    except KeyError:
+        raise ValueError(
+            f"{source}: expected measurements of networks on the front of {search.path}, got those of an earlier "
+            f"front; {again}"
+        ) from None
+
+
+def _known_kits(workdir: Path) -> dict[str, list[Any]]:
+    path = workdir / KITS
+    return read_json(path, _KITS_FORM, what="a list of kits")["kits"] if path.is_file() else {}
+
+
+def measure_here(
+    networks: Sequence[tuple[str, StaticNetwork]],
+    images: np.ndarray,
+    folder: Path,
+    *,
+    rounds: int,
+    threads: int = 1,
+    on_step: Callable[[Step], None] | None = None,
+) -> tuple[list[Measurement], dict[str, float]]:
+    """Measures every exit's path, each network twice, and then networks end to end, see `run_on_images`.
+
+    Args:
+        networks: Names and networks.
+        images: [N, H, W, C] as they are stored.
+        folder: For exports.
+        rounds: Measurements of each network.
+        threads: Of onnxruntime.
+        on_step: Called after every measurement of paths.
+
+    Returns:
+        Rows of all paths, and the expected latencies in s by name.
+
+    Raises:
+        ValueError: onnx or onnxruntime is not installed.
+    """
+    engine, kit = find_engine("onnxruntime"), folder / "kit"
+    machine = Machine(engine.processor)
+    write_network_kit(kit, networks)
+    content = read_kit(kit)
+    profile(
+        kit_cases(kit, content, engine, threads=threads),
+        folder / "check.csv",
+        machine=machine,
+        meter=machine.meter(),
+        rounds=rounds,
+        reference=content["reference"],
+        labels={
+            "runtime": engine.runtime,
+            "runtime_version": engine.version,
+            "provider": engine.provider,
+            "kit": content["digest"],
+        },
+        on_step=on_step,
+    )
+    latencies_s = run_on_images(networks, images, folder, rounds=rounds, threads=threads)
+    return read_measurements(folder / "check.csv"), latencies_s
+
+
+def run_on_images(
+    networks: Sequence[tuple[str, StaticNetwork]], images: np.ndarray, folder: Path, *, rounds: int, threads: int = 1
+) -> dict[str, float]:
+    """Measures networks end to end: the runtime on images, one at a time, exits deciding.
+
+    Args:
+        networks: Names and networks.
+        images: [N, H, W, C] as they are stored.
+        folder: For exports.
+        rounds: In each of them every network sees every image three times, in turn with the others.
+        threads: Of onnxruntime.
+
+    Returns:
+        By name the latency in s: of each image the median over its runs, of which the mean over the images. So what
+        disturbs the machine for a moment disturbs no image's time.
+    """
+    taken: dict[str, list[np.ndarray]] = {name: [] for name, _ in networks}
+    deployed = {}
+    for name, network in networks:
+        export_network(folder / name, network, format="onnx", batch=1)
+        deployed[name] = Runtime(folder / name, threads=threads)
+    for number in range(rounds * _PASSES):
+        for name in np.random.default_rng(number).permutation(list(deployed)):
+            taken[name].append(_times(deployed[name], images))
+    return {name: float(np.mean(np.median(times, axis=0))) for name, times in taken.items()}
+
+
+def _times(network: Runtime, images: np.ndarray) -> np.ndarray:
+    """Seconds that each image takes."""
+    for image in images[:_WARM_UP]:
+        network(image[None])
+    stamps = [time.perf_counter()]
+    for row in range(len(images)):
+        network(images[row : row + 1])
+        stamps.append(time.perf_counter())
+    return np.diff(stamps)
+
+
+def compare(
+    search: FinishedSearch,
+    chosen: Sequence[Chosen],
+    rows: Sequence[Measurement],
+    *,
+    device: str | Path,
+    end_to_end_s: dict[str, float] | None = None,
+    tolerance: float = 0.1,
+    protocol: dict[str, Any],
+) -> Check:
+    """Sets what a device model says beside measurements.
+
+    Args:
+        search: The search.
+        chosen: The networks.
+        rows: Measurements of every exit's path, named `NAME/1`, `NAME/2`, ..., and of a second time `NAME-again/1`.
+        device: The device model: a name or a path.
+        end_to_end_s: By name, measured expected latency on images; None: not measured.
+        tolerance: Of the mean errors.
+        protocol: How was measured.
+
+    Raises:
+        ValueError: The device does not fit, or rows are missing.
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance: expected a number above 0, got {tolerance:g}")
+    space, by_name = SearchedSupernet.of(search).space, {row.network: row for row in rows}
+    formats = {row.format for row in rows} - {None}
+    use = OperatingSettings(number_format=next(iter(formats), None))  # at all clocks, whatever was searched
+    model = device_of(read_device_file(device), use)
+    pairs = [(one.design.genome, one.design.exits) for one in chosen]
+    costs = ExitCosts.of_networks(pairs, space=space, device=model)
+    highest = default_point(model)
+    clocks = tuple(float(getattr(highest, f"{name}_hz")) / 1e6 for name in ("core", "memory", "host"))
+    networks = []
+    for one, cost in zip(chosen, costs, strict=True):
+        texts = layers_by_segment(space, one.design.genome, one.design.exits)
+        layers = [";".join(texts[: k + 1]) for k in range(len(texts))]
+        pairs = [[by_name.get(f"{one.name}{again}/{k + 1}") for again in ("", AGAIN)] for k in range(len(texts))]
+        found = [[row for row in pair if row is not None] for pair in pairs]
+        if not all(found):  # measurements were disturbed
+            continue
+        if any(row.layers != text for both, text in zip(found, layers, strict=True) for row in both):
+            raise ValueError(f"{one.name}: expected the layers of this network of the front, got others")
+        exits = tuple(_checked_exit(k, both, cost, _point(both[0], cost, clocks)) for k, both in enumerate(found))
+        shares = np.asarray(one.design.test_shares)
+        networks.append(
+            CheckedNetwork(
+                name=one.name,
+                genome=one.design.genome,
+                blocks=one.design.exits,
+                test_error=one.design.test["deployable"].error,
+                exits=exits,
+                predicted_s=float(shares @ [each.predicted_s for each in exits]),
+                measured_s=None if end_to_end_s is None else end_to_end_s[one.name],
+                paths_s=float(shares @ [each.measured_s for each in exits]),
+            )
+        )
+    if not networks:
+        raise ValueError(f"measurements: expected rows of {chosen[0].name}/1 and so on, got none of any network")
+    about = {
+        "device": model.name,
+        "split": "test",
+        **{name: _only(rows, name) for name in ("machine", "runtime", "runtime_version", "provider", "kit", "format")},
+        "versions": versions(),
+    }
+    left_out = tuple(one.name for one in chosen if one.name not in {network.name for network in networks})
+    return dataclasses.replace(_check(networks, tolerance, about | protocol), left_out=left_out)
+
+
+def _only(rows: Sequence[Measurement], name: str) -> str | None:
+    """What rows say in a column, several values side by side; None: nothing."""
+    return ", ".join(dict.fromkeys(value for row in rows if (value := getattr(row, name)))) or None
+
+
+def _point(row: Measurement, cost: ExitCosts, highest: Sequence[float]) -> int:
+    """The operating point of a row; an empty clock is the highest."""
+    given = (row.core_mhz, row.memory_mhz, row.host_mhz)
+    clocks = [best if mhz is None else mhz for mhz, best in zip(given, highest, strict=True)]
+    off = np.abs(cost.clocks_mhz / np.asarray(clocks) - 1).max(axis=1)
+    nearest = int(off.argmin())
+    if off[nearest] > SAME_CLOCK:
+        asked = " ".join(f"{clock:g}" for clock in clocks)
+        raise ValueError(f"{row.network}: clocks: expected an operating point of the device, got {asked} MHz")
+    return nearest
+
+
+def _checked_exit(number: int, rows: Sequence[Measurement], cost: ExitCosts, point: int) -> CheckedExit:
+    latencies = [1e-3 * each.latency_ms for each in rows]
+    powers = [each.power_w for each in rows if each.power_w is not None]
+    mean = statistics.mean(latencies)
+    return CheckedExit(
+        segments=number + 1,
+        predicted_s=float(cost.latency_s[number, point]),
+        measured_s=mean,
+        difference=abs(latencies[0] - latencies[1]) / mean if len(rows) > 1 else None,
+        predicted_j=float(cost.energy_j[number, point]),
+        measured_j=mean * statistics.mean(powers) if powers else None,
+    )
+
+
+def _check(networks: Sequence[CheckedNetwork], tolerance: float, protocol: dict[str, Any]) -> Check:
+    exits = [found for network in networks for found in network.exits]
+    differences = [found.difference for found in exits if found.difference is not None]
+    powered = [found for found in exits if found.measured_j is not None]
+    predicted = np.array([(network.test_error, network.predicted_s) for network in networks])
+    measured = np.array([(network.test_error, network.expected_s) for network in networks])
+    reference = _BEYOND * np.maximum(predicted.max(axis=0), measured.max(axis=0))
+    volumes = [float(hypervolume(_unit(points, reference), jnp.ones(2))) for points in (predicted, measured)]
+
+    def names(points: np.ndarray) -> tuple[str, ...]:
+        on_front = np.asarray(non_dominated_mask(_unit(points, reference)))
+        return tuple(network.name for network, is_on in zip(networks, on_front, strict=True) if is_on)
+
+    return Check(
+        protocol=protocol,
+        networks=tuple(networks),
+        exits=Agreement.of([found.predicted_s for found in exits], [found.measured_s for found in exits]),
+        expected=Agreement.of([each.predicted_s for each in networks], [each.expected_s for each in networks]),
+        energy=Agreement.of([found.predicted_j for found in powered], [found.measured_j or 0.0 for found in powered])
+        if powered
+        else None,
+        noise=statistics.mean(differences) if differences else None,
+        front=names(predicted),
+        measured_front=names(measured),
+        hypervolume=volumes[1] / volumes[0],
+        tolerance=tolerance,
+    )
+
+
+def _unit(points: np.ndarray, reference: np.ndarray) -> jnp.ndarray:
+    """Objectives in units of the reference point, where a perfect network has an error of zero."""
+    return jnp.asarray(points / np.where(reference > 0, reference, 1.0), jnp.float32)
+
+
+def write_check(path: Path, check: Check, rows: Sequence[Measurement]) -> None:
+    """Writes a check.json, and its rows beside it as CSV; both are replaced where they exist.
+
+    Raises:
+        ValueError: A file cannot be written.
+    """
+    table = path.with_suffix(".csv")
+    table.unlink(missing_ok=True)
+    write_measurements(table, rows)
+    write_text(path, json.dumps(check.as_json(), indent=1) + "\n")
+
+
+def read_check(path: Path) -> Check:
+    """Reads a check.json.
+
+    Raises:
+        ValueError: It is of another form, or none.
+    """
+    return validated(Check, read_json(path, FORM, what="a check as hadas devices check writes"), path=path)
