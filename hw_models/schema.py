@@ -194,7 +194,10 @@ class _PowerMode(Strict):
 
 
 class Latency(Strict):
-    """Parameters of `hw_models.cost`; without `core_weight_bytes_per_cycle`, weights cost the core nothing."""
+    """Parameters of `hw_models.cost`.
+
+    Without `core_weight_bytes_per_cycle`, weights cost the core nothing, without `segment_cycles` a call the host.
+    """
 
     macs_per_cycle: _MacsPerCycle
     format_speedup: _FormatSpeedup
@@ -205,6 +208,7 @@ class Latency(Strict):
     launch_cycles: Quantity[Literal["cycle"], NonNegative]
     run_cycles: Quantity[Literal["cycle"], NonNegative]
     run_time: Quantity[Literal["us"], NonNegative]
+    segment_cycles: Quantity[Literal["cycle"], NonNegative] | None = None
 
 
 class Power(Strict):

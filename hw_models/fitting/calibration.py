@@ -284,7 +284,10 @@ def _latency(base: DeviceFile, fitted: Device, measured: Measured, overlay: _Ove
             for field, (parameter, unit) in LATENCY_QUANTITIES.items()
         },
     }
-    # Absent from the base: free of cost there, and then left so unless it was measured.
+    # Absent from most bases: free of cost there, and then left so unless it was measured.
+    if measured.tells_calls:
+        call = latency.segment_cycles or latency.run_cycles
+        update["segment_cycles"] = overlay(call, "segment_cycles", fitted.segment_cycles)
     quantity, parameter = latency.core_weight_bytes_per_cycle, "core_cycles_per_weight_byte"
     if quantity is not None or overlay.is_informed[parameter]:
         quantity = quantity or latency.weight_bytes_per_cycle
