@@ -66,6 +66,10 @@ def print_device(file: DeviceFile, console: Console, *, picture: Path | None = N
     if picture is not None:
         _plot_device(file, picture)
     console.print(Text.assemble((file.name, "bold"), f": {file.description}"))
+    origins = [f"on {file.measured_on}"] if file.measured_on else []
+    origins += [f"with {file.runtime}"] if file.runtime else []
+    if origins:
+        print_line(console, f"Measured {', '.join(origins)}")
     table = new_table("Figures")
     table.add_column("figure", overflow="fold")
     table.add_column("value", justify="right", max_width=30)

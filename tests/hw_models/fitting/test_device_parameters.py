@@ -435,3 +435,27 @@ def test_the_nearest_device_is_the_one_that_was_measured(name, given):
         row.model_copy(update={"latency_ms": 2e3 * float(found)}) for row, found in zip(rows, latency_s, strict=True)
     ]
     assert nearest_device(named(given, at_default)) == name
+
+
+RUNTIME = {"runtime": "onnxruntime", "runtime_version": "1.20", "provider": "CPU"}
+
+
+def test_a_device_names_what_ran_the_rows_and_says_where_its_base_was_measured_on_another(without_fitting):
+    rows = [row.model_copy(update=RUNTIME) for row in measure(hw.load_device("tx2-gpu"), count=FEW)]
+    found = calibrated(rows, "tx2-gpu")
+    assert str(found.file.runtime) == "onnxruntime 1.20 (CPU)"
+    assert not found.warnings
+    assert found.file.doubt_of_runtime("onnxruntime") is None
+    other = [row.model_copy(update={"runtime": "jax"}) for row in rows]
+    again = calibrate(other, found.file, name="tx2-gpu", source="a test")
+    assert [warning.partition(":")[0] for warning in again.warnings] == [
+        "tx2-gpu was measured on onnxruntime, this is jax"
+    ]
+    assert calibrated([rows[0].model_copy(update={"runtime": None}), *rows[1:]], "tx2-gpu").file.runtime is None
+
+
+@pytest.mark.parametrize("change", [{"runtime": "jax"}, {"provider": "CUDA"}])
+def test_rows_of_several_runtimes_are_refused(change):
+    rows = [row.model_copy(update=RUNTIME) for row in measure(hw.load_device("tx2-gpu"), count=FEW)]
+    with pytest.raises(ValueError, match=r"expected rows of one runtime, got .*, onnxruntime CPU; fit a device"):
+        calibrated([rows[0].model_copy(update=change), *rows[1:]], "tx2-gpu")
