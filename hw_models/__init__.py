@@ -42,8 +42,11 @@ from hw_models.cost import (
     cost_everywhere,
     idle_power,
     network_cost,
+    run_cost,
     run_energy,
     run_latency,
+    segment_energy,
+    segment_latency,
     sum_layers,
 )
 from hw_models.device import (
@@ -109,8 +112,11 @@ __all__ = [
     "operating_points",
     "read_device_file",
     "read_lookup",
+    "run_cost",
     "run_energy",
     "run_latency",
+    "segment_energy",
+    "segment_latency",
     "sum_layers",
     "total_macs",
     "total_weights",

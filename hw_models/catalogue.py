@@ -119,6 +119,7 @@ def to_device(file: DeviceFile) -> Device:
         "macs_per_cycle": rates,
         "format_speedup": [1.0 if speedup is None else speedup.value for speedup in speedups.values()],
         "core_cycles_per_weight_byte": 1 / core_weights.value if core_weights else 0.0,
+        "segment_cycles": latency.segment_cycles.value if latency.segment_cycles else 0.0,
         "voltage_hz": [mhz * _HZ_PER_MHZ for mhz in power.core_voltage.clock],
         "voltage_ratio": power.core_voltage.value,
         "host_curve_hz": [mhz * _HZ_PER_MHZ for mhz in power.host.clock],

@@ -2,7 +2,8 @@
 
     latency = (compute^p + memory^p)^(1/p) + launch
 
-Compute time follows the core clock, memory time the memory clock, launch time the host clock. Compute time is that of
+Compute time follows the core clock, memory time the memory clock, launch time the host clock. A run adds a constant,
+and a call for each segment: deployed networks with exits run segment by segment (`run_cost`). Compute time is that of
 the MACs plus that of bringing the weights into use, which no batch spreads over more pixels. Sweeps of real boards lie
 between the sum (p = 1) and the maximum (p = infinity) of compute and memory time, and the p-norm is smooth, so that the
 model can be fitted by gradient.
@@ -107,7 +108,7 @@ def cost(
         number_format: Format of weights and activations, an int32[] when traced; None: the device's default.
 
     Returns:
-        Costs f32[L] of the whole batch; exactly 0 at inactive rows. A run adds `run_latency`, `run_energy`.
+        Costs f32[L] of the whole batch; exactly 0 at inactive rows. A run adds `run_cost`.
 
     Raises:
         AssertionError: Columns differ in shape, or the operating point is not a single one.
@@ -129,8 +130,9 @@ def network_cost(
     *,
     batch: ArrayLike = 1,
     number_format: NumberFormat | jax.Array | None = None,
+    segments: ArrayLike = 1,
 ) -> Cost:
-    """Latency and energy of one run of all layers, the constant of a run included.
+    """Latency and energy of one run of all layers, with what a run and its calls take.
 
     Args:
         layers: Columns [L].
@@ -138,6 +140,7 @@ def network_cost(
         point: One operating point, leaves f32[], in Hz.
         batch: Samples per run; may be traced.
         number_format: Format of weights and activations, an int32[] when traced; None: the device's default.
+        segments: How many calls the layers run in; may be traced.
 
     Returns:
         Costs f32[] of the whole batch.
@@ -146,20 +149,49 @@ def network_cost(
         AssertionError, ValueError: As `cost`.
     """
     by_layer = cost(layers, device, point, batch=batch, number_format=number_format)
+    of_run = run_cost(device, point, segments=segments)
     return Cost(
-        latency_s=jnp.sum(by_layer.latency_s, axis=-1) + run_latency(device, point),
-        energy_j=jnp.sum(by_layer.energy_j, axis=-1) + run_energy(device, point),
+        latency_s=jnp.sum(by_layer.latency_s, axis=-1) + of_run.latency_s,
+        energy_j=jnp.sum(by_layer.energy_j, axis=-1) + of_run.energy_j,
+    )
+
+
+def run_cost(device: Device, point: OperatingPoint, *, segments: ArrayLike = 1) -> Cost:
+    """What a run takes on top of its layers: its constant and one call for each segment.
+
+    Args:
+        device: The device.
+        point: The clocks.
+        segments: How many calls the run makes, 1 without exits; may be traced.
+
+    Returns:
+        Costs of the shape of the clocks.
+    """
+    calls = jnp.asarray(segments, jnp.float32)
+    return Cost(
+        latency_s=run_latency(device, point) + calls * segment_latency(device, point),
+        energy_j=run_energy(device, point) + calls * segment_energy(device, point),
     )
 
 
 def run_latency(device: Device, point: OperatingPoint) -> jax.Array:
-    """Time that every run of a network takes on top of its layers, in s, of the shape of the clocks."""
+    """Time that every run of a network takes on top of its layers and calls, in s, of the shape of the clocks."""
     return device.run_cycles / point.host_hz + device.run_s
 
 
 def run_energy(device: Device, point: OperatingPoint) -> jax.Array:
     """Energy of the constant part of a run, spent at idle power, in J, of the shape of the clocks."""
     return idle_power(device, point) * run_latency(device, point)
+
+
+def segment_latency(device: Device, point: OperatingPoint) -> jax.Array:
+    """Time that the call of one segment takes on top of its layers, in s, of the shape of the clocks."""
+    return device.segment_cycles / point.host_hz
+
+
+def segment_energy(device: Device, point: OperatingPoint) -> jax.Array:
+    """Energy of the call of one segment, spent at idle power, in J, of the shape of the clocks."""
+    return idle_power(device, point) * segment_latency(device, point)
 
 
 def idle_power(device: Device, point: OperatingPoint) -> jax.Array:
@@ -217,7 +249,7 @@ def sum_layers(grid: ClockGrid) -> ClockGrid:
 
 
 def cost_at(grid: ClockGrid, device: Device, indices: jax.Array) -> Cost:
-    """Cost at one operating point; a run adds `run_latency` and `run_energy`.
+    """Cost at one operating point; a run adds `run_cost`.
 
     Args:
         grid: Of a layer or of layers summed, leaves without leading dimensions.
@@ -233,7 +265,7 @@ def cost_at(grid: ClockGrid, device: Device, indices: jax.Array) -> Cost:
 
 
 def cost_everywhere(grid: ClockGrid, device: Device) -> Cost:
-    """Cost at every operating point; a run adds `run_latency` and `run_energy`.
+    """Cost at every operating point; a run adds `run_cost`.
 
     Args:
         grid: Of a layer or of layers summed, leaves without leading dimensions.

@@ -61,6 +61,7 @@ class Device:
         launch_cycles: f32[], host cycles to launch one kernel.
         run_cycles: f32[], host cycles to start one run of a network.
         run_s: f32[], part of the cost of a run that follows no clock.
+        segment_cycles: f32[], host cycles of one call of a segment; a network without exits is one segment.
         board_w: f32[], power that follows no clock.
         core_idle_w: f32[], power of the idle core at its lowest voltage; grows with the voltage squared.
         core_w_per_hz: f32[], load coefficient: power of the fully busy core at its lowest voltage per Hz.
@@ -87,6 +88,7 @@ class Device:
     launch_cycles: jax.Array
     run_cycles: jax.Array
     run_s: jax.Array
+    segment_cycles: jax.Array
     board_w: jax.Array
     core_idle_w: jax.Array
     core_w_per_hz: jax.Array

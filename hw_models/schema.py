@@ -194,7 +194,10 @@ class _PowerMode(Strict):
 
 
 class Latency(Strict):
-    """Parameters of `hw_models.cost`; without `core_weight_bytes_per_cycle`, weights cost the core nothing."""
+    """Parameters of `hw_models.cost`.
+
+    Without `core_weight_bytes_per_cycle`, weights cost the core nothing, without `segment_cycles` a call the host.
+    """
 
     macs_per_cycle: _MacsPerCycle
     format_speedup: _FormatSpeedup
@@ -205,6 +208,7 @@ class Latency(Strict):
     launch_cycles: Quantity[Literal["cycle"], NonNegative]
     run_cycles: Quantity[Literal["cycle"], NonNegative]
     run_time: Quantity[Literal["us"], NonNegative]
+    segment_cycles: Quantity[Literal["cycle"], NonNegative] | None = None
 
 
 class Power(Strict):
@@ -220,6 +224,18 @@ class Power(Strict):
     host: Curve[Literal["W"], Powers]
 
 
+class Runtime(Strict):
+    """What ran the networks that a device was fitted to: another runtime takes other times on the same board."""
+
+    name: Literal["onnxruntime", "tensorrt", "jax"]
+    version: Text
+    provider: Text | None = None
+
+    def __str__(self) -> str:
+        """Returns it in words."""
+        return f"{self.name} {self.version}" + (f" ({self.provider})" if self.provider else "")
+
+
 class DeviceFile(Strict):
     """A whole device file."""
 
@@ -227,10 +243,20 @@ class DeviceFile(Strict):
     name: Name
     description: Text
     measured_on: Text | None = None  # the machine that all measurements of a fit were taken on
+    runtime: Runtime | None = None
     clocks: Clocks
     latency: Latency
     power: Power
     modes: dict[Name, _PowerMode] = Field(default_factory=dict)
+
+    def doubt_of_runtime(self, name: str) -> str | None:
+        """Says in one line that the device was measured on another runtime than this one; None if it was not."""
+        if self.runtime is None or self.runtime.name == name:
+            return None
+        return (
+            f"{self.name} was measured on {self.runtime.name}, this is {name}: expect other latencies; measure with "
+            f"hadas devices profile --runtime {name}, then hadas devices fit"
+        )
 
     @pydantic.model_validator(mode="after")
     def _modes_allow_a_setting(self) -> "DeviceFile":

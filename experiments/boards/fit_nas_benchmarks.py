@@ -285,6 +285,7 @@ def as_measured(layers: LayerTable, latency_s: np.ndarray) -> Measured:
         latency_s=jnp.asarray(latency_s, jnp.float32),
         power_w=jnp.full(count, jnp.nan),
         is_core=jnp.zeros(count, bool),
+        segments=jnp.ones(count),
     )
 
 

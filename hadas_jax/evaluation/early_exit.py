@@ -148,7 +148,9 @@ def _stop_early(
 def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cost:
     """Returns the cost of each segment at each operating point of the device, float32[D, F].
 
-    The constant cost of a run is counted with the first segment, which always runs.
+    The constant of a run is counted with the first segment, which always runs; a call with each head, which ends the
+    segment of an exit, and with the last of the trunk, which the classifier ends. So a sample that stops at the k-th
+    chosen exit pays k calls, and a network without exits one.
 
     Args:
         space: Static.
@@ -159,10 +161,12 @@ def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cos
     owner = jnp.asarray(segments(space))
     by_segment = jax.tree.map(lambda leaf: jax.ops.segment_sum(leaf, owner, 2 * space.num_exits + 1), grid)
     costs = jax.vmap(hw_models.cost_everywhere, in_axes=(0, None))(by_segment, device)
-    points = hw_models.operating_points(device)
+    points, last = hw_models.operating_points(device), space.num_exits
+    run = hw_models.run_cost(device, points, segments=0)
+    latency_s, energy_j = costs.latency_s.at[0].add(run.latency_s), costs.energy_j.at[0].add(run.energy_j)
     return Cost(
-        latency_s=costs.latency_s.at[0].add(hw_models.run_latency(device, points)),
-        energy_j=costs.energy_j.at[0].add(hw_models.run_energy(device, points)),
+        latency_s=latency_s.at[last:].add(hw_models.segment_latency(device, points)),
+        energy_j=energy_j.at[last:].add(hw_models.segment_energy(device, points)),
     )
 
 

@@ -16,7 +16,7 @@ from hadas_jax.report.console import milli, new_table, print_line
 from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture, spread_rows, write_ticks_in_full
 from hw_models import device_names, read_device_file
 from hw_models.catalogue import mode_caps, to_device
-from hw_models.cost import clock_grid, cost_everywhere, network_cost, run_energy, run_latency, sum_layers
+from hw_models.cost import clock_grid, cost_everywhere, network_cost, run_cost, sum_layers
 from hw_models.device import NumberFormat, OperatingPoint, default_point, operating_points, with_caps
 from hw_models.fitting.calibration import Calibration
 from hw_models.reference_networks import mobilenet_v2
@@ -66,6 +66,10 @@ def print_device(file: DeviceFile, console: Console, *, picture: Path | None = N
     if picture is not None:
         _plot_device(file, picture)
     console.print(Text.assemble((file.name, "bold"), f": {file.description}"))
+    origins = [f"on {file.measured_on}"] if file.measured_on else []
+    origins += [f"with {file.runtime}"] if file.runtime else []
+    if origins:
+        print_line(console, f"Measured {', '.join(origins)}")
     table = new_table("Figures")
     table.add_column("figure", overflow="fold")
     table.add_column("value", justify="right", max_width=30)
@@ -165,10 +169,10 @@ def _plot_device(file: DeviceFile, path: Path) -> None:
     """Draws latency and energy of MobileNetV2 over the core clock, one line per memory clock, as a PNG."""
     device = to_device(file)
     shape = (len(device.core_hz), len(device.memory_hz), len(device.host_hz))
-    points = operating_points(device)
+    of_run = run_cost(device, operating_points(device))
     cost = jax.jit(lambda layers: cost_everywhere(sum_layers(clock_grid(layers, device)), device))(mobilenet_v2())
-    latency = np.asarray(cost.latency_s + run_latency(device, points)).reshape(shape)[..., -1]
-    energy = np.asarray(cost.energy_j + run_energy(device, points)).reshape(shape)[..., -1]
+    latency = np.asarray(cost.latency_s + of_run.latency_s).reshape(shape)[..., -1]
+    energy = np.asarray(cost.energy_j + of_run.energy_j).reshape(shape)[..., -1]
     core = np.asarray(device.core_hz) / 1e6
     figure, (axes,) = new_figure((11, 4.6), 1, 2)
     shown = spread_rows(shape[1], _MOST_LINES)

@@ -390,16 +390,21 @@ def print_export(
         cells = [segment["name"], f"{share:.1%}", f"{modelled * 1e3:.3f} ms", f"{measured * 1e3:.3f} ms"]
         table.add_row(*cells, *([f"{measured / modelled:.2f}"] if compares else []))
     console.print(table)
-    print_line(console, _comparison(device, machine, runs_as=manifest["format"]))
+    runtime = "onnxruntime" if manifest["format"] == "onnx" else "jax"
+    print_line(console, _comparison(device, machine, runtime=runtime))
+    doubt = device.doubt_of_runtime(runtime)
+    if doubt is not None:
+        console.print(f"Warning: {doubt}", style="yellow", highlight=False, soft_wrap=not console.is_terminal)
 
 
-def _comparison(device: DeviceFile, machine: str, *, runs_as: str) -> str:
+def _comparison(device: DeviceFile, machine: str, *, runtime: str) -> str:
     """Says in one sentence whether a device model and latencies measured on a machine belong together."""
     if device.measured_on == machine:
-        runtime = ", and onnxruntime from JAX, which was measured" if runs_as == "onnx" else ""
+        measured = "JAX" if device.runtime is None else device.runtime.name
+        apart = f", and {runtime} from {measured}, which was measured" if runtime != measured.lower() else ""
         return (
-            f"{device.name} was fitted to measurements of this machine ({machine}): the ratio is of one call "
-            f"for each segment to whole networks, and says by how much the model is off{runtime}."
+            f"{device.name} was fitted to measurements of this machine ({machine}): the ratio says by how much the "
+            f"model is off{apart}."
         )
     hint = "the latencies do not compare. hadas devices profile and hadas devices fit make a model of this machine."
     if device.measured_on is not None:

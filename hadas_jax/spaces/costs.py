@@ -158,9 +158,10 @@ def _backbone_cost(
 def _run_cost(sums: jax.Array, device: Device, point: OperatingPoint) -> Cost:
     """Sums [3] of kernel seconds, launch cycles and joules to the cost of a run."""
     latency_s = sums[0] + sums[1] / point.host_hz
+    of_run = hw_models.run_cost(device, point)
     return Cost(
-        latency_s=latency_s + hw_models.run_latency(device, point),
-        energy_j=hw_models.idle_power(device, point) * latency_s + sums[2] + hw_models.run_energy(device, point),
+        latency_s=latency_s + of_run.latency_s,
+        energy_j=hw_models.idle_power(device, point) * latency_s + sums[2] + of_run.energy_j,
     )
 
 

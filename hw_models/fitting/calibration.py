@@ -24,7 +24,7 @@ from hw_models.files import checked
 from hw_models.fitting.device_parameters import Measured, Target, fit, held_out, informed, predict, to_measured
 from hw_models.layers import LayerKind
 from hw_models.measuring.measurements import Measurement
-from hw_models.schema import SCHEMA_VERSION, Clocks, Curve, DeviceFile, FitError, Latency, Quantity
+from hw_models.schema import SCHEMA_VERSION, Clocks, Curve, DeviceFile, FitError, Latency, Quantity, Runtime
 from hw_models.units import in_other_units
 
 PartT = TypeVar("PartT", bound=pydantic.BaseModel)
@@ -116,12 +116,15 @@ def calibrate(
         The calibration.
 
     Raises:
-        ValueError: Too few measurements, clocks or formats that the base lacks, a clock in some rows only, or powers
-            beyond what a board of the base's kind takes.
+        ValueError: Too few measurements, clocks or formats that the base lacks, a clock in some rows only, several
+            runtimes, or powers beyond what a board of the base's kind takes.
     """
     rows = tuple(rows)
     _check_clock_columns(rows)
+    runtime = _runtime(rows)
     base, warnings = _with_measured_clocks(rows, base, source)
+    doubt = base.doubt_of_runtime(runtime.name) if runtime else None
+    warnings += [] if doubt is None else [doubt]
     device = to_device(base)
     measured = to_measured(rows, device)
     schemes = _schemes(rows, measured)
@@ -150,6 +153,7 @@ def calibrate(
         test=tests[0],
         prior_sigma=prior_sigma,
         measured_on=machines.pop() if len(machines) == 1 else None,
+        runtime=runtime,
     )
     device_of_file = to_device(file)
     return Calibration(
@@ -227,6 +231,7 @@ def _fitted_file(
     test: HeldOut,
     prior_sigma: float,
     measured_on: str | None,
+    runtime: Runtime | None,
 ) -> DeviceFile:
     """Lays fitted values over a base, with the errors of a test; quantities that nothing informed say so."""
 
@@ -253,6 +258,7 @@ def _fitted_file(
         "name": name,
         "description": f"{base.description}; calibrated from {base.name} with {len(measured.latency_s)} measurements",
         "measured_on": measured_on,
+        "runtime": runtime,
         "latency": _latency(base, fitted, measured, overlay("latency", test.latency_error)),
         "power": power,
         "modes": {mode: _taken_over(caps, base.name) for mode, caps in base.modes.items()},
@@ -284,7 +290,10 @@ def _latency(base: DeviceFile, fitted: Device, measured: Measured, overlay: _Ove
             for field, (parameter, unit) in LATENCY_QUANTITIES.items()
         },
     }
-    # Absent from the base: free of cost there, and then left so unless it was measured.
+    # Absent from most bases: free of cost there, and then left so unless it was measured.
+    if measured.tells_calls:
+        call = latency.segment_cycles or latency.run_cycles
+        update["segment_cycles"] = overlay(call, "segment_cycles", fitted.segment_cycles)
     quantity, parameter = latency.core_weight_bytes_per_cycle, "core_cycles_per_weight_byte"
     if quantity is not None or overlay.is_informed[parameter]:
         quantity = quantity or latency.weight_bytes_per_cycle
@@ -313,6 +322,22 @@ def _rounded(value: Any) -> np.ndarray:
 def _log_ratios(measured: Measured, device: Device) -> np.ndarray:
     """Logarithms of measured over predicted latencies, float32[N]."""
     return np.log(np.asarray(measured.latency_s)) - np.log(np.asarray(predict(measured, device)[0]))
+
+
+def _runtime(rows: Sequence[Measurement]) -> Runtime | None:
+    """Returns what ran all rows; None where some rows do not say it.
+
+    Raises:
+        ValueError: Rows are of several runtimes or providers.
+    """
+    known = [row for row in rows if row.runtime is not None]
+    kinds = sorted({f"{row.runtime} {row.provider or ''}".strip() for row in known})
+    if len(kinds) > 1:
+        raise ValueError(f"measurements: expected rows of one runtime, got {', '.join(kinds)}; fit a device to each")
+    if not known or len(known) < len(rows):
+        return None
+    versions = ", ".join(sorted({row.runtime_version for row in rows if row.runtime_version}))
+    return Runtime(name=known[0].runtime, version=versions or "unknown", provider=known[0].provider)
 
 
 def _check_clock_columns(rows: Sequence[Measurement]) -> None:

@@ -4,6 +4,7 @@ The unknowns are log factors on the parameters of a base device: one common fact
 factor of each parameter besides, with Gaussian priors around the base. Parameters that no measurement informs thus
 follow the common factor (`informed` tells them apart), and ten measurements are enough to move a known device to a new
 one; many measurements outweigh the prior. Residuals are log ratios under a Huber loss; several starts run under vmap.
+The call of a segment is an unknown where rows have different numbers of segments, which tell it from the run.
 Shapes: N measurements, L layers. Units: s, W, Hz.
 """
 
@@ -28,10 +29,11 @@ TreeT = TypeVar("TreeT")
 Target = Literal["latency", "power"]
 _RATES = ("macs_per_cycle", "weight_bytes_per_cycle", "activation_bytes_per_cycle")
 _COSTS = ("core_cycles_per_weight_byte", "launch_cycles", "run_cycles", "run_s")
+_CALL = "segment_cycles"
 _POWERS = ("board_w", "core_idle_w", "core_w_per_hz", "memory_w_per_hz", "byte_j")
 _OF_BOARD = ("board_w", "memory_w_per_hz", "byte_j", "host_curve_w")
 """Powers that the rail of the core does not carry."""
-_COMMON_SIGNS = dict.fromkeys(_RATES, -1.0) | dict.fromkeys((*_COSTS, *_POWERS, "host_curve_w"), 1.0)
+_COMMON_SIGNS = dict.fromkeys(_RATES, -1.0) | dict.fromkeys((*_COSTS, _CALL, *_POWERS, "host_curve_w"), 1.0)
 """How the log of each parameter follows the common factor; the others do not."""
 # Zero has no logarithm: a base without some cost starts from one too small to matter.
 _FLOORS = {
@@ -39,6 +41,7 @@ _FLOORS = {
     "launch_cycles": 10.0,
     "run_cycles": 10.0,
     "run_s": 1e-8,
+    "segment_cycles": 1e4,
     "board_w": 1e-3,
     "core_idle_w": 1e-3,
     "core_w_per_hz": 1e-13,
@@ -48,6 +51,8 @@ _FLOORS = {
 _NOISE = 0.05
 """Scale of residuals, as a log ratio: beyond it the loss grows linearly."""
 _COMMON_SIGMA = 5.0
+_CALL_SIGMA = 3.0
+"""Standard deviation of the log factor of a call: most bases have none, so the floor is all that is known."""
 _START_SIGMA = 0.7
 _INFORMED = 0.5
 """A parameter is informed if measurements narrow its log to this part of the prior's standard deviation."""
@@ -66,6 +71,7 @@ class Measured:
         latency_s: f32[N].
         power_w: f32[N], mean power of a run; NaN where it was not measured.
         is_core: bool[N], whether `power_w` is of the core alone, not of the whole board.
+        segments: f32[N], calls of a run.
     """
 
     layers: LayerTable
@@ -75,6 +81,12 @@ class Measured:
     latency_s: jax.Array
     power_w: jax.Array
     is_core: jax.Array
+    segments: jax.Array
+
+    @property
+    def tells_calls(self) -> bool:
+        """Whether runs differ in their number of calls, which tells the time of a call from that of a run."""
+        return bool(np.ptp(np.asarray(self.segments)) > 0)
 
 
 @struct.dataclass
@@ -110,6 +122,7 @@ def to_measured(rows: Sequence[Measurement], device: Device) -> Measured:
         latency_s=jnp.asarray([row.latency_ms * 1e-3 for row in rows], jnp.float32),
         power_w=jnp.asarray(power_w, jnp.float32),
         is_core=jnp.asarray([row.power_rail == "core" for row in rows]),
+        segments=jnp.asarray([row.segments for row in rows], jnp.float32),
     )
 
 
@@ -142,12 +155,13 @@ def fit(
         The device of the best start.
     """
     how: dict[str, Any] = {"weights": weights, "prior_sigma": prior_sigma, "starts": starts, "steps": steps}
+    how["with_calls"] = measured.tells_calls
     device = _fit(key, measured, base, quantity="latency", **how)
     has_power = bool(np.any(np.isfinite(measured.power_w) & (np.asarray(weights) > 0)))
     return _fit(key, measured, device, quantity="power", **how) if has_power else device
 
 
-@functools.partial(jax.jit, static_argnames=("quantity", "starts", "steps"))
+@functools.partial(jax.jit, static_argnames=("quantity", "starts", "steps", "with_calls"))
 def _fit(
     key: jax.Array,
     measured: Measured,
@@ -158,6 +172,7 @@ def _fit(
     prior_sigma: jax.Array | float,
     starts: int,
     steps: int,
+    with_calls: bool,
 ) -> Device:
     target = jnp.log(measured.latency_s if quantity == "latency" else measured.power_w)
     is_measured = (weights > 0) & jnp.isfinite(target)
@@ -167,8 +182,10 @@ def _fit(
         predicted = jnp.log(latency_s if quantity == "latency" else power_w)
         residual = jnp.where(is_measured, predicted - jnp.where(is_measured, target, 0.0), 0.0) / _NOISE
         misfit = jnp.sum(weights * optax.losses.huber_loss(residual))
-        own = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(factors.own))
-        return misfit + 0.5 * own / prior_sigma**2 + 0.5 * (factors.common / _COMMON_SIGMA) ** 2
+        calls = factors.own.get(_CALL, jnp.float32(0.0))
+        own = sum(jnp.sum(leaf**2) for name, leaf in sorted(factors.own.items()) if name != _CALL)
+        prior = own / prior_sigma**2 + (calls / _CALL_SIGMA) ** 2 + (factors.common / _COMMON_SIGMA) ** 2
+        return misfit + 0.5 * prior
 
     optimiser = optax.chain(
         optax.clip_by_global_norm(100.0), optax.adam(optax.cosine_decay_schedule(0.1, steps, alpha=0.01))
@@ -178,7 +195,7 @@ def _fit(
         factors = minimise(loss, start, optimiser, steps=steps)
         return factors, loss(factors)
 
-    ends, losses = jax.vmap(descend)(_starts(key, base, quantity, starts))
+    ends, losses = jax.vmap(descend)(_starts(key, _centre(base, quantity, with_calls=with_calls), starts))
     best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
     fitted = _scaled(base, jax.tree.map(lambda leaf: leaf[best], ends), quantity)
     if quantity == "latency":
@@ -202,7 +219,14 @@ def predict(measured: Measured, device: Device) -> tuple[jax.Array, jax.Array]:
 
     def one(row: Measured) -> tuple[jax.Array, jax.Array]:
         of_board, of_core = (
-            network_cost(row.layers, powered, row.point, batch=row.batch, number_format=row.number_format)
+            network_cost(
+                row.layers,
+                powered,
+                row.point,
+                batch=row.batch,
+                number_format=row.number_format,
+                segments=row.segments,
+            )
             for powered in (device, core)
         )
         return of_board.latency_s, jnp.where(row.is_core, of_core.energy_j, of_board.energy_j) / of_board.latency_s
@@ -276,19 +300,21 @@ def informed(
     Returns:
         bool by name of the parameter and shaped as the parameter; one for the whole curve of the host.
     """
-    centre = _centre(fitted, quantity)
+    centre = _centre(fitted, quantity, with_calls=measured.tells_calls)
     target = np.asarray(measured.latency_s if quantity == "latency" else measured.power_w, np.float64)
-    slopes = np.asarray(_slopes(measured, fitted, quantity), np.float64)[np.isfinite(target)] / _NOISE
+    slopes = np.asarray(_slopes(measured, fitted, centre, quantity), np.float64)[np.isfinite(target)] / _NOISE
     own_signs = {name: jnp.full_like(leaf, _COMMON_SIGNS.get(name, 0.0)) for name, leaf in centre.own.items()}
     signs = _raveled(_Factors(common=jnp.float32(0.0), own=own_signs))
     is_common = _raveled(dataclasses.replace(centre, common=jnp.float32(1.0))) > 0
     common = int(np.argmax(is_common))
-    precision = np.where(is_common, _COMMON_SIGMA, prior_sigma) ** -2.0
+    sigmas = dict.fromkeys(own_signs, prior_sigma) | {_CALL: _CALL_SIGMA}
+    sigma = {name: jnp.full_like(leaf, sigmas[name]) for name, leaf in own_signs.items()}
+    precision = _raveled(_Factors(common=jnp.float32(_COMMON_SIGMA), own=sigma)) ** -2.0
     covariance = np.linalg.inv(slopes.T @ slopes + np.diag(precision))
     variance = np.diag(covariance) + 2 * signs * covariance[common] + signs**2 * covariance[common, common]
     _, shaped = ravel_pytree(centre)
     is_informed = shaped(jnp.asarray(variance < (_INFORMED * prior_sigma) ** 2, jnp.float32))
-    return {name: np.asarray(leaf) > 0 for name, leaf in is_informed.own.items()}
+    return {_CALL: np.array(False)} | {name: np.asarray(leaf) > 0 for name, leaf in is_informed.own.items()}
 
 
 def minimise(
@@ -341,7 +367,7 @@ def _scaled(base: Device, factors: _Factors, quantity: Target) -> Device:
     changed: dict[str, Any]
     if quantity == "latency":
         changed = {name: floored[name] * jnp.exp(own[name] - common) for name in _RATES}
-        changed |= {name: floored[name] * jnp.exp(own[name] + common) for name in _COSTS}
+        changed |= {name: floored[name] * jnp.exp(own[name] + common) for name in (*_COSTS, _CALL) if name in own}
         changed["format_speedup"] = base.format_speedup * jnp.exp(own["format_speedup"])
         lowest, highest = _NORM_ORDERS
         span = jnp.clip(base.norm_order - lowest, 0.02, highest - lowest)
@@ -363,28 +389,29 @@ def _raveled(factors: _Factors) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames="quantity")
-def _slopes(measured: Measured, device: Device, quantity: Target) -> jax.Array:
+def _slopes(measured: Measured, device: Device, centre: _Factors, quantity: Target) -> jax.Array:
     """Derivatives of the log predictions by the raveled log factors on a device, f32[N, P]."""
-    centre, shaped = ravel_pytree(_centre(device, quantity))
+    flat, shaped = ravel_pytree(centre)
 
     def log_predicted(factors: jax.Array) -> jax.Array:
         return jnp.log(predict(measured, _scaled(device, shaped(factors), quantity))[quantity == "power"])
 
-    return jax.jacfwd(log_predicted)(centre)
+    return jax.jacfwd(log_predicted)(flat)
 
 
-def _centre(base: Device, quantity: Target) -> _Factors:
+def _centre(base: Device, quantity: Target, *, with_calls: bool) -> _Factors:
     """Returns the factors of the base itself, all zero."""
-    of_latency, of_power = (*_RATES, *_COSTS, "format_speedup", "norm_order"), (*_POWERS, "core_stalled_share")
+    of_latency = (*_RATES, *_COSTS, *((_CALL,) if with_calls else ()), "format_speedup", "norm_order")
+    of_power = (*_POWERS, "core_stalled_share")
     own = {name: jnp.zeros_like(getattr(base, name)) for name in (of_latency if quantity == "latency" else of_power)}
     if quantity == "power":
         own["host_curve_w"] = jnp.float32(0.0)  # one factor of the whole curve
     return _Factors(common=jnp.float32(0.0), own=own)
 
 
-def _starts(key: jax.Array, base: Device, quantity: Target, starts: int) -> _Factors:
-    """Returns the base itself and random neighbours, leaves [starts, ...]."""
-    leaves, shape = jax.tree.flatten(_centre(base, quantity))
+def _starts(key: jax.Array, centre: _Factors, starts: int) -> _Factors:
+    """Returns the centre and random neighbours, leaves [starts, ...]."""
+    leaves, shape = jax.tree.flatten(centre)
     keys = jax.random.split(key, len(leaves))
     is_random = (jnp.arange(starts) > 0).astype(jnp.float32)
     drawn = [

@@ -175,12 +175,12 @@ def costs(small_space):
     genomes = np.random.default_rng(0).integers(0, small_space.codec.cardinalities, (4, len(small_space.codec.names)))
     genomes[0] = small_space.largest_genome
     backbones = [small_space.decode(jnp.asarray(genome, jnp.int32)) for genome in genomes]
-    run = jax.jit(lambda backbone: segment_costs(small_space, backbone, device))
-    return backbones, [run(backbone) for backbone in backbones], device, points
+    run = jax.jit(partial(segment_costs, small_space))
+    return backbones, [run(backbone, device) for backbone in backbones], device, points, run
 
 
 def test_trunk_segments_sum_to_the_cost_of_the_network_without_heads(costs, small_space):
-    backbones, found, device, points = costs
+    backbones, found, device, points, _ = costs
     trunk = jnp.asarray(segments(small_space) <= small_space.num_exits, jnp.float32)
 
     @jax.jit
@@ -196,8 +196,21 @@ def test_trunk_segments_sum_to_the_cost_of_the_network_without_heads(costs, smal
         np.testing.assert_allclose(runs @ cost.energy_j, expected.energy_j, rtol=1e-5)
 
 
+def test_a_sample_that_stops_at_the_kth_exit_pays_k_calls_and_a_static_network_one(costs, small_space):
+    backbones, found, device, points, run = costs
+    cost, before = run(backbones[0], device.replace(segment_cycles=jnp.float32(1e5))), found[0]
+    host_hz = np.asarray(points.host_hz)
+    calls = np.asarray(cost.latency_s - before.latency_s) * host_hz / 1e5
+    exits = small_space.num_exits
+    np.testing.assert_allclose(calls, np.repeat(np.arange(2 * exits + 1) >= exits, 4).reshape(-1, 4), atol=1e-2)
+    assert calls[: exits + 1].sum(0) == pytest.approx(1, rel=1e-2)
+    energy_j = np.asarray(hw_models.idle_power(device, points)) * 1e5 / host_hz
+    more_j = np.asarray(cost.energy_j - before.energy_j)[exits:]
+    np.testing.assert_allclose(more_j, np.broadcast_to(energy_j, (exits + 1, 4)), rtol=1e-2)
+
+
 def test_segments_that_a_backbone_lacks_are_free_and_all_others_cost_something(costs, small_space):
-    backbones, found, _, _ = costs
+    backbones, found, *_ = costs
     for backbone, cost in zip(backbones, found, strict=True):
         assert cost.latency_s.shape == cost.energy_j.shape == (2 * small_space.num_exits + 1, 4)
         used = [b < d for s, d in zip(small_space.stages, backbone.depth, strict=True) for b in range(max(s.depth))]

@@ -67,6 +67,19 @@ def test_a_network_costs_its_layers_and_the_run_constant(device, mobilenet):
     np.testing.assert_allclose(total.energy_j, costs.energy_j.sum() + hw.run_energy(device, point), rtol=1e-6)
 
 
+def test_a_path_of_segments_costs_its_layers_the_run_and_a_call_each(device, mobilenet):
+    point, slow = hw.default_point(device), device.replace(segment_cycles=jnp.float32(1e5))
+    costs = hw.cost(mobilenet, device, point)
+    for segments in (1, 3):
+        total = hw.network_cost(mobilenet, slow, point, segments=segments)
+        time_s = hw.run_latency(device, point) + segments * 1e5 / point.host_hz
+        np.testing.assert_allclose(total.latency_s, costs.latency_s.sum() + time_s, rtol=1e-6)
+        idle_j = hw.idle_power(device, point) * time_s
+        np.testing.assert_allclose(total.energy_j, costs.energy_j.sum() + idle_j, rtol=1e-6)
+    without = hw.network_cost(mobilenet, device, point, segments=5)
+    np.testing.assert_array_equal(without.latency_s, hw.network_cost(mobilenet, device, point).latency_s)
+
+
 def test_voltage_is_constant_below_its_first_knot_and_rises_after(device):
     power_w = np.asarray(hw.idle_power(device, at_core_clocks(device)))
     rest_w = np.asarray(hw.idle_power(device.replace(core_idle_w=jnp.float32(0)), at_core_clocks(device)))

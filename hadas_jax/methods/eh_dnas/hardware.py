@@ -88,12 +88,12 @@ def device_hardware(device: hw_models.Device, network: DartsNetwork) -> Hardware
         network: Size of the networks.
     """
     points = hw_models.operating_points(device)
-    per_run = hw_models.run_latency(device, points), hw_models.run_energy(device, points)
+    of_run = hw_models.run_cost(device, points)
 
     def costs(architecture: jax.Array) -> Costs:
         grid = hw_models.sum_layers(hw_models.clock_grid(darts_workload(network, architecture), device))
         layers = hw_models.cost_everywhere(grid, device)
-        return Costs(layers.latency_s + per_run[0], layers.energy_j + per_run[1])
+        return Costs(layers.latency_s + of_run.latency_s, layers.energy_j + of_run.energy_j)
 
     return Hardware(device.name, lambda alpha, key: costs(relaxed_code(alpha)), costs, points)
 

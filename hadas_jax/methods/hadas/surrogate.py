@@ -27,7 +27,7 @@ from hadas_jax.search.surrogate import Surrogate, SurrogateState
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, segments
 from hadas_jax.spaces.costs import block_costs, relaxed_cost
-from hw_models import Cost, Device, cost, default_point, run_energy, run_latency
+from hw_models import Cost, Device, cost, default_point, run_cost
 
 _LEAST_MERIT = -1.0  # what breaks the limits by more is no worse
 _LEAST_SPAN = 1e-9  # of an objective that all backbones share
@@ -210,12 +210,16 @@ def _shares_right(
 
 
 def _trunk_costs(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
-    """Returns the cost of each segment of the trunk of a backbone int32[G] at the default clocks, float32[E + 1]."""
+    """Returns the cost of each segment of the trunk of a backbone int32[G] at the default clocks, float32[E + 1].
+
+    Heads are free, and so are their calls.
+    """
     point = default_point(device)
     layers = cost(trunk(space, genome), device, point)
     owner, count = jnp.asarray(segments(space)), 2 * space.num_exits + 1
     by_segment = jax.tree.map(lambda column: jax.ops.segment_sum(column, owner, count)[: space.num_exits + 1], layers)
+    of_run = run_cost(device, point)
     return Cost(
-        latency_s=by_segment.latency_s.at[0].add(run_latency(device, point)),
-        energy_j=by_segment.energy_j.at[0].add(run_energy(device, point)),
+        latency_s=by_segment.latency_s.at[0].add(of_run.latency_s),
+        energy_j=by_segment.energy_j.at[0].add(of_run.energy_j),
     )

@@ -195,6 +195,7 @@ def test_parameters_are_informed_where_measurements_depend_on_them(measured, fit
     assert kinds == [hw.LayerKind.DENSE, hw.LayerKind.POINTWISE, hw.LayerKind.DEPTHWISE]
     assert found["activation_bytes_per_cycle"]
     assert not found["format_speedup"].any()
+    assert not found["segment_cycles"]
     power = informed(measured, fitted, quantity="power")
     assert power["core_w_per_hz"]
     # At the one setting of the host, only the sum of its power and the board's is known.
@@ -208,6 +209,28 @@ def test_one_large_network_tells_its_rate_and_nothing_of_launches(base):
     assert found["macs_per_cycle"].tolist() == [True] + [False] * 5
     assert not found["launch_cycles"]
     assert not found["run_s"]
+
+
+def test_rows_of_one_and_more_segments_tell_the_run_from_its_calls(base, other, measured):
+    slow = dataclasses.replace(other, segment_cycles=jnp.float32(2e5), run_cycles=jnp.float32(4e5))
+    row = np.arange(COUNT)[:, None]
+    active = jnp.asarray(np.arange(4) <= row // 4 % 4, jnp.float32)
+    shrunk = {
+        name: getattr(measured.layers, name) / 10 for name in ("weight_elements", "input_elements", "output_elements")
+    }
+    small = measured.layers.replace(macs=measured.layers.macs / 100, active=active, **shrunk)
+    split = dataclasses.replace(measured, layers=small, segments=jnp.asarray(1.0 + row[:, 0] % 4, jnp.float32))
+    latency_s, power_w = predict(split, slow)
+    split = dataclasses.replace(split, latency_s=latency_s, power_w=power_w)
+    found = fit(jax.random.key(0), split, base, weights=jnp.ones(COUNT), **QUICK)
+    assert float(found.segment_cycles) == pytest.approx(2e5, rel=0.03)
+    assert float(run_latency(found) / run_latency(slow)) == pytest.approx(1, rel=0.05)
+    assert informed(split, found, quantity="latency")["segment_cycles"]
+    assert not informed(measured, found, quantity="latency")["segment_cycles"]
+
+
+def run_latency(device):
+    return hw.run_latency(device, hw.default_point(device))
 
 
 def test_the_rail_of_the_core_tells_nothing_of_the_board(base, measured):
@@ -237,6 +260,7 @@ def test_a_calibrated_file_says_what_was_fitted_and_how_well():
     assert rates.dense.provenance == "fitted"
     assert rates.dense.error.value == pytest.approx(first.latency_error, abs=1e-4)
     assert rates.pooling.provenance == "assumed"
+    assert found.file.latency.segment_cycles is None
     assert "common factor" in rates.pooling.source
     assert found.file.power.core_load.provenance == "fitted"
     assert found.file.clocks == file.clocks
@@ -411,3 +435,27 @@ def test_the_nearest_device_is_the_one_that_was_measured(name, given):
         row.model_copy(update={"latency_ms": 2e3 * float(found)}) for row, found in zip(rows, latency_s, strict=True)
     ]
     assert nearest_device(named(given, at_default)) == name
+
+
+RUNTIME = {"runtime": "onnxruntime", "runtime_version": "1.20", "provider": "CPU"}
+
+
+def test_a_device_names_what_ran_the_rows_and_says_where_its_base_was_measured_on_another(without_fitting):
+    rows = [row.model_copy(update=RUNTIME) for row in measure(hw.load_device("tx2-gpu"), count=FEW)]
+    found = calibrated(rows, "tx2-gpu")
+    assert str(found.file.runtime) == "onnxruntime 1.20 (CPU)"
+    assert not found.warnings
+    assert found.file.doubt_of_runtime("onnxruntime") is None
+    other = [row.model_copy(update={"runtime": "jax"}) for row in rows]
+    again = calibrate(other, found.file, name="tx2-gpu", source="a test")
+    assert [warning.partition(":")[0] for warning in again.warnings] == [
+        "tx2-gpu was measured on onnxruntime, this is jax"
+    ]
+    assert calibrated([rows[0].model_copy(update={"runtime": None}), *rows[1:]], "tx2-gpu").file.runtime is None
+
+
+@pytest.mark.parametrize("change", [{"runtime": "jax"}, {"provider": "CUDA"}])
+def test_rows_of_several_runtimes_are_refused(change):
+    rows = [row.model_copy(update=RUNTIME) for row in measure(hw.load_device("tx2-gpu"), count=FEW)]
+    with pytest.raises(ValueError, match=r"expected rows of one runtime, got .*, onnxruntime CPU; fit a device"):
+        calibrated([rows[0].model_copy(update=change), *rows[1:]], "tx2-gpu")
