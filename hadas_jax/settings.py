@@ -255,6 +255,8 @@ class Constraints:
 
     max_latency_ms: _Positive | None = None
     """Limit of the mean latency of a sample."""
+    max_p99_latency_ms: _Positive | None = None
+    """Limit of the latency that 99 % of the samples keep."""
     max_energy_mj: _Positive | None = None
     """Limit of the mean energy of a sample."""
     min_accuracy: _Share | None = None

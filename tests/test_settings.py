@@ -89,6 +89,7 @@ SEARCH = [
     ("gradient_seeds", 257, "expected a whole number of at least 0 and of at most 256, got 257"),
     ("warm_start", "a0", "expected a list of values, each text, got 'a0'"),
     ("max_latency_ms", 0, f"{POSITIVE} 0"),
+    ("max_p99_latency_ms", 0, f"{POSITIVE} 0"),
     ("max_energy_mj", 0.0, f"{POSITIVE} 0.0"),
     ("min_accuracy", 97, f"{SHARE} 97"),
     ("max_params", 0.5, f"{COUNT} 0.5"),

@@ -152,7 +152,7 @@ class Pool:
         points = (self.default,) if points is None else points
         backbone, point = (grid.ravel() for grid in np.meshgrid(range(len(self.genomes)), points, indexing="ij"))
         exits, blank = np.zeros((len(point), self._exits), np.int32), np.zeros((len(point), 3), np.float32)
-        found = Candidates(backbone, exits, point, blank)
+        found = Candidates(backbone, exits, point, blank, np.zeros(len(point), np.float32))
         return dataclasses.replace(found, objectives=self.measured("ideal", found, split="selection"))
 
     @property

@@ -29,6 +29,7 @@ def select_network(
     workdir: Path | str,
     *,
     max_latency_ms: float | None = None,
+    max_p99_latency_ms: float | None = None,
     max_energy_mj: float | None = None,
     min_accuracy: float | None = None,
     max_params: int | None = None,
@@ -46,6 +47,7 @@ def select_network(
     Args:
         workdir: Work directory of the search.
         max_latency_ms: Limit of the mean latency of a sample.
+        max_p99_latency_ms: Limit of the latency that 99 % of the samples keep.
         max_energy_mj: Limit of the mean energy of a sample.
         min_accuracy: Limit of the accuracy, a share between 0 and 1.
         max_params: Limit of the number of weights of the backbone, exit heads aside.
@@ -71,7 +73,11 @@ def select_network(
     from hw_models.catalogue import chosen_device
 
     limits = Constraints(
-        max_latency_ms=max_latency_ms, max_energy_mj=max_energy_mj, min_accuracy=min_accuracy, max_params=max_params
+        max_latency_ms=max_latency_ms,
+        max_p99_latency_ms=max_p99_latency_ms,
+        max_energy_mj=max_energy_mj,
+        min_accuracy=min_accuracy,
+        max_params=max_params,
     )
     if policy not in POLICY_NAMES:
         raise ValueError(f"policy: expected one of {', '.join(POLICY_NAMES)}, got {policy!r}")
@@ -79,10 +85,10 @@ def select_network(
         search = read_search(workdir)
         target = new_file(output or search.path / ARCHITECTURE, ".json", overwrite=overwrite)
         supernet = SearchedSupernet.of(search)
-        designs, objectives = candidates(search.result, policy)
+        designs, objectives, others = candidates(search.result, policy, limits)
         device = chosen_device(search.settings.device, search.settings.operating)
         parameters = supernet.parameter_counts(designs, device)
-        selection = select(objectives, limits, parameters=parameters, prefer=prefer)
+        selection = select(objectives, limits, others=others | {"max_params": parameters}, prefer=prefer)
         console = console or new_console()
         tolerance = search.result.accuracy_tolerance
         print_selection(designs, selection, limits=limits, policy=policy, console=console, tolerance=tolerance)
@@ -140,7 +146,7 @@ def operating_points(
     *,
     deadlines_ms: Sequence[float] = (),
     power_caps_w: Sequence[float] = (),
-    deadline_of: Literal["mean", "longest"] = "mean",
+    deadline_of: Literal["mean", "p99", "longest"] = "mean",
     output: Path | str | None = None,
     overwrite: bool = False,
     console: Console | None = None,
@@ -154,7 +160,8 @@ def operating_points(
         network: File that hadas select wrote, or the work directory with it.
         deadlines_ms: Deadlines to answer; by default some of all steps are printed.
         power_caps_w: Caps on the mean power to answer.
-        deadline_of: Latency that has to keep a deadline: the mean one, or that of a sample that reaches the classifier.
+        deadline_of: Latency that has to keep a deadline: the mean one, the one that 99 % of the samples keep, or that
+            of a sample that reaches the classifier.
         output: JSON file to write, with all steps.
         overwrite: Replace the file.
         console: For the tables; None: standard output.

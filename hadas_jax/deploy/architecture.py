@@ -16,7 +16,7 @@ from pydantic import Field
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference
-from hadas_jax.methods.hadas.results import Performance, Threshold
+from hadas_jax.methods.hadas.results import Percentiles, Performance, Threshold
 from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.names import ARCHITECTURE
 from hadas_jax.runs.workdir import write_text
@@ -134,6 +134,7 @@ class SplitMetrics(Strict):
             interval; None in files of versions that did not tell, and where a search chose the network on these
             samples.
         shares: The share of samples that stop at each exit, and last at the classifier, when deployed.
+        percentiles: Of the latency when deployed; None in files of versions that did not tell.
     """
 
     ideal: Performance
@@ -142,6 +143,7 @@ class SplitMetrics(Strict):
     static_dvfs: Performance | None = None
     difference: Difference | None = None
     shares: tuple[_Fraction, ...]
+    percentiles: Percentiles | None = None
 
 
 class _Origin(Strict):

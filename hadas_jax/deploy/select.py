@@ -21,7 +21,7 @@ from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.fronts import constraint_violation
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Result
 from hadas_jax.runs.names import SUPERNET
-from hadas_jax.settings import Constraints
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.checkpoint import DESCRIPTION, Description
 from hadas_jax.training.run import at_resolutions
@@ -50,39 +50,64 @@ class Selection:
     without: dict[str, int]
 
 
-def candidates(result: Result, policy: str) -> tuple[tuple[Design, ...], np.ndarray]:
+def candidates(
+    result: Result, policy: str, limits: Constraints = NO_CONSTRAINTS
+) -> tuple[tuple[Design, ...], np.ndarray, dict[str, np.ndarray]]:
     """Finds the designs of a search to select from: the front of a policy and the best of each accuracy level.
 
-    Those that another one dominates on the selection samples are left out, and all but one of equals.
+    Those that another one dominates on the selection samples are left out, and all but one of equals; what is no
+    objective counts for that where it is limited.
 
     Args:
         result: What the search found.
         policy: `ideal` or `deployable`.
+        limits: The constraints to keep.
 
     Returns:
-        The designs, and their objectives float64[M, 3] on the selection samples under the policy.
+        The designs, their objectives float64[M, 3] on the selection samples under the policy, and float64[M] of what
+        else is limited, by the name of the constraint and in its unit.
 
     Raises:
-        ValueError: The search found no design under this policy.
+        ValueError: The search found no design under this policy, or is of an earlier version that does not tell what
+            is limited.
     """
     every = [*result.front(policy), *(level.exits_and_clocks[policy] for level in result.levels)]
     if not every:
         raise ValueError(f"expected designs found under the {policy} policy, got none")
-    values = np.array([dataclasses.astuple(design.selection[policy]) for design in every], np.float64)
+    objectives = np.array([dataclasses.astuple(design.selection[policy]) for design in every], np.float64)
+    others = _limited(every, policy, limits)
+    values = np.column_stack([objectives, *others.values()])
     _, different = np.unique(values, axis=0, return_index=True)
     rows = np.sort(different)
     no_worse = np.all(values[rows, None] <= values[rows], axis=-1)
     kept = rows[no_worse.sum(axis=0) == 1]  # each is no worse than itself
-    return tuple(every[row] for row in kept), values[kept]
+    return tuple(every[row] for row in kept), objectives[kept], {name: each[kept] for name, each in others.items()}
 
 
-def select(objectives: np.ndarray, limits: Constraints, *, parameters: np.ndarray, prefer: str = "knee") -> Selection:
+def _limited(designs: Sequence[Design], policy: str, limits: Constraints) -> dict[str, np.ndarray]:
+    """Returns what designs say of themselves that is limited and no objective, float64[M] by the constraint's name."""
+    found = {}
+    if limits.max_p99_latency_ms is not None:
+        known = [design.selection_percentiles.get(policy) for design in designs]
+        found["max_p99_latency_ms"] = np.array([np.nan if each is None else 1e3 * each.p99_s for each in known])
+    for name, values in found.items():
+        if np.isnan(values).any():
+            raise ValueError(
+                f"{name}: expected a search that tells it of its designs, got one of an earlier version, which does "
+                "not; hadas search --resume writes its front anew"
+            )
+    return found
+
+
+def select(
+    objectives: np.ndarray, limits: Constraints, *, others: dict[str, np.ndarray], prefer: str = "knee"
+) -> Selection:
     """Chooses a design.
 
     Args:
         objectives: float64[M, 3], M > 0, positive latency and energy; none dominates another.
         limits: The constraints to keep.
-        parameters: int[M], the backbones' numbers of parameters.
+        others: What is no objective, [M] by the name of its constraint and in its unit; at least what is limited.
         prefer: What counts among the designs that keep the constraints, one of `PREFERENCES`, see `merit`.
 
     Raises:
@@ -92,8 +117,8 @@ def select(objectives: np.ndarray, limits: Constraints, *, parameters: np.ndarra
     order = np.lexsort((latency, energy, error, merit(objectives, prefer)))
 
     def best(limits: Constraints) -> tuple[int, float]:
-        excess = np.asarray(parameters / limits.params - 1, np.float32)
-        violations = np.maximum(constraint_violation(objectives, limits), excess)[order]
+        excess = [values / getattr(limits, name) - 1 for name, values in others.items() if getattr(limits, name)]
+        violations = np.max([constraint_violation(objectives, limits), *excess], axis=0).astype(np.float32)[order]
         first = int(np.argmin(violations))  # the first of equals has the best merit
         return int(order[first]), float(violations[first])
 
@@ -233,6 +258,7 @@ def architecture_of(
             "static": design.static_selection,
             "static_dvfs": design.static_dvfs_selection,
             "shares": design.selection_shares,
+            "percentiles": design.selection_percentiles.get("deployable"),
         },
         "test": design.test
         | {
@@ -240,6 +266,7 @@ def architecture_of(
             "static_dvfs": design.static_dvfs_test,
             "difference": design.differences["deployable"],
             "shares": design.test_shares,
+            "percentiles": design.test_percentiles.get("deployable"),
         },
         "origin": {
             "workdir": search.path.resolve().name,

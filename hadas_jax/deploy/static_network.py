@@ -21,7 +21,7 @@ from hadas_jax.deploy.layers import Segment, Weights, fold_batch_norm, run_netwo
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, scores
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
-from hadas_jax.methods.hadas.results import Performance
+from hadas_jax.methods.hadas.results import Percentiles, Performance
 from hadas_jax.runs.checkpoints import WEIGHTS, output_directory, read_json, read_weights, validated, write_described
 from hadas_jax.runs.names import ARCHITECTURE
 from hw_models.files import whole_folder
@@ -165,13 +165,15 @@ def evaluate(architecture: Architecture, outcomes: Outcomes, *, costs: ExitCosts
         gained, lost = int((right & ~without).sum()), int((without & ~right).sum())
         difference = accuracy_difference(gained, lost, images=len(samples))
     static, static_dvfs = architecture.test.static, architecture.test.static_dvfs
+    shares = (np.bincount(deployed, minlength=len(correct)) / len(samples)).tolist()
     return SplitMetrics(
         ideal=performance(_first(outcomes.correct[:-1])),
         deployable=performance(deployed),
         static=dataclasses.replace(static, error=error),
         static_dvfs=static_dvfs and dataclasses.replace(static_dvfs, error=error),
         difference=difference,
-        shares=tuple((np.bincount(deployed, minlength=len(correct)) / len(samples)).tolist()),
+        shares=tuple(shares),
+        percentiles=Percentiles.of(shares, costs.latency_s[:, point]),
     )
 
 

@@ -13,6 +13,7 @@ Shapes: E exits, N samples, W = ceil(N / 32) words, S = 2^E subsets, D = 2 E + 1
 heads), L layers, F operating points, R risk levels.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from hw_models import Cost, Device
 
 _LOW_EXITS = 8  # subsets of so many exits are evaluated side by side
 _RIVALS = 64
+_SHARE_ROUNDING = 1e-6  # of shares that are differences of float32
 _MARGIN = 1.0 - 2.0**-16  # above the rounding of sums of a few dozen terms
 
 
@@ -168,6 +170,48 @@ def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cos
         latency_s=latency_s.at[last:].add(hw_models.segment_latency(device, points)),
         energy_j=energy_j.at[last:].add(hw_models.segment_energy(device, points)),
     )
+
+
+def percentile_paths(frequencies: Any, percent: int, *, samples: int) -> Any:
+    """Finds the segments that the sample at a percentile of the latency runs (nearest rank).
+
+    A sample that goes on further takes longer, whatever the clocks. So the sample of rank ceil(percent N / 100) runs a
+    segment exactly if more samples run that segment than come after it.
+
+    Args:
+        frequencies: float[..., D], the share of the samples that runs each segment; numpy or JAX.
+        percent: The percentile, from 1 to 100.
+        samples: N.
+
+    Returns:
+        bool[..., D]; its product with the latencies of the segments is the percentile.
+    """
+    after = samples + -percent * samples // 100
+    return frequencies * samples > after + 0.5
+
+
+def percentile_exit(shares: Sequence[float], percent: int) -> int:
+    """Returns where the sample at a percentile of the latency stops (nearest rank), from the shares that stop where."""
+    return int(np.searchsorted(np.cumsum(shares)[:-1], percent / 100 - _SHARE_ROUNDING))
+
+
+def path_costs(cost: Any, exits: np.ndarray) -> np.ndarray:
+    """Returns what a sample costs that stops at each of some exits, and last at the classifier.
+
+    Args:
+        cost: float[D, ...], of the segments.
+        exits: int[k], the exits that the network has, rising.
+
+    Returns:
+        float64[k + 1, ...]: the trunk up to the exit, and all heads up to there.
+    """
+    segments = np.asarray(cost, np.float64)
+    last = len(segments) // 2
+    trunk = np.cumsum(segments[: last + 1], axis=0)[[*exits, last]]
+    if not len(exits):
+        return trunk
+    heads = np.cumsum(segments[last + 1 :][exits], axis=0)
+    return trunk + np.concatenate([heads, heads[-1:]])
 
 
 def useful_points(costs: Cost) -> jax.Array:

@@ -16,6 +16,7 @@ from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import ExitCosts, OperatingPoints, PointCosts
 from hadas_jax.deploy.select import Selection
 from hadas_jax.evaluation import Difference
+from hadas_jax.evaluation.early_exit import percentile_exit
 from hadas_jax.methods.hadas.results import NOT_SHOWN, SHOWN, Design, Performance
 from hadas_jax.report.console import megahertz, milli, new_table, print_line
 from hadas_jax.report.pictures import new_figure, save_picture, spread_rows
@@ -217,6 +218,9 @@ def _exits_table(architecture: Architecture, usage: _Usage) -> Table:
         table.add_row(name, threshold, f"{usage.shares[k]:.1%}", *costs, *shares)
     table.add_section()
     table.add_row("mean", "", "", *(milli(usage.shares @ cost) for cost in (usage.latency_s, usage.energy_j)), "", "")
+    for percent in (50, 95, 99):
+        latency = usage.latency_s[percentile_exit(architecture.selection.shares, percent)]
+        table.add_row(f"p{percent} of the latency", "", "", milli(latency), "", "", "")
     return table
 
 
@@ -274,12 +278,13 @@ def print_operating_points(
 
 
 def _points_table(title: str, bound: str, rows: Sequence[tuple[float, PointCosts | None]]) -> Table:
-    headings = ("core\nMHz", "memory\nMHz", "host\nMHz", "mean\nms", "longest\nms", "energy\nmJ", "power\nW")
+    headings = ("core\nMHz", "memory\nMHz", "host\nMHz", "mean\nms", "p99\nms", "longest\nms", "energy\nmJ", "power\nW")
     table = new_table(title, bound, *headings, names=0)
     for asked, point in rows:
         cells = ["none"]
         if point is not None:
-            costs = (point.latency_s * 1e3, point.longest_s * 1e3, point.energy_j * 1e3, point.power_w)
+            times = (point.latency_s, point.p99_s, point.longest_s)
+            costs = (*(1e3 * time for time in times), point.energy_j * 1e3, point.power_w)
             cells = [*(f"{mhz:.5g}" for mhz in point.clocks_mhz.values()), *(f"{cost:.4g}" for cost in costs)]
         table.add_row(f"{asked:.4g}", *cells)
     return table

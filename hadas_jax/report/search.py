@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference, least_images
-from hadas_jax.methods.hadas.results import NOT_SHOWN, POLICY_NAMES, SHOWN, LevelRow, Performance, Result
+from hadas_jax.methods.hadas.results import NOT_SHOWN, POLICY_NAMES, SHOWN, Design, LevelRow, Result
 from hadas_jax.report.console import new_table, print_line
 from hadas_jax.settings import Constraints
 from hadas_jax.training.run import ExitAccuracies
@@ -21,6 +21,7 @@ _NAMES = {
 }
 _CONSTRAINTS: dict[str, Callable[[Any], str]] = {
     "max_latency_ms": "latency ≤ {:g} ms".format,
+    "max_p99_latency_ms": "latency of 99% ≤ {:g} ms".format,
     "max_energy_mj": "energy ≤ {:g} mJ".format,
     "min_accuracy": lambda share: f"accuracy ≥ {100 * share:.4g}%",
     "max_params": "weights ≤ {:,}".format,
@@ -30,6 +31,8 @@ _CONSTRAINTS: dict[str, Callable[[Any], str]] = {
 def print_result(result: Result, console: Console) -> None:
     """Prints the table with its legend, whether the constraints are kept, and what was searched."""
     console.print(levels_table(result))
+    if any(design.test_percentiles for design in result.designs):
+        console.print(percentiles_table(result))
     fronts = ", ".join(f"{len(result.front(policy))} {policy}" for policy in POLICY_NAMES)
     searched = (
         f"Searched {result.backbones} backbones and {result.candidates:,} dynamic candidates. Designs on the "
@@ -77,6 +80,21 @@ def _level_cells(result: Result, row: LevelRow) -> tuple[str, ...]:
     return (*cells, f"{test.saving(row.static):.0%}", by_clocks, difference_text(difference) + mark)
 
 
+def percentiles_table(result: Result) -> Table:
+    """Returns a table of the latencies of the deployable networks of each level on the test split."""
+    headings = ("chosen at\naccuracy", "", "mean", "p50", "p95", "p99", "longest")
+    table = new_table("Latency of a sample on the test split, ms", *headings, names=2, dense=True)
+    for level in result.levels:
+        accuracy = f"≥ {level.accuracy:.1%}"
+        for row in level.rows():
+            if row.policy == "deployable" and row.percentiles is not None:
+                latencies = (1e3 * row.test.latency_s, *row.percentiles.as_ms().values())
+                name = _NAMES.get((row.network, row.policy), row.network)
+                table.add_row(accuracy, name, *(f"{latency:.3f}" for latency in latencies))
+                accuracy = ""
+    return table
+
+
 def legend(result: Result) -> list[str]:
     """Returns what the marks of `levels_table` mean, a sentence or two each."""
     points = f"{100 * result.accuracy_tolerance:g} points"
@@ -119,16 +137,18 @@ def _violated_constraints(result: Result) -> list[str]:
             nearest = min(result.front(policy), key=lambda design: design.excess)
             lines.append(
                 f"No {policy} design keeps the limits ({', '.join(constraint_texts(result.limits).values())}) on the "
-                f"samples it is chosen on; the nearest: {_violation_text(nearest.selection[policy], result.limits)}."
+                f"samples it is chosen on; the nearest: {_violation_text(nearest, policy, result.limits)}."
             )
     return lines
 
 
-def _violation_text(performance: Performance, limits: Constraints) -> str:
+def _violation_text(design: Design, policy: str, limits: Constraints) -> str:
     """What a design costs where it violates a constraint, and by how much."""
-    parts = []
+    parts, performance, percentiles = [], design.selection[policy], design.selection_percentiles.get(policy)
+    p99_s = 0.0 if percentiles is None else percentiles.p99_s
     for name, value, limit, unit in (
         ("latency", performance.latency_s * 1e3, limits.max_latency_ms, "ms"),
+        ("latency of 99%", p99_s * 1e3, limits.max_p99_latency_ms, "ms"),
         ("energy", performance.energy_j * 1e3, limits.max_energy_mj, "mJ"),
     ):
         if limit is not None and value > limit:

@@ -50,6 +50,9 @@ class Product:
         energy: float32[D, F].
         configs: int32[], only the first so many configurations are candidates; None for all.
         points: int32[Q], the operating points that are candidates, and -1 behind them; None for all.
+        paths: float32[S, D], the segments of one path of each configuration, whose latency is limited; None: nothing
+            is.
+        longest: float32[], with `paths`: candidates with a path of more latency are none.
     """
 
     errors: jax.Array
@@ -58,6 +61,8 @@ class Product:
     energy: jax.Array
     configs: jax.Array | None = None
     points: jax.Array | None = None
+    paths: jax.Array | None = None
+    longest: jax.Array | None = None
 
     def check(self) -> None:
         """Asserts that the arrays fit together: an AssertionError names the one that does not."""
@@ -114,10 +119,13 @@ def stream(step: Callable[[Carry, Chunk], Carry], carry: Carry, product: Product
     tiles = 1 if points is None else (jnp.sum(visited >= 0, dtype=jnp.int32) + P - 1) // P
     padded = jnp.pad(product.errors.astype(jnp.float32), (0, -S % C), constant_values=jnp.inf)
     rows = jnp.pad(product.frequencies.astype(jnp.float32), ((0, -S % C), (0, 0)))
+    paths = None if product.paths is None else jnp.pad(product.paths.astype(jnp.float32), ((0, -S % C), (0, 0)))
     costs = [
         jnp.take(cost.astype(jnp.float32), jnp.maximum(visited, 0), axis=1)
         for cost in (product.latency, product.energy)
     ]
+
+    matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
     def chunk(c: jax.Array, t: jax.Array) -> Chunk:
         config = c * C + jnp.arange(C, dtype=jnp.int32)
@@ -125,9 +133,12 @@ def stream(step: Callable[[Carry, Chunk], Carry], carry: Carry, product: Product
         frequency = jax.lax.dynamic_slice_in_dim(rows, c * C, C)
         point = jax.lax.dynamic_slice_in_dim(visited, t * P, P)
         tile = [jax.lax.dynamic_slice_in_dim(cost, t * P, P, axis=1) for cost in costs]
-        times, joules = (jnp.matmul(frequency, cost, precision=jax.lax.Precision.HIGHEST) for cost in tile)
+        times, joules = (matmul(frequency, cost) for cost in tile)
         feasible = jnp.isfinite(error) if configs is None else jnp.isfinite(error) & (config < configs)
         real = jnp.isfinite(times) & jnp.isfinite(joules) & feasible[:, None] & (point >= 0)[None, :]
+        if paths is not None and product.longest is not None:
+            path = jax.lax.dynamic_slice_in_dim(paths, c * C, C)
+            real = real & (matmul(path, tile[0]) <= product.longest)
         return Chunk(config, point, error, jnp.where(real, times, jnp.inf), jnp.where(real, joules, jnp.inf), t == 0)
 
     def over_tiles(c: jax.Array, carry: Carry) -> Carry:
@@ -323,7 +334,9 @@ def product_front(product: Product, *, capacity: int) -> ProductFront:
     nothing = jnp.full(_BINS, jnp.inf)
     cost, index = jnp.full(2 * capacity, jnp.inf, jnp.float32), jnp.full(2 * capacity, -1, jnp.int32)
     start = _Sweep(nothing, nothing, _Kept(cost, cost, cost, index, index), jnp.int32(0))
-    end = stream(step, start, dataclasses.replace(product, errors=rising, frequencies=rows, configs=feasible))
+    paths = None if product.paths is None else product.paths[order]
+    sorted_product = dataclasses.replace(product, errors=rising, frequencies=rows, configs=feasible, paths=paths)
+    end = stream(step, start, sorted_product)
     kept = _Kept(*(field[:capacity] for field in end.kept))
     config = jnp.where(kept.config < 0, kept.config, order[kept.config])
     return _exact(kept._replace(config=config), end.left)

@@ -31,7 +31,7 @@ def found(finished):
 @pytest.fixture(scope="session")
 def architecture(found):
     """A design of it with as many exits as any."""
-    designs, _ = candidates(found.result, "deployable")
+    designs, *_ = candidates(found.result, "deployable")
     design = max(designs, key=lambda design: len(design.exits))
     supernet = SearchedSupernet.of(found)
     parameters = supernet.parameter_counts([design], chosen_device(found.settings.device, found.settings.operating))

@@ -51,13 +51,14 @@ def keeps(points, weights, asked):
 @given(fronts(), limits(), st.sampled_from(PREFERENCES))
 def test_the_choice_keeps_all_limits_that_can_be_kept_and_is_the_best_that_does(front, asked, prefer):
     points, weights = front
-    found = select(points, asked, parameters=weights, prefer=prefer)
+    found = select(points, asked, others={"max_params": weights}, prefer=prefer)
     within = keeps(points, weights, asked)
     assert (found.violation == 0) == within.any() == within[found.chosen]
     if within.any():
         assert merit(points, prefer)[found.chosen] == merit(points, prefer)[within].min()
     else:
-        alone = [select(points[[m]], asked, parameters=weights[[m]], prefer=prefer) for m in range(len(points))]
+        every = [(points[[m]], {"max_params": weights[[m]]}) for m in range(len(points))]
+        alone = [select(point, asked, others=others, prefer=prefer) for point, others in every]
         assert found.violation == min(each.violation for each in alone) > 0
 
 
@@ -68,8 +69,8 @@ def test_a_wider_limit_never_makes_the_choice_worse(front, asked, prefer, name, 
     if value is None:
         return
     wider = max(1 - factor * (1 - value), 0.0) if name == "min_accuracy" else type(value)(value * factor)
-    before = select(points, asked, parameters=weights, prefer=prefer)
-    after = select(points, dataclasses.replace(asked, **{name: wider}), parameters=weights, prefer=prefer)
+    before = select(points, asked, others={"max_params": weights}, prefer=prefer)
+    after = select(points, dataclasses.replace(asked, **{name: wider}), others={"max_params": weights}, prefer=prefer)
     if before.violation == 0:
         assert after.violation == 0
         assert merit(points, prefer)[after.chosen] <= merit(points, prefer)[before.chosen]
@@ -80,7 +81,7 @@ def test_a_wider_limit_never_makes_the_choice_worse(front, asked, prefer, name, 
 @given(fronts(), limits(), st.sampled_from(PREFERENCES))
 def test_neighbours_are_the_next_better_of_their_objective_and_dominate_nothing(front, asked, prefer):
     points, weights = front
-    found = select(points, asked, parameters=weights, prefer=prefer)
+    found = select(points, asked, others={"max_params": weights}, prefer=prefer)
     here = points[found.chosen]
     for m, name in enumerate(NEIGHBOURS):
         better = points[:, m] < here[m]
@@ -94,11 +95,11 @@ def test_neighbours_are_the_next_better_of_their_objective_and_dominate_nothing(
 @given(fronts(), limits(), st.sampled_from(PREFERENCES))
 def test_what_a_limit_costs_is_told_by_the_choice_without_it(front, asked, prefer):
     points, weights = front
-    found = select(points, asked, parameters=weights, prefer=prefer)
+    found = select(points, asked, others={"max_params": weights}, prefer=prefer)
     assert set(found.without) == {name for name in LIMITS if getattr(asked, name) is not None}
     for name, row in found.without.items():
         without = dataclasses.replace(asked, **{name: None})
-        assert row == select(points, without, parameters=weights, prefer=prefer).chosen
+        assert row == select(points, without, others={"max_params": weights}, prefer=prefer).chosen
 
 
 @given(fronts(), st.floats(0.01, 100), st.floats(0.01, 100))
@@ -110,14 +111,14 @@ def test_the_knee_does_not_depend_on_the_units_of_latency_and_energy(front, late
 
 def test_the_knee_of_a_bent_front_is_at_the_bend():
     points = np.array([[0.01, 9e-3, 9e-3], [0.02, 1.2e-3, 1.2e-3], [0.3, 1e-3, 1e-3]])
-    found = select(points, Constraints(), parameters=np.full(3, 1000))
+    found = select(points, Constraints(), others={})
     assert found.chosen == 1
     assert found.neighbours == {"more accurate": 0, "faster": 2, "less energy": 2}
 
 
 def test_an_unknown_preference_is_named():
     with pytest.raises(ValueError, match="prefer: expected one of knee, accuracy, latency, energy, got 'luck'"):
-        select(np.ones((1, 3)), Constraints(), parameters=np.ones(1), prefer="luck")
+        select(np.ones((1, 3)), Constraints(), others={}, prefer="luck")
 
 
 def design(found_by, error, latency_ms, energy_mj):
@@ -158,7 +159,7 @@ def test_candidates_are_the_front_and_the_best_of_each_level_without_equals_and_
         test_images=10,
         accuracy_tolerance=0.005,
     )
-    designs, objectives = candidates(result, "deployable")
+    designs, objectives, _ = candidates(result, "deployable")
     assert designs == (cheap, good, of_level)
     np.testing.assert_allclose(objectives, [[0.2, 1e-3, 1e-3], [0.1, 2e-3, 2e-3], [0.15, 1.5e-3, 1.5e-3]])
     assert candidates(result, "ideal")[0] == (ideal,)

@@ -1,8 +1,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hadas_jax.evaluation import POLICIES, Outcomes, calibrate_thresholds, scores
+from hadas_jax.evaluation.early_exit import path_costs, percentile_exit, percentile_paths
 
 LEVELS = np.array([0.0, 0.004, 0.01, 0.05, 0.2, 1.0], np.float32)
 
@@ -81,3 +84,17 @@ def test_an_unknown_policy_is_refused_with_the_names(outcomes):
     message = "unknown policy 'oracle': expected one of confidence, entropy, learned"
     with pytest.raises(ValueError, match=message):
         scores(outcomes, "oracle")
+
+
+@given(st.lists(st.integers(0, 120), min_size=1, max_size=6).filter(any), st.integers(1, 100))
+def test_a_percentile_is_the_step_that_the_nearest_rank_stands_on(stops, percent):
+    """Of samples by the exit where they stop, all exits with a head; the last is the classifier."""
+    samples, exits = sum(stops), len(stops) - 1
+    costs = np.random.default_rng(exits).uniform(0.1, 1, 2 * exits + 1)
+    paths = path_costs(costs, np.arange(exits))
+    wanted = np.quantile(np.repeat(paths, stops), percent / 100, method="inverted_cdf")
+    assert paths[percentile_exit(np.array(stops) / samples, percent)] == wanted
+    reached = samples - np.cumsum([0, *stops[:-1]])
+    frequencies = np.concatenate([reached, reached[:-1]]).astype(np.float32) / np.float32(samples)
+    path = percentile_paths(jnp.asarray(frequencies), percent, samples=samples)
+    np.testing.assert_allclose(np.asarray(path) @ costs, wanted, rtol=1e-9)

@@ -1,7 +1,8 @@
 """What a network may cost at most: the limits of a search, and by how much something breaks them.
 
-Objectives are (error, latency_s, energy_j); a limit that is not set is +inf. An excess is relative: 0.1 stands for a
-tenth above the limit, and the excess of several objectives is the largest of theirs.
+Objectives are (error, latency_s, energy_j), means over samples; a limit that is not set is +inf. An excess is relative:
+0.1 stands for a tenth above the limit, and the excess of several objectives is the largest of theirs. Limits on what is
+no objective (`ConfigLimits`) are told apart: without them nothing is computed for them.
 
 What a backbone costs without exits, and the least that any of its dynamic versions can cost.
 
@@ -10,12 +11,15 @@ Shapes: G genes, E exits, W words of a bit set, F operating points. Costs are of
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from hadas_jax.evaluation import count_bits, segment_costs
+from hadas_jax.evaluation.early_exit import percentile_paths
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, segments, workload
 from hw_models import Cost, Device, LayerTable, default_point, network_cost
@@ -46,6 +50,28 @@ def relative_excess(objectives: tuple[jax.Array, jax.Array, jax.Array], limits: 
     return jnp.maximum(error, jnp.maximum(latency, energy))
 
 
+@struct.dataclass
+class ConfigLimits:
+    """Limits on an exit configuration beside its objectives; +inf for none.
+
+    Attributes:
+        p99_s: float32[], on the latency that 99 % of the samples keep.
+    """
+
+    p99_s: jax.Array
+
+    @classmethod
+    def of(cls, limits: Constraints) -> "ConfigLimits | None":
+        """Returns those of a search; None where none of them is set."""
+        if limits.max_p99_latency_ms is None:
+            return None
+        return cls(p99_s=jnp.float32(1e-3 * limits.max_p99_latency_ms))
+
+    def excess(self, p99_s: Any) -> Any:
+        """Returns by how much exit configurations exceed the limits, float32[...]; at most 0 where they keep them."""
+        return p99_s / self.p99_s - 1
+
+
 def trunk(space: MBConvSpace, genome: jax.Array) -> LayerTable:
     """Returns the layer table of a backbone int32[G] without exit heads."""
     layers = workload(space, space.decode(genome))
@@ -67,7 +93,7 @@ def static_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> tupl
 
 def lower_bound(
     space: MBConvSpace, genome: jax.Array, correct: jax.Array, device: Device, *, samples: int
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """What no dynamic version of a backbone goes below, whichever its exits.
 
     Under the ideal mapping a version is wrong on at least the samples that no exit gets right, and with all exits,
@@ -81,7 +107,8 @@ def lower_bound(
         samples: Static.
 
     Returns:
-        float32[F, 3]: error, latency_s and energy_j at every operating point.
+        float32[F, 3]: error, latency_s and energy_j at every operating point; and float32[F]: the latency that 99 % of
+        the samples keep.
     """
     backbone = space.decode(genome)
     available = jnp.append(available_exits(space, backbone), True)
@@ -90,7 +117,9 @@ def lower_bound(
     going_on = jnp.concatenate([jnp.ones(1), 1 - share[:-1]])
     costs = segment_costs(space, backbone, device)
     latency, energy = (going_on @ column[: space.num_exits + 1] for column in (costs.latency_s, costs.energy_j))
-    return jnp.stack([jnp.full_like(latency, 1 - share[-1]), latency, energy], axis=1)
+    path = percentile_paths(going_on, 99, samples=samples).astype(jnp.float32)
+    p99 = path @ costs.latency_s[: space.num_exits + 1]
+    return jnp.stack([jnp.full_like(latency, 1 - share[-1]), latency, energy], axis=1), p99
 
 
 def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -> None:
@@ -112,12 +141,13 @@ def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -
                 f"max_params: expected at least {params:,}, the weights of the smallest backbone of the space "
                 f"{space.name}, got {limits.max_params:,}"
             )
-    if limits.max_latency_ms is None and limits.max_energy_mj is None:
+    if limits.max_latency_ms is None and limits.max_p99_latency_ms is None and limits.max_energy_mj is None:
         return
     costs = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))(smallest)
     latency_ms, energy_mj = (1e3 * np.asarray(column)[0] for column in (costs.latency_s, costs.energy_j))
     for name, least, limit, unit in (
         ("max_latency_ms", latency_ms, limits.max_latency_ms, "ms"),
+        ("max_p99_latency_ms", latency_ms, limits.max_p99_latency_ms, "ms"),
         ("max_energy_mj", energy_mj, limits.max_energy_mj, "mJ"),
     ):
         if limit is not None and least.min() > limit:
@@ -128,11 +158,14 @@ def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -
                 f"{space.name} takes on {device.name} up to its first exit, got {limit:g}"
                 + (f": {likely}" if likely else "")
             )
-    if limits.max_latency_ms is not None and limits.max_energy_mj is not None:
-        within = latency_ms <= limits.max_latency_ms
+    for name in ("max_latency_ms", "max_p99_latency_ms"):
+        limit = getattr(limits, name)
+        if limit is None or limits.max_energy_mj is None:
+            continue
+        within = latency_ms <= limit
         if energy_mj[within].min() > limits.max_energy_mj:
             raise ValueError(
-                f"max_latency_ms {limits.max_latency_ms:g} and max_energy_mj {limits.max_energy_mj:g} contradict "
+                f"{name} {limit:g} and max_energy_mj {limits.max_energy_mj:g} contradict "
                 f"each other: at clocks of {device.name} that are fast enough, the smallest backbone of the space "
                 f"{space.name} takes {energy_mj[within].min():.3g} mJ up to its first exit"
             )

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.evaluation import ConfigStats
-from hadas_jax.methods.hadas.constraints import relative_excess
+from hadas_jax.evaluation.early_exit import percentile_paths
+from hadas_jax.methods.hadas.constraints import ConfigLimits, relative_excess
 from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, Stops
 from hadas_jax.methods.hadas.inner import evolve
 from hadas_jax.search import Product, non_dominated_mask
@@ -43,19 +44,21 @@ class Candidates:
         exits: int32[M, E], the exit configuration: 0 for no exit, else its risk level from 1 on.
         point: int[M].
         objectives: float32[M, 3].
+        excess: float32[M], by how much a candidate breaks the limits on its exit configuration; 0 within.
     """
 
     backbone: np.ndarray
     exits: np.ndarray
     point: np.ndarray
     objectives: np.ndarray
+    excess: np.ndarray
 
     def __len__(self) -> int:
         return len(self.point)
 
     def take(self, rows: np.ndarray) -> "Candidates":
         """Returns some of the candidates."""
-        return Candidates(self.backbone[rows], self.exits[rows], self.point[rows], self.objectives[rows])
+        return Candidates(*(column[rows] for column in vars(self).values()))
 
     @classmethod
     def join(cls, parts: Sequence["Candidates"]) -> "Candidates":
@@ -63,8 +66,20 @@ class Candidates:
         return cls(*(np.concatenate(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
 
     def front(self) -> "Candidates":
-        """Returns the candidates that no other one dominates, in their order."""
-        return self.take(non_dominated(self.objectives))
+        """Returns the candidates that no other one dominates, in their order.
+
+        Candidates within the limits on exit configurations are compared among themselves, and the others, which count
+        where there are none within, behind them.
+        """
+        within = self.excess <= 0
+        if within.all():
+            return self.take(non_dominated(self.objectives))
+        groups = [self.take(np.flatnonzero(rows)) for rows in (within, ~within) if rows.any()]
+        return Candidates.join([group.take(non_dominated(group.objectives)) for group in groups])
+
+    def violation(self, limits: Constraints) -> np.ndarray:
+        """Returns float32[M]: by how much the candidates break the constraints, relatively; 0 within."""
+        return np.maximum(constraint_violation(self.objectives, limits), self.excess)
 
     def spread(self, size: int) -> np.ndarray:
         """Picks candidates that cover a front: the best of each objective, then always the one farthest from them.
@@ -95,12 +110,12 @@ class Candidates:
         enough = np.flatnonzero(self.objectives[:, 0] <= max_error)
         if not len(enough):
             return None
-        order = np.lexsort((self.objectives[enough, 2], constraint_violation(self.objectives[enough], limits)))
+        order = np.lexsort((self.objectives[enough, 2], self.take(enough).violation(limits)))
         return int(enough[order[0]])
 
 
 def constraint_violation(objectives: np.ndarray, limits: Constraints) -> np.ndarray:
-    """Returns float32[M]: by how much objectives float[M, 3] break the constraints, relatively; 0 within."""
+    """Returns float32[M]: by how much objectives float[M, 3] break the constraints on them, relatively; 0 within."""
     if not limits.any:
         return np.zeros(len(objectives), np.float32)
     padded = _pad(np.asarray(objectives, np.float32))
@@ -143,7 +158,14 @@ def _available(space: MBConvSpace, genome: jax.Array) -> jax.Array:
     return available_exits(space, space.decode(genome))
 
 
-def subset_front(stops: Stops, backbone: DynamicBackbone, *, index: int = 0, point: int | None = None) -> Candidates:
+def subset_front(
+    stops: Stops,
+    backbone: DynamicBackbone,
+    *,
+    index: int = 0,
+    point: int | None = None,
+    limits: ConfigLimits | None = None,
+) -> Candidates:
     """Returns the exact front over all subsets of the exits of a backbone with at most K, at shared risk levels.
 
     Args:
@@ -151,19 +173,28 @@ def subset_front(stops: Stops, backbone: DynamicBackbone, *, index: int = 0, poi
         backbone: Its active exits and costs.
         index: Of the backbone in the pool.
         point: The only operating point to run at; None for all.
+        limits: On exit configurations. The front of what keeps them comes first, and behind it those members of the
+            front without limits that break them. None for none.
     """
     group = max(1, _CONFIGS >> len(backbone.position))
     parts = []
     for first in range(0, len(stops.stops), group):
         some = dataclasses.replace(stops, stops=stops.stops[first : first + group])
-        config, front = _front(backbone.evaluate_subsets(some), backbone.active_costs, backbone, point)
+        stats, costs = backbone.evaluate_subsets(some), backbone.active_costs
+        config, front = _front(stats, costs, backbone, point, limits=limits, samples=stops.samples)
         exits = backbone.exits_of(config)
         parts.append(Candidates(np.full(len(config), index), np.where(exits > 0, exits + first, 0), *front))
     return _first_of_equal(parts)
 
 
 def _listed_front(
-    stops: Stops, backbone: DynamicBackbone, exits: np.ndarray, *, index: int = 0, point: int | None = None
+    stops: Stops,
+    backbone: DynamicBackbone,
+    exits: np.ndarray,
+    *,
+    index: int = 0,
+    point: int | None = None,
+    limits: ConfigLimits | None = None,
 ) -> Candidates:
     """Returns the exact front of the exit configurations int32[M, E]; otherwise as `subset_front`."""
     parts = []
@@ -173,7 +204,7 @@ def _listed_front(
         block = np.pad(block, ((0, _LISTED - count), (0, 0)))  # of one size, so that one shape is compiled
         stats = stops.evaluate(jnp.asarray(block))
         stats = dataclasses.replace(stats, error=jnp.where(jnp.arange(_LISTED) < count, stats.error, jnp.inf))
-        config, front = _front(stats, backbone.costs, backbone, point)
+        config, front = _front(stats, backbone.costs, backbone, point, limits=limits, samples=stops.samples)
         parts.append(Candidates(np.full(len(config), index), block[config], *front))
     return _first_of_equal(parts)
 
@@ -183,23 +214,66 @@ def _first_of_equal(parts: list[Candidates]) -> Candidates:
     if len(parts) == 1:
         return parts[0]
     front = Candidates.join(parts).front()
-    _, rows = np.unique(front.objectives, axis=0, return_index=True)
+    keys = np.column_stack([front.excess > 0, front.objectives])
+    _, rows = np.unique(keys, axis=0, return_index=True)
     return front.take(rows)
 
 
 def _front(
-    stats: ConfigStats, costs: Cost, backbone: DynamicBackbone, point: int | None
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Returns configurations int[n] of the front, and their operating points int[n] and objectives float32[n, 3]."""
+    stats: ConfigStats,
+    costs: Cost,
+    backbone: DynamicBackbone,
+    point: int | None,
+    *,
+    limits: ConfigLimits | None,
+    samples: int,
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Returns configurations int[n] of the front, and their operating points, objectives and excess as `Candidates`."""
+    config, points, objectives = _product_front(stats, costs, backbone, point)
+    if limits is None:
+        return config, (points, objectives, np.zeros(len(config), np.float32))
+    paths = percentile_paths(stats.frequencies, 99, samples=samples).astype(jnp.float32)
+    latency = np.asarray(costs.latency_s)[:, points].T
+    excess = limits.excess(np.sum(np.asarray(paths)[config] * latency, axis=1))
+    within = _product_front(stats, costs, backbone, point, paths=paths, longest=limits.p99_s)
+    broken = np.flatnonzero(excess > 0)
+    found = (config[broken], points[broken], objectives[broken])
+    config, points, objectives = (np.concatenate(pair) for pair in zip(within, found, strict=True))
+    return config, (points, objectives, np.append(np.zeros(len(within[0]), np.float32), excess[broken]))
+
+
+def _product_front(
+    stats: ConfigStats,
+    costs: Cost,
+    backbone: DynamicBackbone,
+    point: int | None,
+    *,
+    paths: jax.Array | None = None,
+    longest: jax.Array | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns configurations int[n] of the front, and their operating points int[n] and objectives float32[n, 3].
+
+    Candidates whose paths float32[M, D] take longer than `longest` are none.
+    """
     latency, energy = costs.latency_s, costs.energy_j
     if point is not None:
+        if paths is not None:
+            stats = dataclasses.replace(stats, error=_masked(stats.error, paths, latency[:, point], longest))
         objectives, rows = (np.asarray(each) for each in _at_one_point(stats, latency[:, point], energy[:, point]))
         config = rows[rows >= 0]
-        return config, (np.full(len(config), point), objectives[config])
+        return config, np.full(len(config), point), objectives[config]
     points = jnp.asarray(backbone.points)
-    front = whole_product_front(Product(stats.error, stats.frequencies, latency, energy, points=points))
+    product = Product(stats.error, stats.frequencies, latency, energy, points=points, paths=paths, longest=longest)
+    front = whole_product_front(product)
     size = int(front.size)
-    return np.asarray(front.config)[:size], (np.asarray(front.point)[:size], np.asarray(front.objectives)[:size])
+    return np.asarray(front.config)[:size], np.asarray(front.point)[:size], np.asarray(front.objectives)[:size]
+
+
+@jax.jit
+def _masked(errors: jax.Array, paths: jax.Array, latency: jax.Array, longest: jax.Array) -> jax.Array:
+    """Returns errors float32[M], +inf where the path of a configuration, float32[M, D], takes too long."""
+    times = jnp.matmul(paths, latency, precision=jax.lax.Precision.HIGHEST)
+    return jnp.where(times <= longest, errors, jnp.inf)
 
 
 @jax.jit
@@ -242,13 +316,17 @@ def pool_fronts(
     def is_listable(index: int) -> bool:
         return len(stops[index].stops) << int(backbones[index].count) <= exact_configs
 
+    config_limits = ConfigLimits.of(limits)
+
     def evolved(index: int) -> list[Candidates]:
         own, backbone = stops[index], backbones[index]
         exits = _evolved_configs(jax.random.fold_in(key, index), own, backbone, device, limits=limits)
-        return [_listed_front(own, backbone, exits, index=index, point=point) for point in points]
+        front = partial(_listed_front, own, backbone, exits, index=index, limits=config_limits)
+        return [front(point=point) for point in points]
 
     def subsets(index: int) -> list[Candidates]:
-        return [subset_front(stops[index], backbones[index], index=index, point=point) for point in points]
+        front = partial(subset_front, stops[index], backbones[index], index=index, limits=config_limits)
+        return [front(point=point) for point in points]
 
     parts = [subsets(index) if is_listable(index) else evolved(index) for index in range(len(stops))]
     fronts = [Candidates.join(each).front() for each in zip(*parts, strict=True)]
@@ -272,6 +350,7 @@ def _evolved_configs(
         backbone.costs,
         device,
         limits=jnp.asarray(limits.objectives),
+        config_limits=ConfigLimits.of(limits),
         gamma=1.0,
         population=POPULATION,
         generations=GENERATIONS,

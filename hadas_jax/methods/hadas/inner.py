@@ -22,8 +22,8 @@ import numpy as np
 from flax import struct
 
 from hadas_jax.evaluation import dissimilarity
-from hadas_jax.evaluation.early_exit import subset_members
-from hadas_jax.methods.hadas.constraints import relative_excess
+from hadas_jax.evaluation.early_exit import percentile_paths, subset_members
+from hadas_jax.methods.hadas.constraints import ConfigLimits, relative_excess
 from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, Stops
 from hadas_jax.search import NSGA2, Product, State, sample
 from hadas_jax.search.product import Chunk, fill_cells, grid_hypervolume, guided_bins, stream
@@ -91,6 +91,7 @@ def search_exact(
     *,
     samples: int,
     limits: jax.Array,
+    config_limits: ConfigLimits | None = None,
     gamma: jax.Array | float,
     reference: jax.Array,
 ) -> InnerResult:
@@ -103,6 +104,7 @@ def search_exact(
         costs: Of `segment_costs`, float32[2 E + 1, F].
         samples: Validation samples, static.
         limits: float32[3] on error, latency_s, energy_j; +inf for none. Candidates that break one are not in the table.
+        config_limits: Likewise on exit configurations; None for none.
         gamma: float32[], weight of the dissimilarity in the score.
         reference: float32[3]; its latency is the table's longest.
     """
@@ -111,11 +113,17 @@ def search_exact(
     members = subset_members(jnp.arange(len(stats.error), dtype=jnp.int32), len(backbone.position))
     shares = exit_shares(members, stats.frequencies, backbone.to_slots(correct[:-1]), gamma=gamma)
     gains = exit_gains(backbone.active_costs)
+    latency, energy = backbone.active_costs.latency_s, backbone.active_costs.energy_j
+    paths = percentile_paths(stats.frequencies, 99, samples=samples)
     edges = _latency_edges(reference[1])
 
     def step(best: InnerResult, chunk: Chunk) -> InnerResult:
         objectives = (chunk.error[:, None], chunk.latency, chunk.energy)
         excess = jnp.where(jnp.isfinite(chunk.energy), relative_excess(objectives, limits), jnp.inf)
+        if config_limits is not None:
+            path = paths[chunk.config].astype(jnp.float32)
+            p99 = jnp.matmul(path, latency[:, chunk.point], precision=jax.lax.Precision.HIGHEST)
+            excess = jnp.maximum(excess, config_limits.excess(p99))
         within = excess <= 0
         kept = chunk._replace(
             latency=jnp.where(within, chunk.latency, jnp.inf), energy=jnp.where(within, chunk.energy, jnp.inf)
@@ -134,7 +142,6 @@ def search_exact(
         score=jnp.float32(0),
         evaluations=configs * costs.latency_s.shape[1],
     )
-    latency, energy = backbone.active_costs.latency_s, backbone.active_costs.energy_j
     product = Product(stats.error, stats.frequencies, latency, energy, configs=configs, points=backbone.points)
     best = stream(step, start, product)
     return dataclasses.replace(best, table=best.table[:-1, :-1], violation=jnp.maximum(best.violation, 0.0))
@@ -151,6 +158,7 @@ def search_evolved(
     *,
     samples: int,
     limits: jax.Array,
+    config_limits: ConfigLimits | None = None,
     gamma: jax.Array | float,
     reference: jax.Array,
     population: int,
@@ -167,6 +175,7 @@ def search_evolved(
         device: Whose clocks are bred.
         samples: Validation samples, static.
         limits: float32[3], as for `search_exact`.
+        config_limits: As for `search_exact`.
         gamma: float32[], as for `search_exact`.
         reference: float32[3], as for `search_exact`.
         population: Candidates of a generation, static.
@@ -179,6 +188,7 @@ def search_evolved(
         costs,
         device,
         limits=limits,
+        config_limits=config_limits,
         gamma=gamma,
         population=population,
         generations=generations,
@@ -206,6 +216,7 @@ def evolve(
     device: Device,
     *,
     limits: jax.Array,
+    config_limits: ConfigLimits | None = None,
     gamma: jax.Array | float,
     population: int,
     generations: int,
@@ -219,6 +230,7 @@ def evolve(
         costs: float32[2 E + 1, F], of the segments.
         device: Whose clocks the operating points combine.
         limits: As for `search_exact`.
+        config_limits: As for `search_exact`.
         gamma: As for `search_exact`.
         population: As for `search_evolved`.
         generations: As for `search_evolved`.
@@ -245,6 +257,9 @@ def evolve(
         shares = exit_shares(exits > 0, frequencies, stops.correct[:-1], gamma=gamma)
         score = jnp.sum(shares * gains[point], axis=1)
         excess = relative_excess((error, latency, energy), limits)
+        if config_limits is not None:
+            paths = percentile_paths(frequencies, 99, samples=stops.samples).astype(jnp.float32)
+            excess = jnp.maximum(excess, config_limits.excess(jnp.sum(paths * latency_s[point], axis=1)))
         objectives = jnp.stack([error, latency, energy], axis=1)
         fitness = jnp.concatenate([objectives, -score[:, None]], axis=1)
         return Evaluated(exits, point, objectives, score, excess), fitness, jnp.maximum(excess, 0.0)

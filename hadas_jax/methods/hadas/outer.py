@@ -23,7 +23,7 @@ from hadas_jax.backend import RowMap, on_cpu
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.methods.hadas import inner
 from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import lower_bound, relative_excess, static_costs
+from hadas_jax.methods.hadas.constraints import ConfigLimits, lower_bound, relative_excess, static_costs
 from hadas_jax.methods.hadas.inner import InnerResult
 from hadas_jax.methods.hadas.surrogate import Acquisition
 from hadas_jax.search import Elitist, State, load_strategy
@@ -100,6 +100,11 @@ class Hadas:
         """Every sample wrong, and twice the static cost of the largest backbone: float32[3]."""
         costs, _ = _row_map(static_costs, self.space, block=16)(self.space.largest_genome[None], self.device)
         return np.array([1, 2 * costs.latency_s[0], 2 * costs.energy_j[0]], np.float32)
+
+    @cached_property
+    def config_limits(self) -> ConfigLimits | None:
+        """Limits on exit configurations."""
+        return ConfigLimits.of(self.constraints)
 
     def init(self, key: jax.Array) -> HadasState:
         """Returns the state before the first generation: given, extreme and random backbones to evaluate."""
@@ -204,9 +209,10 @@ class Hadas:
         costs, params = _row_map(static_costs, self.space, block=16)(fresh, self.device)
         limits = self.constraints
         violation = np.maximum(params / limits.params - 1, 0)
-        if np.isfinite(limits.objectives).any():
+        if np.isfinite(limits.objectives).any() or self.config_limits is not None:
             bound = _row_map(_bound, self.space, self.samples, block=8)
-            violation = np.maximum(violation, bound((fresh, correct), (self.device, limits.objectives)))
+            shared = (self.device, limits.objectives, self.config_limits)
+            violation = np.maximum(violation, bound((fresh, correct), shared))
         return archive.append(
             genomes=fresh,
             static=np.stack([error, costs.latency_s, costs.energy_j], axis=1),
@@ -253,7 +259,8 @@ class Hadas:
         exact = counts <= {"auto": MAX_EXITS, "exact": self.space.num_exits, "evolved": -1}[settings.inner]
         seeds = np.asarray(jax.random.key_data(jax.random.split(key, len(genomes))))
         rows = (genomes, correct, _row_map(_segment_costs, self.space)(genomes, self.device), seeds)
-        shared = (self.device, self.constraints.objectives, np.float32(settings.gamma), self.reference)
+        limits = (self.constraints.objectives, self.config_limits)
+        shared = (self.device, limits, np.float32(settings.gamma), self.reference)
         effort, block = (_INNER_POPULATION, _INNER_GENERATIONS), 1 if on_cpu() else self.elites
         parts: list[tuple[np.ndarray, InnerResult]] = []
         for chosen, search in (
@@ -274,15 +281,17 @@ def _row_map(function: Callable[..., Any], *static: Any, block: int = 1) -> RowM
 
 
 def _exact(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> InnerResult:
-    _, limits, gamma, reference = shared
-    exact = partial(inner.search_exact, space, samples=samples, limits=limits, gamma=gamma, reference=reference)
+    _, (limits, config_limits), gamma, reference = shared
+    settings = {"limits": limits, "config_limits": config_limits, "gamma": gamma, "reference": reference}
+    exact = partial(inner.search_exact, space, samples=samples, **settings)
     return jax.lax.map(lambda row: exact(*row[:3]), rows)
 
 
 def _evolved(space: MBConvSpace, samples: int, effort: tuple[int, int], rows: Any, shared: Any) -> InnerResult:
-    device, limits, gamma, reference = shared
-    settings = {"samples": samples, "limits": limits, "gamma": gamma, "reference": reference}
-    evolved = partial(inner.search_evolved, population=effort[0], generations=effort[1], **settings)
+    device, (limits, config_limits), gamma, reference = shared
+    settings = {"limits": limits, "config_limits": config_limits, "gamma": gamma, "reference": reference}
+    population, generations = effort
+    evolved = partial(inner.search_evolved, samples=samples, population=population, generations=generations, **settings)
     return jax.vmap(lambda row: evolved(jax.random.wrap_key_data(row[3]), space, *row[:3], device))(rows)
 
 
@@ -292,11 +301,15 @@ def _segment_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> Co
 
 def _bound(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> jax.Array:
     """By how much every dynamic candidate of backbones breaks the limits at least, float32[N]."""
-    device, limits = shared
+    device, limits, config_limits = shared
 
     def one(genome: jax.Array, correct: jax.Array) -> jax.Array:
-        error, latency, energy = lower_bound(space, genome, correct, device, samples=samples).T
-        return jnp.maximum(jnp.min(relative_excess((error, latency, energy), limits)), 0)
+        objectives, p99 = lower_bound(space, genome, correct, device, samples=samples)
+        error, latency, energy = objectives.T
+        excess = relative_excess((error, latency, energy), limits)
+        if config_limits is not None:
+            excess = jnp.maximum(excess, config_limits.excess(p99))
+        return jnp.maximum(jnp.min(excess), 0)
 
     return jax.vmap(one)(*rows)
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference, least_images
+from hadas_jax.evaluation.early_exit import percentile_exit
 from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints, SearchSettings
@@ -53,6 +55,33 @@ class Performance:
 
 
 @dataclass(frozen=True)
+class Percentiles:
+    """The latency of a sample on a split in s: the one that 50, 95 and 99 % of the samples keep (nearest rank).
+
+    `longest_s` is that of a sample that goes on to the classifier, whether the split has one or not.
+    """
+
+    p50_s: float
+    p95_s: float
+    p99_s: float
+    longest_s: float
+
+    @classmethod
+    def of(cls, shares: Sequence[float], latency_s: Sequence[float] | np.ndarray) -> "Percentiles":
+        """Returns those of a network by the exits, the classifier last: the shares that stop there, and what it takes.
+
+        A sample's latency is that of the exit where it stops, so percentiles are steps.
+        """
+        steps = (percentile_exit(shares, percent) for percent in (50, 95, 99))
+        p50, p95, p99 = (float(latency_s[exit]) for exit in steps)
+        return cls(p50, p95, p99, float(latency_s[-1]))
+
+    def as_ms(self) -> dict[str, float]:
+        """Returns the latencies in ms by the names p50, p95, p99 and longest."""
+        return {name.removesuffix("_s"): 1e3 * value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
 class Design:
     """A dynamic network: a backbone, its exits with thresholds, and clocks.
 
@@ -78,6 +107,8 @@ class Design:
         excess: By how much the design breaks the constraints on the selection samples under the policy that found it,
             relatively (see `hadas_jax.methods.hadas.constraints`); 0 within.
         point: Index of the clocks among `hw_models.operating_points` of the device; None in files of earlier versions.
+        selection_percentiles: Of the latency, by policy, on the selection samples; empty in files of earlier versions.
+        test_percentiles: Likewise on the test split.
     """
 
     found_by: str
@@ -99,6 +130,8 @@ class Design:
     test_shares: tuple[float, ...]
     excess: float = 0.0
     point: int | None = None
+    selection_percentiles: dict[str, Percentiles] = field(default_factory=dict)
+    test_percentiles: dict[str, Percentiles] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -200,6 +233,13 @@ class LevelRow:
     static: Performance
     static_dvfs: Performance
 
+    @property
+    def percentiles(self) -> Percentiles | None:
+        """Of the latency on the test split; None in files of earlier versions."""
+        if not self.policy:  # one path for all samples
+            return Percentiles(*[self.test.latency_s] * 4)
+        return self.design.test_percentiles.get(self.policy)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -278,11 +318,18 @@ def _level_row(result: Result, level: Level, row: LevelRow) -> dict[str, Any]:
         **_difference("accuracy_difference", row.versus.static),
         **_difference("accuracy_difference_dvfs", row.versus.static_dvfs),
         "verdict": "" if row.network == "static" else result.verdict(row.versus.static),
+        **_percentile_columns("", row.percentiles),
     }
 
 
 def _difference(name: str, found: Difference) -> dict[str, float]:
     return {name: found.difference, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _percentile_columns(prefix: str, found: Percentiles | None) -> dict[str, Any]:
+    """Returns latencies in ms; empty cells where they are not known."""
+    known = dict.fromkeys(("p50", "p95", "p99", "longest"), "") if found is None else found.as_ms()
+    return {f"{prefix}{name}_latency_ms": value for name, value in known.items()}
 
 
 def _row(result: Result, design: Design) -> dict[str, Any]:
@@ -311,6 +358,9 @@ def _row(result: Result, design: Design) -> dict[str, Any]:
         row[f"{policy}_energy_saving_dvfs"] = test.saving(design.static_dvfs_test)
         row |= _difference(f"{policy}_accuracy_difference", difference)
         row[f"{policy}_verdict"] = result.verdict(difference)
+    for split, percentiles in (("selection", design.selection_percentiles), ("test", design.test_percentiles)):
+        for policy in POLICY_NAMES:
+            row |= _percentile_columns(f"{policy}_{split}_", percentiles.get(policy))
     return row
 
 

@@ -23,12 +23,13 @@ import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference, Outcomes, accuracy_difference, segment_costs
-from hadas_jax.evaluation.early_exit import mean_dissimilarity
+from hadas_jax.evaluation.early_exit import mean_dissimilarity, path_costs
 from hadas_jax.evaluation.evaluator import of_each
+from hadas_jax.methods.hadas.constraints import ConfigLimits
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, DynamicBackbone, PolicyStops, risk_thresholds
-from hadas_jax.methods.hadas.fronts import EXACT_CONFIGS, Candidates, constraint_violation, pool_fronts
+from hadas_jax.methods.hadas.fronts import EXACT_CONFIGS, Candidates, pool_fronts
 from hadas_jax.methods.hadas.inner import exit_count
-from hadas_jax.methods.hadas.results import POLICY_NAMES, AsAccurate, Design, Level, Performance, Versus
+from hadas_jax.methods.hadas.results import POLICY_NAMES, AsAccurate, Design, Level, Percentiles, Performance, Versus
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, block_active
 from hadas_jax.spaces.mbconv import MAX_EXITS
@@ -102,7 +103,9 @@ class Pool:
             for cost in (known.costs.latency_s, known.costs.energy_j)
         )
         objectives = np.stack([np.full(len(points), error), latency, energy], axis=1).astype(np.float32)
-        return Candidates(np.full(len(points), backbone), none, points, objectives)
+        limits = ConfigLimits.of(self.limits)
+        excess = np.zeros(len(points)) if limits is None else np.maximum(limits.excess(latency), 0)
+        return Candidates(np.full(len(points), backbone), none, points, objectives, excess.astype(np.float32))
 
     def clocks_mhz(self, point: int) -> dict[str, float]:
         """Returns the core, memory and host clock of an operating point."""
@@ -217,7 +220,7 @@ def choose(
         )
     within, designs = {}, []
     for policy, front in fronts.items():
-        violation = constraint_violation(front.objectives, pool.limits)
+        violation = front.violation(pool.limits)
         kept = np.flatnonzero(violation == 0)
         within[policy] = bool(len(kept))
         nearest = np.argsort(violation, kind="stable")[:NEAREST]
@@ -257,7 +260,7 @@ def _choice(pool: Pool, policy: str, candidates: Candidates, row: int) -> Choice
     backbone, point, exits = int(candidates.backbone[row]), int(candidates.point[row]), candidates.exits[row]
     if policy == "ideal":
         exits = _with_risk_level(pool, backbone, exits, point)
-    violation = float(constraint_violation(candidates.objectives[row : row + 1], pool.limits)[0])
+    violation = float(candidates.take(np.array([row])).violation(pool.limits)[0])
     return Choice(policy, backbone, exits, point, violation)
 
 
@@ -337,14 +340,18 @@ def _design(pool: Pool, choice: Choice, test: dict[int, PolicyStops]) -> Design:
     best = int(by_clocks.point[by_clocks.cheapest(1.0, limits=pool.limits)])
     without = Choice("ideal", index, np.zeros_like(choice.exits), pool.default_point, 0.0)
 
-    def shares(stops: PolicyStops) -> tuple[float, ...]:
-        reached = np.asarray(stops.deployable.evaluate(_under("deployable", choice.exits)).frequencies[0])
+    def shares(stops: PolicyStops, policy: str = "deployable") -> tuple[float, ...]:
+        reached = np.asarray(getattr(stops, policy).evaluate(_under(policy, choice.exits)).frequencies[0])
         here = np.append(reached[: space.num_exits][chosen], reached[space.num_exits])
         after = np.append(reached[1 : space.num_exits + 1][chosen], 0.0)
         return tuple((here - after).tolist())
 
     def performances(stops: PolicyStops) -> dict[str, Performance]:
         return {p: pool.performance(p, index, choice.exits, choice.point, stops) for p in POLICY_NAMES}
+
+    def percentiles(stops: PolicyStops) -> dict[str, Percentiles]:
+        latency = path_costs(pool.backbones[index].costs.latency_s[:, choice.point], np.flatnonzero(chosen))
+        return {policy: Percentiles.of(shares(stops, policy), latency) for policy in POLICY_NAMES}
 
     def static(stops: PolicyStops, point: int) -> Performance:
         return pool.performance("ideal", index, without.exits, point, stops)
@@ -370,6 +377,8 @@ def _design(pool: Pool, choice: Choice, test: dict[int, PolicyStops]) -> Design:
         test_shares=shares(on_test),
         excess=choice.violation,
         point=choice.point,
+        selection_percentiles=percentiles(on_selection),
+        test_percentiles=percentiles(on_test),
     )
 
 

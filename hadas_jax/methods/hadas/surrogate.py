@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.evaluation import count_bits
+from hadas_jax.evaluation.early_exit import percentile_paths
 from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import relative_excess, trunk
+from hadas_jax.methods.hadas.constraints import ConfigLimits, relative_excess, trunk
 from hadas_jax.search import NSGA2, crowding_distance, non_dominated_ranks, sample, truncate
 from hadas_jax.search.pareto import first_occurrences
 from hadas_jax.search.relaxed import RelaxedParams, logits_of, relaxed_search
@@ -103,14 +104,17 @@ class SurrogateAcquisition:
         surrogate, genomes = self._surrogate, known.genomes
         strategy = NSGA2(population_size=self.population, cardinalities=surrogate.cardinalities)
         params = strategy.default_params
-        limits = jnp.asarray(self.limits.objectives)
+        limits, config_limits = jnp.asarray(self.limits.objectives), ConfigLimits.of(self.limits)
 
         def evaluate(population: jax.Array) -> tuple[jax.Array, jax.Array]:
             mean, std = surrogate.predict(known.state, jax.nn.one_hot(population, max(surrogate.cardinalities)))
             hopeful = mean + self.optimism * std
-            dynamic = jax.vmap(self._dynamic)(population, hopeful[:, :-1])
+            dynamic, p99 = jax.vmap(self._dynamic)(population, hopeful[:, :-1])
             error, latency, energy = dynamic.T
-            violation = jnp.maximum(relative_excess((error, latency, energy), limits), 0)
+            excess = relative_excess((error, latency, energy), limits)
+            if config_limits is not None:
+                excess = jnp.maximum(excess, config_limits.excess(p99))
+            violation = jnp.maximum(excess, 0)
             return jnp.concatenate([dynamic, -hopeful[:, -1:]], axis=1), violation
 
         start_key, pick_key, init_key, loop_key, descent_key = jax.random.split(key, 5)
@@ -173,13 +177,19 @@ class SurrogateAcquisition:
     def _blocks(self) -> jax.Array:
         return block_costs(self.space, self.device)
 
-    def _dynamic(self, genome: jax.Array, shares: jax.Array) -> jax.Array:
-        """Error, latency and energy of a backbone with all exits at the default clocks, heads for free, float32[3]."""
+    def _dynamic(self, genome: jax.Array, shares: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """A backbone with all exits at the default clocks, heads for free.
+
+        Returns:
+            Error, latency and energy, float32[3], and the 99th percentile of the latency, float32[].
+        """
         E = self.space.num_exits
         right = jax.lax.cummax(jnp.clip(shares[E + 1 :], 0, 1))
         costs = _trunk_costs(self.space, genome, self.device)
         going_on = jnp.concatenate([jnp.ones(1), 1 - right[:-1]])
-        return jnp.stack([1 - right[-1], going_on @ costs.latency_s, going_on @ costs.energy_j])
+        path = percentile_paths(going_on, 99, samples=self.samples).astype(jnp.float32)
+        objectives = jnp.stack([1 - right[-1], going_on @ costs.latency_s, going_on @ costs.energy_j])
+        return objectives, path @ costs.latency_s
 
 
 @partial(jax.jit, static_argnames=("space", "samples"))

@@ -80,6 +80,8 @@ def _front_rows(run: str, networks: Sequence[dict[str, Any]]) -> Rows:
     for network in networks:
         row = {"run": run, "kind": network["kind"], "policy": network["policy"]}
         row |= {name: network[name] for name in (*METRICS, "accuracy_low", "accuracy_high")}
+        percentiles = network["percentiles"].get(network["policy"], {})
+        row |= {f"latency_{name}": percentiles.get(name) for name in ("p50", "p95", "p99", "longest")}
         row |= network["backbone"] | {"blocks": sum(network["backbone"]["depth"])}
         row |= {name: network[name] for name in ("exits", "thresholds", "shares", "dissimilarity", "excess", "genome")}
         row |= {f"{name}_mhz": mhz for name, mhz in network["clocks"].items()}

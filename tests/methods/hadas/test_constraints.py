@@ -49,6 +49,7 @@ def test_an_accuracy_that_is_just_reached_is_accepted():
         ({"max_params": 10}, r"max_params: expected at least [\d,]+, the weights of the smallest backbone .* tiny"),
         ({"max_latency_ms": 1e-6}, r"max_latency_ms: expected more than .* ms, which the smallest backbone"),
         ({"max_energy_mj": 1e-6}, r"max_energy_mj: expected more than .* mJ, which the smallest backbone"),
+        ({"max_p99_latency_ms": 1e-6}, r"max_p99_latency_ms: expected more than .* ms, which the smallest backbone"),
         ({"max_latency_ms": 1e-3}, r"max_latency_ms: .*, got 0.001: 1 ms if it was in s$"),
         ({"max_energy_mj": 0.02}, r"max_energy_mj: .*, got 0.02: 20 mJ if it was in J$"),
     ],

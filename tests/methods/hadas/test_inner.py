@@ -12,6 +12,7 @@ import hw_models
 from hadas_jax.evaluation import pack_bits, segment_costs
 from hadas_jax.evaluation.early_exit import mean_dissimilarity
 from hadas_jax.methods.hadas import inner
+from hadas_jax.methods.hadas.constraints import ConfigLimits
 from hadas_jax.methods.hadas.exit_configs import Stops
 from hadas_jax.methods.hadas.fronts import exact_front
 from hadas_jax.spaces import available_exits
@@ -57,7 +58,7 @@ def reference(cases):
 
 
 def walk(correct, available, costs):
-    """All candidates one by one: exits [n, E], point [n], (error, latency, energy) [n, 3], score [n]."""
+    """All candidates one by one: exits [n, E], point [n], (error, latency, energy) [n, 3], score [n], p99 [n]."""
     exits, points = len(available), costs.latency_s.shape[1]
     rows = []
     for chosen in itertools.product([False, True], repeat=exits):
@@ -81,7 +82,8 @@ def walk(correct, available, costs):
                 value += (
                     np.mean(np.array(stop) == i) * gain * (np.mean(pairs) if pairs else 1.0) ** GAMMA / len(members)
                 )
-            rows.append((chosen, point, (error, *(runs.mean(0) @ c for c in columns)), value))
+            p99 = np.sort(runs @ columns[0])[int(np.ceil(0.99 * SAMPLES)) - 1]
+            rows.append((chosen, point, (error, *(runs.mean(0) @ c for c in columns)), value, p99))
     return tuple(np.array(column) for column in zip(*rows, strict=True))
 
 
@@ -104,20 +106,21 @@ def searches(small_space, cases, device, reference):
     def costs_of(genome):
         return segment_costs(small_space, small_space.decode(genome), device)
 
-    def exact(genome, correct, limits, seed):
+    def exact(genome, correct, limits, config_limits, seed):
         del seed
-        return inner.search_exact(small_space, genome, pack_bits(correct), costs_of(genome), limits=limits, **shared)
+        limited = {"limits": limits, "config_limits": config_limits, **shared}
+        return inner.search_exact(small_space, genome, pack_bits(correct), costs_of(genome), **limited)
 
-    def evolved(genome, correct, limits, seed):
-        effort = {"population": 16, "generations": 12, "limits": limits, **shared}
+    def evolved(genome, correct, limits, config_limits, seed):
+        effort = {"population": 16, "generations": 12, "limits": limits, "config_limits": config_limits, **shared}
         found = (small_space, genome, pack_bits(correct), costs_of(genome), device)
         return inner.search_evolved(jax.random.key(seed), *found, **effort)
 
     def batched(search):
-        search = jax.jit(jax.vmap(search, in_axes=(0, 0, None, None)))
+        search = jax.jit(jax.vmap(search, in_axes=(0, 0, None, None, None)))
 
-        def run(limits=FREE, seed=0):
-            found = search(genomes, correct, jnp.asarray(limits), seed)
+        def run(limits=FREE, seed=0, config_limits=None):
+            found = search(genomes, correct, jnp.asarray(limits), config_limits, seed)
             return [jax.tree.map(lambda leaf, row=row: leaf[row], found) for row in range(len(genomes))]
 
         return run
@@ -142,7 +145,7 @@ def wanted_table(objectives, reference, limits=FREE):
 
 
 def test_the_exact_search_finds_what_a_walk_through_all_candidates_finds(searches, cases, walked, reference):
-    for found, case, (_, _, objectives, scores) in zip(searches["exact"](), cases, walked, strict=True):
+    for found, case, (_, _, objectives, scores, _) in zip(searches["exact"](), cases, walked, strict=True):
         np.testing.assert_allclose(closed(found.table), closed(wanted_table(objectives, reference)), rtol=1e-5)
         assert float(found.score) == pytest.approx(scores.max(), rel=1e-4)
         assert found.violation == 0
@@ -151,7 +154,7 @@ def test_the_exact_search_finds_what_a_walk_through_all_candidates_finds(searche
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_constraints_keep_candidates_out_and_say_how_far_the_nearest_is(searches, walked, reference, share):
-    _, _, objectives, scores = walked[0]
+    _, _, objectives, scores, _ = walked[0]
     limits = (objectives.min(axis=0) * (1 + share) * (1 - 0.2 * (share == 0))).astype(np.float32)
     found = searches["exact"](limits)[0]
     excess = ((objectives - limits) / np.maximum(limits, [1e-3, 0, 0])).max(axis=1)
@@ -163,7 +166,7 @@ def test_constraints_keep_candidates_out_and_say_how_far_the_nearest_is(searches
 
 
 def test_the_exact_front_is_that_of_the_walk(small_space, cases, walked):
-    for (genome, correct, available, costs), (exits, point, objectives, _) in zip(cases, walked, strict=True):
+    for (genome, correct, available, costs), (exits, point, objectives, *_) in zip(cases, walked, strict=True):
         bits = pack_bits(jnp.asarray(correct))
         costs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), costs)
         front = exact_front(small_space, genome, bits, costs, samples=SAMPLES)
@@ -200,6 +203,22 @@ def test_evolution_looks_for_candidates_within_limits(searches, walked):
     nowhere = searches["evolved"](limits * 0.1)[0]
     assert nowhere.violation > 1
     assert not np.isfinite(nowhere.table).any()
+
+
+def test_a_limit_on_the_99th_percentile_keeps_the_candidates_out_that_break_it(searches, walked, reference):
+    """Exact and evolved, a limit that half of the candidates keep, and one that none keeps."""
+    for row, (_, _, objectives, _, p99) in enumerate(walked):
+        limit = np.float32(np.median(p99))
+        found = {name: each(config_limits=ConfigLimits(p99_s=limit))[row] for name, each in searches.items()}
+        wanted = closed(wanted_table(objectives[p99 <= limit], reference))
+        np.testing.assert_allclose(closed(found["exact"].table), wanted, rtol=1e-5)
+        assert (closed(found["evolved"].table) >= wanted * (1 - 1e-5)).all()
+        assert np.isfinite(found["evolved"].table).any()
+        for search in searches.values():
+            nowhere = search(config_limits=ConfigLimits(p99_s=np.float32(p99.min() / 2)))[row]
+            assert not np.isfinite(nowhere.table).any()
+            assert float(nowhere.violation) >= 1 - 1e-5
+        assert float(found["exact"].violation) == 0
 
 
 def test_an_evolution_evaluates_its_candidates_at_their_own_risk_levels(cases, device):

@@ -188,6 +188,18 @@ def test_candidates_that_break_constraints_stay_out_and_backbones_without_others
     assert np.isfinite(state.table).any()
 
 
+def test_a_limit_of_the_99th_percentile_holds_in_both_searches(make, space, device):
+    static, _ = static_costs(space, space.smallest_genome[None], device)
+    limit = 1.05 * float(static.latency_s[0])
+    hadas = make(constraints=Constraints(max_p99_latency_ms=1e3 * limit), population=8, elites=8, generations=1)
+    state = run(hadas)[0][-1]
+    violation, kept = state.archive.violation[:8], state.archive.merit[:8] >= 0
+    assert ((violation == 0) == kept).all()
+    assert kept.any()
+    assert not kept.all()
+    assert np.isfinite(state.table).any()
+
+
 def test_a_search_that_cannot_keep_its_limits_goes_towards_them(make):
     hadas = make(constraints=Constraints(min_accuracy=0.9999999), elites=4)
     state = run(hadas)[0][-1]
@@ -212,13 +224,16 @@ def test_the_static_cost_is_the_trunks_without_heads(space, device):
 def test_no_dynamic_candidate_goes_below_the_lower_bound(space, device, costs_of):
     genome = jnp.asarray(space.largest_genome)
     correct = jnp.asarray(Supernet(space)(np.asarray(genome)[None])[0])
-    bound = np.asarray(lower_bound(space, genome, correct, device, samples=SAMPLES))
+    bound, p99 = map(np.asarray, lower_bound(space, genome, correct, device, samples=SAMPLES))
     costs = costs_of(genome)
     front = exact_front(space, genome, correct, costs, samples=SAMPLES)
     objectives, points = front.objectives, front.point
     assert (objectives >= bound[points] * (1 - 1e-5)).all()
     assert np.isclose(objectives[:, 0].min(), bound[0, 0], atol=1e-6)
-    assert (bound[:, 1] < np.asarray(costs.latency_s)[: space.num_exits + 1].sum(axis=0)).all()
+    static = np.asarray(costs.latency_s)[: space.num_exits + 1].sum(axis=0)
+    assert (bound[:, 1] < static).all()
+    assert (bound[:, 1] < p99).all()
+    assert (p99 <= static * (1 + 1e-6)).all()
 
 
 def test_what_the_surrogate_learns_is_the_share_of_each_exit_and_of_all_up_to_it(space):

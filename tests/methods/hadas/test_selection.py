@@ -379,6 +379,61 @@ def test_designs_on_a_front_keep_the_limits_and_are_those_of_the_free_front_that
         assert found.latency_s <= limits.max_latency_ms * 1e-3 * (1 + 1e-6)
 
 
+def test_a_front_within_a_limit_of_the_99th_percentile_is_that_of_all_candidates_that_keep_it(
+    make, space, genomes, pool
+):
+    every, p99 = _candidates(pool, "deployable"), _p99(pool)
+    limit = float(np.quantile(p99, 0.3))
+    found = make(space, genomes, limits=Constraints(max_p99_latency_ms=1e3 * limit))
+    front, at_default = found.fronts("deployable", points=(None, pool.default_point))
+    points = len(pool.backbones[0].points)
+    _assert_front(front.objectives[front.excess == 0].astype(np.float64), every[p99 <= limit * (1 + 1e-6)])
+    here, own = every[points - 1 :: points], p99[points - 1 :: points]
+    if (own <= limit).any():
+        _assert_front(at_default.objectives[at_default.excess == 0].astype(np.float64), here[own <= limit])
+    choices = found.choose(8)
+    for design in found.measure(choices)[0]:
+        assert design.excess == 0
+        assert design.selection_percentiles[design.found_by].p99_s <= limit * (1 + 1e-6)
+    for _, picks in choices.levels:
+        pick = picks["deployable exits_and_clocks"]
+        no_worse = every[:, 0] <= found.performance("deployable", pick).error
+        assert pick.violation == 0 or not (p99 <= limit)[no_worse].any()
+
+
+def test_percentiles_of_designs_are_those_of_a_walk_through_the_samples(drawn, pool):
+    choices = drawn.choose(4)
+    for choice, design in zip(choices.designs, drawn.measure(choices)[0], strict=True):
+        stops, costs = pool.selection[choice.backbone].deployable, pool.backbones[choice.backbone].costs
+        latencies = _latencies(stops, choice.exits, costs, point=choice.point)
+        found = design.selection_percentiles["deployable"]
+        wanted = np.quantile(latencies, [0.5, 0.95, 0.99], method="inverted_cdf")
+        np.testing.assert_allclose([found.p50_s, found.p95_s, found.p99_s], wanted, rtol=1e-5)
+        assert found.longest_s >= latencies.max() * (1 - 1e-6)
+
+
+def _latencies(stops, config, costs, *, point):
+    """float64[N], what each sample takes."""
+    would_stop, exits = _bits(stops.stops, stops.samples), len(config)
+    taken = np.stack([would_stop[config[e] - 1, e] & bool(config[e]) for e in range(exits)])
+    last = np.concatenate([taken, np.ones((1, stops.samples), bool)]).argmax(axis=0)
+    heads = np.flatnonzero(config)
+    segments = [[*range(n + 1), *(exits + 1 + heads[heads <= n])] for n in range(exits + 1)]
+    paths = np.array([np.asarray(costs.latency_s, np.float64)[run, point].sum() for run in segments])
+    return paths[last]
+
+
+def _p99(pool):
+    """float64[n] in the order of `_candidates`."""
+    found = []
+    for selected, backbone in zip(pool.selection, pool.backbones, strict=True):
+        stops = selected.deployable
+        for config in _every_config(backbone.available, len(stops.stops)):
+            runs = [_latencies(stops, config, backbone.costs, point=point) for point in range(len(backbone.points))]
+            found += [np.quantile(each, 0.99, method="inverted_cdf") for each in runs]
+    return np.array(found)
+
+
 def test_where_nothing_keeps_the_limits_the_nearest_are_reported_with_their_violation(make, space, genomes, pool):
     every = _candidates(pool, "deployable")
     limits = Constraints(max_latency_ms=800 * every[:, 1].min(), max_energy_mj=800 * every[:, 2].min())
@@ -397,7 +452,7 @@ def test_where_nothing_keeps_the_limits_the_nearest_are_reported_with_their_viol
 
 def test_the_cheapest_is_first_of_all_the_one_nearest_to_the_limits():
     objectives = np.array([[0.1, 3.0, 1.0], [0.1, 1.0, 3.0], [0.1, 1.0, 2.0], [0.3, 1.0, 0.5]], np.float32)
-    found = Candidates(np.zeros(4, int), np.zeros((4, 1), np.int32), np.arange(4), objectives)
+    found = Candidates(np.zeros(4, int), np.zeros((4, 1), np.int32), np.arange(4), objectives, np.zeros(4))
     assert found.cheapest(0.2, limits=NO_CONSTRAINTS) == 0
     assert found.cheapest(0.2, limits=Constraints(max_latency_ms=2000)) == 2
     assert found.cheapest(0.05, limits=NO_CONSTRAINTS) is None
@@ -452,7 +507,7 @@ def test_fronts_do_not_depend_on_how_configurations_are_cut_into_blocks(pool, mo
 def test_a_spread_keeps_the_ends_of_the_front_and_its_size():
     rng = np.random.default_rng(0)
     objectives = rng.uniform(0.1, 1, size=(50, 3)).astype(np.float32)
-    front = Candidates(np.zeros(50, int), np.zeros((50, 1), np.int32), np.arange(50), objectives)
+    front = Candidates(np.zeros(50, int), np.zeros((50, 1), np.int32), np.arange(50), objectives, np.zeros(50))
     rows = front.spread(10)
     assert len(rows) == 10
     assert set(np.argmin(objectives, axis=0)) <= set(rows.tolist())

@@ -16,6 +16,14 @@ function metricsTable(network) {
   return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
 }
 
+// The latencies that shares of the test samples keep when deployed.
+function percentileWords({ percentiles }) {
+  if (!percentiles.deployable) return [];
+  const { p50, p95, p99, longest } = percentiles.deployable;
+  return [element("p", { class: "quiet" }, `Latency when deployed: half of the samples keep ${number(p50)} ms, 95 % ${number(p95)} ms, 99 % ${number(p99)} ms, `
+    + `and the classifier takes ${number(longest)} ms.`)];
+}
+
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
 
 // What the chosen network saves when deployed, beside what that does to its accuracy.
@@ -70,7 +78,7 @@ function showDetails() {
   const chips = element("div", { class: "chips" }, ...[chosen.runName, KINDS[chosen.kind].label, `${chosen.backbone.resolution} pixels`,
     `${chosen.backbone.depth.reduce((a, b) => a + b, 0)} blocks`, `${chosen.exits.length} exits`].map((text) => element("span", {}, text)));
   details.replaceChildren(
-    chips, metricsTable(chosen), ...(chosen.exits.length ? [savingWords(chosen)] : []),
+    chips, metricsTable(chosen), ...percentileWords(chosen), ...(chosen.exits.length ? [savingWords(chosen)] : []),
     heading("Backbone: kernel, expansion, width; an exit follows dark blocks"), backboneDrawing(chosen),
     heading("Test samples that stop, when deployed"), ...exitBars(chosen),
     ...(chosen.exits.length ? [heading("Thresholds"), ...thresholdBars(chosen)] : []),
