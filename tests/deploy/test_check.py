@@ -129,13 +129,12 @@ def test_a_kits_measurements_are_known_by_its_digest(found, chosen, rows, tmp_pa
     assert recall_kit(search, rows, source="m.csv") == list(chosen)
     for other, message in (
         ({"kit": "ba9876543210"}, r"expected measurements of a kit of .* \(0123456789ab\), got ba9876543210"),
-        ({"kit": None}, r"expected measurements of one kit \(column kit\), got none"),
+        ({"kit": None}, r"expected measurements of a kit of .* \(0123456789ab\), got none"),
     ):
         with pytest.raises(ValueError, match=message):
             recall_kit(search, [row.model_copy(update=other) for row in rows], source="m.csv")
-    with pytest.raises(
-        ValueError, match=r"expected measurements of one kit \(column kit\), got 0123456789ab, ba9876543210"
-    ):
+    two = r"expected measurements of one kit \(column kit\), got 0123456789ab, ba9876543210"
+    with pytest.raises(ValueError, match=two):
         recall_kit(search, [rows[0], rows[1].model_copy(update={"kit": "ba9876543210"})], source="m.csv")
     moved = dataclasses.replace(chosen[0].design, genome=(99,))
     remember_kit(tmp_path, "0123456789ab", [Chosen("front-000", moved)])
