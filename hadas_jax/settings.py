@@ -263,6 +263,10 @@ class Constraints:
     """Limit of the accuracy, a share between 0 and 1."""
     max_params: _Count | None = None
     """Limit of the number of weights of a backbone with batch norm folded in, exit heads aside."""
+    max_memory_mb: _Positive | None = None
+    """Limit of the peak memory of the activations in MB (10^6 bytes), exits included, in the number format."""
+    max_flash_mb: _Positive | None = None
+    """Limit of the size of the weights in MB (10^6 bytes), exits included, in the number format."""
 
     @property
     def objectives(self) -> np.ndarray:

@@ -93,6 +93,8 @@ SEARCH = [
     ("max_energy_mj", 0.0, f"{POSITIVE} 0.0"),
     ("min_accuracy", 97, f"{SHARE} 97"),
     ("max_params", 0.5, f"{COUNT} 0.5"),
+    ("max_memory_mb", 0, f"{POSITIVE} 0"),
+    ("max_flash_mb", -1, f"{POSITIVE} -1"),
     ("policy", "luck", "expected one of confidence, entropy, learned, got 'luck'"),
     ("per_exit_thresholds", 1, f"{SWITCH} 1"),
     ("front_size", 0, f"{COUNT} 0"),

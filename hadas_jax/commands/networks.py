@@ -33,6 +33,8 @@ def select_network(
     max_energy_mj: float | None = None,
     min_accuracy: float | None = None,
     max_params: int | None = None,
+    max_memory_mb: float | None = None,
+    max_flash_mb: float | None = None,
     prefer: Literal["knee", "accuracy", "latency", "energy"] = "knee",
     policy: Literal["deployable", "ideal"] = "deployable",
     output: Path | str | None = None,
@@ -51,6 +53,8 @@ def select_network(
         max_energy_mj: Limit of the mean energy of a sample.
         min_accuracy: Limit of the accuracy, a share between 0 and 1.
         max_params: Limit of the number of weights of the backbone, exit heads aside.
+        max_memory_mb: Limit of the peak memory of the activations in MB (10^6 bytes), exits included.
+        max_flash_mb: Limit of the size of the weights in MB (10^6 bytes), exits included.
         prefer: What counts among the networks within the limits; knee: nearest to the best of all three at once.
         policy: How samples stop: at exits that are sure enough, or as an upper bound at those that are right.
         output: File to write; by default architecture.json in `workdir`.
@@ -78,6 +82,8 @@ def select_network(
         max_energy_mj=max_energy_mj,
         min_accuracy=min_accuracy,
         max_params=max_params,
+        max_memory_mb=max_memory_mb,
+        max_flash_mb=max_flash_mb,
     )
     if policy not in POLICY_NAMES:
         raise ValueError(f"policy: expected one of {', '.join(POLICY_NAMES)}, got {policy!r}")

@@ -179,6 +179,9 @@ class Architecture(Strict):
         clocks_mhz: The operating point.
         device: The device that the network was selected for.
         weights: The number of the backbone's parameters with batch norm folded in, exit heads aside.
+        peak_memory_bytes: Peak of the activations of one sample, exits included, in the device's number format; None in
+            files of an earlier version.
+        weight_bytes: Of the parameters, likewise.
         class_names: The names of the classes; None: unknown.
         normalisation: How images are standardised; None: unknown.
         data: The data set that the network was found on and its division; None in files of an earlier version.
@@ -199,6 +202,8 @@ class Architecture(Strict):
     clocks_mhz: _Clocks
     device: _TargetDevice
     weights: Annotated[int, Field(gt=0)]
+    peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    weight_bytes: Annotated[int, Field(gt=0)] | None = None
     class_names: tuple[str, ...] | None
     normalisation: Normalisation | None
     data: SplitRecord | None = None

@@ -90,6 +90,10 @@ def _limited(designs: Sequence[Design], policy: str, limits: Constraints) -> dic
     if limits.max_p99_latency_ms is not None:
         known = [design.selection_percentiles.get(policy) for design in designs]
         found["max_p99_latency_ms"] = np.array([np.nan if each is None else 1e3 * each.p99_s for each in known])
+    for name, field in (("max_memory_mb", "peak_memory_bytes"), ("max_flash_mb", "weight_bytes")):
+        if getattr(limits, name) is not None:
+            sizes = [getattr(design, field) for design in designs]
+            found[name] = np.array([np.nan if size is None else 1e-6 * size for size in sizes])
     for name, values in found.items():
         if np.isnan(values).any():
             raise ValueError(
@@ -249,6 +253,8 @@ def architecture_of(
         "device": dataclasses.asdict(operating)
         | {"file": device, "number_format": device_of(device, operating).formats[0].name.lower()},
         "weights": parameters,
+        "peak_memory_bytes": design.peak_memory_bytes,
+        "weight_bytes": design.weight_bytes,
         "class_names": supernet.description.class_names,
         "normalisation": normalisation and dict(zip(("mean", "deviation"), normalisation, strict=True)),
         "data": search.data,

@@ -180,13 +180,23 @@ def print_architecture(architecture: Architecture, console: Console, *, picture:
     usage = _usage(architecture)
     device, clocks, space = architecture.device, architecture.clocks_mhz, architecture.space
     mode = f", power mode {device.power_mode}" if device.power_mode else ""
+    memory, flash = architecture.peak_memory_bytes, architecture.weight_bytes
+    sizes = (
+        ""
+        if memory is None or flash is None
+        else (
+            f"Exits included, {memory / 1e3:,.4g} kB of activations at their peak and {flash / 1e3:,.4g} kB of weights"
+        )
+    )
     for line in (
         f"{space.name}, {architecture.weights:,} weights, {space.classes} classes, found by the "
         f"{architecture.found_by} policy",
         f"On {device.file.name} in {device.number_format}{mode}, at core {clocks.core:g}, memory {clocks.memory:g}, "
         f"host {clocks.host:g} MHz",
+        sizes,
     ):
-        print_line(console, line, wrap=True)
+        if line:
+            print_line(console, line, wrap=True)
     for table in (_blocks_table(architecture), _exits_table(architecture, usage), _performance_table(architecture)):
         console.print(table)
     print_line(console, _saving_of(architecture.test, architecture), wrap=True)

@@ -25,6 +25,8 @@ _CONSTRAINTS: dict[str, Callable[[Any], str]] = {
     "max_energy_mj": "energy ≤ {:g} mJ".format,
     "min_accuracy": lambda share: f"accuracy ≥ {100 * share:.4g}%",
     "max_params": "weights ≤ {:,}".format,
+    "max_memory_mb": "memory ≤ {:g} MB".format,
+    "max_flash_mb": "flash ≤ {:g} MB".format,
 }
 
 
@@ -149,6 +151,8 @@ def _violation_text(design: Design, policy: str, limits: Constraints) -> str:
     for name, value, limit, unit in (
         ("latency", performance.latency_s * 1e3, limits.max_latency_ms, "ms"),
         ("latency of 99%", p99_s * 1e3, limits.max_p99_latency_ms, "ms"),
+        ("memory", (design.peak_memory_bytes or 0) / 1e6, limits.max_memory_mb, "MB"),
+        ("flash", (design.weight_bytes or 0) / 1e6, limits.max_flash_mb, "MB"),
         ("energy", performance.energy_j * 1e3, limits.max_energy_mj, "mJ"),
     ):
         if limit is not None and value > limit:

@@ -22,6 +22,7 @@ from hadas_jax.evaluation import count_bits, segment_costs
 from hadas_jax.evaluation.early_exit import percentile_paths
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, segments, workload
+from hadas_jax.spaces.footprint import Footprint, footprint
 from hw_models import Cost, Device, LayerTable, default_point, network_cost
 from hw_models.units import Range, in_other_units
 
@@ -56,20 +57,35 @@ class ConfigLimits:
 
     Attributes:
         p99_s: float32[], on the latency that 99 % of the samples keep.
+        memory: float32[], on the peak of the activations in elements.
+        weights: float32[], on the number of weights, exits included.
     """
 
     p99_s: jax.Array
+    memory: jax.Array
+    weights: jax.Array
 
     @classmethod
-    def of(cls, limits: Constraints) -> "ConfigLimits | None":
-        """Returns those of a search; None where none of them is set."""
-        if limits.max_p99_latency_ms is None:
+    def of(cls, limits: Constraints, device: Device) -> "ConfigLimits | None":
+        """Returns those of a search on a device, in whose number format sizes are; None where none of them is set."""
+        elements = 1e6 / device.formats[0].element_bytes  # of a MB
+        scaled: tuple[tuple[float | None, float], ...] = (
+            (limits.max_p99_latency_ms, 1e-3),
+            (limits.max_memory_mb, elements),
+            (limits.max_flash_mb, elements),
+        )
+        if all(limit is None for limit, _ in scaled):
             return None
-        return cls(p99_s=jnp.float32(1e-3 * limits.max_p99_latency_ms))
+        return cls(*(jnp.float32(jnp.inf if limit is None else limit * scale) for limit, scale in scaled))
 
     def excess(self, p99_s: Any) -> Any:
-        """Returns by how much exit configurations exceed the limits, float32[...]; at most 0 where they keep them."""
+        """Returns by how much latencies that 99 % of the samples keep exceed the limit; at most 0 within."""
         return p99_s / self.p99_s - 1
+
+    def size_excess(self, size: Footprint, exits: Any) -> jax.Array:
+        """Returns by how much a backbone with some exits, bool[..., E], exceeds the limits on sizes, float32[...]."""
+        memory, weights = (each.astype(jnp.float32) for each in (size.memory(exits), size.weights(exits)))
+        return jnp.maximum(memory / self.memory, weights / self.weights) - 1
 
 
 def trunk(space: MBConvSpace, genome: jax.Array) -> LayerTable:
@@ -140,6 +156,17 @@ def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -
             raise ValueError(
                 f"max_params: expected at least {params:,}, the weights of the smallest backbone of the space "
                 f"{space.name}, got {limits.max_params:,}"
+            )
+    size, element_bytes = footprint(space, space.smallest()), device.formats[0].element_bytes
+    for name, what, elements, limit_mb in (
+        ("max_memory_mb", "activations", size.trunk_memory, limits.max_memory_mb),
+        ("max_flash_mb", "weights", size.trunk_weights, limits.max_flash_mb),
+    ):
+        least = 1e-6 * element_bytes * float(elements)
+        if limit_mb is not None and least > limit_mb:
+            raise ValueError(
+                f"{name}: expected at least {least:.3g} MB, which the {what} of the smallest backbone of the space "
+                f"{space.name} take in {device.formats[0].name.lower()}, got {limit_mb:g}"
             )
     if limits.max_latency_ms is None and limits.max_p99_latency_ms is None and limits.max_energy_mj is None:
         return

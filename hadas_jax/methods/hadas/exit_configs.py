@@ -7,6 +7,7 @@ Shapes: G genes, R risk levels, E exits of the space, K slots for the active exi
 N samples, M configurations, D = 2 E + 1 segments, F operating points. Costs are of one sample, in seconds and joules.
 """
 
+import dataclasses
 from functools import partial
 from typing import Self
 
@@ -17,6 +18,7 @@ from flax import struct
 
 from hadas_jax.evaluation import ConfigStats, Outcomes, calibrate_thresholds, count_bits, pack_bits, scores
 from hadas_jax.evaluation.early_exit import subset_members, subset_stats, useful_points
+from hadas_jax.spaces.footprint import Footprint
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Cost
 
@@ -120,6 +122,7 @@ class DynamicBackbone:
         active_costs: float32[2 K + 1, F], trunk segments joined up to the next exit in a slot, then the heads; with k
             exits in slots, trunk segments from k + 1 on and heads from k on are free.
         points: int32[F], operating points that some exit configuration may need, and -1 behind them.
+        footprint: What the backbone and each of its exits take.
     """
 
     available: jax.Array
@@ -128,15 +131,19 @@ class DynamicBackbone:
     costs: Cost
     active_costs: Cost
     points: jax.Array
+    footprint: Footprint
 
     @classmethod
     @partial(jax.jit, static_argnames=("cls", "slots"))
-    def of(cls, available: jax.Array, costs: Cost, *, slots: int | None = None) -> Self:
+    def of(
+        cls, available: jax.Array, costs: Cost, *, footprint: Footprint | None = None, slots: int | None = None
+    ) -> Self:
         """Moves the active exits of a backbone and their costs to slots.
 
         Args:
             available: bool[E], exits that the backbone has.
             costs: float32[D, F] of `segment_costs`.
+            footprint: Of the backbone; None: it takes nothing.
             slots: K, static; None: as many as the space has exits, `MAX_EXITS` at most.
         """
         exits = len(available)
@@ -151,11 +158,19 @@ class DynamicBackbone:
             return jnp.concatenate([trunk, jnp.take(cost[exits + 1 :], position, axis=0, mode="fill", fill_value=0)])
 
         active = jax.tree.map(move, costs)
-        return cls(available, position, count, costs, active, useful_points(active))
+        size = Footprint.nothing(exits) if footprint is None else footprint
+        return cls(available, position, count, costs, active, useful_points(active), size)
 
     def to_slots(self, words: jax.Array) -> jax.Array:
         """Moves bit sets of exits to slots: uint32[E, W] -> uint32[K, W]; empty slots hold nothing."""
         return jnp.take(words, self.position, axis=0, mode="fill", fill_value=0)
+
+    @property
+    def slot_footprint(self) -> Footprint:
+        """What the backbone and the exits in slots take."""
+        take = partial(jnp.take, indices=jnp.asarray(self.position), axis=0, mode="fill", fill_value=0)
+        exits = (take(self.footprint.exit_memory), take(self.footprint.exit_weights))
+        return dataclasses.replace(self.footprint, exit_memory=exits[0], exit_weights=exits[1])
 
     @property
     def subsets(self) -> jax.Array:

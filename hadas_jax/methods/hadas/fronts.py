@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.evaluation import ConfigStats
-from hadas_jax.evaluation.early_exit import percentile_paths
+from hadas_jax.evaluation.early_exit import percentile_paths, subset_members
 from hadas_jax.methods.hadas.constraints import ConfigLimits, relative_excess
 from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, Stops
 from hadas_jax.methods.hadas.inner import evolve
@@ -24,6 +24,7 @@ from hadas_jax.search import Product, non_dominated_mask
 from hadas_jax.search.product import listed_front, whole_product_front
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits
+from hadas_jax.spaces.footprint import footprint
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Cost, Device
 
@@ -149,13 +150,13 @@ def exact_front(space: MBConvSpace, genome: jax.Array, correct: jax.Array, costs
     Returns:
         The front, sorted by error, then latency, then energy; index 0 for the backbone.
     """
-    backbone = DynamicBackbone.of(_available(space, genome), costs)
-    return subset_front(Stops.ideal(correct, samples=samples), backbone)
+    return subset_front(Stops.ideal(correct, samples=samples), _dynamic_backbone(space, genome, costs))
 
 
 @partial(jax.jit, static_argnames="space")
-def _available(space: MBConvSpace, genome: jax.Array) -> jax.Array:
-    return available_exits(space, space.decode(genome))
+def _dynamic_backbone(space: MBConvSpace, genome: jax.Array, costs: Cost) -> DynamicBackbone:
+    backbone = space.decode(genome)
+    return DynamicBackbone.of(available_exits(space, backbone), costs, footprint=footprint(space, backbone))
 
 
 def subset_front(
@@ -181,10 +182,19 @@ def subset_front(
     for first in range(0, len(stops.stops), group):
         some = dataclasses.replace(stops, stops=stops.stops[first : first + group])
         stats, costs = backbone.evaluate_subsets(some), backbone.active_costs
-        config, front = _front(stats, costs, backbone, point, limits=limits, samples=stops.samples)
+        sizes = None if limits is None else _subset_sizes(backbone, limits, levels=len(some.stops))
+        config, front = _front(stats, costs, backbone, point, limits=limits, sizes=sizes, samples=stops.samples)
         exits = backbone.exits_of(config)
         parts.append(Candidates(np.full(len(config), index), np.where(exits > 0, exits + first, 0), *front))
     return _first_of_equal(parts)
+
+
+@partial(jax.jit, static_argnames="levels")
+def _subset_sizes(backbone: DynamicBackbone, limits: ConfigLimits, *, levels: int) -> jax.Array:
+    """Returns float32[R 2^K]: by how much the subsets of exits in slots exceed limits on their size, at all levels."""
+    slots = len(backbone.position)
+    members = subset_members(jnp.arange(2**slots, dtype=jnp.int32), slots)
+    return jnp.tile(limits.size_excess(backbone.slot_footprint, members), levels)
 
 
 def _listed_front(
@@ -204,7 +214,10 @@ def _listed_front(
         block = np.pad(block, ((0, _LISTED - count), (0, 0)))  # of one size, so that one shape is compiled
         stats = stops.evaluate(jnp.asarray(block))
         stats = dataclasses.replace(stats, error=jnp.where(jnp.arange(_LISTED) < count, stats.error, jnp.inf))
-        config, front = _front(stats, backbone.costs, backbone, point, limits=limits, samples=stops.samples)
+        sizes = None if limits is None else limits.size_excess(backbone.footprint, jnp.asarray(block > 0))
+        config, front = _front(
+            stats, backbone.costs, backbone, point, limits=limits, sizes=sizes, samples=stops.samples
+        )
         parts.append(Candidates(np.full(len(config), index), block[config], *front))
     return _first_of_equal(parts)
 
@@ -226,15 +239,18 @@ def _front(
     point: int | None,
     *,
     limits: ConfigLimits | None,
+    sizes: jax.Array | None,
     samples: int,
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Returns configurations int[n] of the front, and their operating points, objectives and excess as `Candidates`."""
     config, points, objectives = _product_front(stats, costs, backbone, point)
-    if limits is None:
+    if limits is None or sizes is None:
         return config, (points, objectives, np.zeros(len(config), np.float32))
     paths = percentile_paths(stats.frequencies, 99, samples=samples).astype(jnp.float32)
     latency = np.asarray(costs.latency_s)[:, points].T
-    excess = limits.excess(np.sum(np.asarray(paths)[config] * latency, axis=1))
+    times = np.sum(np.asarray(paths)[config] * latency, axis=1)
+    excess = np.maximum(limits.excess(times), np.asarray(sizes)[config])
+    stats = dataclasses.replace(stats, error=jnp.where(sizes <= 0, stats.error, jnp.inf))
     within = _product_front(stats, costs, backbone, point, paths=paths, longest=limits.p99_s)
     broken = np.flatnonzero(excess > 0)
     found = (config[broken], points[broken], objectives[broken])
@@ -316,7 +332,7 @@ def pool_fronts(
     def is_listable(index: int) -> bool:
         return len(stops[index].stops) << int(backbones[index].count) <= exact_configs
 
-    config_limits = ConfigLimits.of(limits)
+    config_limits = ConfigLimits.of(limits, device)
 
     def evolved(index: int) -> list[Candidates]:
         own, backbone = stops[index], backbones[index]
@@ -343,6 +359,7 @@ def _evolved_configs(
     key: jax.Array, stops: Stops, backbone: DynamicBackbone, device: Device, *, limits: Constraints
 ) -> np.ndarray:
     """Returns int32[M, E]: the exit configurations that an evolution tried, without any exit always among them."""
+    config_limits = ConfigLimits.of(limits, device)
     candidates = evolve(
         key,
         stops,
@@ -350,7 +367,7 @@ def _evolved_configs(
         backbone.costs,
         device,
         limits=jnp.asarray(limits.objectives),
-        config_limits=ConfigLimits.of(limits),
+        config_limits=config_limits and (config_limits, backbone.footprint),
         gamma=1.0,
         population=POPULATION,
         generations=GENERATIONS,

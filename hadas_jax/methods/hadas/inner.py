@@ -28,6 +28,7 @@ from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, Stops
 from hadas_jax.search import NSGA2, Product, State, sample
 from hadas_jax.search.product import Chunk, fill_cells, grid_hypervolume, guided_bins, stream
 from hadas_jax.spaces import MBConvSpace, available_exits
+from hadas_jax.spaces.footprint import Footprint, footprint
 from hw_models import Cost, Device
 
 ERROR_LEVELS = np.arange(512, dtype=np.float32) / 512  # the upper ends of the levels of tables
@@ -108,7 +109,8 @@ def search_exact(
         gamma: float32[], weight of the dissimilarity in the score.
         reference: float32[3]; its latency is the table's longest.
     """
-    backbone = DynamicBackbone.of(available_exits(space, space.decode(genome)), costs)
+    design = space.decode(genome)
+    backbone = DynamicBackbone.of(available_exits(space, design), costs, footprint=footprint(space, design))
     stats, configs = backbone.evaluate_subsets(Stops.ideal(correct, samples=samples)), backbone.subsets
     members = subset_members(jnp.arange(len(stats.error), dtype=jnp.int32), len(backbone.position))
     shares = exit_shares(members, stats.frequencies, backbone.to_slots(correct[:-1]), gamma=gamma)
@@ -123,7 +125,8 @@ def search_exact(
         if config_limits is not None:
             path = paths[chunk.config].astype(jnp.float32)
             p99 = jnp.matmul(path, latency[:, chunk.point], precision=jax.lax.Precision.HIGHEST)
-            excess = jnp.maximum(excess, config_limits.excess(p99))
+            sizes = config_limits.size_excess(backbone.slot_footprint, members[chunk.config])
+            excess = jnp.maximum(jnp.maximum(excess, config_limits.excess(p99)), sizes[:, None])
         within = excess <= 0
         kept = chunk._replace(
             latency=jnp.where(within, chunk.latency, jnp.inf), energy=jnp.where(within, chunk.energy, jnp.inf)
@@ -181,14 +184,15 @@ def search_evolved(
         population: Candidates of a generation, static.
         generations: The first, drawn one included, static.
     """
+    design = space.decode(genome)
     candidates = evolve(
         key,
         Stops.ideal(correct, samples=samples),
-        available_exits(space, space.decode(genome)),
+        available_exits(space, design),
         costs,
         device,
         limits=limits,
-        config_limits=config_limits,
+        config_limits=config_limits and (config_limits, footprint(space, design)),
         gamma=gamma,
         population=population,
         generations=generations,
@@ -216,7 +220,7 @@ def evolve(
     device: Device,
     *,
     limits: jax.Array,
-    config_limits: ConfigLimits | None = None,
+    config_limits: tuple[ConfigLimits, Footprint] | None = None,
     gamma: jax.Array | float,
     population: int,
     generations: int,
@@ -230,7 +234,7 @@ def evolve(
         costs: float32[2 E + 1, F], of the segments.
         device: Whose clocks the operating points combine.
         limits: As for `search_exact`.
-        config_limits: As for `search_exact`.
+        config_limits: As for `search_exact`, and what backbone and exits take; None for none.
         gamma: As for `search_exact`.
         population: As for `search_evolved`.
         generations: As for `search_evolved`.
@@ -258,8 +262,10 @@ def evolve(
         score = jnp.sum(shares * gains[point], axis=1)
         excess = relative_excess((error, latency, energy), limits)
         if config_limits is not None:
+            beside, size = config_limits
             paths = percentile_paths(frequencies, 99, samples=stops.samples).astype(jnp.float32)
-            excess = jnp.maximum(excess, config_limits.excess(jnp.sum(paths * latency_s[point], axis=1)))
+            excess = jnp.maximum(excess, beside.excess(jnp.sum(paths * latency_s[point], axis=1)))
+            excess = jnp.maximum(excess, beside.size_excess(size, exits > 0))
         objectives = jnp.stack([error, latency, energy], axis=1)
         fitness = jnp.concatenate([objectives, -score[:, None]], axis=1)
         return Evaluated(exits, point, objectives, score, excess), fitness, jnp.maximum(excess, 0.0)

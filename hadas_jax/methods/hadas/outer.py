@@ -29,6 +29,7 @@ from hadas_jax.methods.hadas.surrogate import Acquisition
 from hadas_jax.search import Elitist, State, load_strategy
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints, NestedSearchSettings
 from hadas_jax.spaces import MBConvSpace
+from hadas_jax.spaces.footprint import footprint
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Cost, Device
 
@@ -104,7 +105,7 @@ class Hadas:
     @cached_property
     def config_limits(self) -> ConfigLimits | None:
         """Limits on exit configurations."""
-        return ConfigLimits.of(self.constraints)
+        return ConfigLimits.of(self.constraints, self.device)
 
     def init(self, key: jax.Array) -> HadasState:
         """Returns the state before the first generation: given, extreme and random backbones to evaluate."""
@@ -308,7 +309,10 @@ def _bound(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> jax.Arra
         error, latency, energy = objectives.T
         excess = relative_excess((error, latency, energy), limits)
         if config_limits is not None:
+            size = footprint(space, space.decode(genome))
+            none = jnp.zeros(space.num_exits, bool)
             excess = jnp.maximum(excess, config_limits.excess(p99))
+            excess = jnp.maximum(excess, config_limits.size_excess(size, none))
         return jnp.maximum(jnp.min(excess), 0)
 
     return jax.vmap(one)(*rows)

@@ -109,6 +109,9 @@ class Design:
         point: Index of the clocks among `hw_models.operating_points` of the device; None in files of earlier versions.
         selection_percentiles: Of the latency, by policy, on the selection samples; empty in files of earlier versions.
         test_percentiles: Likewise on the test split.
+        peak_memory_bytes: Of the activations of one sample, exits included, in the number format of the search; None in
+            files of earlier versions.
+        weight_bytes: Of the weights, likewise.
     """
 
     found_by: str
@@ -132,6 +135,8 @@ class Design:
     point: int | None = None
     selection_percentiles: dict[str, Percentiles] = field(default_factory=dict)
     test_percentiles: dict[str, Percentiles] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    weight_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -361,6 +366,8 @@ def _row(result: Result, design: Design) -> dict[str, Any]:
     for split, percentiles in (("selection", design.selection_percentiles), ("test", design.test_percentiles)):
         for policy in POLICY_NAMES:
             row |= _percentile_columns(f"{policy}_{split}_", percentiles.get(policy))
+    for name, size in (("peak_memory_kb", design.peak_memory_bytes), ("weights_kb", design.weight_bytes)):
+        row[name] = "" if size is None else size / 1e3
     return row
 
 

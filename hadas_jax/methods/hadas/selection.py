@@ -32,6 +32,7 @@ from hadas_jax.methods.hadas.inner import exit_count
 from hadas_jax.methods.hadas.results import POLICY_NAMES, AsAccurate, Design, Level, Percentiles, Performance, Versus
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, block_active
+from hadas_jax.spaces.footprint import footprint
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Device, operating_points
 
@@ -103,8 +104,10 @@ class Pool:
             for cost in (known.costs.latency_s, known.costs.energy_j)
         )
         objectives = np.stack([np.full(len(points), error), latency, energy], axis=1).astype(np.float32)
-        limits = ConfigLimits.of(self.limits)
-        excess = np.zeros(len(points)) if limits is None else np.maximum(limits.excess(latency), 0)
+        limits, excess = ConfigLimits.of(self.limits, self.device), np.zeros(len(points))
+        if limits is not None:
+            sizes = float(limits.size_excess(known.footprint, jnp.zeros(exits, bool)))
+            excess = np.maximum(np.maximum(limits.excess(latency), sizes), 0)
         return Candidates(np.full(len(points), backbone), none, points, objectives, excess.astype(np.float32))
 
     def clocks_mhz(self, point: int) -> dict[str, float]:
@@ -186,7 +189,8 @@ def set_thresholds(
 @partial(jax.jit, static_argnames=("space", "slots"))
 def _dynamic_backbone(space: MBConvSpace, genome: jax.Array, device: Device, *, slots: int) -> DynamicBackbone:
     backbone = space.decode(genome)
-    return DynamicBackbone.of(available_exits(space, backbone), segment_costs(space, backbone, device), slots=slots)
+    available, costs = available_exits(space, backbone), segment_costs(space, backbone, device)
+    return DynamicBackbone.of(available, costs, footprint=footprint(space, backbone), slots=slots)
 
 
 def choose(
@@ -357,6 +361,7 @@ def _design(pool: Pool, choice: Choice, test: dict[int, PolicyStops]) -> Design:
         return pool.performance("ideal", index, without.exits, point, stops)
 
     on_selection, on_test = pool.selection[index], test[index]
+    size, element_bytes = pool.backbones[index].footprint, pool.device.formats[0].element_bytes
     return Design(
         found_by=choice.found_by,
         genome=tuple(int(g) for g in pool.genomes[index]),
@@ -379,6 +384,8 @@ def _design(pool: Pool, choice: Choice, test: dict[int, PolicyStops]) -> Design:
         point=choice.point,
         selection_percentiles=percentiles(on_selection),
         test_percentiles=percentiles(on_test),
+        peak_memory_bytes=element_bytes * int(size.memory(jnp.asarray(chosen))),
+        weight_bytes=element_bytes * int(size.weights(jnp.asarray(chosen))),
     )
 
 

@@ -28,6 +28,7 @@ from hadas_jax.search.surrogate import Surrogate, SurrogateState
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, segments
 from hadas_jax.spaces.costs import block_costs, relaxed_cost
+from hadas_jax.spaces.footprint import footprint
 from hw_models import Cost, Device, cost, default_point, run_cost
 
 _LEAST_MERIT = -1.0  # what breaks the limits by more is no worse
@@ -104,7 +105,7 @@ class SurrogateAcquisition:
         surrogate, genomes = self._surrogate, known.genomes
         strategy = NSGA2(population_size=self.population, cardinalities=surrogate.cardinalities)
         params = strategy.default_params
-        limits, config_limits = jnp.asarray(self.limits.objectives), ConfigLimits.of(self.limits)
+        limits, config_limits = jnp.asarray(self.limits.objectives), ConfigLimits.of(self.limits, self.device)
 
         def evaluate(population: jax.Array) -> tuple[jax.Array, jax.Array]:
             mean, std = surrogate.predict(known.state, jax.nn.one_hot(population, max(surrogate.cardinalities)))
@@ -114,6 +115,7 @@ class SurrogateAcquisition:
             excess = relative_excess((error, latency, energy), limits)
             if config_limits is not None:
                 excess = jnp.maximum(excess, config_limits.excess(p99))
+                excess = jnp.maximum(excess, jax.vmap(partial(self._size_excess, config_limits))(population))
             violation = jnp.maximum(excess, 0)
             return jnp.concatenate([dynamic, -hopeful[:, -1:]], axis=1), violation
 
@@ -168,6 +170,11 @@ class SurrogateAcquisition:
         values = descents.objectives.reshape(genomes.shape[0], -1)
         ranks = non_dominated_ranks(values, valid=first_occurrences(genomes, surrogate.cardinalities))
         return genomes[truncate(ranks, crowding_distance(values, ranks), size=self.gradient_seeds)]
+
+    def _size_excess(self, limits: ConfigLimits, genome: jax.Array) -> jax.Array:
+        """By how much a backbone without exits exceeds limits on its size, float32[]."""
+        size = footprint(self.space, self.space.decode(genome))
+        return limits.size_excess(size, jnp.zeros(self.space.num_exits, bool))
 
     @cached_property
     def _surrogate(self) -> Surrogate:

@@ -239,10 +239,11 @@ def network_rows(result: Result) -> list[dict[str, Any]]:
         `static` without exits, `static + DVFS` at its best clocks), the `policy` that its accuracy, latency and energy
         are of ("" without exits), the ends of the 95 % interval of its accuracy, backbone, exits, thresholds (None
         where no sample may stop), clocks in MHz, shares of samples by exit when deployed, and `metrics` of all
-        policies; `percentiles` of the latency in ms by policy, empty where they are not known; `selection`, its metrics
-        on the selection samples; `against` its own backbone without exits, the savings and the difference when
-        deployed, with the `verdict`. `joined` and `holds` tell by cost how designs of a front are drawn (see
-        `_front_members`): the place in the line, None beside it, and whether it is in full colour.
+        policies; `percentiles` of the latency in ms by policy, empty where they are not known; `sizes`, the peak memory
+        of activations and the weights in kB, None where they are not known; `selection`, its metrics on the selection
+        samples; `against` its own backbone without exits, the savings and the difference when deployed, with the
+        `verdict`. `joined` and `holds` tell by cost how designs of a front are drawn (see `_front_members`): the place
+        in the line, None beside it, and whether it is in full colour.
     """
     rows = [_network_row(result, design, design.found_by, design.found_by) for design in result.designs]
     for policy in POLICY_NAMES:
@@ -277,6 +278,9 @@ def _network_row(result: Result, design: Design, kind: str, policy: str) -> dict
         "accuracy_high": 100 * high,
         "metrics": {name: _metrics(each) for name, each in test.items()},
         "selection": _metrics(selection[policy or kind]),
+        "sizes": None
+        if design.weight_bytes is None
+        else {"memory": (design.peak_memory_bytes or 0) / 1e3, "weights": design.weight_bytes / 1e3},
         "percentiles": {name: each.as_ms() for name, each in design.test_percentiles.items()},
         "backbone": dict(design.backbone),
         "genome": list(design.genome),

@@ -82,6 +82,8 @@ def _front_rows(run: str, networks: Sequence[dict[str, Any]]) -> Rows:
         row |= {name: network[name] for name in (*METRICS, "accuracy_low", "accuracy_high")}
         percentiles = network["percentiles"].get(network["policy"], {})
         row |= {f"latency_{name}": percentiles.get(name) for name in ("p50", "p95", "p99", "longest")}
+        sizes = network["sizes"] or {}
+        row |= {"peak_memory_kb": sizes.get("memory"), "weights_kb": sizes.get("weights")}
         row |= network["backbone"] | {"blocks": sum(network["backbone"]["depth"])}
         row |= {name: network[name] for name in ("exits", "thresholds", "shares", "dissimilarity", "excess", "genome")}
         row |= {f"{name}_mhz": mhz for name, mhz in network["clocks"].items()}

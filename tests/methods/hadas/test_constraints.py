@@ -50,6 +50,14 @@ def test_an_accuracy_that_is_just_reached_is_accepted():
         ({"max_latency_ms": 1e-6}, r"max_latency_ms: expected more than .* ms, which the smallest backbone"),
         ({"max_energy_mj": 1e-6}, r"max_energy_mj: expected more than .* mJ, which the smallest backbone"),
         ({"max_p99_latency_ms": 1e-6}, r"max_p99_latency_ms: expected more than .* ms, which the smallest backbone"),
+        (
+            {"max_memory_mb": 1e-6},
+            r"max_memory_mb: expected at least .* MB, which the activations of the",
+        ),
+        (
+            {"max_flash_mb": 1e-3},
+            r"max_flash_mb: expected at least .* MB, which the weights .* tiny take in fp32",
+        ),
         ({"max_latency_ms": 1e-3}, r"max_latency_ms: .*, got 0.001: 1 ms if it was in s$"),
         ({"max_energy_mj": 0.02}, r"max_energy_mj: .*, got 0.02: 20 mJ if it was in J$"),
     ],

@@ -16,6 +16,7 @@ from hadas_jax.methods.hadas.constraints import ConfigLimits
 from hadas_jax.methods.hadas.exit_configs import Stops
 from hadas_jax.methods.hadas.fronts import exact_front
 from hadas_jax.spaces import available_exits
+from hadas_jax.spaces.footprint import footprint
 
 SAMPLES, GAMMA = 50, 1.5
 FREE = np.full(3, np.inf, np.float32)
@@ -205,20 +206,43 @@ def test_evolution_looks_for_candidates_within_limits(searches, walked):
     assert not np.isfinite(nowhere.table).any()
 
 
+def limited(**limits):
+    every = dict.fromkeys(("p99_s", "memory", "weights"), np.inf) | limits
+    return ConfigLimits(**{name: np.float32(limit) for name, limit in every.items()})
+
+
+def assert_kept(found, values, limit, walked, reference):
+    """What both searches find within a limit on values [n] of the walked candidates."""
+    kept = closed(wanted_table(walked[2][values <= limit], reference))
+    np.testing.assert_allclose(closed(found["exact"].table), kept, rtol=1e-5)
+    assert (closed(found["evolved"].table) >= kept * (1 - 1e-5)).all()
+    assert np.isfinite(kept).any() == (float(found["exact"].violation) == 0) == (values <= limit).any()
+
+
+@pytest.mark.parametrize("name", ["memory", "weights"])
+def test_limits_on_memory_and_weights_keep_subsets_of_exits_out(small_space, searches, walked, cases, reference, name):
+    size_of = jax.jit(lambda genome: footprint(small_space, small_space.decode(genome)))
+    values = [
+        np.asarray(getattr(size_of(genome), name)(jnp.asarray(each[0])))
+        for (genome, *_), each in zip(cases, walked, strict=True)
+    ]
+    limit = np.float32(min(np.median(values[0]), values[0].max() - 1))  # the largest trunk alone may be the peak
+    found = {each: search(config_limits=limited(**{name: limit})) for each, search in searches.items()}
+    for row in range(len(cases)):
+        rows = {each: results[row] for each, results in found.items()}
+        assert_kept(rows, values[row], limit, walked[row], reference)
+
+
 def test_a_limit_on_the_99th_percentile_keeps_the_candidates_out_that_break_it(searches, walked, reference):
-    """Exact and evolved, a limit that half of the candidates keep, and one that none keeps."""
-    for row, (_, _, objectives, _, p99) in enumerate(walked):
-        limit = np.float32(np.median(p99))
-        found = {name: each(config_limits=ConfigLimits(p99_s=limit))[row] for name, each in searches.items()}
-        wanted = closed(wanted_table(objectives[p99 <= limit], reference))
-        np.testing.assert_allclose(closed(found["exact"].table), wanted, rtol=1e-5)
-        assert (closed(found["evolved"].table) >= wanted * (1 - 1e-5)).all()
-        assert np.isfinite(found["evolved"].table).any()
-        for search in searches.values():
-            nowhere = search(config_limits=ConfigLimits(p99_s=np.float32(p99.min() / 2)))[row]
-            assert not np.isfinite(nowhere.table).any()
-            assert float(nowhere.violation) >= 1 - 1e-5
-        assert float(found["exact"].violation) == 0
+    limit = np.float32(np.median(walked[1][4]))
+    found = {each: search(config_limits=limited(p99_s=limit)) for each, search in searches.items()}
+    for row, each in enumerate(walked):
+        assert_kept({name: results[row] for name, results in found.items()}, each[4], limit, each, reference)
+    least = min(each[4].min() for each in walked)
+    for search in searches.values():
+        nowhere = search(config_limits=limited(p99_s=least / 2))
+        assert not any(np.isfinite(each.table).any() for each in nowhere)
+        assert min(float(each.violation) for each in nowhere) >= 1 - 1e-5
 
 
 def test_an_evolution_evaluates_its_candidates_at_their_own_risk_levels(cases, device):

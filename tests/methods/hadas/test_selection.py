@@ -401,6 +401,24 @@ def test_a_front_within_a_limit_of_the_99th_percentile_is_that_of_all_candidates
         assert pick.violation == 0 or not (p99 <= limit)[no_worse].any()
 
 
+@pytest.mark.parametrize(("name", "field"), [("max_memory_mb", "peak_memory_bytes"), ("max_flash_mb", "weight_bytes")])
+def test_designs_keep_limits_on_their_size_with_exits(make, space, genomes, drawn, name, field):
+    free = drawn.measure(drawn.choose(64))[0]
+    limit = 1e-6 * float(np.quantile([getattr(design, field) for design in free], 0.4))
+    found = make(space, genomes, limits=Constraints(**{name: limit}))
+    choices = found.choose(64)
+    designs = found.measure(choices)[0]
+    assert choices.within == {"ideal": True, "deployable": True}
+    assert all(1e-6 * getattr(design, field) <= limit * (1 + 1e-6) for design in designs)
+    kept = [design for design in free if 1e-6 * getattr(design, field) <= limit]
+    for policy in ("ideal", "deployable"):  # nothing of the free front that keeps the limit is lost
+        values = np.array([dataclasses.astuple(design.selection[policy]) for design in designs])
+        for design in kept:
+            if design.found_by == policy:
+                own = np.array(dataclasses.astuple(design.selection[policy]))
+                assert (values <= own * (1 + 1e-6)).all(axis=1).any()
+
+
 def test_percentiles_of_designs_are_those_of_a_walk_through_the_samples(drawn, pool):
     choices = drawn.choose(4)
     for choice, design in zip(choices.designs, drawn.measure(choices)[0], strict=True):

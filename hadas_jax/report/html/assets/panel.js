@@ -24,6 +24,11 @@ function percentileWords({ percentiles }) {
     + `and the classifier takes ${number(longest)} ms.`)];
 }
 
+function sizeWords({ sizes }) {
+  if (!sizes) return [];
+  return [element("p", { class: "quiet" }, `Exits included, activations take ${number(sizes.memory, 4)} kB at their peak and weights ${number(sizes.weights, 4)} kB.`)];
+}
+
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
 
 // What the chosen network saves when deployed, beside what that does to its accuracy.
@@ -78,7 +83,7 @@ function showDetails() {
   const chips = element("div", { class: "chips" }, ...[chosen.runName, KINDS[chosen.kind].label, `${chosen.backbone.resolution} pixels`,
     `${chosen.backbone.depth.reduce((a, b) => a + b, 0)} blocks`, `${chosen.exits.length} exits`].map((text) => element("span", {}, text)));
   details.replaceChildren(
-    chips, metricsTable(chosen), ...percentileWords(chosen), ...(chosen.exits.length ? [savingWords(chosen)] : []),
+    chips, metricsTable(chosen), ...percentileWords(chosen), ...sizeWords(chosen), ...(chosen.exits.length ? [savingWords(chosen)] : []),
     heading("Backbone: kernel, expansion, width; an exit follows dark blocks"), backboneDrawing(chosen),
     heading("Test samples that stop, when deployed"), ...exitBars(chosen),
     ...(chosen.exits.length ? [heading("Thresholds"), ...thresholdBars(chosen)] : []),
