@@ -1,8 +1,8 @@
 """From search to silicon: does a front hold on the machine that it was searched for?
 
-Command:   python experiments/search_to_silicon.py -o experiments/search_to_silicon_digits.json
-           python experiments/search_to_silicon.py --space small-images --resolution 32 --dataset npz:cifar100_part.npz \
-               --epochs 4 --exit-epochs 2 -o experiments/search_to_silicon_small_images.json
+Command:   python experiments/search_to_silicon.py experiments/search_to_silicon_digits.json
+           python experiments/search_to_silicon.py --space small-images --resolution 32 --dataset npz:IMAGES.npz
+               --epochs 4 --exit-epochs 2 experiments/search_to_silicon_small_images.json
 Hardware:  any machine with onnxruntime
 Time:      20 minutes each on 2 cores that are otherwise idle
 
