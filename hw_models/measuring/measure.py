@@ -64,11 +64,12 @@ _CLOCKS, _POWERS = (10.0, 20e3), (1e-4, 2e3)  # what a clock in MHz and a power 
 _STABLE = 0.05  # relative change of the median between two warm-up batches that counts as none
 _LEAST_S = 1e-9  # a clock's tick, for a reference that takes no time
 _WARM_BATCHES = 6  # after which timing starts on a machine that never becomes stable
-_PER_TURN = 4  # timed runs of a network between two of the reference
+_PER_TURN = 3  # timed runs of a network, and of the reference, before the other one's turn
 _FOR_P95, _FOR_P99 = 20, 100  # runs of a round from which on it has these percentiles
 _ATTEMPTS = 3  # at a round of a network
 _SAMPLE_S = 0.02
 _TRTEXEC_WARM_S = 0.2
+_BUSY = 0.05  # share of the processor that other work takes, from which on it is said
 
 _ROOT = Path("/")
 # Kinds in devfreq, behind the address: of NVIDIA (gv11b, ga10b, ...; gpu-gpc-0 of Thor), Arm and Qualcomm.
@@ -745,6 +746,7 @@ class Timing(NamedTuple):
         power_w: Mean power while it repeated; None where nothing could be read.
         before: The machine before the timed runs.
         after: The machine after them.
+        ran: Share of that time in which this process ran; on a CPU, other work took the rest.
     """
 
     latency_s: Tuple[float, ...]
@@ -755,6 +757,7 @@ class Timing(NamedTuple):
     power_w: Optional[float] = None
     before: State = State({})
     after: State = State({})
+    ran: float = 1.0
 
 
 class Reference(NamedTuple):
@@ -784,8 +787,8 @@ def time_case(
     """Times an opened case.
 
     It first runs untimed in batches until the medians of two batches agree. Power is read in a loop of its own behind
-    the timed one, so that reading does not slow the timed runs. In turn with a reference, a few runs follow each run of
-    that; the first run of either is not timed, as the other one has just emptied the caches.
+    the timed one, so that reading does not slow the timed runs. In turn with a reference, a few runs follow as many of
+    that; the first of either is not timed, as the other one has just emptied the caches.
 
     Args:
         opened: Its `run()` runs it once and returns the seconds up to the end of each segment; what times itself has
@@ -811,14 +814,15 @@ def time_case(
     if hasattr(opened, "timing"):
         return opened.timing(seconds, meter, meter_seconds, state)
     _warm_up(opened.run, warm_seconds, timer)
-    before = state()
+    before, begin, ran = state(), time.perf_counter(), time.process_time()
     times, paces = _times(opened.run, seconds, least_runs, timer, reference)
+    ran = (time.process_time() - ran) / max(time.perf_counter() - begin, _LEAST_S)
     after, power = state(), None
     if meter is not None:
         with meter.read() as reading:
             _times(opened.run, meter_seconds, 1, timer)
         power = reading.mean_w
-    return _summary(times, paces, power, before, after)
+    return _summary(times, paces, power, before, after)._replace(ran=min(ran, 1.0))
 
 
 def _warm_up(run: Callable[[], Tuple[float, ...]], seconds: float, timer: Callable[[], float]) -> None:
@@ -847,10 +851,10 @@ def _times(
             paces.append(1.0)
             continue
         reference.run()
-        pace = reference.latency_s / max(reference.run()[-1], _LEAST_S)
+        typical = statistics.median(reference.run()[-1] for _ in range(_PER_TURN))
         run()
         times += [run() for _ in range(_PER_TURN)]
-        paces += [pace] * _PER_TURN
+        paces += [reference.latency_s / max(typical, _LEAST_S)] * _PER_TURN
     return np.array(times), np.array(paces)
 
 
@@ -928,6 +932,7 @@ class Step(NamedTuple):
         name: What was measured last.
         latency_ms: Of this round alone; None where it was disturbed.
         trouble: What disturbed it; empty where nothing did.
+        ran: Share of the time in which this process ran, see `Timing`.
     """
 
     done: int
@@ -936,6 +941,7 @@ class Step(NamedTuple):
     name: str
     latency_ms: Optional[float]
     trouble: str = ""
+    ran: float = 1.0
 
 
 def row_names(case: Any) -> Tuple[str, ...]:
@@ -1040,9 +1046,11 @@ def profile(
                     for timing, trouble, is_last in _attempts(case, time_it, held):
                         done += is_last
                         found = [] if timing is None else _rows(case, held, timing, meter, fixed)
-                        latency = found[-1]["latency_ms"] if found else None
+                        step = Step(done, total, number, case.name, None, trouble)
+                        if timing is not None:
+                            step = step._replace(latency_ms=found[-1]["latency_ms"], ran=timing.ran)
                         if on_step is not None:
-                            on_step(Step(done, total, number, case.name, latency, trouble))
+                            on_step(step)
                         troubles[case.name] = trouble
                     _append(kept_rounds, found)
                     parts += found
@@ -1703,6 +1711,23 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def summary(steps: Sequence[Step], provider: Optional[str]) -> List[str]:
+    """Returns lines on what disturbed measurements, and whether other work did.
+
+    Args:
+        steps: All of a profile.
+        provider: What computed; what waits for a GPU need not run.
+    """
+    lines = [f"{sum(bool(step.trouble) for step in steps)} disturbed measurements left out"]
+    taken = 1 - (_mean([step.ran for step in steps]) or 1.0)
+    if provider is not None and provider.startswith("CPU") and taken > _BUSY:
+        lines.append(
+            f"Other work took {taken:.0%} of the processor meanwhile, which p95 and p99 tell of too: an idle machine "
+            "is measured better"
+        )
+    return lines
+
+
 def _accelerator() -> str:
     """Model of the GPU of a machine that is no board; empty where nvidia-smi does not tell."""
     if shutil.which("nvidia-smi") is None or Path("/proc/device-tree/model").is_file():
@@ -1783,12 +1808,12 @@ def _measure(parsed: argparse.Namespace) -> int:
         return 0
     if scratch is not None:
         scratch.mkdir(exist_ok=True)
-    left_out, without = [], []  # type: List[str], List[str]
+    steps, without = [], []  # type: List[Step], List[str]
 
     def show(step: Step) -> None:
+        steps.append(step)
         what = f"INCONCLUSIVE: {step.trouble}" if step.trouble else f"{step.latency_ms:.4g} ms"
         print(f"{step.done} of {step.total}, round {step.round}: {step.name} {what}", flush=True)
-        left_out.extend([step.name] if step.trouble else [])
 
     def note(name: str, reason: str) -> None:
         print(f"INCONCLUSIVE: {name} has no row: {reason}")
@@ -1810,7 +1835,9 @@ def _measure(parsed: argparse.Namespace) -> int:
     )
     if scratch is not None and not without:
         shutil.rmtree(str(scratch), ignore_errors=True)
-    print(f"Written: {parsed.output}, {len(rows)} rows; {len(left_out)} disturbed measurements left out")
+    for line in summary(steps, engine.provider):
+        print(line)
+    print(f"Written: {parsed.output}, {len(rows)} rows")
     if without:
         every = len(cases) * len(clocks)
         print(f"INCONCLUSIVE: {len(without)} of {every} cases have no row; --resume measures them again")
