@@ -9,10 +9,10 @@ standardised, segment after segment is called, and each exit's score decides, as
 
 Every network is measured once a round, in another order each round, and its row is the median over the rounds: what
 disturbs the machine for a while then disturbs one round of many networks and not all rounds of a few. A reference
-network runs in turn with every other one, and times are counted in runs of it: the ratio of both is free of the drift
-of clocks and neighbours. A measurement during which clocks moved or the machine throttled is INCONCLUSIVE: it is
-repeated, then left out and counted. Until its last round is done, a network's rounds are kept beside the file, so that
-an interrupted profile can go on.
+network is measured alone when a round begins and then runs in turn with every other one, whose times are counted in
+runs of it: the ratio of both is free of the drift of clocks and neighbours. A measurement during which clocks moved or
+the machine throttled is INCONCLUSIVE: it is repeated, then left out and counted. Until its last round is done, a
+network's rounds are kept beside the file, so that an interrupted profile can go on.
 
 Clocks are read and held through cpufreq, devfreq or a Jetson's debugfs; power is read from the INA sensors of supply
 rails, the energy counters of x86 (RAPL), or a log that tegrastats writes meanwhile. What a machine does not have or
@@ -1004,7 +1004,7 @@ def profile(
         clocks: The operating points; an empty clock is left as it is, all set the same clocks.
         rounds: Measurements per network and operating point.
         reference: Name of a network that runs in turn with every other one, whose times are then counted in runs of
-            it; what they count as is its latency when it was measured first. None: every network runs alone.
+            it; what they count as is its latency alone when the round began. None: every network runs alone.
         resume: Go on where an interrupted profile stopped; rows already there are kept and not measured again.
         labels: Columns that are the same in all rows: runtime, runtime_version, provider, kit.
         on_step: Called after every measurement.
@@ -1030,19 +1030,19 @@ def profile(
     with _unwound_by_signals():
         for setting in clocks:
             with machine.hold(setting) as held:
-                taken, pace = _Taken.of(cases, held, rows, parts), None  # type: _Taken, Optional[Reference]
+                taken, beside = _Taken.of(cases, held, rows, parts), None  # type: _Taken, Any
                 troubles = {}  # type: Dict[str, str]
                 rows += taken.finish(target, rounds)
                 done += taken.count(rounds)
                 for number, case in _turns(cases, rounds, reference):
                     if not taken.lacks(case, number):
                         continue
-                    if pace is None and reference is not None:
-                        pace = taken.pace(next(one for one in cases if one.name == reference))
-                    lacks_pace = pace is None and reference not in (None, case.name)
-                    time_it = (
-                        None if lacks_pace else partial(time_one, meter=meter, reference=pace, state=machine.state)
-                    )
+                    time_it = partial(time_one, meter=meter, reference=None, state=machine.state)  # type: Any
+                    if reference not in (None, case.name):
+                        other = next(one for one in cases if one.name == reference)
+                        beside, seconds = beside or other.open(), taken.latest_s(other)
+                        pace = None if seconds is None else Reference(beside.run, seconds)
+                        time_it = None if pace is None else partial(time_it, reference=pace)
                     for timing, trouble, is_last in _attempts(case, time_it, held):
                         done += is_last
                         found = [] if timing is None else _rows(case, held, timing, meter, fixed)
@@ -1135,11 +1135,11 @@ class _Taken(NamedTuple):
         self.rows.update(new)
         return list(new.values())
 
-    def pace(self, case: Any) -> Optional[Reference]:
-        """The reference at its first measured latency; None until it has one, and for what times itself."""
+    def latest_s(self, case: Any) -> Optional[float]:
+        """Latency of a whole network when it was measured last; None until it was."""
         last = row_names(case)[-1]
-        measured = [*self.parts[last], *(row for name, row in self.rows.items() if name == last)]
-        return Reference(case.open().run, 1e-3 * measured[0]["latency_ms"]) if measured else None
+        measured = [*(row for name, row in self.rows.items() if name == last), *self.parts[last]]
+        return 1e-3 * measured[-1]["latency_ms"] if measured else None
 
 
 def _rows(case: Any, clocks: ClockSetting, timing: Timing, meter: Any, fixed: Dict[str, Optional[str]]) -> List[Row]:
