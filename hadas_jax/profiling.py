@@ -23,7 +23,7 @@ from hadas_jax.spaces.design import spread_genomes, with_tables
 from hadas_jax.supernet import BatchStats, Parameters, cut_space, estimate_batch_stats, initialise, run_trunk
 from hadas_jax.supernet.layers import conv, depthwise_conv
 from hw_models import LayerKind, LayerTable, layer_table
-from hw_models.measuring import Case, Machine, find_engine, format_layers, kit_cases, read_kit
+from hw_models.measuring import Case, Machine, find_engine, format_layers, kit_cases, kit_labels, read_kit
 
 _SIZES = ((64, 16), (32, 48), (16, 128), (8, 256))  # pixels of a side, channels
 _RATIO = 4  # output to input channels of pointwise and linear layers
@@ -105,9 +105,8 @@ def on_onnxruntime(
     engine = find_engine("onnxruntime")
     write_space_kit(folder, space, networks=networks, layers=layers, batch=batch, seed=seed)
     kit = read_kit(folder)
-    labels = {"runtime": engine.runtime, "runtime_version": engine.version, "provider": engine.provider}
-    cases = kit_cases(folder, kit, engine)
-    return Subjects(cases, kit["reference"], Machine(engine.processor), {**labels, "kit": kit["digest"]})
+    labels = kit_labels(kit, engine)
+    return Subjects(kit_cases(folder, kit, engine), kit["reference"], Machine(engine.processor), labels)
 
 
 def this_machine() -> Machine:

@@ -1415,6 +1415,19 @@ def _provider(name: str) -> str:
     return {"TensorRT": "Tensorrt"}.get(name, name) + "ExecutionProvider"
 
 
+def kit_labels(kit: Dict[str, Any], engine: Engine, *, threads: int = 1) -> Dict[str, Optional[str]]:
+    """Returns what rows say of a kit and what runs it, for `profile`; more threads than one are named.
+
+    Args:
+        kit: Its content, from `read_kit`.
+        engine: What runs it.
+        threads: Of onnxruntime on a CPU.
+    """
+    several = f", {threads} threads" if engine.provider == "CPU" and threads != 1 else ""
+    provider = engine.provider + several
+    return dict(zip(_LABELS, (engine.runtime, engine.version, provider, kit["digest"])))
+
+
 def kit_cases(
     folder: Any, kit: Dict[str, Any], engine: Engine, *, threads: int = 1, scratch: Optional[Any] = None
 ) -> List[Case]:
@@ -1496,7 +1509,7 @@ def open_case(
 
 
 class SessionCase:
-    """A case in sessions of onnxruntime, run as `hadas_jax.deploy.runtime` runs a batch that no exit stops.
+    """A case in sessions of onnxruntime, run as `hadas_jax.deploy.runtime` runs a network.
 
     Args:
         case: Of the kit.
@@ -1504,43 +1517,49 @@ class SessionCase:
     """
 
     def __init__(self, case: Dict[str, Any], sessions: Sequence[Any]) -> None:
-        self._segments, self._sessions = case["segments"], sessions
+        self._segments, self._sessions, self._description = case["segments"], sessions, case["images"]
         rng = np.random.RandomState(0)
-        self._description, batch = case["images"], case["batch"]
-        if self._description is not None:
-            self.images = rng.randint(0, 256, [batch] + self._description["shape"]).astype(np.uint8)
         self._inputs = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in case["inputs"].items()}
-        self._batch = batch
+        if self._description is not None:
+            self.images = rng.randint(0, 256, [case["batch"]] + self._description["shape"]).astype(np.uint8)
 
     def run(self) -> Tuple[float, ...]:
-        """Runs it once; returns the seconds up to the end of each segment."""
-        begin, stamps = time.perf_counter(), []
-        for _ in self.steps():
-            stamps.append(time.perf_counter() - begin)
+        """Runs it once; returns the seconds until the images are classified that stop at the end of each segment."""
+        begin, stopping, stamps = time.perf_counter(), 0.0, []
+        for number, (outputs, score) in enumerate(self.steps()):
+            decided = time.perf_counter()
+            if score is not None:
+                _classify(outputs["logits"], score, number)
+            end = time.perf_counter()
+            stamps.append(end - begin - stopping)
+            stopping += end - decided  # images that go on do not pay it
         return tuple(stamps)
 
     def steps(self) -> Iterator[Tuple[Dict[str, np.ndarray], Optional[np.ndarray]]]:
-        """Yields outputs and score [B] of each segment, when its exit has decided."""
-        feeds = self._inputs
+        """Yields outputs and score [B] of each segment, when its exit has decided that no image stops."""
+        feeds, outputs = self._inputs, {}  # type: Dict[str, np.ndarray], Dict[str, np.ndarray]
         if self._description is not None:
             feeds = {self._segments[0]["input"]: standardised(self.images, self._description)}
-        last = len(self._segments) - 1
-        labels, exits = np.zeros(self._batch, np.int64), np.full(self._batch, last)
-        sure, left = np.zeros(self._batch, np.float32), np.arange(self._batch)
-        for number, (segment, session) in enumerate(zip(self._segments, self._sessions)):
-            names = segment["outputs"]
+        for segment, session in zip(self._segments, self._sessions):
+            if outputs:
+                feeds = {segment["input"]: outputs["features"]}
+            names, score = segment["outputs"], None
             outputs = dict(zip(names, session.run(list(names.values()), feeds)))
-            score = None
-            stops = np.zeros(self._batch, bool)
             if segment["score"] is not None:
                 score = exit_score(outputs["logits"], outputs.get("confidence"), segment["score"])
-                stops = score >= np.float32(math.inf)  # no image stops
-                stopped = left[stops]
-                labels[stopped], exits[stopped] = outputs["logits"][stops].argmax(axis=1), number
-                sure[stopped], left = score[stops], left[~stops]
+                np.any(score >= np.float32(math.inf))
             yield outputs, score
-            if number < last:
-                feeds = {self._segments[number + 1]["input"]: outputs["features"][~stops]}
+
+
+def _classify(logits: np.ndarray, score: np.ndarray, number: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the runtime notes of images that stop: classes, exits and scores."""
+    labels, exits = np.zeros(len(score), np.int64), np.full(len(score), number)
+    sure, left = np.zeros(len(score), np.float32), np.arange(len(score))
+    stops = score >= np.float32(-math.inf)
+    stopped = left[stops]
+    labels[stopped], exits[stopped] = logits[stops].argmax(axis=1), number
+    sure[stopped], left = score[stops], left[~stops]
+    return labels, exits, sure
 
 
 def standardised(images: np.ndarray, description: Dict[str, Any]) -> np.ndarray:
@@ -1784,12 +1803,7 @@ def _measure(parsed: argparse.Namespace) -> int:
         rounds=parsed.rounds,
         reference=kit["reference"] if engine.runtime == "onnxruntime" else None,
         resume=parsed.resume,
-        labels={
-            "runtime": engine.runtime,
-            "runtime_version": engine.version,
-            "provider": engine.provider,
-            "kit": kit["digest"],
-        },
+        labels=kit_labels(kit, engine, threads=parsed.threads),
         on_step=show,
         on_inconclusive=note,
         time_one=partial(time_case, seconds=parsed.seconds),

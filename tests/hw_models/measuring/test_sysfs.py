@@ -321,3 +321,67 @@ def test_a_counter_that_may_not_be_read_is_left_out(tmp_path):
     folder = fill(tmp_path, RAPL.format("0"), name="package-0", max_energy_range_uj=1000)
     (folder / "energy_uj").mkdir()  # unreadable whoever runs the test
     assert Machine("cpu", tmp_path).meter() is None
+
+
+def test_the_clocks_that_run_now_are_read(tmp_path):
+    fill_cpu(tmp_path), fill_gpu(tmp_path), fill_memory(tmp_path)
+    fill(tmp_path, CPU.format(4), scaling_cur_freq=2000000, scaling_available_frequencies="2265600 115200")
+    wanted = {"core_mhz": 318.75, "memory_mhz": 2133.0, "host_mhz": 2000.0}  # of the fastest cores, those that work
+    assert Machine("gpu", tmp_path).state().clocks == wanted
+
+
+def test_a_machine_that_shows_nothing_has_no_state(tmp_path):
+    assert Machine("cpu", tmp_path).state() == sysfs.State({})
+
+
+def test_throttling_is_counted_wherever_it_shows(tmp_path):
+    here = Machine("cpu", tmp_path)
+    for core in (0, 1):
+        folder = f"sys/devices/system/cpu/cpu{core}/thermal_throttle"
+        fill(tmp_path, folder, core_throttle_count=3, package_throttle_count=1, core_throttle_max_time_ms=99)
+    assert here.state().throttled == 8
+    fill(tmp_path, HWMON.format(2), oc1_event_cnt=2, oc2_event_cnt=0)
+    assert here.state().throttled == 10
+    for i, (kind, steps) in enumerate({"pwm-fan": 200, "cpu-balanced": 2, "intel_powerclamp": -1}.items()):
+        fill(tmp_path, f"sys/class/thermal/cooling_device{i}", type=kind, cur_state=steps)
+    assert here.state().throttled == 12
+    fill(tmp_path, "sys/devices/platform/soc/soc:firmware", get_throttled="50005")  # Raspberry Pi: two of them now
+    assert here.state().throttled == 14
+
+
+def test_the_temperature_is_of_the_hottest_sensor_that_can_be_believed(tmp_path):
+    zones = {"CPU-therm": 61500, "GPU-therm": 58000, "PMIC-Die": 100000, "CV-therm": -256000, "broken": 999000}
+    for i, (kind, value) in enumerate(zones.items()):
+        fill(tmp_path, f"sys/class/thermal/thermal_zone{i}", type=kind, temp=value)
+    assert Machine("gpu", tmp_path).state().temperature_c == 61.5
+
+
+LOG = {
+    "of JetPack 4": "RAM 2460/7772MB SWAP 0/3886MB CPU [9%@1420,3%@1420] PLL@40C VDD_IN {}/2532 VDD_SOC 9/9",
+    "of JetPack 5": "11-30-2026 19:00:00 RAM 2460/7772MB gpu@45C VDD_IN {}mW/2532mW VDD_CPU_GPU_CV 9mW/9mW",
+}
+
+
+@pytest.mark.parametrize("line", LOG.values(), ids=LOG)
+def test_power_is_what_tegrastats_logs_meanwhile(line, tmp_path):
+    log = tmp_path / "tegrastats.log"
+    log.write_text(line.format(900) + "\n")
+    meter = sysfs.LogMeter.of(log, "gpu")
+    assert (meter.rail, meter.labels) == ("board", ("VDD_IN",))
+    with meter.read() as reading, log.open("a") as file:
+        file.write("".join(line.format(milliwatts) + "\n" for milliwatts in (800, 5000, 7000)) + line[:80])
+    assert reading.mean_w == 6.0
+    with meter.read() as reading:
+        pass
+    assert reading.mean_w is None
+
+
+def test_the_rails_of_a_log_are_chosen_as_those_of_the_machine(tmp_path):
+    log = tmp_path / "tegrastats.log"
+    log.write_text("RAM 1/2MB VDD_GPU_SOC 100mW/1mW VDD_CPU_CV 20mW/1mW VIN_SYS_5V0 3mW/1mW VDDQ_VDD2_1V8AO 4mW/1mW\n")
+    assert sysfs.LogMeter.of(log, "gpu").sources == f"VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0 of {log}"
+    log.write_text("RAM 1/2MB VDD_CPU_GPU_CV 20mW/1mW\n")
+    with pytest.raises(
+        ValueError, match="expected lines of tegrastats with the power of the board or of the GPU, got 1"
+    ):
+        sysfs.LogMeter.of(log, "gpu")
