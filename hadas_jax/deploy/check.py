@@ -8,6 +8,7 @@ Shapes: N networks, K exits of all of them, classifiers included. Units: s, J; i
 
 import dataclasses
 import json
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from hadas_jax.deploy.runtime import Runtime
 from hadas_jax.deploy.select import SearchedSupernet, architecture_of
 from hadas_jax.deploy.static_network import StaticNetwork
 from hadas_jax.methods.hadas.results import Design, FinishedSearch
-from hadas_jax.runs.checkpoints import read_json
+from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.search.indicators import hypervolume
 from hadas_jax.search.pareto import non_dominated_mask
@@ -146,6 +147,7 @@ class Check:
         measured_front: Names on the front of test error and measured expected latency.
         hypervolume: Of the measured front over that of the predicted one.
         tolerance: Of the errors of `exits` and `expected`.
+        left_out: Names of networks whose measurements were disturbed.
     """
 
     protocol: dict[str, Any]
@@ -158,6 +160,7 @@ class Check:
     measured_front: tuple[str, ...]
     hypervolume: float
     tolerance: float
+    left_out: tuple[str, ...] = ()
 
     @property
     def is_within(self) -> bool:
@@ -270,11 +273,13 @@ def recall_kit(search: FinishedSearch, rows: Sequence[Measurement], *, source: s
     Raises:
         ValueError: They are of no kit, of several, or of one that was not written from this search as it is now.
     """
-    digests = {row.kit for row in rows}
+    digests = {row.kit or "none" for row in rows}
     known = _known_kits(search.path)
-    again = f"hadas devices check {search.path} --kit DIR writes one"
-    if len(digests) != 1 or (digest := digests.pop()) is None:
-        raise ValueError(f"{source}: expected measurements of one kit (column kit), got {len(digests)}; {again}")
+    again = f"hadas devices check {shlex.quote(str(search.path))} --kit DIR writes one"
+    if len(digests) != 1:
+        names = ", ".join(sorted(digests))
+        raise ValueError(f"{source}: expected measurements of one kit (column kit), got {names}; {again}")
+    (digest,) = digests
     if digest not in known:
         wanted = " or ".join(known) or "none yet"
         raise ValueError(f"{source}: expected measurements of a kit of {search.path} ({wanted}), got {digest}; {again}")
@@ -415,45 +420,43 @@ def compare(
     clocks = tuple(float(getattr(highest, f"{name}_hz")) / 1e6 for name in ("core", "memory", "host"))
     networks = []
     for one, cost in zip(chosen, costs, strict=True):
-        shares, exits = np.asarray(one.design.test_shares), []
         texts = layers_by_segment(space, one.design.genome, one.design.exits)
-        for k in range(len(cost.latency_s)):
-            row = _row(by_name, f"{one.name}/{k + 1}", ";".join(texts[: k + 1]))
-            again = by_name.get(f"{one.name}{AGAIN}/{k + 1}")
-            exits.append(_checked_exit(k + 1, row, again, cost, _point(row, cost, clocks)))
-        measured = None if end_to_end_s is None else end_to_end_s[one.name]
+        layers = [";".join(texts[: k + 1]) for k in range(len(texts))]
+        pairs = [[by_name.get(f"{one.name}{again}/{k + 1}") for again in ("", AGAIN)] for k in range(len(texts))]
+        found = [[row for row in pair if row is not None] for pair in pairs]
+        if not all(found):  # measurements were disturbed
+            continue
+        if any(row.layers != text for both, text in zip(found, layers, strict=True) for row in both):
+            raise ValueError(f"{one.name}: expected the layers of this network of the front, got others")
+        exits = tuple(_checked_exit(k, both, cost, _point(both[0], cost, clocks)) for k, both in enumerate(found))
+        shares = np.asarray(one.design.test_shares)
         networks.append(
             CheckedNetwork(
                 name=one.name,
                 genome=one.design.genome,
                 blocks=one.design.exits,
                 test_error=one.design.test["deployable"].error,
-                exits=tuple(exits),
-                predicted_s=float(shares @ [found.predicted_s for found in exits]),
-                measured_s=measured,
-                paths_s=float(shares @ [found.measured_s for found in exits]),
+                exits=exits,
+                predicted_s=float(shares @ [each.predicted_s for each in exits]),
+                measured_s=None if end_to_end_s is None else end_to_end_s[one.name],
+                paths_s=float(shares @ [each.measured_s for each in exits]),
             )
         )
+    if not networks:
+        raise ValueError(f"measurements: expected rows of {chosen[0].name}/1 and so on, got none of any network")
     about = {
         "device": model.name,
         "split": "test",
         **{name: _only(rows, name) for name in ("machine", "runtime", "runtime_version", "provider", "kit", "format")},
         "versions": versions(),
     }
-    return _check(networks, tolerance, about | protocol)
+    left_out = tuple(one.name for one in chosen if one.name not in {network.name for network in networks})
+    return dataclasses.replace(_check(networks, tolerance, about | protocol), left_out=left_out)
 
 
 def _only(rows: Sequence[Measurement], name: str) -> str | None:
     """What rows say in a column, several values side by side; None: nothing."""
     return ", ".join(dict.fromkeys(value for row in rows if (value := getattr(row, name)))) or None
-
-
-def _row(rows: dict[str, Measurement], name: str, layers: str) -> Measurement:
-    if name not in rows:
-        raise ValueError(f"measurements: expected a row of the network {name}, got none; measure the kit to its end")
-    if rows[name].layers != layers:
-        raise ValueError(f"measurements: expected the layers of the network {name} of the front, got others")
-    return rows[name]
 
 
 def _point(row: Measurement, cost: ExitCosts, highest: Sequence[float]) -> int:
@@ -468,19 +471,16 @@ def _point(row: Measurement, cost: ExitCosts, highest: Sequence[float]) -> int:
     return nearest
 
 
-def _checked_exit(
-    segments: int, row: Measurement, again: Measurement | None, cost: ExitCosts, point: int
-) -> CheckedExit:
-    both = [row] if again is None else [row, again]
-    latencies = [1e-3 * each.latency_ms for each in both]
-    powers = [each.power_w for each in both if each.power_w is not None]
+def _checked_exit(number: int, rows: Sequence[Measurement], cost: ExitCosts, point: int) -> CheckedExit:
+    latencies = [1e-3 * each.latency_ms for each in rows]
+    powers = [each.power_w for each in rows if each.power_w is not None]
     mean = statistics.mean(latencies)
     return CheckedExit(
-        segments=segments,
-        predicted_s=float(cost.latency_s[segments - 1, point]),
+        segments=number + 1,
+        predicted_s=float(cost.latency_s[number, point]),
         measured_s=mean,
-        difference=None if again is None else abs(latencies[0] - latencies[1]) / mean,
-        predicted_j=float(cost.energy_j[segments - 1, point]),
+        difference=abs(latencies[0] - latencies[1]) / mean if len(rows) > 1 else None,
+        predicted_j=float(cost.energy_j[number, point]),
         measured_j=mean * statistics.mean(powers) if powers else None,
     )
 
@@ -531,10 +531,10 @@ def write_check(path: Path, check: Check, rows: Sequence[Measurement]) -> None:
     write_text(path, json.dumps(check.as_json(), indent=1) + "\n")
 
 
-def read_check(path: Path) -> dict[str, Any]:
+def read_check(path: Path) -> Check:
     """Reads a check.json.
 
     Raises:
         ValueError: It is of another form, or none.
     """
-    return read_json(path, FORM, what="a check as hadas devices check writes")
+    return validated(Check, read_json(path, FORM, what="a check as hadas devices check writes"), path=path)

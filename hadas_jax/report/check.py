@@ -17,11 +17,11 @@ def print_check(check: Check, console: Console) -> None:
     table = new_table(
         f"{check.protocol['device']} beside what was measured, ms per sample",
         "network",
-        "exits after\nblocks",
-        "up to each exit and the classifier:\npredicted",
-        "measured",
-        "expected:\npredicted",
-        "measured",
+        "exits",
+        "to each exit\npredicted",
+        "to each exit\nmeasured",
+        "expected\npredicted",
+        "expected\nmeasured",
         names=2,
     )
     for network in check.networks:
@@ -49,6 +49,8 @@ def summary(check: Check) -> list[str]:
         lines.append(f"Energy of every exit: {agreement_text(check.energy)}.")
     if check.noise is not None:
         lines.append(f"Noise floor: two measurements of the same path differ by {check.noise:.1%} on average.")
+    if check.left_out:
+        lines.append(f"Left out, as their measurements were disturbed: {', '.join(check.left_out)}.")
     same = len(set(check.front) & set(check.measured_front))
     lines.append(
         f"Front of accuracy and expected latency: {same} of its {len(check.front)} networks are on the measured one, "

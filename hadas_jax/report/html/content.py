@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax.deploy.check import Check
 from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import Difference, accuracy_interval
@@ -23,6 +24,7 @@ from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.eh_dnas.result import DnasResult
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.methods.hadas.results import POLICY_NAMES
+from hadas_jax.report.check import summary
 from hadas_jax.report.console import milli
 from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, cell_layout
 from hadas_jax.report.html.record import RunRecord
@@ -59,8 +61,8 @@ def report_content(records: Sequence[RunRecord], *, made: datetime) -> dict[str,
         `made`; `start`, the identifier "run.network" of the network that is shown first, or None; and `runs`, each with
         its name, kind, settings and versions, `networks` (see `network_rows`, each with its `curves`, see
         `clock_curves`, where the device model can give them), `levels` with their `legend` in words, `clock_grid`,
-        `curves` (steps and values by stage and metric), `exits`, `darts` (see `_darts_network`, or None), `facts` in
-        words, and `notes` on what is missing.
+        `curves` (steps and values by stage and metric), `exits`, `darts` (see `_darts_network`, or None), `check` (see
+        `check_content`, or None), `facts` in words, and `notes` on what is missing.
 
     Raises:
         ValueError: There are none, more than `MOST_RUNS`, or one twice.
@@ -110,6 +112,7 @@ def _run(record: RunRecord, name: str) -> dict[str, Any]:
         "curves": _metric_curves(record.metrics),
         "exits": _exit_curves(record.exits),
         "darts": darts,
+        "check": None if record.check is None else check_content(record.check),
         "facts": _facts(record),
         "legend": [] if result is None else legend(result),
         "notes": [],
@@ -148,6 +151,27 @@ def _exit_curves(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, list[flo
         curve["blocks"].append(int(row["block"]) if row["block"].isdigit() else last)
         curve["accuracies"].append(100 * float(row["test_accuracy"]))
     return curves
+
+
+def check_content(check: Check) -> dict[str, Any]:
+    """Returns what a check found: `summary` in sentences, its `protocol` in words, and `points`.
+
+    Each point has the `network`, the number of the `exit` from 1, None for the expected latency, and `measured` and
+    `predicted` latency.
+    """
+    points = [
+        {
+            "network": network.name,
+            "exit": exit.segments if exit is not None else None,
+            "measured": 1e3 * (exit.measured_s if exit is not None else network.expected_s),
+            "predicted": 1e3 * (exit.predicted_s if exit is not None else network.predicted_s),
+        }
+        for network in check.networks
+        for exit in (*network.exits, None)
+    ]
+    told = {name: value for name, value in check.protocol.items() if value and not isinstance(value, dict)}
+    protocol = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
+    return {"summary": summary(check), "protocol": protocol, "points": points}
 
 
 def _facts(record: RunRecord) -> list[list[str]]:

@@ -55,6 +55,7 @@ def render_page(content: dict[str, Any]) -> str:
         settings=[_compared(runs, part) for part in ("settings", "versions")],
         has_networks=any(run["networks"] for run in runs),
         has_curves=any(run["curves"] for run in runs),
+        has_checks=any(run["check"] for run in runs),
         has_exits=any(run["exits"] for run in runs),
         has_alpha=any(network["alpha"] for _, _, network in found),
         darts_networks=_shared(found),

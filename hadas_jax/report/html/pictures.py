@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from hadas_jax.methods.hadas.results import NOT_SHOWN, Result
 from hadas_jax.report.darts import draw_cell
 from hadas_jax.report.html.content import COSTS, METRICS, network_rows, starting_network
-from hadas_jax.report.pictures import new_figure, save_picture, write_ticks_in_full
+from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture, write_ticks_in_full
 from hadas_jax.runs.workdir import write_text
 from hadas_jax.spaces.darts import CELLS, OPERATIONS
 from hadas_jax.spaces.genotypes import Genotype
@@ -46,7 +46,7 @@ def plot_tables(content: dict[str, Any]) -> dict[str, Rows]:
     Returns:
         `front` (networks with their metrics, also of parallel coordinates), `gains`, `exit_usage`, `clocks` (of the
         network that `starting_network` names, for each run), `networks` of the DARTS space, `alpha`, `progress`,
-        `exits`.
+        `exits`, `check`.
     """
     runs = content["runs"]
     tables = {
@@ -70,6 +70,7 @@ def plot_tables(content: dict[str, Any]) -> dict[str, Rows]:
             for backbone, curve in run["exits"].items()
             for block, accuracy in zip(curve["blocks"], curve["accuracies"], strict=True)
         ],
+        "check": [{"run": run["name"], **point} for run in runs if run["check"] for point in run["check"]["points"]],
     }
     return {name: rows for name, rows in tables.items() if rows}
 
@@ -173,6 +174,7 @@ def write_figures(tables: dict[str, Rows], directory: Path) -> list[Path]:
         "alpha": ("alpha", _alpha),
         "progress": ("progress", _progress),
         "exits": ("exits", _exits),
+        "check": ("check", _check),
     }
     paths = []
     for name, (table, drawing) in drawings.items():
@@ -414,6 +416,20 @@ def _exits(rows: Rows) -> Figure:
     axis.set_ylabel("test accuracy (%)")
     axis.grid(visible=True, alpha=0.25)
     axis.legend(fontsize=8)
+    return figure
+
+
+def _check(rows: Rows) -> Figure:
+    figure, [[axis]] = new_figure((6, 5.6))
+    for (run, exit), group in _groups(rows, "run", "exit"):
+        label = f"{run}: {'expected' if exit is None else f'exit {exit}'}"
+        axis.scatter(_values(group, "measured"), _values(group, "predicted"), s=18, alpha=0.75, label=label)
+    values = np.array([[row["measured"], row["predicted"]] for row in rows])
+    compare_on_equal_axes(axis, values, below=0.8, above=1.25)
+    axis.set_xlabel("measured latency (ms)")
+    axis.set_ylabel("predicted latency (ms)")
+    axis.grid(visible=True, which="both", alpha=0.25)
+    axis.legend(fontsize=7)
     return figure
 
 

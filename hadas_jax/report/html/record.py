@@ -9,6 +9,7 @@ from typing import Any
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.deploy import fine_tune as fine_tune_result
+from hadas_jax.deploy.check import Check, read_check
 from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.methods import Result
 from hadas_jax.methods.eh_dnas import retrain as retrain_result
@@ -17,7 +18,7 @@ from hadas_jax.methods.eh_dnas.retrain import RetrainResult
 from hadas_jax.methods.hadas.results import read_search
 from hadas_jax.runs.checkpoints import validated
 from hadas_jax.runs.listing import read_metrics
-from hadas_jax.runs.names import CONFIG, RESULT
+from hadas_jax.runs.names import CHECK, CONFIG, RESULT
 
 _Outcome = DnasResult | RetrainResult | FineTuneResult
 
@@ -45,6 +46,7 @@ class RunRecord:
         exits: The rows of exits.csv: backbone, block and test accuracy.
         outcome: What a search of architectures, a retraining or fine-tuning found; None for other kinds, or while
             unfinished.
+        check: What hadas devices check found; None: it has not been run.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class RunRecord:
     metrics: tuple[dict[str, Any], ...]
     exits: tuple[dict[str, str], ...]
     outcome: _Outcome | None
+    check: Check | None = None
 
 
 def read_record(path: Path | str) -> RunRecord:
@@ -92,6 +95,7 @@ def read_record(path: Path | str) -> RunRecord:
         metrics=metrics,
         exits=_exits(workdir / "exits.csv"),
         outcome=outcome,
+        check=read_check(workdir / CHECK) if (workdir / CHECK).is_file() else None,
     )
 
 

@@ -238,6 +238,20 @@ function drawProgress() {
   });
 }
 
+function drawCheck() {
+  const symbols = ["circle", "square", "diamond", "triangle-up", "cross"];
+  const checked = content.runs.flatMap((run, r) => (run.check ? [[run, r]] : []));
+  const traces = checked.flatMap(([run, r]) => [...new Set(run.check.points.map((point) => point.exit))].map((exit, e) => {
+    const points = run.check.points.filter((point) => point.exit === exit);
+    return { type: "scatter", mode: "markers", name: `${run.name}: ${exit === null ? "expected" : `exit ${exit}`}`, x: points.map((point) => point.measured), y: points.map((point) => point.predicted), text: points.map((point) => point.network),
+      marker: { color: colour(`series-${checked.length > 1 ? r + 1 : (e % 8) + 1}`), symbol: exit === null ? "star" : symbols[e % symbols.length], size: 8 }, hovertemplate: "%{text}<br>measured %{x:.4~g} ms<br>predicted %{y:.4~g} ms" };
+  }));
+  const values = traces.flatMap((trace) => [...trace.x, ...trace.y]);
+  const ends = [Math.min(...values) * 0.8, Math.max(...values) * 1.25];
+  traces.push({ type: "scatter", mode: "lines", name: "equal", x: ends, y: ends, line: { color: colour("series-8"), width: 1 }, hoverinfo: "skip" });
+  draw("check", traces, baseLayout({ showlegend: true, xaxis: { type: "log", title: { text: "measured latency, ms" } }, yaxis: { type: "log", title: { text: "predicted latency, ms" } } }));
+}
+
 function drawExits() {
   const dashes = ["solid", "dot", "dash", "dashdot"];
   const traces = content.runs.flatMap((run, r) => Object.entries(run.exits).map(([backbone, curve], b) => (

@@ -31,6 +31,7 @@ function drawAll() {
   if (relaxed.length) drawAlpha();
   if (document.getElementById("progress")) drawProgress();
   if (document.getElementById("exits")) drawExits();
+  if (document.getElementById("check")) drawCheck();
 }
 
 function listProgress() {
