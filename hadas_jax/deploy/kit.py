@@ -2,7 +2,7 @@
 
 A board has no JAX; `python3 measure.py` in the folder runs the cases on what it has and writes their times. Networks
 are cut out and exported as any other one is, as a path of segments that end with exits, and whole, without exits: so a
-fit can tell what a call costs from what layers cost. Beside them stand single layers of every kind.
+fit can tell what a call costs from what layers cost. Beside them stand single layers of every kind, with a classifier.
 
 Times of dense networks do not depend on their weights. Those of `write_space_kit` are normal numbers from a few files
 that all its models share, each of one standard deviation, so that activations neither vanish nor overflow.
@@ -45,6 +45,7 @@ _FILES = (CASES, MEASURE, "*.onnx", "weights*.bin")
 _MOST_EXITS = 3  # of a network of a kit
 _SIZES = ((64, 16), (32, 48), (16, 128), (8, 256))  # of single layers: pixels of a side, channels
 _RATIO, _DENSE_OUT = 4, 32  # output to input channels of pointwise and linear layers; channels of dense ones
+_CLASSES = 10  # behind single layers
 _X, _Y = "x", "y"  # input and output of a single layer
 _BIAS_STD = 2.0**-4
 _MEAN, _DEVIATION = 0.5, 0.25  # of the images of networks without weights
@@ -290,7 +291,7 @@ class _Writer:
         return entry
 
     def add_layer(self, kind: LayerKind, side: int, channels: int) -> None:
-        """Adds a single layer on square maps of `side` pixels, all of a kind in one family."""
+        """Adds a layer on square maps of `side` pixels; a classifier behind it makes it a network that has a score."""
         pixels, wide, maps, flat = side**2, _RATIO * channels, (side, side, channels), (channels,)
         dense, linear, inputs = 9 * channels * _DENSE_OUT, wide * channels, channels * pixels
         # What computes it, shapes of kernel, input and output, and MACs, weights, inputs and outputs of one sample.
@@ -317,16 +318,25 @@ class _Writer:
             LayerKind.ELEMENTWISE: ("add", (), {_X: maps, _Y: maps}, (inputs, 0, inputs, inputs)),  # x + x
             LayerKind.LINEAR: ("linear", (channels, wide), {_X: flat, _Y: (wide,)}, (linear, linear, channels, wide)),
         }
-        computes, kernel, shapes, (macs, weights, reads, writes) = choices[kind]
-        takes = (_X, _X) if computes == "add" else (_X,)
-        layer = Layer(_Y, computes, takes, padding=1 if kind in (LayerKind.DENSE, LayerKind.DEPTHWISE) else 0)
-        segment = Segment((layer,), _X, features=None, logits=_Y, confidence=None)
-        arrays = {_Y: {"kernel": jnp.ones(kernel, jnp.float32)}} if kernel else {}
-        table = layer_table([kind], [macs], weight_elements=[weights], input_elements=[reads], output_elements=[writes])
-        family = f"layer-{kind.name.lower()}"
-        text = format_layers(table)
-        name = f"{family}-{side}-{channels}"
-        self.add("layer", name, [segment], arrays, shapes, [text], family=family, images=None, score=None)
+        computes, kernel, shapes, counts = choices[kind]
+        takes, padded = ((_X, _X) if computes == "add" else (_X,)), kind in (LayerKind.DENSE, LayerKind.DEPTHWISE)
+        layers, rows, last = [Layer(_Y, computes, takes, padding=1 if padded else 0)], [(kind, *counts)], _Y
+        *size, width = shapes[_Y]
+        if size:
+            layers, last = [*layers, Layer("mean", "mean", (_Y,))], "mean"
+            rows.append((LayerKind.POOLING, width * math.prod(size), 0, width * math.prod(size), width))
+        rows.append((LayerKind.LINEAR, width * _CLASSES, width * _CLASSES, width, _CLASSES))
+        layers.append(Layer("logits", "linear", (last,)))
+        shapes = {**shapes, "mean": (width,), "logits": (_CLASSES,)}
+        arrays = {"logits": {"kernel": jnp.ones((width, _CLASSES), jnp.float32)}}
+        if kernel:
+            arrays[_Y] = {"kernel": jnp.ones(kernel, jnp.float32)}
+        kinds, macs, weights, reads, writes = (list(column) for column in zip(*rows, strict=True))
+        table = layer_table(kinds, macs, weight_elements=weights, input_elements=reads, output_elements=writes)
+        name = f"layer-{kind.name.lower()}-{side}-{channels}"
+        segment = Segment(tuple(layers), _X, features=None, logits="logits", confidence=None)
+        about: dict[str, Any] = {"family": name, "images": None, "score": "confidence"}
+        self.add("layer", name, [segment], arrays, shapes, [format_layers(table)], **about)
 
     def finish(self, folder: Path, reference: str) -> Kit:
         """Adds what measures the cases, and says what there is."""

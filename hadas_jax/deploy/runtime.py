@@ -92,14 +92,14 @@ class Runtime:
             raise ValueError(f"batch: expected at least 1, got {batch}")
         fixed = self.manifest["batch"]
         images = _checked(images, self.manifest["input"])
+        if len(images) == 1:
+            return self._one(_standardised(images, self.manifest["input"]))
         parts = [
             self._some(_standardised(images[start : start + (fixed or batch)], self.manifest["input"]))
             for start in range(0, len(images), fixed or batch)
         ]
         if not parts:
             return Predictions(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-        if len(parts) == 1:
-            return parts[0]
         return Predictions(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
     def standardise(self, images: np.ndarray) -> np.ndarray:
@@ -119,6 +119,16 @@ class Runtime:
         names = description["outputs"]
         outputs = session.run(list(names.values()), {description["input"]: x})
         return {kind: leaf[:count] for kind, leaf in zip(names, outputs, strict=True)}
+
+    def _one(self, x: np.ndarray) -> Predictions:
+        """As `_some` for a single image, in as few steps as can be."""
+        for number, description in enumerate(self._segments):
+            outputs = self.run_segment(number, x)
+            score = exit_score(outputs["logits"], outputs.get("confidence"), description["score"])
+            if score[0] >= self._thresholds[number]:
+                break
+            x = outputs["features"]
+        return Predictions(outputs["logits"].argmax(axis=1), np.array([number]), score)
 
     def _some(self, x: np.ndarray) -> Predictions:
         labels, exits = np.zeros(len(x), np.int64), np.full(len(x), self.exits)
