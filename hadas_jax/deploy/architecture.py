@@ -135,6 +135,8 @@ class SplitMetrics(Strict):
             samples.
         shares: The share of samples that stop at each exit, and last at the classifier, when deployed.
         percentiles: Of the latency when deployed; None in files of versions that did not tell.
+        aurocs: How well the score of each exit tells what that exit gets right (see `hadas_jax.evaluation.auroc`), None
+            for an exit that gets all or nothing right; None where it was not told.
     """
 
     ideal: Performance
@@ -144,6 +146,7 @@ class SplitMetrics(Strict):
     difference: Difference | None = None
     shares: tuple[_Fraction, ...]
     percentiles: Percentiles | None = None
+    aurocs: tuple[_Fraction | None, ...] | None = None
 
 
 class _Origin(Strict):

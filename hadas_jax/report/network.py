@@ -219,18 +219,22 @@ def _blocks_table(architecture: Architecture) -> Table:
 
 def _exits_table(architecture: Architecture, usage: _Usage) -> Table:
     """Who stops where and what that costs, on the selection samples and as deployed."""
-    headings = ("threshold", "samples", "latency\nms", "energy\nmJ", "share of\nenergy", "test\nsamples")
+    headings = ("threshold", "samples", "latency\nms", "energy\nmJ", "share of\nenergy", "test\nsamples", "test\nAUROC")
     table = new_table("Exits, as deployed, on the selection samples", "stops at", *headings)
     thresholds = [f"{threshold:.4g}" for threshold in architecture.thresholds] + [""]
+    aurocs = ["-" if value is None else f"{value:.3f}" for value in architecture.test.aurocs or ()]
+    aurocs += [""] * (len(thresholds) - len(aurocs))
     for k, (name, threshold) in enumerate(zip(architecture.exit_names, thresholds, strict=True)):
         costs = (milli(usage.latency_s[k]), milli(usage.energy_j[k]))
         shares = (f"{usage.energy_shares[k]:.1%}", f"{architecture.test.shares[k]:.1%}")
-        table.add_row(name, threshold, f"{usage.shares[k]:.1%}", *costs, *shares)
+        table.add_row(name, threshold, f"{usage.shares[k]:.1%}", *costs, *shares, aurocs[k])
     table.add_section()
-    table.add_row("mean", "", "", *(milli(usage.shares @ cost) for cost in (usage.latency_s, usage.energy_j)), "", "")
+    table.add_row(
+        "mean", "", "", *(milli(usage.shares @ cost) for cost in (usage.latency_s, usage.energy_j)), "", "", ""
+    )
     for percent in (50, 95, 99):
         latency = usage.latency_s[percentile_exit(architecture.selection.shares, percent)]
-        table.add_row(f"p{percent} of the latency", "", "", milli(latency), "", "", "")
+        table.add_row(f"p{percent} of the latency", "", "", milli(latency), "", "", "", "")
     return table
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import ExitCosts
-from hadas_jax.evaluation import Difference, accuracy_interval
+from hadas_jax.evaluation import POLICIES, Difference, accuracy_interval
 from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.eh_dnas.result import DnasResult
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
@@ -139,14 +139,16 @@ def _metric_curves(metrics: Sequence[dict[str, Any]]) -> dict[str, dict[str, dic
     return curves
 
 
-def _exit_curves(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, list[float]]]:
-    """Blocks and test accuracies of each backbone; the classifier's block is one past the last."""
-    curves: dict[str, dict[str, list[float]]] = {}
+def _exit_curves(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, list[Any]]]:
+    """Blocks, test accuracies and AUROC by score of each backbone; the classifier's block is one past the last."""
+    curves: dict[str, dict[str, list[Any]]] = {}
     for row in rows:
-        curve = curves.setdefault(row["backbone"], {"blocks": [], "accuracies": []})
+        curve = curves.setdefault(row["backbone"], {"blocks": [], "accuracies": [], "aurocs": []})
         last = curve["blocks"][-1] + 1 if curve["blocks"] else 0
         curve["blocks"].append(int(row["block"]) if row["block"].isdigit() else last)
         curve["accuracies"].append(100 * float(row["test_accuracy"]))
+        known = {policy: row.get(f"auroc_{policy}") for policy in POLICIES}
+        curve["aurocs"].append({policy: float(value) for policy, value in known.items() if value})
     return curves
 
 
@@ -214,7 +216,8 @@ def network_rows(result: Result) -> list[dict[str, Any]]:
         A row for each: `kind` (`ideal` and `deployable` of the fronts, `exits` with exits at the default clocks,
         `static` without exits, `static + DVFS` at its best clocks), the `policy` that its accuracy, latency and energy
         are of ("" without exits), the ends of the 95 % interval of its accuracy, backbone, exits, thresholds (None
-        where no sample may stop), clocks in MHz, shares of samples by exit when deployed, and `metrics` of all
+        where no sample may stop), clocks in MHz, shares of samples by exit when deployed, `aurocs` of the exits'
+        scores (empty where they are not known), and `metrics` of all
         policies; `percentiles` of the latency in ms by policy, empty where they are not known; `sizes`, the peak memory
         of activations and the weights in kB, None where they are not known; `selection`, its metrics on the selection
         samples; `against` its own backbone without exits, the savings and the difference when deployed, with the
@@ -264,6 +267,7 @@ def _network_row(result: Result, design: Design, kind: str, policy: str) -> dict
         "thresholds": [None if math.isinf(value) else value for value in design.thresholds],
         "clocks": dict(design.clocks_mhz),
         "shares": list(design.test_shares),
+        "aurocs": list(design.test_aurocs),
         "dissimilarity": design.dissimilarity,
         "excess": design.excess,
         "joined": dict.fromkeys(COSTS),

@@ -42,7 +42,7 @@ class RunRecord:
         versions: The versions of what it ran on.
         result: What a search found; None for other kinds.
         metrics: The lines of metrics.jsonl, each with its stage and step.
-        exits: The rows of exits.csv: backbone, block and test accuracy.
+        exits: The rows of exits.csv: backbone, block and test accuracy; `auroc_` columns but in earlier versions.
         outcome: What a search of architectures, a retraining or fine-tuning found; None for other kinds, or while
             unfinished.
     """
@@ -107,7 +107,7 @@ def _exits(path: Path) -> tuple[dict[str, str], ...]:
         return ()
     with path.open(encoding="utf-8", newline="") as file:
         rows = tuple(csv.DictReader(file))
-    if rows and set(rows[0]) != {"backbone", "block", "test_accuracy"}:
+    if rows and not {"backbone", "block", "test_accuracy"} <= set(rows[0]):
         raise ValueError(f"{path}: expected columns backbone, block, test_accuracy, got {', '.join(rows[0])}")
     return rows
 
