@@ -233,6 +233,7 @@ class Architecture(Strict):
             ("thresholds", self.thresholds, exits),
             ("selection.shares", self.selection.shares, exits + 1),
             ("test.shares", self.test.shares, exits + 1),
+            ("test.aurocs", self.test.aurocs, exits),
             ("class_names", self.class_names, space.classes),
             ("normalisation.mean", by.mean if by else None, space.in_channels),
             ("normalisation.deviation", by.deviation if by else None, space.in_channels),

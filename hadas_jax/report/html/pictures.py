@@ -47,7 +47,7 @@ def plot_tables(content: dict[str, Any]) -> dict[str, Rows]:
     Returns:
         `front` (networks with their metrics, also of parallel coordinates), `gains`, `exit_usage`, `clocks` (of the
         network that `starting_network` names, for each run), `networks` of the DARTS space, `alpha`, `progress`,
-        `exits`.
+        `exits`, `corruptions`.
     """
     runs = content["runs"]
     tables = {
@@ -72,6 +72,7 @@ def plot_tables(content: dict[str, Any]) -> dict[str, Rows]:
             for backbone, curve in run["exits"].items()
             for block, accuracy, aurocs in zip(curve["blocks"], curve["accuracies"], curve["aurocs"], strict=True)
         ],
+        "corruptions": [{"run": run["name"], **row} for run in runs for row in run["corruptions"]],
     }
     return {name: rows for name, rows in tables.items() if rows}
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from hadas_jax.data import SplitRecord
 from hadas_jax.deploy import fine_tune as fine_tune_result
-from hadas_jax.deploy.fine_tune import FineTuneResult
+from hadas_jax.deploy.fine_tune import NETWORK, FineTuneResult
+from hadas_jax.deploy.materialise import data_of, network_at
+from hadas_jax.deploy.robustness import UnderCorruption, under_corruptions
 from hadas_jax.methods import Result
 from hadas_jax.methods.eh_dnas import retrain as retrain_result
 from hadas_jax.methods.eh_dnas.result import GENOTYPE, DnasResult, read_genotype
@@ -93,6 +95,22 @@ def read_record(path: Path | str) -> RunRecord:
         exits=_exits(workdir / "exits.csv"),
         outcome=outcome,
     )
+
+
+def read_robustness(record: RunRecord) -> tuple[UnderCorruption, ...] | str:
+    """Evaluates the network of a run under corruptions of its test images.
+
+    Args:
+        record: Of a search from whose front a network was selected, or of fine-tuning.
+
+    Returns:
+        What it does, see `under_corruptions`; or in words why that cannot be told.
+    """
+    try:
+        network = network_at(record.path / NETWORK if record.kind == "fine-tune" else record.path)
+        return under_corruptions(network, data_of(network.architecture).test)
+    except (ValueError, OSError) as error:
+        return f"Corruptions are left out: {' '.join(str(error).split())}"
 
 
 def _outcome(kind: str, workdir: Path) -> _Outcome | None:
