@@ -293,7 +293,7 @@ def print_operating_points(
 
 def _points_table(title: str, bound: str, rows: Sequence[tuple[float, PointCosts | None]]) -> Table:
     headings = ("core\nMHz", "memory\nMHz", "host\nMHz", "mean\nms", "p99\nms", "longest\nms", "energy\nmJ", "power\nW")
-    table = new_table(title, bound, *headings, names=0)
+    table = new_table(title, bound, *headings, names=0, dense=True)
     for asked, point in rows:
         cells = ["none"]
         if point is not None:
