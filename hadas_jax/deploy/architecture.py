@@ -135,6 +135,8 @@ class SplitMetrics(Strict):
             samples.
         shares: The share of samples that stop at each exit, and last at the classifier, when deployed.
         percentiles: Of the latency when deployed; None in files of versions that did not tell.
+        aurocs: How well the score of each exit tells what that exit gets right (see `hadas_jax.evaluation.auroc`), None
+            for an exit that gets all or nothing right; None where it was not told.
     """
 
     ideal: Performance
@@ -144,6 +146,7 @@ class SplitMetrics(Strict):
     difference: Difference | None = None
     shares: tuple[_Fraction, ...]
     percentiles: Percentiles | None = None
+    aurocs: tuple[_Fraction | None, ...] | None = None
 
 
 class _Origin(Strict):
@@ -230,6 +233,7 @@ class Architecture(Strict):
             ("thresholds", self.thresholds, exits),
             ("selection.shares", self.selection.shares, exits + 1),
             ("test.shares", self.test.shares, exits + 1),
+            ("test.aurocs", self.test.aurocs, exits),
             ("class_names", self.class_names, space.classes),
             ("normalisation.mean", by.mean if by else None, space.in_channels),
             ("normalisation.deviation", by.deviation if by else None, space.in_channels),

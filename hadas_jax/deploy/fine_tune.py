@@ -41,7 +41,7 @@ from hadas_jax.training import Schedule, TrainState, exit_losses, init_state, sg
 from hadas_jax.training.optimisers import descend
 from hadas_jax.training.supernet import label_loss
 
-_NETWORK = "network"  # the folder of the result in the work directory
+NETWORK = "network"  # the folder of the result in the work directory
 _FORM = "hadas_jax.fine-tune/1"
 _EXIT_WEIGHT, _STATS_BATCHES = 0.5, 8
 
@@ -122,7 +122,7 @@ class FineTuneRun:
         progress.update(1, {"test_accuracy": after.deployable.accuracy})
         network = dataclasses.replace(tuned, architecture=architecture.model_copy(update={"test": after}))
         result = FineTuneResult(before=before, after=after)
-        save_network(workdir.path / _NETWORK, network, overwrite=True)
+        save_network(workdir.path / NETWORK, network, overwrite=True)
         metrics = {name: getattr(result, name).model_dump(mode="json") for name in ("before", "after")}
         content = {"form": _FORM, **metrics, "settings": self.settings.flat()}
         write_text(workdir.path / RESULT, json.dumps(content, indent=1) + "\n")

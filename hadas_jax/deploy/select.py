@@ -273,6 +273,7 @@ def architecture_of(
             "difference": design.differences["deployable"],
             "shares": design.test_shares,
             "percentiles": design.test_percentiles.get("deployable"),
+            "aurocs": design.test_aurocs or None,
         },
         "origin": {
             "workdir": search.path.resolve().name,

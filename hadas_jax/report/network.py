@@ -219,18 +219,22 @@ def _blocks_table(architecture: Architecture) -> Table:
 
 def _exits_table(architecture: Architecture, usage: _Usage) -> Table:
     """Who stops where and what that costs, on the selection samples and as deployed."""
-    headings = ("threshold", "samples", "latency\nms", "energy\nmJ", "share of\nenergy", "test\nsamples")
-    table = new_table("Exits, as deployed, on the selection samples", "stops at", *headings)
+    headings = ("threshold", "samples", "latency\nms", "energy\nmJ", "share of\nenergy", "test\nsamples", "test\nAUROC")
+    table = new_table("Exits, as deployed, on the selection samples", "stops at", *headings, dense=True)
     thresholds = [f"{threshold:.4g}" for threshold in architecture.thresholds] + [""]
+    aurocs = ["-" if value is None else f"{value:.3f}" for value in architecture.test.aurocs or ()]
+    aurocs += [""] * (len(thresholds) - len(aurocs))
     for k, (name, threshold) in enumerate(zip(architecture.exit_names, thresholds, strict=True)):
         costs = (milli(usage.latency_s[k]), milli(usage.energy_j[k]))
         shares = (f"{usage.energy_shares[k]:.1%}", f"{architecture.test.shares[k]:.1%}")
-        table.add_row(name, threshold, f"{usage.shares[k]:.1%}", *costs, *shares)
+        table.add_row(name, threshold, f"{usage.shares[k]:.1%}", *costs, *shares, aurocs[k])
     table.add_section()
-    table.add_row("mean", "", "", *(milli(usage.shares @ cost) for cost in (usage.latency_s, usage.energy_j)), "", "")
+    table.add_row(
+        "mean", "", "", *(milli(usage.shares @ cost) for cost in (usage.latency_s, usage.energy_j)), "", "", ""
+    )
     for percent in (50, 95, 99):
         latency = usage.latency_s[percentile_exit(architecture.selection.shares, percent)]
-        table.add_row(f"p{percent} of the latency", "", "", milli(latency), "", "", "")
+        table.add_row(f"p{percent}", "", "", milli(latency), "", "", "", "")
     return table
 
 
@@ -289,7 +293,7 @@ def print_operating_points(
 
 def _points_table(title: str, bound: str, rows: Sequence[tuple[float, PointCosts | None]]) -> Table:
     headings = ("core\nMHz", "memory\nMHz", "host\nMHz", "mean\nms", "p99\nms", "longest\nms", "energy\nmJ", "power\nW")
-    table = new_table(title, bound, *headings, names=0)
+    table = new_table(title, bound, *headings, names=0, dense=True)
     for asked, point in rows:
         cells = ["none"]
         if point is not None:
@@ -375,6 +379,22 @@ def _constraints_table(designs: Sequence[Design], selection: Selection, limits: 
             costs = (there.latency_s / here.latency_s - 1, there.energy_j / here.energy_j - 1)
             cells = [points, *(f"{cost:+.1%}" for cost in costs)]
         table.add_row(texts[name], *cells)
+    return table
+
+
+def corruptions_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """Returns a table of what a network does under corruptions.
+
+    Args:
+        name: The run of the network.
+        rows: `corruptions` of a run in the content of a report.
+    """
+    headings = ("strength", "accuracy", "classifier\nalone", "stop at\nan exit", "mean\nms", "p99\nms", "energy\nmJ")
+    table = new_table(f"{name}: the test split under corruption, as deployed", "corruption", *headings, dense=True)
+    for row in rows:
+        shares = (f"{row[share]:.1f}%" for share in ("accuracy", "classifier_accuracy", "stopped"))
+        costs = (f"{row[cost]:.3g}" for cost in ("latency", "p99", "energy"))
+        table.add_row(row["corruption"], str(row["strength"]), *shares, *costs)
     return table
 
 

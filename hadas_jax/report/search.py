@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.evaluation import NO_DIFFERENCE, Difference, least_images
+from hadas_jax.evaluation import NO_DIFFERENCE, POLICIES, Difference, least_images
 from hadas_jax.methods.hadas.results import NOT_SHOWN, POLICY_NAMES, SHOWN, Design, LevelRow, Result
 from hadas_jax.report.console import new_table, print_line
 from hadas_jax.settings import Constraints
@@ -172,3 +172,13 @@ def print_accuracies(accuracies: Sequence[ExitAccuracies], console: Console) -> 
         blocks = f"{each.blocks[-1] + 1}" if each.blocks else "-"
         table.add_row(each.backbone, blocks, *shown, f"{100 * each.final:.2f} %")
     console.print(table)
+    console.print(_aurocs_table(accuracies))
+
+
+def _aurocs_table(accuracies: Sequence[ExitAccuracies]) -> Table:
+    """How well scores tell what exits get right, on average over the exits of each backbone."""
+    table = new_table("AUROC of the exits' scores for being right, mean (0.5 is chance)", "backbone", *POLICIES)
+    for each in accuracies:
+        known = [[value for value in each.aurocs[policy] if value is not None] for policy in POLICIES]
+        table.add_row(each.backbone, *(f"{sum(values) / len(values):.3f}" if values else "-" for values in known))
+    return table

@@ -22,7 +22,9 @@ from hadas_jax.backend import memory_named, share
 from hadas_jax.data import LabelledImages, SplitRecord, Splits, Stream, load
 from hadas_jax.data.record import FEW
 from hadas_jax.data.splits import random_batches
-from hadas_jax.evaluation import Evaluator
+from hadas_jax.evaluation import POLICIES, Evaluator
+from hadas_jax.evaluation.auroc import exit_aurocs
+from hadas_jax.evaluation.evaluator import of_each
 from hadas_jax.runs.loop import Progress, Step
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.runs.workdir import WorkDir, write_text
@@ -86,12 +88,15 @@ class ExitAccuracies:
         blocks: Its own blocks that have an exit, from 0, in order.
         exits: Test accuracy of each of these exits, a share.
         final: Of the classifier.
+        aurocs: By score (`POLICIES`), how well it tells what each exit gets right, see `hadas_jax.evaluation.auroc`;
+            None where an exit gets all or nothing right.
     """
 
     backbone: str
     blocks: tuple[int, ...]
     exits: tuple[float, ...]
     final: float
+    aurocs: dict[str, tuple[float | None, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -397,16 +402,20 @@ class TrainingRun:
             genomes: int32[G] by name.
         """
         space, found = self.space, []
-        judged = self.accuracies(params, np.stack(list(genomes.values())), self.splits.test)
+        judged = of_each(self.evaluator(params)(np.stack(list(genomes.values())), self.splits.test))
         trained = np.isin(np.arange(space.first_exit, space.positions), self.trained_exits)
-        for (name, genome), shares in zip(genomes.items(), judged, strict=True):
+        for (name, genome), outcomes in zip(genomes.items(), judged, strict=True):
+            shares = np.asarray(outcomes.correct, np.float64).mean(axis=-1)
             backbone = space.decode(jnp.asarray(genome))
             available = np.asarray(available_exits(space, backbone))
             own = int(np.sum(np.asarray(backbone.depth)))
             blocks = own - int(available.sum()) + np.cumsum(available) - 1  # exits follow all blocks from the first on
             chosen = available & trained
             exits = tuple(shares[:-1][chosen].tolist())
-            found.append(ExitAccuracies(name, tuple(blocks[chosen].tolist()), exits, float(shares[-1])))
+            rows = np.flatnonzero(chosen)
+            every = {policy: exit_aurocs(outcomes, policy) for policy in POLICIES}
+            aurocs = {policy: tuple(values[row] for row in rows) for policy, values in every.items()}
+            found.append(ExitAccuracies(name, tuple(blocks[chosen].tolist()), exits, float(shares[-1]), aurocs))
         return tuple(found)
 
     def evaluator(self, params: Parameters) -> Evaluator:
@@ -459,8 +468,10 @@ def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:
 def _as_csv(found: tuple[ExitAccuracies, ...]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["backbone", "block", "test_accuracy"])
+    rows.writerow(["backbone", "block", "test_accuracy", *(f"auroc_{policy}" for policy in POLICIES)])
     for each in found:
-        rows.writerows([each.backbone, block, share] for block, share in zip(each.blocks, each.exits, strict=True))
-        rows.writerow([each.backbone, "final", each.final])
+        aurocs = zip(*(each.aurocs[policy] for policy in POLICIES), strict=True)
+        for block, accuracy, values in zip(each.blocks, each.exits, aurocs, strict=True):
+            rows.writerow([each.backbone, block, accuracy, *values])
+        rows.writerow([each.backbone, "final", each.final, *[None] * len(POLICIES)])
     return text.getvalue()

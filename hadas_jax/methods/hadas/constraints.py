@@ -157,17 +157,8 @@ def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -
                 f"max_params: expected at least {params:,}, the weights of the smallest backbone of the space "
                 f"{space.name}, got {limits.max_params:,}"
             )
-    size, element_bytes = footprint(space, space.smallest()), device.formats[0].element_bytes
-    for name, what, elements, limit_mb in (
-        ("max_memory_mb", "activations", size.trunk_memory, limits.max_memory_mb),
-        ("max_flash_mb", "weights", size.trunk_weights, limits.max_flash_mb),
-    ):
-        least = 1e-6 * element_bytes * float(elements)
-        if limit_mb is not None and least > limit_mb:
-            raise ValueError(
-                f"{name}: expected at least {least:.3g} MB, which the {what} of the smallest backbone of the space "
-                f"{space.name} take in {device.formats[0].name.lower()}, got {limit_mb:g}"
-            )
+    if limits.max_memory_mb is not None or limits.max_flash_mb is not None:
+        _require_room(limits, space, device)
     if limits.max_latency_ms is None and limits.max_p99_latency_ms is None and limits.max_energy_mj is None:
         return
     costs = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))(smallest)
@@ -195,4 +186,20 @@ def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -
                 f"{name} {limit:g} and max_energy_mj {limits.max_energy_mj:g} contradict "
                 f"each other: at clocks of {device.name} that are fast enough, the smallest backbone of the space "
                 f"{space.name} takes {energy_mj[within].min():.3g} mJ up to its first exit"
+            )
+
+
+def _require_room(limits: Constraints, space: MBConvSpace, device: Device) -> None:
+    """Refuses limits on memory and weights that not even the smallest backbone keeps without exits."""
+    size = jax.jit(lambda: footprint(space, space.smallest()))()
+    number_format = device.formats[0]
+    for name, what, elements in (
+        ("max_memory_mb", "activations", size.trunk_memory),
+        ("max_flash_mb", "weights", size.trunk_weights),
+    ):
+        limit, least = getattr(limits, name), 1e-6 * number_format.element_bytes * int(elements)
+        if limit is not None and least > limit:
+            raise ValueError(
+                f"{name}: expected at least {least:.3g} MB, which the {what} of the smallest backbone of the space "
+                f"{space.name} take in {number_format.name.lower()}, got {limit:g}"
             )

@@ -112,6 +112,8 @@ class Design:
         peak_memory_bytes: Of the activations of one sample, exits included, in the number format of the search; None in
             files of earlier versions.
         weight_bytes: Of the weights, likewise.
+        test_aurocs: How well the score of each exit tells what that exit gets right on the test split (see
+            `hadas_jax.evaluation.auroc`), None where it gets all or nothing right; empty in files of earlier versions.
     """
 
     found_by: str
@@ -137,6 +139,7 @@ class Design:
     test_percentiles: dict[str, Percentiles] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     weight_bytes: int | None = None
+    test_aurocs: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -368,6 +371,7 @@ def _row(result: Result, design: Design) -> dict[str, Any]:
             row |= _percentile_columns(f"{policy}_{split}_", percentiles.get(policy))
     for name, size in (("peak_memory_kb", design.peak_memory_bytes), ("weights_kb", design.weight_bytes)):
         row[name] = "" if size is None else size / 1e3
+    row["test_aurocs"] = _words(["-" if value is None else value for value in design.test_aurocs])
     return row
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from hadas_jax.deploy.check import Check
 from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import ExitCosts
-from hadas_jax.evaluation import Difference, accuracy_interval
+from hadas_jax.deploy.robustness import UnderCorruption
+from hadas_jax.evaluation import POLICIES, Difference, accuracy_interval
 from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.eh_dnas.result import DnasResult
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
@@ -50,19 +51,23 @@ _CLOCKS = ("core", "memory", "host")
 _TOLERANCE = 1e-3  # of what the device model gives, relative to what the search reported
 
 
-def report_content(records: Sequence[RunRecord], *, made: datetime) -> dict[str, Any]:
+def report_content(
+    records: Sequence[RunRecord], *, made: datetime, robustness: Sequence[tuple[UnderCorruption, ...] | str] = ()
+) -> dict[str, Any]:
     """Brings runs together in one report.
 
     Args:
         records: The runs.
         made: When the report is made.
+        robustness: Of each run what `read_robustness` returns; none: of no run.
 
     Returns:
         `made`; `start`, the identifier "run.network" of the network that is shown first, or None; and `runs`, each with
         its name, kind, settings and versions, `networks` (see `network_rows`, each with its `curves`, see
         `clock_curves`, where the device model can give them), `levels` with their `legend` in words, `clock_grid`,
-        `curves` (steps and values by stage and metric), `exits`, `darts` (see `_darts_network`, or None), `check` (see
-        `check_content`, or None), `facts` in words, and `notes` on what is missing.
+        `curves` (steps and values by stage and metric), `exits`, `corruptions` (rows in percent, ms and mJ), `darts`
+        (see `_darts_network`, or None), `check` (see `check_content`, or None), `facts` in words, and `notes` on what
+        is missing.
 
     Raises:
         ValueError: There are none, more than `MOST_RUNS`, or one twice.
@@ -72,7 +77,10 @@ def report_content(records: Sequence[RunRecord], *, made: datetime) -> dict[str,
     paths = Counter(record.path.resolve() for record in records)
     if len(paths) < len(records):
         raise ValueError(f"work directories: expected different ones, got {paths.most_common(1)[0][0]} twice")
-    runs = [_run(record, name) for record, name in zip(records, _names(records), strict=True)]
+    runs = [
+        _run(record, name, found)
+        for record, name, found in zip(records, _names(records), robustness or [()] * len(records), strict=True)
+    ]
     networks = [(row, f"{r}.{n}") for r, run in enumerate(runs) for n, row in enumerate(run["networks"])]
     first = starting_network([row for row, _ in networks])
     start = next((identifier for row, identifier in networks if row is first), None)
@@ -97,7 +105,7 @@ def _names(records: Sequence[RunRecord]) -> list[str]:
     return [name if count[name] == 1 else str(record.path) for name, record in zip(short, records, strict=True)]
 
 
-def _run(record: RunRecord, name: str) -> dict[str, Any]:
+def _run(record: RunRecord, name: str, robustness: tuple[UnderCorruption, ...] | str) -> dict[str, Any]:
     result, outcome = record.result, record.outcome
     darts = _darts_network(outcome, record.settings) if isinstance(outcome, DnasResult | RetrainResult) else None
     run: dict[str, Any] = {
@@ -111,11 +119,12 @@ def _run(record: RunRecord, name: str) -> dict[str, Any]:
         "clock_grid": None,
         "curves": _metric_curves(record.metrics),
         "exits": _exit_curves(record.exits),
+        "corruptions": [] if isinstance(robustness, str) else [_corruption_row(each) for each in robustness],
         "darts": darts,
         "check": None if record.check is None else check_content(record.check),
         "facts": _facts(record),
         "legend": [] if result is None else legend(result),
-        "notes": [],
+        "notes": [robustness] if isinstance(robustness, str) else [],
     }
     if result is not None:
         try:
@@ -127,6 +136,19 @@ def _run(record: RunRecord, name: str) -> dict[str, Any]:
         except (ValueError, OSError) as error:
             run["notes"].append(f"Energy over clocks is left out: {' '.join(str(error).split())}")
     return run
+
+
+def _corruption_row(found: UnderCorruption) -> dict[str, Any]:
+    return {
+        "corruption": found.corruption,
+        "strength": found.strength,
+        "accuracy": 100 * found.accuracy,
+        "classifier_accuracy": 100 * found.classifier_accuracy,
+        "stopped": 100 * found.stopped,
+        "latency": 1e3 * found.latency_s,
+        "p99": 1e3 * found.p99_s,
+        "energy": 1e3 * found.energy_j,
+    }
 
 
 def _metric_curves(metrics: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, list[Any]]]]:
@@ -142,14 +164,16 @@ def _metric_curves(metrics: Sequence[dict[str, Any]]) -> dict[str, dict[str, dic
     return curves
 
 
-def _exit_curves(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, list[float]]]:
-    """Blocks and test accuracies of each backbone; the classifier's block is one past the last."""
-    curves: dict[str, dict[str, list[float]]] = {}
+def _exit_curves(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, list[Any]]]:
+    """Blocks, test accuracies and AUROC by score of each backbone; the classifier's block is one past the last."""
+    curves: dict[str, dict[str, list[Any]]] = {}
     for row in rows:
-        curve = curves.setdefault(row["backbone"], {"blocks": [], "accuracies": []})
+        curve = curves.setdefault(row["backbone"], {"blocks": [], "accuracies": [], "aurocs": []})
         last = curve["blocks"][-1] + 1 if curve["blocks"] else 0
         curve["blocks"].append(int(row["block"]) if row["block"].isdigit() else last)
         curve["accuracies"].append(100 * float(row["test_accuracy"]))
+        known = {policy: row.get(f"auroc_{policy}") for policy in POLICIES}
+        curve["aurocs"].append({policy: float(value) for policy, value in known.items() if value})
     return curves
 
 
@@ -238,7 +262,8 @@ def network_rows(result: Result) -> list[dict[str, Any]]:
         A row for each: `kind` (`ideal` and `deployable` of the fronts, `exits` with exits at the default clocks,
         `static` without exits, `static + DVFS` at its best clocks), the `policy` that its accuracy, latency and energy
         are of ("" without exits), the ends of the 95 % interval of its accuracy, backbone, exits, thresholds (None
-        where no sample may stop), clocks in MHz, shares of samples by exit when deployed, and `metrics` of all
+        where no sample may stop), clocks in MHz, shares of samples by exit when deployed, `aurocs` of the exits'
+        scores (empty where they are not known), and `metrics` of all
         policies; `percentiles` of the latency in ms by policy, empty where they are not known; `sizes`, the peak memory
         of activations and the weights in kB, None where they are not known; `selection`, its metrics on the selection
         samples; `against` its own backbone without exits, the savings and the difference when deployed, with the
@@ -288,6 +313,7 @@ def _network_row(result: Result, design: Design, kind: str, policy: str) -> dict
         "thresholds": [None if math.isinf(value) else value for value in design.thresholds],
         "clocks": dict(design.clocks_mhz),
         "shares": list(design.test_shares),
+        "aurocs": list(design.test_aurocs),
         "dissimilarity": design.dissimilarity,
         "excess": design.excess,
         "joined": dict.fromkeys(COSTS),

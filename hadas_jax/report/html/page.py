@@ -57,6 +57,7 @@ def render_page(content: dict[str, Any]) -> str:
         has_curves=any(run["curves"] for run in runs),
         has_checks=any(run["check"] for run in runs),
         has_exits=any(run["exits"] for run in runs),
+        has_corruptions=any(run["corruptions"] for run in runs),
         has_alpha=any(network["alpha"] for _, _, network in found),
         darts_networks=_shared(found),
         darts_table=_table([(name, network) for name, _, network in found]),

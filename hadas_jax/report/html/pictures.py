@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hadas_jax.evaluation import POLICIES
 from hadas_jax.methods.hadas.results import NOT_SHOWN, Result
 from hadas_jax.report.darts import draw_cell
 from hadas_jax.report.html.content import COSTS, METRICS, network_rows, starting_network
@@ -46,7 +47,7 @@ def plot_tables(content: dict[str, Any]) -> dict[str, Rows]:
     Returns:
         `front` (networks with their metrics, also of parallel coordinates), `gains`, `exit_usage`, `clocks` (of the
         network that `starting_network` names, for each run), `networks` of the DARTS space, `alpha`, `progress`,
-        `exits`, `check`.
+        `exits`, `corruptions`, `check`.
     """
     runs = content["runs"]
     tables = {
@@ -66,11 +67,13 @@ def plot_tables(content: dict[str, Any]) -> dict[str, Rows]:
         "progress": [row for run in runs for row in _progress_rows(run)],
         "exits": [
             {"run": run["name"], "backbone": backbone, "block": block, "accuracy": accuracy}
+            | {f"auroc_{policy}": aurocs.get(policy) for policy in POLICIES}
             for run in runs
             for backbone, curve in run["exits"].items()
-            for block, accuracy in zip(curve["blocks"], curve["accuracies"], strict=True)
+            for block, accuracy, aurocs in zip(curve["blocks"], curve["accuracies"], curve["aurocs"], strict=True)
         ],
         "check": [{"run": run["name"], **point} for run in runs if run["check"] for point in run["check"]["points"]],
+        "corruptions": [{"run": run["name"], **row} for run in runs for row in run["corruptions"]],
     }
     return {name: rows for name, rows in tables.items() if rows}
 
@@ -85,7 +88,10 @@ def _front_rows(run: str, networks: Sequence[dict[str, Any]]) -> Rows:
         sizes = network["sizes"] or {}
         row |= {"peak_memory_kb": sizes.get("memory"), "weights_kb": sizes.get("weights")}
         row |= network["backbone"] | {"blocks": sum(network["backbone"]["depth"])}
-        row |= {name: network[name] for name in ("exits", "thresholds", "shares", "dissimilarity", "excess", "genome")}
+        row |= {
+            name: network[name]
+            for name in ("exits", "thresholds", "shares", "aurocs", "dissimilarity", "excess", "genome")
+        }
         row |= {f"{name}_mhz": mhz for name, mhz in network["clocks"].items()}
         row |= {f"{part}_{cost}": network[part][cost] for part in ("joined", "holds") for cost in COSTS}
         rows.append(row | network["against"])

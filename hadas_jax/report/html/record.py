@@ -10,7 +10,9 @@ from typing import Any
 from hadas_jax.data import SplitRecord
 from hadas_jax.deploy import fine_tune as fine_tune_result
 from hadas_jax.deploy.check import Check, read_check
-from hadas_jax.deploy.fine_tune import FineTuneResult
+from hadas_jax.deploy.fine_tune import NETWORK, FineTuneResult
+from hadas_jax.deploy.materialise import data_of, network_at
+from hadas_jax.deploy.robustness import UnderCorruption, under_corruptions
 from hadas_jax.methods import Result
 from hadas_jax.methods.eh_dnas import retrain as retrain_result
 from hadas_jax.methods.eh_dnas.result import GENOTYPE, DnasResult, read_genotype
@@ -43,7 +45,7 @@ class RunRecord:
         versions: The versions of what it ran on.
         result: What a search found; None for other kinds.
         metrics: The lines of metrics.jsonl, each with its stage and step.
-        exits: The rows of exits.csv: backbone, block and test accuracy.
+        exits: The rows of exits.csv: backbone, block and test accuracy; `auroc_` columns but in earlier versions.
         outcome: What a search of architectures, a retraining or fine-tuning found; None for other kinds, or while
             unfinished.
         check: What hadas devices check found; None: it has not been run.
@@ -99,6 +101,22 @@ def read_record(path: Path | str) -> RunRecord:
     )
 
 
+def read_robustness(record: RunRecord) -> tuple[UnderCorruption, ...] | str:
+    """Evaluates the network of a run under corruptions of its test images.
+
+    Args:
+        record: Of a search from whose front a network was selected, or of fine-tuning.
+
+    Returns:
+        What it does, see `under_corruptions`; or in words why that cannot be told.
+    """
+    try:
+        network = network_at(record.path / NETWORK if record.kind == "fine-tune" else record.path)
+        return under_corruptions(network, data_of(network.architecture).test)
+    except (ValueError, OSError) as error:
+        return f"Corruptions are left out: {' '.join(str(error).split())}"
+
+
 def _outcome(kind: str, workdir: Path) -> _Outcome | None:
     if kind not in _OUTCOMES:
         return None
@@ -111,7 +129,7 @@ def _exits(path: Path) -> tuple[dict[str, str], ...]:
         return ()
     with path.open(encoding="utf-8", newline="") as file:
         rows = tuple(csv.DictReader(file))
-    if rows and set(rows[0]) != {"backbone", "block", "test_accuracy"}:
+    if rows and not {"backbone", "block", "test_accuracy"} <= set(rows[0]):
         raise ValueError(f"{path}: expected columns backbone, block, test_accuracy, got {', '.join(rows[0])}")
     return rows
 

@@ -73,6 +73,11 @@ function thresholdBars(network) {
   });
 }
 
+// How well the score of each exit tells what that exit gets right.
+function aurocBars(network) {
+  return network.aurocs.map((value, e) => bar(`block ${network.exits[e]}`, value ?? 0, value === null ? "-" : number(value, 3)));
+}
+
 function clockBars(network) {
   const grid = content.runs[network.run].clock_grid;
   return Object.entries(network.clocks).map(([name, mhz]) => bar(name, mhz / (grid ? grid[name].at(-1) : mhz), `${number(mhz, 5)} MHz`));
@@ -87,6 +92,7 @@ function showDetails() {
     heading("Backbone: kernel, expansion, width; an exit follows dark blocks"), backboneDrawing(chosen),
     heading("Test samples that stop, when deployed"), ...exitBars(chosen),
     ...(chosen.exits.length ? [heading("Thresholds"), ...thresholdBars(chosen)] : []),
+    ...(chosen.aurocs.length ? [heading("AUROC of the scores: right or wrong (0.5 is chance)"), ...aurocBars(chosen)] : []),
     heading("Clocks, against the highest"), ...clockBars(chosen),
     heading("Genome"), element("code", {}, chosen.genome.join(" ")));
 }
