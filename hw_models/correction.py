@@ -23,8 +23,9 @@ A device takes a board's latency at the clocks of the board's data as a factor o
     latency(f) = roofline(f) (board / roofline(f_data))^w
 
 where w is 1 near the networks that the board was fitted to and falls smoothly to 0 away from them (`Seen`), and the
-ratio is kept within a factor of `MOST`. Energy has the same factor: a network that takes longer than the roofline has
-it draws the roofline's power for longer.
+ratio is kept within a factor of `MOST`. A device that was fitted to measurements of its own may have a correction that
+is that ratio itself, trained on top of its roofline. Energy has the same factor: a network that takes longer than the
+roofline has it draws the roofline's power for longer.
 
 Shapes: N samples (networks), D features, K members, H hidden units, M points, L layers. Predictions are of one network,
 leaves f32[]; batch them with `jax.vmap`. Units: s, W, J, elements; a target is in the unit of its base.
@@ -39,7 +40,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import chex
 import jax
@@ -48,7 +49,6 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
-from hw_models.device import NumberFormat, OperatingPoint
 from hw_models.files import as_npz, show, write_whole
 from hw_models.layers import LayerKind, LayerTable
 from hw_models.roofline import p_norm
@@ -57,7 +57,7 @@ _LEAST_SPREAD = 1e-6
 _LEAST_S = 1e-12
 """Keeps the logarithm of a time finite; far below the time of any kernel."""
 _BOARDS = importlib.resources.files("hw_models") / "boards"
-_NOTES = "notes"
+_NOTES, _IS_RELATIVE = "notes", "is_relative"
 _PartT = TypeVar("_PartT")
 MOST = 4.0
 """A correction multiplies or divides by no more than this."""
@@ -220,9 +220,11 @@ class Seen:
         Returns:
             f32[]: 1 up to a root mean square distance of `NEAR` from the nearest point, 0 from twice that.
         """
-        square = jnp.min(jnp.mean((self.points - standardised[None]) ** 2, axis=1))
-        # The root has no gradient at a point itself.
-        distance = jnp.sqrt(square + _LEAST_SPREAD**2)
+        # Multiplied out, so that many networks at once are one matrix product.
+        squares = jnp.sum(self.points**2, axis=1) - 2.0 * jnp.einsum("md,d->m", self.points, standardised)
+        square = (jnp.min(squares) + jnp.sum(standardised**2)) / standardised.size
+        # The root has no gradient at 0.
+        distance = jnp.sqrt(jnp.maximum(square, 0.25 * NEAR**2))
         t = jnp.clip((distance - NEAR) / (_FAR - NEAR), 0.0, 1.0)
         return 1.0 - t**2 * (3.0 - 2.0 * t)
 
@@ -235,15 +237,18 @@ class DeviceCorrection:
         base: Roofline of a whole network.
         latency: Its correction, on features f32[22].
         seen: Where the data lie.
-        point: Clocks of the data, leaves f32[].
-        number_format: Format of the data, of one image at a time; static.
+        point: Clocks of the data, a `hw_models.OperatingPoint` with leaves f32[].
+        number_format: A `hw_models.NumberFormat`, of the data, of one image at a time; static.
+        is_relative: Whether the correction was trained on top of the device's roofline, as few measurements need, and
+            not on top of the whole network's; static.
     """
 
     base: LatencyBase
     latency: Correction
     seen: Seen
-    point: OperatingPoint
-    number_format: NumberFormat = struct.field(pytree_node=False, default=NumberFormat.FP32)
+    point: Any
+    number_format: int = struct.field(pytree_node=False, default=0)
+    is_relative: bool = struct.field(pytree_node=False, default=False)
 
     def log_ratio(self, network: NetworkFeatures, roofline_s: jax.Array) -> jax.Array:
         """Logarithm of the factor on the roofline of a network.
@@ -257,8 +262,9 @@ class DeviceCorrection:
         """
         times = base_times(self.base, network)
         features = latency_features(network, times)
-        correction = jnp.mean(log_corrections(self.latency, features))
-        ratio = correction + jnp.log((times.latency_s + _LEAST_S) / (roofline_s + _LEAST_S))
+        ratio = jnp.mean(log_corrections(self.latency, features))
+        if not self.is_relative:
+            ratio = ratio + jnp.log((times.latency_s + _LEAST_S) / (roofline_s + _LEAST_S))
         return self._weight(features) * jnp.clip(ratio, -np.log(MOST), np.log(MOST))
 
     def weight(self, network: NetworkFeatures) -> jax.Array:
@@ -422,13 +428,13 @@ def read_board_notes(name_or_path: str | Path) -> dict[str, object]:
     return {} if notes is None else json.loads(str(notes))
 
 
-def device_correction(source: str, point: OperatingPoint, number_format: NumberFormat) -> DeviceCorrection:
+def device_correction(source: str, point: Any, number_format: int) -> DeviceCorrection:
     """Loads what a device file names.
 
     Args:
         source: A name of `board_names`, or an npz file of `encode_correction` as base64 text.
-        point: Clocks of the data, leaves f32[].
-        number_format: Format of the data.
+        point: As in `DeviceCorrection`.
+        number_format: Likewise.
 
     Raises:
         ValueError: It is neither.
@@ -440,13 +446,15 @@ def device_correction(source: str, point: OperatingPoint, number_format: NumberF
         seen=_part(Seen, arrays, "seen."),
         point=point,
         number_format=number_format,
+        is_relative=bool(arrays.get(_IS_RELATIVE, False)),
     )
 
 
 def encode_correction(correction: DeviceCorrection) -> str:
     """Writes a correction as text for a device file: an npz file of about 50 KB in base64, without its clocks."""
     parts = {"latency_base": correction.base, "latency_correction": correction.latency, "seen": correction.seen}
-    return base64.b64encode(as_npz(_arrays(parts), compressed=True)).decode("ascii")
+    arrays = {**_arrays(parts), _IS_RELATIVE: np.array(correction.is_relative)}
+    return base64.b64encode(as_npz(arrays, compressed=True)).decode("ascii")
 
 
 def log_corrections(correction: Correction, features: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ points.
 import dataclasses
 import enum
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import chex
 import jax
@@ -16,10 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hw_models.correction import DeviceCorrection
 from hw_models.units import in_other_units
-
-if TYPE_CHECKING:
-    from hw_models.correction import DeviceCorrection
 
 
 class NumberFormat(enum.IntEnum):
@@ -103,7 +101,7 @@ class Device:
     byte_j: jax.Array
     host_curve_hz: jax.Array
     host_curve_w: jax.Array
-    correction: "DeviceCorrection | None" = None
+    correction: DeviceCorrection | None = None
     name: str = struct.field(pytree_node=False, default="unnamed")
     formats: tuple[NumberFormat, ...] = struct.field(pytree_node=False, default=tuple(NumberFormat))
 

@@ -188,13 +188,18 @@ def _corrected(costs: Cost, terms: CorrectionTerms, device: Device) -> Cost:
     # Segments that the backbone lacks belong to the prefix before them.
     is_there = terms.features.layers[: exits + 1] > 0
     prefix = jax.lax.cummax(jnp.where(is_there, jnp.arange(exits + 1), 0))
-    factors = factors[prefix][:, None]
+    factors = factors[prefix]
+    sums = jnp.where(jnp.arange(exits + 1)[None] <= prefix[:, None], factors[:, None], 0.0)
+
+    def shorten(longer: jax.Array, reached: jax.Array) -> tuple[jax.Array, jax.Array]:
+        shorter = jnp.minimum(longer, reached)
+        return shorter, longer - shorter
 
     def correct(cost: jax.Array) -> jax.Array:
-        reached = factors * jnp.cumsum(cost[: exits + 1], axis=0)[prefix]
-        ordered = jax.lax.cummin(reached, axis=0, reverse=True)
-        trunk = jnp.diff(ordered, axis=0, prepend=jnp.zeros_like(ordered[:1]))
-        return jnp.concatenate([trunk, factors[:exits] * cost[exits + 1 :]])
+        reached = jnp.matmul(sums, cost[: exits + 1], precision=jax.lax.Precision.HIGHEST)
+        first, segments = jax.lax.scan(shorten, reached[-1], reached[:-1], reverse=True)
+        trunk = jnp.where(is_there[1:, None], segments, 0.0)
+        return jnp.concatenate([first[None], trunk, factors[:exits, None] * cost[exits + 1 :]])
 
     return jax.tree.map(correct, costs)
 

@@ -9,7 +9,7 @@ Shapes: N samples (networks), D features, K members, H hidden units. Units: s, W
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -119,34 +119,6 @@ def fit_predictor(
     return _train(start, jnp.float32(x), jnp.float32(target - base), rates, steps)
 
 
-class FittedLatency(NamedTuple):
-    """Latency of whole networks, fitted.
-
-    Attributes:
-        base: Roofline of a whole network.
-        correction: Its correction.
-        seen: Where the data lie.
-    """
-
-    base: LatencyBase
-    correction: Correction
-    seen: Seen
-
-
-def fit_latency(key: jax.Array, network: NetworkFeatures, latency_s: ArrayLike, **how: Any) -> FittedLatency:
-    """Fits the latency of networks of which network-level features are known.
-
-    Args:
-        key: Draws the initial weights of the correction.
-        network: Leaves f32[N].
-        latency_s: f32[N], measured.
-        how: As in `fit_predictor`.
-    """
-    base, features, log_latency = _fit_latency_base(network, jnp.asarray(latency_s, jnp.float32))
-    correction = fit_predictor(key, features, log_latency, np.log(latency_s), **how)
-    return FittedLatency(base, correction, seen_at(correction, features))
-
-
 def learn_correction(key: jax.Array, measured: Measured, device: Device, rows: np.ndarray) -> Device:
     """Adds to a device what measurements of networks teach beyond its roofline.
 
@@ -166,10 +138,16 @@ def learn_correction(key: jax.Array, measured: Measured, device: Device, rows: n
     rows = np.resize(rows, len(measured.latency_s))
     point = default_point(device)
     features, at_data, log_ratio = _as_at(jax.tree.map(lambda leaf: leaf[rows], measured), device, point)
-    how = {"weight_decay": _WEIGHT_DECAY if len(rows) < _MANY else _LESS_DECAY}
-    fitted = fit_latency(key, features, np.asarray(at_data * jnp.exp(log_ratio)), **how)
+    base, inputs, _ = _fit_latency_base(features, at_data * jnp.exp(log_ratio))
+    decay = _WEIGHT_DECAY if len(rows) < _MANY else _LESS_DECAY
+    learned = fit_predictor(key, inputs, np.zeros(len(rows)), log_ratio, weight_decay=decay)
     correction = DeviceCorrection(
-        fitted.base, fitted.correction, fitted.seen, point=point, number_format=device.formats[0]
+        base=base,
+        latency=learned,
+        seen=seen_at(learned, inputs),
+        point=point,
+        number_format=device.formats[0],
+        is_relative=True,
     )
     return dataclasses.replace(device, correction=correction)
 
@@ -222,7 +200,8 @@ def fit_board(key: jax.Array, network: NetworkFeatures, latency_s: ArrayLike, po
     if not (np.isfinite(latency).all() and (latency > 0).all() and (power[measured] > 0).all()):
         raise ValueError("fit_board: expected positive latency_s and positive power_w or NaN")
     latency_key, power_key = jax.random.split(key)
-    latency_base, correction, seen = fit_latency(latency_key, network, latency)
+    latency_base, inputs, log_latency = _fit_latency_base(network, jnp.asarray(latency))
+    correction = fit_predictor(latency_key, inputs, log_latency, np.log(latency))
     with_power = jax.tree.map(lambda feature: jnp.asarray(feature, jnp.float32)[measured], network)
     watts = jnp.asarray(power[measured])
     power_base, features, log_power = _fit_power_base(latency_base, correction, with_power, watts)
@@ -231,7 +210,7 @@ def fit_board(key: jax.Array, network: NetworkFeatures, latency_s: ArrayLike, po
         latency_correction=correction,
         power_base=power_base,
         power_correction=fit_predictor(power_key, features, log_power, jnp.log(watts)),
-        seen=seen,
+        seen=seen_at(correction, inputs),
     )
 
 

@@ -61,7 +61,11 @@ def test_the_segments_of_the_trunk_are_the_network_and_those_that_lack_are_free(
         layers = workload(space, backbone)
         trunk = layers.replace(active=layers.active * in_trunk)
         whole = jax.vmap(partial(hw_models.network_cost, trunk, device))(points)
-        return segment_costs(space, backbone, device), whole, jax.ops.segment_sum(layers.active, segments(space))
+        return (
+            segment_costs(space, backbone, device),
+            whole,
+            jax.ops.segment_sum(layers.active, segments(space), 2 * exits + 1),
+        )
 
     for genome in drawn(space, 5):
         found, whole, rows = priced(genome)
