@@ -23,6 +23,12 @@ Expected:  mean absolute relative error and Kendall tau, families `own` and `one
            agx_xavier   6.9 %, 0.971    8.8 %, 0.962    4.3 %, 0.962   6.1 %, 0.954
            tx2          8.2 %, 0.963    7.7 %, 0.965    6.1 %, 0.956   8.0 %, 0.955
            nano        10.8 %, 0.951   10.5 %, 0.950    5.4 %, 0.897   5.9 %, 0.893
+           and through `--device`, families `own` and `one`:
+           agx_xavier   7.0 %, 0.971    8.4 %, 0.963
+           tx2          7.9 %, 0.965    7.7 %, 0.965
+           nano        10.0 %, 0.955    9.6 %, 0.956
+           `--shipped` on the data that the devices were fitted to: 4.5 %, 4.5 % and 5.4 % (tau 0.984, 0.983 and
+           0.981); their rooflines alone 15.0 %, 15.4 % and 17.4 % (0.943, 0.937 and 0.928).
            Siblings (ResNet-50 and ResNet-101, widths of one MobileNet) are families of their own. With whole lines
            of architectures left out the latency of agx_xavier is off by 17.9 % (tau 0.924), by the roofline alone
            18.8 % (tau 0.932), and its power by 10.1 %.
