@@ -2,15 +2,19 @@
 
     python experiments/benchmark_cost_models.py
 
-Four ways to the same figures, compared in one run, alternating, medians; one evaluation is latency AND energy of
+Five ways to the same figures, compared in one run, alternating, medians; one evaluation is latency AND energy of
 one network at one operating point:
-- table:  another backbone and another operating point each time, from its genes (`spaces.block_costs`);
-- grid:   one backbone, operating points drawn at random (`hw_models.clock_grid`, `cost_at`);
-- sweep:  one backbone at all 3,654 operating points, its grid computed anew each time (`cost_everywhere`);
-- layers: another backbone and point each time, layer by layer (`hw_models.network_cost`), as the yardstick.
+- table:    another backbone and another operating point each time, from its genes (`spaces.block_costs`);
+- grid:     one backbone, operating points drawn at random (`hw_models.clock_grid`, `cost_at`), layers alone;
+- sweep:    one backbone at all 3,654 operating points, computed anew each time (`hw_models.network_cost_everywhere`);
+- segments: the same for each of its segments, as a search prices dynamic networks (`evaluation.segment_costs`);
+- layers:   another backbone and point each time, layer by layer (`hw_models.network_cost`), as the yardstick.
 
-Takes a minute on two cores of an Intel Xeon (AVX-512, jax 0.10.2) and gives there, undisturbed, 3.9 M, 15.9 M, 0.9 M
-and 0.1 M evaluations per second.
+A device with a learned correction is also run as a roofline alone. The correction is computed once for a network (or
+for the network up to each exit), whatever the number of operating points, so it weighs on `table` and `layers`, where
+every evaluation is of another network.
+
+FIGURES
 """
 
 import argparse
@@ -27,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hw_models as hw
+from hadas_jax.evaluation import segment_costs
 from hadas_jax.spaces import load_space, segments, workload
 from hadas_jax.spaces.costs import block_costs, population_cost
 
@@ -44,6 +49,9 @@ def main() -> None:
     except ValueError as error:
         parser.exit(2, f"error: {error}\n")
     runs = _runs(device, arguments.count, arguments.seed)
+    if device.correction is not None:
+        bare = _runs(dataclasses.replace(device, correction=None), arguments.count, arguments.seed)
+        runs |= {f"{name}, roofline alone": run for name, run in bare.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     first: dict[str, float] = {}
     for name, (run, _) in runs.items():
@@ -85,7 +93,11 @@ def _runs(device: hw.Device, count: int, seed: int) -> dict[str, tuple[Callable[
 
     @jax.jit
     def sweep(genome: jax.Array) -> hw.Cost:
-        return hw.cost_everywhere(hw.sum_layers(hw.clock_grid(layers_of(genome), device)), device)
+        return hw.network_cost_everywhere(layers_of(genome), device)
+
+    @jax.jit
+    def by_segment(genome: jax.Array) -> hw.Cost:
+        return segment_costs(space, space.decode(genome), device)
 
     @jax.jit
     def layers(genomes: jax.Array, indices: jax.Array) -> hw.Cost:
@@ -102,6 +114,7 @@ def _runs(device: hw.Device, count: int, seed: int) -> dict[str, tuple[Callable[
         "table": (lambda: table(genomes, indices), count),
         "grid": (lambda: grid(indices), count),
         "sweep": (lambda: sweep(genomes[1]), points),
+        "segments": (lambda: by_segment(genomes[1]), points * (2 * space.num_exits + 1)),
         "layers": (lambda: layers(genomes[:few], indices[:few]), few),
     }
 

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 
-from hw_models.device import Device, NumberFormat, OperatingPoint, with_caps, with_clocks
+from hw_models.correction import device_correction
+from hw_models.device import Device, NumberFormat, OperatingPoint, default_point, with_caps, with_clocks
 from hw_models.files import dump_yaml, packaged_names, read_packaged_or_own, write_whole
 from hw_models.layers import LayerKind
 from hw_models.schema import SCHEMA_VERSION, Clocks, DeviceFile
@@ -127,8 +128,13 @@ def to_device(file: DeviceFile) -> Device:
     for part, quantities in ((latency, LATENCY_QUANTITIES), (power, POWER_QUANTITIES)):
         for field, (parameter, unit) in quantities.items():
             numbers[parameter] = np.asarray(getattr(part, field).value) * unit
-    leaves = {key: jnp.asarray(value, jnp.float32) for key, value in numbers.items()}
-    return Device(name=file.name, formats=formats, **leaves)
+    leaves: dict[str, Any] = {key: jnp.asarray(value, jnp.float32) for key, value in numbers.items()}
+    device = Device(name=file.name, formats=formats, **leaves)
+    if file.correction is None:
+        return device
+    source = file.correction.board or file.correction.npz or ""
+    correction = device_correction(source, default_point(device), formats[0])
+    return dataclasses.replace(device, correction=correction)
 
 
 class _DeviceUse(Protocol):

@@ -33,8 +33,10 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
-from hw_models.device import Device, NumberFormat, OperatingPoint, operating_point
+from hw_models.correction import NetworkFeatures, layer_features
+from hw_models.device import Device, NumberFormat, OperatingPoint, operating_point, operating_points
 from hw_models.layers import LayerTable
+from hw_models.roofline import p_norm
 
 _ELEMENT_BYTES = np.array([form.element_bytes for form in NumberFormat], np.float32)
 
@@ -67,6 +69,25 @@ class ClockGrid:
     compute_cycles: jax.Array
     launch_cycles: jax.Array
     traffic_bytes: jax.Array
+
+
+@struct.dataclass
+class CorrectionTerms:
+    """What the correction of a device depends on; additive over layers, so that networks and their parts are sums.
+
+    Attributes:
+        features: Network-level features, leaves f32[...].
+        roofline_s: f32[...], time by the roofline at the clocks of the correction's data.
+    """
+
+    features: NetworkFeatures
+    roofline_s: jax.Array
+
+    @classmethod
+    def of(cls, leaves: jax.Array) -> "CorrectionTerms":
+        """Returns the terms whose leaves are the elements of an array, in the order of `jax.tree.leaves`."""
+        *features, roofline_s = leaves
+        return cls(NetworkFeatures(*features), roofline_s)
 
 
 class _LayerTimes(NamedTuple):
@@ -149,10 +170,80 @@ def network_cost(
         AssertionError, ValueError: As `cost`.
     """
     by_layer = cost(layers, device, point, batch=batch, number_format=number_format)
-    of_run = run_cost(device, point, segments=segments)
+    total = Cost(jnp.sum(by_layer.latency_s, axis=-1), jnp.sum(by_layer.energy_j, axis=-1))
+    return whole_run(total, device, point, correction_terms(layers, device), segments=segments)
+
+
+def network_cost_everywhere(layers: LayerTable, device: Device) -> Cost:
+    """Latency and energy of one run of all layers in one segment at every operating point.
+
+    Args:
+        layers: Columns [L].
+        device: The device.
+
+    Returns:
+        Costs f32[F] in the order of `hw_models.operating_points`, as `network_cost` there.
+    """
+    total = cost_everywhere(sum_layers(clock_grid(layers, device)), device)
+    return whole_run(total, device, operating_points(device), correction_terms(layers, device))
+
+
+def correction_terms(
+    layers: LayerTable, device: Device, owner: ArrayLike | None = None, *, is_start: ArrayLike = True
+) -> CorrectionTerms | None:
+    """What each layer adds to that which the correction of a device depends on.
+
+    Args:
+        layers: Columns [L].
+        device: The device.
+        owner: As `hw_models.correction.layer_features`.
+        is_start: Likewise.
+
+    Returns:
+        Leaves f32[L]; None if the device has no correction.
+    """
+    if device.correction is None:
+        return None
+    data = device.correction
+    at_data = cost(layers, device, data.point, number_format=jnp.int32(data.number_format))
+    features = layer_features(layers, owner, is_start=is_start)
+    return CorrectionTerms(features=features, roofline_s=at_data.latency_s)
+
+
+def correction_factor(terms: CorrectionTerms, device: Device) -> jax.Array:
+    """The factor of a correction on latency and energy of a network, its run included and its calls not, f32[].
+
+    Args:
+        terms: Sums over the layers of a network, leaves f32[].
+        device: A device with a correction.
+    """
+    correction = device.correction
+    if correction is None:
+        raise TypeError("correction_factor: expected a device with a correction, got none")
+    roofline_s = terms.roofline_s + run_latency(device, correction.point)
+    return jnp.exp(correction.log_ratio(terms.features, roofline_s))
+
+
+def whole_run(
+    total: Cost, device: Device, point: OperatingPoint, terms: CorrectionTerms | None, *, segments: ArrayLike = 1
+) -> Cost:
+    """Adds to the roofline of layers what a run takes, corrects both, and adds the calls.
+
+    Args:
+        total: Sums over layers, of the shape of the clocks.
+        device: The device.
+        point: The clocks.
+        terms: Of `correction_terms`: of each layer, leaves f32[L], or their sums f32[].
+        segments: How many calls the run makes; may be traced.
+    """
+    if terms is None:
+        of_run = run_cost(device, point, segments=segments)
+        return Cost(total.latency_s + of_run.latency_s, total.energy_j + of_run.energy_j)
+    factor = correction_factor(jax.tree.map(jnp.sum, terms), device)
+    run, calls = run_cost(device, point, segments=0), jnp.asarray(segments, jnp.float32)
     return Cost(
-        latency_s=jnp.sum(by_layer.latency_s, axis=-1) + of_run.latency_s,
-        energy_j=jnp.sum(by_layer.energy_j, axis=-1) + of_run.energy_j,
+        latency_s=factor * (total.latency_s + run.latency_s) + calls * segment_latency(device, point),
+        energy_j=factor * (total.energy_j + run.energy_j) + calls * segment_energy(device, point),
     )
 
 
@@ -287,18 +378,6 @@ def load_and_traffic_energy(grid: ClockGrid, device: Device) -> jax.Array:
         device: The device that the grid was computed for.
     """
     return _beyond_idle(grid, device, device.core_hz[:, None], grid.roofline_s)
-
-
-def p_norm(a: jax.Array, b: jax.Array, order: jax.Array) -> jax.Array:
-    """Returns `(a^p + b^p)^(1/p)` of non-negative values, with finite gradients at zero and for large p.
-
-    The larger value is taken out of the norm: powers of times in seconds would underflow in float32.
-    """
-    larger, smaller = jnp.maximum(a, b), jnp.minimum(a, b)
-    is_positive = larger > 0
-    scale = jnp.where(is_positive, larger, 1.0)
-    norm = scale * (1.0 + (smaller / scale) ** order) ** (1.0 / order)
-    return jnp.where(is_positive, norm, 0.0)
 
 
 def _layer_times(

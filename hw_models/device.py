@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hw_models.correction import DeviceCorrection
 from hw_models.units import in_other_units
 
 
@@ -72,6 +73,7 @@ class Device:
         byte_j: f32[], energy to move one byte.
         host_curve_hz: f32[H], knots of the host power curve.
         host_curve_w: f32[H], host power at these knots.
+        correction: What was learned of whole networks, on top of all this; None: nothing.
         name: What the device is called; static.
         formats: Number formats that the device runs, the default one first; static.
     """
@@ -99,6 +101,7 @@ class Device:
     byte_j: jax.Array
     host_curve_hz: jax.Array
     host_curve_w: jax.Array
+    correction: DeviceCorrection | None = None
     name: str = struct.field(pytree_node=False, default="unnamed")
     formats: tuple[NumberFormat, ...] = struct.field(pytree_node=False, default=tuple(NumberFormat))
 

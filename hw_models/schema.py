@@ -224,6 +224,24 @@ class Power(Strict):
     host: Curve[Literal["W"], Powers]
 
 
+class LearnedCorrection(_Sourced):
+    """What was learned of whole networks on top of the roofline: a board of the package, or an npz file as text.
+
+    Attributes:
+        board: Name of a board that comes with the package.
+        npz: An npz file in base64, as `hw_models.correction.encode_correction` writes it.
+    """
+
+    board: Name | None = None
+    npz: Text | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _is_one_of_both(self) -> "LearnedCorrection":
+        if (self.board is None) == (self.npz is None):
+            raise PydanticCustomError("one_of", "either 'board' or 'npz'")
+        return self
+
+
 class Runtime(Strict):
     """What ran the networks that a device was fitted to: another runtime takes other times on the same board."""
 
@@ -247,6 +265,7 @@ class DeviceFile(Strict):
     clocks: Clocks
     latency: Latency
     power: Power
+    correction: LearnedCorrection | None = None
     modes: dict[Name, _PowerMode] = Field(default_factory=dict)
 
     def doubt_of_runtime(self, name: str) -> str | None:

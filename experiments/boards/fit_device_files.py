@@ -37,7 +37,7 @@ from rich.table import Table
 from scipy.optimize import least_squares
 from scipy.stats import kendalltau
 
-from hw_models.cost import p_norm
+from hw_models.roofline import p_norm
 
 FILE = "jetson_cnn_profile.csv"
 FOLDS = 5

@@ -42,8 +42,8 @@ from rich.table import Table
 from scipy.optimize import least_squares
 
 from hw_models import LayerKind
-from hw_models.cost import p_norm
 from hw_models.reference_networks import mobilenet_v2
+from hw_models.roofline import p_norm
 
 FILE = "orin_nano_dvfs_latency.csv"
 WORKLOADS = ("mobilenet_v2", "compute_bound_proxy", "memory_bound_proxy")

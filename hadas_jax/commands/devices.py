@@ -22,6 +22,7 @@ from hadas_jax.report.console import StepProgress, new_console, new_file, print_
 
 if TYPE_CHECKING:
     from hadas_jax.deploy.kit import Kit
+    from hw_models import LayerTable
     from hw_models.fitting.calibration import Calibration
     from hw_models.measuring import Step
     from hw_models.measuring.measurements import Measurement
@@ -38,11 +39,14 @@ def list_devices(*, console: Console | None = None) -> None:
     print_devices(console or new_console())
 
 
-def show_device(device: str, *, plot: Path | str | None = None, console: Console | None = None) -> None:
+def show_device(
+    device: str, *, space: str | None = None, plot: Path | str | None = None, console: Console | None = None
+) -> None:
     """Shows a device: every quantity with its origin and error, and what its power modes cost.
 
     Args:
         device: A name of `hadas devices list`, or the path of a device file.
+        space: Space to tell how near its smallest and largest network are to what the device's correction has seen.
         plot: PNG file for a picture of latency and energy over the clocks.
         console: For the tables; None: standard output.
 
@@ -55,9 +59,21 @@ def show_device(device: str, *, plot: Path | str | None = None, console: Console
     console = console or new_console()
     file = read_device_file(device)
     picture = None if plot is None else new_file(plot, ".png", what="picture")
-    print_device(file, console, picture=picture)
+    print_device(file, console, picture=picture, networks={} if space is None else _ends_of_space(space))
     if plot is not None:
         print_line(console, f"Picture of latency and energy over the clocks: {plot}")
+
+
+def _ends_of_space(name: str) -> dict[str, LayerTable]:
+    """Returns the smallest and the largest network of a space, without exits."""
+    import jax.numpy as jnp
+
+    from hadas_jax.methods.hadas.constraints import trunk
+    from hadas_jax.profiling import space_to_profile
+
+    space = space_to_profile(name, None)
+    genomes = {"smallest": space.smallest_genome, "largest": space.largest_genome}
+    return {f"{end} of {name}": trunk(space, jnp.asarray(genome)) for end, genome in genomes.items()}
 
 
 def fit_device(

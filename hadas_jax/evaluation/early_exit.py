@@ -15,7 +15,7 @@ heads), L layers, F operating points, R risk levels.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,9 @@ from hadas_jax.evaluation.evaluator import Outcomes
 from hadas_jax.spaces.mbconv import MAX_EXITS, Backbone, MBConvSpace
 from hadas_jax.spaces.workload import segments, workload
 from hw_models import Cost, Device
+from hw_models.cost import CorrectionTerms, correction_factor, correction_terms
 
+TreeT = TypeVar("TreeT")
 _LOW_EXITS = 8  # subsets of so many exits are evaluated side by side
 _RIVALS = 64
 _SHARE_ROUNDING = 1e-6  # of shares that are differences of float32
@@ -152,23 +154,31 @@ def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cos
 
     The constant of a run is counted with the first segment, which always runs; a call with each head, which ends the
     segment of an exit, and with the last of the trunk, which the classifier ends. So a sample that stops at the k-th
-    chosen exit pays k calls, and a network without exits one.
+    chosen exit pays k calls, and a network without exits one. A device with a correction has one for the network up to
+    each exit, its head included, which counts for that head too. Prefixes keep their order: none costs more than a
+    longer one, down from the whole network, which costs what `hw_models.network_cost` says.
 
     Args:
         space: Static.
         backbone: One design of the space.
         device: The cost model; its operating points are those of `hw_models.operating_points`.
     """
-    grid = hw_models.clock_grid(workload(space, backbone), device)
-    owner = jnp.asarray(segments(space))
-    by_segment = jax.tree.map(lambda leaf: jax.ops.segment_sum(leaf, owner, 2 * space.num_exits + 1), grid)
-    costs = jax.vmap(hw_models.cost_everywhere, in_axes=(0, None))(by_segment, device)
+    layers, owner = workload(space, backbone), jnp.asarray(segments(space))
+
+    def by_segment(of_layers: TreeT) -> TreeT:
+        return jax.tree.map(lambda leaf: jax.ops.segment_sum(leaf, owner, 2 * space.num_exits + 1), of_layers)
+
+    grid = by_segment(hw_models.clock_grid(layers, device))
+    costs = jax.vmap(hw_models.cost_everywhere, in_axes=(0, None))(grid, device)
     points, last = hw_models.operating_points(device), space.num_exits
     run = hw_models.run_cost(device, points, segments=0)
-    latency_s, energy_j = costs.latency_s.at[0].add(run.latency_s), costs.energy_j.at[0].add(run.energy_j)
+    costs = Cost(costs.latency_s.at[0].add(run.latency_s), costs.energy_j.at[0].add(run.energy_j))
+    terms = correction_terms(layers, device, owner)
+    if terms is not None:
+        costs = _corrected(costs, by_segment(terms), device)
     return Cost(
-        latency_s=latency_s.at[last:].add(hw_models.segment_latency(device, points)),
-        energy_j=energy_j.at[last:].add(hw_models.segment_energy(device, points)),
+        latency_s=costs.latency_s.at[last:].add(hw_models.segment_latency(device, points)),
+        energy_j=costs.energy_j.at[last:].add(hw_models.segment_energy(device, points)),
     )
 
 
@@ -212,6 +222,30 @@ def path_costs(cost: Any, exits: np.ndarray) -> np.ndarray:
         return trunk
     heads = np.cumsum(segments[last + 1 :][exits], axis=0)
     return trunk + np.concatenate([heads, heads[-1:]])
+
+
+def _corrected(costs: Cost, terms: CorrectionTerms, device: Device) -> Cost:
+    """Corrects segments, calls apart: costs float32[2 E + 1, F], terms float32[2 E + 1]."""
+    exits = costs.latency_s.shape[0] // 2
+    prefixes = jax.tree.map(lambda leaf: jnp.cumsum(leaf[: exits + 1]).at[:exits].add(leaf[exits + 1 :]), terms)
+    factors = jax.vmap(correction_factor, in_axes=(0, None))(prefixes, device)
+    # Segments that the backbone lacks belong to the prefix before them.
+    is_there = terms.features.layers[: exits + 1] > 0
+    prefix = jax.lax.cummax(jnp.where(is_there, jnp.arange(exits + 1), 0))
+    factors = factors[prefix]
+    sums = jnp.where(jnp.arange(exits + 1)[None] <= prefix[:, None], factors[:, None], 0.0)
+
+    def shorten(longer: jax.Array, reached: jax.Array) -> tuple[jax.Array, jax.Array]:
+        shorter = jnp.minimum(longer, reached)
+        return shorter, longer - shorter
+
+    def correct(cost: jax.Array) -> jax.Array:
+        reached = jnp.matmul(sums, cost[: exits + 1], precision=jax.lax.Precision.HIGHEST)
+        first, segments = jax.lax.scan(shorten, reached[-1], reached[:-1], reverse=True)
+        trunk = jnp.where(is_there[1:, None], segments, 0.0)
+        return jnp.concatenate([first[None], trunk, factors[:exits, None] * cost[exits + 1 :]])
+
+    return jax.tree.map(correct, costs)
 
 
 def useful_points(costs: Cost) -> jax.Array:

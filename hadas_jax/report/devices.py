@@ -1,9 +1,10 @@
 """Devices for people: the catalogue, one device with the origin of every quantity, and how near a fit comes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pydantic
 from matplotlib.axes import Axes
@@ -16,10 +17,12 @@ from hadas_jax.report.console import milli, new_table, print_line
 from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture, spread_rows, write_ticks_in_full
 from hw_models import device_names, read_device_file
 from hw_models.catalogue import mode_caps, to_device
-from hw_models.cost import clock_grid, cost_everywhere, network_cost, run_cost, sum_layers
-from hw_models.device import NumberFormat, OperatingPoint, default_point, operating_points, with_caps
+from hw_models.correction import DeviceCorrection, layer_features
+from hw_models.cost import network_cost, network_cost_everywhere
+from hw_models.device import NumberFormat, OperatingPoint, default_point, with_caps
 from hw_models.fitting.calibration import Calibration
-from hw_models.reference_networks import mobilenet_v2
+from hw_models.layers import LayerTable
+from hw_models.reference_networks import mobilenet_v2, resnet50
 from hw_models.schema import Curve, DeviceFile, Quantity
 
 _MOST_LINES = 5  # of memory clocks in a picture
@@ -52,13 +55,16 @@ def print_devices(console: Console) -> None:
     )
 
 
-def print_device(file: DeviceFile, console: Console, *, picture: Path | None = None) -> None:
+def print_device(
+    file: DeviceFile, console: Console, *, picture: Path | None = None, networks: Mapping[str, LayerTable] | None = None
+) -> None:
     """Prints every quantity of a device with its origin, and what MobileNetV2 costs in each power mode.
 
     Args:
         file: The file of the device.
         console: The console.
         picture: PNG file for latency and energy over the clocks.
+        networks: To tell how near they are to what a correction has seen, by name, besides two that everybody knows.
 
     Raises:
         ValueError: The picture cannot be written.
@@ -88,6 +94,9 @@ def print_device(file: DeviceFile, console: Console, *, picture: Path | None = N
     for text, number in sources.items():
         console.print(Padding(Text(f"[{number}] {text}"), (0, 0, 0, 2)), highlight=False)
     console.print(_modes_table(file))
+    device = to_device(file)
+    if device.correction is not None:
+        _print_reach(device.correction, console, networks=networks)
 
 
 def print_calibration(calibration: Calibration, console: Console, *, picture: Path) -> None:
@@ -114,6 +123,8 @@ def print_calibration(calibration: Calibration, console: Console, *, picture: Pa
         f"{calibration.latency_error:.1%}; they take {calibration.scale:.3g} times as long as on the base device.",
         wrap=True,
     )
+    for note in calibration.notes:
+        print_line(console, note, wrap=True)
     for warning in calibration.warnings:
         console.print(f"Warning: {warning}", style="yellow", highlight=False, soft_wrap=not console.is_terminal)
 
@@ -143,6 +154,20 @@ def _modes_table(file: DeviceFile) -> Table:
     return table
 
 
+def _print_reach(correction: DeviceCorrection, console: Console, *, networks: Mapping[str, LayerTable] | None) -> None:
+    """Prints how near networks are to those that a correction was fitted to."""
+    weight = jax.jit(lambda layers: correction.weight(jax.tree.map(jnp.sum, layer_features(layers))))
+    known = {"MobileNetV2": mobilenet_v2(), "ResNet-50": resnet50()}
+    weights = {name: float(weight(layers)) for name, layers in (known | dict(networks or {})).items()}
+    print_line(
+        console,
+        "Learned correction of whole networks, on latency and energy: it counts in full near those that it was fitted "
+        "to and fades to none away from them. Weight: "
+        + ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items()),
+        wrap=True,
+    )
+
+
 def _origins(part: pydantic.BaseModel) -> str:
     origins = [quantity.provenance for _, quantity in _quantities(part)]
     return "/".join(str(origins.count(origin)) for origin in ("measured", "fitted", "assumed"))
@@ -169,10 +194,9 @@ def _plot_device(file: DeviceFile, path: Path) -> None:
     """Draws latency and energy of MobileNetV2 over the core clock, one line per memory clock, as a PNG."""
     device = to_device(file)
     shape = (len(device.core_hz), len(device.memory_hz), len(device.host_hz))
-    of_run = run_cost(device, operating_points(device))
-    cost = jax.jit(lambda layers: cost_everywhere(sum_layers(clock_grid(layers, device)), device))(mobilenet_v2())
-    latency = np.asarray(cost.latency_s + of_run.latency_s).reshape(shape)[..., -1]
-    energy = np.asarray(cost.energy_j + of_run.energy_j).reshape(shape)[..., -1]
+    cost = jax.jit(network_cost_everywhere)(mobilenet_v2(), device)
+    latency = np.asarray(cost.latency_s).reshape(shape)[..., -1]
+    energy = np.asarray(cost.energy_j).reshape(shape)[..., -1]
     core = np.asarray(device.core_hz) / 1e6
     figure, (axes,) = new_figure((11, 4.6), 1, 2)
     shown = spread_rows(shape[1], _MOST_LINES)

@@ -22,12 +22,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 import hw_models
 from hadas_jax.spaces.mbconv import MBConvSpace
 from hadas_jax.spaces.workload import row_owners, workload
 from hw_models import Cost, Device, LayerTable, OperatingPoint
-from hw_models.cost import load_and_traffic_energy
+from hw_models.cost import CorrectionTerms, correction_terms, load_and_traffic_energy, whole_run
 
 _AT_A_TIME = 16384
 
@@ -70,27 +71,42 @@ def _block_layers(space: MBConvSpace) -> LayerTable:
     return dataclasses.replace(columns, active=columns.active * is_own)
 
 
-def block_costs(space: MBConvSpace, device: Device) -> jax.Array:
+@struct.dataclass
+class BlockCosts:
+    """The table.
+
+    Attributes:
+        roofline: float32[Nc, Nm, R, 3]: seconds that kernels run, host cycles to launch them, and joules of core load
+            and traffic. Rows of one setting lie side by side, as a backbone reads them.
+        terms: float32[R, T], what the device's correction depends on, in the order of the leaves of
+            `hw_models.cost.CorrectionTerms`; T = 0 without one.
+    """
+
+    roofline: jax.Array
+    terms: jax.Array
+
+
+def block_costs(space: MBConvSpace, device: Device) -> BlockCosts:
     """Costs every row of the table at every core and memory setting; without exit heads.
 
     Args:
         space: Static.
         device: The cost model; the result holds for its clock settings and default number format.
-
-    Returns:
-        float32[Nc, Nm, R, 3]: seconds that kernels run, host cycles to launch them, and joules of core load and
-        traffic. Rows of one setting lie side by side, as a backbone reads them.
     """
     with jax.ensure_compile_time_eval():
         layers = _block_layers(space)
     grid = jax.vmap(lambda part: hw_models.sum_layers(hw_models.clock_grid(part, device)))(layers)
     load_and_traffic = jax.vmap(lambda part: load_and_traffic_energy(part, device))(grid)
     launches = jnp.broadcast_to(grid.launch_cycles[:, None, None], grid.roofline_s.shape)
-    return jnp.moveaxis(jnp.stack([grid.roofline_s, launches, load_and_traffic], axis=-1), 0, 2)
+    roofline = jnp.moveaxis(jnp.stack([grid.roofline_s, launches, load_and_traffic], axis=-1), 0, 2)
+    is_stem = jnp.arange(len(launches)) < _parts(space)[1].offset
+    terms = jax.vmap(lambda part, starts: correction_terms(part, device, is_start=starts))(layers, is_stem)
+    columns = [jnp.sum(leaf, axis=1) for leaf in jax.tree.leaves(terms)]
+    return BlockCosts(roofline, jnp.stack(columns, axis=1) if columns else jnp.zeros((len(launches), 0)))
 
 
 def population_cost(
-    space: MBConvSpace, blocks: jax.Array, device: Device, *, genomes: jax.Array, indices: jax.Array
+    space: MBConvSpace, blocks: BlockCosts, device: Device, *, genomes: jax.Array, indices: jax.Array
 ) -> Cost:
     """Cost of one run of each of many backbones without exits, each at an operating point of its own.
 
@@ -113,9 +129,11 @@ def population_cost(
 
 
 def relaxed_cost(
-    space: MBConvSpace, blocks: jax.Array, device: Device, *, probabilities: jax.Array, indices: jax.Array
+    space: MBConvSpace, blocks: BlockCosts, device: Device, *, probabilities: jax.Array, indices: jax.Array
 ) -> Cost:
     """Expected cost of one run of a relaxed backbone without exits at one operating point; batch with `jax.vmap`.
+
+    The correction of a device is that at the expected features, which is exact at one-hot probabilities.
 
     Args:
         space: Static.
@@ -130,20 +148,21 @@ def relaxed_cost(
     Raises:
         AssertionError: Probabilities of another shape.
     """
-    cores, memories = blocks.shape[:2]
+    cores, memories = blocks.roofline.shape[:2]
     core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
-    sums = _expected_sums(space, blocks[core, memory], probabilities)
+    table = jnp.concatenate([blocks.roofline[core, memory], blocks.terms], axis=1)
+    sums = _expected_sums(space, table, probabilities)
     return _run_cost(sums, device, hw_models.operating_point(device, indices))
 
 
 def _backbone_cost(
-    space: MBConvSpace, blocks: jax.Array, device: Device, genome: jax.Array, indices: jax.Array
+    space: MBConvSpace, blocks: BlockCosts, device: Device, genome: jax.Array, indices: jax.Array
 ) -> Cost:
-    cores, memories, rows, _ = blocks.shape
+    cores, memories, rows, _ = blocks.roofline.shape
     core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
-    sums = jnp.zeros(3)
+    sums, terms = jnp.zeros(3), jnp.zeros(blocks.terms.shape[1])
     # One flat table and one row after the other: gathers of whole parts are several times slower on the CPU.
-    flat, first = blocks.reshape(-1, 3), (core * memories + memory) * rows
+    flat, first = blocks.roofline.reshape(-1, 3), (core * memories + memory) * rows
     for part in _parts(space):
         row = jnp.int32(0)
         for gene in part.genes:
@@ -152,17 +171,16 @@ def _backbone_cost(
         depths = jnp.asarray(part.depths, jnp.float32)
         times = depths[0] if part.depth_gene is None else depths[genome[part.depth_gene]]
         sums = sums + times * flat[first + part.offset + row]
-    return _run_cost(sums, device, hw_models.operating_point(device, indices))
+        terms = terms + times * blocks.terms[part.offset + row]
+    return _run_cost(jnp.concatenate([sums, terms]), device, hw_models.operating_point(device, indices))
 
 
 def _run_cost(sums: jax.Array, device: Device, point: OperatingPoint) -> Cost:
-    """Sums [3] of kernel seconds, launch cycles and joules to the cost of a run."""
+    """Sums [3 + T] of kernel seconds, launch cycles, joules and terms of a correction to the cost of a run."""
     latency_s = sums[0] + sums[1] / point.host_hz
-    of_run = hw_models.run_cost(device, point)
-    return Cost(
-        latency_s=latency_s + of_run.latency_s,
-        energy_j=hw_models.idle_power(device, point) * latency_s + sums[2] + of_run.energy_j,
-    )
+    total = Cost(latency_s, hw_models.idle_power(device, point) * latency_s + sums[2])
+    terms = None if device.correction is None else CorrectionTerms.of(sums[3:])
+    return whole_run(total, device, point, terms)
 
 
 @functools.lru_cache

@@ -7,19 +7,18 @@
   those that come with the package.
 """
 
-from hw_models.fitting.calibration import Calibration, HeldOut, calibrate, nearest_device
-from hw_models.fitting.correction import (
+from hw_models.correction import (
     BoardPrediction,
     BoardPredictor,
     Correction,
     NetworkFeatures,
     Prediction,
     board_names,
-    fit_board,
-    fit_predictor,
     load_board_predictor,
     read_board_notes,
 )
+from hw_models.fitting.calibration import Calibration, HeldOut, calibrate, nearest_device
+from hw_models.fitting.correction import fit_board, fit_predictor
 from hw_models.fitting.few_shot import (
     Adaptation,
     Nearest,

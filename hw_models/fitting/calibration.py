@@ -8,8 +8,9 @@ take its place. Clocks are in MHz, as in files.
 Shapes: N measurements.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -19,17 +20,35 @@ import pydantic
 from scipy.stats import kendalltau
 
 from hw_models.catalogue import LATENCY_QUANTITIES, POWER_QUANTITIES, device_names, read_device_file, to_device
+from hw_models.correction import encode_correction
 from hw_models.device import SAME_CLOCK, Device, match_settings
 from hw_models.files import checked
+from hw_models.fitting.correction import learn_correction
 from hw_models.fitting.device_parameters import Measured, Target, fit, held_out, informed, predict, to_measured
 from hw_models.layers import LayerKind
 from hw_models.measuring.measurements import Measurement
-from hw_models.schema import SCHEMA_VERSION, Clocks, Curve, DeviceFile, FitError, Latency, Quantity, Runtime
+from hw_models.schema import (
+    SCHEMA_VERSION,
+    Clocks,
+    Curve,
+    DeviceFile,
+    FitError,
+    Latency,
+    LearnedCorrection,
+    Quantity,
+    Runtime,
+)
 from hw_models.units import in_other_units
 
 PartT = TypeVar("PartT", bound=pydantic.BaseModel)
 FEW_ROWS = 30
 """Below so many measurements a fit stays near its base, unless told otherwise."""
+LEARN_FROM = 100
+"""From so many measurements on, a correction is tried."""
+_WORTH = 0.95
+"""A correction is kept that brings the error on what was left out down to this part, or further, ..."""
+_TAU_MARGIN = 0.005
+"""... and Kendall's tau down by no more than this."""
 _SIGMA, _SIGMA_OF_FEW = 1.0, 0.3
 _OF_CORE = ("core_idle", "core_load", "core_stalled_share")
 _FAR = 20.0
@@ -73,6 +92,7 @@ class Calibration:
         latency_error: Mean absolute relative error on the measurements themselves.
         scale: Median of measured latency over that of the base device.
         warnings: What the user should look at, one line each.
+        notes: What was found besides, one line each.
     """
 
     file: DeviceFile
@@ -82,6 +102,7 @@ class Calibration:
     latency_error: float
     scale: float
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def calibrate(
@@ -100,6 +121,9 @@ def calibrate(
     Clock tables stay where two settings or more were measured. A table of which one setting was measured shrinks
     to it, one of which none is known to its highest; where the base merely assumes a table, the measured clocks
     may be others and take its place. What the measurements do not inform is marked as assumed in the file.
+
+    From `LEARN_FROM` measurements on, a correction of whole networks is learned on top, and kept where it predicts
+    what was left out together better than the device without it.
 
     Args:
         rows: Measurements of at least two networks or clocks.
@@ -125,6 +149,7 @@ def calibrate(
     base, warnings = _with_measured_clocks(rows, base, source)
     doubt = base.doubt_of_runtime(runtime.name) if runtime else None
     warnings += [] if doubt is None else [doubt]
+    base = base.model_copy(update={"correction": None})  # of the base's own measurements
     device = to_device(base)
     measured = to_measured(rows, device)
     schemes = _schemes(rows, measured)
@@ -143,6 +168,15 @@ def calibrate(
         _held_out(left_out, measured, *held_out(fold_key, measured, device, groups, **how))
         for left_out, groups in schemes.items()
     )
+    correction: LearnedCorrection | None = None
+    learned: tuple[HeldOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    if len(rows) >= LEARN_FROM:
+        left_out, groups = next(iter(schemes.items()))
+        learn = partial(learn_correction, jax.random.key(seed), measured)
+        by_learned = held_out(fold_key, measured, device, groups, learn=learn, **how)
+        learned = (_held_out(f"{left_out}, with a correction", measured, *by_learned),)
+        correction, notes = _worth(learned[0], tests[0], lambda: learn(fitted, np.arange(len(rows))), source)
     machines = {row.machine for row in rows}
     file = _fitted_file(
         base,
@@ -154,16 +188,18 @@ def calibrate(
         prior_sigma=prior_sigma,
         measured_on=machines.pop() if len(machines) == 1 else None,
         runtime=runtime,
+        correction=correction,
     )
     device_of_file = to_device(file)
     return Calibration(
         file=file,
         device=device_of_file,
         rows=rows,
-        held_out=tests,
+        held_out=tests + learned,
         latency_error=_error(np.asarray(predict(measured, device_of_file)[0]), np.asarray(measured.latency_s)),
         scale=float(np.exp(np.median(_log_ratios(measured, device)))),
         warnings=tuple(warnings),
+        notes=notes,
     )
 
 
@@ -178,7 +214,8 @@ def nearest_device(rows: Sequence[Measurement]) -> str:
     distances = {}
     for name in device_names():
         try:
-            device = to_device(_with_measured_clocks(rows, read_device_file(name), "the measurements")[0])
+            file = read_device_file(name).model_copy(update={"correction": None})
+            device = to_device(_with_measured_clocks(rows, file, "the measurements")[0])
             ratios = _log_ratios(to_measured(rows, device), device)
         except ValueError:  # clocks or formats that this device lacks
             continue
@@ -232,6 +269,7 @@ def _fitted_file(
     prior_sigma: float,
     measured_on: str | None,
     runtime: Runtime | None,
+    correction: LearnedCorrection | None,
 ) -> DeviceFile:
     """Lays fitted values over a base, with the errors of a test; quantities that nothing informed say so."""
 
@@ -259,6 +297,7 @@ def _fitted_file(
         "description": f"{base.description}; calibrated from {base.name} with {len(measured.latency_s)} measurements",
         "measured_on": measured_on,
         "runtime": runtime,
+        "correction": correction,
         "latency": _latency(base, fitted, measured, overlay("latency", test.latency_error)),
         "power": power,
         "modes": {mode: _taken_over(caps, base.name) for mode, caps in base.modes.items()},
@@ -324,20 +363,43 @@ def _log_ratios(measured: Measured, device: Device) -> np.ndarray:
     return np.log(np.asarray(measured.latency_s)) - np.log(np.asarray(predict(measured, device)[0]))
 
 
+def _worth(
+    learned: HeldOut, plain: HeldOut, learn: Callable[[], Device], source: str
+) -> tuple[LearnedCorrection | None, tuple[str]]:
+    """Returns the correction of all measurements where it helps with those left out, and says whether it does."""
+    errors = (
+        f"latency off by {learned.latency_error:.1%} with it and {plain.latency_error:.1%} without, tau "
+        f"{learned.latency_tau:.3f} and {plain.latency_tau:.3f}, with {plain.left_out} left out"
+    )
+    is_better = learned.latency_error < _WORTH * plain.latency_error
+    if not is_better or learned.latency_tau < plain.latency_tau - _TAU_MARGIN:
+        return None, (f"A learned correction does not help and is left off: {errors}",)
+    correction = learn().correction
+    if correction is None:
+        raise TypeError("correction: expected a device that learned one, got none")
+    error = FitError(
+        value=round(learned.latency_error, 4),
+        metric="mean absolute relative error of the latency",
+        held_out=f"{plain.left_out}, in folds",
+    )
+    kept = LearnedCorrection(npz=encode_correction(correction), provenance="fitted", source=source, error=error)
+    return kept, (f"A learned correction of whole networks helps and is in the file: {errors}",)
+
+
 def _runtime(rows: Sequence[Measurement]) -> Runtime | None:
     """Returns what ran all rows; None where some rows do not say it.
 
     Raises:
         ValueError: Rows are of several runtimes or providers.
     """
-    known = [row for row in rows if row.runtime is not None]
-    kinds = sorted({f"{row.runtime} {row.provider or ''}".strip() for row in known})
+    kinds = sorted({f"{row.runtime} {row.provider or ''}".strip() for row in rows if row.runtime is not None})
     if len(kinds) > 1:
         raise ValueError(f"measurements: expected rows of one runtime, got {', '.join(kinds)}; fit a device to each")
-    if not known or len(known) < len(rows):
+    name = rows[0].runtime
+    if name is None or any(row.runtime is None for row in rows):
         return None
     versions = ", ".join(sorted({row.runtime_version for row in rows if row.runtime_version}))
-    return Runtime(name=known[0].runtime, version=versions or "unknown", provider=known[0].provider)
+    return Runtime(name=name, version=versions or "unknown", provider=rows[0].provider)
 
 
 def _check_clock_columns(rows: Sequence[Measurement]) -> None:

@@ -244,6 +244,7 @@ def held_out(
     prior_sigma: float = 1.0,
     starts: int = 4,
     steps: int = 500,
+    learn: Callable[[Device, np.ndarray], Device] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Predicts every measurement from a fit that has not seen its group.
 
@@ -256,6 +257,7 @@ def held_out(
         prior_sigma: As in `fit`.
         starts: As in `fit`.
         steps: As in `fit`.
+        learn: Adds to a fitted device what some measurements int[n] teach besides; None: nothing.
 
     Returns:
         latency_s and power_w, f32[N]; the power at predicted latencies.
@@ -275,6 +277,8 @@ def held_out(
     for i in range(folds):
         weights = (fold != i).astype(jnp.float32)
         device = fit(fit_key, measured, base, weights=weights, prior_sigma=prior_sigma, starts=starts, steps=steps)
+        if learn is not None:
+            device = learn(device, np.flatnonzero(np.asarray(weights)))
         predicted = predict(measured, device)
         latency_s = jnp.where(fold == i, predicted[0], latency_s)
         power_w = jnp.where(fold == i, predicted[1], power_w)

@@ -1,5 +1,6 @@
 """Conformance of every device of the catalogue, and the reading of files."""
 
+import dataclasses
 import importlib.resources
 import itertools
 import shutil
@@ -36,7 +37,8 @@ def test_a_device_bears_the_name_of_its_file(name, device):
 
 
 def test_a_device_has_finite_numbers_in_range(device):
-    assert all(np.all(np.isfinite(leaf)) and np.all(leaf >= 0) for leaf in jax.tree.leaves(device))
+    roofline = dataclasses.replace(device, correction=None)
+    assert all(np.all(np.isfinite(leaf)) and np.all(leaf >= 0) for leaf in jax.tree.leaves(roofline))
     assert device.macs_per_cycle.shape == (len(LayerKind),)
     assert device.format_speedup.shape == (len(NumberFormat),)
     for clocks in (device.core_hz, device.memory_hz, device.host_hz):

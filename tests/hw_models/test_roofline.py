@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hw_models as hw
-from hw_models.cost import p_norm
+from hw_models.roofline import p_norm
 
 L = 6
 count = st.floats(0, 1e9, width=32)

@@ -81,19 +81,17 @@ class Hardware:
 
 
 def device_hardware(device: hw_models.Device, network: DartsNetwork) -> Hardware:
-    """Prices networks by the roofline model, one image at a time.
+    """Prices networks by the roofline model and its correction, one image at a time.
 
     Args:
         device: With the clocks to choose from.
         network: Size of the networks.
     """
     points = hw_models.operating_points(device)
-    of_run = hw_models.run_cost(device, points)
 
     def costs(architecture: jax.Array) -> Costs:
-        grid = hw_models.sum_layers(hw_models.clock_grid(darts_workload(network, architecture), device))
-        layers = hw_models.cost_everywhere(grid, device)
-        return Costs(layers.latency_s + of_run.latency_s, layers.energy_j + of_run.energy_j)
+        found = hw_models.network_cost_everywhere(darts_workload(network, architecture), device)
+        return Costs(found.latency_s, found.energy_j)
 
     return Hardware(device.name, lambda alpha, key: costs(relaxed_code(alpha)), costs, points)
 

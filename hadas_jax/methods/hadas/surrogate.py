@@ -8,6 +8,7 @@ Shapes: A archive, E exits, T = 2 (E + 1) + 1 targets, P proposals, Q population
 gene.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,19 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.evaluation import count_bits
+from hadas_jax.evaluation import count_bits, segment_costs
 from hadas_jax.evaluation.early_exit import percentile_paths
 from hadas_jax.methods.hadas.archive import Archive
-from hadas_jax.methods.hadas.constraints import ConfigLimits, relative_excess, trunk
+from hadas_jax.methods.hadas.constraints import ConfigLimits, relative_excess
 from hadas_jax.search import NSGA2, crowding_distance, non_dominated_ranks, sample, truncate
 from hadas_jax.search.pareto import first_occurrences
 from hadas_jax.search.relaxed import RelaxedParams, logits_of, relaxed_search
 from hadas_jax.search.surrogate import Surrogate, SurrogateState
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
-from hadas_jax.spaces import MBConvSpace, available_exits, segments
-from hadas_jax.spaces.costs import block_costs, relaxed_cost
+from hadas_jax.spaces import MBConvSpace, available_exits
+from hadas_jax.spaces.costs import BlockCosts, block_costs, relaxed_cost
 from hadas_jax.spaces.footprint import footprint
-from hw_models import Cost, Device, cost, default_point, run_cost
+from hw_models import Cost, Device, default_point
 
 _LEAST_MERIT = -1.0  # what breaks the limits by more is no worse
 _LEAST_SPAN = 1e-9  # of an objective that all backbones share
@@ -54,7 +55,7 @@ class _Known(NamedTuple):
     size: Any
     ideal: Any
     span: Any
-    blocks: jax.Array
+    blocks: BlockCosts
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +182,7 @@ class SurrogateAcquisition:
         return Surrogate(cardinalities=tuple(int(c) for c in self.space.codec.cardinalities))
 
     @cached_property
-    def _blocks(self) -> jax.Array:
+    def _blocks(self) -> BlockCosts:
         return block_costs(self.space, self.device)
 
     def _dynamic(self, genome: jax.Array, shares: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -231,12 +232,6 @@ def _trunk_costs(space: MBConvSpace, genome: jax.Array, device: Device) -> Cost:
 
     Heads are free, and so are their calls.
     """
-    point = default_point(device)
-    layers = cost(trunk(space, genome), device, point)
-    owner, count = jnp.asarray(segments(space)), 2 * space.num_exits + 1
-    by_segment = jax.tree.map(lambda column: jax.ops.segment_sum(column, owner, count)[: space.num_exits + 1], layers)
-    of_run = run_cost(device, point)
-    return Cost(
-        latency_s=by_segment.latency_s.at[0].add(of_run.latency_s),
-        energy_j=by_segment.energy_j.at[0].add(of_run.energy_j),
-    )
+    highest: dict[str, Any] = {name: hz[None] for name, hz in vars(default_point(device)).items()}
+    costs = segment_costs(space, space.decode(genome), dataclasses.replace(device, **highest))
+    return jax.tree.map(lambda column: column[: space.num_exits + 1, 0], costs)

@@ -20,6 +20,11 @@ FEW = 6
 BIG = "dense 1e9 1e5 1e6 1e6 1"
 
 
+def roofline(name):
+    """A device of the package without its correction, which no fit takes over."""
+    return dataclasses.replace(hw.load_device(name), correction=None)
+
+
 def network(draws):
     """A random network of four layers."""
     kinds = draws.integers(0, 3, 4)
@@ -84,7 +89,7 @@ def without_fitting(monkeypatch):
 
 @pytest.fixture(scope="module")
 def base() -> hw.Device:
-    return hw.load_device("agx-xavier-gpu")
+    return roofline("agx-xavier-gpu")
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +252,7 @@ def test_the_rail_of_the_core_tells_nothing_of_the_board(base, measured):
 
 
 def test_a_calibrated_file_says_what_was_fitted_and_how_well():
-    board = hw.load_device("agx-xavier-gpu")
+    board = roofline("agx-xavier-gpu")
     slower = dataclasses.replace(board, macs_per_cycle=board.macs_per_cycle / 3)
     clocks = {"core_hz": [114.75e6, 522.75e6, 1377e6], "memory_hz": [204e6, 2133e6], "host_hz": [1190.4e6, 2265.6e6]}
     rows, file = measure(slower, noise=0.02, **clocks), hw.read_device_file("agx-xavier-gpu")
@@ -308,7 +313,7 @@ def test_power_of_the_core_alone_leaves_the_board_as_assumed(base, without_fitti
     ],
 )
 def test_a_clock_table_is_what_was_measured(base_name, given, core, provenance, source, without_fitting):
-    rows = named(given, measure(hw.load_device(base_name), count=FEW, with_power=False))
+    rows = named(given, measure(roofline(base_name), count=FEW, with_power=False))
     found = calibrated(rows, base_name)
     figure = found.file.clocks.core
     assert (figure.value, figure.provenance, figure.source) == (core, provenance, source)
@@ -318,7 +323,7 @@ def test_a_clock_table_is_what_was_measured(base_name, given, core, provenance, 
 
 
 def test_unknown_clocks_are_warned_of_and_reduce_their_tables(without_fitting):
-    rows = named("core= memory=", measure(hw.load_device("tx2-gpu"), count=FEW, with_power=False))
+    rows = named("core= memory=", measure(roofline("tx2-gpu"), count=FEW, with_power=False))
     found = calibrated(rows, "tx2-gpu")
     assert [len(table.value) for table in figures(found.file.clocks)] == [1, 1, 12]
     assert [warning.split(":")[0] for warning in found.warnings] == [
@@ -336,13 +341,13 @@ def test_unknown_clocks_are_warned_of_and_reduce_their_tables(without_fitting):
     ],
 )
 def test_clocks_that_do_not_fit_the_base_are_named(base_name, given, message):
-    rows = named(given, measure(hw.load_device(base_name), count=FEW, with_power=False))
+    rows = named(given, measure(roofline(base_name), count=FEW, with_power=False))
     with pytest.raises(ValueError, match=message):
         calibrated(rows, base_name)
 
 
 def test_a_clock_in_some_rows_only_is_named():
-    rows = measure(hw.load_device("tx2-gpu"), count=FEW, with_power=False)
+    rows = measure(roofline("tx2-gpu"), count=FEW, with_power=False)
     rows[1] = rows[1].model_copy(update={"memory_mhz": None})
     for call in (nearest_device, lambda some: calibrated(some, "tx2-gpu")):
         with pytest.raises(
@@ -352,7 +357,7 @@ def test_a_clock_in_some_rows_only_is_named():
 
 
 def test_latencies_in_the_wrong_unit_are_warned_of(without_fitting):
-    rows = measure(hw.load_device("agx-xavier-gpu"), with_power=False)
+    rows = measure(roofline("agx-xavier-gpu"), with_power=False)
     wrong = [row.model_copy(update={"latency_ms": row.latency_ms / 1000}) for row in rows]
     found = calibrated(wrong, "agx-xavier-gpu")
     assert found.scale == pytest.approx(1e-3, rel=1e-3)
@@ -370,7 +375,7 @@ def test_latencies_far_from_the_base_come_with_the_unit_that_they_were_likely_in
 
 @pytest.mark.parametrize("rail", ["board", "core"])
 def test_powers_beyond_what_a_board_like_the_base_takes_are_refused(rail):
-    rows = measure(hw.load_device("tx2-gpu"), count=FEW)
+    rows = measure(roofline("tx2-gpu"), count=FEW)
     update = {"power_rail": rail}
     wrong = [row.model_copy(update={**update, "power_w": 100 * row.power_w}) for row in rows]
     with pytest.raises(ValueError, match=r"measured powers are .* times those of tx2-gpu: check that power_w is in W"):
@@ -381,14 +386,14 @@ def test_powers_beyond_what_a_board_like_the_base_takes_are_refused(rail):
 
 
 def test_a_power_far_from_the_base_is_warned_of(without_fitting):
-    rows = measure(hw.load_device("tx2-gpu"), count=FEW)
+    rows = measure(roofline("tx2-gpu"), count=FEW)
     wrong = [row.model_copy(update={"power_w": 30 * row.power_w}) for row in rows]
     (warning,) = calibrated(wrong, "tx2-gpu").warnings
     assert warning.startswith("measured powers are 30")
 
 
 def test_rows_in_another_unit_than_the_others_are_warned_of(without_fitting):
-    rows = measure(hw.load_device("tx2-gpu"), count=FEW, with_power=False)
+    rows = measure(roofline("tx2-gpu"), count=FEW, with_power=False)
     rows[4] = rows[4].model_copy(update={"latency_ms": 1000 * rows[4].latency_ms})
     (warning,) = calibrated(rows, "tx2-gpu").warnings
     assert warning.startswith("1 of 6 rows, the first of n4, have a latency_ms")
@@ -414,7 +419,7 @@ def test_few_rows_stay_near_the_base(count, sigma, monkeypatch):
 
 
 def test_one_row_is_too_few():
-    rows = measure(hw.load_device("agx-xavier-gpu"), count=1)
+    rows = measure(roofline("agx-xavier-gpu"), count=1)
     with pytest.raises(ValueError, match=r"expected at least two networks or two clocks to fit .*, got 1 row of one"):
         calibrated(rows, "agx-xavier-gpu")
 
@@ -428,7 +433,7 @@ def test_one_row_is_too_few():
     ],
 )
 def test_the_nearest_device_is_the_one_that_was_measured(name, given):
-    device = hw.load_device(name)
+    device = roofline(name)
     rows = named("core= memory= host=", measure(device, count=FEW, with_power=False))
     latency_s = predict(to_measured(rows, device), device)[0]
     at_default = [
@@ -441,7 +446,7 @@ RUNTIME = {"runtime": "onnxruntime", "runtime_version": "1.20", "provider": "CPU
 
 
 def test_a_device_names_what_ran_the_rows_and_says_where_its_base_was_measured_on_another(without_fitting):
-    rows = [row.model_copy(update=RUNTIME) for row in measure(hw.load_device("tx2-gpu"), count=FEW)]
+    rows = [row.model_copy(update=RUNTIME) for row in measure(roofline("tx2-gpu"), count=FEW)]
     found = calibrated(rows, "tx2-gpu")
     assert str(found.file.runtime) == "onnxruntime 1.20 (CPU)"
     assert not found.warnings
@@ -456,6 +461,40 @@ def test_a_device_names_what_ran_the_rows_and_says_where_its_base_was_measured_o
 
 @pytest.mark.parametrize("change", [{"runtime": "jax"}, {"provider": "CUDA"}])
 def test_rows_of_several_runtimes_are_refused(change):
-    rows = [row.model_copy(update=RUNTIME) for row in measure(hw.load_device("tx2-gpu"), count=FEW)]
-    with pytest.raises(ValueError, match=r"expected rows of one runtime, got .*, onnxruntime CPU; fit a device"):
+    rows = [row.model_copy(update=RUNTIME) for row in measure(roofline("tx2-gpu"), count=FEW)]
+    with pytest.raises(ValueError, match=r"expected rows of one runtime, got .*, .*; fit a device"):
         calibrated([rows[0].model_copy(update=change), *rows[1:]], "tx2-gpu")
+
+
+def wide_network(draws):
+    """A network of four layers whose kernels take longer the more channels they have, which no roofline knows."""
+    layers = network(draws)
+    return layers, float(np.log10(layers.macs.sum() / layers.output_elements.sum()) - 3)
+
+
+@pytest.mark.parametrize(("bent", "helps"), [(0.4, True), (0.0, False)])
+def test_a_correction_is_learned_from_a_hundred_rows_and_kept_where_it_helps(bent, helps, base, monkeypatch):
+    monkeypatch.setattr(calibration, "fit", lambda _key, _measured, start, **_: start)
+    monkeypatch.setattr("hw_models.fitting.device_parameters.fit", lambda _key, _measured, start, **_: start)
+    draws, rows = np.random.default_rng(1), []
+    for i in range(calibration.LEARN_FROM):
+        layers, excess = wide_network(draws)
+        text = format_layers(layers)
+        latency_s = np.exp(bent * excess + 0.02 * draws.standard_normal())
+        rows.append(Measurement(network=f"n{i}", layers=text, latency_ms=float(latency_s), core_mhz=1377))
+    roofline_s = np.asarray(predict(to_measured(rows, base), base)[0])
+    rows = [
+        row.model_copy(update={"latency_ms": 1e3 * row.latency_ms * float(seconds)})
+        for row, seconds in zip(rows, roofline_s, strict=True)
+    ]
+    found = calibrated(rows, "agx-xavier-gpu")
+    assert [test.left_out for test in found.held_out][-1] == "families, with a correction"
+    assert (found.file.correction is not None) == helps
+    assert found.notes[0].startswith(
+        "A learned correction " + ("of whole networks helps" if helps else "does not help")
+    )
+    if helps:
+        plain, learned = found.held_out[0], found.held_out[-1]
+        assert learned.latency_error < 0.5 * plain.latency_error
+        assert found.latency_error < learned.latency_error
+        assert found.file.correction.error.value == pytest.approx(learned.latency_error, abs=1e-4)
