@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import XLA_FLAGS
 from tiny_search import SETTINGS, listed
 
 from hadas_jax.commands.hadas import search
@@ -32,19 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Lets a cache entry that another process is still writing be compiled anew instead of failing a test."""
     for direction in ("reading", "writing"):
         config.addinivalue_line("filterwarnings", f"ignore:Error {direction} persistent compilation cache entry")
-    _compile_without_optimisation(fast=config.option.markexpr == "not slow")
+    _compile_quickly()
 
 
-def _compile_without_optimisation(*, fast: bool) -> None:
-    """Halves the time to compile what runs a few times on little data, and halves it again for the fast tests.
-
-    XLA ends a process that names a flag which it does not know, so the second is for the version that was tried.
-    """
-    flags = ["--xla_backend_optimization_level=0"]
-    if fast and jax.__version_info__[:2] == (0, 10):
-        flags += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+def _compile_quickly() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", " ".join([*flags, os.environ.get("XLA_FLAGS", "")]))
+        patch.setenv("XLA_FLAGS", f"{XLA_FLAGS} {os.environ.get('XLA_FLAGS', '')}")
         jax.block_until_ready(jax.jit(jnp.square)(1.0))  # the first compilation reads the flags
 
 

@@ -13,6 +13,7 @@ from failing_commands import fails
 
 import hw_models
 from hadas_jax import cli
+from hadas_jax.backend import LostProcessError
 from hadas_jax.cli import main
 from hadas_jax.commands import run as commands
 from hadas_jax.commands import search
@@ -102,13 +103,39 @@ def test_arrays_that_do_not_fit_are_named(images, labels, message, capsys, tmp_p
     assert message in fails(["search", "--dataset", "npz:data.npz"], capsys)
 
 
-def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "message", "code"),
+    [
+        (
+            PermissionError(13, "Permission denied", "runs/locked"),
+            "hadas: error: runs/locked: expected to be read or written, got: Permission denied",
+            2,
+        ),
+        (OverflowError("int too big to convert"), "hadas: error: expected whole numbers of at most 63 bits", 2),
+        (KeyboardInterrupt(), "hadas: interrupted; search, train and devices profile go on with --resume", 130),
+        (LostProcessError("process 1 is gone"), "hadas: process 1 is gone; start all processes again with", 1),
+    ],
+)
+def test_what_ends_a_command_from_without_is_one_line(error, message, code, monkeypatch, capsys):
     @functools.wraps(search)
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied", "runs/locked")
+    def ended(*_, **__):
+        raise error
 
-    monkeypatch.setitem(cli.COMMANDS, "search", refuse)
-    assert "runs/locked: expected to be read or written, got: Permission denied" in fails(["search"], capsys)
+    monkeypatch.setitem(cli.COMMANDS, "search", ended)
+    with pytest.raises(SystemExit) as left:
+        main(["search"])
+    assert left.value.code == code
+    assert capsys.readouterr().err.strip().startswith(message)
+
+
+def test_an_error_of_the_program_itself_is_not_hidden(monkeypatch):
+    @functools.wraps(search)
+    def broken(*_, **__):
+        raise RuntimeError("an invariant")
+
+    monkeypatch.setitem(cli.COMMANDS, "search", broken)
+    with pytest.raises(RuntimeError, match="an invariant"):
+        main(["search"])
 
 
 def test_a_strategy_that_is_no_text_is_named(capsys, tmp_path):

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from compiling import XLA_FLAGS
+
 from hadas_jax import cli
 from hadas_jax.spaces import MBConvSpace, Stage, catalogue
 
@@ -31,7 +33,7 @@ ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     # An entry that another process is still writing is compiled anew.
     "PYTHONWARNINGS": "ignore:Error reading persistent compilation,ignore:Error writing persistent compilation",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "XLA_FLAGS": XLA_FLAGS,
 }
 
 

@@ -1,6 +1,6 @@
 """This machine: a device fitted to 40 measured sub-networks predicts 20 others.
 
-Command:   hadas devices profile -o measurements.csv --layers 0 --batch 32
+Command:   hadas devices profile -o measurements.csv --runtime jax --layers 0 --batch 32
            python experiments/boards/fit_this_machine.py --measurements measurements.csv
 Hardware:  any machine with JAX
 Time:      6 minutes and half a minute on 2 cores

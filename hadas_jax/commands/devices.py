@@ -233,7 +233,7 @@ def profile_machine(
     """
     from hadas_jax.profiling import on_jax, on_onnxruntime, space_to_profile
     from hw_models.measuring import ClockSetting, Measurement, profile
-    from hw_models.measuring.measure import require_output
+    from hw_models.measuring.measure import require_output, summary
 
     console = console or new_console()
     require_output(output, resume=resume)
@@ -241,7 +241,7 @@ def profile_machine(
     design = {"networks": networks, "layers": layers, "batch": batch, "seed": seed}
     runtime = runtime or ("onnxruntime" if all(map(find_spec, ("onnx", "onnxruntime"))) else "jax")
     clocks = itertools.product(*(tuple(table) or (None,) for table in (core_mhz, memory_mhz, host_mhz)))
-    left_out, without = [], []
+    steps, without = [], []
     with contextlib.ExitStack() as stack:
         if runtime == "jax":
             subjects = on_jax(chosen, **design)
@@ -257,9 +257,9 @@ def profile_machine(
         progress = stack.enter_context(StepProgress(console))
 
         def show(step: Step) -> None:
+            steps.append(step)
             what = f"INCONCLUSIVE: {step.trouble}" if step.trouble else f"{step.latency_ms:.3g} ms"
             progress.update(step.done, step.total, f"round {step.round}: {step.name} {what}")
-            left_out.extend([step.name] if step.trouble else [])
 
         rows = profile(
             subjects.cases,
@@ -276,7 +276,9 @@ def profile_machine(
         )
     for line in without:
         print_line(console, f"INCONCLUSIVE, no row: {line}")
-    print_line(console, f"Written: {output}, {len(rows)} rows; {len(left_out)} disturbed measurements left out")
+    for line in summary(steps, labels["provider"]):
+        print_line(console, line)
+    print_line(console, f"Written: {output}, {len(rows)} rows")
     is_x86 = machine.processor == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     base = " --base x86-cpu" if is_x86 else ""
     print_line(console, f"To fit a device to it: hadas devices fit {shlex.quote(str(output))}{base} -o my_device.yaml")

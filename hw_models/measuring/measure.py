@@ -9,10 +9,10 @@ standardised, segment after segment is called, and each exit's score decides, as
 
 Every network is measured once a round, in another order each round, and its row is the median over the rounds: what
 disturbs the machine for a while then disturbs one round of many networks and not all rounds of a few. A reference
-network runs in turn with every other one, and times are counted in runs of it: the ratio of both is free of the drift
-of clocks and neighbours. A measurement during which clocks moved or the machine throttled is INCONCLUSIVE: it is
-repeated, then left out and counted. Until its last round is done, a network's rounds are kept beside the file, so that
-an interrupted profile can go on.
+network is measured alone when a round begins and then runs in turn with every other one, whose times are counted in
+runs of it: the ratio of both is free of the drift of clocks and neighbours. A measurement during which clocks moved or
+the machine throttled is INCONCLUSIVE: it is repeated, then left out and counted. Until its last round is done, a
+network's rounds are kept beside the file, so that an interrupted profile can go on.
 
 Clocks are read and held through cpufreq, devfreq or a Jetson's debugfs; power is read from the INA sensors of supply
 rails, the energy counters of x86 (RAPL), or a log that tegrastats writes meanwhile. What a machine does not have or
@@ -64,11 +64,12 @@ _CLOCKS, _POWERS = (10.0, 20e3), (1e-4, 2e3)  # what a clock in MHz and a power 
 _STABLE = 0.05  # relative change of the median between two warm-up batches that counts as none
 _LEAST_S = 1e-9  # a clock's tick, for a reference that takes no time
 _WARM_BATCHES = 6  # after which timing starts on a machine that never becomes stable
-_PER_TURN = 4  # timed runs of a network between two of the reference
+_PER_TURN = 3  # timed runs of a network, and of the reference, before the other one's turn
 _FOR_P95, _FOR_P99 = 20, 100  # runs of a round from which on it has these percentiles
 _ATTEMPTS = 3  # at a round of a network
 _SAMPLE_S = 0.02
 _TRTEXEC_WARM_S = 0.2
+_BUSY = 0.05  # share of the processor that other work takes, from which on it is said
 
 _ROOT = Path("/")
 # Kinds in devfreq, behind the address: of NVIDIA (gv11b, ga10b, ...; gpu-gpc-0 of Thor), Arm and Qualcomm.
@@ -745,6 +746,7 @@ class Timing(NamedTuple):
         power_w: Mean power while it repeated; None where nothing could be read.
         before: The machine before the timed runs.
         after: The machine after them.
+        ran: Share of that time in which this process ran; on a CPU, other work took the rest.
     """
 
     latency_s: Tuple[float, ...]
@@ -755,6 +757,7 @@ class Timing(NamedTuple):
     power_w: Optional[float] = None
     before: State = State({})
     after: State = State({})
+    ran: float = 1.0
 
 
 class Reference(NamedTuple):
@@ -784,8 +787,8 @@ def time_case(
     """Times an opened case.
 
     It first runs untimed in batches until the medians of two batches agree. Power is read in a loop of its own behind
-    the timed one, so that reading does not slow the timed runs. In turn with a reference, a few runs follow each run of
-    that; the first run of either is not timed, as the other one has just emptied the caches.
+    the timed one, so that reading does not slow the timed runs. In turn with a reference, a few runs follow as many of
+    that; the first of either is not timed, as the other one has just emptied the caches.
 
     Args:
         opened: Its `run()` runs it once and returns the seconds up to the end of each segment; what times itself has
@@ -811,14 +814,15 @@ def time_case(
     if hasattr(opened, "timing"):
         return opened.timing(seconds, meter, meter_seconds, state)
     _warm_up(opened.run, warm_seconds, timer)
-    before = state()
+    before, begin, ran = state(), time.perf_counter(), time.process_time()
     times, paces = _times(opened.run, seconds, least_runs, timer, reference)
+    ran = (time.process_time() - ran) / max(time.perf_counter() - begin, _LEAST_S)
     after, power = state(), None
     if meter is not None:
         with meter.read() as reading:
             _times(opened.run, meter_seconds, 1, timer)
         power = reading.mean_w
-    return _summary(times, paces, power, before, after)
+    return _summary(times, paces, power, before, after)._replace(ran=min(ran, 1.0))
 
 
 def _warm_up(run: Callable[[], Tuple[float, ...]], seconds: float, timer: Callable[[], float]) -> None:
@@ -847,10 +851,10 @@ def _times(
             paces.append(1.0)
             continue
         reference.run()
-        pace = reference.latency_s / max(reference.run()[-1], _LEAST_S)
+        typical = statistics.median(reference.run()[-1] for _ in range(_PER_TURN))
         run()
         times += [run() for _ in range(_PER_TURN)]
-        paces += [pace] * _PER_TURN
+        paces += [reference.latency_s / max(typical, _LEAST_S)] * _PER_TURN
     return np.array(times), np.array(paces)
 
 
@@ -928,6 +932,7 @@ class Step(NamedTuple):
         name: What was measured last.
         latency_ms: Of this round alone; None where it was disturbed.
         trouble: What disturbed it; empty where nothing did.
+        ran: Share of the time in which this process ran, see `Timing`.
     """
 
     done: int
@@ -936,6 +941,7 @@ class Step(NamedTuple):
     name: str
     latency_ms: Optional[float]
     trouble: str = ""
+    ran: float = 1.0
 
 
 def row_names(case: Any) -> Tuple[str, ...]:
@@ -998,7 +1004,7 @@ def profile(
         clocks: The operating points; an empty clock is left as it is, all set the same clocks.
         rounds: Measurements per network and operating point.
         reference: Name of a network that runs in turn with every other one, whose times are then counted in runs of
-            it; what they count as is its latency when it was measured first. None: every network runs alone.
+            it; what they count as is its latency alone when the round began. None: every network runs alone.
         resume: Go on where an interrupted profile stopped; rows already there are kept and not measured again.
         labels: Columns that are the same in all rows: runtime, runtime_version, provider, kit.
         on_step: Called after every measurement.
@@ -1024,25 +1030,27 @@ def profile(
     with _unwound_by_signals():
         for setting in clocks:
             with machine.hold(setting) as held:
-                taken, pace = _Taken.of(cases, held, rows, parts), None  # type: _Taken, Optional[Reference]
+                taken, beside = _Taken.of(cases, held, rows, parts), None  # type: _Taken, Any
                 troubles = {}  # type: Dict[str, str]
                 rows += taken.finish(target, rounds)
                 done += taken.count(rounds)
                 for number, case in _turns(cases, rounds, reference):
                     if not taken.lacks(case, number):
                         continue
-                    if pace is None and reference is not None:
-                        pace = taken.pace(next(one for one in cases if one.name == reference))
-                    lacks_pace = pace is None and reference not in (None, case.name)
-                    time_it = (
-                        None if lacks_pace else partial(time_one, meter=meter, reference=pace, state=machine.state)
-                    )
+                    time_it = partial(time_one, meter=meter, reference=None, state=machine.state)  # type: Any
+                    if reference not in (None, case.name):
+                        other = next(one for one in cases if one.name == reference)
+                        beside, seconds = beside or other.open(), taken.latest_s(other)
+                        pace = None if seconds is None else Reference(beside.run, seconds)
+                        time_it = None if pace is None else partial(time_it, reference=pace)
                     for timing, trouble, is_last in _attempts(case, time_it, held):
                         done += is_last
                         found = [] if timing is None else _rows(case, held, timing, meter, fixed)
-                        latency = found[-1]["latency_ms"] if found else None
+                        step = Step(done, total, number, case.name, None, trouble)
+                        if timing is not None:
+                            step = step._replace(latency_ms=found[-1]["latency_ms"], ran=timing.ran)
                         if on_step is not None:
-                            on_step(Step(done, total, number, case.name, latency, trouble))
+                            on_step(step)
                         troubles[case.name] = trouble
                     _append(kept_rounds, found)
                     parts += found
@@ -1127,11 +1135,11 @@ class _Taken(NamedTuple):
         self.rows.update(new)
         return list(new.values())
 
-    def pace(self, case: Any) -> Optional[Reference]:
-        """The reference at its first measured latency; None until it has one, and for what times itself."""
+    def latest_s(self, case: Any) -> Optional[float]:
+        """Latency of a whole network when it was measured last; None until it was."""
         last = row_names(case)[-1]
-        measured = [*self.parts[last], *(row for name, row in self.rows.items() if name == last)]
-        return Reference(case.open().run, 1e-3 * measured[0]["latency_ms"]) if measured else None
+        measured = [*(row for name, row in self.rows.items() if name == last), *self.parts[last]]
+        return 1e-3 * measured[-1]["latency_ms"] if measured else None
 
 
 def _rows(case: Any, clocks: ClockSetting, timing: Timing, meter: Any, fixed: Dict[str, Optional[str]]) -> List[Row]:
@@ -1697,6 +1705,23 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def summary(steps: Sequence[Step], provider: Optional[str]) -> List[str]:
+    """Returns lines on what disturbed measurements, and whether other work did.
+
+    Args:
+        steps: All of a profile.
+        provider: What computed; what waits for a GPU need not run.
+    """
+    lines = [f"{sum(bool(step.trouble) for step in steps)} disturbed measurements left out"]
+    taken = 1 - (_mean([step.ran for step in steps]) or 1.0)
+    if provider is not None and provider.startswith("CPU") and taken > _BUSY:
+        lines.append(
+            f"Other work took {taken:.0%} of the processor meanwhile, which p95 and p99 tell of too: an idle machine "
+            "is measured better"
+        )
+    return lines
+
+
 def _accelerator() -> str:
     """Model of the GPU of a machine that is no board; empty where nvidia-smi does not tell."""
     if shutil.which("nvidia-smi") is None or Path("/proc/device-tree/model").is_file():
@@ -1777,12 +1802,12 @@ def _measure(parsed: argparse.Namespace) -> int:
         return 0
     if scratch is not None:
         scratch.mkdir(exist_ok=True)
-    left_out, without = [], []  # type: List[str], List[str]
+    steps, without = [], []  # type: List[Step], List[str]
 
     def show(step: Step) -> None:
+        steps.append(step)
         what = f"INCONCLUSIVE: {step.trouble}" if step.trouble else f"{step.latency_ms:.4g} ms"
         print(f"{step.done} of {step.total}, round {step.round}: {step.name} {what}", flush=True)
-        left_out.extend([step.name] if step.trouble else [])
 
     def note(name: str, reason: str) -> None:
         print(f"INCONCLUSIVE: {name} has no row: {reason}")
@@ -1804,7 +1829,9 @@ def _measure(parsed: argparse.Namespace) -> int:
     )
     if scratch is not None and not without:
         shutil.rmtree(str(scratch), ignore_errors=True)
-    print(f"Written: {parsed.output}, {len(rows)} rows; {len(left_out)} disturbed measurements left out")
+    for line in summary(steps, engine.provider):
+        print(line)
+    print(f"Written: {parsed.output}, {len(rows)} rows")
     if without:
         every = len(cases) * len(clocks)
         print(f"INCONCLUSIVE: {len(without)} of {every} cases have no row; --resume measures them again")

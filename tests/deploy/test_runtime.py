@@ -28,7 +28,7 @@ def exported(network, tmp_path_factory):
     return place
 
 
-def test_the_runtime_needs_no_jax(exported, images, tmp_path):
+def test_the_runtime_needs_no_jax(exported, images, tmp_path, capsys):
     np.savez(tmp_path / "images.npz", images=images, labels=np.zeros(23, np.int64))
     code = (
         "import sys; import hadas_jax.deploy.runtime as runtime; "
@@ -42,6 +42,8 @@ def test_the_runtime_needs_no_jax(exported, images, tmp_path):
     shares = [float(line.split()[-1]) for line in lines[2:]]
     assert len(shares) == 3
     assert sum(shares) == pytest.approx(1, abs=1e-3)
+    assert main([str(exported), str(tmp_path / "images.npz")]) == 0  # beside JAX, the same
+    assert capsys.readouterr().out == done.stdout
 
 
 def test_the_copy_beside_the_network_is_the_runtime(exported):

@@ -70,6 +70,12 @@ CASES = [
         "power.core_load.error.x: expected no field of this name (known here: value,",
     ),
     ("power.core_load.error", REMOVE, "power.core_load: expected an 'error' beside a fitted figure, got {"),
+    ("modes.10w.core.value", 50, "expected modes.10w.core.value of at least 114.75 MHz, the lowest setting, got 50"),
+    (
+        "latency.format_speedup",
+        {},
+        "latency.format_speedup: expected at least one of fp32, fp16, int8, got {}",
+    ),
     ("modes.10w.gpu", 1, "modes.10w.gpu: expected no field of this name (known here: core, memory, host)"),
     ("modes.10w.core.x", 1, "modes.10w.core.x: expected no field of this name (known here: provenance,"),
     ("latency.format_speedup.fp16.x", 1, "latency.format_speedup.fp16.x: expected no field of this name"),

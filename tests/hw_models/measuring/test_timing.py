@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hw_models.measuring.measure import ClockSetting, Reference, State, Timing, disturbance, time_case
+from hw_models.measuring.measure import ClockSetting, Reference, State, Step, Timing, disturbance, summary, time_case
 
 
 class Clock:
@@ -110,8 +110,8 @@ def test_after_a_run_of_the_reference_the_first_of_either_is_not_timed():
     reference = Reference(lambda: run("r"), 2.0)
     timing = time_case(SimpleNamespace(run=lambda: run("c")), seconds=1e-9, least_runs=5, reference=reference)
     assert timing.latency_s == (2.0,)
-    assert "".join(ran).endswith("rrccccc" * 2)
-    assert timing.runs == 8
+    assert "".join(ran).endswith("rrrrcccc" * 2)
+    assert timing.runs == 6
 
 
 def test_every_segment_has_a_time_and_percentiles_where_runs_suffice():
@@ -160,6 +160,17 @@ def timing_between(before, after):
 )
 def test_what_moves_or_throttles_disturbs(before, after, held, expected):
     assert disturbance(timing_between(before, after), held) == expected
+
+
+def test_other_work_on_the_processor_is_said():
+    def said(shares, provider="CPU"):
+        steps = [Step(1, 1, 1, "a", 1.0, "" if share else "clocks moved", share or 1.0) for share in shares]
+        return summary(steps, provider)
+
+    assert said([1.0, 0.99]) == ["0 disturbed measurements left out"]
+    assert said([0.0, 0.6, 0.5])[0] == "1 disturbed measurements left out"
+    assert said([0.6, 0.5], "CPU, 2 threads")[1].startswith("Other work took 45% of the processor meanwhile")
+    assert len(said([0.6, 0.5], "CUDA")) == 1
 
 
 def test_the_machine_is_looked_at_before_and_after_the_timed_runs():
