@@ -198,16 +198,17 @@ def _is_unit(trained: str, low: float, high: float) -> bool:
 
 def _require_range(least: float, largest: float, trained: str, low: float, high: float) -> None:
     """Refuses floating values far from `low` to `high` that a network was trained on; warns of what is less clear."""
+    is_unit = _is_unit(trained, low, high)
+    if is_unit and least >= -_BEYOND_UNIT and largest <= 1 + _BEYOND_UNIT:
+        return
     what = "bytes" if trained == "uint8" else f"floating values in {low:g} .. {high:g}"
     got = f"floating values in {least:g} .. {largest:g}"
-    if _is_unit(trained, low, high):
-        if least < -_BEYOND_UNIT or largest > 1 + _BEYOND_UNIT:
-            hint = "pass uint8, or divide by 255" if largest <= 255 + _BEYOND_UNIT else "scale them to 0 .. 1"
-            if least < -_BEYOND_UNIT:
-                hint = "pass them as they were before standardising"
-            wanted = f"{what}, or floating values in 0 .. 1," if trained == "uint8" else what
-            raise ValueError(f"images: expected {wanted} as the network was trained on, got {got}; {hint}")
-        return
+    if is_unit:
+        hint = "pass uint8, or divide by 255" if largest <= 255 + _BEYOND_UNIT else "scale them to 0 .. 1"
+        if least < -_BEYOND_UNIT:
+            hint = "pass them as they were before standardising"
+        wanted = f"{what}, or floating values in 0 .. 1," if trained == "uint8" else what
+        raise ValueError(f"images: expected {wanted} as the network was trained on, got {got}; {hint}")
     width = high - low
     if least < low - _REFUSED_BEYOND * width or largest > high + _REFUSED_BEYOND * width:
         raise ValueError(f"images: expected {what} as the network was trained on, got {got}")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,13 @@ def test_a_mistake_ends_with_one_line_and_nothing_is_written(workdir, flags, mes
 def test_a_front_whose_weights_are_gone_is_refused(workdir, capsys):
     shutil.rmtree(workdir / "supernet")
     assert "expected the supernet of the search in supernet/, got none" in fails(f"devices check {workdir}", capsys)
+
+
+@pytest.mark.parametrize(("package", "hint"), [("onnx", "hadas-jax[onnx]"), ("onnxruntime", "pip install onnxruntime")])
+def test_a_missing_package_is_named_before_anything_is_cut_out(workdir, package, hint, capsys, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setitem(sys.modules, package, None)
+    assert hint in fails(f"devices check {workdir}", capsys)
 
 
 def test_an_unfinished_search_is_refused(workdir, capsys):
