@@ -132,7 +132,9 @@ def check_front(
         protocol=protocol,
     )
     print_check(found, console)
-    with reading(target):
+    with reading(search.path):
+        if measurements is None:  # so that they can be read again, with another device
+            check.remember_kit(search.path, str(rows[0].kit), chosen)
         check.write_check(target, found, rows)
         plot_check(found, target.with_suffix(".png"))
     print_line(console, f"Written: {target}, {target.with_suffix('.csv')}, {target.with_suffix('.png')}")

@@ -80,6 +80,9 @@ def test_a_check_writes_its_files_and_ends_by_the_tolerance(workdir, timed, fact
     assert len(content["networks"]) == 3
     assert len(read_measurements(workdir / "check.csv")) == content["exits"]["count"]
     assert (workdir / "check.png").read_bytes().startswith(b"\x89PNG")
+    again = ["devices", "check", str(workdir), "--measurements", str(workdir / "check.csv"), "-o", "again.json"]
+    main([*again, "--tolerance", "1"])
+    assert json.loads(Path("again.json").read_text())["exits"] == content["exits"]
     main(["report", str(workdir)])
     assert "Predicted and measured" in (workdir / "report.html").read_text()
 
