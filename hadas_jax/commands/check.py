@@ -67,13 +67,13 @@ def check_front(
             another kit.
     """
     from hadas_jax.deploy import check
-    from hadas_jax.deploy.kit import write_network_kit
+    from hadas_jax.deploy.kit import require_onnx, write_network_kit
     from hadas_jax.methods.hadas.results import read_search
     from hadas_jax.report.check import plot_check, print_check
     from hadas_jax.report.pictures import spread_rows
     from hadas_jax.runs.names import CHECK
     from hadas_jax.runs.workdir import reading, writing
-    from hw_models.measuring.measurements import read_measurements
+    from hw_models.measuring import find_engine, read_measurements
 
     console = console or new_console()
     if kit is not None and measurements is not None:
@@ -88,6 +88,9 @@ def check_front(
         target = new_file(output, ".json", what="check", overwrite=overwrite)
     with tempfile.TemporaryDirectory() as aside:
         if measurements is None:
+            require_onnx()
+            if kit is None:
+                find_engine("onnxruntime")
             chosen = check.choose(search, networks)
             with waiting(console, f"Cutting {len(chosen)} networks of the front out of their supernet"):
                 named, images = check.cut_out(search, chosen, Path(aside), dataset=dataset, data_dir=data_dir)
@@ -129,7 +132,9 @@ def check_front(
         protocol=protocol,
     )
     print_check(found, console)
-    with reading(target):
+    with reading(search.path):
+        if measurements is None:  # so that they can be read again, with another device
+            check.remember_kit(search.path, str(rows[0].kit), chosen)
         check.write_check(target, found, rows)
         plot_check(found, target.with_suffix(".png"))
     print_line(console, f"Written: {target}, {target.with_suffix('.csv')}, {target.with_suffix('.png')}")

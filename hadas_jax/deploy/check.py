@@ -30,6 +30,7 @@ from hadas_jax.deploy.select import SearchedSupernet, architecture_of
 from hadas_jax.deploy.static_network import StaticNetwork
 from hadas_jax.methods.hadas.results import Design, FinishedSearch
 from hadas_jax.runs.checkpoints import read_json, validated
+from hadas_jax.runs.names import CHECK_KITS
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.search.indicators import hypervolume
 from hadas_jax.search.pareto import non_dominated_mask
@@ -41,7 +42,6 @@ from hw_models.measuring.measure import Machine, Step, find_engine, kit_cases, p
 from hw_models.measuring.measurements import Measurement, read_measurements, write_measurements
 
 FORM = "hadas_jax.check/1"
-KITS = "check-kits.json"
 _KITS_FORM = "hadas_jax.check_kits/1"
 _WARM_UP, _PASSES = 20, 3  # images before times count; how often each round goes through the images
 _BEYOND = 1.1  # the reference point of the hypervolume, in units of the largest objectives
@@ -259,7 +259,7 @@ def cut_out(
 def remember_kit(workdir: Path, digest: str, chosen: Sequence[Chosen]) -> None:
     """Writes into a work directory which networks a kit has, for the day when its measurements come back."""
     known = _known_kits(workdir) | {digest: [[one.name, one.design.genome, one.design.exits] for one in chosen]}
-    write_text(workdir / KITS, json.dumps({"form": _KITS_FORM, "kits": known}, indent=1) + "\n")
+    write_text(workdir / CHECK_KITS, json.dumps({"form": _KITS_FORM, "kits": known}, indent=1) + "\n")
 
 
 def recall_kit(search: FinishedSearch, rows: Sequence[Measurement], *, source: str) -> list[Chosen]:
@@ -294,7 +294,7 @@ def recall_kit(search: FinishedSearch, rows: Sequence[Measurement], *, source: s
 
 
 def _known_kits(workdir: Path) -> dict[str, list[Any]]:
-    path = workdir / KITS
+    path = workdir / CHECK_KITS
     return read_json(path, _KITS_FORM, what="a list of kits")["kits"] if path.is_file() else {}
 
 

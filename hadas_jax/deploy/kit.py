@@ -96,7 +96,7 @@ def write_space_kit(
         raise ValueError(f"batch: expected 1 or more, got {batch}")
     if not 0 <= layers <= len(_SIZES):
         raise ValueError(f"layers: expected 0 to {len(_SIZES)} sizes of each kind, got {layers}")
-    _require_onnx()
+    require_onnx()
     folder = output_directory(folder, _FILES, mark=CASES, overwrite=overwrite)
     size, channels = space.resolution[0], space.in_channels
     images = _images(size, [_MEAN] * channels, [_DEVIATION] * channels)
@@ -133,7 +133,7 @@ def write_network_kit(
     Raises:
         ValueError: The extra is missing, or the folder holds something else.
     """
-    _require_onnx()
+    require_onnx()
     folder = output_directory(folder, _FILES, mark=CASES, overwrite=overwrite)
     with whole_folder(folder, mark=CASES) as staged:
         writer, macs = _Writer(staged, 1, None), {}
@@ -360,8 +360,9 @@ def _digests(folder: Path) -> Iterator[tuple[str, str]]:
         yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _require_onnx() -> None:
+def require_onnx() -> None:
+    """Raises ValueError where the package that writes ONNX is missing, with what to install."""
     try:
         import onnx  # noqa: F401
     except ImportError:
-        raise ValueError("kit: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
+        raise ValueError("onnx: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None

@@ -1,7 +1,8 @@
 """What files and folders in a work directory are called; imports nothing, so that runs can be listed without JAX."""
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
-REPORT, CHECK = "report.html", "check.json"
+REPORT = "report.html"
+CHECK, CHECK_KITS = "check.json", "check-kits.json"
 DERIVED, RESULT = "derived", "result.json"
 SUPERNET, ARCHITECTURE = "supernet", "architecture.json"
 TENSORBOARD = "tensorboard"

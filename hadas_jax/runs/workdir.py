@@ -31,8 +31,10 @@ from hw_models.files import remove, unwritable, write_whole
 _OF_SEARCH = ("front.csv", "front.json", "front.png", "levels.csv")
 _OF_TRAINING = (names.SUPERNET, "exits.csv", "exits.png")
 _OF_DNAS = (names.DERIVED, names.RESULT, "genotype.json", "genotype.png", "predictor.npz", names.ARCHITECTURE)
+_OF_CHECK = (names.CHECK, "check.csv", "check.png", names.CHECK_KITS)
+_OF_ALL = (METRICS, names.CHECKPOINTS, names.REPORT, names.TENSORBOARD)
 # Besides CONFIG, which is replaced last: until then the directory is recognised as a run's.
-_FILES = (METRICS, names.CHECKPOINTS, *_OF_SEARCH, *_OF_TRAINING, *_OF_DNAS, names.REPORT, names.TENSORBOARD)
+_FILES = (*_OF_ALL, *_OF_SEARCH, *_OF_CHECK, *_OF_TRAINING, *_OF_DNAS)
 _LOCK, _HOLDER = ".lock", ".lock.json"
 _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 _PATIENCE_S = 1.0  # for the name of a holder that has taken the lock and not said its name yet

@@ -746,7 +746,8 @@ class Timing(NamedTuple):
         power_w: Mean power while it repeated; None where nothing could be read.
         before: The machine before the timed runs.
         after: The machine after them.
-        ran: Share of that time in which this process ran; on a CPU, other work took the rest.
+        ran: Share of that time in which this process ran; on a CPU, other work took the rest. Beyond 1 with several
+            threads, or where the time of a process is counted coarsely.
     """
 
     latency_s: Tuple[float, ...]
@@ -822,7 +823,7 @@ def time_case(
         with meter.read() as reading:
             _times(opened.run, meter_seconds, 1, timer)
         power = reading.mean_w
-    return _summary(times, paces, power, before, after)._replace(ran=min(ran, 1.0))
+    return _summary(times, paces, power, before, after)._replace(ran=ran)
 
 
 def _warm_up(run: Callable[[], Tuple[float, ...]], seconds: float, timer: Callable[[], float]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,9 @@ def test_a_check_writes_its_files_and_ends_by_the_tolerance(workdir, timed, fact
     assert len(content["networks"]) == 3
     assert len(read_measurements(workdir / "check.csv")) == content["exits"]["count"]
     assert (workdir / "check.png").read_bytes().startswith(b"\x89PNG")
+    again = ["devices", "check", str(workdir), "--measurements", str(workdir / "check.csv"), "-o", "again.json"]
+    main([*again, "--tolerance", "1"])
+    assert json.loads(Path("again.json").read_text())["exits"] == content["exits"]
     main(["report", str(workdir)])
     assert "Predicted and measured" in (workdir / "report.html").read_text()
 
@@ -130,6 +134,13 @@ def test_a_mistake_ends_with_one_line_and_nothing_is_written(workdir, flags, mes
 def test_a_front_whose_weights_are_gone_is_refused(workdir, capsys):
     shutil.rmtree(workdir / "supernet")
     assert "expected the supernet of the search in supernet/, got none" in fails(f"devices check {workdir}", capsys)
+
+
+@pytest.mark.parametrize(("package", "hint"), [("onnx", "hadas-jax[onnx]"), ("onnxruntime", "pip install onnxruntime")])
+def test_a_missing_package_is_named_before_anything_is_cut_out(workdir, package, hint, capsys, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setitem(sys.modules, package, None)
+    assert hint in fails(f"devices check {workdir}", capsys)
 
 
 def test_an_unfinished_search_is_refused(workdir, capsys):

@@ -1,17 +1,22 @@
 """Tests of kits: what lies in the folder, what layers its segments have, and that its networks really run."""
 
 import hashlib
+import io
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from hadas_jax.commands.devices import fit_device
 from hadas_jax.deploy.kit import AGAIN, cases_digest, layers_by_segment, write_network_kit, write_space_kit
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.spaces.design import space_to_profile, spread_genomes
 from hw_models import default_point, load_device, network_cost
-from hw_models.measuring import Measurement
+from hw_models.measuring import Measurement, read_measurements
 from hw_models.measuring.measurements import layer_tables
 
 pytest.importorskip("onnxruntime")
@@ -159,3 +164,32 @@ def test_a_large_network_without_weights_of_its_own_has_logits_of_ordinary_size(
     for case in json.loads((made.folder / "cases.json").read_text())["cases"]:
         for std in run(made.folder, case):
             assert 1e-3 < std < 1e3
+
+
+_ALONE = """import runpy, sys
+sys.path.append({packages!r})
+sys.argv = {words!r}
+runpy.run_path(sys.argv[0], run_name="__main__")"""
+
+
+@pytest.mark.slow
+def test_a_kit_is_measured_where_there_are_numpy_and_onnxruntime_alone_and_its_rows_fit(tmp_path):
+    import numpy
+    import onnxruntime
+
+    made = write_space_kit(tmp_path / "kit", space_to_profile("digits"), networks=6, layers=1)
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for module in (numpy, onnxruntime):
+        place = Path(module.__file__).parent
+        for path in (place, *place.parent.glob(f"{place.name}.libs")):
+            (packages / path.name).symlink_to(path)
+    words = [str(made.folder / "measure.py"), "-o", str(tmp_path / "m.csv"), "--rounds", "1", "--seconds", "0.02"]
+    code = _ALONE.format(packages=str(packages), words=words)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = read_measurements(tmp_path / "m.csv")
+    assert {row.kit for row in rows} == {made.digest}
+    assert {row.segments for row in rows} >= {1, 2, 3}
+    found = fit_device(tmp_path / "m.csv", tmp_path / "mine.yaml", base="x86-cpu", console=Console(file=io.StringIO()))
+    assert found.latency_error < 1
