@@ -219,8 +219,9 @@ def _blocks_table(architecture: Architecture) -> Table:
 
 def _exits_table(architecture: Architecture, usage: _Usage) -> Table:
     """Who stops where and what that costs, on the selection samples and as deployed."""
-    headings = ("threshold", "samples", "latency\nms", "energy\nmJ", "share of\nenergy", "test\nsamples", "test\nAUROC")
+    headings = ("least\nscore", "samples", "latency\nms", "energy\nmJ", "energy\nshare", "test\nsamples", "test\nAUROC")
     table = new_table("Exits, as deployed, on the selection samples", "stops at", *headings, dense=True)
+    table.columns[0].no_wrap = True
     thresholds = [f"{threshold:.4g}" for threshold in architecture.thresholds] + [""]
     aurocs = ["-" if value is None else f"{value:.3f}" for value in architecture.test.aurocs or ()]
     aurocs += [""] * (len(thresholds) - len(aurocs))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hadas_jax.deploy.architecture import write_architecture
+from hadas_jax.deploy.architecture import SupernetReference, write_architecture
 from hadas_jax.deploy.materialise import data_of, network_at
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.deploy.robustness import CLEAN, under_corruptions
@@ -33,7 +33,8 @@ def test_every_corruption_has_its_three_strengths(measured):
 
 
 def test_a_trained_network_gains_nothing_from_corruptions_beyond_noise(finished, architecture, tmp_path):
-    write_architecture(tmp_path / "architecture.json", architecture)
+    supernet = SupernetReference.to(finished / architecture.supernet.path, folder=tmp_path)
+    write_architecture(tmp_path / "architecture.json", architecture.model_copy(update={"supernet": supernet}))
     trained = network_at(tmp_path)
     test = data_of(trained.architecture).test
     clean, *others = under_corruptions(trained, test)

@@ -9,6 +9,7 @@ from levels import level
 from hadas_jax.deploy.select import NEIGHBOURS, PREFERENCES, candidates, merit, select
 from hadas_jax.evaluation import NO_DIFFERENCE
 from hadas_jax.methods import Design, Performance, Result
+from hadas_jax.methods.hadas.results import Percentiles
 from hadas_jax.settings import Constraints
 
 LIMITS = tuple(field.name for field in dataclasses.fields(Constraints))
@@ -165,3 +166,32 @@ def test_candidates_are_the_front_and_the_best_of_each_level_without_equals_and_
     assert candidates(result, "ideal")[0] == (ideal,)
     with pytest.raises(ValueError, match="expected designs found under the deployable policy, got none"):
         candidates(dataclasses.replace(result, designs=(ideal,), levels=()), "deployable")
+
+
+def test_what_is_limited_besides_means_is_chosen_by_too_and_has_to_be_known():
+    def told(found, p99_ms, memory_bytes, weight_bytes):
+        percentiles = dict.fromkeys(("ideal", "deployable"), Percentiles(0, 0, 1e-3 * p99_ms, 1))
+        sizes = {"peak_memory_bytes": memory_bytes, "weight_bytes": weight_bytes}
+        return dataclasses.replace(found, selection_percentiles=percentiles, **sizes)
+
+    best, dominated = design("deployable", 0.1, 1, 1), design("deployable", 0.2, 2, 2)
+    result = Result(
+        designs=(told(best, 4, 4000, 8000), told(dominated, 3, 5000, 7000)),
+        levels=(),
+        largest_test_accuracy=0.9,
+        smallest_test_accuracy=0.8,
+        backbones=1,
+        candidates=1,
+        test_images=10,
+        accuracy_tolerance=0.005,
+    )
+    assert candidates(result, "deployable")[0] == result.designs[:1]
+    choices = [({"max_p99_latency_ms": 3.5}, 1), ({"max_flash_mb": 0.0075}, 1), ({"max_memory_mb": 0.0045}, 0)]
+    for limit, chosen in choices:
+        asked = Constraints(**limit)
+        designs, objectives, others = candidates(result, "deployable", asked)
+        found = select(objectives, asked, others=others)
+        assert (designs[found.chosen], found.violation) == (result.designs[chosen], 0)
+        before = dataclasses.replace(result, designs=(best, dominated))
+        with pytest.raises(ValueError, match=f"{next(iter(limit))}: expected a search that tells it of its designs"):
+            candidates(before, "deployable", asked)

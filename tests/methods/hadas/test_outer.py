@@ -250,7 +250,7 @@ def test_what_the_surrogate_learns_is_the_share_of_each_exit_and_of_all_up_to_it
 
 
 def test_the_surrogate_proposes_what_is_evaluated_next(make, space, device):
-    limits = Constraints(max_params=10**9, max_latency_ms=1e9)
+    limits = Constraints(max_params=10**9, max_latency_ms=1e9, max_p99_latency_ms=1e9, max_flash_mb=1e9)
     effort = {"picks": 16, "population": 24, "generations": 8, "gradient_seeds": 6}
     acquisition = SurrogateAcquisition(space, device, SAMPLES, limits=limits, **effort)
     calls = []

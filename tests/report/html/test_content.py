@@ -4,7 +4,11 @@ from datetime import datetime
 
 import pytest
 
-from hadas_jax.report.html.content import MOST_RUNS, report_content
+from hadas_jax.deploy.robustness import UnderCorruption
+from hadas_jax.methods.hadas.results import Percentiles
+from hadas_jax.report.html.content import MOST_RUNS, network_rows, report_content
+from hadas_jax.report.html.page import render_page
+from hadas_jax.report.html.pictures import plot_tables
 
 
 def test_every_network_is_there_once_with_the_figures_of_its_policy(content):
@@ -41,6 +45,42 @@ def test_savings_are_against_the_static_networks_of_their_level(content):
     assert rows["exits", "deployable"]["verdict"] == "not shown to be as accurate"
     assert "100 test images are too few to tell" in content["runs"][0]["legend"][-1]
     assert rows["exits + clocks", "ideal"]["latency_saved"] == pytest.approx(100 * (1 - 2.0 / 5.0))
+
+
+def test_what_corruptions_do_is_a_table_or_a_note_why_not(record):
+    found = UnderCorruption("blur", 2, 0.75, 0.8, 1e-3, 2e-3, 3e-3, 0.5)
+    content = report_content([record], made=datetime(2026, 1, 1), robustness=[(found,)])
+    (row,) = content["runs"][0]["corruptions"]
+    assert row == {
+        "corruption": "blur",
+        "strength": 2,
+        "accuracy": 75.0,
+        "classifier_accuracy": 80.0,
+        "stopped": 50.0,
+        "latency": 1.0,
+        "p99": 2.0,
+        "energy": 3.0,
+    }
+    assert plot_tables(content)["corruptions"] == [{"run": content["runs"][0]["name"], **row}]
+    page = render_page(content)
+    assert "Under corruption" in page
+    assert "75.0 %" in page
+    (run,) = report_content([record], made=datetime(2026, 1, 1), robustness=["no weights"])["runs"]
+    assert run["corruptions"] == []
+    assert "no weights" in run["notes"]
+
+
+def test_latencies_sizes_and_aurocs_of_networks_are_there_where_a_search_tells_them(record, content):
+    known = Percentiles(1e-3, 2e-3, 3e-3, 4e-3)
+    told = {"test_percentiles": dict.fromkeys(("ideal", "deployable"), known), "test_aurocs": (0.75, None)}
+    told |= {"peak_memory_bytes": 2500, "weight_bytes": 12000}
+    designs = tuple(dataclasses.replace(design, **told) for design in record.result.designs)
+    row = network_rows(dataclasses.replace(record.result, designs=designs))[0]
+    assert row["percentiles"]["ideal"] == {"p50": 1.0, "p95": 2.0, "p99": 3.0, "longest": 4.0}
+    assert row["sizes"] == {"memory": 2.5, "weights": 12.0}
+    assert row["aurocs"] == [0.75, None]
+    before = content["runs"][0]["networks"][0]
+    assert (before["percentiles"], before["sizes"], before["aurocs"]) == ({}, None, [])
 
 
 def test_curves_are_by_stage_and_metric(overlay):
