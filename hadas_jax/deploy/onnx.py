@@ -11,7 +11,7 @@ import numpy as np
 
 from hadas_jax.deploy.layers import Layer, Segment, Shapes, Weights
 
-_OPSET, _IR_VERSION = 17, 8  # of onnxruntime 1.13 and later
+_OPSET, _IR_VERSION = 13, 7  # what onnxruntime 1.10 and TensorRT 8.2 read, the last ones of JetPack 4
 _EPSILON = 1e-5
 _SIMPLE: dict[str, tuple[str, dict[str, float]]] = {
     "relu": ("Relu", {}),
