@@ -422,8 +422,8 @@ def compare(
     for one, cost in zip(chosen, costs, strict=True):
         texts = layers_by_segment(space, one.design.genome, one.design.exits)
         layers = [";".join(texts[: k + 1]) for k in range(len(texts))]
-        pairs = [[by_name.get(f"{one.name}{again}/{k + 1}") for again in ("", AGAIN)] for k in range(len(texts))]
-        found = [[row for row in pair if row is not None] for pair in pairs]
+        names = [[f"{one.name}{again}/{k + 1}" for again in ("", AGAIN)] for k in range(len(texts))]
+        found = [[by_name[name] for name in both if name in by_name] for both in names]
         if not all(found):  # measurements were disturbed
             continue
         if any(row.layers != text for both, text in zip(found, layers, strict=True) for row in both):
