@@ -154,7 +154,7 @@ def write_kit(
 
     Args:
         output: Folder to write.
-        space: Space of the networks: digits or attentivenas.
+        space: Space of the networks: digits, small-images, attentivenas or attentivenas-native.
         resolution: Resolution of the images in pixels; by default the smallest of the space.
         networks: Number of networks.
         layers: Sizes of each kind of single layer, 0 to 4.

@@ -106,6 +106,7 @@ class Agreement:
         count: How many.
         error: Mean absolute error, relative to what was measured.
         bias: Geometric mean of predicted over measured, less 1.
+        unbiased: The error that is left without this common factor, as of a machine that is busier than it was.
         tau: Kendall's; None for fewer than two.
         ordered: Share of pairs in the right order; None for fewer than two.
     """
@@ -113,6 +114,7 @@ class Agreement:
     count: int
     error: float
     bias: float
+    unbiased: float
     tau: float | None
     ordered: float | None
 
@@ -123,10 +125,12 @@ class Agreement:
         first, second = np.triu_indices(len(x), 1)
         told = np.sign(y[first] - y[second]) != 0
         right = np.sign(x[first] - x[second])[told] == np.sign(y[first] - y[second])[told]
+        factor = np.exp(np.mean(np.log(x / y)))
         return cls(
             count=len(x),
             error=float(np.mean(np.abs(x - y) / y)),
-            bias=float(np.exp(np.mean(np.log(x / y))) - 1),
+            bias=float(factor - 1),
+            unbiased=float(np.mean(np.abs(x / factor - y) / y)),
             tau=float(kendalltau(x, y).statistic) if len(right) else None,
             ordered=float(np.mean(right)) if len(right) else None,
         )
@@ -422,8 +426,8 @@ def compare(
     for one, cost in zip(chosen, costs, strict=True):
         texts = layers_by_segment(space, one.design.genome, one.design.exits)
         layers = [";".join(texts[: k + 1]) for k in range(len(texts))]
-        pairs = [[by_name.get(f"{one.name}{again}/{k + 1}") for again in ("", AGAIN)] for k in range(len(texts))]
-        found = [[row for row in pair if row is not None] for pair in pairs]
+        names = [[f"{one.name}{again}/{k + 1}" for again in ("", AGAIN)] for k in range(len(texts))]
+        found = [[by_name[name] for name in both if name in by_name] for both in names]
         if not all(found):  # measurements were disturbed
             continue
         if any(row.layers != text for both, text in zip(found, layers, strict=True) for row in both):

@@ -169,8 +169,8 @@ def layers_by_segment(space: MBConvSpace, genome: Sequence[int] | np.ndarray, ex
     found, before = [], -1
     for end in [*(np.flatnonzero(active)[list(exits)] - space.first_exit), last]:
         trunk = np.flatnonzero((owner > before) & (owner <= end))
-        head = np.flatnonzero(owner == last + 1 + end) if end < last else []
-        rows = np.concatenate([trunk, head]).astype(int)
+        head = np.flatnonzero((owner == last + 1 + end) & (end < last))
+        rows = np.concatenate([trunk, head])
         found.append(format_layers(jax.tree.map(lambda column, rows=rows: column[rows], table)))
         before = end
     return tuple(found)

@@ -65,7 +65,8 @@ def agreement_text(found: Agreement) -> str:
     """Returns an agreement in words."""
     order = "" if found.tau is None else f", Kendall tau {found.tau:.3f}"
     pairs = "" if found.ordered is None else f", {found.ordered:.1%} of the pairs in the right order"
-    return f"mean error {found.error:.1%} of {found.count} (bias {found.bias:+.1%}){order}{pairs}"
+    bias = f"bias {found.bias:+.1%}, without it {found.unbiased:.1%}"
+    return f"mean error {found.error:.1%} of {found.count} ({bias}){order}{pairs}"
 
 
 def plot_check(check: Check, path: Path) -> None:

@@ -77,6 +77,7 @@ def test_measurements_as_predicted_agree_and_twice_the_latency_does_not(found, c
     other = compared(found, chosen, slow)
     assert other.exits.error == pytest.approx(0.5, rel=1e-4)
     assert other.exits.bias == pytest.approx(-0.5, rel=1e-4)
+    assert other.exits.unbiased < 1e-5
     assert other.exits.tau == pytest.approx(same.exits.tau)
     assert other.hypervolume < 1
     assert (other.is_within, other.exit_code) == (False, 1)
