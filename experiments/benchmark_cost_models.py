@@ -14,7 +14,9 @@ A device with a learned correction is also run as a roofline alone. The correcti
 for the network up to each exit), whatever the number of operating points, so it weighs on `table` and `layers`, where
 every evaluation is of another network.
 
-FIGURES
+Takes two minutes on two cores of an Intel Xeon (AVX-512, jax 0.10.2). As rooflines alone, undisturbed, table, grid and
+sweep give there 3.9 M, 15.9 M and 0.9 M evaluations per second, layers 0.1 M. With the correction, on cores shared with
+other work, sweep runs at 0.5 to 0.9 of the speed without, segments at half of it, and table at a sixth to a tenth.
 """
 
 import argparse

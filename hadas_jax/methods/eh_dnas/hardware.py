@@ -83,6 +83,8 @@ class Hardware:
 def device_hardware(device: hw_models.Device, network: DartsNetwork) -> Hardware:
     """Prices networks by the roofline model and its correction, one image at a time.
 
+    A relaxed network has the expected roofline, and the correction of the expected features.
+
     Args:
         device: With the clocks to choose from.
         network: Size of the networks.
