@@ -31,7 +31,7 @@ AugmentationName = Literal["none", "affine", "crop-flip", "randaugment"]
 
 _HIGHEST_SEED = 2**32 - 3  # of scikit-learn's divisions, which take the next two as well
 _ROUNDING = 1e-6  # of float32 errors, so that the accuracy asked for itself is accepted
-_PATHS = ("data_dir", "checkpoint", "outcomes", "predictor", "network")
+_PATHS = ("data_dir", "checkpoint", "resume_from", "outcomes", "predictor", "network")
 _NAMES_OR_PATHS = ("space", "device", "warm_start", "hardware", "fpga", "genotype")
 _OF_FILES = ("npz", "folder")  # kinds of data sets whose names end in a path
 _HOME = re.compile(r"(?P<before>(?:--[\w-]+=)?(?:npz:|folder:)?)(?P<path>~.*)", re.DOTALL)
@@ -239,6 +239,9 @@ class NestedSearchSettings:
     """With `surrogate`, descents along its gradient and the cost model's that its choice starts from; 0 for none."""
     warm_start: tuple[str, ...] = ()
     """Backbones of the first generation: published names (a0 to a6), or the front.json of another run."""
+    resume_from: str | None = None
+    """Work directory of another search of the same supernet and images, all of whose evaluated backbones this one
+    starts from; device and limits may be others. Settings that are not given are that search's."""
 
     @property
     def elites(self) -> int:

@@ -88,6 +88,7 @@ SEARCH = [
     ("surrogate", 1, f"{SWITCH} 1"),
     ("gradient_seeds", 257, "expected a whole number of at least 0 and of at most 256, got 257"),
     ("warm_start", "a0", "expected a list of values, each text, got 'a0'"),
+    ("resume_from", 3, f"{TEXT} 3"),
     ("max_latency_ms", 0, f"{POSITIVE} 0"),
     ("max_p99_latency_ms", 0, f"{POSITIVE} 0"),
     ("max_energy_mj", 0.0, f"{POSITIVE} 0.0"),

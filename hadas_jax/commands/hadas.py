@@ -71,6 +71,9 @@ def search(
     def finish(started: Run, result: Result, path: Path, console: Console) -> None:
         plot_front(result, path / "front.png")
         print_result(result, console)
+        if started.evaluated is not None:
+            taken = f"{len(started.evaluated[0]):,} of {result.backbones:,} backbones were evaluated by"
+            print_line(console, f"{taken} {started.settings.search.resume_from}")
         print_line(console, f"Written: {path}/front.csv, front.json, levels.csv, front.png")
         report, select = (shlex.join(["hadas", command, str(path)]) for command in ("report", "select"))
         print_line(console, f"A page to look at: {report}; one network of the front: {select}")

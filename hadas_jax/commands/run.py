@@ -176,7 +176,8 @@ def settings_from(
     Args:
         kind: Their class.
         values: Settings by name.
-        file: A YAML or JSON mapping, or the config.json of a run; None: the defaults.
+        file: A YAML or JSON mapping, or the config.json of a run; None: the defaults, or with `resume_from` what that
+            search had, and its supernet.
         workdir: Work directory of the run to resume.
         resume: The run is there already.
 
@@ -187,6 +188,11 @@ def settings_from(
         if file is not None:
             raise ValueError("config and resume: expected one of them, got both; a run keeps its settings")
         started = _stored_settings(workdir, kind)
+    elif values.get("resume_from") is not None and file is None:
+        from hadas_jax.methods.hadas.results import read_search
+
+        search = read_search(values["resume_from"])
+        started = kind.of(**search.settings.flat() | {"checkpoint": str(search.supernet), "split_seed": None})
     else:
         started = kind() if file is None else _settings_file(file, kind)
     return started.replace(**values)

@@ -8,7 +8,6 @@ Shapes: M designs. Objectives are error, latency_s and energy_j.
 
 import dataclasses
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,9 @@ from hadas_jax.deploy.architecture import Architecture, SupernetReference
 from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.fronts import constraint_violation
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Result
-from hadas_jax.runs.names import SUPERNET
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace
-from hadas_jax.supernet.checkpoint import DESCRIPTION, Description
+from hadas_jax.supernet.checkpoint import Description
 from hadas_jax.training.run import at_resolutions
 from hw_models import Device, read_device_file
 from hw_models.catalogue import device_of
@@ -182,19 +180,12 @@ class SearchedSupernet:
 
     @classmethod
     def of(cls, search: FinishedSearch) -> "SearchedSupernet":
-        """Finds the supernet of a search: in its work directory if it trained any of it, else the checkpoint given.
+        """Reads the description of the supernet of a search.
 
         Raises:
             ValueError: It is not there any more, or it is damaged.
         """
-        trained, given = search.path / SUPERNET, search.settings.supernet.checkpoint
-        has_trained = (trained / DESCRIPTION).is_file()
-        if not has_trained and given is None:
-            raise ValueError(
-                f"{search.path}: expected the supernet of the search in {SUPERNET}/, got none; "
-                f"{shlex.join(['hadas', 'search', '--resume', '--workdir', str(search.path)])} writes it"
-            )
-        path = trained if has_trained or given is None else Path(given)
+        path = search.supernet
         description = Description.read(path)
         if description.data is not None and description.data.mismatch(search.data) is not None:
             raise ValueError(

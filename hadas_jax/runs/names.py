@@ -2,9 +2,10 @@
 
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
 REPORT = "report.html"
+EVALUATED = "evaluated.npz"
 CHECK, CHECK_KITS = "check.json", "check-kits.json"
 DERIVED, RESULT = "derived", "result.json"
-SUPERNET, ARCHITECTURE = "supernet", "architecture.json"
+SUPERNET, SUPERNET_FILE, ARCHITECTURE = "supernet", "supernet.json", "architecture.json"
 TENSORBOARD = "tensorboard"
 FORM = "hadas_jax."
 """What the forms of all files begin with, such as `hadas_jax.search/1`."""

@@ -28,7 +28,7 @@ from hadas_jax.runs.listing import read_metrics
 from hadas_jax.runs.names import CONFIG, FORM, METRICS
 from hw_models.files import remove, unwritable, write_whole
 
-_OF_SEARCH = ("front.csv", "front.json", "front.png", "levels.csv")
+_OF_SEARCH = ("front.csv", "front.json", "front.png", "levels.csv", names.EVALUATED)
 _OF_TRAINING = (names.SUPERNET, "exits.csv", "exits.png")
 _OF_DNAS = (names.DERIVED, names.RESULT, "genotype.json", "genotype.png", "predictor.npz", names.ARCHITECTURE)
 _OF_CHECK = (names.CHECK, "check.csv", "check.png", names.CHECK_KITS)

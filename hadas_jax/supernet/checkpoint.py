@@ -18,12 +18,12 @@ import pydantic
 from hadas_jax.backend import is_first
 from hadas_jax.data import Normalisation, SplitRecord
 from hadas_jax.runs import checkpoints
-from hadas_jax.runs.names import SUPERNET
+from hadas_jax.runs.names import SUPERNET, SUPERNET_FILE
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.network import Parameters, initialise
 from hw_models.files import as_npz
 
-DESCRIPTION = "supernet.json"
+DESCRIPTION = SUPERNET_FILE
 IMAGES = "images.npz"
 _FILES = (DESCRIPTION, checkpoints.WEIGHTS, IMAGES, checkpoints.ORBAX_WEIGHTS)
 

@@ -10,7 +10,7 @@ import hw_models as hw
 
 def test_every_number_of_a_device_is_a_float32_leaf(device):
     leaves = jax.tree.leaves(device)
-    assert len(leaves) == 22
+    assert len(leaves) == 23
     assert all(leaf.dtype == jnp.float32 for leaf in leaves)
     assert device.name == "agx-xavier-gpu"
 

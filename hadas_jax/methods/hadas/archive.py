@@ -7,6 +7,8 @@ Backbones to start a search from: published ones by name, or those of another ru
 
 import dataclasses
 import json
+import shlex
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,13 @@ import numpy as np
 from hadas_jax.data import SplitRecord
 from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.fronts import non_dominated
+from hadas_jax.methods.hadas.results import FinishedSearch
 from hadas_jax.runs.checkpoints import validated
+from hadas_jax.runs.names import EVALUATED
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import PUBLISHED_NAMES, MBConvSpace, published_in
 from hw_models import Device
+from hw_models.files import as_npz, write_whole
 
 
 @jax.tree_util.register_dataclass
@@ -122,6 +127,51 @@ class Archive:
             changed[name] = getattr(self, name).copy()
             changed[name][rows] = values
         return dataclasses.replace(self, **changed)
+
+
+def write_evaluated(path: Path, archive: Archive) -> None:
+    """Writes which validation samples every exit of every evaluated backbone gets right, for `read_evaluated`."""
+    size = int(archive.size)
+    write_whole(path, as_npz({"genomes": archive.genomes[:size], "correct": archive.correct[:size]}, compressed=True))
+
+
+def read_evaluated(
+    search: FinishedSearch, space: MBConvSpace, *, record: SplitRecord, samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what a search evaluated, for another one that goes on from there.
+
+    Args:
+        search: The finished search.
+        space: Of the search that goes on.
+        record: Of the data of the search that goes on.
+        samples: Its validation samples.
+
+    Returns:
+        genomes int32[N, G] and correct uint32[N, E + 1, W], as in `Archive`.
+
+    Raises:
+        ValueError: Another space or other images, or a search of an earlier version, which did not keep them.
+    """
+    path = search.path / EVALUATED
+    mismatch = search.data.mismatch(record)
+    if mismatch is not None:
+        raise ValueError(f"resume_from {search.path}: expected a search of the same images, got {mismatch}")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            genomes, correct = arrays["genomes"], arrays["correct"]
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"resume_from {search.path}: expected {EVALUATED} with what the search evaluated, cannot read it; "
+            f"{shlex.join(['hadas', 'search', '--resume', '--workdir', str(search.path)])} writes it"
+        ) from error
+    top = space.codec.cardinalities
+    shape = (len(genomes), space.num_exits + 1, -(-samples // 32))
+    if genomes.shape[1:] != top.shape or (genomes >= top).any() or correct.shape != shape:
+        raise ValueError(
+            f"resume_from {search.path}: expected a search of the space {space.name} at these resolutions with "
+            f"{samples:,} validation images, got another"
+        )
+    return genomes.astype(np.int32), correct.astype(np.uint32)
 
 
 def load_backbones(

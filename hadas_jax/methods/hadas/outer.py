@@ -26,7 +26,7 @@ from hadas_jax.methods.hadas.archive import Archive
 from hadas_jax.methods.hadas.constraints import ConfigLimits, lower_bound, relative_excess, static_costs
 from hadas_jax.methods.hadas.inner import InnerResult
 from hadas_jax.methods.hadas.surrogate import Acquisition
-from hadas_jax.search import Elitist, State, load_strategy
+from hadas_jax.search import Elitist, State, crowding_distance, load_strategy, non_dominated_ranks, truncate
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints, NestedSearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.footprint import footprint
@@ -69,6 +69,8 @@ class Hadas:
         constraints: What networks may cost at most.
         warm_start: int32[N, G], backbones of the first generation.
         acquisition: What proposes backbones after the first generation; None: the strategy.
+        evaluated: int32[N, G] and uint32[N, E + 1, W], backbones that were evaluated before, and what their exits get
+            right; the best of them are in the first generation.
     """
 
     space: MBConvSpace
@@ -80,6 +82,7 @@ class Hadas:
     constraints: Constraints = NO_CONSTRAINTS
     warm_start: np.ndarray | None = None
     acquisition: Acquisition | None = None
+    evaluated: tuple[np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def strategy(self) -> Elitist:
@@ -108,12 +111,19 @@ class Hadas:
         return ConfigLimits.of(self.constraints, self.device)
 
     def init(self, key: jax.Array) -> HadasState:
-        """Returns the state before the first generation: given, extreme and random backbones to evaluate."""
+        """Returns the state before the first generation.
+
+        It holds given backbones and the extremes that are new, the best of those evaluated before, and random ones.
+        """
         P, G = self.settings.population, len(self.space.codec.choices)
         first = [] if self.warm_start is None else list(self.warm_start)
         first += [self.space.largest_genome, self.space.smallest_genome]
-        archive = Archive.empty(self.settings.generations * P, self.space, samples=self.samples)
-        genomes = self._filled(key, np.stack(first), archive)
+        known = 0 if self.evaluated is None else len(self.evaluated[0])
+        archive = Archive.empty(known + self.settings.generations * P, self.space, samples=self.samples)
+        if self.evaluated is not None:
+            archive = self._appended(archive, *self.evaluated)
+        best = _best(archive, size=P - len(archive.unseen(np.stack(first))))
+        genomes = np.concatenate([self._filled(key, np.stack(first), archive)[: P - len(best)], best])
         like = jax.eval_shape(
             lambda: self.strategy.init(
                 jax.random.key(0), jnp.zeros((P, G), jnp.int32), jnp.zeros((P, 3)), self.params, violation=jnp.zeros(P)
@@ -137,7 +147,7 @@ class Hadas:
             The next state, and its figures.
         """
         ask_key, tell_key, inner_key = jax.random.split(key, 3)
-        first = state.archive.size == 0
+        first = not state.archive.examined.any()
         genomes, outer = (np.asarray(state.outer.population), state.outer) if first else self._propose(ask_key, state)
 
         # S(b): without exits, at the default clocks.
@@ -203,9 +213,10 @@ class Hadas:
     def _evaluated(self, archive: Archive, genomes: np.ndarray) -> Archive:
         """The archive with all of these genomes in it."""
         fresh = archive.unseen(genomes)
-        if not len(fresh):
-            return archive
-        correct = self.evaluate(fresh)
+        return self._appended(archive, fresh, self.evaluate(fresh)) if len(fresh) else archive
+
+    def _appended(self, archive: Archive, fresh: np.ndarray, correct: np.ndarray) -> Archive:
+        """The archive with these genomes too, given what their exits get right."""
         error = 1.0 - np.bitwise_count(correct[:, -1]).sum(axis=-1) / self.samples
         costs, params = _row_map(static_costs, self.space, block=16)(fresh, self.device)
         limits = self.constraints
@@ -316,6 +327,16 @@ def _bound(space: MBConvSpace, samples: int, rows: Any, shared: Any) -> jax.Arra
         return jnp.maximum(jnp.min(excess), 0)
 
     return jax.vmap(one)(*rows)
+
+
+def _best(archive: Archive, *, size: int) -> np.ndarray:
+    """The best backbones of an archive by what they cost and get right without exits: int32[at most `size`, G]."""
+    known = int(archive.size)
+    if not known or size < 1:
+        return archive.genomes[:0]
+    static, violation = jnp.asarray(archive.static[:known]), jnp.asarray(archive.violation[:known])
+    ranks = non_dominated_ranks(static, violation=violation)
+    return archive.genomes[np.asarray(truncate(ranks, crowding_distance(static, ranks), size=min(size, known)))]
 
 
 def _best_merits(merit: np.ndarray, elites: int) -> np.ndarray:

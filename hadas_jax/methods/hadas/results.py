@@ -22,6 +22,7 @@ from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference, least_images
 from hadas_jax.evaluation.early_exit import percentile_exit
 from hadas_jax.runs.checkpoints import read_json, validated
+from hadas_jax.runs.names import SUPERNET, SUPERNET_FILE
 from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints, SearchSettings
 
@@ -413,6 +414,23 @@ class FinishedSearch:
     versions: dict[str, str]
     result: Result
     data: SplitRecord
+
+    @property
+    def supernet(self) -> Path:
+        """Where its supernet is: in its work directory if it trained any of it, else the checkpoint given.
+
+        Raises:
+            ValueError: It is not there any more.
+        """
+        trained, given = self.path / SUPERNET, self.settings.supernet.checkpoint
+        if (trained / SUPERNET_FILE).is_file():
+            return trained.absolute()
+        if given is None:
+            raise ValueError(
+                f"{self.path}: expected the supernet of the search in {SUPERNET}/, got none; "
+                f"{shlex.join(['hadas', 'search', '--resume', '--workdir', str(self.path)])} writes it"
+            )
+        return Path(given)
 
 
 def read_search(workdir: Path | str) -> FinishedSearch:

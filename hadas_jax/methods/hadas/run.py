@@ -12,14 +12,14 @@ import numpy as np
 
 from hadas_jax.data import Splits
 from hadas_jax.evaluation import CachedEvaluator, pack_bits
-from hadas_jax.methods.hadas.archive import Archive, load_backbones
+from hadas_jax.methods.hadas.archive import Archive, load_backbones, read_evaluated, write_evaluated
 from hadas_jax.methods.hadas.constraints import require_reachable
 from hadas_jax.methods.hadas.outer import Hadas, HadasState
-from hadas_jax.methods.hadas.results import Result, write_result
+from hadas_jax.methods.hadas.results import Result, read_search, write_result
 from hadas_jax.methods.hadas.selection import choose, measure, set_thresholds
 from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition
 from hadas_jax.runs.loop import Progress, run_stage
-from hadas_jax.runs.names import SUPERNET
+from hadas_jax.runs.names import EVALUATED, SUPERNET
 from hadas_jax.runs.workdir import WorkDir, versions
 from hadas_jax.search.strategies import check_strategy, load_strategy
 from hadas_jax.settings import SearchSettings
@@ -55,8 +55,23 @@ class Run:
             )
         self._check_strategy()
         self._warm_start = load_backbones(settings.search.warm_start, self.space, record=self.splits.record)
+        self.evaluated = None if settings.search.resume_from is None else self._evaluated(settings.search.resume_from)
         require_reachable(settings.constraints, self.space, self.device)
         self._search_key = self.training.search_key
+
+    def _evaluated(self, source: str) -> tuple[np.ndarray, np.ndarray]:
+        """What another search evaluated with this supernet."""
+        search = read_search(source)
+        mine, its = (each.evaluation.stats_batches for each in (self.settings, search.settings))
+        if mine != its:
+            raise ValueError(f"resume_from {source}: expected `stats_batches` {its} as that search has, got {mine}")
+        if self.settings.supernet.checkpoint != str(search.supernet):
+            raise ValueError(
+                f"resume_from {source}: expected `checkpoint` {search.supernet}, the supernet of that search, got "
+                f"{self.settings.supernet.checkpoint}"
+            )
+        samples = self.splits.validation.count
+        return read_evaluated(search, self.space, record=self.splits.record, samples=samples)
 
     def _check_strategy(self) -> None:
         settings, cardinalities = self.settings.search, tuple(int(c) for c in self.space.codec.cardinalities)
@@ -83,6 +98,7 @@ class Run:
         self._keep_supernet(params, workdir)
         evaluate = self.evaluator(params)
         archive = self.search(evaluate, workdir, progress)
+        write_evaluated(workdir.path / EVALUATED, archive)
         result = self.deploy(evaluate, archive, progress)
         context = {
             "settings": self.settings.flat(),
@@ -129,6 +145,7 @@ class Run:
             constraints=self.settings.constraints,
             warm_start=self._warm_start,
             acquisition=self._acquisition,
+            evaluated=self.evaluated,
         )
 
     def evaluator(self, params: Parameters) -> CachedEvaluator:

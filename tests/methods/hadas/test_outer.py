@@ -56,7 +56,7 @@ def space(small_space):
 @pytest.fixture(scope="module")
 def make(space, device):
     def make(evaluate=None, **settings):
-        names = ("constraints", "warm_start", "acquisition")
+        names = ("constraints", "warm_start", "acquisition", "evaluated")
         others = {name: settings.pop(name) for name in names if name in settings}
         elites, settings = settings.pop("elites", 2), dataclasses.replace(SETTINGS, **settings)
         evaluate = evaluate or Supernet(space)
@@ -111,6 +111,26 @@ def test_no_backbone_is_evaluated_or_examined_twice_and_the_archive_keeps_all(su
         kept = int(before.archive.size)
         np.testing.assert_array_equal(after.archive.genomes[:kept], before.archive.genomes[:kept])
         assert (after.table <= before.table).all()
+
+
+def test_a_search_goes_on_from_all_that_another_one_evaluated(make, space, supernet, whole):
+    before = whole[0][-1].archive
+    known = before.genomes[: int(before.size)], before.correct[: int(before.size)]
+    here = Supernet(space)
+    states, metrics = run(make(here, evaluated=known), seed=7, most=2)
+    first, last = states[0], states[-1].archive
+    np.testing.assert_array_equal(first.archive.genomes[:12], known[0])
+    np.testing.assert_array_equal(first.archive.static[:12], before.static[:12])  # priced anew, by the same device
+    assert not first.archive.examined.any()
+    # The first generation holds the best of them, which the inner engine has yet to see; nothing is evaluated again.
+    front = before.static[:12]
+    dominated = ((front[None] <= front[:, None]).all(axis=2) & (front[None] < front[:, None]).any(axis=2)).any(axis=1)
+    best = {tuple(genome) for genome in known[0][~dominated].tolist()}
+    population = {tuple(genome) for genome in np.asarray(first.outer.population).tolist()}
+    assert len(best & population) == min(len(best), 4)
+    assert not {tuple(genome) for genome in known[0].tolist()} & set(here.seen)
+    assert metrics[0]["evaluated"] == 12
+    assert int(last.size) == 12 + len(here.seen)
 
 
 def test_a_space_that_is_exhausted_is_searched_on_without_new_evaluations(make, space):

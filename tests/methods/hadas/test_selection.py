@@ -383,11 +383,13 @@ def test_a_front_within_a_limit_of_the_99th_percentile_is_that_of_all_candidates
     make, space, genomes, pool
 ):
     every, p99 = _candidates(pool, "deployable"), _p99(pool)
-    limit = float(np.quantile(p99, 0.3))
+    values = np.unique(p99)
+    between = ((values[:-1] + values[1:]) / 2)[values[1:] > values[:-1] * (1 + 1e-4)]  # away from rounding
+    limit = float(between[np.argmin(np.abs(between - np.quantile(p99, 0.3)))])
     found = make(space, genomes, limits=Constraints(max_p99_latency_ms=1e3 * limit))
     front, at_default = found.fronts("deployable", points=(None, pool.default_point))
     points = len(pool.backbones[0].points)
-    _assert_front(front.objectives[front.excess == 0].astype(np.float64), every[p99 <= limit * (1 + 1e-6)])
+    _assert_front(front.objectives[front.excess == 0].astype(np.float64), every[p99 <= limit])
     here, own = every[points - 1 :: points], p99[points - 1 :: points]
     if (own <= limit).any():
         _assert_front(at_default.objectives[at_default.excess == 0].astype(np.float64), here[own <= limit])
