@@ -1,8 +1,8 @@
 """From search to silicon: does a front hold on the machine that it was searched for?
 
-Command:   python experiments/search_to_silicon.py experiments/search_to_silicon_digits.json
+Command:   python experiments/search_to_silicon.py --output experiments/search_to_silicon_digits.json
            python experiments/search_to_silicon.py --space small-images --resolution 32 --dataset npz:IMAGES.npz
-               --epochs 4 --exit-epochs 2 experiments/search_to_silicon_small_images.json
+               --epochs 4 --exit-epochs 2 --output experiments/search_to_silicon_small_images.json
 Hardware:  any machine with onnxruntime
 Time:      20 minutes each on 2 cores that are otherwise idle
 
@@ -31,7 +31,7 @@ from hadas_jax.settings import SearchSettings
 class Experiment:
     """Measures this machine, searches for it, and measures what was found."""
 
-    output: tyro.conf.Positional[Path] | None = None
+    output: Path | None = None
     """JSON file of the result."""
     space: str = "digits"
     """Space of the networks."""
@@ -72,7 +72,7 @@ def main(experiment: Experiment) -> None:
         )
         calibration = fit_device(measurements, device, base=experiment.base)
         fit = {each.left_out: {"error": each.latency_error, "tau": each.latency_tau} for each in calibration.held_out}
-        (place / "fit.json").write_text(json.dumps(fit))
+        (place / "fit.json").write_text(json.dumps(fit), encoding="utf-8")
     if not (run / "front.json").exists():
         settings = SearchSettings.of(
             space=experiment.space,
@@ -85,14 +85,14 @@ def main(experiment: Experiment) -> None:
     check_front(run, networks=experiment.checked, rounds=experiment.rounds)
     found = {
         "experiment": {name: str(value) for name, value in dataclasses.asdict(experiment).items()},
-        "fit, held out": json.loads((place / "fit.json").read_text()),
-        "check": json.loads((run / "check.json").read_text()),
+        "fit, held out": json.loads((place / "fit.json").read_text(encoding="utf-8")),
+        "check": json.loads((run / "check.json").read_text(encoding="utf-8")),
     }
     text = json.dumps(found, indent=1) + "\n"
     if experiment.output is None:
         Console().print(text)
     else:
-        experiment.output.write_text(text)
+        experiment.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

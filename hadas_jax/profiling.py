@@ -55,7 +55,7 @@ class JaxCase:
         """Its layer table as the text of the column `layers`."""
         return (format_layers(self.table),)
 
-    def open(self) -> "_Running":
+    def start(self) -> "_Running":
         """Builds it; the result runs it once and says how long that took."""
         return _Running(self.build())
 

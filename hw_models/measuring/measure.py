@@ -908,7 +908,7 @@ class Case(NamedTuple):
         name: Of the network, unique within a profile.
         family: What cross-validation leaves out together.
         layers: The layer table of each segment as the text of the column `layers`, for one sample.
-        open: Returns what `time_case` takes; called once a round, so that nothing large is kept in between.
+        start: Returns what `time_case` takes; called once a round, so that nothing large is kept in between.
         kind: `path`: every prefix of its segments is a row; otherwise it is one row.
         batch: Samples per run.
         format: Of weights and activations.
@@ -917,7 +917,7 @@ class Case(NamedTuple):
     name: str
     family: str
     layers: Tuple[str, ...]
-    open: Callable[[], Any]
+    start: Callable[[], Any]
     kind: str = "whole"
     batch: int = 1
     format: str = "fp32"
@@ -1041,7 +1041,7 @@ def profile(
                     time_it = partial(time_one, meter=meter, reference=None, state=machine.state)  # type: Any
                     if reference not in (None, case.name):
                         other = next(one for one in cases if one.name == reference)
-                        beside, seconds = beside or other.open(), taken.latest_s(other)
+                        beside, seconds = beside or other.start(), taken.latest_s(other)
                         pace = None if seconds is None else Reference(beside.run, seconds)
                         time_it = None if pace is None else partial(time_it, reference=pace)
                     for timing, trouble, is_last in _attempts(case, time_it, held):
@@ -1082,7 +1082,7 @@ def _attempts(
         yield None, "its reference could not be measured", True
         return
     for left in reversed(range(_ATTEMPTS)):
-        timing = time_it(case.open())
+        timing = time_it(case.start())
         trouble = disturbance(timing, held)
         yield (None if trouble else timing), trouble, not (trouble and left)
         if not trouble:
@@ -1455,7 +1455,7 @@ def kit_cases(
             name=case["name"],
             family=case["family"],
             layers=tuple(segment["layers"] for segment in case["segments"]),
-            open=partial(open_case, folder, case, threads=threads, scratch=scratch, **how),
+            start=partial(open_case, folder, case, threads=threads, scratch=scratch, **how),
             kind=case["kind"],
             batch=case["batch"],
             format=case["format"],
@@ -1644,7 +1644,7 @@ class TrtexecCase:
             f"--duration={seconds:.3f}",
         ]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, errors="replace"
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
         )
         said, power, before = "nothing", None, state()
         after = before
@@ -1684,7 +1684,8 @@ def _trtexec_version() -> Optional[str]:
         [str(_trtexec()), "--help"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        universal_newlines=True,  # noqa: UP021
+        encoding="utf-8",
+        errors="replace",
     ).stdout
     found = re.search(r"TensorRT v([0-9]{4,6})", said)
     if found is None:
@@ -1728,7 +1729,9 @@ def _accelerator() -> str:
     if shutil.which("nvidia-smi") is None or Path("/proc/device-tree/model").is_file():
         return ""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True)  # noqa: UP021
+    said = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", errors="replace"
+    )
     return said.stdout.strip().partition("\n")[0] if said.returncode == 0 else ""
 
 

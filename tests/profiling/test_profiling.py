@@ -44,7 +44,7 @@ def test_the_network_has_the_weights_that_its_layers_say(own_spaces, cases):
 
 def test_the_network_runs_its_batch(cases):
     logits = cases[0].build()()
-    (seconds,) = cases[0].open().run()
+    (seconds,) = cases[0].start().run()
     assert 0 < seconds < 60
     assert logits.shape == (2, 3)
     assert np.all(np.isfinite(logits))

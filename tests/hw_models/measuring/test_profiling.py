@@ -206,7 +206,7 @@ def test_the_reference_comes_first_in_each_round_and_paces_all_others_at_its_lat
         seen.append((name, reference and (reference.run(), reference.latency_s)))
         return timing(len(seen))
 
-    three = [case._replace(open=lambda name=case.name: Named(name)) for case in cases("a", "b", "c")]
+    three = [case._replace(start=lambda name=case.name: Named(name)) for case in cases("a", "b", "c")]
     profile(three, path, machine=FakeMachine(), reference="c", rounds=2, time_one=time_one)
     assert [seen[0], seen[3]] == [("c", None)] * 2
     assert [pace for _, pace in seen[1:3]] == [("c", 1e-3)] * 2
@@ -217,7 +217,7 @@ def test_the_reference_comes_first_in_each_round_and_paces_all_others_at_its_lat
 def test_a_resumed_profile_keeps_the_pace_of_its_reference(rounds, expected, path):
     timer = FakeTimer(a=[7.0, 5.0], b=[1.0])
     timer.stop_after = 2 * rounds - 1  # the reference of the last round is measured, the other one is not
-    two = [case._replace(open=lambda name=case.name: Named(name)) for case in cases("a", "b")]
+    two = [case._replace(start=lambda name=case.name: Named(name)) for case in cases("a", "b")]
     with contextlib.suppress(KeyboardInterrupt):
         profile(two, path, machine=FakeMachine(), reference="a", rounds=2, time_one=timer)
     paces = []
