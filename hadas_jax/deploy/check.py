@@ -109,6 +109,8 @@ class Agreement:
         unbiased: The error that is left without this common factor, as of a machine that is busier than it was.
         tau: Kendall's; None for fewer than two.
         ordered: Share of pairs in the right order; None for fewer than two.
+        ordered_apart: Likewise of pairs that were measured farther apart than twice the noise floor; None: there are
+            none, or the noise is not known.
     """
 
     count: int
@@ -117,14 +119,16 @@ class Agreement:
     unbiased: float
     tau: float | None
     ordered: float | None
+    ordered_apart: float | None = None
 
     @classmethod
-    def of(cls, predicted: Sequence[float], measured: Sequence[float]) -> "Agreement":
-        """Compares, pair by pair."""
+    def of(cls, predicted: Sequence[float], measured: Sequence[float], *, noise: float | None = None) -> "Agreement":
+        """Compares, pair by pair; `noise` is the mean relative difference of two measurements of the same."""
         x, y = np.asarray(predicted, np.float64), np.asarray(measured, np.float64)
         first, second = np.triu_indices(len(x), 1)
         told = np.sign(y[first] - y[second]) != 0
         right = np.sign(x[first] - x[second])[told] == np.sign(y[first] - y[second])[told]
+        apart = right[np.abs(np.log(y[first] / y[second]))[told] > 2 * noise] if noise is not None else right[:0]
         factor = np.exp(np.mean(np.log(x / y)))
         return cls(
             count=len(x),
@@ -133,6 +137,7 @@ class Agreement:
             unbiased=float(np.mean(np.abs(x / factor - y) / y)),
             tau=float(kendalltau(x, y).statistic) if len(right) else None,
             ordered=float(np.mean(right)) if len(right) else None,
+            ordered_apart=float(np.mean(apart)) if len(apart) else None,
         )
 
 
@@ -492,7 +497,12 @@ def _checked_exit(number: int, rows: Sequence[Measurement], cost: ExitCosts, poi
 def _check(networks: Sequence[CheckedNetwork], tolerance: float, protocol: dict[str, Any]) -> Check:
     exits = [found for network in networks for found in network.exits]
     differences = [found.difference for found in exits if found.difference is not None]
+    noise = statistics.mean(differences) if differences else None
     powered = [found for found in exits if found.measured_j is not None]
+
+    def agreement(predicted: Sequence[float], measured: Sequence[float]) -> Agreement:
+        return Agreement.of(predicted, measured, noise=noise)
+
     predicted = np.array([(network.test_error, network.predicted_s) for network in networks])
     measured = np.array([(network.test_error, network.expected_s) for network in networks])
     reference = _BEYOND * np.maximum(predicted.max(axis=0), measured.max(axis=0))
@@ -505,12 +515,12 @@ def _check(networks: Sequence[CheckedNetwork], tolerance: float, protocol: dict[
     return Check(
         protocol=protocol,
         networks=tuple(networks),
-        exits=Agreement.of([found.predicted_s for found in exits], [found.measured_s for found in exits]),
-        expected=Agreement.of([each.predicted_s for each in networks], [each.expected_s for each in networks]),
-        energy=Agreement.of([found.predicted_j for found in powered], [found.measured_j or 0.0 for found in powered])
+        exits=agreement([found.predicted_s for found in exits], [found.measured_s for found in exits]),
+        expected=agreement([each.predicted_s for each in networks], [each.expected_s for each in networks]),
+        energy=agreement([found.predicted_j for found in powered], [found.measured_j or 0.0 for found in powered])
         if powered
         else None,
-        noise=statistics.mean(differences) if differences else None,
+        noise=noise,
         front=names(predicted),
         measured_front=names(measured),
         hypervolume=volumes[1] / volumes[0],

@@ -65,6 +65,8 @@ def agreement_text(found: Agreement) -> str:
     """Returns an agreement in words."""
     order = "" if found.tau is None else f", Kendall tau {found.tau:.3f}"
     pairs = "" if found.ordered is None else f", {found.ordered:.1%} of the pairs in the right order"
+    if found.ordered_apart is not None:
+        pairs += f" ({found.ordered_apart:.1%} of those farther apart than twice the noise)"
     bias = f"bias {found.bias:+.1%}, without it {found.unbiased:.1%}"
     return f"mean error {found.error:.1%} of {found.count} ({bias}){order}{pairs}"
 

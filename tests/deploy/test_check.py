@@ -148,6 +148,10 @@ def test_agreement_counts_pairs_and_ignores_ties_of_what_was_measured():
     assert found.error == pytest.approx(np.mean([0, 0.5, 1]))
     assert found.ordered == pytest.approx(2 / 3)
     assert found.tau == pytest.approx(1 / 3)
+    assert found.ordered_apart is None
+    noisy = Agreement.of([1.0, 2.0, 4.0, 4.1], [1.0, 4.0, 2.0, 1.9], noise=0.1)
+    assert noisy.ordered == pytest.approx(3 / 6)
+    assert noisy.ordered_apart == pytest.approx(3 / 5)
     assert Agreement.of([1.0, 2.0], [3.0, 3.0]).ordered is None
     assert Agreement.of([1.0], [2.0]).tau is None
 
