@@ -2,9 +2,9 @@
 
 Command:   python experiments/search_to_silicon.py --output experiments/search_to_silicon_digits.json
            python experiments/search_to_silicon.py --space small-images --resolution 32 --dataset npz:IMAGES.npz
-               --epochs 4 --exit-epochs 2 --output experiments/search_to_silicon_small_images.json
+               --epochs 2 --exit-epochs 1 --output experiments/search_to_silicon_small_images.json
 Hardware:  any machine with onnxruntime
-Time:      20 minutes each on 2 cores that are otherwise idle
+Time:      10 and 20 minutes on 2 cores that are otherwise idle
 
 Four commands, one after the other: `hadas devices profile` (networks of the space with random weights, whole and as
 segments, and single layers), `hadas devices fit`, `hadas search` for the fitted device, `hadas devices check`. The
