@@ -12,8 +12,9 @@ the sixth on (their repository, Apache-2.0: hadas_exit_top1.json here), but not 
 one-factor Gaussian copula stands for that: exit i with accuracy a_i is right about a sample of difficulty z where
 sqrt(r) z + sqrt(1 - r) e_i < Phi^-1(a_i), z and e_i standard normal. Accuracies are the published ones; the one free
 number, the correlation r, is set so that under the ideal mapping all exits of a0 together reach the published 89.95 %.
-The network, its native resolution and the device (AGX Xavier GPU) are the package's own; nothing is tuned on the
-published energies, which are compared relative to a0's static one: the paper does not name the device beside them.
+The network, its native resolution and the device (AGX Xavier GPU, its roofline alone) are the package's own; nothing is
+tuned on the published energies, which are compared relative to a0's static one: the paper does not name the device
+beside them.
 
 Under the deployable policy an exit's confidence is the chance that it is right given the sample's difficulty, which is
 all that the model has to offer: a head that knows the difficulty exactly, but not its own luck.
@@ -139,7 +140,7 @@ def examine(
     space: MBConvSpace, name: str, accuracies: np.ndarray, *, correlation: float, experiment: Experiment
 ) -> dict[str, Any]:
     """Returns the figures of a backbone: static, with exits, with exits and clocks."""
-    device = load_device(DEVICE)
+    device = dataclasses.replace(load_device(DEVICE), correction=None)
     genome = jnp.asarray(space.encode(published_in(space, name)))
     available = np.asarray(available_exits(space, space.decode(genome)))
     costs = jax.jit(lambda g: segment_costs(space, space.decode(g), device))(genome)
