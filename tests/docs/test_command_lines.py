@@ -1,12 +1,16 @@
 """Every `hadas` line that a document shows is one that the program understands."""
 
 import shlex
+from pathlib import Path
+from types import SimpleNamespace
 
 import documents
 import pytest
 
 from hadas_jax.cli import parse
+from hadas_jax.methods.hadas import results
 from hadas_jax.runs.workdir import WorkDir
+from hadas_jax.settings import SearchSettings
 
 # Each line with one of the pages that show it.
 LINES = {shlex.join(words): page.name for page in documents.pages() for words in documents.command_lines(page)}
@@ -15,6 +19,8 @@ LINES = {shlex.join(words): page.name for page in documents.pages() for words in
 @pytest.fixture(autouse=True)
 def _runs_to_resume_are_there(monkeypatch):
     monkeypatch.setattr(WorkDir, "settings", lambda place: {})
+    search = SimpleNamespace(settings=SearchSettings(), supernet=Path("supernet"))
+    monkeypatch.setattr(results, "read_search", lambda workdir: search)
 
 
 @pytest.mark.parametrize("line", sorted(LINES), ids=lambda line: f"{LINES[line]}: {line}")
