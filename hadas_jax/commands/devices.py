@@ -69,7 +69,7 @@ def _ends_of_space(name: str) -> dict[str, LayerTable]:
     import jax.numpy as jnp
 
     from hadas_jax.methods.hadas.constraints import trunk
-    from hadas_jax.profiling import space_to_profile
+    from hadas_jax.spaces.design import space_to_profile
 
     space = space_to_profile(name, None)
     genomes = {"smallest": space.smallest_genome, "largest": space.largest_genome}
@@ -247,7 +247,8 @@ def profile_machine(
     Raises:
         ValueError: A count is out of range, the file exists, the runtime is missing, or clocks cannot be set.
     """
-    from hadas_jax.profiling import on_jax, on_onnxruntime, space_to_profile
+    from hadas_jax.profiling import on_jax, on_onnxruntime
+    from hadas_jax.spaces.design import space_to_profile
     from hw_models.measuring import ClockSetting, Measurement, profile
     from hw_models.measuring.measure import require_output, summary
 

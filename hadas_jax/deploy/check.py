@@ -38,7 +38,7 @@ from hadas_jax.settings import NO_CONSTRAINTS, OperatingSettings
 from hw_models import default_point
 from hw_models.catalogue import device_of, read_device_file
 from hw_models.device import SAME_CLOCK
-from hw_models.measuring.measure import Machine, Step, find_engine, kit_cases, profile, read_kit
+from hw_models.measuring.measure import Machine, Step, find_engine, kit_cases, kit_labels, profile, read_kit
 from hw_models.measuring.measurements import Measurement, read_measurements, write_measurements
 
 FORM = "hadas_jax.check/1"
@@ -343,12 +343,7 @@ def measure_here(
         meter=machine.meter(),
         rounds=rounds,
         reference=content["reference"],
-        labels={
-            "runtime": engine.runtime,
-            "runtime_version": engine.version,
-            "provider": engine.provider,
-            "kit": content["digest"],
-        },
+        labels=kit_labels(content, engine),
         on_step=on_step,
     )
     latencies_s = run_on_images(networks, images, folder, rounds=rounds, threads=threads)
