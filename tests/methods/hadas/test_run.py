@@ -29,6 +29,7 @@ def test_a_run_leaves_what_it_promises_and_nothing_else(finished):
     names = {path.name for path in workdir.iterdir()}
     promised = {
         "config.json",
+        "evaluated.npz",
         "front.csv",
         "front.json",
         "front.png",
