@@ -77,6 +77,7 @@ jax.tree.map(np.testing.assert_array_equal, spread, alone)
 """
 
 
+@pytest.mark.slow
 def test_a_population_split_over_devices_gives_the_same():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", _SHARDED], env=environment, check=True)
