@@ -103,6 +103,7 @@ def test_a_search_that_goes_on_from_a_state_is_the_same(whole, make):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.slow
 def test_limits_are_kept_where_they_can_be(whole, make):
     _, _, free, _ = whole
     limit = float(np.median(free.outer.fitness[:, 1]))
