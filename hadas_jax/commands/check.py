@@ -16,7 +16,7 @@ from hadas_jax.commands.devices import print_kit
 from hadas_jax.report.console import StepProgress, new_console, new_file, print_line, waiting
 
 if TYPE_CHECKING:
-    from hadas_jax.deploy.check import Check
+    from hadas_jax.deploy.check import Check, EndToEnd
     from hadas_jax.deploy.kit import Kit
 
 _IMAGES = 500  # of the test split, at most, that networks run on end to end
@@ -102,7 +102,7 @@ def check_front(
             back = shlex.join(["hadas", "devices", "check", str(search.path), "--measurements", "measurements.csv"])
             print_line(console, f"Then here: {back}")
             return written
-        end_to_end_s: dict[str, float] | None = None
+        end_to_end: dict[str, EndToEnd] | None = None
         protocol: dict[str, Any] = {"rounds": None, "threads": None, "images": 0}
         if measurements is not None:
             rows = read_measurements(measurements)
@@ -110,7 +110,7 @@ def check_front(
         else:
             protocol = {"rounds": rounds, "threads": threads, "images": min(len(images), _IMAGES)}
             with StepProgress(console) as progress:
-                rows, end_to_end_s = check.measure_here(
+                rows, end_to_end = check.measure_here(
                     named,
                     images[spread_rows(len(images), _IMAGES)],
                     Path(aside),
@@ -127,7 +127,7 @@ def check_front(
         chosen,
         rows,
         device=device or search.settings.device,
-        end_to_end_s=end_to_end_s,
+        end_to_end=end_to_end,
         tolerance=tolerance,
         protocol=protocol,
     )

@@ -45,6 +45,10 @@ def summary(check: Check) -> list[str]:
         f"Every exit: {agreement_text(check.exits)}.",
         f"Expected latency, {way}: {agreement_text(check.expected)}.",
     ]
+    if check.by_clock is not None:
+        lines.append(
+            f"The same by the clock, with the speed that the machine had then: {agreement_text(check.by_clock)}."
+        )
     if check.energy is not None:
         lines.append(f"Energy of every exit: {agreement_text(check.energy)}.")
     if check.noise is not None:
