@@ -2,8 +2,8 @@
 
 Networks from across the front are exported with their weights and measured as `hw_models.measuring.measure` measures
 kits, each twice independently, which tells how far measurements agree with themselves. On this machine the runtime also
-runs them on test images, one at a time, with the exits deciding. Both are counted in runs of the kit's reference network,
-taken in turn with what is timed, so that a machine whose speed drifts measures both with one ruler.
+runs them on test images, one at a time, with the exits deciding. Both are counted in runs of the kit's reference
+network, taken in turn with what is timed, so that a machine whose speed drifts measures both with one ruler.
 Shapes: N networks, K exits of all of them, classifiers included. Units: s, J; in files as their names say.
 """
 
