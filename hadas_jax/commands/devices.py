@@ -12,6 +12,7 @@ import re
 import shlex
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -198,6 +199,24 @@ def print_kit(kit: Kit, console: Console) -> None:
     )
 
 
+@dataclass(frozen=True)
+class MachineProfile:
+    """What was measured of a machine.
+
+    Attributes:
+        rows: Of the file.
+        inconclusive: Networks that have no row at some clocks, as every measurement of them was disturbed.
+    """
+
+    rows: list[Measurement]
+    inconclusive: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command: 1 where networks have no row, as `measure.py` of a kit ends."""
+        return 1 if self.inconclusive else 0
+
+
 def profile_machine(
     output: Path | str,
     *,
@@ -214,12 +233,13 @@ def profile_machine(
     seed: int = 0,
     resume: bool = False,
     console: Console | None = None,
-) -> list[Measurement]:
-    """Measures sub-networks and single layers on this machine, for `hadas devices fit`.
+) -> MachineProfile:
+    """Measures sub-networks and single layers on this machine, for `hadas devices fit`; exit code 1 if INCONCLUSIVE.
 
     On onnxruntime, which exported networks run on, this is what a kit measures on a board: sub-networks whole and as
     segments that end with exits. A measurement during which clocks moved or the machine throttled is repeated, then
-    left out and counted.
+    left out and counted; where a network has no row in the end the command ends with exit code 1, and resuming measures
+    it again.
 
     Power is read from the rails of a Jetson or the counters of an x86 processor where that is allowed, and left
     empty elsewhere. Clocks are left as they are unless given; setting them needs write access to sysfs, and they are
@@ -242,7 +262,7 @@ def profile_machine(
         console: For progress; None: standard output.
 
     Returns:
-        The rows of the file.
+        The rows of the file, and which networks have none.
 
     Raises:
         ValueError: A count is out of range, the file exists, the runtime is missing, or clocks cannot be set.
@@ -258,7 +278,8 @@ def profile_machine(
     design = {"networks": networks, "layers": layers, "batch": batch, "seed": seed}
     runtime = runtime or ("onnxruntime" if all(map(find_spec, ("onnx", "onnxruntime"))) else "jax")
     clocks = itertools.product(*(tuple(table) or (None,) for table in (core_mhz, memory_mhz, host_mhz)))
-    steps, without = [], []
+    steps: list[Step] = []
+    without: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         if runtime == "jax":
             subjects = on_jax(chosen, **design)
@@ -289,15 +310,18 @@ def profile_machine(
             resume=resume,
             labels=labels,
             on_step=show,
-            on_inconclusive=lambda name, reason: without.append(f"{name}: {reason}"),
+            on_inconclusive=without.__setitem__,
         )
-    for line in without:
-        print_line(console, f"INCONCLUSIVE, no row: {line}")
+    for name, reason in without.items():
+        print_line(console, f"INCONCLUSIVE: {name} has no row: {reason}")
     for line in summary(steps, labels["provider"]):
         print_line(console, line)
     print_line(console, f"Written: {output}, {len(rows)} rows")
+    if without:
+        lack = f"{len(without)} of {len(subjects.cases)} networks lack a row"
+        print_line(console, f"INCONCLUSIVE: {lack}; --resume measures them again")
     is_x86 = machine.processor == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     base = " --base x86-cpu" if is_x86 else ""
     print_line(console, f"To fit a device to it: hadas devices fit {shlex.quote(str(output))}{base} -o my_device.yaml")
     known = ({name: value for name, value in row.items() if value is not None} for row in rows)
-    return [Measurement.model_validate(row) for row in known]
+    return MachineProfile([Measurement.model_validate(row) for row in known], tuple(without))

@@ -21,11 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import kendalltau
 
+from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.architecture import Architecture, write_architecture
 from hadas_jax.deploy.export import export_network
 from hadas_jax.deploy.kit import AGAIN, layers_by_segment, write_network_kit
 from hadas_jax.deploy.materialise import SubNetwork
 from hadas_jax.deploy.operating_points import ExitCosts
+from hadas_jax.deploy.robustness import UnderCorruption
 from hadas_jax.deploy.runtime import Runtime
 from hadas_jax.deploy.select import SearchedSupernet, architecture_of
 from hadas_jax.deploy.static_network import StaticNetwork
@@ -96,6 +98,8 @@ class CheckedNetwork:
             paths are; None: only its paths were measured.
         paths_s: Expected latency by the measured paths and the same shares.
         clock_s: As `measured_s`, by the clock alone: with the speed that the machine had at that time.
+        corruptions: What it does on corrupted test images, at measured costs where they were measured; empty: nobody
+            asked.
     """
 
     name: str
@@ -107,6 +111,7 @@ class CheckedNetwork:
     measured_s: float | None
     paths_s: float
     clock_s: float | None = None
+    corruptions: tuple[UnderCorruption, ...] = ()
 
     @property
     def expected_s(self) -> float:
@@ -265,8 +270,8 @@ def cut_out(
     *,
     dataset: str | None = None,
     data_dir: str | None = None,
-) -> tuple[list[tuple[str, StaticNetwork]], np.ndarray]:
-    """Cuts networks out of the supernet of their search.
+) -> tuple[list[tuple[str, StaticNetwork]], LabelledImages]:
+    """Cuts networks out of the supernet of their search; their weights are read once.
 
     Args:
         search: The search.
@@ -276,7 +281,7 @@ def cut_out(
         data_dir: Likewise.
 
     Returns:
-        The networks by their names, and the images of the test split as they are stored.
+        The networks by their names, and the test split.
 
     Raises:
         ValueError: The supernet or the data set is not there any more, or another one.
@@ -292,7 +297,7 @@ def cut_out(
     first = SubNetwork(folder / "first.json", dataset=dataset, data_dir=data_dir)
     cut = [first.sibling(architecture).cut_out(folder) for architecture in architectures]
     names = [one.name for one in chosen]
-    return list(zip(names, cut, strict=True)), np.asarray(first.splits.test.images)
+    return list(zip(names, cut, strict=True)), first.splits.test
 
 
 def remember_kit(workdir: Path, digest: str, chosen: Sequence[Chosen]) -> None:
@@ -450,6 +455,7 @@ def compare(
     *,
     device: str | Path,
     end_to_end: Mapping[str, EndToEnd] | None = None,
+    corruptions: Mapping[str, Sequence[UnderCorruption]] | None = None,
     tolerance: float = 0.1,
     protocol: dict[str, Any],
 ) -> Check:
@@ -461,6 +467,7 @@ def compare(
         rows: Measurements of every exit's path, named `NAME/1`, `NAME/2`, ..., and of a second time `NAME-again/1`.
         device: The device model: a name or a path.
         end_to_end: By name, measured expected latency on images; None: not measured.
+        corruptions: What some of the networks do on corrupted test images, by name.
         tolerance: Of the mean errors.
         protocol: How was measured.
 
@@ -489,6 +496,8 @@ def compare(
             raise ValueError(f"{one.name}: expected the layers of this network of the front, got others")
         exits = tuple(_checked_exit(k, both, cost, _point(both[0], cost, clocks)) for k, both in enumerate(found))
         shares = np.asarray(one.design.test_shares)
+        latencies_s = [each.measured_s for each in exits]
+        energies_j = [each.predicted_j if each.measured_j is None else each.measured_j for each in exits]
         networks.append(
             CheckedNetwork(
                 name=one.name,
@@ -499,7 +508,10 @@ def compare(
                 predicted_s=float(shares @ [each.predicted_s for each in exits]),
                 measured_s=None if end_to_end is None else end_to_end[one.name].paced_s,
                 clock_s=None if end_to_end is None else end_to_end[one.name].clock_s,
-                paths_s=float(shares @ [each.measured_s for each in exits]),
+                paths_s=float(shares @ latencies_s),
+                corruptions=tuple(
+                    each.at_measured(latencies_s, energies_j) for each in (corruptions or {}).get(one.name, ())
+                ),
             )
         )
     if not networks:

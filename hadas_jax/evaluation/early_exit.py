@@ -228,7 +228,7 @@ def _corrected(costs: Cost, terms: CorrectionTerms, device: Device) -> Cost:
     """Corrects segments, calls apart: costs float32[2 E + 1, F], terms float32[2 E + 1]."""
     exits = costs.latency_s.shape[0] // 2
     prefixes = jax.tree.map(lambda leaf: jnp.cumsum(leaf[: exits + 1]).at[:exits].add(leaf[exits + 1 :]), terms)
-    factors = jax.vmap(correction_factor, in_axes=(0, None))(prefixes, device)
+    factors = correction_factor(prefixes, device)
     # Segments that the backbone lacks belong to the prefix before them.
     is_there = terms.features.layers[: exits + 1] > 0
     prefix = jax.lax.cummax(jnp.where(is_there, jnp.arange(exits + 1), 0))
