@@ -56,6 +56,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "devices show": commands.show_device,
     "devices kit": commands.write_kit,
     "devices profile": commands.profile_machine,
+    "devices blocks": commands.write_blocks,
     "devices fit": commands.fit_device,
     "devices check": commands.check_front,
     "dnas search": dnas.search,

@@ -6,13 +6,13 @@ Every function imports what it needs itself: `hadas --help` imports this module,
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import platform
 import re
 import shlex
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -77,6 +77,76 @@ def _ends_of_space(name: str) -> dict[str, LayerTable]:
     return {f"{end} of {name}": trunk(space, jnp.asarray(genome)) for end, genome in genomes.items()}
 
 
+def write_blocks(
+    output: Path | str,
+    *,
+    space: str = "digits",
+    resolution: int | None = None,
+    device: str | None = None,
+    classes: int = 10,
+    channels: int | None = None,
+    console: Console | None = None,
+) -> list[str]:
+    """Writes the table of all blocks of a space, to be filled in with what they take, for `hadas search --device`.
+
+    A table of measured blocks, under the names of Once-for-All's latency tables, is a device for the spaces whose
+    blocks it has.
+
+    Args:
+        output: CSV file to write, with columns block, latency_ms and energy_mj.
+        space: Space of the networks, a name or a space file.
+        resolution: Resolution of the images in pixels; by default the smallest of the space, for a space that has none.
+        device: Device whose roofline fills the table in, at its highest clocks; by default costs are left empty.
+        classes: Of the data set.
+        channels: Of its images; by default 1 for digits and 3 for the others.
+        console: For the closing line; None: standard output.
+
+    Returns:
+        Names of the blocks.
+
+    Raises:
+        ValueError: The space or the device is unknown, or the file exists.
+    """
+    import csv
+    import io
+
+    import jax
+    import jax.numpy as jnp
+
+    from hadas_jax.spaces import load_space
+    from hadas_jax.spaces.design import space_to_profile
+    from hadas_jax.spaces.workload import block_names
+    from hw_models import load_device
+    from hw_models.blocks import BASE, block_layers, parse_block
+    from hw_models.cost import cost, run_cost
+    from hw_models.device import default_point
+    from hw_models.files import write_whole
+
+    console = console or new_console()
+    target = new_file(output, ".csv", what="table")
+    size = space_to_profile(space, resolution).resolution[0]
+    chosen = load_space(space).adapt(
+        in_channels=channels or (1 if space == "digits" else 3), classes=classes, image_size=size
+    )
+    if resolution is not None:
+        chosen = dataclasses.replace(chosen, resolution=(size,))
+    names = block_names(chosen)
+    rows: list[list[object]] = [[name, "", ""] for name in names]
+    if device is not None:
+        model = load_device(device)
+        point = default_point(model)
+        price = jax.jit(lambda layers: jax.tree.map(jnp.sum, cost(layers, model, point)))
+        run = run_cost(model, point, segments=1)
+        found = {BASE: run} | {name: price(block_layers(parse_block(name))) for name in names}
+        rows = [[name, 1e3 * float(each.latency_s), 1e3 * float(each.energy_j)] for name, each in found.items()]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["block", "latency_ms", "energy_mj"], *rows])
+    write_whole(target, text.getvalue().encode("utf-8"))
+    print_line(console, f"Written: {target}, {len(names)} blocks of {chosen.name}")
+    print_line(console, f"To search for it: hadas search --space {space} --device {shlex.quote(str(target))}")
+    return names
+
+
 def fit_device(
     measurements: Path | str | Sequence[Measurement],
     output: Path | str,
@@ -91,7 +161,8 @@ def fit_device(
     """Fits a device to measurements, cross-validates it and writes its file, for `hadas search --device`.
 
     Args:
-        measurements: CSV file as written by `hadas devices profile`.
+        measurements: CSV file as written by `hadas devices profile`, or a table of measured blocks, CSV or YAML, as
+            Once-for-All's users have them.
         output: Device file to write, .yaml; a picture of predicted against measured goes beside it.
         base: Device to start from, a name or a path; by default the known one whose latencies are nearest in kind.
         name: Name of the new device; by default from `output`.
@@ -110,11 +181,10 @@ def fit_device(
     from hadas_jax.report.devices import print_calibration
     from hw_models import read_device_file, write_device_file
     from hw_models.fitting.calibration import calibrate, nearest_device
-    from hw_models.measuring.measurements import read_measurements
 
     console = console or new_console()
     is_file = isinstance(measurements, Path | str)
-    rows = read_measurements(measurements) if isinstance(measurements, Path | str) else list(measurements)
+    rows = _read_rows(measurements) if isinstance(measurements, Path | str) else list(measurements)
     origin = f"{len(rows)} measurements of {Path(str(measurements)).name}" if is_file else f"{len(rows)} measurements"
     target = new_file(output, ".yaml", what="device file", overwrite=overwrite)
     picture = new_file(target.with_suffix(".png"), ".png", what="picture", overwrite=overwrite)
@@ -134,6 +204,15 @@ def fit_device(
     print_line(console, f"Written: {target}, {picture}")
     print_line(console, f"To search for it: hadas search --device {shlex.quote(str(target))}")
     return calibration
+
+
+def _read_rows(path: Path | str) -> list[Measurement]:
+    """Reads measurements, or the blocks of a table."""
+    from hw_models.blocks import is_block_table, read_block_costs
+    from hw_models.measuring.measurements import block_measurements, read_measurements
+
+    costs = read_block_costs(path) if is_block_table(path) else None
+    return read_measurements(path) if costs is None else block_measurements(costs)
 
 
 def write_kit(
@@ -199,7 +278,7 @@ def print_kit(kit: Kit, console: Console) -> None:
     )
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class MachineProfile:
     """What was measured of a machine.
 

@@ -38,6 +38,7 @@ from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.search.indicators import hypervolume
 from hadas_jax.search.pareto import non_dominated_mask
 from hadas_jax.settings import NO_CONSTRAINTS, OperatingSettings
+from hadas_jax.spaces.workload import require_priced
 from hw_models import default_point
 from hw_models.catalogue import device_of, read_device_file
 from hw_models.device import SAME_CLOCK
@@ -480,6 +481,7 @@ def compare(
     formats = {row.format for row in rows} - {None}
     use = OperatingSettings(number_format=next(iter(formats), None))  # at all clocks, whatever was searched
     model = device_of(read_device_file(device), use)
+    require_priced(space, model)
     pairs = [(one.design.genome, one.design.exits) for one in chosen]
     costs = ExitCosts.of_networks(pairs, space=space, device=model)
     highest = default_point(model)

@@ -28,6 +28,7 @@ import hw_models
 from hadas_jax.spaces.mbconv import MBConvSpace
 from hadas_jax.spaces.workload import row_owners, workload
 from hw_models import Cost, Device, LayerTable, OperatingPoint
+from hw_models.blocks import BlockTable, measured_layers
 from hw_models.cost import CorrectionTerms, correction_terms, load_and_traffic_energy, whole_run
 
 _AT_A_TIME = 16384
@@ -95,6 +96,8 @@ def block_costs(space: MBConvSpace, device: Device) -> BlockCosts:
     """
     with jax.ensure_compile_time_eval():
         layers = _block_layers(space)
+        if device.blocks is not None:
+            layers = _measured_rows(space, layers, device.blocks)
     grid = jax.vmap(lambda part: hw_models.sum_layers(hw_models.clock_grid(part, device)))(layers)
     load_and_traffic = jax.vmap(lambda part: load_and_traffic_energy(part, device))(grid)
     launches = jnp.broadcast_to(grid.launch_cycles[:, None, None], grid.roofline_s.shape)
@@ -103,6 +106,16 @@ def block_costs(space: MBConvSpace, device: Device) -> BlockCosts:
     terms = jax.vmap(lambda part, starts: correction_terms(part, device, is_start=starts))(layers, is_stem)
     columns = [jnp.sum(leaf, axis=1) for leaf in jax.tree.leaves(terms)]
     return BlockCosts(roofline, jnp.stack(columns, axis=1) if columns else jnp.zeros((len(launches), 0)))
+
+
+def _measured_rows(space: MBConvSpace, layers: LayerTable, table: BlockTable) -> LayerTable:
+    """What a table says of the rows [R, most layers of a part], of which the classifier's are a block each."""
+    rows = np.arange(len(layers.kind)) >= _parts(space)[-1].offset
+    group = np.where(rows[:, None], np.arange(layers.kind.shape[1])[None], 0)
+    groups = int(group.max()) + 1
+    return jax.jit(
+        lambda every: jax.lax.map(lambda row: measured_layers(row[0], row[1], groups, table), every, batch_size=64)
+    )((jax.tree.map(jnp.asarray, layers), jnp.asarray(group, jnp.int32)))
 
 
 def population_cost(

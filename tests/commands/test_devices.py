@@ -211,3 +211,19 @@ def test_measurements_of_several_machines_make_a_device_of_none(rows):
     mixed = [row.model_copy(update={"machine": name}) for row, name in zip(rows, machines, strict=True)]
     device_commands.fit_device(mixed, "my.yaml", base="raspberry-pi-4", console=Console(file=io.StringIO()))
     assert hw.read_device_file("my.yaml").measured_on is None
+
+
+def test_a_table_of_blocks_is_written_shown_and_fitted_and_has_no_place_for_other_networks(capsys):
+    main(["devices", "blocks", "-o", "t.csv", "--space", "digits", "--resolution", "8", "--device", "x86-cpu"])
+    assert "117 blocks of digits" in capsys.readouterr().out
+    assert "t.csv: expected a new table" in fails("devices blocks -o t.csv", capsys)
+    main(["devices", "show", "t.csv"])
+    printed = capsys.readouterr().out
+    assert "Table of 118 measured blocks" in printed
+    assert "expanded_conv" in printed
+    main(["devices", "fit", "t.csv", "--base", "x86-cpu", "-o", "fitted.yaml"])
+    assert hw.read_device_file("fitted.yaml").blocks is None
+    assert "calibrated from x86-cpu with 117 measurements" in hw.read_device_file("fitted.yaml").description
+    capsys.readouterr()
+    for command in ("dnas price DARTS_V2 --device t.csv", "devices show t.csv --plot p.png"):
+        assert "t: expected a device with a roofline, got a table of blocks" in fails(command, capsys)
