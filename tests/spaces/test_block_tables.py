@@ -1,5 +1,7 @@
 """Tables of measured blocks as devices: every block of a space by its name, and what a network of them takes."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,25 +56,21 @@ def drawn(space, count=6):
 def test_a_table_of_a_devices_blocks_prices_networks_as_the_device(modelled):
     space, device, costs = modelled
     table = table_device(block_table(costs), name="table", board_w=0.0)
-    by_segment = jax.jit(lambda genome, device: segment_costs(space, space.decode(genome), device))
     genomes = drawn(space)
-    for genome in genomes:
-        for found, expected in zip(
-            *(jax.tree.leaves(by_segment(genome, each)) for each in (table, device)), strict=True
-        ):
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
     indices = jnp.zeros((len(genomes), 3), jnp.int32)
-    populations = [
-        population_cost(space, block_costs(space, d), d, genomes=genomes, indices=indices) for d in (table, device)
-    ]
-    for found, expected in zip(*map(jax.tree.leaves, populations), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
-    static = [static_costs(space, genomes, each) for each in (table, device)]
-    for found, expected in zip(*map(jax.tree.leaves, static), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+    @jax.jit
+    def priced(device):
+        by_segment = jax.vmap(lambda genome: segment_costs(space, space.decode(genome), device))(genomes)
+        blocks = block_costs(space, device)
+        of_all = population_cost(space, blocks, device, genomes=genomes, indices=indices)
+        return by_segment, of_all, static_costs(space, genomes, device)
+
+    for found, expected in zip(*(jax.tree.leaves(priced(each)) for each in (table, device)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", ["digits", *(pytest.param(name, marks=pytest.mark.slow) for name in list(SIZES)[1:])])
 def test_every_network_of_a_space_is_made_of_its_blocks_each_told_from_all_others(name):
     space = space_of(name)
     names = block_names(space)
@@ -82,8 +80,9 @@ def test_every_network_of_a_space_is_made_of_its_blocks_each_told_from_all_other
     assert np.asarray(close).all(-1).sum() == len(names)
     device = table_device(table, name="ones", board_w=2.0)
     require_priced(space, device)
-    blocks = 1 + space.decode(drawn(space)[0]).depth.sum() + 4
-    found = segment_costs(space, space.decode(drawn(space)[0]), device)
+    genome = drawn(space)[0]
+    blocks = 1 + space.decode(genome).depth.sum() + 4
+    found = jax.jit(lambda genome: segment_costs(space, space.decode(genome), device))(genome)
     trunk = found.latency_s[: space.num_exits + 1].sum()
     assert float(trunk) == pytest.approx(1e-3 * float(blocks), rel=1e-5)
     assert float(found.energy_j[: space.num_exits + 1].sum()) == pytest.approx(2 * float(trunk), rel=1e-5)
@@ -93,10 +92,11 @@ def test_a_block_that_a_table_lacks_is_named_in_one_line(modelled):
     space, _, costs = modelled
     first, *others = costs
     device = table_device(block_table({name: costs[name] for name in others[1:]}), name="mine", board_w=0.0)
-    with pytest.raises(ValueError) as error:
+    message = (
+        f"mine: expected a table of all 117 blocks of digits, got none of {first} and 1 more; hadas devices blocks"
+    )
+    with pytest.raises(ValueError, match=rf"^{re.escape(message)}[^\n]*$"):
         require_priced(space, device)
-    assert f"mine: expected a table of all 117 blocks of digits, got none of {first} and 1 more" in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_files_of_once_for_alls_users_are_devices(tmp_path):
@@ -150,7 +150,5 @@ def test_a_csv_file_has_energies_and_a_base_for_every_network(tmp_path):
 )
 def test_a_wrong_table_is_refused_in_one_line(content, message, tmp_path):
     (tmp_path / "t.csv").write_text(content)
-    with pytest.raises(ValueError, match="t.csv") as error:
+    with pytest.raises(ValueError, match=rf"t\.csv[^\n]*{re.escape(message)}[^\n]*$"):
         read_device_file(tmp_path / "t.csv")
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
