@@ -24,10 +24,8 @@ Shapes: B blocks of a table, L layers, G groups of layers. Units: s, J; ms and m
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import jax
@@ -36,8 +34,6 @@ import numpy as np
 from flax import struct
 from pydantic import Field
 
-from hw_models.csv_files import read_table
-from hw_models.files import load_yaml, read_text
 from hw_models.layers import LayerKind, LayerTable, layer_table
 
 BASE = "base"
@@ -260,74 +256,6 @@ def require_blocks(table: BlockTable, names: Sequence[str], *, device: str, spac
         )
 
 
-def is_block_table(path: str | Path) -> bool:
-    """Whether a file is a table of blocks and none of measured networks."""
-    path = Path(path)
-    if path.suffix.lower() != ".csv":
-        return True
-    header = read_text(path).partition("\n")[0].lower() if path.is_file() else ""
-    return "block" in header and "layers" not in header
-
-
-def read_block_costs(path: str | Path) -> dict[str, BlockCost] | None:
-    """Reads a table of blocks.
-
-    Args:
-        path: A CSV file, or a YAML file.
-
-    Returns:
-        Costs by name; None where the path is something else: a name, or a YAML file of a device.
-
-    Raises:
-        ValueError: One line: file, line, what was expected and what came.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        return _costs_of_csv(path)
-    if suffix not in (".yaml", ".yml") or not path.is_file() or "-input:" not in (text := read_text(path)):
-        return None
-    content = load_yaml(text)
-    if not isinstance(content, Mapping) or "-input:" not in str(next(iter(content), "")):
-        return None
-    costs: dict[str, BlockCost] = {}
-    for name, entry in content.items():
-        mean = entry.get("mean") if isinstance(entry, Mapping) else entry
-        costs[str(name)] = BlockCost(_number(str(mean), f"{path}: {name}", "mean"))
-    return _checked(costs, source=str(path))
-
-
-def _costs_of_csv(path: Path) -> dict[str, BlockCost]:
-    columns = ["block", "latency_ms", "energy_mj"]
-    lines = read_table(path, columns=columns, numbers=columns[1:], required=columns[:2])
-    costs: dict[str, BlockCost] = {}
-    for number, cells in lines:
-        where, name, energy = f"{path}, line {number}", cells["block"], cells.get("energy_mj", "")
-        if name in costs:
-            raise ValueError(f"{where}: expected each block once, got {name} again")
-        costs[name] = BlockCost(
-            _number(cells["latency_ms"], where, "latency_ms"),
-            _number(energy, where, "energy_mj") if energy else None,
-        )
-    return _checked(costs, source=str(path))
-
-
-def _checked(costs: dict[str, BlockCost], *, source: str) -> dict[str, BlockCost]:
-    """Returns costs as they are; raises for names of no block, no block at all, or energies of some blocks alone."""
-    blocks = {name: cost for name, cost in costs.items() if name != BASE}
-    for name in blocks:
-        try:
-            parse_block(name)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from None
-    known = sum(cost.energy_mj is not None for cost in blocks.values())
-    if not blocks:
-        raise ValueError(f"{source}: expected at least one block, got none")
-    if known not in (0, len(blocks)):
-        raise ValueError(f"{source}: energy_mj: expected it for all {len(blocks)} blocks or for none, got {known}")
-    return costs
-
-
 def _columns(layers: LayerTable) -> jax.Array:
     """What is summed over the rows of a block, f32[L, 5]."""
     runs = layers.active > 0
@@ -339,13 +267,3 @@ def _divisible(channels: int) -> int:
     """Rounds channels to a multiple of 8, never below 90 % of them (MobileNet)."""
     rounded = max((channels + 4) // 8 * 8, 8)
     return rounded + 8 if 10 * rounded < 9 * channels else rounded
-
-
-def _number(text: str, where: str, name: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{where}: {name}: expected a number of at least 0, got {text!r}")
-    return value

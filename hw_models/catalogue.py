@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 
-from hw_models.blocks import BASE, BlockCost, block_table, read_block_costs
+from hw_models.blocks import BASE, BlockCost, block_table
 from hw_models.correction import device_correction
 from hw_models.device import Device, NumberFormat, OperatingPoint, default_point, table_device, with_caps, with_clocks
 from hw_models.files import dump_yaml, packaged_names, read_packaged_or_own, write_whole
 from hw_models.layers import LayerKind
+from hw_models.lookup import read_block_costs
 from hw_models.schema import SCHEMA_VERSION, Clocks, DeviceFile
 
 _FOLDER = importlib.resources.files("hw_models") / "devices"

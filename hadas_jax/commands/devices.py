@@ -208,7 +208,7 @@ def fit_device(
 
 def _read_rows(path: Path | str) -> list[Measurement]:
     """Reads measurements, or the blocks of a table."""
-    from hw_models.blocks import is_block_table, read_block_costs
+    from hw_models.lookup import is_block_table, read_block_costs
     from hw_models.measuring.measurements import block_measurements, read_measurements
 
     costs = read_block_costs(path) if is_block_table(path) else None

@@ -14,9 +14,10 @@ from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.spaces import load_space
 from hadas_jax.spaces.costs import block_costs, population_cost
 from hadas_jax.spaces.workload import block_names, require_priced
-from hw_models.blocks import BASE, BlockCost, block_layers, block_table, parse_block, read_block_costs
+from hw_models.blocks import BASE, BlockCost, block_layers, block_table, parse_block
 from hw_models.catalogue import read_device_file, to_device
 from hw_models.device import table_device
+from hw_models.lookup import read_block_costs
 
 SIZES = {"digits": (1, 10, 8), "small-images": (3, 100, 32), "attentivenas": (3, 100, 224)}
 OFA = "expanded_conv-input:56x56x24-output:28x28x40-expand:72-kernel:5-stride:2-idskip:0-se:1-hs:1"
