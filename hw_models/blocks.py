@@ -8,7 +8,7 @@ A table has a line for each block, under the names that Once-for-All's and Proxy
     Conv_1-input:7x7x216-output:7x7x1296                                    1 x 1 before pooling
     AvgPool2D-input:7x7x1296-output:1x1x1296
     Conv_2-input:1x1x1296-output:1x1x1984                                   1 x 1 behind it
-    Logits-input:1x1x1984-output:1000                                       the classifier
+    Logits-input:1x1x1984-output:1000                                       the classifier, without pooling
     Exit-input:14x14x112-output:12x12x224-logits:101                        the head of an exit: 3 x 3, pooling, classes
 
 `expand` is the number of middle channels where the name has `se`, and the ratio to the input channels where it has not.
@@ -77,7 +77,7 @@ class Block(NamedTuple):
     def name(self) -> str:
         """Its name, as tables have it."""
         if self.kind == "Logits":
-            return f"Logits-input:1x1x{self.channels}-output:{self.out_channels}"
+            return f"Logits-input:{self.size}x{self.size}x{self.channels}-output:{self.out_channels}"
         shapes = f"input:{self.size}x{self.size}x{self.channels}-output:{self.out_size}x{self.out_size}"
         name = f"{self.kind}-{shapes}x{self.out_channels}"
         if self.kind == "Exit":
