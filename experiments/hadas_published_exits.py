@@ -350,7 +350,7 @@ def run(experiment: Experiment, console: Console) -> dict[str, Any]:
     correlation = fitted_correlation(published_accuracies("cifar-100")["a0"], IDEAL_A0)
     device = load_device(DEVICE)
     devices = {"corrected": device, "roofline alone": dataclasses.replace(device, correction=None)}
-    found = []
+    found: list[dict[str, Any]] = []
     for data_set in data_sets:
         accuracies = published_accuracies(data_set)
         sure = {} if experiment.confidences is None else published_confidences(experiment.confidences, data_set)

@@ -206,8 +206,12 @@ def block_table(costs: Mapping[str, BlockCost]) -> BlockTable:
         sums.append([*rows[:, 1:].sum(axis=0), len(rows)])
         latencies.append(1e-3 * (cost.latency_ms + extra.latency_ms))
         energies.append(1e-3 * ((cost.energy_mj or 0.0) + (extra.energy_mj or 0.0)))
-    columns = (jnp.asarray(np.array(column), jnp.float32) for column in (sums, latencies, energies))
-    return BlockTable(*columns, names=tuple(block.name for block in chosen))
+    return BlockTable(
+        sums=jnp.asarray(np.array(sums), jnp.float32),
+        latency_s=jnp.asarray(latencies, jnp.float32),
+        energy_j=jnp.asarray(energies, jnp.float32),
+        names=tuple(block.name for block in chosen),
+    )
 
 
 def measured_layers(layers: LayerTable, group: jax.Array, groups: int, table: BlockTable) -> LayerTable:

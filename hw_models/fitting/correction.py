@@ -50,7 +50,7 @@ _LEAST_SHARE = 0.1
 """Of a measured latency that is left to the layers of a network, however much its calls take."""
 _POINTS = 32
 """Clusters that say where the data of a correction lie."""
-_STUDENT = {"members": 1, "width": 32, "steps": 1500, "weight_decay": 0.05, "learning_rate": 0.02}
+_STUDENT: dict[str, Any] = {"members": 1, "width": 32, "steps": 1500, "weight_decay": 0.05, "learning_rate": 0.02}
 """What is trained to say what an ensemble says: there is no noise to guard against."""
 _NEIGHBOUR = 0.1
 """Distance of a neighbour from a network, in standard deviations of each feature."""
