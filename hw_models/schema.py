@@ -306,9 +306,10 @@ class DeviceFile(Strict):
     def _is_a_roofline_or_a_table(self) -> "DeviceFile":
         for name in ("latency", "power"):
             if (getattr(self, name) is None) == (self.blocks is None):
-                wanted = f"{name} of a roofline, or blocks of a table"
-                got = "neither" if self.blocks is None else "both"
-                raise PydanticCustomError("one_of", "{wanted}", {"wanted": wanted, "got": got})
+                got = None if self.blocks is None else "both"
+                raise PydanticCustomError(
+                    "one_of", "{wanted}", {"wanted": f"{name} of a roofline, or blocks of a table", "got": got}
+                )
         return self
 
     @pydantic.model_validator(mode="after")
