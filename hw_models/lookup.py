@@ -250,9 +250,13 @@ def read_block_costs(path: str | Path) -> dict[str, BlockCost] | None:
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return _costs_of_csv(path)
-    if suffix not in (".yaml", ".yml") or not path.is_file() or "-input:" not in (text := read_text(path)):
+    if suffix not in (".yaml", ".yml"):
         return None
-    content = load_yaml(text)
+    try:
+        text = read_text(path)
+        content = load_yaml(text) if "-input:" in text else None
+    except (OSError, ValueError):  # the reader of device files says what is wrong
+        return None
     if not isinstance(content, Mapping) or "-input:" not in str(next(iter(content), "")):
         return None
     costs: dict[str, BlockCost] = {}
