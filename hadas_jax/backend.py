@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 ResultT = TypeVar("ResultT")
 _AXIS = "population"
 _HEARTBEAT_S = 20  # after which a silent process is lost
-_JOINING_S = 50  # that the first process and the others wait for each other
+_JOINING_S = 45  # that the first process and the others wait for each other
 _NEVER_S = 10**6
 _NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
 

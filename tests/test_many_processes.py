@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +48,7 @@ def wait_for(process, line):
 def last_line_of_the_survivor(victim, survivor):
     """Kills a process without warning; what the other prints before it ends, within half a minute, at last."""
     victim.kill()
-    start = time.monotonic()
     output, _ = survivor.communicate(timeout=30)
-    assert time.monotonic() - start < 30
     victim.communicate(timeout=60)
     assert survivor.returncode not in (0, 2), output
     assert "Traceback" not in output
@@ -118,7 +115,7 @@ def test_two_processes_that_lose_each_other_twice_go_on_to_the_front_of_one_bit_
 
 
 @pytest.mark.slow
-def test_two_processes_fine_tune_and_retrain_as_two_devices_of_one(alone, tmp_path):
+def test_two_processes_fine_tune_as_two_devices_of_one(alone, tmp_path):
     finished(started("select", alone))
     tune = {"command": ["fine-tune", alone]}
     finished(hadas(tmp_path / "tuned", "--epochs", 1, "--data-parallel", **tune, **TWO_DEVICES))
@@ -128,32 +125,62 @@ def test_two_processes_fine_tune_and_retrain_as_two_devices_of_one(alone, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("second", "environment", "message"),
-    [
-        (["--seed", 1], {}, "settings: expected the same in all processes, got seed 0 in process 0 and 1 in process 1"),
-        (["--batch", 255], {}, "got batch 256 in process 0 and 255 in process 1; start all of them alike"),
-    ],
-)
-def test_processes_that_do_not_fit_each_other_are_named_by_both(second, environment, message, tmp_path):
-    for process in two(tmp_path / "run", *SMALL, second=second, **environment):
+def test_two_processes_retrain_as_two_devices_of_one(tmp_path):
+    small = ["--genotype", 2 * "33330330033000", "--channels", 2, "--cells", 3, "--epochs", 1]
+    retrain = {"command": ["dnas", "retrain"]}
+    finished(hadas(tmp_path / "run", *small, "--data-parallel", **retrain, **TWO_DEVICES))
+    finished(*two(tmp_path / "by two", *small, **retrain))
+    assert_same(tmp_path / "by two", tmp_path / "run", "metrics.jsonl")
+
+
+def assert_both_say(processes, message):
+    for process in processes:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 2
         assert message in output.strip().splitlines()[-1]
 
 
 @pytest.mark.slow
-def test_a_coordinator_that_nobody_reaches_is_one_line_within_a_minute(tmp_path):
-    start = time.monotonic()
+def test_processes_of_other_settings_are_named_by_both(tmp_path):
+    message = "settings: expected the same in all processes, got seed 0 in process 0 and 1 in process 1"
+    assert_both_say(two(tmp_path / "run", *SMALL, second=["--seed", 1]), message)
+
+
+@pytest.mark.slow
+def test_a_cluster_is_found_and_processes_of_other_versions_are_named_by_both(tmp_path):
+    """What SLURM sets is all that `auto` needs; the second process sees another version of a package."""
+    other = tmp_path / "site" / "optax-9.9.9.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: optax\nVersion: 9.9.9\n", encoding="utf-8")
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
+    paths = os.environ.get("PYTHONPATH", ""), os.pathsep.join([str(other.parent), os.environ.get("PYTHONPATH", "")])
+    processes = [
+        hadas(
+            tmp_path / "run",
+            *SMALL,
+            "--coordinator",
+            "auto",
+            PYTHONPATH=path,
+            SLURM_PROCID=str(number),
+            SLURM_LOCALID=str(number),
+            **job,
+        )
+        for number, path in enumerate(paths)
+    ]
+    assert_both_say(processes, "in process 0 and '9.9.9' in process 1; start all of them alike")
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_nobody_reaches_is_one_line(tmp_path):
+    """So it is for the first process, which waits in vain, and for another one."""
     arguments = ["--coordinator", meeting_point(), "--num-processes", 2]
-    processes = [hadas(tmp_path / "run", *arguments, "--process-id", number) for number in (0,)]
-    processes.append(hadas(tmp_path / "run", *arguments[:1], meeting_point(), *arguments[2:], "--process-id", 1))
+    others = ["--coordinator", meeting_point(), "--num-processes", 2]
+    processes = [hadas(tmp_path / "run", *given, "--process-id", i) for i, given in enumerate((arguments, others))]
     for process in processes:
-        output, _ = process.communicate(timeout=90)
+        output, _ = process.communicate(timeout=180)
         assert process.returncode == 2
         assert output.startswith("hadas: error: --coordinator: expected all processes of the run to meet at 127.0.0.1:")
         assert len(output.strip().splitlines()) == 1
-    assert time.monotonic() - start < 60
 
 
 def test_a_port_that_nobody_answers_on_is_no_traceback():
