@@ -23,7 +23,8 @@ import numpy as np
 from hadas_jax.search import NSGA2, Product, product_front, run, sample
 from hadas_jax.spaces import load_space
 from hadas_jax.spaces.costs import block_costs, population_cost
-from hw_models import Device, load_device
+from hw_models import Device, read_device_file
+from hw_models.catalogue import to_device
 
 WORK = ("cost model", "variation", "inner search", "generation", "search", "joint search")
 GENERATIONS = 10  # of a whole search
@@ -88,7 +89,9 @@ def measure_throughput(
         raise ValueError(f"populations: expected sizes of at least 2, got {list(populations)}")
     if rounds < 1:
         raise ValueError(f"rounds: expected at least 1, got {rounds}")
-    model = load_device(device)
+    file = read_device_file(device)
+    file.roofline()  # a table of blocks covers one space at one size
+    model = to_device(file)
     calls = (_cost_model, _variation, _inner_search, _generation, _search, _joint_search)
     work_of = dict(zip(WORK, calls, strict=True))
     for population in populations:
