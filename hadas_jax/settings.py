@@ -220,7 +220,7 @@ class NestedSearchSettings:
     """How the outer search looks for backbones and the inner one for exits and clocks."""
 
     engine: Literal["nested", "flat"] = "nested"
-    """nested: the paper's outer and inner search; flat: backbone, exits and clocks are one genome."""
+    """How to search: nested, the paper's outer and inner search, or flat, backbone, exits and clocks as one genome."""
     population: _Count = 64
     """Backbones per generation; with the engine flat new ones at most, the others having been evaluated before."""
     candidates: _Count = 4096
