@@ -13,9 +13,10 @@ from hadas_jax.commands.networks import (
     show_network,
 )
 from hadas_jax.commands.reports import list_runs, report
-from hadas_jax.commands.run import RunArguments
+from hadas_jax.commands.run import Processes, RunArguments
 
 __all__ = [
+    "Processes",
     "RunArguments",
     "bench",
     "check_front",

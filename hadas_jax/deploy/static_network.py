@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pydantic
 
+from hadas_jax.backend import is_first
 from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.architecture import Architecture, SplitMetrics, read_architecture, write_architecture
 from hadas_jax.deploy.layers import Segment, Weights, fold_batch_norm, run_network
@@ -62,11 +63,13 @@ class StaticNetwork:
 
 
 def save_network(directory: Path | str, network: StaticNetwork, *, overwrite: bool = False) -> None:
-    """Writes a network, whole or not at all.
+    """Writes a network, whole or not at all; does nothing in all processes of a run but the first.
 
     Raises:
         ValueError: The directory holds something else, or a network that may not be replaced, or cannot be written to.
     """
+    if not is_first():
+        return
     directory = output_directory(directory, NETWORK_FILES, mark=_NETWORK, overwrite=overwrite)
     with whole_folder(directory, mark=_NETWORK) as folder:
         network.write(folder)

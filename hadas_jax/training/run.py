@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hadas_jax.backend import memory_named, share
+from hadas_jax.backend import memory_named
 from hadas_jax.data import LabelledImages, SplitRecord, Splits, Stream, load
 from hadas_jax.data.record import FEW
 from hadas_jax.data.splits import random_batches
@@ -32,7 +32,7 @@ from hadas_jax.settings import SupernetRunSettings
 from hadas_jax.spaces import PUBLISHED_NAMES, Backbone, MBConvSpace, available_exits, load_space, published_in
 from hadas_jax.supernet import Parameters, Tree, initialise
 from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, rewrite_description, save_supernet
-from hadas_jax.training.batches import Schedule, batch_mesh, train_epochs
+from hadas_jax.training.batches import Schedule, train_epochs, training_mesh
 from hadas_jax.training.exits import exit_step
 from hadas_jax.training.optimisers import init_state, paper_exit_optimiser, sgd
 from hadas_jax.training.supernet import sandwich_step
@@ -153,12 +153,7 @@ class TrainingRun:
         self._schedule = Schedule.of(self.splits.train.count, batch=training.batch)
         if training.augmentation == "randaugment":
             _require_unit_range(self.splits.train, settings.data.dataset)
-        self._mesh = batch_mesh(jax.local_devices()) if training.data_parallel else None
-        if self._mesh is not None and self._schedule.batch % self._mesh.size:
-            raise ValueError(
-                f"data_parallel: expected a batch that the {self._mesh.size} devices divide, got "
-                f"{self._schedule.batch}; change `batch`"
-            )
+        self._mesh = training_mesh(self._schedule.batch, data_parallel=training.data_parallel)
 
     def _space(self) -> MBConvSpace:
         """Returns the space, adapted to the data or as the checkpoint has it.
@@ -305,7 +300,7 @@ class TrainingRun:
         )
         weights = self._trained(
             "supernet",
-            sandwich_step(self.space, optimiser, settings=training, mesh=self._mesh),
+            sandwich_step(self.space, optimiser, settings=training),
             params.backbone,
             optimiser,
             epochs=training.epochs,
@@ -339,7 +334,6 @@ class TrainingRun:
             sampled=training.sampled,
             backbone=self.exits_backbone,
             dtype=training.dtype,
-            mesh=self._mesh,
         )
         weights = self._trained(
             "exits",
@@ -370,7 +364,7 @@ class TrainingRun:
             debug=self.settings.training.debug,
             **training,
         )
-        return jax.tree.map(jnp.asarray, share(jax.tree.map(np.asarray, state.weights)))
+        return state.weights
 
     def execute(self, workdir: WorkDir, progress: Progress) -> TrainResult:
         """Trains the supernet and its exits, judges them on the test split, and writes all into the work directory.
