@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "materialise": commands.materialise_network,
     "fine-tune": commands.fine_tune,
     "export": commands.export,
+    "price": commands.price,
     "runs": commands.list_runs,
     "report": commands.report,
     "train": commands.train,
