@@ -1,16 +1,22 @@
 """Well-known networks as ONNX graphs without values: their weights have shapes alone, all that counting reads."""
 
-from onnx import TensorProto, helper
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
 
 
 class Graph:
     """Writes nodes one after the other; shapes of weights are given, those of activations are inferred."""
 
-    def __init__(self, *shape):
-        self.nodes, self.weights = [], []
+    def __init__(self, *shape, rng=None):
+        self.nodes, self.weights, self.rng = [], [], rng
         self.input = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
 
     def weight(self, *dims):
+        if self.rng is not None:
+            values = self.rng.normal(size=dims) * (2 / max(np.prod(dims[1:]), 1)) ** 0.5
+            values = np.ones(dims) if len(dims) == 1 else values
+            self.weights.append(numpy_helper.from_array(values.astype(np.float32), f"w{len(self.weights)}"))
+            return self.weights[-1].name
         tensor = TensorProto(name=f"w{len(self.weights)}", dims=dims, data_type=TensorProto.FLOAT)
         tensor.data_location = TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value="nowhere.bin")
@@ -45,7 +51,7 @@ class Graph:
         return self.add("Add", self.add("MatMul", x, self.weight(ins, outs)), self.weight(outs))
 
     def model(self, y, opset=17):
-        end = helper.make_tensor_value_info(y, TensorProto.FLOAT, None)
+        end = helper.make_tensor_value_info(y, TensorProto.FLOAT, [None, None])
         graph = helper.make_graph(self.nodes, "network", [self.input], [end], initializer=self.weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
 
@@ -139,6 +145,17 @@ def vit_s16():
     x = g.add("LayerNormalization", x, g.weight(width), g.weight(width))
     x = g.add("Squeeze", g.add("Gather", x, g.constant(0), axis=1), g.constant(1))
     return g.model(g.gemm(x, width, 1000))
+
+
+def small_cnn(size=8, channels=1, classes=10, batch="n"):
+    """Residual convolutions of drawn weights, for images that are quickly gone through."""
+    g = Graph(batch, channels, size, size, rng=np.random.default_rng(0))
+    x = g.conv("x", channels, 16, 3, bias=True, act="Relu")
+    for number in range(4):
+        outs = 16 * 2 ** (number // 2)
+        y = g.conv(g.conv(x, outs if number % 2 else max(outs // 2, 16), outs, 3, bias=True, act="Relu"), outs, outs, 3)
+        x = g.add("Relu", g.add("Add", x, y) if number != 2 else y)
+    return g.model(_classifier(g, x, 32, classes))
 
 
 # What torchvision and timm publish of them, here to the last digit: as torch counts the same networks.

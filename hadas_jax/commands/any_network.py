@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from rich.console import Console
 
+from hadas_jax.commands.run import RunArguments, run_command
 from hadas_jax.report.console import new_console, new_file, print_line
-from hadas_jax.settings import OperatingSettings
+from hadas_jax.settings import ExitsSettings, OperatingSettings
 
 if TYPE_CHECKING:
     from hadas_jax.deploy.pricing import NetworkPrice
+    from hadas_jax.frozen.run import ExitsRun
+    from hadas_jax.methods import Result
 
 _AS_IT_COMES = OperatingSettings()
 
@@ -77,3 +81,43 @@ def price(
         write_text(target, json.dumps(found.as_json(), indent=1) + "\n")
         print_line(console, f"Written: {target}")
     return found
+
+
+def exits(settings: ExitsSettings | None = None, **run: Unpack[RunArguments]) -> Result:
+    """Finds exits, thresholds and clocks for an ONNX classifier of images, whose weights stay as they are.
+
+    Places where one tensor alone passes on get heads, trained on features that are computed once and kept on disk.
+    Exits and clocks are then searched exactly, thresholds set by conformal risk control, and the result is a work
+    directory as that of hadas search: for hadas select, operating-points, export, report and devices check.
+
+    Args:
+        settings: Settings of the run; None: the defaults, or those of the run to resume.
+        **run: See `RunArguments`.
+
+    Returns:
+        The fronts and accuracy levels.
+
+    Raises:
+        ValueError: Settings, model, data or the work directory do not fit.
+    """
+    from hadas_jax.frozen.run import ExitsRun
+    from hadas_jax.report.any_network import print_heads
+    from hadas_jax.report.html.pictures import plot_front
+    from hadas_jax.report.search import print_result
+
+    def finish(started: ExitsRun, result: Result, path: Path, console: Console) -> None:
+        print_heads(path, console)
+        plot_front(result, path / "front.png")
+        print_result(result, console)
+        print_line(console, f"Written: {path}/front.csv, front.json, levels.csv, front.png, given/")
+        report, select = (shlex.join(["hadas", command, str(path)]) for command in ("report", "select"))
+        print_line(console, f"A page to look at: {report}; one network of the front: {select}")
+
+    return run_command(
+        ExitsSettings,
+        ExitsRun,
+        settings,
+        name=lambda started: (started.settings.data.dataset, Path(started.settings.given.model).stem),
+        finish=finish,
+        **run,
+    )

@@ -1,9 +1,13 @@
 """What the commands for networks that a user brings print: prices layer by layer."""
 
+from pathlib import Path
+
 from rich.console import Console
 
 from hadas_jax.deploy.pricing import NetworkPrice
+from hadas_jax.frozen.description import GivenDescription
 from hadas_jax.report.console import megahertz, milli, new_table, print_line
+from hadas_jax.runs.names import GIVEN
 
 _WIDTH = 20  # characters of names that are shown
 _SHOWN = 2  # operating points whose costs stand beside each layer
@@ -41,3 +45,14 @@ def print_price(price: NetworkPrice, console: Console, *, title: str) -> None:
     )
     if layers.unknown:
         print_line(console, f"Not known, counted by the bytes that they move: {', '.join(layers.unknown)}")
+
+
+def print_heads(workdir: Path, console: Console) -> None:
+    """Prints the heads of a finished run: where each is, what kind was the best, and its validation accuracy."""
+    described = GivenDescription.read(workdir / GIVEN)
+    table = new_table("heads", "after", "shape", "kind", "validation", names=1)
+    new = [] if described.classifier is None else [described.classifier]
+    for head in (*described.heads, *new):
+        shape = "x".join(map(str, head.place.shape))
+        table.add_row(head.place.tensor, shape, head.kind, f"{head.validation_accuracy:.1%}")
+    console.print(table)

@@ -8,6 +8,7 @@ some backbone's exit may follow).
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -246,11 +247,13 @@ def make_divisible(channels: Channels) -> Channels:
     return jnp.where(10 * near < 9 * channels, near + 8, near)
 
 
+@functools.singledispatch
 def block_active(space: MBConvSpace, backbone: Backbone) -> jax.Array:
     """Returns bool[N]: which block positions the backbone uses (the first `depth` of every stage)."""
     return jnp.concatenate([jnp.arange(max(stage.depth)) < backbone.depth[s] for s, stage in enumerate(space.stages)])
 
 
+@functools.singledispatch
 def available_exits(space: MBConvSpace, backbone: Backbone) -> jax.Array:
     """Returns bool[E]: exits whose position the backbone uses, as its block `first_exit` or a later one."""
     active = block_active(space, backbone)

@@ -58,11 +58,13 @@ def row_owners(space: MBConvSpace) -> RowOwners:
     return traced[0]
 
 
+@functools.singledispatch
 def segments(space: MBConvSpace) -> np.ndarray:
     """Returns int32[L]: the segment of each row of `workload`, see `RowOwners`."""
     return row_owners(space).segment
 
 
+@functools.singledispatch
 def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
     """Returns the layer table of one backbone with all its exit heads; batch with `jax.vmap`.
 
