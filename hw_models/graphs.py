@@ -192,7 +192,8 @@ def count_layers(
         The rows; operators that no output needs are left out.
     """
     live = _needed(operators, outputs)
-    fixed, root = set(weights), {}
+    fixed = set(weights)
+    root: dict[Hashable, Hashable] = {}
     running: list[Operator] = []
     for each in live:
         if all(tensor in fixed for tensor in each.inputs):

@@ -6,7 +6,7 @@ their shapes, so `jax.vmap` needs nothing of its own.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -90,7 +90,7 @@ class _Walk:
 
     def __init__(self, batch: int) -> None:
         self.operators: list[Operator] = []
-        self.sizes: dict[int, int] = {}
+        self.sizes: dict[Hashable, int] = {}
         self.fixed: set[int] = set()
         self._batch, self._times = batch, 1
         self._varying: set[int] = set()  # from turn to turn of the loop at hand
@@ -204,9 +204,13 @@ _CALLS = (
 _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # where they have what they call
 
 
+def _shape(var: Any) -> tuple[int, ...]:
+    return var.aval.shape
+
+
 def _dot(equation: core.JaxprEqn, fixed: Sequence[bool], batch: int) -> tuple[LayerKind, int]:
     (contracted, others), (batched, _) = equation.params["dimension_numbers"]
-    (first, second), out = (var.aval.shape for var in equation.invars[:2]), equation.outvars[0].aval.shape
+    first, second, out = (_shape(var) for var in (*equation.invars[:2], equation.outvars[0]))
     inner = math.prod(first[axis] for axis in contracted)
     shared = math.prod(first[axis] for axis in batched)
     free = math.prod(second) // (math.prod(second[axis] for axis in others) * shared)
@@ -219,7 +223,7 @@ def _convolution(equation: core.JaxprEqn, fixed: Sequence[bool], batch: int) -> 
     del fixed, batch
     params = equation.params
     _, (_, features, *spatial), (_, _, *pixels) = params["dimension_numbers"]
-    (sample, kernel), out = (var.aval.shape for var in equation.invars[:2]), equation.outvars[0].aval.shape
+    sample, kernel, out = (_shape(var) for var in (*equation.invars[:2], equation.outvars[0]))
     taps, groups = math.prod(kernel[axis] for axis in spatial), params["feature_group_count"]
     kind = product_kind(
         positions=math.prod(out[axis] for axis in pixels),

@@ -169,12 +169,12 @@ def _fold_shapes(model: Any) -> bool:
     for node in graph.node:
         if node.op_type == "Shape" and node.input[0] in shapes:
             dims = shapes[node.input[0]][slice(_attribute(node, "start", 0), _attribute(node, "end", None))]
-            arrays = [np.array(dims, np.int64)]
+            arrays: list[Any] = [np.array(dims, np.int64)]
         elif node.op_type == "Size" and node.input[0] in shapes:
             arrays = [np.array(math.prod(shapes[node.input[0]]), np.int64)]
         elif is_constant(node):
             given = {name: onnx.numpy_helper.to_array(values[name]) for name in node.input if name}
-            arrays = ReferenceEvaluator(node, opsets=opsets).run(None, given)
+            arrays = list(ReferenceEvaluator(node, opsets=opsets).run(None, given))
         else:
             kept.append(node)
             continue

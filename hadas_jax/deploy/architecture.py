@@ -21,7 +21,7 @@ from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.names import ARCHITECTURE, GIVEN_FILE
 from hadas_jax.runs.workdir import write_text
 from hadas_jax.settings import Constraints
-from hadas_jax.spaces import Backbone, GivenNetwork, MBConvSpace, available_exits, block_active
+from hadas_jax.spaces import AnySpace, Backbone, available_exits, block_active
 from hadas_jax.supernet.checkpoint import DESCRIPTION
 from hw_models import Device
 from hw_models.catalogue import device_of
@@ -201,7 +201,7 @@ class Architecture(Strict):
     """
 
     form: Literal["hadas_jax.architecture/1"] = "hadas_jax.architecture/1"
-    space: MBConvSpace | GivenNetwork
+    space: AnySpace
     genome: tuple[_Gene, ...]
     backbone: dict[str, int | tuple[int, ...]]
     exits: tuple[_Gene, ...]

@@ -21,7 +21,7 @@ from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.fronts import constraint_violation
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Result
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints, ExitsSettings
-from hadas_jax.spaces import GivenNetwork, MBConvSpace
+from hadas_jax.spaces import AnySpace
 from hadas_jax.supernet.checkpoint import Description
 from hadas_jax.training.run import at_resolutions
 from hw_models import Device, read_device_file
@@ -177,7 +177,7 @@ class SearchedSupernet:
 
     path: Path
     description: Description | GivenDescription
-    space: MBConvSpace | GivenNetwork
+    space: AnySpace
 
     @classmethod
     def of(cls, search: FinishedSearch) -> "SearchedSupernet":

@@ -50,7 +50,8 @@ class Place:
     @property
     def pools(self) -> tuple[str, ...]:
         """The ways in which it can be pooled: over pixels, over tokens, or not at all."""
-        return {3: ("mean", "max"), 2: ("mean", "first")}.get(len(self.shape), ("mean",))
+        ways = {3: ("mean", "max"), 2: ("mean", "first")}.get(len(self.shape), ("mean",))
+        return ways if int(np.prod(self.shape)) > self.width else ways[:1]
 
 
 class FrozenNetwork:
@@ -165,8 +166,9 @@ class FrozenNetwork:
         possible = [each for each in self.places if each.row < end and _FIRST <= share[each.row] <= _LAST]
         kept: dict[int, Place] = {}
         for wanted in (np.arange(most) + 1) / (most + 1):
-            if possible:
-                nearest = min(possible, key=lambda each: abs(share[each.row] - wanted))
+            left = [each for each in possible if each.row not in kept]
+            if left:
+                nearest = min(left, key=lambda each: abs(share[each.row] - wanted))
                 kept[nearest.row] = nearest
         return tuple(kept[row] for row in sorted(kept))
 
@@ -185,7 +187,8 @@ class FrozenNetwork:
         graph = _GraphWriter(self.model.opset_import)
         names = [tuple(graph.pool(place, each) for each in place.pools) for place in places]
         outputs = [name for group in names for name in group] + ([self.end] if with_logits else [])
-        widths = {name: (place.width,) for place, group in zip(places, names, strict=True) for name in group}
+        pairs = zip(places, names, strict=True)
+        widths: dict[str, tuple[int, ...]] = {name: (place.width,) for place, group in pairs for name in group}
         return self._model([IMAGES], outputs, graph, widths), names
 
     def segment(
@@ -199,7 +202,8 @@ class FrozenNetwork:
             head: What gives its logits, and from where; None: the model's own classifier.
             learned: Whether the head's own confidence is an output.
         """
-        graph, shapes = _GraphWriter(self.model.opset_import), {}
+        graph = _GraphWriter(self.model.opset_import)
+        shapes: dict[str, tuple[int, ...]] = {}
         outputs = {} if features is None else {"features": features}
         if head is None:
             outputs["logits"] = graph.flat(self.end, len(self._shapes[self.end]))
@@ -210,15 +214,29 @@ class FrozenNetwork:
             shapes |= {outputs["logits"]: (one.classes,), outputs.get("confidence", ""): (1,)}
         return self._model([takes], list(outputs.values()), graph, shapes), outputs
 
-    def whole(self, heads: Sequence[tuple[Place, Head]], *, own_classifier: bool) -> tuple[Any, list[str]]:
-        """Returns the whole model with the logits of several heads, and its own last if asked for, as outputs."""
-        graph = _GraphWriter(self.model.opset_import)
-        names, shapes = [], {}
+    def whole(
+        self, heads: Sequence[tuple[Place, Head]], classifier: tuple[Place, Head] | None
+    ) -> tuple[Any, list[str]]:
+        """Returns the whole model, uncut: logits of some heads and of a classifier, then the heads' own confidence.
+
+        Args:
+            heads: Where they are, and what they are.
+            classifier: Likewise; None: the model's own.
+        """
+        graph, logits, confidence = _GraphWriter(self.model.opset_import), [], []
+        shapes: dict[str, tuple[int, ...]] = {}
         for place, head in heads:
-            names.append(graph.head(place, head, learned=False)["logits"])
-            shapes[names[-1]] = (head.classes,)
-        if own_classifier:
-            names.append(self.end)
+            outputs = graph.head(place, head, learned=True)
+            logits.append(outputs["logits"])
+            confidence.append(outputs["confidence"])
+            shapes |= {outputs["logits"]: (head.classes,), outputs["confidence"]: (1,)}
+        if classifier is None:
+            logits.append(self.end)
+        else:
+            place, head = classifier
+            logits.append(graph.head(place, head, learned=False)["logits"])
+            shapes[logits[-1]] = (head.classes,)
+        names = [*logits, *confidence]
         return self._model([IMAGES], names, graph, shapes), names
 
     def _model(

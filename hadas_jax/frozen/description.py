@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pydantic
 
 from hadas_jax.frozen.backbone import FrozenNetwork, Place
@@ -97,7 +96,8 @@ class GivenHeads:
         network = FrozenNetwork(directory / MODEL, layout=description.layout, image_size=size)
         heads = [Head.of_arrays(head.pools, weights[f"exit{n:02d}"]) for n, head in enumerate(description.heads)]
         new = description.classifier
-        return cls(network, description, tuple(heads), new and Head.of_arrays(new.pools, weights[CLASSIFIER]))
+        classifier = None if new is None else Head.of_arrays(new.pools, weights[CLASSIFIER])
+        return cls(network, description, tuple(heads), classifier)
 
     def segments(self, exits: tuple[int, ...], *, learned: bool) -> list[tuple[str, Any, dict[str, str]]]:
         """Returns the input, the model and the outputs by kind of every segment, cut after some exits.
@@ -117,13 +117,8 @@ class GivenHeads:
         return [*found, (takes, *self.network.segment(takes, features=None, head=last, learned=False))]
 
     def whole(self, exits: tuple[int, ...]) -> tuple[Any, list[str]]:
-        """Returns the whole model with the logits of some exits, and last of the classifier, as outputs."""
+        """Returns the whole model: logits of some exits and of the classifier, then the exits' own confidence."""
         pairs = [(self.description.heads[exit].place, self.heads[exit]) for exit in exits]
         new = self.description.classifier
-        if new is not None and self.classifier is not None:
-            pairs.append((new.place, self.classifier))
-        return self.network.whole(pairs, own_classifier=new is None)
-
-    def confidence(self, exits: tuple[int, ...], pooled: dict[int, list[np.ndarray]]) -> np.ndarray:
-        """Returns the logits of the heads' own confidence, float32[e, N], from pooled features by exit."""
-        return np.stack([self.heads[exit].predict(pooled[exit])[1] for exit in exits])
+        last = None if new is None or self.classifier is None else (new.place, self.classifier)
+        return self.network.whole(pairs, last)

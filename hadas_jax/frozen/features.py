@@ -137,7 +137,7 @@ def _images_at_once(network: FrozenNetwork, memory_mb: float) -> int:
 def _key(network: FrozenNetwork, places: Sequence[Place], splits: Splits, rows: dict[str, np.ndarray]) -> str:
     about = {
         "model": hashlib.sha256(network.model.SerializeToString(deterministic=True)).hexdigest(),
-        "places": [place.tensor for place in places],
+        "places": [(place.tensor, place.pools) for place in places],
         "data": splits.record.as_json(),
         "normalisation": splits.normalisation,
         "rows": {part: hashlib.sha256(own.tobytes()).hexdigest() for part, own in rows.items()},

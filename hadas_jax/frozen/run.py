@@ -59,7 +59,8 @@ class ExitsRun:
         self._require_fit(splits)
         self.splits = splits.standardised_by(*given.normalisation(splits.channels))
         before = self.network.penultimate if given.new_classifier else None
-        self.places = self.network.useful_places(self.device, given.places, before=before and before.row)
+        last = None if before is None else before.row
+        self.places = self.network.useful_places(self.device, given.places, before=last)
         if not self.places:
             raise ValueError(
                 f"{given.model}: expected a network with places where one tensor alone passes on, got none between "
@@ -124,7 +125,7 @@ class ExitsRun:
         progress.stage("heads", count + (self._classifier_at is not None))
         trained: list[tuple[Head, float]] = []
         if self._classifier_at is not None:
-            head, accuracy = self._kept_head(features, count, about, linear_alone=True)
+            head, accuracy = self._kept_head(features, count, about)
             progress.update(1, {"accuracy": accuracy})
             teacher, _ = head.predict([features.of("train", count)[how] for how in head.pools])
             about = dataclasses.replace(about, teacher=teacher)
@@ -156,9 +157,7 @@ class ExitsRun:
         head, accuracy = trained
         return DescribedHead(place, head.pools, head.kind, accuracy)
 
-    def _kept_head(
-        self, features: Features, place: int, about: Training, *, linear_alone: bool = False
-    ) -> tuple[Head, float]:
+    def _kept_head(self, features: Features, place: int, about: Training) -> tuple[Head, float]:
         """Trains the head at a place, or reads it where it was kept with all that it follows from."""
         teacher = b"" if about.teacher is None else np.ascontiguousarray(about.teacher).tobytes()
         record = (features.folder / "features.json").read_bytes()
@@ -171,8 +170,7 @@ class ExitsRun:
                     name: {part: file[f"{name}/{part}"] for part in ("kernel", "bias")} for name in file["layers"]
                 }
                 return Head.of_arrays(file["pools"].tolist(), arrays), float(file["accuracy"])
-        data = [features.of(part, place) for part in ("train", "validation")]
-        head, accuracy = train_head(*data, about, linear_alone=linear_alone)
+        head, accuracy = train_head(features.of("train", place), features.of("validation", place), about)
         arrays = head.as_arrays()
         flat = {f"{name}/{part}": leaf for name, layer in arrays.items() for part, leaf in layer.items()}
         told = {"pools": np.array(head.pools), "layers": np.array(list(arrays)), "accuracy": np.array(accuracy)}
@@ -196,6 +194,7 @@ class ExitsRun:
             in_channels=network.channels,
             classes=self.splits.classes,
             places=tuple(place.tensor for place in self.places),
+            maps=tuple((size // place.width, place.width) for place, size in zip(self.places, sizes, strict=True)),
             trunk=tuple(rows),
             heads=tuple(tuple(head.rows(size, learned=learned)) for head, size in zip(heads, sizes, strict=True)),
             trunk_memory=max(layer.memory for layer in used),

@@ -9,6 +9,7 @@ Shapes: D depth of a stage at its largest, E exits. Counts are in elements, of a
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ class Footprint:
 
 
 @functools.singledispatch
-def footprint(space: MBConvSpace, backbone: Backbone) -> Footprint:
+def footprint(space: Any, backbone: Backbone) -> Footprint:
     """Returns what a backbone and each of its exits take; batch with `jax.vmap`.
 
     Args:

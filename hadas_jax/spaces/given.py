@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.spaces.footprint import Footprint, footprint
-from hadas_jax.spaces.mbconv import Backbone, Codec, available_exits, block_active
+from hadas_jax.spaces.mbconv import Backbone, Codec, MBConvSpace, available_exits, block_active
 from hadas_jax.spaces.workload import segments, workload
 from hw_models import LayerTable, layer_table
 
@@ -31,6 +31,7 @@ class GivenNetwork:
         in_channels: Of the images.
         classes: K.
         places: Names of the tensors that exits follow, E of them in the order of the network.
+        maps: Of each place how many pixels or tokens, and how many channels.
         trunk: Layers up to each place and up to the end, E + 1 segments.
         heads: Layers of each exit's head.
         trunk_memory: Peak of the activations without exits.
@@ -42,6 +43,7 @@ class GivenNetwork:
     in_channels: int
     classes: int
     places: tuple[str, ...]
+    maps: tuple[tuple[int, int], ...]
     trunk: tuple[tuple[Row, ...], ...]
     heads: tuple[tuple[Row, ...], ...]
     trunk_memory: int
@@ -90,6 +92,9 @@ class GivenNetwork:
         return self.decode(jnp.zeros(1, jnp.int32))
 
     smallest = largest
+
+
+AnySpace = MBConvSpace | GivenNetwork
 
 
 @block_active.register

@@ -8,7 +8,7 @@ Shapes: D depth of a stage at its largest, E exits, L layers. Counts are for one
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,13 +59,13 @@ def row_owners(space: MBConvSpace) -> RowOwners:
 
 
 @functools.singledispatch
-def segments(space: MBConvSpace) -> np.ndarray:
+def segments(space: Any) -> np.ndarray:
     """Returns int32[L]: the segment of each row of `workload`, see `RowOwners`."""
     return row_owners(space).segment
 
 
 @functools.singledispatch
-def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
+def workload(space: Any, backbone: Backbone) -> LayerTable:
     """Returns the layer table of one backbone with all its exit heads; batch with `jax.vmap`.
 
     Args:
