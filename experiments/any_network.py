@@ -30,7 +30,7 @@ from hadas_jax import commands
 from hadas_jax.commands.run import running
 from hadas_jax.data import IMAGENET_NORMALISATION
 from hadas_jax.deploy.materialise import data_of, network_at
-from hadas_jax.frozen.backbone import IMAGES
+from hadas_jax.frozen.backbone import IMAGES, FrozenNetwork
 from hadas_jax.frozen.features import PARTS, as_input
 from hadas_jax.frozen.run import ExitsRun
 from hadas_jax.methods.hadas.results import read_search
@@ -176,7 +176,8 @@ def plain_inference(run: ExitsRun) -> float:
     import onnxruntime
 
     providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(run.network.model.SerializeToString(), providers=providers)
+    model = FrozenNetwork(run.settings.given.model).model
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=providers)
     mean, deviation = (np.asarray(values, np.float32) for values in run.splits.normalisation)
     batch = run.network.batch or _BATCH
     start = time.perf_counter()

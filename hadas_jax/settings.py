@@ -24,6 +24,7 @@ _Count = Annotated[int, Field(strict=True, ge=1)]
 _Natural = Annotated[int, Field(strict=True, ge=0)]
 _Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 _NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Rate = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 _Dtype = Literal["float32", "bfloat16"]
@@ -448,11 +449,11 @@ class GivenNetworkSettings:
 
     model: str = ""
     """ONNX file of a classifier of images."""
-    mean: tuple[float, ...] = ()
+    mean: tuple[_Finite, ...] = ()
     """Mean of each channel that the model expects to be removed, or one for all, in `value_range`; by default 0."""
     deviation: tuple[_Positive, ...] = ()
     """Standard deviation that it expects channels to be divided by, likewise; by default 1."""
-    value_range: tuple[float, float] = (0.0, 1.0)
+    value_range: tuple[_Finite, _Finite] = (0.0, 1.0)
     """What the model expects bytes 0 and 255 to be, before mean and deviation."""
     layout: Literal["nchw", "nhwc"] = "nchw"
     """How it takes images: nchw, channels first, or nhwc."""

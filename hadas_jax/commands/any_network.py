@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from rich.console import Console
 
@@ -101,6 +101,35 @@ def exits(settings: ExitsSettings | None = None, **run: Unpack[RunArguments]) ->
         ValueError: Settings, model, data or the work directory do not fit.
     """
     from hadas_jax.frozen.run import ExitsRun
+
+    return _run_exits(ExitsRun, settings, **run)
+
+
+def exits_of_stages(
+    stages: Sequence[Callable[[Any], Any]], settings: ExitsSettings | None = None, **run: Unpack[RunArguments]
+) -> Result:
+    """Finds exits, thresholds and clocks for a network that is given as a list of JAX functions, as `exits` does.
+
+    Args:
+        stages: Pure functions, such as parts of a flax module; the first takes standardised images [B, H, W, C], the
+            last gives logits [B, K]. Exits may follow all but the last.
+        settings: Settings of the run; `model` is a name.
+        **run: See `RunArguments`.
+
+    Returns:
+        The fronts and accuracy levels.
+
+    Raises:
+        ValueError: Settings, stages, data or the work directory do not fit.
+    """
+    from hadas_jax.frozen.run import ExitsRun
+
+    return _run_exits(lambda given: ExitsRun(given, stages=stages), settings, **run)
+
+
+def _run_exits(
+    start: Callable[[ExitsSettings], ExitsRun], settings: ExitsSettings | None, **run: Unpack[RunArguments]
+) -> Result:
     from hadas_jax.report.any_network import print_heads
     from hadas_jax.report.html.pictures import plot_front
     from hadas_jax.report.search import print_result
@@ -115,9 +144,9 @@ def exits(settings: ExitsSettings | None = None, **run: Unpack[RunArguments]) ->
 
     return run_command(
         ExitsSettings,
-        ExitsRun,
+        start,
         settings,
-        name=lambda started: (started.settings.data.dataset, Path(started.settings.given.model).stem),
+        name=lambda started: (started.settings.data.dataset, Path(started.network.source).stem),
         finish=finish,
         **run,
     )

@@ -26,7 +26,7 @@ import numpy as np
 
 from hadas_jax.data import LabelledImages, Stream
 from hadas_jax.deploy import runtime, static_network
-from hadas_jax.deploy.given import GivenSegments, OnnxSegment
+from hadas_jax.deploy.given import GivenSegment, GivenSegments
 from hadas_jax.deploy.layers import Segment, Shapes, Weights, output_shapes, run_segment
 from hadas_jax.deploy.onnx import segment_as_onnx
 from hadas_jax.deploy.operating_points import ExitCosts, operating_table
@@ -83,7 +83,8 @@ def export_network(
     with whole_folder(directory, mark=runtime.MANIFEST) as folder:
         files: list[str] = []
         if isinstance(network, GivenSegments):
-            files = [f"segment{number}.onnx" for number in range(len(network.segments))]
+            suffix = "onnx" if format == "onnx" else "jax_export"
+            files = [f"segment{number}.{suffix}" for number in range(len(network.segments))]
             for name, segment in zip(files, network.segments, strict=True):
                 write_whole(folder / name, segment.blob)
         elif format == "saved":
@@ -110,9 +111,10 @@ def export_network(
 
 
 def _batch_of_given(network: GivenSegments, format: str, batch: int | None) -> int | None:
-    """The batch of a given network's export, which stays ONNX."""
-    if format != "onnx":
-        raise ValueError(f"format: expected onnx for a network that was given as ONNX, got {format}")
+    """The batch of a given network's export, which stays in the format that it came in."""
+    if format != network.format:
+        came = "as ONNX" if network.format == "onnx" else "as JAX functions"
+        raise ValueError(f"format: expected {network.format} for a network that was given {came}, got {format}")
     if network.batch is not None and batch not in (None, network.batch):
         raise ValueError(f"batch: expected {network.batch}, as the given model takes, got {batch}")
     return batch if network.batch is None else network.batch
@@ -184,7 +186,7 @@ def _segment_entries(
 ) -> list[dict[str, Any]]:
     """One entry for each segment: its file, what goes in and out, when to stop, and the cost of a sample that does."""
     architecture, point = network.architecture, costs.selected_point(network.architecture)
-    thresholds, segments = (*architecture.thresholds, math.inf), list[Segment | OnnxSegment](network.segments)
+    thresholds, segments = (*architecture.thresholds, math.inf), list[Segment | GivenSegment](network.segments)
     return [
         {
             "name": name,

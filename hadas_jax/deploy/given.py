@@ -1,6 +1,7 @@
-"""A selected network that was given: its segments as ONNX models, cut after its exits, with their heads.
+"""A selected network that was given: its segments, cut after its exits, with their heads.
 
-Segments come from the model as it was given; nothing is traced or rewritten but the cuts.
+Segments of an ONNX model come from the model as it was given, nothing rewritten but the cuts; those of stages are
+serialised by `jax.export`.
 Shapes: e exits of the network, N images, K classes.
 """
 
@@ -13,17 +14,17 @@ import numpy as np
 from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.architecture import Architecture
 from hadas_jax.frozen.description import GivenHeads
-from hadas_jax.frozen.features import run_model
+from hadas_jax.frozen.stages import StagedNetwork
 
 
 @dataclass(frozen=True)
-class OnnxSegment:
+class GivenSegment:
     """The part from one exit to the next.
 
     Attributes:
         takes: The name of its input.
         outputs: The names of features, logits and confidence by kind, those that there are.
-        blob: The model.
+        blob: The ONNX model, or what `jax.export` serialises.
     """
 
     takes: str
@@ -62,16 +63,21 @@ class GivenSegments:
         """Images at once; None: any number."""
         return self.given.network.batch
 
+    @property
+    def format(self) -> str:
+        """The format that it comes in: `onnx`, or `stablehlo` of stages."""
+        return "stablehlo" if isinstance(self.given.network, StagedNetwork) else "onnx"
+
     def folded(self) -> "GivenSegments":
         """Returns itself: runtimes fold what there is to fold."""
         return self
 
     @property
-    def segments(self) -> list[OnnxSegment]:
+    def segments(self) -> list[GivenSegment]:
         """One for each exit, and last for the classifier."""
         learned = self.architecture.policy == "learned"
         parts = self.given.segments(self.architecture.exits, learned=learned)
-        return [OnnxSegment(takes, outputs, model.SerializeToString()) for takes, model, outputs in parts]
+        return [GivenSegment(takes, outputs, _blob(part)) for takes, part, outputs in parts]
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -85,15 +91,14 @@ class GivenSegments:
         return (self.given.network.channels, self.image_size, self.image_size)
 
     def predict(self, data: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
-        """Runs the whole model, uncut, with all its heads on onnxruntime.
+        """Runs the whole network, uncut, with the heads of the design.
 
         Returns:
             Logits float32[e + 1, N, K], the classifier last, and the logits of the exits' learned confidence
             float32[e, N].
         """
-        model, names = self.given.whole(self.architecture.exits)
-        outputs = run_model(model, names, self.given.network, data)
-        count = len(self.architecture.exits)
-        logits = [values.reshape(len(values), -1) for values in outputs[: count + 1]]
-        confidence = [values[:, 0] for values in outputs[count + 1 :]]
-        return np.stack(logits), np.stack(confidence) if confidence else np.zeros((0, data.count), np.float32)
+        return self.given.predict(self.architecture.exits, data)
+
+
+def _blob(part: Any) -> bytes:
+    return part if isinstance(part, bytes) else part.SerializeToString()

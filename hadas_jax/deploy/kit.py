@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.deploy.given import GivenSegments, OnnxSegment
+from hadas_jax.deploy.given import GivenSegment, GivenSegments
 from hadas_jax.deploy.layers import Kind, Layer, Segment, Shapes, Weights, fold_batch_norm, output_shapes
 from hadas_jax.deploy.materialise import materialise
 from hadas_jax.deploy.onnx import Elsewhere, segment_as_onnx
@@ -146,6 +146,8 @@ def write_network_kit(
             images = _images(network.image_size, mean, deviation)
             about: dict[str, Any] = {"family": name, "images": images, "score": architecture.policy}
             if isinstance(folded, GivenSegments):
+                if folded.format != "onnx":
+                    raise ValueError(f"{name}: expected a network that was given as ONNX, got one of JAX functions")
                 parts = folded.segments
                 blobs = [part.blob for part in parts]
                 entry = writer.add("path", name, parts, blobs, folded.input_shape(), texts, **about)
@@ -273,7 +275,7 @@ class _Writer:
         self,
         kind: _Kind,
         name: str,
-        parts: Sequence[Segment | OnnxSegment],
+        parts: Sequence[Segment | GivenSegment],
         blobs: Sequence[bytes],
         size: Sequence[int],
         texts: Sequence[str],

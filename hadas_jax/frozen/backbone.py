@@ -6,7 +6,9 @@ Images are [B, C, H, W] at the input, whatever the model itself takes.
 Shapes: E places, B batch, C channels, T tokens, D features, K classes.
 """
 
-from collections.abc import Sequence
+import abc
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hadas_jax.frozen.heads import FEATURES, Head
-from hw_models import Device, GraphLayers, cost, default_point, onnx_layers
+from hw_models import Device, GraphLayers, LayerKind, cost, default_point, onnx_layers
 from hw_models.graphs import GraphLayer
 from hw_models.onnx_graphs import known_shapes, read_onnx, with_shapes
 
@@ -54,7 +56,86 @@ class Place:
         return ways if int(np.prod(self.shape)) > self.width else ways[:1]
 
 
-class FrozenNetwork:
+class Backbone(abc.ABC):
+    """A network whose weights stay as they are, however it is written down.
+
+    Attributes:
+        source: Its name, for errors.
+        layers: What it asks of the hardware.
+        channels: Of the images.
+        image_size: Their height and width.
+        classes: K.
+        batch: Images at once; None: any number.
+    """
+
+    source: str
+    layers: GraphLayers
+    channels: int
+    image_size: int
+    classes: int
+    batch: int | None
+
+    @property
+    @abc.abstractmethod
+    def places(self) -> tuple[Place, ...]:
+        """All places where one tensor alone passes on, in the order of the network."""
+
+    @property
+    @abc.abstractmethod
+    def digest(self) -> str:
+        """What tells it from other networks."""
+
+    @abc.abstractmethod
+    def runner(self, places: Sequence[Place], *, with_logits: bool) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+        """Returns a function from images float32[B, C, H, W] to pooled features of some places, then the logits."""
+
+    @property
+    def penultimate(self) -> Place:
+        """The place before the last product, where a new classifier goes.
+
+        Raises:
+            ValueError: More than one tensor goes on there.
+        """
+        rows, plain = self.layers.layers, (LayerKind.POOLING, LayerKind.ELEMENTWISE)
+        last = max((row for row, layer in enumerate(rows) if layer.kind not in plain), default=0)
+        before = [place for place in self.places if place.row < last]
+        if not before or not self._takes(last, before[-1]):
+            raise ValueError(
+                f"{self.source}: expected a classifier that takes one tensor, to put a new one in its place, got none"
+            )
+        return before[-1]
+
+    def _takes(self, row: int, place: Place) -> bool:
+        return place.tensor in {str(tensor) for tensor in self.layers.layers[row].reads}
+
+    def useful_places(self, device: Device, most: int, *, before: int | None = None) -> tuple[Place, ...]:
+        """Returns at most so many places, those nearest to even steps of the latency at the highest clocks.
+
+        Args:
+            device: Whose latency counts.
+            most: How many.
+            before: Row that they come before, of a new classifier; None: the last one.
+        """
+        steps = np.asarray(cost(self.layers.table(), device, default_point(device)).latency_s, np.float64)
+        share = np.cumsum(steps) / steps.sum()
+        end = len(steps) if before is None else before
+        possible = [each for each in self.places if each.row < end and _FIRST <= share[each.row] <= _LAST]
+        kept: dict[int, Place] = {}
+        for wanted in (np.arange(most) + 1) / (most + 1):
+            left = [each for each in possible if each.row not in kept]
+            if left:
+                nearest = min(left, key=lambda each: abs(share[each.row] - wanted))
+                kept[nearest.row] = nearest
+        return tuple(kept[row] for row in sorted(kept))
+
+    def rows_between(self, places: Sequence[Place]) -> list[list[GraphLayer]]:
+        """Returns the layers up to each place and up to the end, or to the last place where that is all."""
+        ends = [place.row + 1 for place in places]
+        starts = [0, *ends]
+        return [list(self.layers.layers[a:b]) for a, b in zip(starts, [*ends, len(self.layers.layers)], strict=True)]
+
+
+class FrozenNetwork(Backbone):
     """An ONNX classifier whose weights stay as they are.
 
     Args:
@@ -134,62 +215,44 @@ class FrozenNetwork:
         return 2 <= len(shape) <= 4 and twice == wanted and shape[0] == self._shapes[IMAGES][0]
 
     @property
-    def penultimate(self) -> Place:
-        """The place before the last product, where a new classifier goes.
+    def digest(self) -> str:
+        """Of the model."""
+        return hashlib.sha256(self.model.SerializeToString(deterministic=True)).hexdigest()
+
+    def runner(self, places: Sequence[Place], *, with_logits: bool) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+        """Returns a function that runs the model on onnxruntime, see `Backbone`."""
+        model, names = self.pooled_model(places, with_logits=with_logits)
+        return self.session(model, names)
+
+    def session(self, model: Any, outputs: Sequence[str]) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+        """Returns a function from images float32[B, C, H, W] to outputs of a model that was made of this one.
 
         Raises:
-            ValueError: More than one tensor goes on there.
+            ValueError: onnxruntime is missing, or refuses the model.
         """
-        from hw_models import LayerKind
-
-        rows = self.layers.layers
-        plain = (LayerKind.POOLING, LayerKind.ELEMENTWISE)
-        last = max((row for row, layer in enumerate(rows) if layer.kind not in plain), default=0)
-        before = [place for place in self.places if place.row < last]
-        if not before or before[-1].tensor not in {str(tensor) for tensor in rows[last].reads}:
-            raise ValueError(
-                f"{self.source}: expected a classifier that takes one tensor, to put a new one in its place, got none"
-            )
-        return before[-1]
-
-    def useful_places(self, device: Device, most: int, *, before: int | None = None) -> tuple[Place, ...]:
-        """Returns at most so many places, those nearest to even steps of the latency at the highest clocks.
-
-        Args:
-            device: Whose latency counts.
-            most: How many.
-            before: Row that they come before, of a new classifier; None: the last one.
-        """
-        steps = np.asarray(cost(self.layers.table(), device, default_point(device)).latency_s, np.float64)
-        share = np.cumsum(steps) / steps.sum()
-        end = len(steps) if before is None else before
-        possible = [each for each in self.places if each.row < end and _FIRST <= share[each.row] <= _LAST]
-        kept: dict[int, Place] = {}
-        for wanted in (np.arange(most) + 1) / (most + 1):
-            left = [each for each in possible if each.row not in kept]
-            if left:
-                nearest = min(left, key=lambda each: abs(share[each.row] - wanted))
-                kept[nearest.row] = nearest
-        return tuple(kept[row] for row in sorted(kept))
-
-    def rows_between(self, places: Sequence[Place]) -> list[list[GraphLayer]]:
-        """Returns the layers up to each place and up to the end, or to the last place where that is all."""
-        ends = [place.row + 1 for place in places]
-        starts = [0, *ends]
-        return [list(self.layers.layers[a:b]) for a, b in zip(starts, [*ends, len(self.layers.layers)], strict=True)]
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ValueError("onnxruntime: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
+        try:
+            session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises whatever it does not know
+            line = str(error).strip().splitlines()[0][:200]
+            raise ValueError(f"{self.source}: expected a model that onnxruntime runs, got: {line}") from None
+        return lambda images: session.run(list(outputs), {IMAGES: images})
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Returns the shape of a tensor without the batch."""
         return self._shapes[tensor][1:]
 
-    def pooled_model(self, places: Sequence[Place], *, with_logits: bool) -> tuple[Any, list[tuple[str, ...]]]:
-        """Returns the whole model with the pooled features of some places as outputs, and their names by place."""
+    def pooled_model(self, places: Sequence[Place], *, with_logits: bool) -> tuple[Any, list[str]]:
+        """Returns the whole model with the pooled features of some places as outputs, and the names of these."""
         graph = _GraphWriter(self.model.opset_import)
         names = [tuple(graph.pool(place, each) for each in place.pools) for place in places]
         outputs = [name for group in names for name in group] + ([self.end] if with_logits else [])
         pairs = zip(places, names, strict=True)
         widths: dict[str, tuple[int, ...]] = {name: (place.width,) for place, group in pairs for name in group}
-        return self._model([IMAGES], outputs, graph, widths), names
+        return self._model([IMAGES], outputs, graph, widths), outputs
 
     def segment(
         self, takes: str, *, features: str | None, head: tuple[Place, Head] | None, learned: bool

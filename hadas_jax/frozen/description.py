@@ -4,10 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
+import numpy as np
 import pydantic
 
+from hadas_jax.data import LabelledImages
 from hadas_jax.frozen.backbone import FrozenNetwork, Place
+from hadas_jax.frozen.features import run_over
 from hadas_jax.frozen.heads import Head
+from hadas_jax.frozen.stages import StagedNetwork
 from hadas_jax.runs import checkpoints
 from hadas_jax.runs.names import GIVEN, GIVEN_FILE
 from hadas_jax.spaces import GivenNetwork
@@ -40,13 +45,13 @@ class GivenDescription(Provenance):
 
     Attributes:
         space: The network as a space of one design.
-        layout: How the model takes images.
+        layout: How the model takes images; `stages`: it is a list of JAX functions.
         heads: Of every exit.
         classifier: A new classifier; None: the model's own.
     """
 
     space: GivenNetwork
-    layout: Literal["nchw", "nhwc"]
+    layout: Literal["nchw", "nhwc", "stages"]
     heads: tuple[DescribedHead, ...]
     classifier: DescribedHead | None = None
 
@@ -67,13 +72,13 @@ class GivenHeads:
         classifier: A new classifier; None: the model's own.
     """
 
-    network: FrozenNetwork
+    network: FrozenNetwork | StagedNetwork
     description: GivenDescription
     heads: tuple[Head, ...]
     classifier: Head | None
 
-    def write(self, directory: Path, model: bytes) -> None:
-        """Writes it in place of what a directory holds; `model` is the file as it came."""
+    def write(self, directory: Path, files: dict[str, bytes]) -> None:
+        """Writes it in place of what a directory holds; `files` are the model as it came, or its stages."""
         weights = {f"exit{n:02d}": head.as_arrays() for n, head in enumerate(self.heads)}
         if self.classifier is not None:
             weights[CLASSIFIER] = self.classifier.as_arrays()
@@ -81,7 +86,7 @@ class GivenHeads:
             "form": GivenDescription.FORM,
             **pydantic.TypeAdapter(GivenDescription).dump_python(self.description, mode="json"),
         }
-        checkpoints.write_checkpoint(directory, GIVEN_FILE, content, weights, files={MODEL: model})
+        checkpoints.write_checkpoint(directory, GIVEN_FILE, content, weights, files=files)
 
     @classmethod
     def read(cls, directory: Path) -> "GivenHeads":
@@ -92,8 +97,12 @@ class GivenHeads:
         """
         description = GivenDescription.read(directory)
         weights = checkpoints.read_weights(directory, GIVEN_FILE)
-        size = description.space.image_size
-        network = FrozenNetwork(directory / MODEL, layout=description.layout, image_size=size)
+        size, channels = description.space.image_size, description.space.in_channels
+        network: FrozenNetwork | StagedNetwork
+        if description.layout == "stages":
+            network = StagedNetwork.read(directory, image_size=size, channels=channels)
+        else:
+            network = FrozenNetwork(directory / MODEL, layout=description.layout, image_size=size)
         heads = [Head.of_arrays(head.pools, weights[f"exit{n:02d}"]) for n, head in enumerate(description.heads)]
         new = description.classifier
         classifier = None if new is None else Head.of_arrays(new.pools, weights[CLASSIFIER])
@@ -116,9 +125,21 @@ class GivenHeads:
         last = None if new is None or self.classifier is None else (new.place, self.classifier)
         return [*found, (takes, *self.network.segment(takes, features=None, head=last, learned=False))]
 
-    def whole(self, exits: tuple[int, ...]) -> tuple[Any, list[str]]:
-        """Returns the whole model: logits of some exits and of the classifier, then the exits' own confidence."""
+    def predict(self, exits: tuple[int, ...], data: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
+        """Runs the whole network, uncut, with some of its heads.
+
+        Returns:
+            Logits float32[e + 1, N, K], the classifier last, and the logits of the exits' learned confidence
+            float32[e, N].
+        """
         pairs = [(self.description.heads[exit].place, self.heads[exit]) for exit in exits]
         new = self.description.classifier
         last = None if new is None or self.classifier is None else (new.place, self.classifier)
-        return self.network.whole(pairs, last)
+        if isinstance(self.network, StagedNetwork):
+            whole = jax.jit(self.network.whole(pairs, last))
+            outputs = run_over(lambda x: jax.tree.leaves(whole(x.transpose(0, 2, 3, 1))), data, batch=None)
+        else:
+            outputs = run_over(self.network.session(*self.network.whole(pairs, last)), data, batch=self.network.batch)
+        logits = np.stack([values.reshape(len(values), -1) for values in outputs[: len(exits) + 1]])
+        confidence = [values[:, 0] for values in outputs[len(exits) + 1 :]]
+        return logits, np.stack(confidence) if confidence else np.zeros((0, data.count), np.float32)

@@ -10,7 +10,7 @@ Files are memory-mapped. Training images are in a random order, so that a few ro
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits, Stream
-from hadas_jax.frozen.backbone import IMAGES, FrozenNetwork, Place
+from hadas_jax.frozen.backbone import Backbone, Place
 from hadas_jax.runs.loop import Progress
 from hadas_jax.runs.workdir import write_text
 
@@ -61,7 +61,7 @@ class Features:
 
 def collect_features(
     folder: Path,
-    network: FrozenNetwork,
+    network: Backbone,
     places: Sequence[Place],
     splits: Splits,
     *,
@@ -93,8 +93,7 @@ def collect_features(
     key = _key(network, places, splits, rows)
     done = _begun(folder, key)
     batch = network.batch or _images_at_once(network, memory_mb)
-    model, names = network.pooled_model(places, with_logits=with_logits)
-    run = _session(model, [name for group in names for name in group] + ([network.end] if with_logits else []), network)
+    run = network.runner(places, with_logits=with_logits)
     progress.stage("features", sum(map(len, rows.values())))
     finished = 0
     for part in PARTS:
@@ -130,13 +129,13 @@ def _rows_by_part(splits: Splits, *, bytes_each: int, disk_mb: float, seed: int)
     return rows
 
 
-def _images_at_once(network: FrozenNetwork, memory_mb: float) -> int:
+def _images_at_once(network: Backbone, memory_mb: float) -> int:
     return int(np.clip(memory_mb * _MEGABYTE // (8 * network.layers.memory), 1, _BATCH))
 
 
-def _key(network: FrozenNetwork, places: Sequence[Place], splits: Splits, rows: dict[str, np.ndarray]) -> str:
+def _key(network: Backbone, places: Sequence[Place], splits: Splits, rows: dict[str, np.ndarray]) -> str:
     about = {
-        "model": hashlib.sha256(network.model.SerializeToString(deterministic=True)).hexdigest(),
+        "model": network.digest,
         "places": [(place.tensor, place.pools) for place in places],
         "data": splits.record.as_json(),
         "normalisation": splits.normalisation,
@@ -191,24 +190,14 @@ def as_input(images: np.ndarray, mean: np.ndarray, deviation: np.ndarray, batch:
     return np.ascontiguousarray(np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x)
 
 
-def _session(model: Any, outputs: Sequence[str], network: FrozenNetwork) -> Any:
-    """Returns a function from images float32[B, C, H, W] to the outputs of a model."""
-    import onnxruntime
-
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises whatever it does not know
-        line = str(error).strip().splitlines()[0][:200]
-        raise ValueError(f"{network.source}: expected a model that onnxruntime runs, got: {line}") from None
-    return lambda images: session.run(list(outputs), {IMAGES: images})
-
-
-def run_model(model: Any, outputs: Sequence[str], network: FrozenNetwork, data: LabelledImages) -> list[np.ndarray]:
-    """Runs a model on all images of a part, and returns its outputs."""
-    run, batch = _session(model, outputs, network), network.batch or _BATCH
+def run_over(
+    run: Callable[[np.ndarray], Sequence[np.ndarray]], data: LabelledImages, *, batch: int | None
+) -> list[np.ndarray]:
+    """Runs a function from images float32[B, C, H, W] over all images of a part, and returns its outputs."""
+    size = batch or _BATCH
     mean, deviation = (np.asarray(values, np.float32) for values in (data.mean, data.std))
     images, found = np.asarray(data.images), []
-    for start in range(0, len(images), batch):
-        own = images[start : start + batch]
-        found.append([values[: len(own)] for values in run(as_input(own, mean, deviation, batch))])
+    for start in range(0, len(images), size):
+        own = images[start : start + size]
+        found.append([np.asarray(values)[: len(own)] for values in run(as_input(own, mean, deviation, size))])
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]

@@ -6,6 +6,7 @@ the same inner engine that searches over backbones searches here over the exits 
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from hadas_jax.data import LabelledImages, Splits, load
 from hadas_jax.evaluation import Outcomes
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
 from hadas_jax.frozen.backbone import FrozenNetwork, Place
-from hadas_jax.frozen.description import DescribedHead, GivenDescription, GivenHeads
+from hadas_jax.frozen.description import MODEL, DescribedHead, GivenDescription, GivenHeads
 from hadas_jax.frozen.features import PARTS, Features, collect_features
 from hadas_jax.frozen.heads import Head, Training, train_head
+from hadas_jax.frozen.stages import Stage, StagedNetwork
 from hadas_jax.methods.hadas.constraints import require_reachable
 from hadas_jax.methods.hadas.results import Result, write_result
 from hadas_jax.methods.hadas.selection import choose, measure, set_thresholds
@@ -43,18 +45,27 @@ class ExitsRun:
 
     Args:
         settings: Settings of the run.
+        stages: The network as JAX functions, see `hadas_jax.frozen.stages`; None: `model` of the settings.
 
     Raises:
         ValueError: The model, the data set or the device do not fit.
     """
 
-    def __init__(self, settings: ExitsSettings) -> None:
+    def __init__(self, settings: ExitsSettings, *, stages: Sequence[Stage] | None = None) -> None:
         given, size = settings.given, settings.data.image_size
         self.device: Device = chosen_device(settings.device, settings.operating)
-        self.network = FrozenNetwork(given.model, layout=given.layout, image_size=size)
+        self.network: FrozenNetwork | StagedNetwork
+        if stages is None:
+            self.network = FrozenNetwork(given.model, layout=given.layout, image_size=size)
+        else:
+            first = load(settings.data, stream_seed=settings.seed)
+            about = {"image_size": first.image_size, "channels": first.channels}
+            self.network = StagedNetwork(stages, **about, source=given.model or "stages")
         self.settings = settings.replace(image_size=self.network.image_size)
         if size not in (None, self.network.image_size):
-            raise ValueError(f"image_size: expected {self.network.image_size}, as {given.model} takes, got {size}")
+            raise ValueError(
+                f"image_size: expected {self.network.image_size}, as {self.network.source} takes, got {size}"
+            )
         splits = load(self.settings.data, stream_seed=settings.seed)
         self._require_fit(splits)
         self.splits = splits.standardised_by(*given.normalisation(splits.channels))
@@ -72,12 +83,12 @@ class ExitsRun:
         network, given = self.network, self.settings.given
         if splits.channels != network.channels:
             raise ValueError(
-                f"dataset {splits.name}: expected images of {network.channels} channels as {given.model} takes, got "
+                f"dataset {splits.name}: expected images of {network.channels} channels as {network.source} takes, got "
                 f"{splits.channels}"
             )
         if not given.new_classifier and splits.classes != network.classes:
             raise ValueError(
-                f"dataset {splits.name}: expected {network.classes} classes as {given.model} tells, got "
+                f"dataset {splits.name}: expected {network.classes} classes as {network.source} tells, got "
                 f"{splits.classes}; `new_classifier` trains one for these"
             )
 
@@ -100,7 +111,10 @@ class ExitsRun:
             progress=progress,
         )
         heads = self.train(features, progress)
-        heads.write(workdir.path / GIVEN, read_onnx(given.model).SerializeToString())
+        if isinstance(self.network, StagedNetwork):
+            heads.write(workdir.path / GIVEN, self.network.blobs())
+        else:
+            heads.write(workdir.path / GIVEN, {MODEL: read_onnx(given.model).SerializeToString()})
         result = self.deploy(heads, features, progress)
         context = {
             "settings": self.settings.flat(),
@@ -143,10 +157,10 @@ class ExitsRun:
             normalisation=self.splits.normalisation,
             class_names=self.splits.class_names,
             data=self.splits.record,
-            source=f"hadas exits, {Path(given.model).name}",
+            source=f"hadas exits, {Path(self.network.source).name}",
             details={"settings": self.settings.flat()},
             space=self._space(head_of, classifier and classifier[0]),
-            layout=given.layout,
+            layout="stages" if isinstance(self.network, StagedNetwork) else given.layout,
             heads=tuple(described),
             classifier=new,
         )
@@ -189,7 +203,7 @@ class ExitsRun:
         sizes = [int(np.prod(place.shape)) for place in self.places]
         widths = [sum(place.width for _ in head.pools) for place, head in zip(self.places, heads, strict=True)]
         return GivenNetwork(
-            name=Path(self.settings.given.model).stem,
+            name=Path(network.source).stem,
             image_size=network.image_size,
             in_channels=network.channels,
             classes=self.splits.classes,

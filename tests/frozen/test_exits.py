@@ -15,8 +15,10 @@ from hadas_jax.deploy.materialise import data_of, network_at
 from hadas_jax.deploy.runtime import Runtime, read_manifest
 from hadas_jax.frozen.backbone import FrozenNetwork
 from hadas_jax.frozen.description import GivenHeads
+from hadas_jax.frozen.features import collect_features
+from hadas_jax.frozen.run import ExitsRun
 from hadas_jax.methods.hadas.results import read_search
-from hadas_jax.report.console import new_console
+from hadas_jax.report.console import LineProgress, new_console
 from hadas_jax.settings import ExitsSettings
 from hw_models import load_device
 
