@@ -89,6 +89,7 @@ def kept(shares, gradient):
     return gradient(ONE, draw_weights(ONE), shares, draw_images(ONE), False)
 
 
+@pytest.mark.slow
 def test_computing_twice_changes_no_gradient(shares, gradient, kept):
     twice, _ = gradient(ONE, draw_weights(ONE), shares, draw_images(ONE), True)
     for a, b in zip(jax.tree.leaves(kept[0]), jax.tree.leaves(twice), strict=True):
