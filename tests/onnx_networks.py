@@ -121,15 +121,16 @@ def efficientnet_b0():
     return g.model(_classifier(g, g.conv(x, ins, 1280, act="Swish"), 1280))
 
 
-def vit_s16():
-    """DeiT-S: 12 blocks of 384 channels and 6 heads; reshapes follow from shapes, as exporters write them."""
-    g, width, heads, tokens = Graph("n", 3, 224, 224), 384, 6, 197
-    x = g.conv("x", 3, width, 16, 16, bias=True)
+def vit(size, patch, width, heads, blocks, classes, rng=None):
+    """Blocks of pre-norm attention; reshapes follow from shapes, as exporters write them."""
+    tokens = (size // patch) ** 2 + 1
+    g = Graph("n", 3, size, size, rng=rng)
+    x = g.conv("x", 3, width, patch, patch, bias=True)
     first = g.add("Gather", g.add("Shape", x), g.constant(0), axis=0)
     x = g.add("Reshape", x, g.add("Concat", first, g.constant(width, -1), axis=0))
     x = g.add("Transpose", x, perm=[0, 2, 1])
     x = g.add("Add", g.add("Concat", g.weight(1, 1, width), x, axis=1), g.weight(1, tokens, width))
-    for _ in range(12):
+    for _ in range(blocks):
         y = g.linear(g.add("LayerNormalization", x, g.weight(width), g.weight(width)), width, 3 * width)
         y = g.add("Reshape", y, g.constant(0, 0, 3, heads, width // heads))
         q, k, v = (g.add("Gather", y, g.constant(n), axis=2) for n in range(3))
@@ -144,7 +145,12 @@ def vit_s16():
         x = g.add("Add", x, g.linear(y, 4 * width, width))
     x = g.add("LayerNormalization", x, g.weight(width), g.weight(width))
     x = g.add("Squeeze", g.add("Gather", x, g.constant(0), axis=1), g.constant(1))
-    return g.model(g.gemm(x, width, 1000))
+    return g.model(g.gemm(x, width, classes))
+
+
+def vit_s16():
+    """DeiT-S: 12 blocks of 384 channels and 6 heads."""
+    return vit(224, 16, 384, 6, 12, 1000)
 
 
 def small_cnn(size=8, channels=1, classes=10, batch="n"):

@@ -224,8 +224,15 @@ class FrozenNetwork(Backbone):
         model, names = self.pooled_model(places, with_logits=with_logits)
         return self.session(model, names)
 
-    def session(self, model: Any, outputs: Sequence[str]) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+    def session(
+        self, model: Any, outputs: Sequence[str], *, takes: str = IMAGES
+    ) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
         """Returns a function from images float32[B, C, H, W] to outputs of a model that was made of this one.
+
+        Args:
+            model: Of the methods below.
+            outputs: Names.
+            takes: Name of its input, of a segment the tensor before.
 
         Raises:
             ValueError: onnxruntime is missing, or refuses the model.
@@ -239,7 +246,7 @@ class FrozenNetwork(Backbone):
         except Exception as error:  # onnxruntime raises whatever it does not know
             line = str(error).strip().splitlines()[0][:200]
             raise ValueError(f"{self.source}: expected a model that onnxruntime runs, got: {line}") from None
-        return lambda images: session.run(list(outputs), {IMAGES: images})
+        return lambda images: session.run(list(outputs), {takes: images})
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Returns the shape of a tensor without the batch."""
@@ -389,7 +396,7 @@ class _GraphWriter:
     def _array(self, name: str, values: np.ndarray) -> str:
         from onnx import numpy_helper
 
-        self.arrays.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.arrays.append(numpy_helper.from_array(np.array(values, order="C"), name))
         return name
 
     def flat(self, tensor: str, rank: int) -> str:

@@ -61,13 +61,8 @@ def executed(tmp_path_factory):
         ended = subprocess.run(words, cwd=place, env=os.environ | own, capture_output=True, text=True, check=False)
         return ended.returncode, ended.stderr, jupytext.read(copy)
 
-    names = (
-        "hadas_search",
-        "eh_dnas",
-        "search_throughput",
-        "any_network",
-        "bring_your_device",
-    )  # the last one compiles little anew
+    # The last one compiles little anew.
+    names = ("hadas_search", "eh_dnas", "search_throughput", "any_network", "bring_your_device")
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(names, pool.map(run, names), strict=True))
 

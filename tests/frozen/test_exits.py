@@ -232,6 +232,25 @@ def test_what_cannot_be_done_is_said_in_one_line(build, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_kit_for_a_board_has_the_segments_and_layers_of_the_front(finished, tmp_path):
+    commands.check_front(finished, networks=2, kit=tmp_path / "kit", console=QUIET)
+    cases = json.loads((tmp_path / "kit" / "cases.json").read_text(encoding="utf-8"))["cases"]
+    assert {case["inputs"]["images"][1] for case in cases} == {1}
+    trunk = GivenHeads.read(finished / "given").description.space.trunk
+    rows = [row for case in cases[:1] for part in case["segments"] for row in part["layers"].split(";")]
+    assert len(rows) >= sum(map(len, trunk))
+    for case in cases:
+        for part in case["segments"]:
+            onnx.checker.check_model(onnx.load(tmp_path / "kit" / part["file"]), full_check=True)
+
+
+@pytest.mark.slow
+def test_a_front_of_a_given_network_is_measured_here(finished, tmp_path):
+    found = commands.check_front(finished, networks=2, rounds=1, output=tmp_path / "check.json", console=QUIET)
+    assert 1 <= len(found.networks) <= 2
+    assert all(each.measured_s > 0 for each in found.networks)
+
+
 def test_places_are_spread_over_the_latency(finished):
     network = GivenHeads.read(finished / "given").network
     device = load_device("raspberry-pi-4")
