@@ -95,6 +95,7 @@ class GivenNetwork:
 
 
 AnySpace = MBConvSpace | GivenNetwork
+"""A space to search backbones in, or a network that is given."""
 
 
 @block_active.register
