@@ -18,11 +18,10 @@ from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference
 from hadas_jax.methods.hadas.results import Percentiles, Performance, Threshold
 from hadas_jax.runs.checkpoints import read_json, validated
-from hadas_jax.runs.names import ARCHITECTURE, GIVEN_FILE
+from hadas_jax.runs.names import ARCHITECTURE, GIVEN_FILE, SUPERNET_FILE
 from hadas_jax.runs.workdir import write_text
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import AnySpace, Backbone, available_exits, block_active
-from hadas_jax.supernet.checkpoint import DESCRIPTION
 from hw_models import Device
 from hw_models.catalogue import device_of
 from hw_models.files import show
@@ -107,7 +106,7 @@ class SupernetReference(Strict):
         directory = Path(file).parent / self.path
         if not _description(directory).is_file():
             raise ValueError(
-                f"{file}: expected the supernet of the network at {directory}, got none (no {DESCRIPTION})"
+                f"{file}: expected the supernet of the network at {directory}, got none (no {SUPERNET_FILE})"
             )
         if _description_digest(directory) != self.sha256:
             raise ValueError(
@@ -120,7 +119,7 @@ class SupernetReference(Strict):
 def _description(supernet: Path) -> Path:
     """The file that says what a supernet, or a given network, is."""
     given = supernet / GIVEN_FILE
-    return given if given.is_file() else supernet / DESCRIPTION
+    return given if given.is_file() else supernet / SUPERNET_FILE
 
 
 def _description_digest(supernet: Path) -> str:
@@ -141,8 +140,9 @@ class SplitMetrics(Strict):
             samples.
         shares: The share of samples that stop at each exit, and last at the classifier, when deployed.
         percentiles: Of the latency when deployed; None in files of versions that did not tell.
-        aurocs: How well the score of each exit tells what that exit gets right (see `hadas_jax.evaluation.auroc`), None
-            for an exit that gets all or nothing right; None where it was not told.
+        aurocs: How well the score of each exit tells what that exit gets right (see
+            `hadas_jax.evaluation.score_quality`), None for an exit that gets all or nothing right; None where it was
+            not told.
     """
 
     ideal: Performance

@@ -129,18 +129,18 @@ def _as_stablehlo(network: StaticNetwork, shapes: Shapes, batch: int | None) -> 
     blobs = []
     for segment in network.segments:
         axes = jax.export.symbolic_shape(", ".join(map(str, (batch or "B", *shapes[segment.takes]))))
-        run = _compiled(segment, network.weights, portable=True)
+        run = _compiled(segment, network.weights)
         exported = jax.export.export(run, platforms=_PLATFORMS)(jax.ShapeDtypeStruct(axes, jnp.float32))
         blobs.append(bytes(exported.serialize()))
     return blobs
 
 
-def _compiled(segment: Segment, weights: Weights, *, portable: bool = False) -> Any:
+def _compiled(segment: Segment, weights: Weights) -> Any:
     """Returns a segment as a compiled function of its input, x -> its outputs in their order."""
 
     @jax.jit
     def run(x: jax.Array) -> tuple[jax.Array, ...]:
-        values = run_segment(segment, weights, x, portable=portable)
+        values = run_segment(segment, weights, x)
         return tuple(values[name] for name in segment.outputs.values())
 
     return run

@@ -101,6 +101,8 @@ def price_network(
     Raises:
         ValueError: No clocks keep a deadline or a cap.
     """
+    if device.blocks is not None:
+        raise ValueError(f"{device.name}: expected a device that prices layers, got a table of blocks")
     table, every = layers.table(), operating_points(device)
     whole = network_cost_everywhere(table, device)
     latency, energy = (np.asarray(leaf, np.float64) for leaf in (whole.latency_s, whole.energy_j))

@@ -54,6 +54,8 @@ class ExitsRun:
     def __init__(self, settings: ExitsSettings, *, stages: Sequence[Stage] | None = None) -> None:
         given, size = settings.given, settings.data.image_size
         self.device: Device = chosen_device(settings.device, settings.operating)
+        if self.device.blocks is not None:
+            raise ValueError(f"device {settings.device}: expected one that prices layers, got a table of blocks")
         self.network: FrozenNetwork | StagedNetwork
         if stages is None:
             self.network = FrozenNetwork(given.model, layout=given.layout, image_size=size)

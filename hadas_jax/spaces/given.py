@@ -14,8 +14,8 @@ import numpy as np
 
 from hadas_jax.spaces.footprint import Footprint, footprint
 from hadas_jax.spaces.mbconv import Backbone, Codec, MBConvSpace, available_exits, block_active
-from hadas_jax.spaces.workload import segments, workload
-from hw_models import LayerTable, layer_table
+from hadas_jax.spaces.workload import require_priced, segments, workload
+from hw_models import Device, LayerTable, layer_table
 
 # Kind, multiply-accumulates, weights, inputs, outputs and kernels, as the columns of a layer table.
 Row = tuple[int, int, int, int, int, int]
@@ -141,3 +141,11 @@ def _(space: GivenNetwork, backbone: Backbone) -> Footprint:
         trunk_weights=jnp.int32(sum(trunk)),
         exit_weights=jnp.asarray(heads, jnp.int32).reshape(-1),
     )
+
+
+@require_priced.register
+def _(space: GivenNetwork, device: Device) -> None:
+    if device.blocks is not None:
+        raise ValueError(
+            f"{device.name}: expected a device that prices the layers of {space.name}, got a table of blocks of others"
+        )

@@ -14,7 +14,7 @@ pytest.importorskip("ipykernel")
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "experiments" / "notebooks"
-NAMES = ("any_network", "bring_your_device", "eh_dnas", "hadas_search", "search_throughput")
+NAMES = ("bring_your_device", "bring_your_network", "eh_dnas", "hadas_search", "search_throughput")
 
 
 def _content(notebook):
@@ -62,7 +62,7 @@ def executed(tmp_path_factory):
         return ended.returncode, ended.stderr, jupytext.read(copy)
 
     # The last one compiles little anew.
-    names = ("hadas_search", "eh_dnas", "search_throughput", "any_network", "bring_your_device")
+    names = ("hadas_search", "eh_dnas", "search_throughput", "bring_your_network", "bring_your_device")
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(names, pool.map(run, names), strict=True))
 

@@ -23,6 +23,7 @@ from hadas_jax.evaluation.early_exit import percentile_paths
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import AnySpace, MBConvSpace, available_exits, segments, workload
 from hadas_jax.spaces.footprint import Footprint, footprint
+from hadas_jax.spaces.workload import device_workload
 from hw_models import Cost, Device, LayerTable, default_point, network_cost
 from hw_models.units import Range, in_other_units
 
@@ -90,7 +91,10 @@ class ConfigLimits:
 
 def trunk(space: AnySpace, genome: jax.Array) -> LayerTable:
     """Returns the layer table of a backbone int32[G] without exit heads."""
-    layers = workload(space, space.decode(genome))
+    return _without_heads(space, workload(space, space.decode(genome)))
+
+
+def _without_heads(space: MBConvSpace, layers: LayerTable) -> LayerTable:
     in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
     return dataclasses.replace(layers, active=layers.active * in_trunk)
 
@@ -101,7 +105,8 @@ def static_costs(space: AnySpace, genomes: jax.Array, device: Device) -> tuple[C
 
     def one(genome: jax.Array) -> tuple[Cost, jax.Array]:
         layers = trunk(space, genome)
-        cost = network_cost(layers, device, default_point(device))
+        priced = device_workload(space, space.decode(genome), device)
+        cost = network_cost(_without_heads(space, priced), device, default_point(device))
         return cost, jnp.sum(layers.weight_elements * layers.active)
 
     return jax.vmap(one)(genomes)

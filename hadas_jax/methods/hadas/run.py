@@ -25,6 +25,7 @@ from hadas_jax.search.strategies import check_strategy, load_strategy
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.mbconv import MAX_EXITS
+from hadas_jax.spaces.workload import require_priced
 from hadas_jax.supernet import Parameters
 from hadas_jax.supernet.checkpoint import save_supernet
 from hadas_jax.training.run import TrainingRun
@@ -48,6 +49,7 @@ class Run:
         self.training = TrainingRun(settings, fine_tune=False)
         self.splits: Splits = self.training.splits
         self.space: MBConvSpace = self.training.space
+        require_priced(self.space, self.device)
         if settings.search.inner == "exact" and self.space.num_exits > MAX_EXITS:
             raise ValueError(
                 f"inner exact: expected a space of at most {MAX_EXITS} exit positions, got "
