@@ -54,6 +54,10 @@ class StaticNetwork:
         segments, weights = fold_batch_norm(self.segments, self.weights)
         return dataclasses.replace(self, segments=segments, weights=weights)
 
+    def predict(self, data: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
+        """Runs this network on a split, see the function `predict`."""
+        return predict(self.segments, self.weights, data)
+
     def write(self, folder: Path) -> None:
         """Writes the files of this network, `NETWORK_FILES`, into a folder that has none of them."""
         write_architecture(folder / ARCHITECTURE, self.architecture)

@@ -65,6 +65,8 @@ class Run:
     def _evaluated(self, source: str) -> tuple[np.ndarray, np.ndarray]:
         """What another search evaluated with this supernet."""
         search = read_search(source)
+        if not isinstance(search.settings, SearchSettings):
+            raise ValueError(f"resume_from {source}: expected a search over a supernet, got a run for a given network")
         mine, its = (each.evaluation.stats_batches for each in (self.settings, search.settings))
         if mine != its:
             raise ValueError(f"resume_from {source}: expected `stats_batches` {its} as that search has, got {mine}")
