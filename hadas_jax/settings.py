@@ -220,8 +220,12 @@ class OperatingSettings:
 class NestedSearchSettings:
     """How the outer search looks for backbones and the inner one for exits and clocks."""
 
+    engine: Literal["nested", "flat"] = "nested"
+    """nested: the paper's outer and inner search; flat: backbone, exits and clocks are one genome."""
     population: _Count = 64
-    """Backbones per generation."""
+    """Backbones per generation; with the engine flat new ones at most, the others having been evaluated before."""
+    candidates: _Count = 4096
+    """With the engine flat, candidates of backbone, exits and clocks that are bred at once."""
     generations: _Count = 7
     """Generations of the outer search, the first, random one included."""
     elite_ratio: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] = 0.15
