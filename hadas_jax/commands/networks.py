@@ -256,7 +256,9 @@ def _against_supernet(searched: SubNetwork, network: StaticNetwork) -> float:
     from hadas_jax.deploy.static_network import predict
 
     data = searched.splits.test
-    pairs = zip(searched.predict(data), predict(network.segments, network.weights, data), strict=True)
+    form = network.architecture.number_format
+    ours = predict(network.segments, network.weights, data, number_format=form)
+    pairs = zip(searched.predict(data), ours, strict=True)
     return max(float(abs(ours - masked).max() / abs(masked).max()) for masked, ours in pairs if masked.size)
 
 

@@ -54,10 +54,12 @@ def under_corruptions(network: StaticNetwork, data: LabelledImages, *, seed: int
         ValueError: The network's clocks are none of its device.
     """
     costs, labels = ExitCosts.of(network.architecture), np.asarray(data.labels)
+    form = network.architecture.number_format
 
     def measured(corruption: str, strength: int) -> UnderCorruption:
         images = data if strength == 0 else corrupted(data, corruption, strength, seed=seed)
-        outcomes = outcomes_at_exits(*predict(network.segments, network.weights, images), labels)
+        predicted = predict(network.segments, network.weights, images, number_format=form)
+        outcomes = outcomes_at_exits(*predicted, labels)
         found = evaluate(network.architecture, outcomes, costs=costs)
         return UnderCorruption(
             corruption=corruption,

@@ -24,7 +24,7 @@ from hadas_jax.evaluation.early_exit import percentile_exit
 from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.names import SUPERNET, SUPERNET_FILE
 from hadas_jax.runs.workdir import WorkDir, write_text
-from hadas_jax.settings import NO_CONSTRAINTS, Constraints, SearchSettings
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, FormatName, SearchSettings
 
 POLICY_NAMES = ("ideal", "deployable")
 FORM = "hadas_jax.front/2"
@@ -115,6 +115,7 @@ class Design:
         weight_bytes: Of the weights, likewise.
         test_aurocs: How well the score of each exit tells what that exit gets right on the test split (see
             `hadas_jax.evaluation.auroc`), None where it gets all or nothing right; empty in files of earlier versions.
+        number_format: What the network was evaluated in and runs in; None in files of earlier versions.
     """
 
     found_by: str
@@ -141,6 +142,7 @@ class Design:
     peak_memory_bytes: int | None = None
     weight_bytes: int | None = None
     test_aurocs: tuple[float | None, ...] = ()
+    number_format: FormatName | None = None
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,8 @@ class Result:
         within_limits: By policy, whether the designs of its front keep the limits on the selection samples.
         test_images: In the test split.
         accuracy_tolerance: Share of images by which a network may be less accurate and still count as as accurate.
+        number_formats: That were searched; empty in files of earlier versions.
+        assumed_formats: Those of them whose speed on the device nobody measured.
     """
 
     designs: tuple[Design, ...]
@@ -277,6 +281,8 @@ class Result:
     accuracy_tolerance: float
     limits: Constraints = NO_CONSTRAINTS
     within_limits: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(POLICY_NAMES, True))
+    number_formats: tuple[FormatName, ...] = ()
+    assumed_formats: tuple[FormatName, ...] = ()
 
     def front(self, policy: str) -> list[Design]:
         """Returns the designs of one policy's front."""
@@ -319,6 +325,7 @@ def _level_row(result: Result, level: Level, row: LevelRow) -> dict[str, Any]:
         "selection_accuracy_level": level.accuracy,
         "network": row.network,
         "policy": row.policy,
+        "number_format": row.design.number_format or "",
         "test_accuracy": found.accuracy,
         "latency_ms": found.latency_s * 1e3,
         "energy_mj": found.energy_j * 1e3,
@@ -373,6 +380,7 @@ def _row(result: Result, design: Design) -> dict[str, Any]:
     for name, size in (("peak_memory_kb", design.peak_memory_bytes), ("weights_kb", design.weight_bytes)):
         row[name] = "" if size is None else size / 1e3
     row["test_aurocs"] = _words(["-" if value is None else value for value in design.test_aurocs])
+    row["number_format"] = design.number_format or ""
     return row
 
 
