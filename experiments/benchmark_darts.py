@@ -96,7 +96,7 @@ def our_runs(how: Benchmark, order: str) -> dict[str, Callable[[], None]]:
     optimiser = optax.adam(3e-4, b1=0.5)
     descent = WeightDescent(optax.constant_schedule(0.025))
     step = jax.jit(
-        bilevel_step(loss, loss, descent=descent, optimiser=optimiser, second_order=order == "second"),
+        bilevel_step(loss, descent=descent, optimiser=optimiser, second_order=order == "second"),
         donate_argnums=0,
     )
     weights = jax.jit(initialise_search, static_argnums=0)(search_network(how), jax.random.key(0))

@@ -2,14 +2,18 @@
 
 Every process of a run runs the same program on the same values. Rows of a population are spread over all devices, and
 every process gets all the answers, so that whatever follows is the same everywhere. What is computed for a row depends
-neither on the number of devices nor on the number of processes. Files are the first process's business alone.
+neither on the number of devices nor on the number of processes. Files are the first process's business alone, except
+for the checkpoints of loops, which all processes write and read together.
 """
 
 import contextlib
 import json
+import reprlib
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +21,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+ResultT = TypeVar("ResultT")
 _AXIS = "population"
-_HEARTBEAT_S = 30
+_HEARTBEAT_S = 20  # after which a silent process is lost
+_JOINING_S = 45  # that the first process and the others wait for each other
+_NEVER_S = 10**6
 _NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
 
 
@@ -83,11 +90,35 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
                 f"process_id: expected 0 to {num_processes - 1} of `num_processes` {num_processes}, got {process_id}"
             )
         details = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
-    try:
-        jax.distributed.initialize(**details, heartbeat_timeout_seconds=_HEARTBEAT_S)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"coordinator: cannot join the run's processes at {coordinator}: {reason}") from error
+    _join(coordinator, details)
+    counts = Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"devices: expected as many in every process, got {', '.join(map(str, counts.values()))}")
+
+
+def _join(coordinator: str, details: dict[str, Any]) -> None:
+    """Joins the run's processes, in a thread: JAX would end this process where it waits for the others in vain."""
+    failures: list[Exception] = []
+
+    def initialise() -> None:
+        try:
+            jax.distributed.initialize(
+                **details, initialization_timeout=_NEVER_S, heartbeat_timeout_seconds=_HEARTBEAT_S
+            )
+        except Exception as error:  # whatever JAX and the cluster's environment raise
+            failures.append(error)
+
+    thread = threading.Thread(target=initialise, daemon=True)
+    thread.start()
+    thread.join(_JOINING_S)
+    if thread.is_alive():
+        raise ValueError(
+            f"coordinator: expected all processes of the run to meet at {coordinator} within {_JOINING_S} seconds, got "
+            "no answer; check the address, the network and the number of processes, and start all of them again"
+        )
+    if failures:
+        reason = " ".join(str(failures[0]).split())
+        raise ValueError(f"coordinator: cannot join the run's processes at {coordinator}: {reason}") from failures[0]
 
 
 def is_first() -> bool:
@@ -95,18 +126,20 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def share(value: Any) -> Any:
-    """Returns what the first process passed, to every process; the others' values are ignored.
-
-    Args:
-        value: A pytree of arrays, of the same shapes and types everywhere.
+def gather_json(value: Any) -> list[Any]:
+    """Returns what every process passed, in the order of the processes; any value that JSON can hold.
 
     Raises:
         LostProcessError: Another process is gone.
     """
     if jax.process_count() == 1:
-        return value
-    return _guarded(lambda: jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(value)))
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = guarded(lambda: multihost_utils.process_allgather(np.int32(len(text)))).tolist()
+    padded = np.zeros(max(lengths), np.uint8)
+    padded[: len(text)] = text
+    rows = guarded(lambda: multihost_utils.process_allgather(padded))
+    return [json.loads(bytes(row[:length])) for row, length in zip(rows, lengths, strict=True)]
 
 
 def share_json(value: Any) -> Any:
@@ -115,11 +148,28 @@ def share_json(value: Any) -> Any:
     Raises:
         LostProcessError: Another process is gone.
     """
-    if jax.process_count() == 1:
-        return value
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    length = int(share(np.int32(len(text))))
-    return json.loads(bytes(share(np.resize(text, length) if is_first() else np.zeros(length, np.uint8))))
+    return gather_json(value)[0]
+
+
+def require_same(what: str, values: dict[str, Any]) -> None:
+    """Raises, in all processes, where one of them has another value than the first.
+
+    Args:
+        what: What the values are, in words for the error.
+        values: Of this process, by the same names in all of them; such as JSON can hold.
+
+    Raises:
+        LostProcessError: Another process is gone.
+        ValueError: They differ; the first difference is named.
+    """
+    first, *others = gather_json(values)
+    for number, other in enumerate(others, 1):
+        for name, value in first.items():
+            if other[name] != value:
+                raise ValueError(
+                    f"{what}: expected the same in all processes, got {name} {reprlib.repr(value)} in process 0 and "
+                    f"{reprlib.repr(other[name])} in process {number}; start all of them alike"
+                )
 
 
 class RowMap:
@@ -148,7 +198,7 @@ class RowMap:
 
     def place(self, shared: Any) -> Any:
         """Copies shared arrays to all devices once; calls then take the copy."""
-        return jax.tree.map(lambda leaf: _put(leaf, self._everywhere), shared)
+        return place(shared, self._everywhere)
 
     def __call__(self, rows: Any, shared: Any) -> Any:
         """Returns the results of all rows as numpy arrays.
@@ -167,25 +217,51 @@ class RowMap:
         for start in range(0, count, self._round):
             # The last round is filled up, so that one compilation serves all.
             index = np.minimum(np.arange(start, start + self._round), count - 1)
-            part = jax.tree.map(lambda leaf, index=index: _put(leaf[index], self._split), rows)
-            parts.append(_guarded(partial(self._results, part, shared)))
+            part = place(jax.tree.map(lambda leaf, index=index: leaf[index], rows), self._split)
+            parts.append(guarded(partial(self._results, part, shared)))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
     def _results(self, part: Any, shared: Any) -> Any:
         return jax.tree.map(np.asarray, self._run(part, shared))
 
 
-def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
-        return leaf
-    if jax.process_count() == 1:
-        return jax.device_put(jnp.asarray(leaf), sharding)
-    array = np.asarray(leaf)
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+def place(tree: Any, sharding: NamedSharding) -> Any:
+    """Returns arrays as they lie on the devices of a sharding, of all processes; what lies there already stays.
+
+    Args:
+        tree: A pytree of arrays and typed PRNG keys, the same in all processes.
+        sharding: Where they go.
+    """
+
+    def put(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
+        if jax.process_count() == 1:
+            return jax.device_put(leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf), sharding)
+        if jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
+            return jax.jit(lambda key: key, out_shardings=sharding)(leaf)
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(put, tree)
 
 
-def _guarded(call: Callable[[], Any]) -> Any:
-    """Calls, and gives a failure of the connection between processes its name."""
+def on_one_device(tree: Any) -> Any:
+    """Returns arrays that lie whole on every device of a run as arrays of this process's first device."""
+
+    def local(leaf: Any) -> jax.Array:
+        spread = isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
+        return jnp.asarray(np.asarray(leaf) if spread else leaf)
+
+    return jax.tree.map(local, tree)
+
+
+def guarded(call: Callable[[], ResultT]) -> ResultT:
+    """Calls, and gives a failure of the connection between processes its name.
+
+    Raises:
+        LostProcessError: Another process is gone.
+    """
     try:
         return call()
     except Exception as error:  # gloo, NCCL and the coordination service raise what they like

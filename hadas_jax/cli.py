@@ -20,6 +20,7 @@ import operator
 import os
 import re
 import shutil
+import subprocess
 import sys
 import textwrap
 import types
@@ -56,6 +57,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "devices show": commands.show_device,
     "devices kit": commands.write_kit,
     "devices profile": commands.profile_machine,
+    "devices blocks": commands.write_blocks,
     "devices fit": commands.fit_device,
     "devices check": commands.check_front,
     "dnas search": dnas.search,
@@ -109,6 +111,19 @@ class _Flag:
             told["aliases"] = ("-o",)
         return operator.getitem(Annotated, (kind, *markers, tyro.conf.arg(**told)))
 
+
+_LOST = "start all processes again with --resume"
+# Native code of JAX ends a process that has lost the first one, with a stack trace; nothing in Python can catch that.
+# So what goes to standard error passes a process that makes one line of it.
+_TRANSLATION = """
+import sys
+ended = False
+for line in sys.stdin:
+    if not ended:
+        native = any(name in line for name in ("coordination_service", "preemption_sync_manager", "client.h:"))
+        print(sys.argv[1] if native else line.rstrip(), file=sys.stderr, flush=True)
+        ended = native or line.rstrip() == sys.argv[1]
+"""
 
 _CONFIG = _Flag("config", Path | None, None, "YAML or JSON file of settings; flags given beside it win.")
 
@@ -319,6 +334,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         command, flags = _find_command(words)
         show = command.in_flags
+        if any(word.startswith("--coordinator") for word in flags):
+            _translate_native_errors()
         code = getattr(command.parse(flags)(), "exit_code", 0)
     except ValueError as error:
         _fail(show(str(error)))
@@ -337,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         if not isinstance(error, LostProcessError):
             raise
-        print(f"hadas: {error}; start all processes again with --resume", file=sys.stderr)
+        print(f"hadas: {error}; {_LOST}", file=sys.stderr)
         _leave(1)
     else:
         if code:  # of a check that found what it looked for
@@ -427,6 +444,16 @@ def _leave(code: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _translate_native_errors() -> None:
+    """Sends standard error through a process of its own, which says of a lost process what `LostProcessError` does."""
+    message = f"hadas: another process of the run is gone; {_LOST}"
+    command = [sys.executable, "-I", "-S", "-c", _TRANSLATION, message]
+    translator = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    assert translator.stdin is not None
+    os.dup2(translator.stdin.fileno(), sys.__stderr__.fileno())
+    translator.stdin.close()
 
 
 def _use_utf8() -> None:

@@ -177,7 +177,7 @@ class TrainingSettings:
     """Compute the kernel taps and channels alone that a network uses: quicker steps, twice the compilation; with
     `remat`."""
     data_parallel: _Switch = False
-    """Split every training batch over the devices of this machine."""
+    """Split every training batch over all devices; the processes of `coordinator` do so anyway."""
     debug: _Switch = False
     """Check after every step that loss, gradients and weights are finite, and stop at the first that is not, by its
     name; slower."""
@@ -596,6 +596,8 @@ class DartsTrainingSettings:
     """What the network computes in: float32 or bfloat16; weights, statistics and losses are float32."""
     remat: _Switch = False
     """Compute each cell twice instead of keeping its activations, for large networks and batches."""
+    data_parallel: _Switch = False
+    """Split every training batch over all devices; the processes of `coordinator` do so anyway."""
 
 
 @_checked
@@ -649,6 +651,8 @@ class FineTuneSettings(RunSettings):
     """Label smoothing of the classifier's targets."""
     augmentation: AugmentationName = "affine"
     """Augmentation of training images: none, affine, crop-flip (photos) or randaugment."""
+    data_parallel: _Switch = False
+    """Split every training batch over all devices; the processes of `coordinator` do so anyway."""
     seed: _Natural = 0
     """Random seed; the data set is split as in the search."""
 

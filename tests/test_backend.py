@@ -1,8 +1,8 @@
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.backend import RowMap, connect, is_first, share, share_json
+from hadas_jax import backend
+from hadas_jax.backend import RowMap, connect, gather_json, is_first, require_same, share_json
 
 
 def test_rows_of_any_number_are_mapped_in_blocks_of_one_shape():
@@ -37,10 +37,21 @@ def test_an_error_of_the_function_is_not_taken_for_a_lost_process():
 
 
 def test_alone_every_value_is_shared_as_it_is():
-    value = {"a": jnp.arange(3)}
-    assert share(value) is value
-    assert share_json({"b": [1, "x"]}) == {"b": [1, "x"]}
+    value = {"a": [1, "x"]}
+    assert share_json(value) is value
+    assert gather_json(value) == [value]
     assert is_first()
+
+
+def test_processes_that_differ_are_named_with_what_differs(monkeypatch):
+    every = [{"batch": 64, "seed": 0}, {"batch": 64, "seed": 0}, {"batch": 64, "seed": 1}]
+    monkeypatch.setattr(backend, "gather_json", lambda value: every)
+    with pytest.raises(
+        ValueError, match="settings: expected the same in all processes, got seed 0 in process 0 and 1 in process 2"
+    ):
+        require_same("settings", every[0])
+    every[2]["seed"] = 0
+    require_same("settings", every[0])
 
 
 @pytest.mark.parametrize(

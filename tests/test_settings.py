@@ -155,6 +155,7 @@ RETRAIN = [
     ("label_smoothing", 1, f"{RATE} 1"),
     ("dtype", "float16", f"{DTYPE} 'float16'"),
     ("remat", 1, f"{SWITCH} 1"),
+    ("data_parallel", 1, f"{SWITCH} 1"),
     ("stats_batches", 0, f"{COUNT} 0"),
     ("eval_batch", 0, f"{COUNT} 0"),
     ("seed", -1, f"{NATURAL} -1"),
@@ -170,6 +171,7 @@ FINE_TUNE = [
     ("exit_weights", (-1,), f"{NON_NEGATIVE} -1"),
     ("label_smoothing", 1, f"{RATE} 1"),
     ("augmentation", "mixup", f"{AUGMENTATION} 'mixup'"),
+    ("data_parallel", 1, f"{SWITCH} 1"),
     ("seed", -1, f"{NATURAL} -1"),
 ]
 WRONG = {

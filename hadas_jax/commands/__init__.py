@@ -2,7 +2,7 @@
 
 from hadas_jax.commands.benchmark import bench
 from hadas_jax.commands.check import check_front
-from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device, write_kit
+from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device, write_blocks, write_kit
 from hadas_jax.commands.hadas import import_checkpoint, prepare, search, train
 from hadas_jax.commands.networks import (
     export,
@@ -13,9 +13,10 @@ from hadas_jax.commands.networks import (
     show_network,
 )
 from hadas_jax.commands.reports import list_runs, report
-from hadas_jax.commands.run import RunArguments
+from hadas_jax.commands.run import Processes, RunArguments
 
 __all__ = [
+    "Processes",
     "RunArguments",
     "bench",
     "check_front",
@@ -35,5 +36,6 @@ __all__ = [
     "show_device",
     "show_network",
     "train",
+    "write_blocks",
     "write_kit",
 ]

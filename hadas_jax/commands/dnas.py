@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 from rich.console import Console
 from rich.table import Table
 
-from hadas_jax.commands.run import RunArguments, run_command
+from hadas_jax.commands.run import ALONE, Processes, RunArguments, run_command
 from hadas_jax.report.console import StepProgress, new_console, new_file, new_table, print_line
 from hadas_jax.settings import DnasSettings, RetrainSettings
 
@@ -85,7 +85,9 @@ def _closing_lines(result: DnasResult, budgets: Sequence[hardware.Constraint]) -
         yield f"To keep the budgets, {changed} of 28 edges differ from what alpha alone stands for."
 
 
-def retrain(settings: RetrainSettings | None = None, **run: Unpack[RunArguments]) -> RetrainResult:
+def retrain(
+    settings: RetrainSettings | None = None, *, processes: Processes = ALONE, **run: Unpack[RunArguments]
+) -> RetrainResult:
     """Trains the network of a genotype from scratch and evaluates it, as DARTS retrains what a search found.
 
     Writes derived/ (the trained network), result.json, genotype.png, config.json, metrics.jsonl and checkpoints/ into
@@ -93,6 +95,7 @@ def retrain(settings: RetrainSettings | None = None, **run: Unpack[RunArguments]
 
     Args:
         settings: Settings of the run; None: the defaults, or those of the run to resume.
+        processes: Which of several processes this is, that train together.
         **run: See `RunArguments`.
 
     Returns:
@@ -115,6 +118,7 @@ def retrain(settings: RetrainSettings | None = None, **run: Unpack[RunArguments]
         settings,
         name=lambda started: (started.settings.data.dataset, "dnas-retrain"),
         finish=finish,
+        processes=processes,
         **run,
     )
 

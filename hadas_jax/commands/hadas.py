@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 from rich.console import Console
 
-from hadas_jax.commands.run import RunArguments, run_command
+from hadas_jax.commands.run import ALONE, Processes, RunArguments, run_command
 from hadas_jax.report.console import new_console, print_line
 from hadas_jax.settings import SearchSettings, TrainSettings
 
@@ -33,9 +33,7 @@ _SHOWN = 10  # surplus names that are printed
 def search(
     settings: SearchSettings | None = None,
     *,
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
+    processes: Processes = ALONE,
     **run: Unpack[RunArguments],
 ) -> Result:
     """Searches dynamic networks with HADAS: trains a supernet and its exits, searches backbones, exits and clocks.
@@ -45,10 +43,7 @@ def search(
 
     Args:
         settings: Settings of the run; None: the defaults, or those of the run to resume.
-        coordinator: HOST:PORT of the first of several processes that search together; auto on SLURM, Open MPI and TPU
-            pods. JAX must not have been used before.
-        num_processes: Number of these processes.
-        process_id: Which of them this is, from 0; the first alone writes and prints.
+        processes: Which of several processes this is, that train and search together.
         **run: See `RunArguments`.
 
     Returns:
@@ -63,7 +58,6 @@ def search(
         >>> result = search(SearchSettings.of(device="agx-xavier-gpu", population=32))  # doctest: +SKIP
         >>> result.levels[0].exits_and_clocks["deployable"].clocks_mhz  # doctest: +SKIP
     """
-    from hadas_jax.backend import connect
     from hadas_jax.methods import Run
     from hadas_jax.report.html.pictures import plot_front
     from hadas_jax.report.search import print_result
@@ -74,22 +68,27 @@ def search(
         if started.evaluated is not None:
             taken = f"{len(started.evaluated[0]):,} of {result.backbones:,} backbones were evaluated by"
             print_line(console, f"{taken} {started.settings.search.resume_from}")
+        if started.device.blocks is not None and float(started.device.board_w) > 0:
+            name = started.device.name
+            print_line(console, f"{name} is a table without energies: joules are those of 1 W, and rank as seconds do")
         print_line(console, f"Written: {path}/front.csv, front.json, levels.csv, front.png")
         report, select = (shlex.join(["hadas", command, str(path)]) for command in ("report", "select"))
         print_line(console, f"A page to look at: {report}; one network of the front: {select}")
 
-    connect(coordinator, num_processes, process_id)
     return run_command(
         SearchSettings,
         Run,
         settings,
         name=lambda started: (started.settings.data.dataset, started.settings.device),
         finish=finish,
+        processes=processes,
         **run,
     )
 
 
-def train(settings: TrainSettings | None = None, **run: Unpack[RunArguments]) -> TrainResult:
+def train(
+    settings: TrainSettings | None = None, *, processes: Processes = ALONE, **run: Unpack[RunArguments]
+) -> TrainResult:
     """Trains a supernet and its exit heads, from the start or from a checkpoint.
 
     Writes supernet/ (for `checkpoint` of other commands), exits.csv, exits.png, config.json, metrics.jsonl and
@@ -97,6 +96,7 @@ def train(settings: TrainSettings | None = None, **run: Unpack[RunArguments]) ->
 
     Args:
         settings: Settings of the run; None: the defaults, or those of the run to resume.
+        processes: Which of several processes this is, that train together.
         **run: See `RunArguments`.
 
     Returns:
@@ -120,6 +120,7 @@ def train(settings: TrainSettings | None = None, **run: Unpack[RunArguments]) ->
         settings,
         name=lambda started: (started.settings.data.dataset, "train"),
         finish=finish,
+        processes=processes,
         **run,
     )
 

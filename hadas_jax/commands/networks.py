@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 from rich.console import Console
 
-from hadas_jax.commands.run import RunArguments, data_line, run_command
+from hadas_jax.commands.run import ALONE, Processes, RunArguments, data_line, run_command
 from hadas_jax.report.console import new_console, new_file, print_line, waiting
 from hadas_jax.settings import Constraints, FineTuneSettings
 
@@ -229,13 +229,14 @@ def materialise_network(
     Raises:
         ValueError: The file, its supernet, the data set or `output` do not fit.
     """
-    from hadas_jax.deploy.architecture import architecture_file
+    from hadas_jax.deploy.architecture import architecture_file, read_architecture
     from hadas_jax.deploy.materialise import SubNetwork
     from hadas_jax.deploy.static_network import save_network
     from hadas_jax.runs.workdir import writing
 
     target = Path(output) if output is not None else architecture_file(network).parent / "network"
     console = console or new_console()
+    read_architecture(network)
     with writing(target), waiting(console, "Cutting the network out of its supernet, and comparing the two"):
         searched = SubNetwork(network, dataset=dataset, data_dir=data_dir)
         found = searched.cut_out(target)
@@ -262,7 +263,9 @@ def _against_supernet(searched: SubNetwork, network: StaticNetwork) -> float:
     return max(float(abs(ours - masked).max() / abs(masked).max()) for masked, ours in pairs if masked.size)
 
 
-def fine_tune(settings: FineTuneSettings | None = None, **run: Unpack[RunArguments]) -> FineTuneResult:
+def fine_tune(
+    settings: FineTuneSettings | None = None, *, processes: Processes = ALONE, **run: Unpack[RunArguments]
+) -> FineTuneResult:
     """Trains a selected network further, exits and classifier together, and sets its thresholds anew.
 
     Writes network/ (for hadas export), result.json, config.json, metrics.jsonl and checkpoints/ into the work
@@ -270,6 +273,7 @@ def fine_tune(settings: FineTuneSettings | None = None, **run: Unpack[RunArgumen
 
     Args:
         settings: Settings of the run; None: the defaults, or those of the run to resume.
+        processes: Which of several processes this is, that train together.
         **run: See `RunArguments`.
 
     Returns:
@@ -300,6 +304,7 @@ def fine_tune(settings: FineTuneSettings | None = None, **run: Unpack[RunArgumen
         settings,
         name=lambda started: (str(started.network.architecture.origin.settings["dataset"]), "fine-tune"),
         finish=finish,
+        processes=processes,
         **run,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
@@ -22,11 +23,29 @@ if TYPE_CHECKING:
     from hadas_jax.methods import Progress
     from hadas_jax.runs.workdir import WorkDir
 
+# Settings that say where images are, which may be elsewhere on another machine.
+_PLACES = ("dataset", "data_dir")
 # Settings that a resumed run may change: how networks are evaluated, what is checked, where the same images are; not
 # what is found.
 FREE = ("eval_batch", "group", "dataset", "data_dir", "accuracy_tolerance", "debug")
 AnySettings = TypeVar("AnySettings", bound=RunSettings)
 AnyResult = TypeVar("AnyResult")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes, on one machine or on several, that compute a run together; by default there is one."""
+
+    coordinator: str | None = None
+    """HOST:PORT of the first process of several that run together; auto on SLURM, Open MPI and TPU pods. JAX must not
+    have been used before."""
+    num_processes: int | None = None
+    """Number of these processes."""
+    process_id: int | None = None
+    """Which of them this is, from 0; the first alone prints, and writes all but checkpoints."""
+
+
+ALONE = Processes()
 
 
 class RunArguments(TypedDict, total=False):
@@ -63,6 +82,7 @@ def run_command(
     *,
     name: Callable[[AnyRun], tuple[str, str]],
     finish: Callable[[AnyRun, AnyResult, Path, Console], None],
+    processes: Processes = ALONE,
     workdir: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -77,6 +97,7 @@ def run_command(
         settings: Settings of the run; None: the defaults, or those of the run to resume.
         name: What a new work directory is named after: the data set, and the device or the command.
         finish: Draws pictures into the work directory and prints tables; called by the first process alone.
+        processes: Which of several processes this is.
         workdir: As `RunArguments` has it, like those that follow.
         resume: Continue the run.
         overwrite: Replace the run.
@@ -87,15 +108,21 @@ def run_command(
         The result of the run.
 
     Raises:
-        ValueError: Settings, inputs or the work directory do not fit, or the run fails.
+        ValueError: Settings, inputs or the work directory do not fit, the processes cannot be reached or differ in
+            versions, settings or images, or the run fails.
     """
-    from hadas_jax.backend import is_first
+    from hadas_jax.backend import connect, is_first, require_same, share_json
     from hadas_jax.report.console import LineProgress, LiveProgress, new_console, print_line
-    from hadas_jax.runs.workdir import WorkDir
+    from hadas_jax.runs.workdir import WorkDir, versions
 
+    connect(processes.coordinator, processes.num_processes, processes.process_id)
     settings = settings_of_run(settings, kind, workdir=workdir, resume=resume, overwrite=overwrite)
+    require_same("versions", {name: version for name, version in versions().items() if name != "python"})
+    given = {name: value for name, value in settings.flat().items() if name not in _PLACES}
+    require_same("settings", {**given, "resume": resume, "overwrite": overwrite})
     run = start(settings)
-    path = Path(workdir) if workdir is not None else default_workdir(*name(run))
+    require_same("images", run.splits.record.as_json())
+    path = Path(workdir or share_json(str(default_workdir(*name(run)))))
     place = WorkDir(path, kind=kind.KIND, tensorboard=tensorboard)
     console = console or new_console(quiet=not is_first())
     with running(place, settings, run.splits, resume=resume, overwrite=overwrite):

@@ -42,9 +42,9 @@ class Stream:
         return len(self.source)
 
     def batches(
-        self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0
+        self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0, part: int = 0, parts: int = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Returns batches without end: images uint8[B, S, S, C] and labels int32[B].
+        """Returns batches without end: images uint8[B, S, S, C] and labels int32[B], or a part of each.
 
         A batch depends on the seed, its number, B and `retry` alone, so that training may go on at any step. Images are
         not standardised: `hadas_jax.data.standardise` does so on the device.
@@ -54,6 +54,9 @@ class Stream:
             batch: B; the last batch of an epoch is filled from the next one.
             augment: Whether images are random crops, mirrored one time in two, instead of their middle.
             retry: Another number gives other orders and crops.
+            part: Number of the part that is read, of `parts` parts of every batch; the others are left to other
+                processes.
+            parts: Parts of a batch, all of one size; the batches of all parts are those of one.
 
         Raises:
             ImageError: An image cannot be read, as soon as its batch is asked for.
@@ -69,7 +72,7 @@ class Stream:
             sized = order.random_map(lambda item, rng: (random_fit(item[0], size, rng), np.int32(item[1])))
         else:
             sized = order.map(lambda item: (fit(item[0], size), np.int32(item[1])))
-        steps = sized.batch(batch, drop_remainder=True).slice(slice(start_step, None))
+        steps = sized.batch(batch // parts, drop_remainder=True).slice(slice(parts * start_step + part, None, parts))
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=_AHEAD)
         return iter(steps.to_iter_dataset(options))
 

@@ -124,20 +124,18 @@ def _as_stablehlo(network: StaticNetwork, shapes: Shapes, batch: int | None) -> 
     blobs = []
     for segment in network.segments:
         axes = jax.export.symbolic_shape(", ".join(map(str, (batch or "B", *shapes[segment.takes]))))
-        run = _compiled(segment, network.weights, portable=True)
+        run = _compiled(segment, network.weights)
         exported = jax.export.export(run, platforms=_PLATFORMS)(jax.ShapeDtypeStruct(axes, jnp.float32))
         blobs.append(bytes(exported.serialize()))
     return blobs
 
 
-def _compiled(
-    segment: Segment, weights: Weights, *, portable: bool = False, number_format: NumberFormat = NumberFormat.FP32
-) -> Any:
+def _compiled(segment: Segment, weights: Weights, *, number_format: NumberFormat = NumberFormat.FP32) -> Any:
     """Returns a segment as a compiled function of its input, x -> its outputs in their order."""
 
     @jax.jit
     def run(x: jax.Array) -> tuple[jax.Array, ...]:
-        values = run_segment(segment, weights, x, portable=portable, number_format=number_format)
+        values = run_segment(segment, weights, x, number_format=number_format)
         return tuple(values[name] for name in segment.outputs.values())
 
     return run

@@ -39,7 +39,7 @@ from hadas_jax.runs.names import RESULT
 from hadas_jax.runs.workdir import WorkDir, write_text
 from hadas_jax.settings import FineTuneSettings
 from hadas_jax.supernet import Tree
-from hadas_jax.training import Schedule, TrainState, exit_losses, init_state, sgd, train_epochs
+from hadas_jax.training import Schedule, TrainState, exit_losses, init_state, sgd, train_epochs, training_mesh
 from hadas_jax.training.optimisers import descend
 from hadas_jax.training.supernet import label_loss
 from hw_models import NumberFormat
@@ -109,6 +109,7 @@ class FineTuneRun:
         self.splits = data_of(self.network.architecture)
         self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed))
         self._schedule = Schedule.of(self.splits.train.count, batch=settings.batch)
+        self._mesh = training_mesh(self._schedule.batch, data_parallel=settings.data_parallel)
 
     def execute(self, workdir: WorkDir, progress: Progress) -> FineTuneResult:
         """Trains, sets thresholds, evaluates, and writes network/ and result.json into the work directory.
@@ -166,10 +167,11 @@ class FineTuneRun:
             key=self._train_key,
             order_key=self._order_key,
             augmentation=settings.augmentation,
+            mesh=self._mesh,
             workdir=workdir,
             progress=progress,
         )
-        return jax.tree.map(jnp.asarray, state.weights)
+        return state.weights
 
     def _with_thresholds(self, network: StaticNetwork) -> Architecture:
         """The architecture with thresholds of these weights, and what they do on the selection samples."""

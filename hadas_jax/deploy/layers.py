@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.supernet.layers import (
-    LAYOUT,
     BatchNorm,
     Tree,
     along_channels,
@@ -143,7 +142,6 @@ def run_segment(
     x: jax.Array,
     *,
     statistics: dict[str, Tree] | None = None,
-    portable: bool = False,
     number_format: NumberFormat = NumberFormat.FP32,
 ) -> dict[str, jax.Array]:
     """Runs one segment.
@@ -154,7 +152,6 @@ def run_segment(
         x: Its input, float32[B, H, W, C].
         statistics: A dictionary that the batch's own statistics are put into by layer, which then normalise; None: the
             statistics among the weights normalise.
-        portable: Whether convolutions are XLA's own on every platform, instead of what is quickest on this one.
         number_format: What weights and activations are stored in; static. Other than fp32 without batch norm alone.
 
     Returns:
@@ -167,15 +164,13 @@ def run_segment(
     for layer in segment.layers:
         inputs, own = [values[name] for name in layer.inputs], weights.get(layer.name, {})
         if number_format == NumberFormat.FP32:
-            values[layer.name] = _run_layer(layer, own, inputs, statistics, portable)
+            values[layer.name] = _run_layer(layer, own, inputs, statistics)
         else:
-            values[layer.name] = _run_stored(layer, own, inputs, number_format, portable)
+            values[layer.name] = _run_stored(layer, own, inputs, number_format)
     return values
 
 
-def _run_stored(
-    layer: Layer, weights: Tree, inputs: list[jax.Array], number_format: NumberFormat, portable: bool
-) -> jax.Array:
+def _run_stored(layer: Layer, weights: Tree, inputs: list[jax.Array], number_format: NumberFormat) -> jax.Array:
     """Runs a layer whose inputs are stored already, and stores its output."""
     if layer.kind == "batch_norm":
         raise ValueError(f"{layer.name}: expected batch norm folded in for {number_format.name.lower()}, got it")
@@ -186,7 +181,7 @@ def _run_stored(
         held["kernel"] = stored_kernel(held["kernel"], number_format)
     if "bias" in held:
         held["bias"] = stored_bias(held["bias"], number_format)
-    return stored(_run_layer(layer, held, inputs, None, portable), number_format, weights.get(RANGE))
+    return stored(_run_layer(layer, held, inputs, None), number_format, weights.get(RANGE))
 
 
 def output_shapes(segments: Sequence[Segment], weights: Weights, *, image_size: int, channels: int) -> Shapes:
@@ -202,7 +197,7 @@ def output_shapes(segments: Sequence[Segment], weights: Weights, *, image_size: 
     def every_output(weights: Weights, x: jax.Array) -> dict[str, jax.Array]:
         values: dict[str, jax.Array] = {}
         for segment in segments:
-            values |= run_segment(segment, weights, values.get(segment.takes, x), portable=True)
+            values |= run_segment(segment, weights, values.get(segment.takes, x))
         return values
 
     images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
@@ -217,16 +212,14 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def _run_layer(
-    layer: Layer, weights: Tree, inputs: list[jax.Array], statistics: dict[str, Tree] | None, portable: bool
-) -> jax.Array:
+def _run_layer(layer: Layer, weights: Tree, inputs: list[jax.Array], statistics: dict[str, Tree] | None) -> jax.Array:
     x = inputs[0]
     match layer.kind:
         case "resize":
             rows = weights["rows"].astype(x.dtype)
             x = jnp.einsum("bhwc,yh,xw->byxc", x, rows, rows, precision="highest")
         case "conv" | "depthwise":
-            x = _convolve(layer, weights["kernel"], x, portable)
+            x = _convolve(layer, weights["kernel"], x)
         case "linear":
             x = x @ weights["kernel"]
         case "batch_norm":
@@ -254,20 +247,10 @@ def _normalise(layer: Layer, weights: Tree, x: jax.Array, statistics: dict[str, 
     return x
 
 
-def _convolve(layer: Layer, kernel: jax.Array, x: jax.Array, portable: bool) -> jax.Array:
-    is_depthwise = layer.kind == "depthwise"
-    if not portable:
-        if is_depthwise:
-            return depthwise_conv(x, kernel, layer.stride)
-        return conv(x, kernel, stride=layer.stride, padding=layer.padding)
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel[:, :, None] if is_depthwise else kernel,
-        (layer.stride, layer.stride),
-        ((layer.padding, layer.padding),) * 2,
-        dimension_numbers=LAYOUT,
-        feature_group_count=kernel.shape[-1] if is_depthwise else 1,
-    )
+def _convolve(layer: Layer, kernel: jax.Array, x: jax.Array) -> jax.Array:
+    if layer.kind == "depthwise":
+        return depthwise_conv(x, kernel, layer.stride)
+    return conv(x, kernel, stride=layer.stride, padding=layer.padding)
 
 
 def fold_batch_norm(segments: Sequence[Segment], weights: Weights) -> tuple[tuple[Segment, ...], Weights]:

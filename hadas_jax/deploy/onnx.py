@@ -168,7 +168,8 @@ class _Nodes:
             return raw
         stored = stored or f"{raw}/read"
         scale, zero = (np.asarray(each) for each in activation_scale(range))
-        how = (self._array(f"{stored}/scale", scale), self._array(f"{stored}/zero", zero.astype(np.uint8)))
+        read = self._array(f"{stored}/scale", scale, is_scale=True)
+        how = (read, self._array(f"{stored}/zero", zero.astype(np.uint8)))
         stored_bytes = self._node("QuantizeLinear", (raw, *how), f"{stored}/bytes")
         return self._node("DequantizeLinear", (stored_bytes, *how), stored)
 
@@ -199,7 +200,8 @@ class _Nodes:
 
     def _dequantised(self, name: str, whole: np.ndarray, scale: np.ndarray, axis: int) -> str:
         zero = np.zeros(len(scale), whole.dtype)
-        constants = [self._array(name, whole), self._array(f"{name}/scale", scale.astype(np.float32))]
+        by = self._array(f"{name}/scale", scale.astype(np.float32), is_scale=True)
+        constants = [self._array(name, whole), by]
         return self._node(
             "DequantizeLinear", (*constants, self._array(f"{name}/zero", zero)), f"{name}/read", axis=axis
         )
@@ -224,10 +226,10 @@ class _Nodes:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
-    def _array(self, name: str, values: np.ndarray) -> str:
+    def _array(self, name: str, values: np.ndarray, *, is_scale: bool = False) -> str:
         from onnx import TensorProto, numpy_helper
 
-        if self._elsewhere is None or values.dtype != np.float32:
+        if self._elsewhere is None or values.dtype != np.float32 or is_scale:
             self.arrays.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
             return name
         file, start = self._elsewhere(values)

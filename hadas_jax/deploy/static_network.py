@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import pydantic
 
+from hadas_jax.backend import is_first
 from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.architecture import Architecture, SplitMetrics, read_architecture, write_architecture
 from hadas_jax.deploy.layers import RANGE, Segment, Weights, fold_batch_norm, run_network
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, scores
-from hadas_jax.evaluation.auroc import exit_aurocs
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
+from hadas_jax.evaluation.score_quality import score_quality
 from hadas_jax.methods.hadas.results import Percentiles, Performance
 from hadas_jax.runs.checkpoints import WEIGHTS, output_directory, read_json, read_weights, validated, write_described
 from hadas_jax.runs.names import ARCHITECTURE
@@ -80,11 +81,13 @@ class StaticNetwork:
 
 
 def save_network(directory: Path | str, network: StaticNetwork, *, overwrite: bool = False) -> None:
-    """Writes a network, whole or not at all.
+    """Writes a network, whole or not at all; does nothing in all processes of a run but the first.
 
     Raises:
         ValueError: The directory holds something else, or a network that may not be replaced, or cannot be written to.
     """
+    if not is_first():
+        return
     directory = output_directory(directory, NETWORK_FILES, mark=_NETWORK, overwrite=overwrite)
     with whole_folder(directory, mark=_NETWORK) as folder:
         network.write(folder)
@@ -205,7 +208,7 @@ def evaluate(architecture: Architecture, outcomes: Outcomes, *, costs: ExitCosts
         difference=difference,
         shares=tuple(shares),
         percentiles=Percentiles.of(shares, costs.latency_s[:, point]),
-        aurocs=exit_aurocs(outcomes, architecture.policy),
+        aurocs=score_quality(outcomes, architecture.policy).aurocs,
     )
 
 

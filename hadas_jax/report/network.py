@@ -14,6 +14,7 @@ from hadas_jax.deploy.architecture import Architecture, SplitMetrics
 from hadas_jax.deploy.export import ExportCheck
 from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import ExitCosts, OperatingPoints, PointCosts
+from hadas_jax.deploy.robustness import UnderCorruption
 from hadas_jax.deploy.select import Selection
 from hadas_jax.evaluation import Difference
 from hadas_jax.evaluation.early_exit import percentile_exit
@@ -384,19 +385,19 @@ def _constraints_table(designs: Sequence[Design], selection: Selection, limits: 
     return table
 
 
-def corruptions_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
+def corruptions_table(name: str, rows: Sequence[UnderCorruption]) -> Table:
     """Returns a table of what a network does under corruptions.
 
     Args:
-        name: The run of the network.
-        rows: `corruptions` of a run in the content of a report.
+        name: The network, or its run.
+        rows: One for each corruption and strength.
     """
     headings = ("strength", "accuracy", "classifier\nalone", "stop at\nan exit", "mean\nms", "p99\nms", "energy\nmJ")
     table = new_table(f"{name}: the test split under corruption, as deployed", "corruption", *headings, dense=True)
     for row in rows:
-        shares = (f"{row[share]:.1f}%" for share in ("accuracy", "classifier_accuracy", "stopped"))
-        costs = (f"{row[cost]:.3g}" for cost in ("latency", "p99", "energy"))
-        table.add_row(row["corruption"], str(row["strength"]), *shares, *costs)
+        shares = (f"{share:.1%}" for share in (row.accuracy, row.classifier_accuracy, row.stopped))
+        costs = map(milli, (row.latency_s, row.p99_s, row.energy_j))
+        table.add_row(row.corruption, str(row.strength), *shares, *costs)
     return table
 
 

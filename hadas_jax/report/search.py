@@ -184,13 +184,18 @@ def print_accuracies(accuracies: Sequence[ExitAccuracies], console: Console) -> 
         blocks = f"{each.blocks[-1] + 1}" if each.blocks else "-"
         table.add_row(each.backbone, blocks, *shown, f"{100 * each.final:.2f} %")
     console.print(table)
-    console.print(_aurocs_table(accuracies))
+    console.print(_qualities_table(accuracies))
 
 
-def _aurocs_table(accuracies: Sequence[ExitAccuracies]) -> Table:
-    """How well scores tell what exits get right, on average over the exits of each backbone."""
-    table = new_table("AUROC of the exits' scores for being right, mean (0.5 is chance)", "backbone", *POLICIES)
+def _qualities_table(accuracies: Sequence[ExitAccuracies]) -> Table:
+    """What scores are worth, on average over the exits of each backbone."""
+    title = "The exits' scores for being right, mean of all exits: AUROC (0.5 is chance) / ECE (0 is calibrated)"
+    table = new_table(title, "backbone", *POLICIES)
     for each in accuracies:
-        known = [[value for value in each.aurocs[policy] if value is not None] for policy in POLICIES]
-        table.add_row(each.backbone, *(f"{sum(values) / len(values):.3f}" if values else "-" for values in known))
+        table.add_row(each.backbone, *(" / ".join(map(_mean, each.qualities[policy])) for policy in POLICIES))
     return table
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.3f}" if known else "-"

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 import pydantic
 from flax import traverse_util
 
-from hadas_jax.backend import is_first, share
+from hadas_jax.backend import LostProcessError, gather_json, guarded, is_first
 from hadas_jax.runs.workdir import versions, write_text
 from hw_models.files import STAGED, as_npz, explain, show, unwritable, whole_folder, write_whole
 
@@ -207,36 +207,41 @@ def validated(kind: type[KindT], content: object, *, path: Path, hint: str = "")
 
 
 class Checkpoints:
-    """The newest state of one loop, in a directory.
+    """The newest state of one loop, in a directory that all processes of a run see.
 
-    Of several processes the first alone reads and writes; the others get what it read.
+    All of them write and read together: of an array that lies on the devices of all, each writes a part.
 
     Args:
         directory: The directory, created if need be.
+
+    Raises:
+        ValueError: It cannot be created, or a process does not see it.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory.absolute()
-        if not is_first():
-            return
-        alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(self._directory, error) from error
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=1, enable_async_checkpointing=False, create=False, multiprocessing_options=alone
-            ),
-            item_handlers=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+        if is_first():
+            try:
+                self._directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unwritable(self._directory, error) from error
+        gather_json(None)  # nobody looks before the first has made it
+        blind = [number for number, sees in enumerate(gather_json(self._directory.is_dir())) if not sees]
+        if blind:
+            raise ValueError(
+                f"checkpoints {self._directory}: expected a folder that all processes see, got none in process "
+                f"{blind[0]}; give all of them a `workdir` on a file system that their machines share"
+            )
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False, create=False)
+        self._manager = guarded(
+            lambda: ocp.CheckpointManager(
+                self._directory, options=options, item_handlers=ocp.StandardCheckpointHandler()
+            )
         )
 
     def newest(self) -> int | None:
         """Returns the newest step, or None where there is no checkpoint."""
-        latest = self._manager.latest_step() if is_first() else None
-        step = int(share(np.int32(-1 if latest is None else latest)))
-        return None if step < 0 else step
+        return gather_json(self._manager.latest_step())[0]
 
     def save(self, step: int, state: Any) -> None:
         """Writes a state; it appears whole or, if the process dies, not at all.
@@ -244,14 +249,14 @@ class Checkpoints:
         Raises:
             ValueError: The directory cannot be written to; the checkpoint before is the newest then.
         """
-        if not is_first():
-            return
         folder = self._directory / str(step)
-        arrays = {path: np.asarray(leaf) for path, leaf in _leaves(state, ".").items()}
+        arrays = {path: _own(leaf) for path, leaf in _leaves(state, ".").items()}
         try:
             # Room is looked for before Orbax writes: its writers would go on, and print, after one has failed.
             _require_room(self._directory, sum(array.nbytes for array in arrays.values()))
-            self._manager.save(step, args=ocp.args.StandardSave(arrays))
+            guarded(lambda: self._manager.save(step, args=ocp.args.StandardSave(arrays)))
+        except LostProcessError:
+            raise
         except Exception as error:  # Orbax and TensorStore raise what they like, also of a disk that is full
             for unfinished in self._directory.glob(f"{step}.*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -264,9 +269,6 @@ class Checkpoints:
         Raises:
             ValueError: The files are damaged, or hold other arrays than `like` does.
         """
-        return share(self._read(step, like) if is_first() else jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like))
-
-    def _read(self, step: int, like: Any) -> Any:
         folder = self._directory / str(step)
         expected = {path: jax.ShapeDtypeStruct(*of) for path, of in _signature(_leaves(like, ".")).items()}
         try:
@@ -275,7 +277,9 @@ class Checkpoints:
             if digests.is_file() and json.loads(digests.read_text(encoding="utf-8")) != _digests(folder):
                 raise ValueError("digests differ")
             fits = _signature(self._manager.item_metadata(step).tree) == _signature(expected)
-            arrays = self._manager.restore(step, args=ocp.args.StandardRestore(expected)) if fits else {}
+            arrays = guarded(lambda: self._restored(step, expected)) if fits else {}
+        except LostProcessError:
+            raise
         except Exception as error:  # Orbax and TensorStore raise whatever the damage causes
             raise ValueError(
                 f"checkpoint {folder} is damaged and cannot be read; "
@@ -287,6 +291,18 @@ class Checkpoints:
                 "use the settings that it was made with, or another `workdir`"
             )
         return jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in expected])
+
+    def _restored(self, step: int, expected: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
+        # Of several processes each reads all of it, as arrays of the host: the loop places them.
+        shapes: Any = expected
+        if jax.process_count() > 1:
+            shapes = {path: np.empty(of.shape, of.dtype) for path, of in expected.items()}
+        return self._manager.restore(step, args=ocp.args.StandardRestore(shapes))
+
+
+def _own(leaf: Any) -> Any:
+    """An array of all processes as it is, another one as an array of the host."""
+    return leaf if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable else np.asarray(leaf)
 
 
 def _leaves(tree: Any, separator: str) -> dict[str, Any]:

@@ -6,12 +6,14 @@ one does, bit for bit on the CPU. After a rollback other keys take the place of 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax.backend import guarded, place
 from hadas_jax.runs.checkpoints import Checkpoints
 from hadas_jax.runs.names import CHECKPOINTS
 from hadas_jax.runs.workdir import WorkDir
@@ -36,7 +38,7 @@ def scanned(
     data: Any,
     key: jax.Array,
     chunk: int,
-    sharding: jax.sharding.Sharding | None = None,
+    sharding: jax.sharding.NamedSharding | None = None,
     jit: Callable = jax.jit,
 ) -> Advance:
     """Returns a chunk of traced steps as one compiled scan.
@@ -50,7 +52,7 @@ def scanned(
             None leaves them where they are.
         jit: Function that compiles the scan.
     """
-    data = data if sharding is None else jax.device_put(data, sharding)
+    data = data if sharding is None else place(data, sharding)
 
     @jit  # the key is an argument, so that runs of all seeds share their compiled code
     def run_chunk(state: State, start: jax.Array, key: jax.Array, data: Any) -> tuple[State, Metrics]:
@@ -61,7 +63,7 @@ def scanned(
 
     def advance(state: State, done: int, retry: int = 0) -> tuple[State, Metrics]:
         keys = jax.tree.map(lambda leaf: retry_key(leaf, retry) if _is_key(leaf) else leaf, (key, data))
-        return run_chunk(state if sharding is None else jax.device_put(state, sharding), jnp.int32(done), *keys)
+        return run_chunk(state if sharding is None else place(state, sharding), jnp.int32(done), *keys)
 
     return advance
 
@@ -189,6 +191,7 @@ def run(
     Raises:
         DivergenceError: A metric is NaN or infinite, or the loss beyond the guard's bound, with no rollback left; the
             last good checkpoint stays.
+        LostProcessError: Another process of the run is gone.
         ValueError: A checkpoint cannot be read or written, or is another run's.
     """
     done, record = 0, _GuardRecord.new(0 if guard is None else guard.window)
@@ -203,8 +206,7 @@ def run(
         else:
             state, record = checkpoints.restore(newest, (state, record))
     while done < chunks * chunk:
-        following, metrics = advance(state, done, int(record.rollbacks))
-        values = {metric: np.asarray(value) for metric, value in metrics.items()}
+        following, values = guarded(partial(_read, advance, state, done, int(record.rollbacks)))
         wrong = _divergence(values, done, guard, record)
         if wrong:
             if guard is None or record.rollbacks >= guard.rollbacks:
@@ -226,6 +228,12 @@ def run(
         if report is not None:
             report(done, values)
     return state
+
+
+def _read(advance: Advance, state: State, done: int, rollbacks: int) -> tuple[State, dict[str, np.ndarray]]:
+    """Goes one chunk further, and waits for its metrics."""
+    following, metrics = advance(state, done, rollbacks)
+    return following, {metric: np.asarray(value) for metric, value in metrics.items()}
 
 
 def _divergence(metrics: dict[str, np.ndarray], done: int, guard: Guard | None, record: _GuardRecord) -> str | None:

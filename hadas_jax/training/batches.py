@@ -1,9 +1,9 @@
 """Where the batches of a training come from: arrays on the device, or a stream of host arrays.
 
 Either way step i of a training sees the same samples with the same augmentation, however often it was interrupted.
-Images are scaled to 0 .. 1, augmented, and then standardised, all on the device. Over several devices the batch is
-split and the parameters are everywhere; the compiler adds the communication: sums over the batch, those of batch norm
-among them, run over all of it.
+Images are scaled to 0 .. 1, augmented, and then standardised, all on the device. Over several devices, of one process
+or of many, the batch is split and the parameters are everywhere; the compiler adds the communication: sums over the
+batch, those of batch norm among them, run over all of it. Steps themselves know of one batch and no devices.
 Shapes: N samples, B batch, H, W image.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import checkify
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hadas_jax.backend import memory_named
+from hadas_jax.backend import memory_named, on_one_device, place
 from hadas_jax.data import LabelledImages, Stream, standardise
 from hadas_jax.runs.loop import Advance, Guard, Metrics, Progress, State, Step, retry_key, run_stage, scanned
 from hadas_jax.runs.workdir import WorkDir
@@ -98,18 +98,18 @@ def make_train_chunk(
             random parts of its images instead of their middle.
         cutout_size: Side in pixels of a square that is cut out of images; 0: none.
         shared: Further arrays that every step reads.
-        mesh: Devices that each batch is spread over.
+        mesh: Devices that each batch is spread over, see `training_mesh`; None: one device.
         debug: Check that losses, gradients and parameters stay finite, to find where a training breaks; it takes time.
     """
     augment = policy(augmentation, cutout_size=cutout_size)
     jit = _checked_jit if debug else jax.jit
-    step = _checked(step) if debug else step
-    sharding = None if mesh is None else _replicated(mesh)
+    step = spread(_checked(step) if debug else step, mesh)
+    sharding = None if mesh is None else replicated(mesh)
     if isinstance(images, LabelledImages):
         # The order's key is data, so that runs of all seeds share their compiled code.
         def picking(state: Any, key: jax.Array, data: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
             taken, order = data
-            return resident(step, batch=schedule.batch, order_key=order, augment=augment)(state, key, taken)
+            return resident(step, batch=schedule.batch, order_key=order, augment=augment, mesh=mesh)(state, key, taken)
 
         data = ((images, *shared) if shared else images, order_key)
         return scanned(picking, data=data, key=key, chunk=schedule.chunk, sharding=sharding, jit=jit)
@@ -154,7 +154,7 @@ def train_epochs(
     """
     advance = make_train_chunk(step, images, schedule=schedule, **options)
     with memory_named("batch", schedule.batch, "images"):
-        return run_stage(
+        trained = run_stage(
             name,
             advance,
             state,
@@ -164,9 +164,12 @@ def train_epochs(
             progress=progress,
             guard=Guard(lower=lower_rate),
         )
+    return on_one_device(trained)
 
 
-def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment | None = None) -> Step:
+def resident(
+    step: Step, *, batch: int, order_key: jax.Array, augment: Augment | None = None, mesh: Mesh | None = None
+) -> Step:
     """Returns a step that takes its batch from arrays on the device.
 
     Args:
@@ -175,6 +178,7 @@ def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment |
         batch: Samples per step, at most N; what is left over at an epoch's end is skipped.
         order_key: PRNG key of the epochs' orders.
         augment: Of images in 0 .. 1, see `augmentation`.
+        mesh: Devices that the batch is spread over, each of which takes its own part; None: one device.
 
     Returns:
         A step whose data is what `step` takes, with `LabelledImages` in place of the batch.
@@ -183,7 +187,7 @@ def resident(step: Step, *, batch: int, order_key: jax.Array, augment: Augment |
     def run(state: Any, key: jax.Array, data: Any) -> tuple[Any, Metrics]:
         labelled, rest = (data, None) if isinstance(data, LabelledImages) else (data[0], data[1:])
         key, augment_key = jax.random.split(key)
-        chosen = _batch_indices(order_key, state.step, size=len(labelled.labels), batch=batch)
+        chosen = shard_batch(_batch_indices(order_key, state.step, size=len(labelled.labels), batch=batch), mesh)
         images = _prepare(
             augment_key,
             labelled.images[chosen],
@@ -208,20 +212,27 @@ def _streamed(
     sharding: NamedSharding | None,
 ) -> Advance:
     """Returns a chunk of steps whose batches come from the host, for data that the device cannot hold."""
-    place = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec(_AXIS))
-    shared = shared if sharding is None else jax.device_put(shared, sharding)
+    shared = shared if sharding is None else place(shared, sharding)
+    processes = jax.process_count()
+    # A batch in as many parts as there are processes, of which each reads the one that its devices take.
+    reading = {"part": jax.process_index(), "parts": processes} if processes > 1 else {}
+
+    def feed(batch: tuple[np.ndarray, np.ndarray]) -> Any:
+        if sharding is None:
+            return jax.device_put(batch)
+        return jax.make_array_from_process_local_data(NamedSharding(sharding.mesh, PartitionSpec(_AXIS)), batch)
+
     reader: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
     position = (-1, 0)
 
     def advance(state: State, done: int, retry: int = 0) -> tuple[State, dict[str, Any]]:
         nonlocal reader, position
         if position != (done, retry):
-            reader = stream.batches(done, schedule.batch, augment=crops, retry=retry)
-        state = state if sharding is None else jax.device_put(state, sharding)
+            reader = stream.batches(done, schedule.batch, augment=crops, retry=retry, **reading)
+        state = state if sharding is None else place(state, sharding)
         found: list[Metrics] = []
         for i in range(done, done + schedule.chunk):
-            batch = jax.device_put(next(reader), place)
-            state, metrics = one(state, retry_key(key, retry), jnp.int32(i), batch, shared)
+            state, metrics = one(state, retry_key(key, retry), jnp.int32(i), feed(next(reader)), shared)
             found.append(metrics)
             if len(found) > _AHEAD:
                 jax.block_until_ready(found[-1 - _AHEAD])
@@ -338,7 +349,42 @@ def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((len(found),), (_AXIS,), devices=found, axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def _replicated(mesh: Mesh) -> NamedSharding:
+def training_mesh(batch: int, *, data_parallel: bool) -> Mesh | None:
+    """Returns the devices that a training spreads its batches over; None: the first one alone.
+
+    Args:
+        batch: Samples of a step.
+        data_parallel: Take all devices of this process; of several processes, all devices of all are taken anyway.
+
+    Raises:
+        ValueError: The devices do not divide the batch.
+    """
+    if not data_parallel and jax.process_count() == 1:
+        return None
+    mesh = batch_mesh()
+    if batch % mesh.size:
+        raise ValueError(
+            f"batch: expected a multiple of the {mesh.size} devices that share a batch, got {batch} images; change "
+            "`batch`, or the number of devices where there are too few images"
+        )
+    return mesh
+
+
+def spread(step: Step, mesh: Mesh | None) -> Step:
+    """Returns a step whose batch is split over a mesh, while its state and what else it reads lie on every device."""
+    if mesh is None:
+        return step
+
+    def run(state: State, key: jax.Array, data: Any) -> tuple[State, Metrics]:
+        batch, *shared = data if isinstance(data[0], tuple) else (data,)
+        batch = shard_batch(batch, mesh)
+        following, metrics = step(replicate(state, mesh), key, (batch, *replicate(shared, mesh)) if shared else batch)
+        return replicate(following, mesh), metrics
+
+    return run
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of parameters and of what else every device needs: whole on each of the mesh's devices."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -361,4 +407,4 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
     """Constrains traced arrays to lie whole on every device of a mesh; None leaves them where they are."""
     if mesh is None:
         return tree
-    return jax.lax.with_sharding_constraint(tree, _replicated(mesh))
+    return jax.lax.with_sharding_constraint(tree, replicated(mesh))

@@ -13,12 +13,10 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, available_exits
 from hadas_jax.supernet import Tree, apply_training, run_heads
-from hadas_jax.training.batches import replicate, shard_batch
 from hadas_jax.training.optimisers import TrainState, descend
 from hadas_jax.training.supernet import at_resolution, sandwich_backbones
 
@@ -52,7 +50,6 @@ def exit_step(
     sampled: int = 2,
     backbone: Backbone | None = None,
     dtype: str = "float32",
-    mesh: Mesh | None = None,
 ) -> Step:
     """Returns the step that trains exit heads.
 
@@ -66,12 +63,11 @@ def exit_step(
         sampled: Random backbones per step besides the largest and the smallest.
         backbone: Trains the heads of this one alone, as the paper does; None: shared heads.
         dtype: What the frozen backbone is computed in, float32 or bfloat16.
-        mesh: Devices that the batch is split over; None: one device.
     """
 
     def step(state: TrainState, key: jax.Array, data: tuple[Any, Tree]) -> tuple[TrainState, Metrics]:
-        images, labels = shard_batch(data[0], mesh)
-        heads, frozen = replicate((state.weights, data[1]), mesh)
+        (images, labels), frozen = data
+        heads = state.weights
         backbones = jax.tree.map(lambda leaf: leaf[None], backbone) if backbone else None
         if backbones is None:
             backbones = sandwich_backbones(space, key, sampled)

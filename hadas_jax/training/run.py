@@ -18,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hadas_jax.backend import memory_named, share
+from hadas_jax.backend import memory_named
 from hadas_jax.data import LabelledImages, SplitRecord, Splits, Stream, load
 from hadas_jax.data.record import FEW
 from hadas_jax.data.splits import random_batches
 from hadas_jax.evaluation import POLICIES, Evaluator
-from hadas_jax.evaluation.auroc import exit_aurocs
 from hadas_jax.evaluation.evaluator import of_each
+from hadas_jax.evaluation.score_quality import PROBABILITIES, ScoreQuality, score_quality
 from hadas_jax.runs.loop import Progress, Step
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.runs.workdir import WorkDir, write_text
@@ -32,7 +32,7 @@ from hadas_jax.settings import SupernetRunSettings
 from hadas_jax.spaces import PUBLISHED_NAMES, Backbone, MBConvSpace, available_exits, load_space, published_in
 from hadas_jax.supernet import Parameters, Tree, initialise
 from hadas_jax.supernet.checkpoint import SupernetCheckpoint, load_supernet, rewrite_description, save_supernet
-from hadas_jax.training.batches import Schedule, batch_mesh, train_epochs
+from hadas_jax.training.batches import Schedule, train_epochs, training_mesh
 from hadas_jax.training.exits import exit_step
 from hadas_jax.training.optimisers import init_state, paper_exit_optimiser, sgd
 from hadas_jax.training.supernet import sandwich_step
@@ -88,15 +88,14 @@ class ExitAccuracies:
         blocks: Its own blocks that have an exit, from 0, in order.
         exits: Test accuracy of each of these exits, a share.
         final: Of the classifier.
-        aurocs: By score (`POLICIES`), how well it tells what each exit gets right, see `hadas_jax.evaluation.auroc`;
-            None where an exit gets all or nothing right.
+        qualities: By score (`POLICIES`), what it is worth at each exit.
     """
 
     backbone: str
     blocks: tuple[int, ...]
     exits: tuple[float, ...]
     final: float
-    aurocs: dict[str, tuple[float | None, ...]] = dataclasses.field(default_factory=dict)
+    qualities: dict[str, ScoreQuality] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,12 +153,7 @@ class TrainingRun:
         self._schedule = Schedule.of(self.splits.train.count, batch=training.batch)
         if training.augmentation == "randaugment":
             _require_unit_range(self.splits.train, settings.data.dataset)
-        self._mesh = batch_mesh(jax.local_devices()) if training.data_parallel else None
-        if self._mesh is not None and self._schedule.batch % self._mesh.size:
-            raise ValueError(
-                f"data_parallel: expected a batch that the {self._mesh.size} devices divide, got "
-                f"{self._schedule.batch}; change `batch`"
-            )
+        self._mesh = training_mesh(self._schedule.batch, data_parallel=training.data_parallel)
 
     def _space(self) -> MBConvSpace:
         """Returns the space, adapted to the data or as the checkpoint has it.
@@ -306,7 +300,7 @@ class TrainingRun:
         )
         weights = self._trained(
             "supernet",
-            sandwich_step(self.space, optimiser, settings=training, mesh=self._mesh),
+            sandwich_step(self.space, optimiser, settings=training),
             params.backbone,
             optimiser,
             epochs=training.epochs,
@@ -340,7 +334,6 @@ class TrainingRun:
             sampled=training.sampled,
             backbone=self.exits_backbone,
             dtype=training.dtype,
-            mesh=self._mesh,
         )
         weights = self._trained(
             "exits",
@@ -371,7 +364,7 @@ class TrainingRun:
             debug=self.settings.training.debug,
             **training,
         )
-        return jax.tree.map(jnp.asarray, share(jax.tree.map(np.asarray, state.weights)))
+        return state.weights
 
     def execute(self, workdir: WorkDir, progress: Progress) -> TrainResult:
         """Trains the supernet and its exits, judges them on the test split, and writes all into the work directory.
@@ -413,9 +406,12 @@ class TrainingRun:
             chosen = available & trained
             exits = tuple(shares[:-1][chosen].tolist())
             rows = np.flatnonzero(chosen)
-            every = {policy: exit_aurocs(outcomes, policy) for policy in POLICIES}
-            aurocs = {policy: tuple(values[row] for row in rows) for policy, values in every.items()}
-            found.append(ExitAccuracies(name, tuple(blocks[chosen].tolist()), exits, float(shares[-1]), aurocs))
+            every = {policy: score_quality(outcomes, policy) for policy in POLICIES}
+            own_exits = {
+                policy: ScoreQuality(*(tuple(values[row] for row in rows) for values in quality))
+                for policy, quality in every.items()
+            }
+            found.append(ExitAccuracies(name, tuple(blocks[chosen].tolist()), exits, float(shares[-1]), own_exits))
         return tuple(found)
 
     def evaluator(self, params: Parameters, *, space: MBConvSpace | None = None) -> Evaluator:
@@ -468,10 +464,12 @@ def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:
 def _as_csv(found: tuple[ExitAccuracies, ...]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["backbone", "block", "test_accuracy", *(f"auroc_{policy}" for policy in POLICIES)])
+    names = [*(f"auroc_{policy}" for policy in POLICIES), *(f"ece_{policy}" for policy in PROBABILITIES)]
+    rows.writerow(["backbone", "block", "test_accuracy", *names])
     for each in found:
-        aurocs = zip(*(each.aurocs[policy] for policy in POLICIES), strict=True)
-        for block, accuracy, values in zip(each.blocks, each.exits, aurocs, strict=True):
+        columns = [each.qualities[policy].aurocs for policy in POLICIES]
+        columns += [each.qualities[policy].eces for policy in PROBABILITIES]
+        for block, accuracy, *values in zip(each.blocks, each.exits, *columns, strict=True):
             rows.writerow([each.backbone, block, accuracy, *values])
-        rows.writerow([each.backbone, "final", each.final, *[None] * len(POLICIES)])
+        rows.writerow([each.backbone, "final", each.final, *[None] * len(names)])
     return text.getvalue()

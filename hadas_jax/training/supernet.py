@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
 from hadas_jax.runs.loop import Metrics, Step
 from hadas_jax.search import sample
@@ -25,7 +24,6 @@ from hadas_jax.spaces.mbconv import Backbone, MBConvSpace
 from hadas_jax.spaces.workload import row_owners, workload
 from hadas_jax.supernet import Drops, Skip, Tree, apply_training, draw_drops
 from hadas_jax.supernet.layers import resize
-from hadas_jax.training.batches import replicate, shard_batch
 from hadas_jax.training.optimisers import TrainState, descend
 from hw_models import LayerKind
 
@@ -77,7 +75,6 @@ def sandwich_step(
     optimiser: optax.GradientTransformation,
     *,
     settings: TrainingSettings | None = None,
-    mesh: Mesh | None = None,
 ) -> Step:
     """Returns the step of the sandwich rule.
 
@@ -89,7 +86,6 @@ def sandwich_step(
         space: The backbones to train; each runs at its own resolution.
         optimiser: Of the shared weights.
         settings: How sub-networks are drawn and trained.
-        mesh: Devices that the batch is split over, see `batch_mesh`; None: one device.
     """
     settings = settings or TrainingSettings()
     distil = DISTILLATIONS[settings.distillation]
@@ -115,8 +111,8 @@ def sandwich_step(
         return bestup_genomes(space, key, settings.sampled, candidates=_CANDIDATES, loss=loss)
 
     def step(state: TrainState, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> tuple[TrainState, Metrics]:
-        images, labels = shard_batch(data, mesh)
-        weights = replicate(state.weights, mesh)
+        images, labels = data
+        weights = state.weights
         sample_key, drop_key = jax.random.split(key)
         genomes = _sandwich_genomes(space, sampled(sample_key, weights, images, labels))
 

@@ -121,6 +121,7 @@ def test_a_loaded_network_has_the_reported_accuracy(retrained, dataset):
     assert share == pytest.approx(json.loads((retrained / "result.json").read_text())["test_accuracy"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_bits(retrained, found, dataset, tmp_path, capsys):
     settings = RetrainSettings.of(genotype=str(found), dataset=dataset, **QUICK)
     workdir = tmp_path / "run"

@@ -54,6 +54,17 @@ def test_every_epoch_has_every_image_once_in_another_order():
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
+def test_what_processes_read_of_a_batch_is_all_of_it_in_order():
+    whole = list(islice(stream(rows=np.arange(COUNT)).batches(2, 6, augment=True), 5))
+    parts = [
+        list(islice(stream(rows=np.arange(COUNT)).batches(2, 6, augment=True, part=part, parts=3), 5))
+        for part in range(3)
+    ]
+    for number, batch in enumerate(whole):
+        for kind, values in enumerate(batch):
+            np.testing.assert_array_equal(np.concatenate([part[number][kind] for part in parts]), values)
+
+
 @pytest.mark.parametrize("augment", [False, True])
 @pytest.mark.parametrize("start", [1, 4, 9])
 def test_training_goes_on_at_any_step_as_if_it_had_not_stopped(start, augment):

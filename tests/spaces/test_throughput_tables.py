@@ -32,6 +32,7 @@ def test_the_published_table_is_taken_where_there_is_one():
     assert generic_table_name(DartsNetwork(channels=18), ku115) == "fitted"
 
 
+@pytest.mark.slow
 def test_tables_price_as_the_full_forms_do():
     codes, fpga = sample_codes(jax.random.key(0), 5), load_fpga("ku115")
     small = DartsNetwork(channels=8, cells=3)

@@ -23,7 +23,7 @@ from hadas_jax.training import (
     resident,
     sandwich_step,
 )
-from hadas_jax.training.batches import Schedule, make_train_chunk, shard_batch
+from hadas_jax.training.batches import Schedule, make_train_chunk, shard_batch, spread
 from hadas_jax.training.optimisers import descend
 
 chex.set_n_cpu_devices(8)
@@ -50,7 +50,7 @@ class Repeated:
     mean, std = 0.0, 1.0
 
     def batches(
-        self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0
+        self, start_step: int, batch: int, *, augment: bool = False, retry: int = 0, part: int = 0, parts: int = 1
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the same batch for ever."""
         rng = np.random.default_rng(1)
@@ -63,7 +63,7 @@ def streams() -> dict[str, Any]:
     mesh, compiled = batch_mesh(), []
 
     def step(state: TrainState, key: jax.Array, data: Any) -> tuple[TrainState, Any]:
-        images, labels = shard_batch(data, mesh)
+        images, labels = data
         gradients = {"x": jnp.mean(images, (0, 1, 2)) * jnp.mean(labels.astype(jnp.float32))}
         return descend(state, gradients, OPTIMISER), {"loss": jnp.sum(state.weights["x"])}
 
@@ -99,15 +99,15 @@ def main(output: str) -> None:
     params = jax.jit(initialise, static_argnums=0, compiler_options=FAST)(SPACE, KEY)
     found = {}
     for name, mesh in (("one", None), ("all", batch_mesh())):
-        sandwich = sandwich_step(SPACE, OPTIMISER, settings=TrainingSettings(sampled=1), mesh=mesh)
-        heads = exit_step(SPACE, OPTIMISER, sampled=1, mesh=mesh)
+        sandwich = sandwich_step(SPACE, OPTIMISER, settings=TrainingSettings(sampled=1))
+        heads = exit_step(SPACE, OPTIMISER, sampled=1)
         steps = {
             "sandwich": (sandwich, params.backbone, data),
             "exits": (heads, params.heads, (data, params.backbone)),
         }
         for kind, (step, weights, shared) in steps.items():
             state = init_state(weights, OPTIMISER)
-            run = jax.jit(resident(step, batch=BATCH, order_key=KEY), compiler_options=FAST)
+            run = jax.jit(resident(spread(step, mesh), batch=BATCH, order_key=KEY, mesh=mesh), compiler_options=FAST)
             compiled = run.lower(state, KEY, shared).compile()
             found[f"{name}/{kind}/memory"] = compiled.memory_analysis().temp_size_in_bytes
             after, metrics = run(state, KEY, shared)

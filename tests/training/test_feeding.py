@@ -22,7 +22,7 @@ class Notes:
     def __init__(self):
         self.crops = []
 
-    def batches(self, start_step, batch, *, augment=False, retry=0):
+    def batches(self, start_step, batch, *, augment=False, retry=0, part=0, parts=1):
         self.crops.append(augment)
         step = start_step
         while True:

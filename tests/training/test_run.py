@@ -364,7 +364,7 @@ def test_randaugment_needs_images_of_bytes_or_from_0_to_1(tmp_path):
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused(monkeypatch):
-    monkeypatch.setattr(training_run, "batch_mesh", lambda devices: SimpleNamespace(size=3))
-    with pytest.raises(ValueError, match="data_parallel: expected a batch that the 3 devices divide, got 256"):
+    monkeypatch.setattr(feeding, "batch_mesh", lambda: SimpleNamespace(size=3))
+    with pytest.raises(ValueError, match="batch: expected a multiple of the 3 devices that share a batch, got 256"):
         TrainingRun(QUICK.replace(data_parallel=True))
     assert TrainingRun(QUICK.replace(data_parallel=True, batch=255))

@@ -9,6 +9,7 @@ Weights and architecture are pytrees; images float32[B, H, W, channels], labels 
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import jax
@@ -24,6 +25,8 @@ from hadas_jax.training.batches import resident
 Batch = tuple[jax.Array, jax.Array]
 # (weights, architecture, batch, key) -> (loss float32[], metrics)
 Loss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, Metrics]]
+# (architecture, key) -> float32[]
+Penalty = Callable[[Tree, jax.Array], jax.Array]
 
 
 @struct.dataclass
@@ -85,9 +88,9 @@ class WeightDescent:
 
 
 def bilevel_step(
-    train_loss: Loss,
-    search_loss: Loss,
+    loss: Loss,
     *,
+    penalty: Penalty | None = None,
     descent: WeightDescent,
     optimiser: optax.GradientTransformation,
     second_order: bool,
@@ -98,39 +101,62 @@ def bilevel_step(
     (training batch, search batch). Metrics are those of both losses, `train_` before those of the first, and their
     losses, `train_loss` and `loss`, and the norm of the architecture's gradient.
 
+    A step takes the gradient of one and the same loss two or three times: of second order of the training batch for
+    the weights one step ahead, of the search batch there, and of the training batch at the new architecture. They are
+    the turns of one loop, so that the code of the network is there once, and another time for the product of Hessian
+    and vector.
+
     Args:
-        train_loss: What the weights descend.
-        search_loss: What the architecture descends.
+        loss: Of both batches; the weights descend that of the training batch.
+        penalty: What the architecture descends besides the loss of the search batch; None: nothing.
         descent: Of the weights.
         optimiser: Of the architecture.
         second_order: Look one step of the weights ahead.
     """
-    train = jax.value_and_grad(train_loss, has_aux=True)
-    search = jax.value_and_grad(search_loss, argnums=(0, 1) if second_order else 1, has_aux=True)
-
-    def architecture_gradient(state: BilevelState, data: tuple[Batch, Batch], keys: list[jax.Array]) -> Any:
-        """Returns the search loss with its metrics, and its gradient by the architecture."""
-        train_batch, search_batch = data
-        if not second_order:
-            return search(state.weights, state.architecture, search_batch, keys[1])
-
-        def gradient_of(argument: int) -> Callable[[Tree], Tree]:
-            slope = jax.grad(train_loss, argnums=argument, has_aux=True)
-            return lambda weights: slope(weights, state.architecture, train_batch, keys[0])[0]
-
-        ahead, _, step_size = _descend(state, gradient_of(0)(state.weights), descent)
-        loss_and_metrics, (along, gradient) = search(ahead, state.architecture, search_batch, keys[1])
-        _, bend = jax.jvp(gradient_of(1), (state.weights,), (along,))
-        return loss_and_metrics, jax.tree.map(lambda direct, mixed: direct - step_size * mixed, gradient, bend)
+    both = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
 
     def step(state: BilevelState, key: jax.Array, data: tuple[Batch, Batch]) -> tuple[BilevelState, Metrics]:
-        *keys, train_key = jax.random.split(key, 3)
-        (loss, metrics), gradient = architecture_gradient(state, data, keys)
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes whole and other numbers
-            updates, optimiser_state = optimiser.update(gradient, state.architecture_optimiser, state.architecture)
-        architecture = optax.apply_updates(state.architecture, updates)
-        (weights_loss, train_metrics), weights_gradient = train(state.weights, architecture, data[0], train_key)
-        weights, momentum, _ = _descend(state, weights_gradient, descent)
+        ahead_key, search_key, train_key = jax.random.split(key, 3)
+        train_batch, search_batch = data
+        network_key, penalty_key = jax.random.split(search_key)
+
+        def gradient_by_architecture(weights: Tree) -> Tree:
+            return jax.grad(loss, argnums=1, has_aux=True)(weights, state.architecture, train_batch, ahead_key)[0]
+
+        def move_architecture(along: Tree, direct: Tree, step_size: jax.Array) -> tuple[Tree, Any, jax.Array]:
+            """Returns the architecture and its optimiser's state after the search loss, and the gradient's norm."""
+            gradient = direct
+            if second_order:
+                _, bend = jax.jvp(gradient_by_architecture, (state.weights,), (along,))
+                gradient = jax.tree.map(lambda slope, mixed: slope - step_size * mixed, gradient, bend)
+            if penalty is not None:
+                slope = jax.grad(penalty)(state.architecture, penalty_key)
+                gradient = jax.tree.map(jnp.add, gradient, slope)
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes whole and other numbers
+                updates, kept = optimiser.update(gradient, state.architecture_optimiser, state.architecture)
+            return optax.apply_updates(state.architecture, updates), kept, optax.tree.norm(gradient)
+
+        def turn(carry: tuple, item: tuple) -> tuple[tuple, tuple[jax.Array, Metrics]]:
+            weights, moved, step_size, _ = carry
+            batch, key, is_search = item
+            found, (by_weights, by_architecture) = both(weights, moved[0], batch, key)
+            moved = jax.lax.cond(
+                is_search,
+                lambda: move_architecture(by_weights, by_architecture, step_size),
+                lambda: moved,
+            )
+            *descended, size = _descend(state, by_weights, descent)
+            following = jax.tree.map(partial(jnp.where, is_search), state.weights, descended[0])
+            return (following, moved, size, descended[1]), found
+
+        turns = [(search_batch, network_key, True), (train_batch, train_key, False)]
+        turns = [(train_batch, ahead_key, False), *turns] if second_order else turns
+        batches, keys, searches = zip(*turns, strict=True)
+        items = (jax.tree.map(lambda *each: jnp.stack(each), *batches), jnp.stack(keys), jnp.array(searches))
+        still = (state.architecture, state.architecture_optimiser, jnp.float32(0))
+        start = (state.weights, still, jnp.float32(0), state.momentum)
+        (weights, moved, _, momentum), (losses, metrics) = jax.lax.scan(turn, start, items)
+        architecture, optimiser_state, norm = moved
         following = dataclasses.replace(
             state,
             weights=weights,
@@ -139,9 +165,11 @@ def bilevel_step(
             architecture_optimiser=optimiser_state,
             step=state.step + 1,
         )
-        both = metrics | {f"train_{name}": value for name, value in train_metrics.items()}
-        norms = {"architecture_gradient": optax.tree.norm(gradient)}
-        return following, both | norms | {"loss": loss, "train_loss": weights_loss}
+        search_loss = losses[-2] if penalty is None else losses[-2] + penalty(state.architecture, penalty_key)
+        named = {"loss": search_loss, "train_loss": losses[-1], "architecture_gradient": norm}
+        for name, values in metrics.items():
+            named |= {name: values[-2], f"train_{name}": values[-1]}
+        return following, named
 
     return step
 

@@ -34,7 +34,7 @@ from hadas_jax.supernet import Tree
 from hadas_jax.supernet.darts.checkpoint import DerivedCheckpoint, save_derived
 from hadas_jax.supernet.darts.network import apply_derived, estimate_statistics, initialise_derived
 from hadas_jax.training import init_state
-from hadas_jax.training.batches import Schedule, train_epochs
+from hadas_jax.training.batches import Schedule, train_epochs, training_mesh
 from hadas_jax.training.darts import retrain_optimiser, retrain_step
 from hadas_jax.training.run import settings_name
 
@@ -95,6 +95,7 @@ class RetrainRun:
         self._cutout = size // 2 if training.cutout is None else training.cutout
         self._init_key, self._order_key, self._train_key = jax.random.split(jax.random.key(settings.seed), 3)
         self._schedule = Schedule.of(self.splits.train.count, batch=training.batch)
+        self._mesh = training_mesh(self._schedule.batch, data_parallel=training.data_parallel)
 
     def _require_data_of(self, search: SplitRecord) -> None:
         """Refuses the images of the search where they are others by now, or are divided otherwise."""
@@ -149,6 +150,7 @@ class RetrainRun:
             order_key=self._order_key,
             augmentation=training.augmentation,
             cutout_size=self._cutout,
+            mesh=self._mesh,
             workdir=workdir,
             progress=progress,
         )

@@ -65,7 +65,7 @@ def search_step(
     def step(state: SearchState, key: jax.Array, data: tuple[Batch, Batch]) -> tuple[SearchState, Metrics]:
         multipliers = jnp.zeros(0, jnp.float32) if state.multipliers is None else state.multipliers
 
-        def train_loss(weights: Tree, alpha: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        def loss(weights: Tree, alpha: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
             images, labels = batch
             if temperature is None:
                 shares = jax.nn.softmax(alpha, axis=-1)
@@ -76,15 +76,16 @@ def search_step(
             right = jnp.argmax(logits, axis=-1) == labels
             return jnp.mean(losses), {"accuracy": jnp.mean(right.astype(jnp.float32))}
 
-        def search_loss(weights: Tree, alpha: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            network_key, hardware_key = jax.random.split(key)
-            loss, metrics = train_loss(weights, alpha, batch, network_key)
-            if objective.is_blind:
-                return loss, metrics
-            cost, _ = objective.loss(hardware.relaxed(alpha, hardware_key), multipliers)
-            return loss + cost, metrics
+        def penalty(alpha: jax.Array, key: jax.Array) -> jax.Array:
+            return objective.loss(hardware.relaxed(alpha, key), multipliers)[0]
 
-        bilevel = bilevel_step(train_loss, search_loss, descent=descent, optimiser=optimiser, second_order=second_order)
+        bilevel = bilevel_step(
+            loss,
+            penalty=None if objective.is_blind else penalty,
+            descent=descent,
+            optimiser=optimiser,
+            second_order=second_order,
+        )
         state, metrics = bilevel(state, key, data)
         alpha = state.architecture
         costs = hardware.exact(derive_code(alpha))

@@ -23,6 +23,7 @@ from hadas_jax.evaluation.early_exit import percentile_paths
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, segments, workload
 from hadas_jax.spaces.footprint import Footprint, footprint
+from hadas_jax.spaces.workload import device_workload
 from hw_models import Cost, Device, LayerTable, NumberFormat, default_point, network_cost
 from hw_models.units import Range, in_other_units
 
@@ -93,7 +94,10 @@ class ConfigLimits:
 
 def trunk(space: MBConvSpace, genome: jax.Array) -> LayerTable:
     """Returns the layer table of a backbone int32[G] without exit heads."""
-    layers = workload(space, space.decode(genome))
+    return _without_heads(space, workload(space, space.decode(genome)))
+
+
+def _without_heads(space: MBConvSpace, layers: LayerTable) -> LayerTable:
     in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
     return dataclasses.replace(layers, active=layers.active * in_trunk)
 
@@ -103,8 +107,9 @@ def static_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> tupl
     """Returns costs float32[N] of backbones int32[N, G] without exits, and their numbers of weights float32[N]."""
 
     def one(genome: jax.Array) -> tuple[Cost, jax.Array]:
-        layers, number_format = trunk(space, genome), space.decode(genome).number_format
-        cost = network_cost(layers, device, default_point(device), number_format=number_format)
+        layers, backbone = trunk(space, genome), space.decode(genome)
+        priced = _without_heads(space, device_workload(space, backbone, device))
+        cost = network_cost(priced, device, default_point(device), number_format=backbone.number_format)
         return cost, jnp.sum(layers.weight_elements * layers.active)
 
     return jax.vmap(one)(genomes)

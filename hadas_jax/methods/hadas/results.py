@@ -114,7 +114,10 @@ class Design:
             files of earlier versions.
         weight_bytes: Of the weights, likewise.
         test_aurocs: How well the score of each exit tells what that exit gets right on the test split (see
-            `hadas_jax.evaluation.auroc`), None where it gets all or nothing right; empty in files of earlier versions.
+            `hadas_jax.evaluation.score_quality`), None where it gets all or nothing right; empty in files of earlier
+            versions.
+        test_eces: Expected calibration error of the score of each exit on the test split, None where the score is no
+            probability; empty in files of earlier versions.
         number_format: What the network was evaluated in and runs in; None in files of earlier versions.
     """
 
@@ -142,6 +145,7 @@ class Design:
     peak_memory_bytes: int | None = None
     weight_bytes: int | None = None
     test_aurocs: tuple[float | None, ...] = ()
+    test_eces: tuple[float | None, ...] = ()
     number_format: FormatName | None = None
 
 
@@ -379,7 +383,8 @@ def _row(result: Result, design: Design) -> dict[str, Any]:
             row |= _percentile_columns(f"{policy}_{split}_", percentiles.get(policy))
     for name, size in (("peak_memory_kb", design.peak_memory_bytes), ("weights_kb", design.weight_bytes)):
         row[name] = "" if size is None else size / 1e3
-    row["test_aurocs"] = _words(["-" if value is None else value for value in design.test_aurocs])
+    for name, values in (("test_aurocs", design.test_aurocs), ("test_eces", design.test_eces)):
+        row[name] = _words(["-" if value is None else value for value in values])
     row["number_format"] = design.number_format or ""
     return row
 

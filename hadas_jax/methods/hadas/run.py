@@ -26,6 +26,7 @@ from hadas_jax.search.strategies import check_strategy, load_strategy
 from hadas_jax.settings import FormatName, SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.mbconv import MAX_EXITS
+from hadas_jax.spaces.workload import require_priced
 from hadas_jax.supernet import Parameters
 from hadas_jax.supernet.checkpoint import save_supernet
 from hadas_jax.training.run import TrainingRun
@@ -51,6 +52,7 @@ class Run:
         self._formats = _formats(settings, self.device)
         numbers = tuple(int(NumberFormat[name.upper()]) for name in self._formats)
         self.space: MBConvSpace = dataclasses.replace(self.training.space, number_formats=numbers)
+        require_priced(self.space, self.device)
         if settings.search.inner == "exact" and self.space.num_exits > MAX_EXITS:
             raise ValueError(
                 f"inner exact: expected a space of at most {MAX_EXITS} exit positions, got "
@@ -228,7 +230,8 @@ class Run:
 
     def _is_assumed(self, name: FormatName) -> bool:
         """Whether nobody measured how fast a format is on the device; the speed of fp32 is the unit."""
-        speedup = getattr(read_device_file(self.settings.device).latency.format_speedup, name)
+        latency = read_device_file(self.settings.device).latency
+        speedup = None if latency is None else getattr(latency.format_speedup, name)
         return name != "fp32" and speedup is not None and speedup.provenance == "assumed"
 
 

@@ -31,12 +31,12 @@ from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, cell_layout
 from hadas_jax.report.html.record import RunRecord
 from hadas_jax.report.pictures import spread_rows
 from hadas_jax.report.search import legend
-from hadas_jax.runs.names import SUPERNET
+from hadas_jax.runs.names import SUPERNET, SUPERNET_FILE
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, OPERATIONS, parse_code
 from hadas_jax.spaces.genotypes import CellGraph, Genotype
-from hadas_jax.supernet.checkpoint import DESCRIPTION, Description
+from hadas_jax.supernet.checkpoint import Description
 from hadas_jax.training.run import TrainingRun, at_resolutions
 from hw_models import Device
 from hw_models.catalogue import chosen_device
@@ -165,15 +165,16 @@ def _metric_curves(metrics: Sequence[dict[str, Any]]) -> dict[str, dict[str, dic
 
 
 def _exit_curves(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, list[Any]]]:
-    """Blocks, test accuracies and AUROC by score of each backbone; the classifier's block is one past the last."""
+    """Blocks, test accuracies, AUROC and ECE by score of each backbone; the classifier's block is one past the last."""
     curves: dict[str, dict[str, list[Any]]] = {}
     for row in rows:
-        curve = curves.setdefault(row["backbone"], {"blocks": [], "accuracies": [], "aurocs": []})
+        curve = curves.setdefault(row["backbone"], {"blocks": [], "accuracies": [], "aurocs": [], "eces": []})
         last = curve["blocks"][-1] + 1 if curve["blocks"] else 0
         curve["blocks"].append(int(row["block"]) if row["block"].isdigit() else last)
         curve["accuracies"].append(100 * float(row["test_accuracy"]))
-        known = {policy: row.get(f"auroc_{policy}") for policy in POLICIES}
-        curve["aurocs"].append({policy: float(value) for policy, value in known.items() if value})
+        for name in ("auroc", "ece"):
+            known = {policy: row.get(f"{name}_{policy}") for policy in POLICIES}
+            curve[f"{name}s"].append({policy: float(value) for policy, value in known.items() if value})
     return curves
 
 
@@ -262,8 +263,8 @@ def network_rows(result: Result) -> list[dict[str, Any]]:
         A row for each: `kind` (`ideal` and `deployable` of the fronts, `exits` with exits at the default clocks,
         `static` without exits, `static + DVFS` at its best clocks), the `policy` that its accuracy, latency and energy
         are of ("" without exits), the ends of the 95 % interval of its accuracy, backbone, exits, thresholds (None
-        where no sample may stop), clocks in MHz, shares of samples by exit when deployed, `aurocs` of the exits'
-        scores (empty where they are not known), and `metrics` of all
+        where no sample may stop), clocks in MHz, shares of samples by exit when deployed, `aurocs` and `eces`
+        of the exits' scores (empty where they are not known), and `metrics` of all
         policies; `percentiles` of the latency in ms by policy, empty where they are not known; `sizes`, the peak memory
         of activations and the weights in kB, None where they are not known; `selection`, its metrics on the selection
         samples; `against` its own backbone without exits, the savings and the difference when deployed, with the
@@ -314,6 +315,7 @@ def _network_row(result: Result, design: Design, kind: str, policy: str) -> dict
         "clocks": dict(design.clocks_mhz),
         "shares": list(design.test_shares),
         "aurocs": list(design.test_aurocs),
+        "eces": [] if None in design.test_eces else list(design.test_eces),
         "dissimilarity": design.dissimilarity,
         "excess": design.excess,
         "joined": dict.fromkeys(COSTS),
@@ -418,7 +420,7 @@ def _searched_space(settings: SearchSettings, workdir: Path) -> MBConvSpace:
         ValueError: Neither supernet nor data are where they were.
     """
     for supernet in (Path(settings.supernet.checkpoint or workdir / SUPERNET), workdir / SUPERNET):
-        if (supernet / DESCRIPTION).is_file():
+        if (supernet / SUPERNET_FILE).is_file():
             return at_resolutions(Description.read(supernet).space, settings.supernet.resolutions)
     return TrainingRun(settings, fine_tune=False).space
 

@@ -3,13 +3,14 @@
 Liu et al., "DARTS", 2018, https://arxiv.org/abs/1806.09055. A pure function of weights and shares, with derivatives of
 second order. Every operation ends in a batch norm by the statistics of the batch, without scale and shift, so that
 shares mean what they say. The edges of a cell are computed one after the other by a single piece of code, which keeps
-compilation short and the maps of an edge in the cache. The stem is one 3x3 convolution (`cifar`), which both inputs of
-the first cell read, or three of stride 2 (`imagenet`), of which the first cell reads the last two; its batch norms have
-a learned scale and shift.
+compilation short and the maps of an edge in the cache; normal cells that follow each other are turns of a loop too. The
+stem is one 3x3 convolution (`cifar`), which both inputs of the first cell read, or three of stride 2 (`imagenet`), of
+which the first cell reads the last two; its batch norms have a learned scale and shift.
 Shapes: E edges (14), B batch, H, W map, C channels of the cell, K classes; inside, maps have channels first and the
 batch last.
 """
 
+import itertools
 from functools import partial
 from typing import NamedTuple
 
@@ -84,9 +85,15 @@ def apply_search(
     weights = jax.tree.map(lambda leaf: leaf.astype(dtype), weights)
     before, last = _apply_stem(network, weights["stem"], images.astype(dtype))
     normal, reduced = shares.reshape(2, EDGES, len(OPERATIONS))
-    for index, layout in enumerate(_cell_layouts(network)):
-        own, kind = weights[f"cell_{index}"], reduced if layout.is_reduced else normal
-        before, last = last, _apply_cell(layout, own, kind, before, last, remat=remat)
+    cells = ((layout, weights[f"cell_{index}"]) for index, layout in enumerate(_cell_layouts(network)))
+    for (_, is_reduced), run in itertools.groupby(cells, lambda cell: (cell[0].channels, cell[0].is_reduced)):
+        (layout, first), *others = run
+        kind = reduced if is_reduced else normal
+        if others:
+            own = [first, *(each for _, each in others)]
+            before, last = _apply_equal_cells(layout, own, kind, before, last, remat=remat)
+        else:
+            before, last = last, _apply_cell(layout, first, kind, before, last, remat=remat)
     classifier = weights["classifier"]
     logits = jnp.mean(last, axis=(1, 2)).T @ classifier["kernel"] + classifier["bias"][None]
     return logits.astype(jnp.float32)
@@ -206,20 +213,76 @@ def _apply_cell(
         [4 C, H, W, B], or half the map in a reduce cell.
     """
     inputs = jnp.stack(_read_inputs(layout, weights, before, last))
-    operations = {name: weights[name] for name in _SEPARABLE + _DILATED}
+    operations = _operations(weights)
     if not layout.is_reduced:
-        states = jnp.concatenate([inputs, jnp.zeros((NODES, *inputs.shape[1:]), inputs.dtype)])
-        ends = jnp.asarray(EDGE_INPUT), jnp.asarray(EDGE_NODE + 2)
-        states = _run_edges(states, operations, shares, ends, remat=remat)
-    else:
-        halving, others = np.flatnonzero(EDGE_INPUT < 2), np.flatnonzero(EDGE_INPUT >= 2)
-        states = _halve(
-            inputs[EDGE_INPUT[halving]], _at(operations, halving) | {_SKIP: weights[_SKIP]}, shares[halving]
-        )
-        ends = jnp.asarray(EDGE_INPUT[others] - 2), jnp.asarray(EDGE_NODE[others])
-        states = _run_edges(states, _at(operations, others), shares[others], ends, remat=remat)
+        return _run_normal_edges(inputs, operations, shares, remat=remat)
+    halving, others = np.flatnonzero(EDGE_INPUT < 2), np.flatnonzero(EDGE_INPUT >= 2)
+    states = _halve(inputs[EDGE_INPUT[halving]], _at(operations, halving) | {_SKIP: weights[_SKIP]}, shares[halving])
+    ends = jnp.asarray(EDGE_INPUT[others] - 2), jnp.asarray(EDGE_NODE[others])
+    return _joined(_run_edges(states, _at(operations, others), shares[others], ends, remat=remat))
+
+
+def _apply_equal_cells(
+    layout: _CellLayout, weights: list[Tree], shares: jax.Array, before: jax.Array, last: jax.Array, *, remat: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Runs normal cells that follow each other and have the same channels, as turns of one loop.
+
+    They differ in what they read alone: so each turn brings its maps to what the edges of the next one read. The stem's
+    maps are filled up with empty channels to those of a cell.
+
+    Args:
+        layout: Static, of the first.
+        weights: Of each.
+        shares: As those of `_apply_cell`, like what follows.
+        before: Output of the cell before the last.
+        last: Output of the last cell.
+        remat: For the gradient, compute twice.
+
+    Returns:
+        Outputs of the last two cells, [4 C, H, W, B].
+    """
+    inputs = jnp.stack(_read_inputs(layout, weights[0], before, last))
+    channels = NODES * layout.channels
+    last = jnp.pad(last, ((0, channels - len(last)), (0, 0), (0, 0), (0, 0)))
+    reading = [
+        jnp.stack([jnp.pad(own[name], ((0, 0), (0, channels - own[name].shape[1]))) for name in ("input_0", "input_1")])
+        for own in weights[1:]
+    ]
+    reading.append(jnp.zeros_like(reading[0]))
+    operations = jax.tree.map(lambda *each: jnp.stack(each), *map(_operations, weights))
+    is_final = jnp.arange(len(weights)) == len(weights) - 1
+
+    @jax.checkpoint
+    def read(maps: tuple[jax.Array, jax.Array], own: jax.Array) -> jax.Array:
+        return jnp.stack([ops.standardise(ops.pointwise(jax.nn.relu(x), own[i])) for i, x in enumerate(maps)])
+
+    def cell(carry: tuple, item: tuple) -> tuple[tuple, None]:
+        inputs, last = carry[0], carry[2]
+        own, reading, is_final = item
+        output = _run_normal_edges(inputs, own, shares, remat=remat)
+        inputs = jax.lax.cond(is_final, lambda: inputs, lambda: read((last, output), reading))
+        return (inputs, last, output), None
+
+    start = inputs, jnp.zeros_like(last), last
+    (_, before, last), _ = jax.lax.scan(cell, start, (operations, jnp.stack(reading), is_final))
+    return before, last
+
+
+def _run_normal_edges(inputs: jax.Array, operations: Tree, shares: jax.Array, *, remat: bool) -> jax.Array:
+    """Runs the edges of a normal cell on its inputs [2, C, H, W, B]: [4 C, H, W, B]."""
+    states = jnp.concatenate([inputs, jnp.zeros((NODES, *inputs.shape[1:]), inputs.dtype)])
+    ends = jnp.asarray(EDGE_INPUT), jnp.asarray(EDGE_NODE + 2)
+    return _joined(_run_edges(states, operations, shares, ends, remat=remat))
+
+
+def _joined(states: jax.Array) -> jax.Array:
+    """The maps of all nodes, the last of the states [S, C, H, W, B], as those of one."""
     nodes = states[-NODES:]
     return nodes.reshape(-1, *nodes.shape[2:])
+
+
+def _operations(weights: Tree) -> Tree:
+    return {name: weights[name] for name in _SEPARABLE + _DILATED}
 
 
 def _read_inputs(layout: _CellLayout, weights: Tree, before: jax.Array, last: jax.Array) -> tuple[jax.Array, jax.Array]:

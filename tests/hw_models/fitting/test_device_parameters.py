@@ -472,6 +472,7 @@ def wide_network(draws):
     return layers, float(np.log10(layers.macs.sum() / layers.output_elements.sum()) - 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bent", "helps"), [(0.4, True), (0.0, False)])
 def test_a_correction_is_learned_from_a_hundred_rows_and_kept_where_it_helps(bent, helps, base, monkeypatch):
     monkeypatch.setattr(calibration, "fit", lambda _key, _measured, start, **_: start)

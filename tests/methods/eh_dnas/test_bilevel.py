@@ -40,7 +40,7 @@ def _state():
 def _gradient(descent, *, second_order=True, state=None):
     """The architecture's gradient, of a step by plain gradient descent at rate 1."""
     optimiser = optax.sgd(1.0)
-    step = bilevel_step(_loss, _loss, descent=descent, optimiser=optimiser, second_order=second_order)
+    step = bilevel_step(_loss, descent=descent, optimiser=optimiser, second_order=second_order)
     state = (_state() if state is None else state).replace(architecture_optimiser=optimiser.init(ALPHA))
     return ALPHA - jax.jit(step)(state, KEY, (_batch(0), _batch(1)))[0].architecture
 
@@ -95,7 +95,7 @@ def test_first_order_gradient_is_that_of_the_search_loss_alone():
 def test_a_step_moves_the_architecture_first_and_the_weights_by_it(second_order):
     descent = WeightDescent(schedule=lambda step: jnp.float32(0.5), momentum=0.5, weight_decay=0.01, clip=1e6)
     state = _state()
-    step = bilevel_step(_loss, _loss, descent=descent, optimiser=OPTIMISER, second_order=second_order)
+    step = bilevel_step(_loss, descent=descent, optimiser=OPTIMISER, second_order=second_order)
     following, metrics = step(state, KEY, (_batch(0), _batch(1)))
     gradient = _gradient(descent, second_order=second_order)
     np.testing.assert_allclose(following.architecture, ALPHA - 0.1 * gradient, rtol=1e-5)

@@ -63,6 +63,7 @@ def test_hardware_adds_its_own_gradient_and_nothing_else(second_order):
     np.testing.assert_allclose(seeing - blind, -0.1 * 0.7 * slope, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_hardware_is_descended_not_ascended():
     states = [_stepped(30, optimiser=optax.adam(0.05), loss={"weight": weight})[0] for weight in (0.0, 5.0)]
     costs = [float(_costs(relaxed_code(state.architecture)).image_s[0]) for state in states]

@@ -269,6 +269,7 @@ def test_what_the_surrogate_learns_is_the_share_of_each_exit_and_of_all_up_to_it
     np.testing.assert_array_equal(known[0], np.concatenate([available, np.ones_like(available)]))
 
 
+@pytest.mark.slow
 def test_the_surrogate_proposes_what_is_evaluated_next(make, space, device):
     limits = Constraints(max_params=10**9, max_latency_ms=1e9, max_p99_latency_ms=1e9, max_flash_mb=1e9)
     effort = {"picks": 16, "population": 24, "generations": 8, "gradient_seeds": 6}

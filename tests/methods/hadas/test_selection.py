@@ -497,6 +497,7 @@ def test_evolved_fronts_come_close_to_the_exact_ones_with_a_level_for_each_exit(
     assert better.all(), "nothing of the front with shared levels is lost"
 
 
+@pytest.mark.slow
 def test_a_backbone_of_many_exit_positions_is_deployed_by_its_own_few_exits_or_by_evolution(make, deep, monkeypatch):
     monkeypatch.setattr(fronts, "POPULATION", 16)
     monkeypatch.setattr(fronts, "GENERATIONS", 6)

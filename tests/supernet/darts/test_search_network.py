@@ -13,6 +13,8 @@ from hadas_jax.supernet.darts import apply_search, initialise_search
 
 NETWORK = DartsNetwork(channels=2, cells=3, classes=3, image_size=5, in_channels=2)
 ONE = dataclasses.replace(NETWORK, cells=1)  # a reduce cell, which has edges of both strides
+# Two runs of equal cells: after the stem, whose maps have fewer channels than a cell's, and after a reduce cell.
+RUNS = dataclasses.replace(NETWORK, cells=7, image_size=8)
 
 
 def draw_images(network, count=4):
@@ -69,10 +71,12 @@ def test_logits_are_those_of_the_plain_network(weights, shares, logits):
 
 
 @pytest.mark.slow
-def test_gradients_are_those_of_the_plain_network(weights, shares, gradient):
-    images = draw_images(NETWORK)
-    found, logits = gradient(NETWORK, weights, shares, images, False)
-    _, pull = jax.vjp(lambda weights, shares: plain_search(NETWORK, weights, shares, images), weights, shares)
+@pytest.mark.parametrize("network", [NETWORK, RUNS], ids=["single cells", "equal cells"])
+def test_gradients_are_those_of_the_plain_network(network, shares, gradient):
+    images, weights = draw_images(network), draw_weights(network)
+    found, logits = gradient(network, weights, shares, images, network == RUNS)
+    np.testing.assert_allclose(logits, plain_search(network, weights, shares, images), atol=5e-5)
+    _, pull = jax.vjp(lambda weights, shares: plain_search(network, weights, shares, images), weights, shares)
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(pull(jnp.cos(logits))), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-4 * max(1.0, np.abs(theirs).max()))
 
@@ -89,6 +93,7 @@ def kept(shares, gradient):
     return gradient(ONE, draw_weights(ONE), shares, draw_images(ONE), False)
 
 
+@pytest.mark.slow
 def test_computing_twice_changes_no_gradient(shares, gradient, kept):
     twice, _ = gradient(ONE, draw_weights(ONE), shares, draw_images(ONE), True)
     for a, b in zip(jax.tree.leaves(kept[0]), jax.tree.leaves(twice), strict=True):
