@@ -40,7 +40,6 @@ from hadas_jax.training import batch_mesh, init_state, sandwich_step, sgd
 from hadas_jax.training.batches import replicated, spread
 from hadas_jax.training.supernet import multiply_accumulates
 
-DEVICES = (1, 2, 4, 8)
 _SLICES = {1: "v5e:2x2", 2: "v5e:2x2", 4: "v5e:2x2", 8: "v5e:2x4"}  # of which the first devices are taken
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
@@ -62,9 +61,11 @@ class Scaling:
     """Height and width of the images, in pixels."""
     batch: int = 256
     """Images of a step, over all devices."""
+    devices: tuple[Literal[1, 2, 4, 8], ...] = (1, 2, 4, 8)
+    """Numbers of devices."""
     platform: Literal["cpu", "tpu"] = "cpu"
     """Simulated devices of a CPU, or the chips of a TPU v5e that is not there."""
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     """What networks compute in."""
     sampled: int = 2
     """Random sub-networks besides the largest and the smallest."""
@@ -146,7 +147,8 @@ def step_of(space: MBConvSpace, how: Scaling, devices: int) -> dict[str, Any]:
     key = jax.eval_shape(lambda: jax.random.key(0))
     options = {"xla_backend_optimization_level": 0} if how.platform == "cpu" else {}
     compiled = jax.jit(step, compiler_options=options).lower(place(jax.eval_shape(fresh)), key, place(batch)).compile()
-    counts, sizes = collectives(compiled.as_text())
+    memory = compiled.memory_analysis()
+    counts, sizes = collectives(compiled.as_text() or "")
     weights = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(fresh).weights))
     networks = how.sampled + 2
     macs = float(multiply_accumulates(space, space.largest()))
@@ -158,22 +160,23 @@ def step_of(space: MBConvSpace, how: Scaling, devices: int) -> dict[str, Any]:
         "sent_bytes_per_device": 2 * (devices - 1) / devices * sum(sizes.values()),
         "flops_per_device": 6 * macs * networks * how.batch / devices,
         "weight_bytes": 4 * weights,
-        "temporary_bytes_per_device": compiled.memory_analysis().temp_size_in_bytes,
+        "temporary_bytes_per_device": memory and memory.temp_size_in_bytes,
     }
 
 
 def main(how: Scaling) -> None:
     """Compiles, prints a table and writes the results."""
-    chex.set_n_cpu_devices(max(DEVICES))
+    chex.set_n_cpu_devices(max(how.devices))
     results: dict[str, list[dict[str, Any]]] = {}
     headings = ("devices", "collectives", "MB reduced", "MB sent by a device", "GFLOP of a device", "FLOP for a byte")
     table = Table("space", *headings)
     for name in how.spaces:
         space = load_space(name).adapt(in_channels=3, classes=100, image_size=how.resolution)
         results[name] = []
-        for devices in DEVICES:
+        for devices in how.devices:
             found = step_of(space, how, devices)
             results[name].append(found)
+            Console(stderr=True).print(name, found)
             sent, flops = found["sent_bytes_per_device"], found["flops_per_device"]
             row = (devices, sum(found["collectives"].values()), sum(found["bytes"].values()) / 1e6, sent / 1e6)
             intensity = flops / sent if sent else np.inf

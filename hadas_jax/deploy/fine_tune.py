@@ -26,10 +26,11 @@ import optax
 from hadas_jax.data import LabelledImages
 from hadas_jax.data.splits import random_batches
 from hadas_jax.deploy.architecture import Architecture, SplitMetrics
+from hadas_jax.deploy.given import GivenSegments
 from hadas_jax.deploy.layers import RANGE, STATISTICS, Segment, Weights, run_network
 from hadas_jax.deploy.materialise import data_of, network_at
 from hadas_jax.deploy.operating_points import ExitCosts
-from hadas_jax.deploy.static_network import StaticNetwork, evaluate, outcomes_at_exits, predict, save_network
+from hadas_jax.deploy.static_network import StaticNetwork, evaluate, outcomes_at_exits, save_network
 from hadas_jax.evaluation import Outcomes, calibrate_thresholds, scores
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS
 from hadas_jax.methods.hadas.selection import TOLERANCE
@@ -89,12 +90,15 @@ class FineTuneRun:
         if not settings.network:
             raise ValueError("network: expected a directory of hadas materialise or an ARCH.json, got none")
         self.settings = settings
-        self.network = network_at(settings.network, dataset=settings.dataset, data_dir=settings.data_dir)
-        self._format = self.network.architecture.number_format
-        if self._format != NumberFormat.FP32:
-            self.network = self.network.folded()
-            self.network.require_finite_ranges()
-        elif not any(segment.has_batch_norm for segment in self.network.segments):
+        network = network_at(settings.network, dataset=settings.dataset, data_dir=settings.data_dir)
+        if isinstance(network, GivenSegments):
+            raise ValueError(
+                f"{settings.network}: expected a network of a supernet, got a given one, whose weights stay as they are"
+            )
+        self._format = network.architecture.number_format
+        self.network = network if self._format == NumberFormat.FP32 else network.folded()
+        self.network.require_finite_ranges()
+        if self._format == NumberFormat.FP32 and not any(each.has_batch_norm for each in network.segments):
             raise ValueError(
                 f"{settings.network}: expected a network with batch norm, got a folded one; hadas materialise without "
                 "fold_batch_norm writes one"
@@ -198,9 +202,7 @@ class FineTuneRun:
 
 
 def _outcomes(network: StaticNetwork, data: LabelledImages) -> Outcomes:
-    form = network.architecture.number_format
-    predicted = predict(network.segments, network.weights, data, number_format=form)
-    return outcomes_at_exits(*predicted, np.asarray(data.labels))
+    return outcomes_at_exits(*network.predict(data), np.asarray(data.labels))
 
 
 def joint_training(

@@ -72,6 +72,10 @@ class StaticNetwork:
             if not (np.isfinite(low) and np.isfinite(high) and low <= high):
                 raise ValueError(f"range of {name}: expected two finite numbers that rise, got {low:g} and {high:g}")
 
+    def predict(self, data: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
+        """Runs this network on a split in its number format, see the function `predict`."""
+        return predict(self.segments, self.weights, data, number_format=self.architecture.number_format)
+
     def write(self, folder: Path) -> None:
         """Writes the files of this network, `NETWORK_FILES`, into a folder that has none of them."""
         write_architecture(folder / ARCHITECTURE, self.architecture)

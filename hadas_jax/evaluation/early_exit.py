@@ -24,7 +24,8 @@ from flax import struct
 
 import hw_models
 from hadas_jax.evaluation.evaluator import Outcomes
-from hadas_jax.spaces.mbconv import MAX_EXITS, Backbone, MBConvSpace
+from hadas_jax.spaces.given import AnySpace
+from hadas_jax.spaces.mbconv import MAX_EXITS, Backbone
 from hadas_jax.spaces.workload import device_workload, segments
 from hw_models import Cost, Device
 from hw_models.cost import CorrectionTerms, correction_factor, correction_terms
@@ -149,7 +150,7 @@ def _stop_early(
     return stopped, won
 
 
-def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cost:
+def segment_costs(space: AnySpace, backbone: Backbone, device: Device) -> Cost:
     """Returns the cost of each segment at each operating point of the device, float32[D, F].
 
     The constant of a run is counted with the first segment, which always runs; a call with each head, which ends the

@@ -37,11 +37,17 @@ def print_result(result: Result, console: Console) -> None:
     if any(design.test_percentiles for design in result.designs):
         console.print(percentiles_table(result))
     fronts = ", ".join(f"{len(result.front(policy))} {policy}" for policy in POLICY_NAMES)
+    largest = f"{result.largest_test_accuracy:.1%} of the test split"
     searched = (
         f"Searched {result.backbones} backbones and {result.candidates:,} dynamic candidates. Designs on the "
-        f"fronts: {fronts}. Without exits, the largest backbone is right on {result.largest_test_accuracy:.1%} of "
-        f"the test split, the smallest on {result.smallest_test_accuracy:.1%}."
+        f"fronts: {fronts}. Without exits, the largest backbone is right on {largest}, the smallest on "
+        f"{result.smallest_test_accuracy:.1%}."
     )
+    if result.backbones == 1:
+        searched = (
+            f"Searched {result.candidates:,} exits and clocks of the network. Designs on the fronts: {fronts}. Without "
+            f"exits, it is right on {largest}."
+        )
     for line in (*legend(result), *_violated_constraints(result), searched):
         print_line(console, line, wrap=True)
 

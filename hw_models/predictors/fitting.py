@@ -224,9 +224,11 @@ def _train(
 
     @functools.partial(jax.jit, donate_argnums=0)
     def run(states: _State, keys: jax.Array, codes: jax.Array, targets: jax.Array) -> tuple[_State, jax.Array]:
+        def one(item: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:
+            return epoch(item[0], item[1], codes, targets)
+
         # CPUs take twice as long for a batched matrix product as for its parts one by one.
-        one_by_one = functools.partial(jax.lax.map, lambda item: epoch(*item, codes, targets))
-        side_by_side = jax.vmap(lambda item: epoch(*item, codes, targets))
+        one_by_one, side_by_side = functools.partial(jax.lax.map, one), jax.vmap(one)
         return jax.lax.platform_dependent((states, keys), cpu=one_by_one, default=side_by_side)
 
     start_key, key = jax.random.split(key)

@@ -22,9 +22,9 @@ from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference, least_images
 from hadas_jax.evaluation.early_exit import percentile_exit
 from hadas_jax.runs.checkpoints import read_json, validated
-from hadas_jax.runs.names import SUPERNET, SUPERNET_FILE
+from hadas_jax.runs.names import GIVEN, GIVEN_FILE, SUPERNET, SUPERNET_FILE
 from hadas_jax.runs.workdir import WorkDir, write_text
-from hadas_jax.settings import NO_CONSTRAINTS, Constraints, FormatName, SearchSettings
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, ExitsSettings, FormatName, SearchSettings
 
 POLICY_NAMES = ("ideal", "deployable")
 FORM = "hadas_jax.front/2"
@@ -423,18 +423,22 @@ class FinishedSearch:
     """
 
     path: Path
-    settings: SearchSettings
+    settings: SearchSettings | ExitsSettings
     versions: dict[str, str]
     result: Result
     data: SplitRecord
 
     @property
     def supernet(self) -> Path:
-        """Where its supernet is: in its work directory if it trained any of it, else the checkpoint given.
+        """Where its supernet or given network is: in its work directory, or for a supernet the checkpoint given.
 
         Raises:
             ValueError: It is not there any more.
         """
+        if isinstance(self.settings, ExitsSettings):
+            if not (self.path / GIVEN / GIVEN_FILE).is_file():
+                raise ValueError(f"{self.path}: expected the given network of the run in {GIVEN}/, got none")
+            return (self.path / GIVEN).absolute()
         trained, given = self.path / SUPERNET, self.settings.supernet.checkpoint
         if (trained / SUPERNET_FILE).is_file():
             return trained.absolute()
@@ -456,9 +460,12 @@ def read_search(workdir: Path | str) -> FinishedSearch:
     place = WorkDir(Path(workdir))
     if not place.holds_run:
         raise ValueError(f"{workdir}: expected the work directory of a search, got none (no config.json)")
+    kind: type[SearchSettings] | type[ExitsSettings] = SearchSettings
+    if place.kind == ExitsSettings.KIND:
+        kind, place = ExitsSettings, WorkDir(Path(workdir), kind=ExitsSettings.KIND)
     place.settings()  # refuses the work directories of other commands
     path = place.path / FRONT
-    again = shlex.join(["hadas", "search", "--resume", "--workdir", str(workdir)])
+    again = shlex.join(["hadas", kind.KIND, "--resume", "--workdir", str(workdir)])
     if not path.is_file():
         raise ValueError(f"{workdir}: expected a finished search, got one without {FRONT}; {again} finishes it")
     if place.data() is None:
@@ -470,7 +477,7 @@ def read_search(workdir: Path | str) -> FinishedSearch:
     content = read_json(path, FORM, what="the front of a search", hint=hint)
     return FinishedSearch(
         path=place.path,
-        settings=SearchSettings.from_mapping(content.get("settings"), source=str(path)),
+        settings=kind.from_mapping(content.get("settings"), source=str(path)),
         versions=content.get("versions", {}),
         result=validated(Result, content, path=path, hint=hint),
         data=validated(SplitRecord, content.get("data"), path=path, hint=hint),

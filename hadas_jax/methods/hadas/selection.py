@@ -32,7 +32,7 @@ from hadas_jax.methods.hadas.fronts import EXACT_CONFIGS, Candidates, pool_front
 from hadas_jax.methods.hadas.inner import exit_count
 from hadas_jax.methods.hadas.results import POLICY_NAMES, AsAccurate, Design, Level, Percentiles, Performance, Versus
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints, FormatName
-from hadas_jax.spaces import MBConvSpace, available_exits, block_active
+from hadas_jax.spaces import AnySpace, available_exits, block_active
 from hadas_jax.spaces.footprint import footprint
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Device, NumberFormat, operating_points
@@ -65,7 +65,7 @@ class Pool:
         limits: Of the search.
     """
 
-    space: MBConvSpace
+    space: AnySpace
     device: Device
     genomes: np.ndarray
     backbones: list[DynamicBackbone]
@@ -159,7 +159,7 @@ class Choices:
 
 
 def set_thresholds(
-    space: MBConvSpace,
+    space: AnySpace,
     device: Device,
     genomes: np.ndarray,
     *,
@@ -193,7 +193,7 @@ def set_thresholds(
 
 
 @partial(jax.jit, static_argnames=("space", "slots"))
-def _dynamic_backbone(space: MBConvSpace, genome: jax.Array, device: Device, *, slots: int) -> DynamicBackbone:
+def _dynamic_backbone(space: AnySpace, genome: jax.Array, device: Device, *, slots: int) -> DynamicBackbone:
     backbone = space.decode(genome)
     available, costs = available_exits(space, backbone), segment_costs(space, backbone, device)
     return DynamicBackbone.of(available, costs, footprint=footprint(space, backbone), slots=slots)
