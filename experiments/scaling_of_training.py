@@ -13,14 +13,16 @@ Hardware:  any
 Time:      a quarter of an hour on two cores
 """
 
+import contextlib
 import json
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unittest import mock
 
 import chex
 import jax
@@ -63,19 +65,20 @@ class Scaling:
     """Images of a step, over all devices."""
     devices: tuple[Literal[1, 2, 4, 8], ...] = (1, 2, 4, 8)
     """Numbers of devices."""
-    platform: Literal["cpu", "tpu"] = "cpu"
-    """Simulated devices of a CPU, or the chips of a TPU v5e that is not there."""
+    platform: Literal["accelerator", "cpu", "tpu"] = "accelerator"
+    """The formulas of accelerators or those of CPUs, for simulated devices, or the chips of a TPU v5e."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What networks compute in."""
     sampled: int = 2
     """Random sub-networks besides the largest and the smallest."""
 
 
-def collectives(text: str) -> tuple[Counter[str], Counter[str]]:
+def collectives(text: str, *, turns: int) -> tuple[Counter[str], Counter[str]]:
     """Returns how often each collective operation runs in compiled code, and the bytes that all of its runs take.
 
     Args:
         text: Optimised HLO. Loops count as often as they turn, of branches the one that sends most.
+        turns: Of loops whose code does not tell them, as on TPUs: of the one over sub-networks.
     """
     lines: dict[str, list[str]] = {}
     entry = name = ""
@@ -108,7 +111,8 @@ def collectives(text: str) -> tuple[Counter[str], Counter[str]]:
             names = [each.strip(" %") for each in (branches[1] or f"{branches[2]},{branches[3]}").split(",")]
             return [(1, max((of(each) for each in names), key=lambda found: sum(found[1].values())))]
         trips = _TRIPS.search(line)
-        return [(int(trips[1]) if trips else 1, of(each)) for each in _CALLED.findall(line)]
+        times = int(trips[1]) if trips else turns if " while(" in line else 1
+        return [(times, of(each)) for each in _CALLED.findall(line)]
 
     return of(entry)
 
@@ -124,9 +128,16 @@ def _bytes(shapes: str) -> int:
 
 def devices_of(how: Scaling, count: int) -> list[jax.Device]:
     """Returns so many devices to compile for."""
-    if how.platform == "cpu":
+    if how.platform != "tpu":
         return jax.devices()[:count]
     return list(topologies.get_topology_desc(platform="tpu", topology_name=_SLICES[count]).devices)[:count]
+
+
+def _formulas(platform: str) -> contextlib.AbstractContextManager[Any]:
+    """Has code that is lowered for a CPU take the formulas of other platforms, where these are asked for."""
+    if platform != "accelerator":
+        return contextlib.nullcontext()
+    return mock.patch.object(jax.lax, "platform_dependent", lambda *args, default, **_: default(*args))
 
 
 def step_of(space: MBConvSpace, how: Scaling, devices: int) -> dict[str, Any]:
@@ -145,10 +156,12 @@ def step_of(space: MBConvSpace, how: Scaling, devices: int) -> dict[str, Any]:
     size = (how.batch, how.resolution, how.resolution, space.in_channels)
     batch = (jax.ShapeDtypeStruct(size, jnp.float32), jax.ShapeDtypeStruct(size[:1], jnp.int32))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    options = {"xla_backend_optimization_level": 0} if how.platform == "cpu" else {}
-    compiled = jax.jit(step, compiler_options=options).lower(place(jax.eval_shape(fresh)), key, place(batch)).compile()
+    options = {} if how.platform == "tpu" else {"xla_backend_optimization_level": 0}
+    with _formulas(how.platform):
+        lowered = jax.jit(step, compiler_options=options).lower(place(jax.eval_shape(fresh)), key, place(batch))
+    compiled = lowered.compile()
     memory = compiled.memory_analysis()
-    counts, sizes = collectives(compiled.as_text() or "")
+    counts, sizes = collectives(compiled.as_text() or "", turns=how.sampled + 2)
     weights = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(fresh).weights))
     networks = how.sampled + 2
     macs = float(multiply_accumulates(space, space.largest()))
@@ -183,13 +196,7 @@ def main(how: Scaling) -> None:
             table.add_row(name, *(f"{value:,.4g}" for value in (*row, flops / 1e9, intensity)))
     Console().print(table)
     if how.output:
-        settings = {
-            "batch": how.batch,
-            "resolution": how.resolution,
-            "sampled": how.sampled,
-            "dtype": how.dtype,
-            "platform": how.platform,
-        }
+        settings = {**asdict(how), "output": None}
         content = {"settings": settings, "versions": versions(), "results": results}
         write_text(how.output, json.dumps(content, indent=1) + "\n")
 
