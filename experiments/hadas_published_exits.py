@@ -1,26 +1,34 @@
-"""What our inner engine finds for AttentiveNAS a0 to a5 with the CIFAR-100 accuracies that HADAS published per exit.
+"""What our inner engine finds for AttentiveNAS a0 to a6 with the accuracies that HADAS published per exit.
 
 Command:   python experiments/hadas_published_exits.py -o experiments/hadas_published_exits.json
+               --confidences hadas_confidence_bins.csv
+           (without --confidences, deployable rows follow the model's difficulty alone)
 Hardware:  2 CPU cores, 2 GB
-Time:      a minute or two on two cores, compilation included
-Expected:  correlation 0.9218; energy of a0 relative to its static one, ideal mapping, 0.518 with exits and 0.430 with
-           exits and clocks (published 0.689 and 0.668); deployable at the static accuracy 0.824 and 0.696; clocks
-           alone, without exits, 0.847
+Time:      some minutes, compilation included
+Expected:  correlation 0.9218; on CIFAR-100 with the roofline alone, energy of a0 relative to its static one, ideal
+           mapping, 0.518 with exits and 0.430 with exits and clocks (published 0.689 and 0.668); deployable by the
+           model's confidences at the static accuracy 0.824 and 0.696; clocks alone, without exits, 0.847
 
 Bouzidi et al. (DATE 2023, https://arxiv.org/abs/2212.03354) publish the accuracy of an exit after every block from
-the sixth on (their repository, Apache-2.0: hadas_exit_top1.json here), but not which samples each exit gets right. A
-one-factor Gaussian copula stands for that: exit i with accuracy a_i is right about a sample of difficulty z where
+the sixth on (their repository, Apache-2.0: hadas_exit_top1.json here; of a6 with an older head alone, whose first exits
+are 1 to 7 points less accurate, and on CIFAR-100 alone), but not which samples each exit gets right. A one-factor
+Gaussian copula stands for that: exit i with accuracy a_i is right about a sample of difficulty z where
 sqrt(r) z + sqrt(1 - r) e_i < Phi^-1(a_i), z and e_i standard normal. Accuracies are the published ones; the one free
-number, the correlation r, is set so that under the ideal mapping all exits of a0 together reach the published 89.95 %.
-The network, its native resolution and the device (AGX Xavier GPU, its roofline alone) are the package's own; nothing is
-tuned on the published energies, which are compared relative to a0's static one: the paper does not name the device
-beside them.
+number, the correlation r, is set so that under the ideal mapping all exits of a0 together reach the published 89.95 %
+on CIFAR-100. The networks, their native resolution and the device (AGX Xavier GPU, with its learned correction and as
+a roofline alone) are the package's own; nothing is tuned on the published energies, and the paper does not name the
+device beside them.
 
-Under the deployable policy an exit's confidence is the chance that it is right given the sample's difficulty, which is
-all that the model has to offer: a head that knows the difficulty exactly, but not its own luck.
-Shapes: E exits of the space, e those of a backbone, N samples.
+Under the deployable policy an exit's confidence is, by the model alone, the chance that it is right given the sample's
+difficulty: a head that knows the difficulty exactly, but not its own luck. With `--confidences` it follows what their
+repository's history has of it: for each exit the number of samples in five bins of confidence and their accuracy, on
+training images (columns data_set, backbone, exit, confidence_below, samples, accuracy). Of these the shares of bins
+among samples that are right, and among those that are wrong, are taken; the accuracies stay those of the test. Within
+both, the less difficult a sample, the higher its bin, as far as r says. a6 has no such figures and keeps the model's.
+Shapes: E exits of the space, e those of a backbone, N samples, B bins.
 """
 
+import csv
 import dataclasses
 import json
 import time
@@ -45,38 +53,104 @@ from hadas_jax.report.console import print_line
 from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
 from hadas_jax.spaces import MBConvSpace, available_exits, load_space, published_in
-from hw_models import load_device
+from hw_models import Device, load_device
 
 TABLE = Path(__file__).with_name("hadas_exit_top1.json")
 DEVICE = "agx-xavier-gpu"
 IDEAL_A0 = 0.8995  # dynamic top-1 of a0
-PUBLISHED = {  # of a0: energy in mJ
-    "static": 173.8,
-    "exits": 119.8,
-    "exits + clocks": 116.1,
-}
+VARIANTS = ("static", "exits", "exits + clocks")
+PUBLISHED = {"a0": (173.8, 119.8, 116.1), "a6": (335.5, 256.8, 218.3)}  # energies in mJ on CIFAR-100
+CLASSES = {"cifar-100": 100, "tiny-imagenet": 200}
+OLD_HEAD = "cifar-100, old head"
+_COLUMNS = {"data_set", "backbone", "exit", "confidence_below", "samples", "accuracy"}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """a0 to a5 with published exits: static, with exits, with exits and clocks."""
+    """a0 to a6 with published exits: static, with exits, with exits and clocks."""
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE.json")] = None
     """Results file."""
+    confidences: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None
+    """Published confidences of exits; None: the model's."""
     picture: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
-    """Energies as bars."""
+    """Energies as bars: on CIFAR-100, of the device as it comes."""
     samples: int = 10_000
     """Drawn samples, as many as CIFAR-100's test images, and as many more to set thresholds on."""
     seed: int = 0
     """Of the draws."""
     smoke: bool = False
-    """a0 alone on 500 samples."""
+    """a0 on CIFAR-100 alone, 500 samples."""
 
 
-def published_accuracies() -> dict[str, np.ndarray]:
-    """Returns the CIFAR-100 accuracy of every exit and, last, the classifier, as shares, by backbone."""
-    table = json.loads(TABLE.read_text(encoding="utf-8"))["cifar-100"]
-    return {name: np.asarray(shares) / 100 for name, shares in table.items()}
+def published_accuracies(data_set: str) -> dict[str, np.ndarray]:
+    """Returns the accuracy of every exit and, last, the classifier, as shares, by backbone; a6 with its old head."""
+    table = json.loads(TABLE.read_text(encoding="utf-8"))
+    known = table[data_set] | (table[OLD_HEAD] if data_set == "cifar-100" else {})
+    return {name: np.asarray(shares) / 100 for name, shares in known.items()}
+
+
+@dataclass(frozen=True)
+class Confidences:
+    """How sure the exits of a backbone are of samples that they get right and wrong.
+
+    Attributes:
+        upper: float[B], upper ends of the bins.
+        right: float[e + 1, B], shares of the bins among samples that an exit gets right, the classifier last.
+        wrong: float[e + 1, B], among those that it gets wrong.
+    """
+
+    upper: np.ndarray
+    right: np.ndarray
+    wrong: np.ndarray
+
+    def drawn(self, easy: np.ndarray, correct: np.ndarray) -> np.ndarray:
+        """Draws confidences: within right and wrong samples, the easier a sample the higher its bin.
+
+        Args:
+          easy: float[e + 1, N], how easy a sample seems to an exit.
+          correct: bool[e + 1, N].
+        """
+        lower = np.append(0.0, self.upper[:-1])
+        found = np.zeros(easy.shape)
+        for exit, shares in enumerate(zip(self.right, self.wrong, strict=True)):
+            for own, is_right in zip(shares, (True, False), strict=True):
+                rows = np.flatnonzero(correct[exit] == is_right)
+                rank = (np.argsort(np.argsort(easy[exit, rows])) + 0.5) / max(len(rows), 1)
+                ends = np.cumsum(own)
+                bins = np.minimum(np.searchsorted(ends, rank), len(own) - 1)
+                inside = (rank - (ends - own)[bins]) / np.maximum(own[bins], 1e-9)
+                found[exit, rows] = lower[bins] + np.clip(inside, 0, 1) * (self.upper - lower)[bins]
+        return found
+
+
+def published_confidences(path: Path, data_set: str) -> dict[str, Confidences]:
+    """Reads the confidences of a data set by backbone.
+
+    Raises:
+      ValueError: The file has other columns, or an exit lacks bins of another.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = sorted(_COLUMNS - set(reader.fieldnames or ()))
+        if missing:
+            raise ValueError(f"{path}: expected a column {missing[0]}, got {', '.join(reader.fieldnames or ['none'])}")
+        rows = [row for row in reader if row["data_set"] == data_set and row["exit"] != "final"]
+    found = {}
+    for backbone in dict.fromkeys(row["backbone"] for row in rows):
+        own = [row for row in rows if row["backbone"] == backbone]
+        upper = sorted({float(row["confidence_below"]) for row in own})
+        exits = 1 + max(int(row["exit"]) for row in own)  # the last one is the classifier
+        if len(own) != exits * len(upper):
+            raise ValueError(f"{path}: {backbone}: expected {exits} exits of {len(upper)} bins, got {len(own)} rows")
+        samples, accuracy = np.zeros((2, exits, len(upper)))
+        for row in own:
+            place = int(row["exit"]), upper.index(float(row["confidence_below"]))
+            samples[place], accuracy[place] = float(row["samples"]), float(row["accuracy"])
+        right, wrong = samples * accuracy, samples * (1 - accuracy)
+        shares = (part / part.sum(axis=1, keepdims=True) for part in (right, wrong))
+        found[backbone] = Confidences(np.array(upper), *shares)
+    return found
 
 
 def ideal_accuracy(accuracies: np.ndarray, correlation: float) -> float:
@@ -111,7 +185,13 @@ def fitted_correlation(accuracies: np.ndarray, ideal: float) -> float:
 
 
 def drawn_outcomes(
-    accuracies: np.ndarray, available: np.ndarray, *, correlation: float, samples: int, seed: int
+    accuracies: np.ndarray,
+    available: np.ndarray,
+    *,
+    correlation: float,
+    samples: int,
+    seed: int,
+    confidences: Confidences | None = None,
 ) -> Outcomes:
     """Draws samples; every exit gets as many of them right as its accuracy says, to the nearest sample.
 
@@ -121,6 +201,7 @@ def drawn_outcomes(
       correlation: r.
       samples: N.
       seed: of the draw; backbones of one seed see the same samples.
+      confidences: of the backbone; None: the chance to be right, given the difficulty.
     """
     rng = np.random.default_rng(seed)
     difficulty = rng.standard_normal(samples)
@@ -131,23 +212,35 @@ def drawn_outcomes(
     shape = (len(available) + 1, samples)
     correct, confidence = np.zeros(shape, bool), np.zeros(shape, np.float32)
     correct[rows] = right
-    confidence[rows] = chance_right(accuracies, difficulty, correlation)
+    if confidences is None:
+        confidence[rows] = chance_right(accuracies, difficulty, correlation)
+    else:
+        own = np.stack([np.random.default_rng((seed, e, 1)).standard_normal(samples) for e in range(len(accuracies))])
+        easy = np.sqrt(1 - correlation) * own - np.sqrt(correlation) * difficulty
+        confidence[rows] = confidences.drawn(easy, right)
     nothing = jnp.zeros(shape, jnp.float32)
     return Outcomes(jnp.asarray(correct), jnp.asarray(confidence), entropy=nothing, learned=nothing)
 
 
 def examine(
-    space: MBConvSpace, name: str, accuracies: np.ndarray, *, correlation: float, experiment: Experiment
+    space: MBConvSpace,
+    name: str,
+    accuracies: np.ndarray,
+    *,
+    device: Device,
+    correlation: float,
+    confidences: Confidences | None,
+    experiment: Experiment,
 ) -> dict[str, Any]:
     """Returns the figures of a backbone: static, with exits, with exits and clocks."""
-    device = dataclasses.replace(load_device(DEVICE), correction=None)
     genome = jnp.asarray(space.encode(published_in(space, name)))
     available = np.asarray(available_exits(space, space.decode(genome)))
     costs = jax.jit(lambda g: segment_costs(space, space.decode(g), device))(genome)
     backbone = DynamicBackbone.of(jnp.asarray(available), costs)
 
     def drawn(seed: int) -> Outcomes:
-        return drawn_outcomes(accuracies, available, correlation=correlation, samples=experiment.samples, seed=seed)
+        how: dict[str, Any] = {"correlation": correlation, "samples": experiment.samples, "confidences": confidences}
+        return drawn_outcomes(accuracies, available, seed=seed, **how)
 
     thresholds = risk_thresholds(drawn(experiment.seed + 1), policy="confidence")
     found_stops = PolicyStops.of(drawn(experiment.seed), thresholds=thresholds, policy="confidence")
@@ -164,6 +257,7 @@ def examine(
     found: dict[str, Any] = {
         "backbone": name,
         "exits": int(available.sum()),
+        "confidences": "of the model" if confidences is None else "published",
         "ideal_accuracy_of_the_model": ideal_accuracy(accuracies, correlation),
         "static": dataclasses.asdict(static),
         "static + clocks": dataclasses.asdict(static_dvfs),
@@ -199,26 +293,22 @@ def _cheapest(front: Candidates, error: float, backbone: DynamicBackbone, *, lim
     return dataclasses.asdict(performance) | {"exits": exits.tolist(), "point": int(front.point[row])}
 
 
-def energy_table(rows: list[dict[str, Any]]) -> Table:
-    """Returns energies relative to a0's static one, beside the published ones of a0."""
-    unit = rows[0]["static"]["energy_j"]
-    shown = Table(title="Energy relative to a0 static, and dynamic accuracy")
+def energy_table(rows: list[dict[str, Any]], title: str) -> Table:
+    """Returns energies in mJ and relative to the same network's static one, beside the published ones."""
+    shown = Table(title=f"Energy, mJ (static = 1), and dynamic accuracy: {title}")
     for heading in ("network", "rule", "static", "+ clocks", "+ exits", "+ exits + clocks", "no slower", "accuracy"):
         shown.add_column(heading, justify="left" if heading in ("network", "rule") else "right")
-    static, *others = (f"{energy / PUBLISHED['static']:.3f}" for energy in PUBLISHED.values())
-    shown.add_row("a0", "published", static, "", *others, "", f"{IDEAL_A0:.2%}")
     for row in rows:
+        unit = row["static"]["energy_j"]
+        published = PUBLISHED.get(row["backbone"]) if "cifar-100" in title else None
+        if published is not None:
+            static, *others = (f"{energy:.1f} ({energy / published[0]:.3f})" for energy in published)
+            shown.add_row(row["backbone"], "published", static, "", *others, "", "")
         for rule in [name for name, value in row.items() if isinstance(value, dict) and not name.startswith("static")]:
             variants = row[rule]
-            shown.add_row(
-                row["backbone"],
-                rule,
-                *(
-                    f"{each['energy_j'] / unit:.3f}"
-                    for each in (row["static"], row["static + clocks"], *variants.values())
-                ),
-                f"{1 - variants['exits + clocks']['error']:.2%}",
-            )
+            energies = [each["energy_j"] for each in (row["static"], row["static + clocks"], *variants.values())]
+            cells = (f"{1e3 * energy:.1f} ({energy / unit:.3f})" for energy in energies)
+            shown.add_row(row["backbone"], rule, *cells, f"{1 - variants['exits + clocks']['error']:.2%}")
     return shown
 
 
@@ -241,8 +331,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for slot, (label, rule, variant, colour) in enumerate(bars):
         energies = [(row[variant] if rule is None else row[rule][variant])["energy_j"] / unit for row in rows]
         axes.bar(np.arange(len(rows)) + (slot - 2.5) * width, energies, width, label=label, color=colour)
-    for (name, energy), style in zip(list(PUBLISHED.items())[1:], ("--", ":"), strict=True):
-        line = [energy / PUBLISHED["static"]] * 2
+    static_mj, *others = PUBLISHED["a0"]
+    for name, energy, style in zip(VARIANTS[1:], others, ("--", ":"), strict=True):
+        line = [energy / static_mj] * 2
         axes.plot([-3 * width, 3 * width], line, "k" + style, label=f"published a0: {name}")
     axes.set_xticks(range(len(rows)), [row["backbone"] for row in rows])
     axes.set(ylabel="energy per sample / a0 static")
@@ -253,29 +344,45 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def run(experiment: Experiment, console: Console) -> dict[str, Any]:
-    """Examines the backbones, prints the table and returns all figures."""
+    """Examines the backbones on every data set and device, prints tables and returns all figures."""
     start = time.monotonic()
-    accuracies = published_accuracies()
+    data_sets = list(CLASSES)[:1] if experiment.smoke else list(CLASSES)
     if experiment.smoke:
-        accuracies = {"a0": accuracies["a0"]}
         experiment = dataclasses.replace(experiment, samples=500)
-    correlation = fitted_correlation(accuracies["a0"], IDEAL_A0)
-    space = load_space("attentivenas").adapt(in_channels=3, classes=100, image_size=32)
-    rows = [
-        examine(space, name, shares, correlation=correlation, experiment=experiment)
-        for name, shares in accuracies.items()
-    ]
-    console.print(energy_table(rows))
+    correlation = fitted_correlation(published_accuracies("cifar-100")["a0"], IDEAL_A0)
+    device = load_device(DEVICE)
+    devices = {"corrected": device, "roofline alone": dataclasses.replace(device, correction=None)}
+    found: list[dict[str, Any]] = []
+    for data_set in data_sets:
+        accuracies = published_accuracies(data_set)
+        sure = {} if experiment.confidences is None else published_confidences(experiment.confidences, data_set)
+        space = load_space("attentivenas").adapt(in_channels=3, classes=CLASSES[data_set], image_size=32)
+        for kind, priced in devices.items():
+            rows = [
+                examine(
+                    space,
+                    name,
+                    shares,
+                    device=priced,
+                    correlation=correlation,
+                    confidences=sure.get(name),
+                    experiment=experiment,
+                )
+                for name, shares in (list(accuracies.items())[:1] if experiment.smoke else accuracies.items())
+            ]
+            console.print(energy_table(rows, f"{data_set}, {DEVICE}, {kind}"))
+            found.append({"data_set": data_set, "device": kind, "backbones": rows})
     console.print(f"Correlation {correlation:.4f}")
     if experiment.picture is not None:
-        draw(rows, experiment.picture)
+        draw(found[0]["backbones"], experiment.picture)
     return {
         "device": DEVICE,
         "correlation": correlation,
         "samples": experiment.samples,
         "seed": experiment.seed,
-        "published_of_a0": PUBLISHED | {"dynamic_accuracy": IDEAL_A0},
-        "backbones": rows,
+        "published_mj": {name: dict(zip(VARIANTS, values, strict=True)) for name, values in PUBLISHED.items()},
+        "published_dynamic_accuracy_of_a0": IDEAL_A0,
+        "results": found,
         "seconds": round(time.monotonic() - start, 1),
         "versions": versions(),
     }

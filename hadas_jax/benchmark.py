@@ -1,8 +1,9 @@
 """How many candidates per second each part of a search gets through, by population size, beside pymoo.
 
 A candidate is an AttentiveNAS backbone (28 genes) at an operating point of the device (3 genes); its error is a
-smooth function of its genes that stands for a surrogate, its latency and energy come from the cost model. pymoo, where
-it is installed, does the same work on the same functions in the same process; the two alternate, and medians count.
+smooth function of its genes that stands for a surrogate, its latency and energy come from the cost model. Searches are
+one compiled function each; in the joint search a candidate has a dozen exits besides. pymoo, where it is installed,
+does the same work on the same functions in the same process; the two alternate, and medians count.
 Units: seconds of one call on a whole population.
 """
 
@@ -19,12 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.search import NSGA2, Product, product_front, sample
+from hadas_jax.search import NSGA2, Product, product_front, run, sample
 from hadas_jax.spaces import load_space
 from hadas_jax.spaces.costs import block_costs, population_cost
-from hw_models import Device, load_device
+from hw_models import Device, read_device_file
+from hw_models.catalogue import to_device
 
-WORK = ("cost model", "variation", "inner search", "generation", "search")
+WORK = ("cost model", "variation", "inner search", "generation", "search", "joint search")
 GENERATIONS = 10  # of a whole search
 _Call = Callable[[], Any]
 _LEAST_S = 0.05  # a measurement repeats until it took as long
@@ -87,10 +89,13 @@ def measure_throughput(
         raise ValueError(f"populations: expected sizes of at least 2, got {list(populations)}")
     if rounds < 1:
         raise ValueError(f"rounds: expected at least 1, got {rounds}")
-    model = load_device(device)
-    work_of = dict(zip(WORK, (_cost_model, _variation, _inner_search, _generation, _search), strict=True))
+    file = read_device_file(device)
+    file.roofline()  # a table of blocks covers one space at one size
+    model = to_device(file)
+    calls = (_cost_model, _variation, _inner_search, _generation, _search, _joint_search)
+    work_of = dict(zip(WORK, calls, strict=True))
     for population in populations:
-        task = _Task(model, population, seed)
+        task = Task(model, population, seed)
         for work in WORK:
             call, candidates = work_of[work](task)
             peers = _peers(task, work, peer_limit)
@@ -113,18 +118,18 @@ def _measured(
         peer()
     times: list[list[float]] = [[] for _ in (call, *peers)]
     for _ in range(rounds):
-        for run, measured in zip((call, *peers), times, strict=True):
-            measured.append(_seconds(run))
+        for each, measured in zip((call, *peers), times, strict=True):
+            measured.append(_seconds(each))
     seconds, *others = map(statistics.median, times)
     kept, unique = (*others, None, None)[:2]
     return Throughput(work, population, candidates, first, seconds, kept, unique)
 
 
-def _seconds(run: _Call) -> float:
+def _seconds(call: _Call) -> float:
     """Mean of as many calls as take `_LEAST_S` together."""
     calls, start = 0, time.perf_counter()
     while True:
-        jax.block_until_ready(run())
+        jax.block_until_ready(call())
         calls += 1
         passed = time.perf_counter() - start
         if passed >= _LEAST_S:
@@ -132,7 +137,7 @@ def _seconds(run: _Call) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
+class Task:
     """The joint search that is timed.
 
     Attributes:
@@ -183,51 +188,62 @@ class _Task:
         return load_space("attentivenas").adapt(in_channels=3, classes=1000, image_size=224)
 
 
-def _started(task: _Task) -> Any:
+def _started(task: Task) -> Any:
     params = task.strategy.default_params
     return task.strategy.init(jax.random.key(1), task.first, task.evaluate(task.first), params)
 
 
-def _cost_model(task: _Task) -> tuple[_Call, int]:
+def _cost_model(task: Task) -> tuple[_Call, int]:
     return lambda: task.evaluate(task.first), task.population
 
 
-def _variation(task: _Task) -> tuple[_Call, int]:
+def _variation(task: Task) -> tuple[_Call, int]:
     state, params = _started(task), task.strategy.default_params
     return lambda: task.strategy.ask(jax.random.key(2), state, params)[0], task.population
 
 
-def _generation(task: _Task) -> tuple[_Call, int]:
+def _generation(task: Task) -> tuple[_Call, int]:
     """Variation and selection; evaluation aside."""
     strategy, params = task.strategy, task.strategy.default_params
     state, fitness = _started(task), task.evaluate(task.first)
 
     @jax.jit
-    def run(state: Any, fitness: jax.Array) -> Any:
+    def generation(state: Any, fitness: jax.Array) -> Any:
         genomes, state = strategy.ask(jax.random.key(2), state, params)
         return strategy.tell(jax.random.key(3), genomes, fitness, state, params)[0]
 
-    return lambda: run(state, fitness), task.population
+    return lambda: generation(state, fitness), task.population
 
 
-def _search(task: _Task) -> tuple[_Call, int]:
+def _search(task: Task) -> tuple[_Call, int]:
     """A first population and `GENERATIONS` more, evaluated by the cost model."""
-    strategy, params = task.strategy, task.strategy.default_params
-
-    @jax.jit
-    def run(first: jax.Array) -> Any:
-        def generation(state: Any, key: jax.Array) -> tuple[Any, None]:
-            ask_key, tell_key = jax.random.split(key)
-            genomes, state = strategy.ask(ask_key, state, params)
-            return strategy.tell(tell_key, genomes, task.evaluate(genomes), state, params)[0], None
-
-        start = strategy.init(jax.random.key(1), first, task.evaluate(first), params)
-        return jax.lax.scan(generation, start, jax.random.split(jax.random.key(2), GENERATIONS))[0]
-
-    return lambda: run(task.first), task.population * (GENERATIONS + 1)
+    search = partial(run, task.strategy, task.evaluate, jax.random.key(1), GENERATIONS, population=task.first)
+    return search, task.population * (GENERATIONS + 1)
 
 
-def _inner_search(task: _Task) -> tuple[_Call, int]:
+def _joint_search(task: Task) -> tuple[_Call, int]:
+    """Likewise with exits in the genome too, whose samples pay a share of what the table says of the whole network.
+
+    An exit stops half of the samples that reach it, at the share of the trunk where it stands, and takes a hundredth of
+    the whole network; each costs a little accuracy.
+    """
+    strategy = NSGA2(task.population, (*task.cardinalities, *[2] * _EXITS))
+    places = jnp.arange(1, _EXITS + 1, dtype=jnp.float32) / (_EXITS + 1)
+
+    def evaluate(genomes: jax.Array) -> jax.Array:
+        chosen = genomes[:, -_EXITS:].astype(jnp.float32)
+        reached = jnp.cumprod(1 - chosen / 2, axis=1)
+        stopped = jnp.concatenate([jnp.ones_like(reached[:, :1]), reached[:, :-1]], axis=1) - reached
+        share = stopped @ places + reached[:, -1] + 0.01 * jnp.sum(chosen, axis=1)
+        objectives = task.evaluate(genomes[:, :-_EXITS])
+        error = objectives[:, 0] + 0.02 * (stopped @ (1 - places))
+        return jnp.stack([error, share * objectives[:, 1], share * objectives[:, 2]], axis=1)
+
+    search = partial(run, strategy, evaluate, jax.random.key(1), GENERATIONS)
+    return search, task.population * (GENERATIONS + 1)
+
+
+def _inner_search(task: Task) -> tuple[_Call, int]:
     """The exact front over as many exit subsets as the population has members, at all clocks."""
     subsets = min(task.population, 2**_EXITS)
     draws = np.random.default_rng(task.seed)
@@ -240,11 +256,11 @@ def _inner_search(task: _Task) -> tuple[_Call, int]:
     cost = task.evaluate(jnp.asarray(genomes, jnp.int32))
     shares = jnp.asarray(draws.uniform(0.02, 0.2, weights.shape[1]), jnp.float32)
     latency, energy = (shares[:, None] * cost[None, :, m] for m in (1, 2))
-    run = partial(product_front, Product(errors, weights, latency, energy), capacity=_FRONT)
-    return run, subsets * points
+    front = partial(product_front, Product(errors, weights, latency, energy), capacity=_FRONT)
+    return front, subsets * points
 
 
-def _peers(task: _Task, work: str, limit: int) -> list[_Call]:
+def _peers(task: Task, work: str, limit: int) -> list[_Call]:
     """Pymoo's calls: duplicates kept, and removed where the population is small enough for that."""
     if work not in ("variation", "generation", "search") or importlib.util.find_spec("pymoo") is None:
         return []
@@ -252,7 +268,7 @@ def _peers(task: _Task, work: str, limit: int) -> list[_Call]:
     return [_pymoo_call(task, work, unique=unique) for unique in most if task.population <= most[unique]]
 
 
-def _pymoo_call(task: _Task, work: str, *, unique: bool) -> _Call:
+def _pymoo_call(task: Task, work: str, *, unique: bool) -> _Call:
     """A call of pymoo's NSGA-II over integer genes that does the work once.
 
     Its settings are its best for this work: uniform crossover and a vectorised integer mutation, binary tournaments,

@@ -48,6 +48,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "materialise": commands.materialise_network,
     "fine-tune": commands.fine_tune,
     "export": commands.export,
+    "price": commands.price,
+    "exits": commands.exits,
     "runs": commands.list_runs,
     "report": commands.report,
     "train": commands.train,
@@ -57,6 +59,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "devices show": commands.show_device,
     "devices kit": commands.write_kit,
     "devices profile": commands.profile_machine,
+    "devices blocks": commands.write_blocks,
     "devices fit": commands.fit_device,
     "devices check": commands.check_front,
     "dnas search": dnas.search,
@@ -69,7 +72,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 SHELLS = ("bash", "zsh", "fish")
 _SETTINGS, _CONSOLE = "settings", "console"  # parameters: what --config and --resume fill in; what has no flag
-_POSITIONAL_SETTINGS = ("network",)  # what fine-tuning begins with
+_POSITIONAL_SETTINGS = ("network", "model")  # what fine-tuning and exits begin with
 # Flags that are called otherwise than their parameters.
 _SINGULAR = {"predictors": "predictor", "devices": "device", "workdirs": "workdir", "folders": "folder"}
 

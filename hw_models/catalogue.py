@@ -2,16 +2,19 @@
 
 import dataclasses
 import importlib.resources
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
 
+from hw_models.blocks import BASE, BlockCost, block_table
 from hw_models.correction import device_correction
-from hw_models.device import Device, NumberFormat, OperatingPoint, default_point, with_caps, with_clocks
+from hw_models.device import Device, NumberFormat, OperatingPoint, default_point, table_device, with_caps, with_clocks
 from hw_models.files import dump_yaml, packaged_names, read_packaged_or_own, write_whole
 from hw_models.layers import LayerKind
+from hw_models.lookup import read_block_costs
 from hw_models.schema import SCHEMA_VERSION, Clocks, DeviceFile
 
 _FOLDER = importlib.resources.files("hw_models") / "devices"
@@ -80,7 +83,8 @@ def read_device_file(name_or_path: str | Path) -> DeviceFile:
     """Reads and checks a device file, with units, provenance and errors of its quantities.
 
     Args:
-        name_or_path: As `load_device`.
+        name_or_path: As `load_device`, or the path of a table of measured blocks: a CSV file, or a YAML file as
+            Once-for-All's users have them (see `hw_models.blocks`).
 
     Returns:
         The file's content.
@@ -88,7 +92,26 @@ def read_device_file(name_or_path: str | Path) -> DeviceFile:
     Raises:
         ValueError: As `load_device`.
     """
+    costs = read_block_costs(name_or_path)
+    if costs is not None:
+        return _table_file(Path(name_or_path), costs)
     return read_packaged_or_own(name_or_path, _FOLDER, DeviceFile, what="device", version=SCHEMA_VERSION)
+
+
+def _table_file(path: Path, costs: dict[str, BlockCost]) -> DeviceFile:
+    """Returns the device file of a table of blocks, which tells neither clocks nor, perhaps, energies."""
+    has_energy = any(cost.energy_mj is not None for name, cost in costs.items() if name != BASE)
+    energy = "" if has_energy else "; it has no energies, so they are those of 1 W: joules rank as seconds do"
+    assumed = {"value": [1000], "unit": "MHz", "provenance": "assumed", "source": "the table tells of one setting"}
+    return DeviceFile.model_validate(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "name": re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "table",
+            "description": f"Table of {len(costs)} measured blocks{energy}",
+            "clocks": dict.fromkeys(Clocks.model_fields, assumed),
+            "blocks": {"costs": costs, "provenance": "measured", "source": path.name},
+        }
+    )
 
 
 def write_device_file(path: str | Path, file: DeviceFile, *, overwrite: bool = False) -> None:
@@ -108,7 +131,11 @@ def write_device_file(path: str | Path, file: DeviceFile, *, overwrite: bool = F
 
 def to_device(file: DeviceFile) -> Device:
     """Converts the quantities of a device file to SI units and float32 arrays."""
-    clocks, latency, power = file.clocks, file.latency, file.power
+    if file.blocks is not None:
+        costs = file.blocks.costs
+        has_energy = any(cost.energy_mj is not None for name, cost in costs.items() if name != BASE)
+        return table_device(block_table(costs), name=file.name, board_w=0.0 if has_energy else 1.0)
+    clocks, (latency, power) = file.clocks, file.roofline()
     rates = [getattr(latency.macs_per_cycle, kind.name.lower()).value for kind in LayerKind]
     speedups = {form: getattr(latency.format_speedup, form.name.lower()) for form in NumberFormat}
     core_weights = latency.core_weight_bytes_per_cycle

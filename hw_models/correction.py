@@ -27,6 +27,10 @@ ratio is kept within a factor of `MOST`. A device that was fitted to measurement
 is that ratio itself, trained on top of its roofline. Energy has the same factor: a network that takes longer than the
 roofline has it draws the roofline's power for longer.
 
+Searches price millions of networks, so a device has no ensemble but one small perceptron that was trained to say what
+the ensemble says (`hw_models.fitting.correction.distilled`). What a device takes is computed feature by feature, each
+for all networks at once where networks are the trailing dimensions: several times faster than network by network.
+
 Shapes: N samples (networks), D features, K members, H hidden units, M points, L layers. Predictions are of one network,
 leaves f32[]; batch them with `jax.vmap`. Units: s, W, J, elements; a target is in the unit of its base.
 """
@@ -214,15 +218,16 @@ class Seen:
         """How far the data reach: 1 near them, 0 away from them, smoothly between.
 
         Args:
-            standardised: f32[D], features of a network; unlike what a correction sees, not clipped to the range of the
-                data.
+            standardised: f32[D, ...], features of networks; unlike what a correction sees, not clipped to the range of
+                the data.
 
         Returns:
-            f32[]: 1 up to a root mean square distance of `NEAR` from the nearest point, 0 from twice that.
+            f32[...]: 1 up to a root mean square distance of `NEAR` from the nearest point, 0 from twice that.
         """
         # Multiplied out, so that many networks at once are one matrix product.
-        squares = jnp.sum(self.points**2, axis=1) - 2.0 * jnp.einsum("md,d->m", self.points, standardised)
-        square = (jnp.min(squares) + jnp.sum(standardised**2)) / standardised.size
+        products = jnp.einsum("md,d...->m...", self.points, standardised)
+        squares = _beside(jnp.sum(self.points**2, axis=1), products) - 2.0 * products
+        square = (jnp.min(squares, axis=0) + jnp.sum(standardised**2, axis=0)) / len(standardised)
         # The root has no gradient at 0.
         distance = jnp.sqrt(jnp.maximum(square, 0.25 * NEAR**2))
         t = jnp.clip((distance - NEAR) / (_FAR - NEAR), 0.0, 1.0)
@@ -235,7 +240,7 @@ class DeviceCorrection:
 
     Attributes:
         base: Roofline of a whole network.
-        latency: Its correction, on features f32[22].
+        latency: Its correction, on features f32[22]; of one member, see `hw_models.fitting.correction.distilled`.
         seen: Where the data lie.
         point: Clocks of the data, a `hw_models.OperatingPoint` with leaves f32[].
         number_format: A `hw_models.NumberFormat`, of the data, of one image at a time; static.
@@ -251,28 +256,28 @@ class DeviceCorrection:
     is_relative: bool = struct.field(pytree_node=False, default=False)
 
     def log_ratio(self, network: NetworkFeatures, roofline_s: jax.Array) -> jax.Array:
-        """Logarithm of the factor on the roofline of a network.
+        """Logarithm of the factor on the roofline of networks.
 
         Args:
-            network: Leaves f32[].
-            roofline_s: f32[], the roofline's latency of one run at the clocks of the data.
+            network: Leaves f32[...].
+            roofline_s: f32[...], the roofline's latency of one run at the clocks of the data.
 
         Returns:
-            f32[], within the logarithm of `MOST` of 0.
+            f32[...], within the logarithm of `MOST` of 0.
         """
         times = base_times(self.base, network)
         features = latency_features(network, times)
-        ratio = jnp.mean(log_corrections(self.latency, features))
+        ratio = jnp.mean(log_corrections(self.latency, features), axis=0)
         if not self.is_relative:
             ratio = ratio + jnp.log((times.latency_s + _LEAST_S) / (roofline_s + _LEAST_S))
         return self._weight(features) * jnp.clip(ratio, -np.log(MOST), np.log(MOST))
 
     def weight(self, network: NetworkFeatures) -> jax.Array:
-        """How near a network is to the data, f32[]: the w of `Seen.weight`."""
+        """How near networks are to the data, f32[...]: the w of `Seen.weight`."""
         return self._weight(latency_features(network, base_times(self.base, network)))
 
     def _weight(self, features: jax.Array) -> jax.Array:
-        return self.seen.weight((features - self.latency.center) / self.latency.scale)
+        return self.seen.weight(_standardised(self.latency, features))
 
 
 def layer_features(
@@ -359,6 +364,7 @@ class BoardPredictor:
         power_base: Mean power from the rates.
         power_correction: On these and the rates, f32[25].
         seen: Where the data lie.
+        distilled: What a device takes of the correction of the latency, of one member.
     """
 
     latency_base: LatencyBase
@@ -366,6 +372,7 @@ class BoardPredictor:
     power_base: PowerBase
     power_correction: Correction
     seen: Seen
+    distilled: Correction
 
     def predict(self, network: NetworkFeatures) -> BoardPrediction:
         """Predicts latency and power of one network; differentiable in its features.
@@ -415,6 +422,7 @@ def load_board_predictor(name_or_path: str | Path) -> BoardPredictor:
         power_base=_part(PowerBase, arrays, "power_base."),
         power_correction=_part(Correction, arrays, "power_correction."),
         seen=_part(Seen, arrays, "seen."),
+        distilled=_part(Correction, arrays, "distilled."),
     )
 
 
@@ -439,10 +447,11 @@ def device_correction(source: str, point: Any, number_format: int) -> DeviceCorr
     Raises:
         ValueError: It is neither.
     """
-    arrays = _read(source) if source in board_names() else _decode(source)
+    is_board = source in board_names()
+    arrays = _read(source) if is_board else _decode(source)
     return DeviceCorrection(
         base=_part(LatencyBase, arrays, "latency_base."),
-        latency=_part(Correction, arrays, "latency_correction."),
+        latency=_part(Correction, arrays, "distilled." if is_board else "latency_correction."),
         seen=_part(Seen, arrays, "seen."),
         point=point,
         number_format=number_format,
@@ -458,12 +467,24 @@ def encode_correction(correction: DeviceCorrection) -> str:
 
 
 def log_corrections(correction: Correction, features: jax.Array) -> jax.Array:
-    """Log corrections of the members for one candidate, f32[K]."""
-    inside = jnp.clip(features, correction.lowest, correction.highest)
-    x = (inside - correction.center) / correction.scale
-    hidden = jax.nn.silu(jnp.einsum("d,kdh->kh", x, correction.input_weights) + correction.input_bias)
-    hidden = jax.nn.silu(jnp.einsum("kh,khj->kj", hidden, correction.hidden_weights) + correction.hidden_bias)
-    return correction.offset + jnp.einsum("kh,kh->k", hidden, correction.output_weights) + correction.output_bias
+    """Log corrections of the members for candidates, f32[D, ...] -> f32[K, ...]."""
+    inside = jnp.clip(features, _beside(correction.lowest, features), _beside(correction.highest, features))
+    x = _standardised(correction, inside)
+    hidden = jnp.einsum("kdh,d...->kh...", correction.input_weights, x)
+    hidden = jax.nn.silu(hidden + _beside(correction.input_bias, hidden))
+    hidden = jnp.einsum("khj,kh...->kj...", correction.hidden_weights, hidden)
+    hidden = jax.nn.silu(hidden + _beside(correction.hidden_bias, hidden))
+    outputs = jnp.einsum("kh,kh...->k...", correction.output_weights, hidden)
+    return correction.offset + outputs + _beside(correction.output_bias, outputs)
+
+
+def _standardised(correction: Correction, features: jax.Array) -> jax.Array:
+    return (features - _beside(correction.center, features)) / _beside(correction.scale, features)
+
+
+def _beside(column: jax.Array, values: jax.Array) -> jax.Array:
+    """Gives a column as many dimensions as the values that it goes with."""
+    return column.reshape(column.shape + (1,) * (values.ndim - column.ndim))
 
 
 class _Times(NamedTuple):
@@ -482,7 +503,7 @@ class _Times(NamedTuple):
 
 
 def base_times(base: LatencyBase, network: NetworkFeatures) -> _Times:
-    """Computes the parts of the latency of one network, in s."""
+    """Computes the parts of the latency of networks, in s."""
     compute_s = jnp.exp(base.log_mac_s) * network.macs
     memory_s = jnp.exp(base.log_element_s) * network.activation_elements
     memory_s += jnp.exp(base.log_weight_s) * (network.conv_weights + network.linear_weights)
@@ -502,15 +523,15 @@ def base_power(base: PowerBase, network: NetworkFeatures, latency_s: jax.Array) 
 
 
 def latency_features(network: NetworkFeatures, times: _Times) -> jax.Array:
-    """Features of one network for a learned correction of its latency: logarithms of sizes, ratios and shares.
+    """Features of networks for a learned correction of their latency: logarithms of sizes, ratios and shares.
 
     Args:
-        network: Leaves f32[].
+        network: Leaves f32[...].
         times: Of the analytic model.
 
     Returns:
-        f32[22]: sizes and counts; MACs per element and per parameter, parameters per convolution, mean fan-in, size
-        of a map, channels of a batch norm, layers per convolution, batch norms per convolution; compute to
+        f32[22, ...]: sizes and counts; MACs per element and per parameter, parameters per convolution, mean fan-in,
+        size of a map, channels of a batch norm, layers per convolution, batch norms per convolution; compute to
         memory time, and the shares of roofline, layers and run in the latency.
     """
     n = network

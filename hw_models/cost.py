@@ -171,7 +171,7 @@ def network_cost(
     """
     by_layer = cost(layers, device, point, batch=batch, number_format=number_format)
     total = Cost(jnp.sum(by_layer.latency_s, axis=-1), jnp.sum(by_layer.energy_j, axis=-1))
-    return whole_run(total, device, point, correction_terms(layers, device), segments=segments)
+    return whole_run(total, device, point, _summed_terms(layers, device), segments=segments)
 
 
 def network_cost_everywhere(layers: LayerTable, device: Device) -> Cost:
@@ -185,7 +185,7 @@ def network_cost_everywhere(layers: LayerTable, device: Device) -> Cost:
         Costs f32[F] in the order of `hw_models.operating_points`, as `network_cost` there.
     """
     total = cost_everywhere(sum_layers(clock_grid(layers, device)), device)
-    return whole_run(total, device, operating_points(device), correction_terms(layers, device))
+    return whole_run(total, device, operating_points(device), _summed_terms(layers, device))
 
 
 def correction_terms(
@@ -210,11 +210,15 @@ def correction_terms(
     return CorrectionTerms(features=features, roofline_s=at_data.latency_s)
 
 
+def _summed_terms(layers: LayerTable, device: Device) -> CorrectionTerms | None:
+    return jax.tree.map(jnp.sum, correction_terms(layers, device))
+
+
 def correction_factor(terms: CorrectionTerms, device: Device) -> jax.Array:
-    """The factor of a correction on latency and energy of a network, its run included and its calls not, f32[].
+    """The factor of a correction on latency and energy of networks, their run included and their calls not, f32[...].
 
     Args:
-        terms: Sums over the layers of a network, leaves f32[].
+        terms: Sums over the layers of each network, leaves f32[...].
         device: A device with a correction.
     """
     correction = device.correction
@@ -233,13 +237,14 @@ def whole_run(
         total: Sums over layers, of the shape of the clocks.
         device: The device.
         point: The clocks.
-        terms: Of `correction_terms`: of each layer, leaves f32[L], or their sums f32[].
+        terms: Sums over the layers of `correction_terms`, leaves f32[], or of the shape of the clocks for as many
+            networks; None: the device has no correction.
         segments: How many calls the run makes; may be traced.
     """
     if terms is None:
         of_run = run_cost(device, point, segments=segments)
         return Cost(total.latency_s + of_run.latency_s, total.energy_j + of_run.energy_j)
-    factor = correction_factor(jax.tree.map(jnp.sum, terms), device)
+    factor = correction_factor(terms, device)
     run, calls = run_cost(device, point, segments=0), jnp.asarray(segments, jnp.float32)
     return Cost(
         latency_s=factor * (total.latency_s + run.latency_s) + calls * segment_latency(device, point),

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hw_models.blocks import BlockTable
 from hw_models.correction import DeviceCorrection
 from hw_models.units import in_other_units
 
@@ -74,6 +75,7 @@ class Device:
         host_curve_hz: f32[H], knots of the host power curve.
         host_curve_w: f32[H], host power at these knots.
         correction: What was learned of whole networks, on top of all this; None: nothing.
+        blocks: Measured blocks, which are all that a device of a table knows; None: a device of a roofline.
         name: What the device is called; static.
         formats: Number formats that the device runs, the default one first; static.
     """
@@ -102,8 +104,30 @@ class Device:
     host_curve_hz: jax.Array
     host_curve_w: jax.Array
     correction: DeviceCorrection | None = None
+    blocks: BlockTable | None = None
     name: str = struct.field(pytree_node=False, default="unnamed")
     formats: tuple[NumberFormat, ...] = struct.field(pytree_node=False, default=tuple(NumberFormat))
+
+
+def table_device(blocks: BlockTable, *, name: str, board_w: float, clock_hz: float = 1e9) -> Device:
+    """Returns the device of a table: layers cost nothing but what `hw_models.blocks.measured_layers` writes into them.
+
+    Args:
+        blocks: The table.
+        name: What it is called.
+        board_w: Power that energies are told from where the table has none, in W.
+        clock_hz: The only setting of every clock; a table tells of one.
+    """
+    zero, one, most = (jnp.float32(value) for value in (0.0, 1.0, jnp.inf))
+    clock = jnp.full(1, clock_hz, jnp.float32)
+    parameters = {field.name: zero for field in dataclasses.fields(Device) if field.name not in ("name", "formats")}
+    parameters |= dict.fromkeys(("core_hz", "memory_hz", "host_hz", "voltage_hz", "host_curve_hz"), clock)
+    parameters |= dict.fromkeys(("weight_bytes_per_cycle", "activation_bytes_per_cycle"), most)
+    parameters |= {"macs_per_cycle": jnp.ones(6), "format_speedup": jnp.ones(len(NumberFormat)), "norm_order": one}
+    parameters |= {"voltage_ratio": jnp.ones(1), "host_curve_w": jnp.zeros(1), "board_w": jnp.float32(board_w)}
+    parameters |= {"launch_cycles": clock[0], "byte_j": one / NumberFormat.FP32.element_bytes}
+    parameters |= {"correction": None, "blocks": blocks}
+    return Device(name=name, formats=(NumberFormat.FP32,), **parameters)
 
 
 @struct.dataclass

@@ -3,13 +3,15 @@
 A network costs the base plus the entry of its choice at each position (https://arxiv.org/abs/1908.09791,
 https://arxiv.org/abs/2103.10584). A table is a CSV file `position,choice,latency_ms,energy_mj` with one line per entry.
 A line `base,,LATENCY,ENERGY` holds what every network takes on top. An empty energy was not measured; an entry without
-a line is missing. Positions and choices count from 0.
+a line is missing. Positions and choices count from 0. Tables of blocks by name (`hw_models.blocks`), which are devices,
+are read here too.
 Shapes: P positions, C choices, N networks. Functions take one design; batch them with `jax.vmap`. Units: s, J.
 """
 
 import csv
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import chex
@@ -18,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hw_models.blocks import BASE, BlockCost, parse_block
 from hw_models.cost import Cost
 from hw_models.csv_files import read_table
-from hw_models.files import write_whole
+from hw_models.files import load_yaml, read_text, write_whole
 
 _HEADER = ["position", "choice", "latency_ms", "energy_mj"]
-_BASE = "base"
 _MILLI = 1e-3
 
 
@@ -181,7 +183,7 @@ def read_lookup(path: str | Path) -> LookupTable:
             _cost(cells["latency_ms"], where, "latency_ms"),
             _cost(cells["energy_mj"], where, "energy_mj", may_be_empty=True),
         )
-        if cells["position"].casefold() == _BASE:
+        if cells["position"].casefold() == BASE:
             if base is not None:
                 raise ValueError(f"{where}: expected one line of the base, got another")
             base = costs
@@ -211,7 +213,7 @@ def write_lookup(table: LookupTable, path: str | Path) -> None:
         ValueError: The file is there already, or cannot be written.
     """
     latency_s, energy_j = np.asarray(table.latency_s, np.float64), np.asarray(table.energy_j, np.float64)
-    lines = [[_BASE, "", _milli(float(table.base_latency_s)), _milli(float(table.base_energy_j))]]
+    lines = [[BASE, "", _milli(float(table.base_latency_s)), _milli(float(table.base_energy_j))]]
     for position, choice in np.argwhere(~np.isnan(latency_s)).tolist():
         lines.append(
             [str(position), str(choice), _milli(latency_s[position, choice]), _milli(energy_j[position, choice])]
@@ -221,6 +223,81 @@ def write_lookup(table: LookupTable, path: str | Path) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_HEADER, *lines])
     write_whole(path, text.getvalue().encode("utf-8"))
+
+
+def is_block_table(path: str | Path) -> bool:
+    """Whether a file may be a table of blocks, and is none of measured networks."""
+    path = Path(path)
+    if path.suffix.lower() != ".csv":
+        return True
+    try:
+        header = read_text(path).partition("\n")[0].lower()
+    except (OSError, ValueError):  # the reader of measurements says what is wrong
+        return False
+    return "block" in header and "layers" not in header
+
+
+def read_block_costs(path: str | Path) -> dict[str, BlockCost] | None:
+    """Reads a table of blocks.
+
+    Args:
+        path: A CSV file, or a YAML file.
+
+    Returns:
+        Costs by name; None where the path is something else: a name, or a YAML file of a device.
+
+    Raises:
+        ValueError: One line: file, line, what was expected and what came.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return _costs_of_csv(path)
+    if suffix not in (".yaml", ".yml"):
+        return None
+    try:
+        text = read_text(path)
+        content = load_yaml(text) if "-input:" in text else None
+    except (OSError, ValueError):  # the reader of device files says what is wrong
+        return None
+    if not isinstance(content, Mapping) or "-input:" not in str(next(iter(content), "")):
+        return None
+    costs: dict[str, BlockCost] = {}
+    for name, entry in content.items():
+        mean = entry.get("mean") if isinstance(entry, Mapping) else entry
+        costs[str(name)] = BlockCost(_as_written(str(mean), f"{path}: {name}", "mean"))
+    return _checked_blocks(costs, source=str(path))
+
+
+def _costs_of_csv(path: Path) -> dict[str, BlockCost]:
+    columns = ["block", "latency_ms", "energy_mj"]
+    lines = read_table(path, columns=columns, numbers=columns[1:], required=columns[:2])
+    costs: dict[str, BlockCost] = {}
+    for number, cells in lines:
+        where, name, energy = f"{path}, line {number}", cells["block"], cells.get("energy_mj", "")
+        if name in costs:
+            raise ValueError(f"{where}: expected each block once, got {name} again")
+        costs[name] = BlockCost(
+            _as_written(cells["latency_ms"], where, "latency_ms"),
+            _as_written(energy, where, "energy_mj") if energy else None,
+        )
+    return _checked_blocks(costs, source=str(path))
+
+
+def _checked_blocks(costs: dict[str, BlockCost], *, source: str) -> dict[str, BlockCost]:
+    """Returns costs as they are; raises for names of no block, no block at all, or energies of some blocks alone."""
+    blocks = {name: cost for name, cost in costs.items() if name != BASE}
+    for name in blocks:
+        try:
+            parse_block(name)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+    known = sum(cost.energy_mj is not None for cost in blocks.values())
+    if not blocks:
+        raise ValueError(f"{source}: expected at least one block, got none")
+    if known not in (0, len(blocks)):
+        raise ValueError(f"{source}: energy_mj: expected it for all {len(blocks)} blocks or for none, got {known}")
+    return costs
 
 
 def _fit_entries(choices: jax.Array, targets: jax.Array, options: int, penalty: float) -> tuple[jax.Array, jax.Array]:
@@ -249,12 +326,18 @@ def _index(text: str, where: str, name: str) -> int:
 
 
 def _cost(text: str, where: str, name: str, *, may_be_empty: bool = False) -> float:
+    """Reads a cost in SI units, NaN where it may be empty."""
     if may_be_empty and not text.strip():
         return math.nan
+    return _as_written(text, where, name) * _MILLI
+
+
+def _as_written(text: str, where: str, name: str) -> float:
+    """Reads a cost as it stands."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{where}: {name}: expected a number of at least 0, got {text!r}")
-    return value * _MILLI
+    return value

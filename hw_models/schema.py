@@ -13,6 +13,7 @@ import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from hw_models.blocks import BlockCost
 from hw_models.units import CLOCK, LATENCY, MEMORY_BANDWIDTH, PART_OF_POWER, PORT_BANDWIDTH, POWER, Range
 
 # Quantities stay finite and above zero as float32 in SI units.
@@ -242,6 +243,16 @@ class LearnedCorrection(_Sourced):
         return self
 
 
+class MeasuredBlocks(_Sourced):
+    """What blocks of networks were measured to take, see `hw_models.blocks`.
+
+    Attributes:
+        costs: By the name of the block.
+    """
+
+    costs: Annotated[dict[Text, BlockCost], Field(min_length=1)]
+
+
 class Runtime(Strict):
     """What ran the networks that a device was fitted to: another runtime takes other times on the same board."""
 
@@ -255,7 +266,7 @@ class Runtime(Strict):
 
 
 class DeviceFile(Strict):
-    """A whole device file."""
+    """A whole device file: of a roofline, or of a table of measured blocks."""
 
     schema_version: Literal[1]
     name: Name
@@ -263,10 +274,24 @@ class DeviceFile(Strict):
     measured_on: Text | None = None  # the machine that all measurements of a fit were taken on
     runtime: Runtime | None = None
     clocks: Clocks
-    latency: Latency
-    power: Power
+    latency: Latency | None = None
+    power: Power | None = None
+    blocks: MeasuredBlocks | None = None
     correction: LearnedCorrection | None = None
     modes: dict[Name, _PowerMode] = Field(default_factory=dict)
+
+    def roofline(self) -> tuple[Latency, Power]:
+        """Returns its latency and power.
+
+        Raises:
+            ValueError: It is a table of blocks, which has neither.
+        """
+        if self.latency is None or self.power is None:
+            raise ValueError(
+                f"{self.name}: expected a device with a roofline, got a table of blocks, which prices networks of "
+                "MBConv blocks alone; hadas devices fit makes a device of it"
+            )
+        return self.latency, self.power
 
     def doubt_of_runtime(self, name: str) -> str | None:
         """Says in one line that the device was measured on another runtime than this one; None if it was not."""
@@ -276,6 +301,16 @@ class DeviceFile(Strict):
             f"{self.name} was measured on {self.runtime.name}, this is {name}: expect other latencies; measure with "
             f"hadas devices profile --runtime {name}, then hadas devices fit"
         )
+
+    @pydantic.model_validator(mode="after")
+    def _is_a_roofline_or_a_table(self) -> "DeviceFile":
+        for name in ("latency", "power"):
+            if (getattr(self, name) is None) == (self.blocks is None):
+                got = None if self.blocks is None else "both"
+                raise PydanticCustomError(
+                    "one_of", "{wanted}", {"wanted": f"{name} of a roofline, or blocks of a table", "got": got}
+                )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _modes_allow_a_setting(self) -> "DeviceFile":
@@ -291,6 +326,8 @@ class DeviceFile(Strict):
     @pydantic.model_validator(mode="after")
     def _highest_clocks_give_sensible_rates_and_powers(self) -> "DeviceFile":
         """Quantities per cycle, per clock and per byte tell their unit by what they come to at the highest clocks."""
+        if self.latency is None or self.power is None:
+            return self
         core_mhz, memory_mhz = self.clocks.core.value[-1], self.clocks.memory.value[-1]
         latency, power = self.latency, self.power
         rates = {

@@ -9,6 +9,7 @@ from hadas_jax.settings import (
     Constraints,
     DataSettings,
     DnasSettings,
+    ExitsSettings,
     FineTuneSettings,
     OperatingSettings,
     RetrainSettings,
@@ -18,7 +19,7 @@ from hadas_jax.settings import (
 )
 from hw_models.catalogue import chosen_device
 
-KINDS = (SearchSettings, TrainSettings, DnasSettings, RetrainSettings, FineTuneSettings)
+KINDS = (SearchSettings, TrainSettings, DnasSettings, RetrainSettings, FineTuneSettings, ExitsSettings)
 COUNT, NATURAL = "expected a whole number of at least 1, got", "expected a whole number of at least 0, got"
 POSITIVE, NON_NEGATIVE = "expected a number above 0, got", "expected a number of at least 0, got"
 RATE, SHARE = (
@@ -74,21 +75,7 @@ OPERATING = [
     ("memory_mhz", (0,), f"{POSITIVE} 0"),
     ("host_mhz", (1.0, -1.0), f"{POSITIVE} -1.0"),
 ]
-SEARCH = [
-    *SUPERNET,
-    ("device", None, f"{TEXT} None"),
-    *OPERATING,
-    ("population", 0, f"{COUNT} 0"),
-    ("generations", 1.0, f"{COUNT} 1.0"),
-    ("elite_ratio", 1.5, "expected a number above 0 and of at most 1, got 1.5"),
-    ("strategy", 3, f"{TEXT} 3"),
-    ("inner", "luck", "expected one of auto, exact, evolved, got 'luck'"),
-    ("merit", "luck", "expected one of hypervolume, score, got 'luck'"),
-    ("gamma", float("inf"), f"{NON_NEGATIVE} inf"),
-    ("surrogate", 1, f"{SWITCH} 1"),
-    ("gradient_seeds", 257, "expected a whole number of at least 0 and of at most 256, got 257"),
-    ("warm_start", "a0", "expected a list of values, each text, got 'a0'"),
-    ("resume_from", 3, f"{TEXT} 3"),
+CONSTRAINTS_AND_DEPLOYMENT = [
     ("max_latency_ms", 0, f"{POSITIVE} 0"),
     ("max_p99_latency_ms", 0, f"{POSITIVE} 0"),
     ("max_energy_mj", 0.0, f"{POSITIVE} 0.0"),
@@ -100,6 +87,25 @@ SEARCH = [
     ("per_exit_thresholds", 1, f"{SWITCH} 1"),
     ("front_size", 0, f"{COUNT} 0"),
     ("accuracy_tolerance", -1, f"{SHARE} -1"),
+]
+SEARCH = [
+    *SUPERNET,
+    ("device", None, f"{TEXT} None"),
+    *OPERATING,
+    ("engine", "luck", "expected one of nested, flat, got 'luck'"),
+    ("population", 0, f"{COUNT} 0"),
+    ("candidates", 0, f"{COUNT} 0"),
+    ("generations", 1.0, f"{COUNT} 1.0"),
+    ("elite_ratio", 1.5, "expected a number above 0 and of at most 1, got 1.5"),
+    ("strategy", 3, f"{TEXT} 3"),
+    ("inner", "luck", "expected one of auto, exact, evolved, got 'luck'"),
+    ("merit", "luck", "expected one of hypervolume, score, got 'luck'"),
+    ("gamma", float("inf"), f"{NON_NEGATIVE} inf"),
+    ("surrogate", 1, f"{SWITCH} 1"),
+    ("gradient_seeds", 257, "expected a whole number of at least 0 and of at most 256, got 257"),
+    ("warm_start", "a0", "expected a list of values, each text, got 'a0'"),
+    ("resume_from", 3, f"{TEXT} 3"),
+    *CONSTRAINTS_AND_DEPLOYMENT,
     ("outcomes", 3, f"{TEXT} 3"),
 ]
 DNAS = [
@@ -173,12 +179,30 @@ FINE_TUNE = [
     ("data_parallel", 1, f"{SWITCH} 1"),
     ("seed", -1, f"{NATURAL} -1"),
 ]
+EXITS = [
+    ("model", 3, f"{TEXT} 3"),
+    ("mean", 0.5, "expected a list of values, each a number, got 0.5"),
+    ("deviation", (0,), "expected a number above 0, got 0"),
+    ("value_range", (1.0, 0.0), "expected a lower and a higher value, got 1 0"),
+    ("layout", "chwn", "expected one of nchw, nhwc, got 'chwn'"),
+    ("new_classifier", 1, f"{SWITCH} 1"),
+    ("places", 14, "expected a whole number of at least 1 and of at most 13, got 14"),
+    ("head_epochs", 0, f"{COUNT} 0"),
+    ("memory_mb", 0, f"{POSITIVE} 0"),
+    ("features_mb", -1, f"{POSITIVE} -1"),
+    *DATA,
+    ("device", None, f"{TEXT} None"),
+    *OPERATING,
+    *CONSTRAINTS_AND_DEPLOYMENT,
+    ("seed", -1, f"{NATURAL} -1"),
+]
 WRONG = {
     SearchSettings: SEARCH,
     TrainSettings: [*SUPERNET, ("exits_for", 3, f"{TEXT} 3")],
     DnasSettings: DNAS,
     RetrainSettings: RETRAIN,
     FineTuneSettings: FINE_TUNE,
+    ExitsSettings: EXITS,
 }
 
 

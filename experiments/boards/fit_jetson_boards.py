@@ -180,7 +180,7 @@ def device_latency(network: NetworkFeatures, device: Device) -> tuple[jax.Array,
 
 def with_board(device: Device, board: BoardPredictor) -> Device:
     """Returns a device with the correction that a board gives it."""
-    of_board = DeviceCorrection(board.latency_base, board.latency_correction, board.seen, default_point(device))
+    of_board = DeviceCorrection(board.latency_base, board.distilled, board.seen, default_point(device))
     return dataclasses.replace(device, correction=of_board)
 
 

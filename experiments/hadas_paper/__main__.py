@@ -36,8 +36,8 @@ import tyro
 from rich.console import Console
 
 from hadas_jax.report.console import print_line
+from hadas_jax.runs.names import SUPERNET_FILE
 from hadas_jax.runs.workdir import versions, write_text
-from hadas_jax.supernet.checkpoint import DESCRIPTION
 from hadas_paper.parts import Laboratory
 from hadas_paper.settings import Experiment
 from hadas_paper.tables import picture, tables
@@ -57,7 +57,7 @@ def run(experiment: Experiment, console: Console) -> dict[str, Any]:
     settings = experiment.judging.flat() | {"smoke": experiment.smoke}
     _same_as_before(experiment.out / "judging.json", settings)
     laboratory = Laboratory(experiment, console)
-    supernet = (Path(experiment.supernet) / DESCRIPTION).read_bytes()
+    supernet = (Path(experiment.supernet) / SUPERNET_FILE).read_bytes()
     judged = {"data": laboratory.lab.splits.record.as_json(), "supernet": hashlib.sha256(supernet).hexdigest()}
     _same_as_before(experiment.out / "supernet.json", judged)
     found = {stage: getattr(laboratory, stage)() for stage in experiment.stages}

@@ -67,7 +67,7 @@ list_devices()
 
 # %%
 measurements = PLACE / "measurements.csv"
-rows = profile_machine(
+profile_machine(
     measurements,
     networks=4 if SMOKE else 30,
     layers=1 if SMOKE else 2,  # sizes of each kind of single layer

@@ -16,7 +16,7 @@ from hadas_jax.commands.devices import print_kit
 from hadas_jax.report.console import StepProgress, new_console, new_file, print_line, waiting
 
 if TYPE_CHECKING:
-    from hadas_jax.deploy.check import Check
+    from hadas_jax.deploy.check import Check, EndToEnd
     from hadas_jax.deploy.kit import Kit
 
 _IMAGES = 500  # of the test split, at most, that networks run on end to end
@@ -33,6 +33,7 @@ def check_front(
     tolerance: float = 0.1,
     rounds: int = 3,
     threads: int = 1,
+    corruptions: int = 0,
     dataset: str | None = None,
     data_dir: str | None = None,
     overwrite: bool = False,
@@ -54,6 +55,8 @@ def check_front(
         tolerance: Mean relative error that is still well.
         rounds: Measurements of each network.
         threads: Threads of onnxruntime.
+        corruptions: Number of these networks, spread over the front, whose accuracy and measured cost are told under
+            noise, blur, contrast and brightness at three strengths too. Takes 13 runs over the test images for each.
         dataset: Where the images of the search are now, if they were moved; as the dataset of hadas search.
         data_dir: Likewise, as the data_dir of hadas search.
         overwrite: Replace `output`, what is beside it, and the kit in its folder.
@@ -66,8 +69,11 @@ def check_front(
         ValueError: The search is unfinished or its weights are gone, a runtime is missing, or measurements are of
             another kit.
     """
+    import numpy as np
+
     from hadas_jax.deploy import check
     from hadas_jax.deploy.kit import require_onnx, write_network_kit
+    from hadas_jax.deploy.robustness import under_corruptions
     from hadas_jax.methods.hadas.results import read_search
     from hadas_jax.report.check import plot_check, print_check
     from hadas_jax.report.pictures import spread_rows
@@ -80,6 +86,8 @@ def check_front(
         raise ValueError("kit and measurements: expected one of them: a kit is written, or its measurements are read")
     if not tolerance > 0:
         raise ValueError(f"tolerance: expected a number above 0, got {tolerance:g}")
+    if not 0 <= corruptions <= networks:
+        raise ValueError(f"corruptions: expected 0 to {networks}, the number of networks, got {corruptions}")
     if rounds < 1:
         raise ValueError(f"rounds: expected 1 or more, got {rounds}")
     search = read_search(workdir)
@@ -87,13 +95,17 @@ def check_front(
     if output is not None:
         target = new_file(output, ".json", what="check", overwrite=overwrite)
     with tempfile.TemporaryDirectory() as aside:
+        rows = [] if measurements is None else read_measurements(measurements)
         if measurements is None:
             require_onnx()
             if kit is None:
                 find_engine("onnxruntime")
             chosen = check.choose(search, networks)
+        else:
+            chosen = check.recall_kit(search, rows, source=str(measurements))
+        if measurements is None or corruptions:
             with waiting(console, f"Cutting {len(chosen)} networks of the front out of their supernet"):
-                named, images = check.cut_out(search, chosen, Path(aside), dataset=dataset, data_dir=data_dir)
+                named, test = check.cut_out(search, chosen, Path(aside), dataset=dataset, data_dir=data_dir)
         if kit is not None:
             with writing(search.path):
                 written = write_network_kit(kit, named, overwrite=overwrite)
@@ -102,15 +114,13 @@ def check_front(
             back = shlex.join(["hadas", "devices", "check", str(search.path), "--measurements", "measurements.csv"])
             print_line(console, f"Then here: {back}")
             return written
-        end_to_end_s: dict[str, float] | None = None
+        end_to_end: dict[str, EndToEnd] | None = None
         protocol: dict[str, Any] = {"rounds": None, "threads": None, "images": 0}
-        if measurements is not None:
-            rows = read_measurements(measurements)
-            chosen = check.recall_kit(search, rows, source=str(measurements))
-        else:
+        if measurements is None:
+            images = np.asarray(test.images)
             protocol = {"rounds": rounds, "threads": threads, "images": min(len(images), _IMAGES)}
             with StepProgress(console) as progress:
-                rows, end_to_end_s = check.measure_here(
+                rows, end_to_end = check.measure_here(
                     named,
                     images[spread_rows(len(images), _IMAGES)],
                     Path(aside),
@@ -122,12 +132,18 @@ def check_front(
                         f"round {step.round}: {step.name} {step.trouble or f'{step.latency_ms:.3g} ms'}",
                     ),
                 )
+        corrupted = {}
+        if corruptions:
+            with waiting(console, f"Corrupting the test images of {corruptions} networks"):
+                some = [named[row] for row in spread_rows(len(named), corruptions)]
+                corrupted = {name: under_corruptions(network, test) for name, network in some}
     found = check.compare(
         search,
         chosen,
         rows,
         device=device or search.settings.device,
-        end_to_end_s=end_to_end_s,
+        end_to_end=end_to_end,
+        corruptions=corrupted,
         tolerance=tolerance,
         protocol=protocol,
     )

@@ -6,6 +6,7 @@ Every function imports what it needs itself: `hadas --help` imports this module,
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import platform
 import re
@@ -76,6 +77,76 @@ def _ends_of_space(name: str) -> dict[str, LayerTable]:
     return {f"{end} of {name}": trunk(space, jnp.asarray(genome)) for end, genome in genomes.items()}
 
 
+def write_blocks(
+    output: Path | str,
+    *,
+    space: str = "digits",
+    resolution: int | None = None,
+    device: str | None = None,
+    classes: int = 10,
+    channels: int | None = None,
+    console: Console | None = None,
+) -> list[str]:
+    """Writes the table of all blocks of a space, to be filled in with what they take, for `hadas search --device`.
+
+    A table of measured blocks, under the names of Once-for-All's latency tables, is a device for the spaces whose
+    blocks it has.
+
+    Args:
+        output: CSV file to write, with columns block, latency_ms and energy_mj.
+        space: Space of the networks, a name or a space file.
+        resolution: Resolution of the images in pixels; by default the smallest of the space, for a space that has none.
+        device: Device whose roofline fills the table in, at its highest clocks; by default costs are left empty.
+        classes: Of the data set.
+        channels: Of its images; by default 1 for digits and 3 for the others.
+        console: For the closing line; None: standard output.
+
+    Returns:
+        Names of the blocks.
+
+    Raises:
+        ValueError: The space or the device is unknown, or the file exists.
+    """
+    import csv
+    import io
+
+    import jax
+    import jax.numpy as jnp
+
+    from hadas_jax.spaces import load_space
+    from hadas_jax.spaces.design import space_to_profile
+    from hadas_jax.spaces.workload import block_names
+    from hw_models import load_device
+    from hw_models.blocks import BASE, block_layers, parse_block
+    from hw_models.cost import cost, run_cost
+    from hw_models.device import default_point
+    from hw_models.files import write_whole
+
+    console = console or new_console()
+    target = new_file(output, ".csv", what="table")
+    size = space_to_profile(space, resolution).resolution[0]
+    chosen = load_space(space).adapt(
+        in_channels=channels or (1 if space == "digits" else 3), classes=classes, image_size=size
+    )
+    if resolution is not None:
+        chosen = dataclasses.replace(chosen, resolution=(size,))
+    names = block_names(chosen)
+    rows: list[list[object]] = [[name, "", ""] for name in names]
+    if device is not None:
+        model = load_device(device)
+        point = default_point(model)
+        price = jax.jit(lambda layers: jax.tree.map(jnp.sum, cost(layers, model, point)))
+        run = run_cost(model, point, segments=1)
+        found = {BASE: run} | {name: price(block_layers(parse_block(name))) for name in names}
+        rows = [[name, 1e3 * float(each.latency_s), 1e3 * float(each.energy_j)] for name, each in found.items()]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["block", "latency_ms", "energy_mj"], *rows])
+    write_whole(target, text.getvalue().encode("utf-8"))
+    print_line(console, f"Written: {target}, {len(names)} blocks of {chosen.name}")
+    print_line(console, f"To search for it: hadas search --space {space} --device {shlex.quote(str(target))}")
+    return names
+
+
 def fit_device(
     measurements: Path | str | Sequence[Measurement],
     output: Path | str,
@@ -90,7 +161,8 @@ def fit_device(
     """Fits a device to measurements, cross-validates it and writes its file, for `hadas search --device`.
 
     Args:
-        measurements: CSV file as written by `hadas devices profile`.
+        measurements: CSV file as written by `hadas devices profile`, or a table of measured blocks, CSV or YAML, as
+            Once-for-All's users have them.
         output: Device file to write, .yaml; a picture of predicted against measured goes beside it.
         base: Device to start from, a name or a path; by default the known one whose latencies are nearest in kind.
         name: Name of the new device; by default from `output`.
@@ -109,11 +181,10 @@ def fit_device(
     from hadas_jax.report.devices import print_calibration
     from hw_models import read_device_file, write_device_file
     from hw_models.fitting.calibration import calibrate, nearest_device
-    from hw_models.measuring.measurements import read_measurements
 
     console = console or new_console()
     is_file = isinstance(measurements, Path | str)
-    rows = read_measurements(measurements) if isinstance(measurements, Path | str) else list(measurements)
+    rows = _read_rows(measurements) if isinstance(measurements, Path | str) else list(measurements)
     origin = f"{len(rows)} measurements of {Path(str(measurements)).name}" if is_file else f"{len(rows)} measurements"
     target = new_file(output, ".yaml", what="device file", overwrite=overwrite)
     picture = new_file(target.with_suffix(".png"), ".png", what="picture", overwrite=overwrite)
@@ -133,6 +204,15 @@ def fit_device(
     print_line(console, f"Written: {target}, {picture}")
     print_line(console, f"To search for it: hadas search --device {shlex.quote(str(target))}")
     return calibration
+
+
+def _read_rows(path: Path | str) -> list[Measurement]:
+    """Reads measurements, or the blocks of a table."""
+    from hw_models.lookup import is_block_table, read_block_costs
+    from hw_models.measuring.measurements import block_measurements, read_measurements
+
+    costs = read_block_costs(path) if is_block_table(path) else None
+    return read_measurements(path) if costs is None else block_measurements(costs)
 
 
 def write_kit(
@@ -198,6 +278,24 @@ def print_kit(kit: Kit, console: Console) -> None:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class MachineProfile:
+    """What was measured of a machine.
+
+    Attributes:
+        rows: Of the file.
+        inconclusive: Networks that have no row at some clocks, as every measurement of them was disturbed.
+    """
+
+    rows: list[Measurement]
+    inconclusive: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command: 1 where networks have no row, as `measure.py` of a kit ends."""
+        return 1 if self.inconclusive else 0
+
+
 def profile_machine(
     output: Path | str,
     *,
@@ -214,12 +312,13 @@ def profile_machine(
     seed: int = 0,
     resume: bool = False,
     console: Console | None = None,
-) -> list[Measurement]:
-    """Measures sub-networks and single layers on this machine, for `hadas devices fit`.
+) -> MachineProfile:
+    """Measures sub-networks and single layers on this machine, for `hadas devices fit`; exit code 1 if INCONCLUSIVE.
 
     On onnxruntime, which exported networks run on, this is what a kit measures on a board: sub-networks whole and as
     segments that end with exits. A measurement during which clocks moved or the machine throttled is repeated, then
-    left out and counted.
+    left out and counted; where a network has no row in the end the command ends with exit code 1, and resuming measures
+    it again.
 
     Power is read from the rails of a Jetson or the counters of an x86 processor where that is allowed, and left
     empty elsewhere. Clocks are left as they are unless given; setting them needs write access to sysfs, and they are
@@ -242,7 +341,7 @@ def profile_machine(
         console: For progress; None: standard output.
 
     Returns:
-        The rows of the file.
+        The rows of the file, and which networks have none.
 
     Raises:
         ValueError: A count is out of range, the file exists, the runtime is missing, or clocks cannot be set.
@@ -258,7 +357,8 @@ def profile_machine(
     design = {"networks": networks, "layers": layers, "batch": batch, "seed": seed}
     runtime = runtime or ("onnxruntime" if all(map(find_spec, ("onnx", "onnxruntime"))) else "jax")
     clocks = itertools.product(*(tuple(table) or (None,) for table in (core_mhz, memory_mhz, host_mhz)))
-    steps, without = [], []
+    steps: list[Step] = []
+    without: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         if runtime == "jax":
             subjects = on_jax(chosen, **design)
@@ -289,15 +389,18 @@ def profile_machine(
             resume=resume,
             labels=labels,
             on_step=show,
-            on_inconclusive=lambda name, reason: without.append(f"{name}: {reason}"),
+            on_inconclusive=without.__setitem__,
         )
-    for line in without:
-        print_line(console, f"INCONCLUSIVE, no row: {line}")
+    for name, reason in without.items():
+        print_line(console, f"INCONCLUSIVE: {name} has no row: {reason}")
     for line in summary(steps, labels["provider"]):
         print_line(console, line)
     print_line(console, f"Written: {output}, {len(rows)} rows")
+    if without:
+        lack = f"{len(without)} of {len(subjects.cases)} networks lack a row"
+        print_line(console, f"INCONCLUSIVE: {lack}; --resume measures them again")
     is_x86 = machine.processor == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
     base = " --base x86-cpu" if is_x86 else ""
     print_line(console, f"To fit a device to it: hadas devices fit {shlex.quote(str(output))}{base} -o my_device.yaml")
     known = ({name: value for name, value in row.items() if value is not None} for row in rows)
-    return [Measurement.model_validate(row) for row in known]
+    return MachineProfile([Measurement.model_validate(row) for row in known], tuple(without))

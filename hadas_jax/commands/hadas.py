@@ -68,6 +68,9 @@ def search(
         if started.evaluated is not None:
             taken = f"{len(started.evaluated[0]):,} of {result.backbones:,} backbones were evaluated by"
             print_line(console, f"{taken} {started.settings.search.resume_from}")
+        if started.device.blocks is not None and float(started.device.board_w) > 0:
+            name = started.device.name
+            print_line(console, f"{name} is a table without energies: joules are those of 1 W, and rank as seconds do")
         print_line(console, f"Written: {path}/front.csv, front.json, levels.csv, front.png")
         report, select = (shlex.join(["hadas", command, str(path)]) for command in ("report", "select"))
         print_line(console, f"A page to look at: {report}; one network of the front: {select}")

@@ -229,13 +229,14 @@ def materialise_network(
     Raises:
         ValueError: The file, its supernet, the data set or `output` do not fit.
     """
-    from hadas_jax.deploy.architecture import architecture_file
+    from hadas_jax.deploy.architecture import architecture_file, read_architecture
     from hadas_jax.deploy.materialise import SubNetwork
     from hadas_jax.deploy.static_network import save_network
     from hadas_jax.runs.workdir import writing
 
     target = Path(output) if output is not None else architecture_file(network).parent / "network"
     console = console or new_console()
+    read_architecture(network)
     with writing(target), waiting(console, "Cutting the network out of its supernet, and comparing the two"):
         searched = SubNetwork(network, dataset=dataset, data_dir=data_dir)
         found = searched.cut_out(target)

@@ -134,9 +134,9 @@ def report(
             tables = pictures.plot_tables(report_content)
             written += [str(each) for each in pictures.write_figures(tables, directory)]
             written += [str(directory / f"{name}.csv") for name in tables]
-    for run in report_content["runs"]:
-        if run["corruptions"]:
-            console.print(corruptions_table(run["name"], run["corruptions"]))
+    for run, found in zip(report_content["runs"], robustness, strict=True):
+        if run["corruptions"] and not isinstance(found, str):
+            console.print(corruptions_table(run["name"], found))
         for note in run["notes"]:
             print_line(console, f"{run['name']}: {note}")
     print_line(console, f"Written: {', '.join(written)}")

@@ -18,11 +18,10 @@ from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference
 from hadas_jax.methods.hadas.results import Percentiles, Performance, Threshold
 from hadas_jax.runs.checkpoints import read_json, validated
-from hadas_jax.runs.names import ARCHITECTURE
+from hadas_jax.runs.names import ARCHITECTURE, GIVEN_FILE, SUPERNET_FILE
 from hadas_jax.runs.workdir import write_text
 from hadas_jax.settings import Constraints
-from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_active
-from hadas_jax.supernet.checkpoint import DESCRIPTION
+from hadas_jax.spaces import AnySpace, Backbone, available_exits, block_active
 from hw_models import Device
 from hw_models.catalogue import device_of
 from hw_models.files import show
@@ -105,9 +104,9 @@ class SupernetReference(Strict):
             ValueError: There is no supernet, or it is not the one that the network was selected from.
         """
         directory = Path(file).parent / self.path
-        if not (directory / DESCRIPTION).is_file():
+        if not _description(directory).is_file():
             raise ValueError(
-                f"{file}: expected the supernet of the network at {directory}, got none (no {DESCRIPTION})"
+                f"{file}: expected the supernet of the network at {directory}, got none (no {SUPERNET_FILE})"
             )
         if _description_digest(directory) != self.sha256:
             raise ValueError(
@@ -117,8 +116,14 @@ class SupernetReference(Strict):
         return directory
 
 
+def _description(supernet: Path) -> Path:
+    """The file that says what a supernet, or a given network, is."""
+    given = supernet / GIVEN_FILE
+    return given if given.is_file() else supernet / SUPERNET_FILE
+
+
 def _description_digest(supernet: Path) -> str:
-    return hashlib.sha256((supernet / DESCRIPTION).read_bytes()).hexdigest()
+    return hashlib.sha256(_description(supernet).read_bytes()).hexdigest()
 
 
 class SplitMetrics(Strict):
@@ -135,8 +140,9 @@ class SplitMetrics(Strict):
             samples.
         shares: The share of samples that stop at each exit, and last at the classifier, when deployed.
         percentiles: Of the latency when deployed; None in files of versions that did not tell.
-        aurocs: How well the score of each exit tells what that exit gets right (see `hadas_jax.evaluation.auroc`), None
-            for an exit that gets all or nothing right; None where it was not told.
+        aurocs: How well the score of each exit tells what that exit gets right (see
+            `hadas_jax.evaluation.score_quality`), None for an exit that gets all or nothing right; None where it was
+            not told.
     """
 
     ideal: Performance
@@ -172,7 +178,7 @@ class Architecture(Strict):
 
     Attributes:
         form: The form of the file.
-        space: The search space, with resolution, input channels and classes settled.
+        space: The search space, with resolution, input channels and classes settled, or the given network.
         genome: The genes of the backbone.
         backbone: What the genome says: resolution, width, depth, kernel and expand.
         exits: The blocks that an exit follows, counted over the backbone's own blocks from 0.
@@ -195,7 +201,7 @@ class Architecture(Strict):
     """
 
     form: Literal["hadas_jax.architecture/1"] = "hadas_jax.architecture/1"
-    space: MBConvSpace
+    space: AnySpace
     genome: tuple[_Gene, ...]
     backbone: dict[str, int | tuple[int, ...]]
     exits: tuple[_Gene, ...]

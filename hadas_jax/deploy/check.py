@@ -2,7 +2,8 @@
 
 Networks from across the front are exported with their weights and measured as `hw_models.measuring.measure` measures
 kits, each twice independently, which tells how far measurements agree with themselves. On this machine the runtime also
-runs them on test images, one at a time, with the exits deciding.
+runs them on test images, one at a time, with the exits deciding. Both are counted in runs of the kit's reference
+network, taken in turn with what is timed, so that a machine whose speed drifts measures both with one ruler.
 Shapes: N networks, K exits of all of them, classifiers included. Units: s, J; in files as their names say.
 """
 
@@ -11,20 +12,23 @@ import json
 import shlex
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from scipy.stats import kendalltau
 
+from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.architecture import Architecture, write_architecture
 from hadas_jax.deploy.export import export_network
+from hadas_jax.deploy.given import GivenSegments
 from hadas_jax.deploy.kit import AGAIN, layers_by_segment, write_network_kit
-from hadas_jax.deploy.materialise import SubNetwork
+from hadas_jax.deploy.materialise import SubNetwork, data_of, network_at
 from hadas_jax.deploy.operating_points import ExitCosts
+from hadas_jax.deploy.robustness import UnderCorruption
 from hadas_jax.deploy.runtime import Runtime
 from hadas_jax.deploy.select import SearchedSupernet, architecture_of
 from hadas_jax.deploy.static_network import StaticNetwork
@@ -35,15 +39,29 @@ from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.search.indicators import hypervolume
 from hadas_jax.search.pareto import non_dominated_mask
 from hadas_jax.settings import NO_CONSTRAINTS, OperatingSettings
+from hadas_jax.spaces import GivenNetwork
+from hadas_jax.spaces.workload import require_priced
 from hw_models import default_point
 from hw_models.catalogue import device_of, read_device_file
 from hw_models.device import SAME_CLOCK
-from hw_models.measuring.measure import Machine, Step, find_engine, kit_cases, kit_labels, profile, read_kit
+from hw_models.measuring.measure import (
+    Case,
+    Machine,
+    Reference,
+    Step,
+    find_engine,
+    kit_cases,
+    kit_labels,
+    profile,
+    read_kit,
+    row_names,
+)
 from hw_models.measuring.measurements import Measurement, read_measurements, write_measurements
 
 FORM = "hadas_jax.check/1"
 _KITS_FORM = "hadas_jax.check_kits/1"
 _WARM_UP, _PASSES = 20, 3  # images before times count; how often each round goes through the images
+_PER_TURN, _REFERENCE_RUNS = 25, 3  # images, and runs of the reference network, before the other one's turn
 _BEYOND = 1.1  # the reference point of the hypervolume, in units of the largest objectives
 
 
@@ -79,8 +97,12 @@ class CheckedNetwork:
         test_error: As deployed.
         exits: In their order, the classifier last.
         predicted_s: Expected latency by the cost model and the shares of the test split.
-        measured_s: Expected latency on test images, end to end; None: only its paths were measured.
+        measured_s: Expected latency on test images, end to end, counted in runs of the reference network as those of
+            paths are; None: only its paths were measured.
         paths_s: Expected latency by the measured paths and the same shares.
+        clock_s: As `measured_s`, by the clock alone: with the speed that the machine had at that time.
+        corruptions: What it does on corrupted test images, at measured costs where they were measured; empty: nobody
+            asked.
     """
 
     name: str
@@ -91,6 +113,8 @@ class CheckedNetwork:
     predicted_s: float
     measured_s: float | None
     paths_s: float
+    clock_s: float | None = None
+    corruptions: tuple[UnderCorruption, ...] = ()
 
     @property
     def expected_s(self) -> float:
@@ -150,6 +174,7 @@ class Check:
         networks: By rising predicted latency.
         exits: Latencies of all exits' paths.
         expected: Expected latencies under the policy.
+        by_clock: The same, of latencies end to end by the clock alone; None: they were not measured.
         energy: Energies of all exits' paths; None where power was not measured.
         noise: Mean relative difference of two measurements of the same path; None: each was measured once.
         front: Names on the front of test error and predicted expected latency.
@@ -170,6 +195,7 @@ class Check:
     hypervolume: float
     tolerance: float
     left_out: tuple[str, ...] = ()
+    by_clock: Agreement | None = None
 
     @property
     def is_within(self) -> bool:
@@ -184,6 +210,18 @@ class Check:
     def as_json(self) -> dict[str, Any]:
         """Returns what `check.json` holds."""
         return {"form": FORM, "is_within": self.is_within, **dataclasses.asdict(self)}
+
+
+class EndToEnd(NamedTuple):
+    """Expected latency of a network on images, exits deciding.
+
+    Attributes:
+        paced_s: Counted in runs of the reference network, which is taken to have run as fast as its row says.
+        clock_s: By the clock alone.
+    """
+
+    paced_s: float
+    clock_s: float
 
 
 @dataclass(frozen=True)
@@ -235,8 +273,8 @@ def cut_out(
     *,
     dataset: str | None = None,
     data_dir: str | None = None,
-) -> tuple[list[tuple[str, StaticNetwork]], np.ndarray]:
-    """Cuts networks out of the supernet of their search.
+) -> tuple[list[tuple[str, StaticNetwork | GivenSegments]], LabelledImages]:
+    """Cuts networks out of the supernet of their search, or a given one after the exits of each.
 
     Args:
         search: The search.
@@ -246,7 +284,7 @@ def cut_out(
         data_dir: Likewise.
 
     Returns:
-        The networks by their names, and the images of the test split as they are stored.
+        The networks by their names, and the test split.
 
     Raises:
         ValueError: The supernet or the data set is not there any more, or another one.
@@ -257,12 +295,16 @@ def cut_out(
         about: dict[str, Any] = {"parameters": 1, "limits": NO_CONSTRAINTS, "prefer": "knee"}
         return architecture_of(search, one.design, supernet=supernet, folder=folder, **about)
 
-    architectures = [described(one) for one in chosen]
+    architectures, names = [described(one) for one in chosen], [one.name for one in chosen]
     write_architecture(folder / "first.json", architectures[0])
+    if isinstance(supernet.space, GivenNetwork):
+        given = network_at(folder / "first.json", dataset=dataset, data_dir=data_dir)
+        test = data_of(given.architecture).test
+        parts = [dataclasses.replace(given, architecture=architecture) for architecture in architectures]
+        return list(zip(names, parts, strict=True)), test
     first = SubNetwork(folder / "first.json", dataset=dataset, data_dir=data_dir)
     cut = [first.sibling(architecture).cut_out(folder) for architecture in architectures]
-    names = [one.name for one in chosen]
-    return list(zip(names, cut, strict=True)), np.asarray(first.splits.test.images)
+    return list(zip(names, cut, strict=True)), first.splits.test
 
 
 def remember_kit(workdir: Path, digest: str, chosen: Sequence[Chosen]) -> None:
@@ -308,14 +350,14 @@ def _known_kits(workdir: Path) -> dict[str, list[Any]]:
 
 
 def measure_here(
-    networks: Sequence[tuple[str, StaticNetwork]],
+    networks: Sequence[tuple[str, StaticNetwork | GivenSegments]],
     images: np.ndarray,
     folder: Path,
     *,
     rounds: int,
     threads: int = 1,
     on_step: Callable[[Step], None] | None = None,
-) -> tuple[list[Measurement], dict[str, float]]:
+) -> tuple[list[Measurement], dict[str, EndToEnd]]:
     """Measures every exit's path, each network twice, and then networks end to end, see `run_on_images`.
 
     Args:
@@ -327,7 +369,7 @@ def measure_here(
         on_step: Called after every measurement of paths.
 
     Returns:
-        Rows of all paths, and the expected latencies in s by name.
+        Rows of all paths, and the expected latencies by name.
 
     Raises:
         ValueError: onnx or onnxruntime is not installed.
@@ -336,8 +378,9 @@ def measure_here(
     machine = Machine(engine.processor)
     write_network_kit(kit, networks)
     content = read_kit(kit)
+    cases = kit_cases(kit, content, engine, threads=threads)
     profile(
-        kit_cases(kit, content, engine, threads=threads),
+        cases,
         folder / "check.csv",
         machine=machine,
         meter=machine.meter(),
@@ -346,13 +389,28 @@ def measure_here(
         labels=kit_labels(content, engine),
         on_step=on_step,
     )
-    latencies_s = run_on_images(networks, images, folder, rounds=rounds, threads=threads)
-    return read_measurements(folder / "check.csv"), latencies_s
+    rows = read_measurements(folder / "check.csv")
+    reference = _reference(next(case for case in cases if case.name == content["reference"]), rows)
+    return rows, run_on_images(networks, images, folder, rounds=rounds, threads=threads, reference=reference)
+
+
+def _reference(case: Case, rows: Sequence[Measurement]) -> Reference:
+    """What paced the paths, with the latency that all of it has in their rows."""
+    found = [row.latency_ms for row in rows if row.network == row_names(case)[-1]]
+    if not found:
+        raise ValueError(f"{case.name}: expected a measurement of the reference network, it was disturbed; run again")
+    return Reference(case.start().run, 1e-3 * found[0])
 
 
 def run_on_images(
-    networks: Sequence[tuple[str, StaticNetwork]], images: np.ndarray, folder: Path, *, rounds: int, threads: int = 1
-) -> dict[str, float]:
+    networks: Sequence[tuple[str, StaticNetwork | GivenSegments]],
+    images: np.ndarray,
+    folder: Path,
+    *,
+    rounds: int,
+    threads: int = 1,
+    reference: Reference,
+) -> dict[str, EndToEnd]:
     """Measures networks end to end: the runtime on images, one at a time, exits deciding.
 
     Args:
@@ -361,9 +419,10 @@ def run_on_images(
         folder: For exports.
         rounds: In each of them every network sees every image three times, in turn with the others.
         threads: Of onnxruntime.
+        reference: What some images run in turn with, as paths do.
 
     Returns:
-        By name the latency in s: of each image the median over its runs, of which the mean over the images. So what
+        By name the latency: of each image the median over its runs, of which the mean over the images. So what
         disturbs the machine for a moment disturbs no image's time.
     """
     taken: dict[str, list[np.ndarray]] = {name: [] for name, _ in networks}
@@ -373,19 +432,27 @@ def run_on_images(
         deployed[name] = Runtime(folder / name, threads=threads)
     for number in range(rounds * _PASSES):
         for name in np.random.default_rng(number).permutation(list(deployed)):
-            taken[name].append(_times(deployed[name], images))
-    return {name: float(np.mean(np.median(times, axis=0))) for name, times in taken.items()}
+            taken[name].append(_times(deployed[name], images, reference))
+    means = {name: np.mean(np.median(times, axis=0), axis=-1) for name, times in taken.items()}
+    return {name: EndToEnd(*mean.tolist()) for name, mean in means.items()}
 
 
-def _times(network: Runtime, images: np.ndarray) -> np.ndarray:
-    """Seconds that each image takes."""
+def _times(network: Runtime, images: np.ndarray, reference: Reference) -> np.ndarray:
+    """Seconds that each image takes, [2, N]: counted in runs of the reference, and by the clock."""
     for image in images[:_WARM_UP]:
         network(image[None])
-    stamps = [time.perf_counter()]
-    for row in range(len(images)):
-        network(images[row : row + 1])
-        stamps.append(time.perf_counter())
-    return np.diff(stamps)
+    seconds, paces = np.zeros(len(images)), np.zeros(len(images))
+    for start in range(0, len(images), _PER_TURN):
+        turn = slice(start, start + _PER_TURN)
+        reference.run()  # the first run of either is not timed, as the other one has just emptied the caches
+        paces[turn] = reference.latency_s / statistics.median(reference.run()[-1] for _ in range(_REFERENCE_RUNS))
+        network(images[start : start + 1])
+        stamps = [time.perf_counter()]
+        for row in range(len(images))[turn]:
+            network(images[row : row + 1])
+            stamps.append(time.perf_counter())
+        seconds[turn] = np.diff(stamps)
+    return np.stack([seconds * paces, seconds])
 
 
 def compare(
@@ -394,7 +461,8 @@ def compare(
     rows: Sequence[Measurement],
     *,
     device: str | Path,
-    end_to_end_s: dict[str, float] | None = None,
+    end_to_end: Mapping[str, EndToEnd] | None = None,
+    corruptions: Mapping[str, Sequence[UnderCorruption]] | None = None,
     tolerance: float = 0.1,
     protocol: dict[str, Any],
 ) -> Check:
@@ -405,7 +473,8 @@ def compare(
         chosen: The networks.
         rows: Measurements of every exit's path, named `NAME/1`, `NAME/2`, ..., and of a second time `NAME-again/1`.
         device: The device model: a name or a path.
-        end_to_end_s: By name, measured expected latency on images; None: not measured.
+        end_to_end: By name, measured expected latency on images; None: not measured.
+        corruptions: What some of the networks do on corrupted test images, by name.
         tolerance: Of the mean errors.
         protocol: How was measured.
 
@@ -418,6 +487,7 @@ def compare(
     formats = {row.format for row in rows} - {None}
     use = OperatingSettings(number_format=next(iter(formats), None))  # at all clocks, whatever was searched
     model = device_of(read_device_file(device), use)
+    require_priced(space, model)
     pairs = [(one.design.genome, one.design.exits) for one in chosen]
     costs = ExitCosts.of_networks(pairs, space=space, device=model)
     highest = default_point(model)
@@ -434,6 +504,8 @@ def compare(
             raise ValueError(f"{one.name}: expected the layers of this network of the front, got others")
         exits = tuple(_checked_exit(k, both, cost, _point(both[0], cost, clocks)) for k, both in enumerate(found))
         shares = np.asarray(one.design.test_shares)
+        latencies_s = [each.measured_s for each in exits]
+        energies_j = [each.predicted_j if each.measured_j is None else each.measured_j for each in exits]
         networks.append(
             CheckedNetwork(
                 name=one.name,
@@ -442,8 +514,12 @@ def compare(
                 test_error=one.design.test["deployable"].error,
                 exits=exits,
                 predicted_s=float(shares @ [each.predicted_s for each in exits]),
-                measured_s=None if end_to_end_s is None else end_to_end_s[one.name],
-                paths_s=float(shares @ [each.measured_s for each in exits]),
+                measured_s=None if end_to_end is None else end_to_end[one.name].paced_s,
+                clock_s=None if end_to_end is None else end_to_end[one.name].clock_s,
+                paths_s=float(shares @ latencies_s),
+                corruptions=tuple(
+                    each.at_measured(latencies_s, energies_j) for each in (corruptions or {}).get(one.name, ())
+                ),
             )
         )
     if not networks:
@@ -494,6 +570,7 @@ def _check(networks: Sequence[CheckedNetwork], tolerance: float, protocol: dict[
     differences = [found.difference for found in exits if found.difference is not None]
     noise = statistics.mean(differences) if differences else None
     powered = [found for found in exits if found.measured_j is not None]
+    timed = [each for each in networks if each.clock_s is not None]
 
     def agreement(predicted: Sequence[float], measured: Sequence[float]) -> Agreement:
         return Agreement.of(predicted, measured, noise=noise)
@@ -512,6 +589,9 @@ def _check(networks: Sequence[CheckedNetwork], tolerance: float, protocol: dict[
         networks=tuple(networks),
         exits=agreement([found.predicted_s for found in exits], [found.measured_s for found in exits]),
         expected=agreement([each.predicted_s for each in networks], [each.expected_s for each in networks]),
+        by_clock=agreement([each.predicted_s for each in timed], [each.clock_s or 0.0 for each in timed])
+        if timed
+        else None,
         energy=agreement([found.predicted_j for found in powered], [found.measured_j or 0.0 for found in powered])
         if powered
         else None,

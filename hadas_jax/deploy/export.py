@@ -26,6 +26,7 @@ import numpy as np
 
 from hadas_jax.data import LabelledImages, Stream
 from hadas_jax.deploy import runtime, static_network
+from hadas_jax.deploy.given import GivenSegment, GivenSegments
 from hadas_jax.deploy.layers import Segment, Shapes, Weights, output_shapes, run_segment
 from hadas_jax.deploy.onnx import segment_as_onnx
 from hadas_jax.deploy.operating_points import ExitCosts, operating_table
@@ -45,7 +46,7 @@ _RunSegment = Callable[[int, np.ndarray], dict[str, np.ndarray]]
 
 def export_network(
     directory: Path | str,
-    network: StaticNetwork,
+    network: StaticNetwork | GivenSegments,
     *,
     format: Format = "stablehlo",
     batch: int | None = None,
@@ -75,11 +76,18 @@ def export_network(
             import onnxruntime  # noqa: F401
         except ImportError:
             raise ValueError("format onnx: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
+    if isinstance(network, GivenSegments):
+        batch = _batch_of_given(network, format, batch)
     directory = output_directory(directory, _EXPORT_FILES, mark=runtime.MANIFEST, overwrite=overwrite)
     network = network.folded()
     with whole_folder(directory, mark=runtime.MANIFEST) as folder:
         files: list[str] = []
-        if format == "saved":
+        if isinstance(network, GivenSegments):
+            suffix = "onnx" if format == "onnx" else "jax_export"
+            files = [f"segment{number}.{suffix}" for number in range(len(network.segments))]
+            for name, segment in zip(files, network.segments, strict=True):
+                write_whole(folder / name, segment.blob)
+        elif format == "saved":
             network.write(folder)
         else:
             suffix, serialise = ("onnx", _as_onnx) if format == "onnx" else ("jax_export", _as_stablehlo)
@@ -102,6 +110,16 @@ def export_network(
         write_text(folder / runtime.MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
+def _batch_of_given(network: GivenSegments, format: str, batch: int | None) -> int | None:
+    """The batch of a given network's export, which stays in the format that it came in."""
+    if format != network.format:
+        came = "as ONNX" if network.format == "onnx" else "as JAX functions"
+        raise ValueError(f"format: expected {network.format} for a network that was given {came}, got {format}")
+    if network.batch is not None and batch not in (None, network.batch):
+        raise ValueError(f"batch: expected {network.batch}, as the given model takes, got {batch}")
+    return batch if network.batch is None else network.batch
+
+
 def _as_onnx(network: StaticNetwork, shapes: Shapes, batch: int | None) -> list[bytes]:
     return [segment_as_onnx(each, network.weights, shapes=shapes, batch=batch) for each in network.segments]
 
@@ -111,25 +129,25 @@ def _as_stablehlo(network: StaticNetwork, shapes: Shapes, batch: int | None) -> 
     blobs = []
     for segment in network.segments:
         axes = jax.export.symbolic_shape(", ".join(map(str, (batch or "B", *shapes[segment.takes]))))
-        run = _compiled(segment, network.weights, portable=True)
+        run = _compiled(segment, network.weights)
         exported = jax.export.export(run, platforms=_PLATFORMS)(jax.ShapeDtypeStruct(axes, jnp.float32))
         blobs.append(bytes(exported.serialize()))
     return blobs
 
 
-def _compiled(segment: Segment, weights: Weights, *, portable: bool = False) -> Any:
+def _compiled(segment: Segment, weights: Weights) -> Any:
     """Returns a segment as a compiled function of its input, x -> its outputs in their order."""
 
     @jax.jit
     def run(x: jax.Array) -> tuple[jax.Array, ...]:
-        values = run_segment(segment, weights, x, portable=portable)
+        values = run_segment(segment, weights, x)
         return tuple(values[name] for name in segment.outputs.values())
 
     return run
 
 
 def _manifest(
-    network: StaticNetwork, files: Sequence[str], trained_on: LabelledImages | Stream | None
+    network: StaticNetwork | GivenSegments, files: Sequence[str], trained_on: LabelledImages | Stream | None
 ) -> dict[str, Any]:
     """What the manifest says of a network; `files` are those of the segments, none if there are none."""
     architecture, by = network.architecture, network.architecture.normalisation
@@ -148,6 +166,7 @@ def _manifest(
             "bytes_are_divided_by": 255,
             "mean": by.mean if by else [0.0] * channels,
             "deviation": by.deviation if by else [1.0] * channels,
+            **(network.preprocessing if isinstance(network, GivenSegments) else {}),
         },
         "class_names": architecture.class_names,
         "policy": architecture.policy,
@@ -162,10 +181,12 @@ def _manifest(
     }
 
 
-def _segment_entries(network: StaticNetwork, files: Sequence[str], costs: ExitCosts) -> list[dict[str, Any]]:
+def _segment_entries(
+    network: StaticNetwork | GivenSegments, files: Sequence[str], costs: ExitCosts
+) -> list[dict[str, Any]]:
     """One entry for each segment: its file, what goes in and out, when to stop, and the cost of a sample that does."""
     architecture, point = network.architecture, costs.selected_point(network.architecture)
-    thresholds = (*architecture.thresholds, math.inf)
+    thresholds, segments = (*architecture.thresholds, math.inf), list[Segment | GivenSegment](network.segments)
     return [
         {
             "name": name,
@@ -177,7 +198,7 @@ def _segment_entries(network: StaticNetwork, files: Sequence[str], costs: ExitCo
             "latency_s": float(costs.latency_s[number, point]),
             "energy_j": float(costs.energy_j[number, point]),
         }
-        for number, (name, segment) in enumerate(zip(architecture.exit_names, network.segments, strict=True))
+        for number, (name, segment) in enumerate(zip(architecture.exit_names, segments, strict=True))
     ]
 
 
@@ -209,12 +230,12 @@ class ExportCheck:
         return self.difference <= _TOLERANCE and self.other_exits == 0
 
 
-def check_export(directory: Path | str, network: StaticNetwork, data: LabelledImages) -> ExportCheck:
+def check_export(directory: Path | str, network: StaticNetwork | GivenSegments, data: LabelledImages) -> ExportCheck:
     """Runs an export beside the network that it was made of.
 
     Args:
         directory: The export.
-        network: The network in JAX.
+        network: The network in JAX, or a given one, whole on onnxruntime.
         data: Images to run on.
 
     Raises:
@@ -223,7 +244,7 @@ def check_export(directory: Path | str, network: StaticNetwork, data: LabelledIm
     manifest = runtime.read_manifest(directory)
     run = _segment_runner(Path(directory), manifest)
     architecture, labels, samples = network.architecture, np.asarray(data.labels), np.arange(data.count)
-    logits, confidence = static_network.predict(network.segments, network.weights, data)
+    logits, confidence = network.predict(data)
     outcomes = static_network.outcomes_at_exits(logits, confidence, labels)
     expected_exits = static_network.exits_taken(outcomes, architecture.thresholds, architecture.policy)
     images = np.asarray(data.take(jnp.arange(data.count))[0])

@@ -24,6 +24,7 @@ import optax
 from hadas_jax.data import LabelledImages
 from hadas_jax.data.splits import random_batches
 from hadas_jax.deploy.architecture import Architecture, SplitMetrics
+from hadas_jax.deploy.given import GivenSegments
 from hadas_jax.deploy.layers import STATISTICS, Segment, Weights, run_network
 from hadas_jax.deploy.materialise import data_of, network_at
 from hadas_jax.deploy.operating_points import ExitCosts
@@ -86,7 +87,12 @@ class FineTuneRun:
         if not settings.network:
             raise ValueError("network: expected a directory of hadas materialise or an ARCH.json, got none")
         self.settings = settings
-        self.network = network_at(settings.network, dataset=settings.dataset, data_dir=settings.data_dir)
+        network = network_at(settings.network, dataset=settings.dataset, data_dir=settings.data_dir)
+        if isinstance(network, GivenSegments):
+            raise ValueError(
+                f"{settings.network}: expected a network of a supernet, got a given one, whose weights stay as they are"
+            )
+        self.network = network
         if not any(segment.has_batch_norm for segment in self.network.segments):
             raise ValueError(
                 f"{settings.network}: expected a network with batch norm, got a folded one; hadas materialise without "

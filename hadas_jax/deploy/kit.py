@@ -22,13 +22,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hadas_jax.deploy.given import GivenSegment, GivenSegments
 from hadas_jax.deploy.layers import Kind, Layer, Segment, Shapes, Weights, fold_batch_norm, output_shapes
 from hadas_jax.deploy.materialise import materialise
 from hadas_jax.deploy.onnx import Elsewhere, segment_as_onnx
 from hadas_jax.deploy.static_network import StaticNetwork
 from hadas_jax.runs.checkpoints import output_directory
 from hadas_jax.runs.workdir import write_text
-from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_active, segments, workload
+from hadas_jax.spaces import AnySpace, Backbone, MBConvSpace, available_exits, block_active, segments, workload
 from hadas_jax.spaces.design import spread_genomes
 from hadas_jax.supernet import BatchStats, Parameters, estimate_batch_stats, initialise
 from hw_models import LayerKind, LayerTable, layer_table, measuring
@@ -111,7 +112,7 @@ def write_space_kit(
                 parts = fold_batch_norm(*_materialised(space, genome, exits))
                 shapes = output_shapes(*parts, image_size=size, channels=channels)
                 texts = layers_by_segment(space, genome, exits)
-                writer.add(kind, case, *parts, shapes, texts, family=name, images=images, score="confidence")
+                writer.add_own(kind, case, *parts, shapes, texts, family=name, images=images, score="confidence")
         for side, width in _SIZES[:layers]:
             for layer in LayerKind:
                 writer.add_layer(layer, side, width)
@@ -121,7 +122,7 @@ def write_space_kit(
 
 
 def write_network_kit(
-    folder: Path | str, networks: Sequence[tuple[str, StaticNetwork]], *, overwrite: bool = False
+    folder: Path | str, networks: Sequence[tuple[str, StaticNetwork | GivenSegments]], *, overwrite: bool = False
 ) -> Kit:
     """Writes networks with their weights and exits, each as two cases, so that it is measured twice independently.
 
@@ -141,19 +142,26 @@ def write_network_kit(
             architecture, folded = network.architecture, network.folded()
             space, channels, by = architecture.space, architecture.space.in_channels, architecture.normalisation
             mean, deviation = (by.mean, by.deviation) if by else ([0.0] * channels, [1.0] * channels)
-            parts = folded.segments, folded.weights
-            shapes = output_shapes(*parts, image_size=network.image_size, channels=channels)
             texts = layers_by_segment(space, architecture.genome, architecture.exits)
             images = _images(network.image_size, mean, deviation)
-            entry = writer.add(
-                "path", name, *parts, shapes, texts, family=name, images=images, score=architecture.policy
-            )
+            about: dict[str, Any] = {"family": name, "images": images, "score": architecture.policy}
+            if isinstance(folded, GivenSegments):
+                if folded.format != "onnx":
+                    raise ValueError(f"{name}: expected a network that was given as ONNX, got one of JAX functions")
+                parts = folded.segments
+                blobs = [part.blob for part in parts]
+                entry = writer.add("path", name, parts, blobs, folded.input_shape(), texts, **about)
+            else:
+                shapes = output_shapes(
+                    folded.segments, folded.weights, image_size=network.image_size, channels=channels
+                )
+                entry = writer.add_own("path", name, folded.segments, folded.weights, shapes, texts, **about)
             writer.cases.append({**entry, "name": name + AGAIN})
             macs[name] = sum(float(row.split()[1]) for text in texts for row in text.split(";"))
         return writer.finish(folder, max(macs, key=macs.__getitem__))
 
 
-def layers_by_segment(space: MBConvSpace, genome: Sequence[int] | np.ndarray, exits: Sequence[int]) -> tuple[str, ...]:
+def layers_by_segment(space: AnySpace, genome: Sequence[int] | np.ndarray, exits: Sequence[int]) -> tuple[str, ...]:
     """Returns the layer table of each segment of a network, its part of the trunk and then its exit head.
 
     Args:
@@ -177,7 +185,7 @@ def layers_by_segment(space: MBConvSpace, genome: Sequence[int] | np.ndarray, ex
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _rows(space: MBConvSpace, genome: jax.Array) -> tuple[LayerTable, jax.Array, jax.Array]:
+def _rows(space: AnySpace, genome: jax.Array) -> tuple[LayerTable, jax.Array, jax.Array]:
     """The layers of a backbone with all its exits, its blocks among the space's, and the exits that it has."""
     backbone = space.decode(genome)
     return workload(space, backbone), block_active(space, backbone), available_exits(space, backbone)
@@ -247,13 +255,29 @@ class _Writer:
     elsewhere: Elsewhere | None
     cases: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(
+    def add_own(
         self,
         kind: _Kind,
         name: str,
         parts: Sequence[Segment],
         weights: Weights,
         shapes: Shapes,
+        texts: Sequence[str],
+        **about: Any,
+    ) -> dict[str, Any]:
+        """Adds a network of the project by its segments and weights, otherwise as `add`."""
+        options: dict[str, Any] = {"shapes": shapes, "batch": self.batch, "elsewhere": self.elsewhere}
+        *size, channels = shapes[parts[0].takes]
+        blobs = [segment_as_onnx(part, weights, **options) for part in parts]
+        return self.add(kind, name, parts, blobs, (channels, *size), texts, **about)
+
+    def add(
+        self,
+        kind: _Kind,
+        name: str,
+        parts: Sequence[Segment | GivenSegment],
+        blobs: Sequence[bytes],
+        size: Sequence[int],
         texts: Sequence[str],
         *,
         family: str,
@@ -262,9 +286,8 @@ class _Writer:
     ) -> dict[str, Any]:
         """Adds a network by its segments, and returns the case; the classifier is scored by its confidence."""
         entries = []
-        for number, (segment, text) in enumerate(zip(parts, texts, strict=True)):
+        for number, (segment, blob, text) in enumerate(zip(parts, blobs, texts, strict=True)):
             file = f"{name}.segment{number}.onnx" if kind == "path" else f"{name}.onnx"
-            blob = segment_as_onnx(segment, weights, shapes=shapes, batch=self.batch, elsewhere=self.elsewhere)
             write_whole(self.folder / file, blob)
             entries.append(
                 {
@@ -276,7 +299,6 @@ class _Writer:
                     "layers": text,
                 }
             )
-        *size, channels = shapes[parts[0].takes]
         entry = {
             "name": name,
             "family": family,
@@ -284,7 +306,7 @@ class _Writer:
             "batch": self.batch,
             "format": "fp32",
             "images": images,
-            "inputs": {parts[0].takes: [self.batch, channels, *size]},
+            "inputs": {parts[0].takes: [self.batch, *size]},
             "segments": entries,
         }
         self.cases.append(entry)
@@ -336,7 +358,7 @@ class _Writer:
         name = f"layer-{kind.name.lower()}-{side}-{channels}"
         segment = Segment(tuple(layers), _X, features=None, logits="logits", confidence=None)
         about: dict[str, Any] = {"family": name, "images": None, "score": "confidence"}
-        self.add("layer", name, [segment], arrays, shapes, [format_layers(table)], **about)
+        self.add_own("layer", name, [segment], arrays, shapes, [format_layers(table)], **about)
 
     def finish(self, folder: Path, reference: str) -> Kit:
         """Adds what measures the cases, and says what there is."""

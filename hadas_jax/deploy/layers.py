@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.supernet.layers import (
-    LAYOUT,
     BatchNorm,
     Tree,
     along_channels,
@@ -135,7 +134,6 @@ def run_segment(
     x: jax.Array,
     *,
     statistics: dict[str, Tree] | None = None,
-    portable: bool = False,
 ) -> dict[str, jax.Array]:
     """Runs one segment.
 
@@ -145,7 +143,6 @@ def run_segment(
         x: Its input, float32[B, H, W, C].
         statistics: A dictionary that the batch's own statistics are put into by layer, which then normalise; None: the
             statistics among the weights normalise.
-        portable: Whether convolutions are XLA's own on every platform, instead of what is quickest on this one.
 
     Returns:
         What the segment takes and the outputs of all its layers, by name.
@@ -153,7 +150,7 @@ def run_segment(
     values = {segment.takes: x}
     for layer in segment.layers:
         inputs = [values[name] for name in layer.inputs]
-        values[layer.name] = _run_layer(layer, weights.get(layer.name, {}), inputs, statistics, portable)
+        values[layer.name] = _run_layer(layer, weights.get(layer.name, {}), inputs, statistics)
     return values
 
 
@@ -170,7 +167,7 @@ def output_shapes(segments: Sequence[Segment], weights: Weights, *, image_size: 
     def every_output(weights: Weights, x: jax.Array) -> dict[str, jax.Array]:
         values: dict[str, jax.Array] = {}
         for segment in segments:
-            values |= run_segment(segment, weights, values.get(segment.takes, x), portable=True)
+            values |= run_segment(segment, weights, values.get(segment.takes, x))
         return values
 
     images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
@@ -185,16 +182,14 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def _run_layer(
-    layer: Layer, weights: Tree, inputs: list[jax.Array], statistics: dict[str, Tree] | None, portable: bool
-) -> jax.Array:
+def _run_layer(layer: Layer, weights: Tree, inputs: list[jax.Array], statistics: dict[str, Tree] | None) -> jax.Array:
     x = inputs[0]
     match layer.kind:
         case "resize":
             rows = weights["rows"].astype(x.dtype)
             x = jnp.einsum("bhwc,yh,xw->byxc", x, rows, rows, precision="highest")
         case "conv" | "depthwise":
-            x = _convolve(layer, weights["kernel"], x, portable)
+            x = _convolve(layer, weights["kernel"], x)
         case "linear":
             x = x @ weights["kernel"]
         case "batch_norm":
@@ -222,20 +217,10 @@ def _normalise(layer: Layer, weights: Tree, x: jax.Array, statistics: dict[str, 
     return x
 
 
-def _convolve(layer: Layer, kernel: jax.Array, x: jax.Array, portable: bool) -> jax.Array:
-    is_depthwise = layer.kind == "depthwise"
-    if not portable:
-        if is_depthwise:
-            return depthwise_conv(x, kernel, layer.stride)
-        return conv(x, kernel, stride=layer.stride, padding=layer.padding)
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel[:, :, None] if is_depthwise else kernel,
-        (layer.stride, layer.stride),
-        ((layer.padding, layer.padding),) * 2,
-        dimension_numbers=LAYOUT,
-        feature_group_count=kernel.shape[-1] if is_depthwise else 1,
-    )
+def _convolve(layer: Layer, kernel: jax.Array, x: jax.Array) -> jax.Array:
+    if layer.kind == "depthwise":
+        return depthwise_conv(x, kernel, layer.stride)
+    return conv(x, kernel, stride=layer.stride, padding=layer.padding)
 
 
 def fold_batch_norm(segments: Sequence[Segment], weights: Weights) -> tuple[tuple[Segment, ...], Weights]:

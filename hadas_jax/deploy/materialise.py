@@ -22,10 +22,11 @@ from hadas_jax.deploy.architecture import (
     architecture_file,
     read_architecture,
 )
+from hadas_jax.deploy.given import GivenSegments
 from hadas_jax.deploy.layers import IMAGES, Kind, Layer, Segment, Weights
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, load_network
-from hadas_jax.settings import SearchSettings
-from hadas_jax.spaces import Backbone, MBConvSpace
+from hadas_jax.settings import ExitsSettings, SearchSettings
+from hadas_jax.spaces import Backbone, GivenNetwork, MBConvSpace
 from hadas_jax.supernet import BatchStats, Parameters, Tree, apply, cut, cut_space, estimate_batch_stats, resize
 from hadas_jax.supernet.blocks import head_padding
 from hadas_jax.supernet.layers import bicubic_weights
@@ -34,7 +35,9 @@ from hadas_jax.training.run import TrainingRun
 _BATCH = 128
 
 
-def network_at(path: Path | str, *, dataset: str | None = None, data_dir: str | None = None) -> StaticNetwork:
+def network_at(
+    path: Path | str, *, dataset: str | None = None, data_dir: str | None = None
+) -> StaticNetwork | GivenSegments:
     """Reads a materialised network, or cuts out the one of an ARCH.json or of a work directory with one.
 
     Args:
@@ -51,6 +54,10 @@ def network_at(path: Path | str, *, dataset: str | None = None, data_dir: str | 
     if holds_network(path):
         network = load_network(path)
         return dataclasses.replace(network, architecture=_moved(network.architecture, dataset, data_dir))
+    architecture = read_architecture(path)
+    if isinstance(architecture.space, GivenNetwork):
+        directory = architecture.supernet.directory(architecture_file(path))
+        return GivenSegments.of(_moved(architecture, dataset, data_dir), directory)
     return SubNetwork(path, dataset=dataset, data_dir=data_dir).cut_out(Path(path))
 
 
@@ -70,9 +77,10 @@ def data_of(architecture: Architecture) -> Splits:
     return splits if by is None else splits.standardised_by(by.mean, by.deviation)
 
 
-def _settings(architecture: Architecture) -> SearchSettings:
-    """The settings of the search."""
-    return SearchSettings.from_mapping(architecture.origin.settings, source="origin.settings").absolute()
+def _settings(architecture: Architecture) -> SearchSettings | ExitsSettings:
+    """The settings of the search, or of the run for a given network."""
+    kind = ExitsSettings if isinstance(architecture.space, GivenNetwork) else SearchSettings
+    return kind.from_mapping(architecture.origin.settings, source="origin.settings").absolute()
 
 
 def _moved(architecture: Architecture, dataset: str | None, data_dir: str | None) -> Architecture:
@@ -84,7 +92,7 @@ def _moved(architecture: Architecture, dataset: str | None, data_dir: str | None
     return architecture.model_copy(update={"origin": origin})
 
 
-def _load(architecture: Architecture, settings: SearchSettings) -> Splits:
+def _load(architecture: Architecture, settings: SearchSettings | ExitsSettings) -> Splits:
     """The images of the search, and no others."""
     if architecture.data is None:
         raise ValueError(
@@ -114,8 +122,13 @@ class SubNetwork:
 
     def __init__(self, path: Path | str, *, dataset: str | None = None, data_dir: str | None = None) -> None:
         architecture = _moved(read_architecture(path), dataset, data_dir)
-        self._directory = architecture.supernet.directory(architecture_file(path))
         settings = _settings(architecture)
+        if isinstance(architecture.space, GivenNetwork) or isinstance(settings, ExitsSettings):
+            raise ValueError(
+                f"{path}: expected a network of a supernet, got a given one, whose weights stay in its own file; "
+                "hadas export takes it as it is"
+            )
+        self._directory = architecture.supernet.directory(architecture_file(path))
         self.splits = _load(architecture, settings)
         # The supernet has its space, whose file need not be there any more, and the division of its images.
         supernet = settings.replace(checkpoint=str(self._directory), space=None, split_seed=None)

@@ -5,14 +5,18 @@ Thresholds promise what they promise for images like the calibration ones. Under
 cost of the same network, thresholds and clocks say where the promise ends.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hadas_jax.data import LabelledImages
+from hadas_jax.deploy.given import GivenSegments
 from hadas_jax.deploy.operating_points import ExitCosts
-from hadas_jax.deploy.static_network import StaticNetwork, evaluate, outcomes_at_exits, predict
+from hadas_jax.deploy.static_network import StaticNetwork, evaluate, outcomes_at_exits
 from hadas_jax.evaluation.corruptions import CORRUPTIONS, corrupted
+from hadas_jax.evaluation.early_exit import percentile_exit
 
 CLEAN = "none"
 
@@ -29,7 +33,7 @@ class UnderCorruption:
         latency_s: Mean of a sample.
         p99_s: The latency that 99 % of the samples keep.
         energy_j: Mean of a sample.
-        stopped: Share of the samples that stop at an exit.
+        shares: Of the samples that stop at each exit, and last at the classifier.
     """
 
     corruption: str
@@ -39,10 +43,23 @@ class UnderCorruption:
     latency_s: float
     p99_s: float
     energy_j: float
-    stopped: float
+    shares: tuple[float, ...]
+
+    @property
+    def stopped(self) -> float:
+        """Share of the samples that stop at an exit."""
+        return 1.0 - self.shares[-1]
+
+    def at_measured(self, latency_s: Sequence[float], energy_j: Sequence[float]) -> "UnderCorruption":
+        """Returns the same with the costs of a sample that stops at each exit, and last at the classifier."""
+        longest = percentile_exit(self.shares, 99)
+        latency, energy = (float(np.dot(self.shares, costs)) for costs in (latency_s, energy_j))
+        return dataclasses.replace(self, latency_s=latency, p99_s=latency_s[longest], energy_j=energy)
 
 
-def under_corruptions(network: StaticNetwork, data: LabelledImages, *, seed: int = 0) -> tuple[UnderCorruption, ...]:
+def under_corruptions(
+    network: StaticNetwork | GivenSegments, data: LabelledImages, *, seed: int = 0
+) -> tuple[UnderCorruption, ...]:
     """Evaluates a network on a split as it is, and under every corruption at every strength.
 
     Args:
@@ -57,7 +74,7 @@ def under_corruptions(network: StaticNetwork, data: LabelledImages, *, seed: int
 
     def measured(corruption: str, strength: int) -> UnderCorruption:
         images = data if strength == 0 else corrupted(data, corruption, strength, seed=seed)
-        outcomes = outcomes_at_exits(*predict(network.segments, network.weights, images), labels)
+        outcomes = outcomes_at_exits(*network.predict(images), labels)
         found = evaluate(network.architecture, outcomes, costs=costs)
         return UnderCorruption(
             corruption=corruption,
@@ -67,7 +84,7 @@ def under_corruptions(network: StaticNetwork, data: LabelledImages, *, seed: int
             latency_s=found.deployable.latency_s,
             p99_s=found.deployable.latency_s if found.percentiles is None else found.percentiles.p99_s,
             energy_j=found.deployable.energy_j,
-            stopped=1.0 - found.shares[-1],
+            shares=tuple(found.shares),
         )
 
     strengths = [(name, strength + 1) for name, amounts in CORRUPTIONS.items() for strength in range(len(amounts))]

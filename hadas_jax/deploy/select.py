@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.deploy.architecture import Architecture, SupernetReference
+from hadas_jax.frozen.description import GivenDescription
 from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.fronts import constraint_violation
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Result
-from hadas_jax.settings import NO_CONSTRAINTS, Constraints
-from hadas_jax.spaces import MBConvSpace
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, ExitsSettings
+from hadas_jax.spaces import AnySpace
 from hadas_jax.supernet.checkpoint import Description
 from hadas_jax.training.run import at_resolutions
 from hw_models import Device, read_device_file
@@ -169,14 +170,14 @@ class SearchedSupernet:
     """The supernet that a search evaluated backbones with.
 
     Attributes:
-        path: Its directory.
-        description: The content of its supernet.json.
+        path: Its directory, or that of a given network.
+        description: The content of its supernet.json, or given.json.
         space: The space that was searched, at the resolutions asked for.
     """
 
     path: Path
-    description: Description
-    space: MBConvSpace
+    description: Description | GivenDescription
+    space: AnySpace
 
     @classmethod
     def of(cls, search: FinishedSearch) -> "SearchedSupernet":
@@ -185,14 +186,17 @@ class SearchedSupernet:
         Raises:
             ValueError: It is not there any more, or it is damaged.
         """
-        path = search.supernet
-        description = Description.read(path)
+        path, settings = search.supernet, search.settings
+        is_given = isinstance(settings, ExitsSettings)
+        description = GivenDescription.read(path) if is_given else Description.read(path)
         if description.data is not None and description.data.mismatch(search.data) is not None:
             raise ValueError(
                 f"{path}: expected the supernet that {search.path} searched, got one of other images or of another "
                 "division; search anew"
             )
-        return cls(path, description, at_resolutions(description.space, search.settings.supernet.resolutions))
+        if isinstance(description, GivenDescription) or isinstance(settings, ExitsSettings):
+            return cls(path, description, description.space)
+        return cls(path, description, at_resolutions(description.space, settings.supernet.resolutions))
 
     def parameter_counts(self, designs: Sequence[Design], device: Device) -> np.ndarray:
         """Returns int64[M]: the number of parameters of each design's backbone, exit heads aside.

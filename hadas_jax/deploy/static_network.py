@@ -21,8 +21,8 @@ from hadas_jax.deploy.architecture import Architecture, SplitMetrics, read_archi
 from hadas_jax.deploy.layers import Segment, Weights, fold_batch_norm, run_network
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, scores
-from hadas_jax.evaluation.auroc import exit_aurocs
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
+from hadas_jax.evaluation.score_quality import score_quality
 from hadas_jax.methods.hadas.results import Percentiles, Performance
 from hadas_jax.runs.checkpoints import WEIGHTS, output_directory, read_json, read_weights, validated, write_described
 from hadas_jax.runs.names import ARCHITECTURE
@@ -53,6 +53,10 @@ class StaticNetwork:
         """Returns this network with batch norm folded into the layers before it."""
         segments, weights = fold_batch_norm(self.segments, self.weights)
         return dataclasses.replace(self, segments=segments, weights=weights)
+
+    def predict(self, data: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
+        """Runs this network on a split, see the function `predict`."""
+        return predict(self.segments, self.weights, data)
 
     def write(self, folder: Path) -> None:
         """Writes the files of this network, `NETWORK_FILES`, into a folder that has none of them."""
@@ -178,7 +182,7 @@ def evaluate(architecture: Architecture, outcomes: Outcomes, *, costs: ExitCosts
         difference=difference,
         shares=tuple(shares),
         percentiles=Percentiles.of(shares, costs.latency_s[:, point]),
-        aurocs=exit_aurocs(outcomes, architecture.policy),
+        aurocs=score_quality(outcomes, architecture.policy).aurocs,
     )
 
 

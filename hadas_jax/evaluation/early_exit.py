@@ -24,8 +24,9 @@ from flax import struct
 
 import hw_models
 from hadas_jax.evaluation.evaluator import Outcomes
-from hadas_jax.spaces.mbconv import MAX_EXITS, Backbone, MBConvSpace
-from hadas_jax.spaces.workload import segments, workload
+from hadas_jax.spaces.given import AnySpace
+from hadas_jax.spaces.mbconv import MAX_EXITS, Backbone
+from hadas_jax.spaces.workload import device_workload, segments
 from hw_models import Cost, Device
 from hw_models.cost import CorrectionTerms, correction_factor, correction_terms
 
@@ -149,7 +150,7 @@ def _stop_early(
     return stopped, won
 
 
-def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cost:
+def segment_costs(space: AnySpace, backbone: Backbone, device: Device) -> Cost:
     """Returns the cost of each segment at each operating point of the device, float32[D, F].
 
     The constant of a run is counted with the first segment, which always runs; a call with each head, which ends the
@@ -163,7 +164,7 @@ def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cos
         backbone: One design of the space.
         device: The cost model; its operating points are those of `hw_models.operating_points`.
     """
-    layers, owner = workload(space, backbone), jnp.asarray(segments(space))
+    layers, owner = device_workload(space, backbone, device), jnp.asarray(segments(space))
 
     def by_segment(of_layers: TreeT) -> TreeT:
         return jax.tree.map(lambda leaf: jax.ops.segment_sum(leaf, owner, 2 * space.num_exits + 1), of_layers)
@@ -228,7 +229,7 @@ def _corrected(costs: Cost, terms: CorrectionTerms, device: Device) -> Cost:
     """Corrects segments, calls apart: costs float32[2 E + 1, F], terms float32[2 E + 1]."""
     exits = costs.latency_s.shape[0] // 2
     prefixes = jax.tree.map(lambda leaf: jnp.cumsum(leaf[: exits + 1]).at[:exits].add(leaf[exits + 1 :]), terms)
-    factors = jax.vmap(correction_factor, in_axes=(0, None))(prefixes, device)
+    factors = correction_factor(prefixes, device)
     # Segments that the backbone lacks belong to the prefix before them.
     is_there = terms.features.layers[: exits + 1] > 0
     prefix = jax.lax.cummax(jnp.where(is_there, jnp.arange(exits + 1), 0))

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from hadas_jax.deploy.check import Agreement, Check
 from hadas_jax.report.console import milli, new_table, print_line
+from hadas_jax.report.network import corruptions_table
 from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture
 
 
@@ -36,6 +37,9 @@ def print_check(check: Check, console: Console) -> None:
     console.print(table)
     for line in summary(check):
         print_line(console, line, wrap=True)
+    for network in check.networks:
+        if network.corruptions:
+            console.print(corruptions_table(network.name, network.corruptions))
 
 
 def summary(check: Check) -> list[str]:
@@ -45,6 +49,10 @@ def summary(check: Check) -> list[str]:
         f"Every exit: {agreement_text(check.exits)}.",
         f"Expected latency, {way}: {agreement_text(check.expected)}.",
     ]
+    if check.by_clock is not None:
+        lines.append(
+            f"The same by the clock, with the speed that the machine had then: {agreement_text(check.by_clock)}."
+        )
     if check.energy is not None:
         lines.append(f"Energy of every exit: {agreement_text(check.energy)}.")
     if check.noise is not None:

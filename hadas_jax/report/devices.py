@@ -16,6 +16,7 @@ from rich.text import Text
 from hadas_jax.report.console import milli, new_table, print_line
 from hadas_jax.report.pictures import compare_on_equal_axes, new_figure, save_picture, spread_rows, write_ticks_in_full
 from hw_models import device_names, read_device_file
+from hw_models.blocks import BlockTable
 from hw_models.catalogue import mode_caps, to_device
 from hw_models.correction import DeviceCorrection, layer_features
 from hw_models.cost import network_cost, network_cost_everywhere
@@ -41,7 +42,7 @@ def print_devices(console: Console) -> None:
         file = read_device_file(name)
         device = to_device(file)
         points = len(device.core_hz) * len(device.memory_hz) * len(device.host_hz)
-        errors = [quantity.error.value for _, quantity in _quantities(file.latency) if quantity.error]
+        errors = [quantity.error.value for _, quantity in _quantities(file.roofline()[0]) if quantity.error]
         is_all = len(device.formats) == len(NumberFormat)
         formats = "all" if is_all else " ".join(each.name.lower() for each in device.formats)
         error = f"{max(errors):.1%}" if errors else ""
@@ -70,6 +71,7 @@ def print_device(
         ValueError: The picture cannot be written.
     """
     if picture is not None:
+        file.roofline()  # a table of blocks has no clocks to draw over
         _plot_device(file, picture)
     console.print(Text.assemble((file.name, "bold"), f": {file.description}"))
     origins = [f"on {file.measured_on}"] if file.measured_on else []
@@ -84,8 +86,8 @@ def print_device(
     table.add_column("held-out\nerror", justify="right", no_wrap=True)
     table.add_column("source", justify="right")
     sources: dict[str, int] = {}
-    for part in ("clocks", "latency", "power"):
-        for name, quantity in _quantities(getattr(file, part)):
+    for part in (file.clocks, file.latency, file.power):
+        for name, quantity in [] if part is None else _quantities(part):
             error = f"{quantity.error.value:.1%}" if quantity.error else ""
             source = sources.setdefault(" ".join(quantity.source.split()), len(sources) + 1)
             table.add_row(name, _value(quantity), quantity.unit, quantity.provenance, error, Text(f"[{source}]"))
@@ -93,10 +95,24 @@ def print_device(
     console.print(table)
     for text, number in sources.items():
         console.print(Padding(Text(f"[{number}] {text}"), (0, 0, 0, 2)), highlight=False)
-    console.print(_modes_table(file))
     device = to_device(file)
+    if device.blocks is not None:
+        _print_blocks(device.blocks, console)
+        return
+    console.print(_modes_table(file))
     if device.correction is not None:
         _print_reach(device.correction, console, networks=networks)
+
+
+def _print_blocks(blocks: BlockTable, console: Console) -> None:
+    """Prints how many blocks of each kind a table has, and what they take."""
+    table = new_table("Measured blocks", "kind", "blocks", "least ms", "most ms")
+    kinds = np.array([name.partition("-")[0] for name in blocks.names])
+    latencies = np.asarray(blocks.latency_s)
+    for kind in dict.fromkeys(kinds.tolist()):
+        own = latencies[kinds == kind]
+        table.add_row(kind, str(len(own)), milli(own.min()), milli(own.max()))
+    console.print(table)
 
 
 def print_calibration(calibration: Calibration, console: Console, *, picture: Path) -> None:

@@ -1,5 +1,6 @@
 """A selected network for people: blocks and exits, who stops where at what cost, its export, and how it was chosen."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from hadas_jax.deploy.architecture import Architecture, SplitMetrics
 from hadas_jax.deploy.export import ExportCheck
 from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import ExitCosts, OperatingPoints, PointCosts
+from hadas_jax.deploy.robustness import UnderCorruption
 from hadas_jax.deploy.select import Selection
 from hadas_jax.evaluation import Difference
 from hadas_jax.evaluation.early_exit import percentile_exit
@@ -22,7 +24,7 @@ from hadas_jax.report.console import megahertz, milli, new_table, print_line
 from hadas_jax.report.pictures import new_figure, save_picture, spread_rows
 from hadas_jax.report.search import constraint_texts, difference_text
 from hadas_jax.settings import Constraints, DeploymentSettings
-from hadas_jax.spaces import Backbone, MBConvSpace
+from hadas_jax.spaces import AnySpace, Backbone, GivenNetwork
 from hw_models.schema import DeviceFile
 
 _ENDS = "#d9d9d9"
@@ -78,8 +80,13 @@ def _usage(architecture: Architecture) -> _Usage:
     return _Usage(shares, latency, energy, shares * energy / np.sum(shares * energy))
 
 
-def _outline(space: MBConvSpace, backbone: Backbone) -> list[_Part]:
-    """Returns the parts of one concrete backbone of a space."""
+def _outline(space: AnySpace, backbone: Backbone) -> list[_Part]:
+    """Returns the parts of one concrete backbone of a space, or of a given network between its places for exits."""
+    if isinstance(space, GivenNetwork):
+        parts = [_Part("images", space.image_size, space.in_channels)]
+        for block, (place, (pixels, channels)) in enumerate(zip(space.places, space.maps, strict=True)):
+            parts.append(_Part(f"up to {place}", math.isqrt(pixels), channels, block))
+        return [*parts, _Part("classifier", 1, space.classes)]
     widths, depths, kernels, expands = (
         np.asarray(field).tolist() for field in (backbone.width, backbone.depth, backbone.kernel, backbone.expand)
     )
@@ -128,6 +135,7 @@ def _draw_chain(axis: Axes, parts: list[_Part], architecture: Architecture, usag
         box = FancyBboxPatch((x - 0.36, -half), 0.72, 2 * half, boxstyle="round,pad=0.02", facecolor=colour)
         axis.add_patch(box)
         within = part.name if part.block is None else f"k{part.kernel} e{part.expand}"
+        within = str(part.block) if part.block is not None and part.kernel is None else within
         axis.text(x, 0, f"{within}\n{part.channels}", ha="center", va="center", fontsize=8)
         axis.text(x, -0.86, f"{part.size}x{part.size}", ha="center", va="top", fontsize=7, color="#555555")
         if x:
@@ -383,19 +391,19 @@ def _constraints_table(designs: Sequence[Design], selection: Selection, limits: 
     return table
 
 
-def corruptions_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
+def corruptions_table(name: str, rows: Sequence[UnderCorruption]) -> Table:
     """Returns a table of what a network does under corruptions.
 
     Args:
-        name: The run of the network.
-        rows: `corruptions` of a run in the content of a report.
+        name: The network, or its run.
+        rows: One for each corruption and strength.
     """
     headings = ("strength", "accuracy", "classifier\nalone", "stop at\nan exit", "mean\nms", "p99\nms", "energy\nmJ")
     table = new_table(f"{name}: the test split under corruption, as deployed", "corruption", *headings, dense=True)
     for row in rows:
-        shares = (f"{row[share]:.1f}%" for share in ("accuracy", "classifier_accuracy", "stopped"))
-        costs = (f"{row[cost]:.3g}" for cost in ("latency", "p99", "energy"))
-        table.add_row(row["corruption"], str(row["strength"]), *shares, *costs)
+        shares = (f"{share:.1%}" for share in (row.accuracy, row.classifier_accuracy, row.stopped))
+        costs = map(milli, (row.latency_s, row.p99_s, row.energy_j))
+        table.add_row(row.corruption, str(row.strength), *shares, *costs)
     return table
 
 

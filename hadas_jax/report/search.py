@@ -36,11 +36,17 @@ def print_result(result: Result, console: Console) -> None:
     if any(design.test_percentiles for design in result.designs):
         console.print(percentiles_table(result))
     fronts = ", ".join(f"{len(result.front(policy))} {policy}" for policy in POLICY_NAMES)
+    largest = f"{result.largest_test_accuracy:.1%} of the test split"
     searched = (
         f"Searched {result.backbones} backbones and {result.candidates:,} dynamic candidates. Designs on the "
-        f"fronts: {fronts}. Without exits, the largest backbone is right on {result.largest_test_accuracy:.1%} of "
-        f"the test split, the smallest on {result.smallest_test_accuracy:.1%}."
+        f"fronts: {fronts}. Without exits, the largest backbone is right on {largest}, the smallest on "
+        f"{result.smallest_test_accuracy:.1%}."
     )
+    if result.backbones == 1:
+        searched = (
+            f"Searched {result.candidates:,} exits and clocks of the network. Designs on the fronts: {fronts}. Without "
+            f"exits, it is right on {largest}."
+        )
     for line in (*legend(result), *_violated_constraints(result), searched):
         print_line(console, line, wrap=True)
 
@@ -172,13 +178,18 @@ def print_accuracies(accuracies: Sequence[ExitAccuracies], console: Console) -> 
         blocks = f"{each.blocks[-1] + 1}" if each.blocks else "-"
         table.add_row(each.backbone, blocks, *shown, f"{100 * each.final:.2f} %")
     console.print(table)
-    console.print(_aurocs_table(accuracies))
+    console.print(_qualities_table(accuracies))
 
 
-def _aurocs_table(accuracies: Sequence[ExitAccuracies]) -> Table:
-    """How well scores tell what exits get right, on average over the exits of each backbone."""
-    table = new_table("AUROC of the exits' scores for being right, mean (0.5 is chance)", "backbone", *POLICIES)
+def _qualities_table(accuracies: Sequence[ExitAccuracies]) -> Table:
+    """What scores are worth, on average over the exits of each backbone."""
+    title = "The exits' scores for being right, mean of all exits: AUROC (0.5 is chance) / ECE (0 is calibrated)"
+    table = new_table(title, "backbone", *POLICIES)
     for each in accuracies:
-        known = [[value for value in each.aurocs[policy] if value is not None] for policy in POLICIES]
-        table.add_row(each.backbone, *(f"{sum(values) / len(values):.3f}" if values else "-" for values in known))
+        table.add_row(each.backbone, *(" / ".join(map(_mean, each.qualities[policy])) for policy in POLICIES))
     return table
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.3f}" if known else "-"

@@ -19,6 +19,8 @@ Examples:
     ...     state, metrics = strategy.tell(key, population, evaluate(population), state, params)
     >>> int(metrics["front_size"])
     10
+
+    `run` does the same as one compiled function.
 """
 
 from hadas_jax.search.evosax import Scalarised
@@ -36,6 +38,7 @@ from hadas_jax.search.pareto import (
 )
 from hadas_jax.search.product import Product, product_front
 from hadas_jax.search.relaxed import RelaxedParams, relaxed_search
+from hadas_jax.search.run import run
 from hadas_jax.search.strategies import RandomSearch, load_strategy
 from hadas_jax.search.strategy import Elitist, State
 from hadas_jax.search.surrogate import Surrogate
@@ -63,6 +66,7 @@ __all__ = [
     "product_front",
     "ratio_of_dominance",
     "relaxed_search",
+    "run",
     "sample",
     "truncate",
 ]

@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hadas_jax.backend import on_cpu
 from hadas_jax.search.indicators import pairwise_sum
 from hadas_jax.search.pareto import assert_matrix
 
@@ -109,11 +108,17 @@ def stream(step: Callable[[Carry, Chunk], Carry], carry: Carry, product: Product
         step costs time, at least one configuration; its configurations see all points at once where `points` is None,
         otherwise tile after tile of up to 128.
     """
+    ways = (partial(_streamed, step, at_once=at_once) for at_once in (_CHUNK, _ACCELERATOR_CHUNK))
+    return jax.lax.platform_dependent(carry, product, cpu=next(ways), default=next(ways))
+
+
+def _streamed(step: Callable[[Carry, Chunk], Carry], carry: Carry, product: Product, *, at_once: int) -> Carry:
+    """Folds a step over all candidates with chunks of about so many."""
     configs, points = product.configs, product.points
     S, F = product.frequencies.shape[0], product.latency.shape[1]
     visited = jnp.arange(F, dtype=jnp.int32) if points is None else points
     P = F if points is None else min(len(points), _TILE)
-    C = max(1, min(S, (_CHUNK if on_cpu() else _ACCELERATOR_CHUNK) // P))
+    C = max(1, min(S, at_once // P))
     visited = jnp.pad(visited, (0, -len(visited) % P), constant_values=-1)
     chunks = -(-S // C) if configs is None else (jnp.minimum(configs, S) + C - 1) // C
     tiles = 1 if points is None else (jnp.sum(visited >= 0, dtype=jnp.int32) + P - 1) // P

@@ -28,6 +28,7 @@ import hw_models
 from hadas_jax.spaces.mbconv import MBConvSpace
 from hadas_jax.spaces.workload import row_owners, workload
 from hw_models import Cost, Device, LayerTable, OperatingPoint
+from hw_models.blocks import BlockTable, measured_layers
 from hw_models.cost import CorrectionTerms, correction_terms, load_and_traffic_energy, whole_run
 
 _AT_A_TIME = 16384
@@ -95,6 +96,8 @@ def block_costs(space: MBConvSpace, device: Device) -> BlockCosts:
     """
     with jax.ensure_compile_time_eval():
         layers = _block_layers(space)
+        if device.blocks is not None:
+            layers = _measured_rows(space, layers, device.blocks)
     grid = jax.vmap(lambda part: hw_models.sum_layers(hw_models.clock_grid(part, device)))(layers)
     load_and_traffic = jax.vmap(lambda part: load_and_traffic_energy(part, device))(grid)
     launches = jnp.broadcast_to(grid.launch_cycles[:, None, None], grid.roofline_s.shape)
@@ -103,6 +106,16 @@ def block_costs(space: MBConvSpace, device: Device) -> BlockCosts:
     terms = jax.vmap(lambda part, starts: correction_terms(part, device, is_start=starts))(layers, is_stem)
     columns = [jnp.sum(leaf, axis=1) for leaf in jax.tree.leaves(terms)]
     return BlockCosts(roofline, jnp.stack(columns, axis=1) if columns else jnp.zeros((len(launches), 0)))
+
+
+def _measured_rows(space: MBConvSpace, layers: LayerTable, table: BlockTable) -> LayerTable:
+    """What a table says of the rows [R, most layers of a part], of which the classifier's are a block each."""
+    rows = np.arange(len(layers.kind)) >= _parts(space)[-1].offset
+    group = np.where(rows[:, None], np.arange(layers.kind.shape[1])[None], 0)
+    groups = int(group.max()) + 1
+    return jax.jit(
+        lambda every: jax.lax.map(lambda row: measured_layers(row[0], row[1], groups, table), every, batch_size=64)
+    )((jax.tree.map(jnp.asarray, layers), jnp.asarray(group, jnp.int32)))
 
 
 def population_cost(
@@ -120,12 +133,19 @@ def population_cost(
     Returns:
         Costs float32[P].
     """
+    count, size = len(genomes), min(_AT_A_TIME, len(genomes))
+
+    def priced(some: tuple[jax.Array, jax.Array]) -> Cost:
+        sums = jax.vmap(lambda genome, index: _backbone_sums(space, blocks, genome, index))(*some)
+        return _run_cost(sums.T, device, hw_models.operating_point(device, some[1]))
+
+    def in_batches(rows: jax.Array) -> jax.Array:
+        whole = jnp.pad(rows, ((0, -count % size), (0, 0)))
+        return whole.reshape(-1, size, whole.shape[1])
+
     # A bounded number at a time keeps what is looked up in the cache.
-    return jax.lax.map(
-        lambda pair: _backbone_cost(space, blocks, device, *pair),
-        (genomes, indices),
-        batch_size=_AT_A_TIME,
-    )
+    found = jax.lax.map(priced, (in_batches(genomes), in_batches(indices)))
+    return jax.tree.map(lambda column: column.ravel()[:count], found)
 
 
 def relaxed_cost(
@@ -155,9 +175,8 @@ def relaxed_cost(
     return _run_cost(sums, device, hw_models.operating_point(device, indices))
 
 
-def _backbone_cost(
-    space: MBConvSpace, blocks: BlockCosts, device: Device, genome: jax.Array, indices: jax.Array
-) -> Cost:
+def _backbone_sums(space: MBConvSpace, blocks: BlockCosts, genome: jax.Array, indices: jax.Array) -> jax.Array:
+    """What `_run_cost` takes of one backbone, float32[3 + T]."""
     cores, memories, rows, _ = blocks.roofline.shape
     core, memory = jnp.clip(indices[0], 0, cores - 1), jnp.clip(indices[1], 0, memories - 1)
     sums, terms = jnp.zeros(3), jnp.zeros(blocks.terms.shape[1])
@@ -172,11 +191,11 @@ def _backbone_cost(
         times = depths[0] if part.depth_gene is None else depths[genome[part.depth_gene]]
         sums = sums + times * flat[first + part.offset + row]
         terms = terms + times * blocks.terms[part.offset + row]
-    return _run_cost(jnp.concatenate([sums, terms]), device, hw_models.operating_point(device, indices))
+    return jnp.concatenate([sums, terms])
 
 
 def _run_cost(sums: jax.Array, device: Device, point: OperatingPoint) -> Cost:
-    """Sums [3 + T] of kernel seconds, launch cycles, joules and terms of a correction to the cost of a run."""
+    """Sums [3 + T, ...] of kernel seconds, launch cycles, joules and terms of a correction to costs of runs [...]."""
     latency_s = sums[0] + sums[1] / point.host_hz
     total = Cost(latency_s, hw_models.idle_power(device, point) * latency_s + sums[2])
     terms = None if device.correction is None else CorrectionTerms.of(sums[3:])

@@ -27,8 +27,9 @@ import numpy as np
 
 from hadas_jax.spaces.darts import DARTS_CODES, is_valid
 from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
-from hw_models import LayerTable, accelerator, default_point, load_device, network_cost, with_clocks
+from hw_models import LayerTable, accelerator, default_point, network_cost, read_device_file, with_clocks
 from hw_models.accelerator import Fpga, GenericTable
+from hw_models.catalogue import to_device
 from hw_models.files import read_arrays, write_arrays
 from hw_models.layers import LayerKind
 from hw_models.predictors import ThroughputPredictor, predict_throughput, read_predictor
@@ -349,7 +350,9 @@ class Price:
     ) -> "Price":
         """Prices a network on a device at some clocks, the others being the highest."""
         chosen = {clock: None if mhz is None else (1e6 * mhz,) for clock, mhz in clocks_mhz.items()}
-        device = with_clocks(load_device(name), **chosen)
+        file = read_device_file(name)
+        file.roofline()  # a table of blocks has none for these networks
+        device = with_clocks(to_device(file), **chosen)
         point = default_point(device)
         cost = jax.jit(network_cost)(darts_workload(network, jnp.asarray(code)), device, point)
         mhz = " ".join(f"{float(hz) / 1e6:.5g}" for hz in (point.core_hz, point.memory_hz, point.host_hz))

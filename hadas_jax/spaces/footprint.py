@@ -8,6 +8,9 @@ them. The image counts at the backbone's resolution. Weights are those of the ex
 Shapes: D depth of a stage at its largest, E exits. Counts are in elements, of as many bytes as the number format has.
 """
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -47,7 +50,8 @@ class Footprint:
         return self.trunk_weights + jnp.sum(jnp.where(exits, self.exit_weights, 0), axis=-1)
 
 
-def footprint(space: MBConvSpace, backbone: Backbone) -> Footprint:
+@functools.singledispatch
+def footprint(space: Any, backbone: Backbone) -> Footprint:
     """Returns what a backbone and each of its exits take; batch with `jax.vmap`.
 
     Args:

@@ -8,12 +8,13 @@ some backbone's exit may follow).
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -246,12 +247,14 @@ def make_divisible(channels: Channels) -> Channels:
     return jnp.where(10 * near < 9 * channels, near + 8, near)
 
 
-def block_active(space: MBConvSpace, backbone: Backbone) -> jax.Array:
+@functools.singledispatch
+def block_active(space: Any, backbone: Backbone) -> jax.Array:
     """Returns bool[N]: which block positions the backbone uses (the first `depth` of every stage)."""
     return jnp.concatenate([jnp.arange(max(stage.depth)) < backbone.depth[s] for s, stage in enumerate(space.stages)])
 
 
-def available_exits(space: MBConvSpace, backbone: Backbone) -> jax.Array:
+@functools.singledispatch
+def available_exits(space: Any, backbone: Backbone) -> jax.Array:
     """Returns bool[E]: exits whose position the backbone uses, as its block `first_exit` or a later one."""
     active = block_active(space, backbone)
     index = jnp.cumsum(active.astype(jnp.int32)) - 1

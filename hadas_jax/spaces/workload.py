@@ -8,14 +8,17 @@ Shapes: D depth of a stage at its largest, E exits, L layers. Counts are for one
 """
 
 import functools
-from typing import NamedTuple
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage, make_divisible
-from hw_models import LayerKind, LayerTable
+from hw_models import Device, LayerKind, LayerTable
+from hw_models.blocks import Block, measured_layers, require_blocks
 
 
 class _Rows(NamedTuple):
@@ -58,12 +61,14 @@ def row_owners(space: MBConvSpace) -> RowOwners:
     return traced[0]
 
 
-def segments(space: MBConvSpace) -> np.ndarray:
+@functools.singledispatch
+def segments(space: Any) -> np.ndarray:
     """Returns int32[L]: the segment of each row of `workload`, see `RowOwners`."""
     return row_owners(space).segment
 
 
-def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
+@functools.singledispatch
+def workload(space: Any, backbone: Backbone) -> LayerTable:
     """Returns the layer table of one backbone with all its exit heads; batch with `jax.vmap`.
 
     Args:
@@ -71,6 +76,75 @@ def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
         backbone: One design of the space.
     """
     return _layout(space, backbone)[0]
+
+
+def device_workload(space: Any, backbone: Backbone, device: Device) -> LayerTable:
+    """Returns the layer table of `workload` as a device prices it: what its table says of the blocks, if it has one."""
+    layers = workload(space, backbone)
+    if device.blocks is None:
+        return layers
+    owner = block_owners(space)
+    return measured_layers(layers, jnp.asarray(owner), int(owner.max()) + 1, device.blocks)
+
+
+@functools.singledispatch
+def require_priced(space: Any, device: Device) -> None:
+    """Raises `ValueError` where a device is a table that lacks a block of a space, in one line that names it."""
+    if device.blocks is not None:
+        require_blocks(device.blocks, block_names(space), device=device.name, space=space.name)
+
+
+@functools.lru_cache
+def block_owners(space: MBConvSpace) -> np.ndarray:
+    """Returns int32[L]: the block, of those that tables have, that each row of `workload` belongs to."""
+    where, last = row_owners(space), len(space.stages) + 1
+    # The layers of the classifier are blocks of their own.
+    own = np.where(where.part == last, np.arange(len(where.part)), where.block)
+    keys = np.stack([where.part, own, np.where(where.part < 0, where.segment, -1)])
+    return np.unique(keys, axis=1, return_inverse=True)[1].ravel().astype(np.int32)
+
+
+def block_names(space: MBConvSpace) -> list[str]:
+    """Returns the names of all blocks that networks of a space may have, as tables of blocks have them; sorted.
+
+    Raises:
+        ValueError: A stage has ratio 1 beside others, whose blocks tables do not tell apart.
+    """
+    names = {block.name for resolution in space.resolution for block in _blocks_at(space, resolution)}
+    return sorted(names)
+
+
+def _blocks_at(space: MBConvSpace, resolution: int) -> Iterator[Block]:
+    """Yields the blocks of a space at a resolution, some of them more than once."""
+    size, widths = _side(resolution, space.stem_stride), space.stem_width
+    yield from (Block("Conv", resolution, space.in_channels, size, width) for width in widths)
+    position = 0
+    for stage in space.stages:
+        if 1 in stage.expand and stage.expands:
+            raise ValueError(f"{space.name}: expected stages of ratio 1 alone or of none, for a table of blocks")
+        out_size, deep = _side(size, stage.stride), max(stage.depth) > 1
+        for kernel, ratio, out in itertools.product(stage.kernel, stage.expand, stage.width):
+            first = [(size, ins, out_size, stage.stride) for ins in widths]
+            for side, ins, out_side, stride in first + ([(out_size, out, out_size, 1)] if deep else []):
+                mid = make_divisible(ins * ratio) if stage.expands else ins
+                yield Block("expanded_conv", side, ins, out_side, out, mid, kernel, stride, stage.se)
+        position += max(stage.depth)
+        if position > space.first_exit:
+            head = out_size - 2 if out_size >= 3 else out_size
+            yield from (
+                Block("Exit", out_size, width, head, space.exit_width, space.classes + 1) for width in stage.width
+            )
+        size, widths = out_size, stage.width
+    for width in widths:
+        head = make_divisible(width * space.head_expand)
+        yield Block("Conv_1", size, width, size, head)
+        yield Block("AvgPool2D", size, head, 1, head)
+        yield from (Block("Conv_2", 1, head, 1, last) for last in space.last_width)
+    yield from (Block("Logits", 1, last, 1, space.classes) for last in space.last_width)
+
+
+def _side(size: int, stride: int) -> int:
+    return (size + stride - 1) // stride
 
 
 def _layout(space: MBConvSpace, backbone: Backbone) -> tuple[LayerTable, RowOwners]:

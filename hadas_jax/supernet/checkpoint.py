@@ -23,9 +23,8 @@ from hadas_jax.spaces import MBConvSpace
 from hadas_jax.supernet.network import Parameters, initialise
 from hw_models.files import as_npz
 
-DESCRIPTION = SUPERNET_FILE
 IMAGES = "images.npz"
-_FILES = (DESCRIPTION, checkpoints.WEIGHTS, IMAGES, checkpoints.ORBAX_WEIGHTS)
+_FILES = (SUPERNET_FILE, checkpoints.WEIGHTS, IMAGES, checkpoints.ORBAX_WEIGHTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +88,7 @@ class Description(Provenance):
     exits_of: str | None = None
     has_classifier: bool = True
 
-    FILE = DESCRIPTION
+    FILE = SUPERNET_FILE
     FORM = "hadas_jax.supernet/1"
     RUNS_KEEP_IT_IN = SUPERNET
     WHAT = "a trained supernet"
@@ -141,7 +140,7 @@ def require_free(directory: Path | str, *, overwrite: bool = False) -> None:
     Raises:
         ValueError: The directory holds something else or a supernet that may not be replaced, or cannot be written to.
     """
-    checkpoints.output_directory(directory, _FILES, mark=DESCRIPTION, overwrite=overwrite, parents=True)
+    checkpoints.output_directory(directory, _FILES, mark=SUPERNET_FILE, overwrite=overwrite, parents=True)
 
 
 def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwrite: bool = False) -> None:
@@ -159,7 +158,7 @@ def save_supernet(directory: Path | str, trained: SupernetCheckpoint, *, overwri
     if is_first():
         require_free(directory, overwrite=overwrite)
     files = {} if trained.data is None else {IMAGES: as_npz({"seen": trained.seen}, compressed=True)}
-    checkpoints.write_checkpoint(directory, DESCRIPTION, Description.content_of(trained), trained.params, files=files)
+    checkpoints.write_checkpoint(directory, SUPERNET_FILE, Description.content_of(trained), trained.params, files=files)
 
 
 def rewrite_description(directory: Path | str, trained: Description) -> None:
@@ -169,7 +168,7 @@ def rewrite_description(directory: Path | str, trained: Description) -> None:
         directory: Of a supernet that `save_supernet` wrote.
         trained: The new description of the same weights.
     """
-    checkpoints.write_described(Path(directory), DESCRIPTION, Description.content_of(trained))
+    checkpoints.write_described(Path(directory), SUPERNET_FILE, Description.content_of(trained))
 
 
 def load_supernet(directory: Path | str) -> SupernetCheckpoint:
@@ -181,7 +180,7 @@ def load_supernet(directory: Path | str) -> SupernetCheckpoint:
     directory = Path(directory)
     described = Description.read(directory)
     shapes = jax.eval_shape(lambda: initialise(described.space, jax.random.key(0)))
-    params = checkpoints.read_weights(directory, DESCRIPTION, shapes=shapes)
+    params = checkpoints.read_weights(directory, SUPERNET_FILE, shapes=shapes)
     seen = np.zeros(0, np.uint64) if described.data is None else _read_seen(directory / IMAGES)
     return SupernetCheckpoint(params=params, seen=seen, **vars(described))
 

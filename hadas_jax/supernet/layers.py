@@ -105,7 +105,7 @@ def _conv_by_pixels(images: jax.Array, kernel: jax.Array, stride: int, padding: 
     taps = np.where(joins.any(-1), joins.argmax(-1), k * k)  # [input pixels, output pixels], k * k: none
     table = jnp.concatenate([kernel.reshape(k * k, channels, out_channels), jnp.zeros_like(kernel[0, :1])])
     matrix = jnp.moveaxis(table[taps], 1, 2).reshape(taps.shape[0] * channels, taps.shape[1] * out_channels)
-    return (images.reshape(len(images), -1) @ matrix).reshape(-1, *outputs, out_channels)
+    return (images.reshape(images.shape[0], -1) @ matrix).reshape(-1, *outputs, out_channels)
 
 
 def _pad(images: jax.Array, pad: int) -> jax.Array:

@@ -23,8 +23,8 @@ from hadas_jax.data import LabelledImages, SplitRecord, Splits, Stream, load
 from hadas_jax.data.record import FEW
 from hadas_jax.data.splits import random_batches
 from hadas_jax.evaluation import POLICIES, Evaluator
-from hadas_jax.evaluation.auroc import exit_aurocs
 from hadas_jax.evaluation.evaluator import of_each
+from hadas_jax.evaluation.score_quality import PROBABILITIES, ScoreQuality, score_quality
 from hadas_jax.runs.loop import Progress, Step
 from hadas_jax.runs.names import SUPERNET
 from hadas_jax.runs.workdir import WorkDir, write_text
@@ -88,15 +88,14 @@ class ExitAccuracies:
         blocks: Its own blocks that have an exit, from 0, in order.
         exits: Test accuracy of each of these exits, a share.
         final: Of the classifier.
-        aurocs: By score (`POLICIES`), how well it tells what each exit gets right, see `hadas_jax.evaluation.auroc`;
-            None where an exit gets all or nothing right.
+        qualities: By score (`POLICIES`), what it is worth at each exit.
     """
 
     backbone: str
     blocks: tuple[int, ...]
     exits: tuple[float, ...]
     final: float
-    aurocs: dict[str, tuple[float | None, ...]] = dataclasses.field(default_factory=dict)
+    qualities: dict[str, ScoreQuality] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -407,9 +406,12 @@ class TrainingRun:
             chosen = available & trained
             exits = tuple(shares[:-1][chosen].tolist())
             rows = np.flatnonzero(chosen)
-            every = {policy: exit_aurocs(outcomes, policy) for policy in POLICIES}
-            aurocs = {policy: tuple(values[row] for row in rows) for policy, values in every.items()}
-            found.append(ExitAccuracies(name, tuple(blocks[chosen].tolist()), exits, float(shares[-1]), aurocs))
+            every = {policy: score_quality(outcomes, policy) for policy in POLICIES}
+            own_exits = {
+                policy: ScoreQuality(*(tuple(values[row] for row in rows) for values in quality))
+                for policy, quality in every.items()
+            }
+            found.append(ExitAccuracies(name, tuple(blocks[chosen].tolist()), exits, float(shares[-1]), own_exits))
         return tuple(found)
 
     def evaluator(self, params: Parameters) -> Evaluator:
@@ -462,10 +464,12 @@ def _require_unit_range(train: LabelledImages | Stream, dataset: str) -> None:
 def _as_csv(found: tuple[ExitAccuracies, ...]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["backbone", "block", "test_accuracy", *(f"auroc_{policy}" for policy in POLICIES)])
+    names = [*(f"auroc_{policy}" for policy in POLICIES), *(f"ece_{policy}" for policy in PROBABILITIES)]
+    rows.writerow(["backbone", "block", "test_accuracy", *names])
     for each in found:
-        aurocs = zip(*(each.aurocs[policy] for policy in POLICIES), strict=True)
-        for block, accuracy, values in zip(each.blocks, each.exits, aurocs, strict=True):
+        columns = [each.qualities[policy].aurocs for policy in POLICIES]
+        columns += [each.qualities[policy].eces for policy in PROBABILITIES]
+        for block, accuracy, *values in zip(each.blocks, each.exits, *columns, strict=True):
             rows.writerow([each.backbone, block, accuracy, *values])
-        rows.writerow([each.backbone, "final", each.final, *[None] * len(POLICIES)])
+        rows.writerow([each.backbone, "final", each.final, *[None] * len(names)])
     return text.getvalue()

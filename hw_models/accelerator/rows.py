@@ -57,7 +57,8 @@ class Rows(NamedTuple):
     @property
     def fan_in(self) -> np.ndarray:
         """float64[L], multiply-accumulates (operations) for one output."""
-        channels = np.where(np.isin(self.kind, (LayerKind.DEPTHWISE, LayerKind.POOLING)), 1, self.inputs)
+        alone = (LayerKind.DEPTHWISE, LayerKind.POOLING, LayerKind.ELEMENTWISE)
+        channels = np.where(np.isin(self.kind, alone), 1, self.inputs)
         return (channels * self.kernel**2).astype(float)
 
     @property

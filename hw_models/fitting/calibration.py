@@ -150,6 +150,7 @@ def calibrate(
     doubt = base.doubt_of_runtime(runtime.name) if runtime else None
     warnings += [] if doubt is None else [doubt]
     base = base.model_copy(update={"correction": None})  # of the base's own measurements
+    base.roofline()  # a table of blocks has nothing to start from
     device = to_device(base)
     measured = to_measured(rows, device)
     schemes = _schemes(rows, measured)
@@ -282,12 +283,13 @@ def _fitted_file(
             is_informed=informed(measured, fitted, quantity=target, prior_sigma=prior_sigma),
         )
 
-    power = _taken_over(base.power, base.name)
+    _, power_of_base = base.roofline()
+    power = _taken_over(power_of_base, base.name)
     if test.power_error is not None:
         has_board = bool(np.any(np.isfinite(measured.power_w) & ~np.asarray(measured.is_core)))
         laid = overlay("power", test.power_error)
         update = {
-            field: laid(getattr(base.power, field), parameter, getattr(fitted, parameter) / unit)
+            field: laid(getattr(power_of_base, field), parameter, getattr(fitted, parameter) / unit)
             for field, (parameter, unit) in POWER_QUANTITIES.items()
             if has_board or field in _OF_CORE
         }
@@ -306,7 +308,7 @@ def _fitted_file(
 
 
 def _latency(base: DeviceFile, fitted: Device, measured: Measured, overlay: _Overlay) -> Latency:
-    latency = _taken_over(base.latency, base.name)
+    latency = _taken_over(base.roofline()[0], base.name)
     rates = {
         kind.name.lower(): overlay(
             getattr(latency.macs_per_cycle, kind.name.lower()), "macs_per_cycle", fitted.macs_per_cycle[kind], kind

@@ -15,8 +15,8 @@ the machine throttled is INCONCLUSIVE: it is repeated, then left out and counted
 network's rounds are kept beside the file, so that an interrupted profile can go on.
 
 Clocks are read and held through cpufreq, devfreq or a Jetson's debugfs; power is read from the INA sensors of supply
-rails, the energy counters of x86 (RAPL), or a log that tegrastats writes meanwhile. What a machine does not have or
-does not let be read is None, and its columns stay empty.
+rails, the energy counters of x86 (RAPL), or a log that tegrastats or jtop writes meanwhile. What a machine does not
+have or does not let be read is None, and its columns stay empty.
 Units: MHz, W, J, s, degrees Celsius. Shapes: R runs, S segments, B batch, H, W height and width, C channels, K classes.
 """
 
@@ -40,6 +40,7 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, TextIO, Tuple
@@ -80,6 +81,7 @@ _BOARD_RAILS = ("VDD_IN", "POM_5V_IN", "VIN")
 # Rails that together feed all: of AGX Orin, whose VDDQ_VDD2_1V8AO is fed by VIN_SYS_5V0, and of AGX Xavier.
 _BOARD_SUMS = (("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"))
 _PARTS = {"CPU", "GPU", "SOC", "CV", "MSS", "DDR", "DDRQ"}
+_ROUNDED_W = 1e-3  # difference of a total in whole mW from the sum of its rails
 _LOGGED_RAIL = re.compile(r"(?:^|\s)([A-Za-z]\w*) ([0-9]+)(?:mW)?/[0-9]+(?:mW)?(?=\s|$)")  # of tegrastats
 
 
@@ -418,17 +420,19 @@ class CounterMeter(NamedTuple):
 
 
 class LogMeter(NamedTuple):
-    """Averages what is added to a log of tegrastats meanwhile; it should add lines several times a second.
+    """Averages what is added to a log of tegrastats or jtop meanwhile; it should add lines several times a second.
 
     Attributes:
         rail: Board or core.
         path: Of the log.
         labels: Of the rails whose powers are added.
+        columns: Header of a CSV file of jtop; empty: the lines are of tegrastats.
     """
 
     rail: str
     path: Path
     labels: Tuple[str, ...]
+    columns: Tuple[str, ...] = ()
 
     @property
     def sources(self) -> str:
@@ -445,31 +449,69 @@ class LogMeter(NamedTuple):
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
-            raise ValueError(f"{path}: expected a log that tegrastats writes, got: {error.strerror}") from None
-        found = next(filter(None, (_metered(_logged(line), processor) for line in reversed(lines))), None)
+            raise ValueError(f"{path}: expected a log of tegrastats or jtop, got: {error.strerror}") from None
+        columns = tuple(next(csv.reader(lines[:1]), []))
+        if "time" not in columns:
+            found = next(filter(None, (_metered(_logged(line), processor) for line in reversed(lines))), None)
+            columns = ()
+        else:
+            every = [_logged_by_jtop(line, columns) for line in reversed(lines[1:])]
+            found = next(filter(None, (_metered_by_jtop(powers, processor) for powers in every)), None)
         if found is None:
             raise ValueError(
-                f"{path}: expected lines of tegrastats with the power of the board or of the {processor.upper()}, got "
-                f"{len(lines)} lines without; start `tegrastats --interval 100 --logfile {path}` as root first"
+                f"{path}: expected lines of tegrastats, or of jtop's CSV logger, with the power of the board or of the "
+                f"{processor.upper()}, got {len(lines)} lines without; start `tegrastats --interval 100 --logfile "
+                f"{path}` as root first"
             )
-        return cls(found[0], path, found[1])
+        return cls(found[0], path, found[1], columns)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Reading]:
         """Reads power while its block runs."""
-        result, start = Reading(), self.path.stat().st_size
+        result, start, begin = Reading(), self.path.stat().st_size, datetime.now()
         yield result
+        end = datetime.now()
         with self.path.open("rb") as file:
             file.seek(start)
             lines = file.read().decode("utf-8", "replace").splitlines()
         # The first line tells of the time before the block too, the last one may be half a line.
         logged = [_logged(line) for line in lines[1:-1]]
+        if self.columns:  # lines that jtop's logger wrote late tell of what was before
+            logged = [_logged_by_jtop(line, self.columns, begin, end) for line in lines]
         result.mean_w = _mean([_sum([powers.get(label) for label in self.labels]) for powers in logged])
 
 
 def _logged(line: str) -> Dict[str, float]:
     """Power of each rail in a line of tegrastats, by its name in capitals."""
     return {label.upper(): float(milliwatts) / 1e3 for label, milliwatts in _LOGGED_RAIL.findall(line)}
+
+
+def _logged_by_jtop(
+    line: str, columns: Sequence[str], begin: datetime = datetime.min, end: datetime = datetime.max
+) -> Dict[str, float]:
+    """Power of each rail and in all (TOT) in a line of jtop's CSV; nothing of half a line or of another time."""
+    cells = next(csv.reader([line]), [])
+    row = dict(zip(columns, cells))
+    try:
+        at = datetime.strptime(row.get("time", ""), "%Y-%m-%d %H:%M:%S.%f")
+        if len(cells) != len(columns) or not begin <= at <= end:
+            return {}
+        named = {name[len("Power ") :]: cell for name, cell in row.items() if name.startswith("Power ")}
+        if "power cur" in row:  # of jtop before 4.2
+            named["TOT"] = row["power cur"]
+        return {label.upper(): float(milliwatts) / 1e3 for label, milliwatts in named.items()}
+    except ValueError:
+        return {}
+
+
+def _metered_by_jtop(powers: Dict[str, float], processor: str) -> Optional[Tuple[str, Tuple[str, ...]]]:
+    """As `_metered`: jtop shows the rail that feeds the board as the total, and else the sum of all rails as that."""
+    found = _metered([label for label in powers if label != "TOT"], processor)
+    if (found is None or found[0] == "core") and "TOT" in powers:
+        rails = sum(watts for label, watts in powers.items() if label != "TOT")
+        if abs(powers["TOT"] - rails) > _ROUNDED_W:
+            return "board", ("TOT",)
+    return found
 
 
 class Machine(NamedTuple):
@@ -1772,7 +1814,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{name}-mhz", type=float, nargs="+", default=[], help=f"clocks of the {what} to measure at, as root"
         )
-    parser.add_argument("--power-log", type=Path, help="log that tegrastats writes meanwhile, for power")
+    parser.add_argument("--power-log", type=Path, help="log that tegrastats or jtop writes, for power")
     parser.add_argument("--resume", action="store_true", help="continue the measurements in the output")
     parser.add_argument("--dry-run", action="store_true", help="list what would be done, and do nothing")
     return parser

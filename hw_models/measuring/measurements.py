@@ -28,7 +28,7 @@ converted.
 
 import csv
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,6 +38,7 @@ import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
+from hw_models.blocks import BASE, BlockCost, block_layers, parse_block
 from hw_models.csv_files import read_table
 from hw_models.files import explain, show
 from hw_models.layers import LayerKind, LayerTable
@@ -109,6 +110,20 @@ def read_measurements(path: str | Path) -> list[Measurement]:
     if not lines:
         raise ValueError(f"{path}: expected measurements, got a header and no rows")
     return [_row(path, line, values) for line, values in lines]
+
+
+def block_measurements(costs: Mapping[str, BlockCost]) -> list[Measurement]:
+    """Returns blocks of a table as measurements of networks of one block each, for a fit; free ones are left out."""
+    return [
+        Measurement(
+            network=name,
+            layers=format_layers(block_layers(parse_block(name))),
+            latency_ms=cost.latency_ms,
+            power_w=None if cost.energy_mj is None else cost.energy_mj / cost.latency_ms,
+        )
+        for name, cost in costs.items()
+        if name != BASE and cost.latency_ms > 0
+    ]
 
 
 def write_measurements(path: str | Path, rows: Iterable[Measurement], *, append: bool = False) -> None:

@@ -199,8 +199,6 @@ def _train(
     """Trains the members of an ensemble: weights, leaves [K, ...], and the loss of each epoch."""
     batch = min(recipe.batch, len(codes))
     steps = len(codes) // batch
-    # CPUs take twice as long for a batched matrix product as for its parts one by one.
-    side_by_side = None if jax.default_backend() == "cpu" else members
     schedule = optax.cosine_decay_schedule(recipe.learning_rate, steps * recipe.epochs)
     optimiser = optax.adamw(schedule, weight_decay=recipe.weight_decay)
 
@@ -226,9 +224,12 @@ def _train(
 
     @functools.partial(jax.jit, donate_argnums=0)
     def run(states: _State, keys: jax.Array, codes: jax.Array, targets: jax.Array) -> tuple[_State, jax.Array]:
-        return jax.lax.map(
-            lambda item: epoch(item[0], item[1], codes, targets), (states, keys), batch_size=side_by_side
-        )
+        def one(item: tuple[_State, jax.Array]) -> tuple[_State, jax.Array]:
+            return epoch(item[0], item[1], codes, targets)
+
+        # CPUs take twice as long for a batched matrix product as for its parts one by one.
+        one_by_one, side_by_side = functools.partial(jax.lax.map, one), jax.vmap(one)
+        return jax.lax.platform_dependent((states, keys), cpu=one_by_one, default=side_by_side)
 
     start_key, key = jax.random.split(key)
     state, losses = jax.jit(jax.vmap(start))(jax.random.split(start_key, members)), []

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from hadas_jax import profiling
 from hadas_jax.cli import main
 from hadas_jax.commands import devices as device_commands
 from hw_models.fitting import calibration
-from hw_models.measuring import Measurement, format_layers, read_measurements, write_measurements
+from hw_models.measuring import Measurement, format_layers, measure, read_measurements, write_measurements
 from hw_models.reference_networks import mobilenet_v2
 
 
@@ -161,9 +162,11 @@ def test_a_fitted_file_is_overwritten_only_when_asked(measured, capsys, tmp_path
 @pytest.mark.parametrize("runtime", ["onnxruntime", "jax"])
 def test_a_profile_of_this_machine_can_be_fitted(runtime, listed_space):
     console = Console(file=io.StringIO(), width=200)
-    rows = device_commands.profile_machine(
+    profile = device_commands.profile_machine(
         "here.csv", space="tiny", networks=2, layers=1, rounds=1, runtime=runtime, console=console
     )
+    rows = profile.rows
+    assert (profile.inconclusive, profile.exit_code) == ((), 0)
     assert rows == read_measurements("here.csv")
     assert all(row.latency_ms > 0 for row in rows)
     assert {(row.runtime, row.provider, row.kit is None) for row in rows} == {(runtime, "CPU", runtime == "jax")}
@@ -183,6 +186,17 @@ def test_a_profile_of_this_machine_can_be_fitted(runtime, listed_space):
     assert hw.read_device_file("here.yaml").measured_on == profiling.this_machine().name
 
 
+def test_a_profile_with_disturbed_networks_ends_with_exit_code_1_and_says_which(listed_space, capsys, monkeypatch):
+    monkeypatch.setattr(measure, "disturbance", lambda timing, held: "core_mhz moved from 1 to 2 MHz")
+    few = ["--networks", "1", "--layers", "0", "--rounds", "1"]
+    with pytest.raises(SystemExit) as stop:
+        main(["devices", "profile", "-o", "here.csv", "--space", "tiny", *few])
+    printed = capsys.readouterr().out
+    assert stop.value.code == 1
+    assert "has no row: core_mhz moved from 1 to 2 MHz" in printed
+    assert re.search(r"INCONCLUSIVE: (\d+) of \1 networks lack a row; --resume measures them again", printed)
+
+
 def test_a_profile_goes_on_with_the_same_kit_alone(listed_space, capsys):
     design = ["devices", "profile", "-o", "here.csv", "--space", "tiny", "--layers", "0", "--rounds", "1"]
     main([*design, "--networks", "1"])
@@ -197,3 +211,19 @@ def test_measurements_of_several_machines_make_a_device_of_none(rows):
     mixed = [row.model_copy(update={"machine": name}) for row, name in zip(rows, machines, strict=True)]
     device_commands.fit_device(mixed, "my.yaml", base="raspberry-pi-4", console=Console(file=io.StringIO()))
     assert hw.read_device_file("my.yaml").measured_on is None
+
+
+def test_a_table_of_blocks_is_written_shown_and_fitted_and_has_no_place_for_other_networks(capsys):
+    main(["devices", "blocks", "-o", "t.csv", "--space", "digits", "--resolution", "8", "--device", "x86-cpu"])
+    assert "117 blocks of digits" in capsys.readouterr().out
+    assert "t.csv: expected a new table" in fails("devices blocks -o t.csv", capsys)
+    main(["devices", "show", "t.csv"])
+    printed = capsys.readouterr().out
+    assert "Table of 118 measured blocks" in printed
+    assert "expanded_conv" in printed
+    main(["devices", "fit", "t.csv", "--base", "x86-cpu", "-o", "fitted.yaml"])
+    assert hw.read_device_file("fitted.yaml").blocks is None
+    assert "calibrated from x86-cpu with 117 measurements" in hw.read_device_file("fitted.yaml").description
+    capsys.readouterr()
+    for command in ("dnas price DARTS_V2 --device t.csv", "devices show t.csv --plot p.png"):
+        assert "t: expected a device with a roofline, got a table of blocks" in fails(command, capsys)

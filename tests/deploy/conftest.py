@@ -22,6 +22,20 @@ def finished(finished_search, tmp_path_factory):
     return workdir
 
 
+@pytest.fixture
+def workdir(finished, tmp_path):
+    """A copy of a finished search, from which nothing is cut out."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A folder of its own for commands, with a cache that they do not make anew and lines of 140 characters."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "kept")
+    monkeypatch.setenv("COLUMNS", "140")
+
+
 @pytest.fixture(scope="session")
 def found(finished):
     """What this search found."""

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from hadas_jax.deploy import check
-from hadas_jax.deploy.check import Agreement, Chosen, choose, compare, read_check, recall_kit, remember_kit, write_check
+from hadas_jax.deploy.check import (
+    Agreement,
+    Chosen,
+    EndToEnd,
+    choose,
+    compare,
+    read_check,
+    recall_kit,
+    remember_kit,
+    write_check,
+)
 from hadas_jax.deploy.kit import layers_by_segment
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.deploy.select import SearchedSupernet
@@ -89,11 +99,13 @@ def test_measurements_as_predicted_agree_and_twice_the_latency_does_not(found, c
 
 
 def test_the_expected_latency_end_to_end_counts_where_it_was_measured(found, chosen, rows):
-    latencies = {one.name: 2 * one.design.test["deployable"].latency_s for one in chosen}
     by_paths = compared(found, chosen, rows)
-    latencies = {network.name: 2 * network.predicted_s for network in by_paths.networks}
-    end_to_end = compared(found, chosen, rows, end_to_end_s=latencies)
+    assert by_paths.by_clock is None
+    latencies = {each.name: EndToEnd(2 * each.predicted_s, 4 * each.predicted_s) for each in by_paths.networks}
+    end_to_end = compared(found, chosen, rows, end_to_end=latencies)
     assert end_to_end.expected.error == pytest.approx(0.5, rel=1e-4)
+    assert end_to_end.by_clock.error == pytest.approx(0.75, rel=1e-4)
+    assert any("by the clock" in line for line in summary(end_to_end))
     assert end_to_end.exits == by_paths.exits
     assert end_to_end.exit_code == 1
 
@@ -156,14 +168,36 @@ def test_agreement_counts_pairs_and_ignores_ties_of_what_was_measured():
     assert Agreement.of([1.0], [2.0]).tau is None
 
 
+def test_latency_on_images_is_counted_in_runs_of_a_reference_whatever_the_speed_of_the_machine(monkeypatch):
+    class Drifting:
+        """A machine that is slower by a hundredth after every run, and a reference of 2 ms on it."""
+
+        now, slow = 0.0, 1.0
+
+        def run(self, seconds=2e-3):
+            Drifting.slow *= 1.01
+            Drifting.now += Drifting.slow * seconds
+            return (Drifting.slow * seconds,)
+
+    machine = Drifting()
+    monkeypatch.setattr(check.time, "perf_counter", lambda: Drifting.now)
+    images = np.zeros((60, 8, 8, 1), np.uint8)
+    paced, clock = check._times(lambda _: machine.run(1e-3), images, check.Reference(machine.run, 2e-3))
+    assert clock[-1] > 1.5 * clock[0]
+    np.testing.assert_allclose(paced, 1e-3, rtol=0.35)
+    np.testing.assert_allclose(np.median(paced), 1.15e-3, rtol=0.05)  # half a turn after its reference
+    assert clock.shape == paced.shape == (60,)
+
+
 @pytest.mark.slow
 def test_networks_are_measured_here_by_their_paths_and_on_images(found, chosen, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(check, "_PASSES", 1)
     named, images = check.cut_out(found, chosen[:2], tmp_path)
-    rows, latencies_s = check.measure_here(named, images[:20], tmp_path, rounds=1)
+    rows, latencies = check.measure_here(named, images[:20], tmp_path, rounds=1)
     assert len(rows) == 2 * sum(len(one.design.exits) + 1 for one in chosen[:2])
     assert {row.runtime for row in rows} == {"onnxruntime"}
-    assert set(latencies_s) == {"front-000", "front-001"}
-    result = compare(found, chosen[:2], rows, device=DEVICE, end_to_end_s=latencies_s, protocol={})
+    assert set(latencies) == {"front-000", "front-001"}
+    assert all(value > 0 for latency in latencies.values() for value in latency)
+    result = compare(found, chosen[:2], rows, device=DEVICE, end_to_end=latencies, protocol={})
     assert 0 < result.networks[0].exits[0].measured_s <= result.networks[0].exits[-1].measured_s

@@ -16,18 +16,7 @@ from hadas_jax.deploy.operating_points import ExitCosts
 from hw_models import load_device
 from hw_models.measuring import Measurement, read_measurements, write_measurements
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "kept")
-    monkeypatch.setenv("COLUMNS", "140")
-
-
-@pytest.fixture
-def workdir(finished, tmp_path):
-    """A copy of a finished search, from which nothing is cut out."""
-    return shutil.copytree(finished, tmp_path / "run")
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def rows_of(networks, *, factor, kit="0123456789ab"):
@@ -58,7 +47,7 @@ def timed(monkeypatch):
     def fake(factor):
         def measured(networks, images, folder, **options):
             rows = rows_of(networks, factor=factor)
-            last = {row.network.partition("/")[0]: 1e-3 * row.latency_ms for row in rows}
+            last = {row.network.partition("/")[0]: check.EndToEnd(*[1e-3 * row.latency_ms] * 2) for row in rows}
             return rows, last
 
         monkeypatch.setattr(check, "measure_here", measured)
@@ -81,8 +70,13 @@ def test_a_check_writes_its_files_and_ends_by_the_tolerance(workdir, timed, fact
     assert len(read_measurements(workdir / "check.csv")) == content["exits"]["count"]
     assert (workdir / "check.png").read_bytes().startswith(b"\x89PNG")
     again = ["devices", "check", str(workdir), "--measurements", str(workdir / "check.csv"), "-o", "again.json"]
-    main([*again, "--tolerance", "1"])
-    assert json.loads(Path("again.json").read_text())["exits"] == content["exits"]
+    main([*again, "--tolerance", "1", "--corruptions", "1", "--networks", "3"])
+    other = json.loads(Path("again.json").read_text())
+    assert other["exits"] == content["exits"]
+    (corrupted,) = [each for each in other["networks"] if each["corruptions"]]
+    assert len(corrupted["corruptions"]) == 13
+    assert corrupted["corruptions"][0]["latency_s"] == pytest.approx(corrupted["paths_s"], rel=0.2)
+    assert "the test split under corruption, as deployed" in capsys.readouterr().out
     main(["report", str(workdir)])
     assert "Predicted and measured" in (workdir / "report.html").read_text()
 
@@ -120,6 +114,7 @@ def test_a_boards_rows_come_back_by_the_digest_of_its_kit(workdir, capsys):
         ("--tolerance 0", "--tolerance: expected a number above 0, got 0"),
         ("--rounds 0", "--rounds: expected 1 or more, got 0"),
         ("--networks 0", "--networks: expected 1 or more, got 0"),
+        ("--corruptions 21", "--corruptions: expected 0 to 20, the number of networks, got 21"),
         ("--kit k --measurements m.csv", "--kit and --measurements: expected one of them"),
         ("--measurements none.csv", "none.csv: expected a readable CSV file"),
         ("-o none/check.json", "none/check.json: expected a folder that exists, got none"),

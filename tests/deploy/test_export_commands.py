@@ -3,7 +3,7 @@ import json
 import shutil
 
 import pytest
-from failing_commands import fails
+from failing_commands import refused
 from rich.console import Console
 
 from hadas_jax.commands.networks import export, fine_tune, materialise_network, select_network
@@ -88,7 +88,9 @@ def test_a_run_that_was_killed_while_it_wrote_its_network_can_be_resumed(tuned):
 )
 def test_mistakes_end_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert message in fails(arguments, capsys)
+    printed, error = refused(arguments, capsys)
+    assert message in error
+    assert "Cutting" not in printed
 
 
 def test_a_network_is_fine_tuned_with_batch_norm_and_outside_its_own_folder(workdir, materialised):

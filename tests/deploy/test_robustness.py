@@ -25,6 +25,17 @@ def test_images_as_they_are_give_the_clean_figures_exactly(measured, network, da
     assert first.stopped == pytest.approx(sum(clean.shares[:-1]))
 
 
+def test_measured_costs_take_the_place_of_the_cost_models(measured, network):
+    exits = len(network.architecture.exits) + 1
+    twice = 2 * ExitCosts.of(network.architecture).latency_s[:, 0]
+    ones = [1.0] * exits
+    found = measured[1].at_measured(twice.tolist(), ones)
+    assert found.energy_j == pytest.approx(1)
+    assert found.latency_s == pytest.approx(np.dot(measured[1].shares, twice))
+    assert found.p99_s in twice
+    assert (found.accuracy, found.shares) == (measured[1].accuracy, measured[1].shares)
+
+
 def test_every_corruption_has_its_three_strengths(measured):
     assert [(each.corruption, each.strength) for each in measured[1:]] == [
         (name, strength) for name in CORRUPTIONS for strength in (1, 2, 3)

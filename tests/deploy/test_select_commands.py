@@ -10,18 +10,7 @@ from hadas_jax.deploy.architecture import read_architecture
 from hadas_jax.report.console import milli
 from hadas_jax.settings import Constraints
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "kept")
-    monkeypatch.setenv("COLUMNS", "140")
-
-
-@pytest.fixture
-def workdir(finished, tmp_path):
-    """A copy of a finished search."""
-    return shutil.copytree(finished, tmp_path / "run")
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def test_a_network_is_selected_shown_and_tabulated(workdir, capsys):

@@ -16,12 +16,14 @@ def script():
 
 @pytest.fixture(scope="module")
 def a0(script):
-    return script.published_accuracies()["a0"]
+    return script.published_accuracies("cifar-100")["a0"]
 
 
 def test_every_backbone_has_an_accuracy_for_each_exit_and_the_classifier(script):
-    lengths = {name: len(shares) for name, shares in script.published_accuracies().items()}
-    assert lengths == {"a0": 13, "a1": 13, "a2": 14, "a3": 17, "a4": 16, "a5": 17}
+    lengths = {"a0": 13, "a1": 13, "a2": 14, "a3": 17, "a4": 16, "a5": 17}
+    for data_set, more in (("cifar-100", {"a6": 18}), ("tiny-imagenet", {})):
+        found = {name: len(shares) for name, shares in script.published_accuracies(data_set).items()}
+        assert found == lengths | more
 
 
 def test_exits_that_agree_gain_nothing_and_independent_ones_the_most(script, a0):
@@ -57,15 +59,48 @@ def test_draws_have_the_published_accuracies_and_the_models_ideal_one(script, a0
     assert correct[rows[6]][middle].mean() == pytest.approx(0.5, abs=0.1)
 
 
+BINS = "data_set,backbone,exit,confidence_below,samples,accuracy,mean_confidence\n"
+
+
+def test_drawn_confidences_have_the_published_bins_among_right_and_wrong_samples(script, tmp_path):
+    shares = np.array([[600, 300, 100], [200, 300, 500]])
+    accuracy = np.array([[0.2, 0.5, 0.9], [0.1, 0.6, 0.95]])
+    lines = [
+        f"cifar-100,a0,{exit},{upper},{shares[exit, b]},{accuracy[exit, b]},0\n"
+        for exit in (0, 1)
+        for b, upper in enumerate((0.4, 0.7, 1.0))
+    ]
+    (tmp_path / "bins.csv").write_text(BINS + "".join(lines) + "cifar-100,a0,final,0.4,9,0.5,0\n")
+    (sure,) = script.published_confidences(tmp_path / "bins.csv", "cifar-100").values()
+    own, available = np.array([0.4, 0.7]), np.array([False, True])
+    drawn = script.drawn_outcomes(own, available, correlation=0.9, samples=4000, seed=0, confidences=sure)
+    correct, confidence = np.asarray(drawn.correct)[1:], np.asarray(drawn.confidence)[1:]
+    np.testing.assert_allclose(correct.mean(axis=1), own)
+    for exit in (0, 1):
+        for is_right, part in ((True, accuracy[exit]), (False, 1 - accuracy[exit])):
+            expected = shares[exit] * part / np.sum(shares[exit] * part)
+            counted = np.histogram(confidence[exit][correct[exit] == is_right], [0, 0.4, 0.7, 1.0])[0]
+            np.testing.assert_allclose(counted / counted.sum(), expected, atol=0.002)
+    assert np.corrcoef(confidence)[0, 1] > 0.5
+    (tmp_path / "other.csv").write_text("data_set,backbone\n")
+    with pytest.raises(ValueError, match=r"other\.csv: expected a column accuracy, got data_set, backbone"):
+        script.published_confidences(tmp_path / "other.csv", "cifar-100")
+    (tmp_path / "half.csv").write_text(BINS + "".join(lines[:-1]))
+    with pytest.raises(ValueError, match=r"half\.csv: a0: expected 2 exits of 3 bins, got 5 rows"):
+        script.published_confidences(tmp_path / "half.csv", "cifar-100")
+
+
 def test_the_whole_experiment_runs_at_its_smallest(script, tmp_path, monkeypatch):
     accuracies = {"a0": np.array([0.55, 0.7, 0.79, 0.83])}
     for name, value in (("load_space", lambda _: TINY), ("published_in", lambda space, _: space.largest())):
         monkeypatch.setattr(script, name, value)
-    monkeypatch.setattr(script, "published_accuracies", lambda: accuracies)
+    monkeypatch.setattr(script, "published_accuracies", lambda _: accuracies)
     monkeypatch.setattr(script, "DEVICE", "tx2-cpu")
     script.main(["--smoke", "-o", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.png")])
     results = json.loads((tmp_path / "out.json").read_text())
-    (row,) = results["backbones"]
+    assert [each["device"] for each in results["results"]] == ["corrected", "roofline alone"]
+    (row,) = results["results"][0]["backbones"]
+    assert row == results["results"][1]["backbones"][0]  # this device has no correction
     assert row["backbone"] == "a0"
     assert row["ideal_accuracy_of_the_model"] == pytest.approx(0.8995, abs=1e-6)
     static = row["static"]["energy_j"]

@@ -57,7 +57,7 @@ def test_a_network_like_those_of_the_data_takes_what_the_board_says_and_as_much_
     expected = jax.jit(BoardPredictor.predict)(load_board_predictor(name), features(layers)).latency.mean
     assert float(device.correction.weight(features(layers))) == 1
     found, ratios = priced(layers, device, hw.default_point(device)), []
-    np.testing.assert_allclose(found.latency_s, expected, rtol=1e-4)
+    np.testing.assert_allclose(found.latency_s, expected, rtol=0.01)  # by a small network in the ensemble's place
     for indices in ([0, 0, 0], [5, 3, 2]):
         point = hw.operating_point(device, jnp.array(indices))
         corrected, roofline = (priced(layers, each, point) for each in (device, bare))

@@ -16,7 +16,7 @@ REMOVE = object()
 CASES = [
     # path, new value, message
     ("power.board", REMOVE, "power.board: expected a value, got nothing"),
-    ("latency", REMOVE, "latency: expected a value, got nothing"),
+    ("latency", REMOVE, "expected latency of a roofline, or blocks of a table, got nothing"),
     ("schema_version", REMOVE, "schema_version: expected a value, got nothing"),
     ("schema_version", 2, "schema_version: expected 1, got 2"),
     ("schema_version", "one", "schema_version: expected 1, got 'one'"),

@@ -63,6 +63,16 @@ def test_multiply_accumulates_are_those_of_a_plain_count(network, name):
     assert float(hw.total_macs(darts_workload(network, jnp.asarray(code)))) == plain_macs(network, code)
 
 
+def test_an_addition_is_one_operation_for_each_element_that_it_writes(darts_v2):
+    layers = darts_workload(SEARCH, darts_v2)
+    sums = np.asarray(layers.kind) == hw.LayerKind.ELEMENTWISE
+    operations = float(np.sum(np.asarray(layers.macs * layers.active)[sums]))
+    # Eight cells of four nodes, at 16, 32 and 64 channels; the third and the sixth cell halve the side of 32 pixels.
+    assert operations == 4 * (2 * 16 * 32**2 + 3 * 32 * 16**2 + 3 * 64 * 8**2)
+    np.testing.assert_array_equal(layers.macs[sums], layers.output_elements[sums])
+    np.testing.assert_array_equal(layers.input_elements[sums], 2 * layers.output_elements[sums])
+
+
 def device_cost(device: hw.Device, architecture: jax.Array) -> hw.Cost:
     return hw.network_cost(darts_workload(SEARCH, architecture), device, hw.default_point(device))
 

@@ -30,7 +30,7 @@ from hadas_jax.training.batches import Schedule
 from hadas_jax.training.optimisers import lower_rate
 from hw_models import default_point, with_clocks
 from hw_models.accelerator import load_fpga
-from hw_models.catalogue import chosen_device
+from hw_models.catalogue import chosen_device, read_device_file
 from hw_models.predictors import PredictorNotes, ThroughputPredictor, fit_predictor, write_predictor
 
 PREDICTOR = "predictor.npz"
@@ -72,6 +72,8 @@ class DnasRun:
         self.priced = DartsNetwork() if settings.priced == "e2e-perf" else self.network
         self._fpga = load_fpga(settings.accelerator.fpga) if settings.is_accelerator else None
         self._device = None if settings.is_accelerator else chosen_device(settings.hardware, settings.operating)
+        if self._device is not None:
+            read_device_file(settings.hardware).roofline()  # a table of blocks has none for these networks
         if self._device is not None and not settings.search_clocks:
             point = default_point(self._device)
             self._device = with_clocks(

@@ -21,8 +21,9 @@ from flax import struct
 from hadas_jax.evaluation import count_bits, segment_costs
 from hadas_jax.evaluation.early_exit import percentile_paths
 from hadas_jax.settings import Constraints
-from hadas_jax.spaces import MBConvSpace, available_exits, segments, workload
+from hadas_jax.spaces import AnySpace, MBConvSpace, available_exits, segments, workload
 from hadas_jax.spaces.footprint import Footprint, footprint
+from hadas_jax.spaces.workload import device_workload
 from hw_models import Cost, Device, LayerTable, default_point, network_cost
 from hw_models.units import Range, in_other_units
 
@@ -88,20 +89,24 @@ class ConfigLimits:
         return jnp.maximum(memory / self.memory, weights / self.weights) - 1
 
 
-def trunk(space: MBConvSpace, genome: jax.Array) -> LayerTable:
+def trunk(space: AnySpace, genome: jax.Array) -> LayerTable:
     """Returns the layer table of a backbone int32[G] without exit heads."""
-    layers = workload(space, space.decode(genome))
+    return _without_heads(space, workload(space, space.decode(genome)))
+
+
+def _without_heads(space: MBConvSpace, layers: LayerTable) -> LayerTable:
     in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
     return dataclasses.replace(layers, active=layers.active * in_trunk)
 
 
 @partial(jax.jit, static_argnames="space")
-def static_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> tuple[Cost, jax.Array]:
+def static_costs(space: AnySpace, genomes: jax.Array, device: Device) -> tuple[Cost, jax.Array]:
     """Returns costs float32[N] of backbones int32[N, G] without exits, and their numbers of weights float32[N]."""
 
     def one(genome: jax.Array) -> tuple[Cost, jax.Array]:
         layers = trunk(space, genome)
-        cost = network_cost(layers, device, default_point(device))
+        priced = device_workload(space, space.decode(genome), device)
+        cost = network_cost(_without_heads(space, priced), device, default_point(device))
         return cost, jnp.sum(layers.weight_elements * layers.active)
 
     return jax.vmap(one)(genomes)
@@ -138,7 +143,7 @@ def lower_bound(
     return jnp.stack([jnp.full_like(latency, 1 - share[-1]), latency, energy], axis=1), p99
 
 
-def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -> None:
+def require_reachable(limits: Constraints, space: AnySpace, device: Device) -> None:
     """Refuses limits that contradict each other or the space: not even the start of the smallest backbone keeps them.
 
     Args:
@@ -189,7 +194,7 @@ def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -
             )
 
 
-def _require_room(limits: Constraints, space: MBConvSpace, device: Device) -> None:
+def _require_room(limits: Constraints, space: AnySpace, device: Device) -> None:
     """Refuses limits on memory and weights that not even the smallest backbone keeps without exits."""
     size = jax.jit(lambda: footprint(space, space.smallest()))()
     number_format = device.formats[0]

@@ -27,7 +27,7 @@ from hadas_jax.methods.hadas.constraints import ConfigLimits, relative_excess
 from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, Stops
 from hadas_jax.search import NSGA2, Product, State, sample
 from hadas_jax.search.product import Chunk, fill_cells, grid_hypervolume, guided_bins, stream
-from hadas_jax.spaces import MBConvSpace, available_exits
+from hadas_jax.spaces import AnySpace, GivenNetwork, MBConvSpace, available_exits
 from hadas_jax.spaces.footprint import Footprint, footprint
 from hw_models import Cost, Device
 
@@ -72,8 +72,10 @@ class Evaluated(NamedTuple):
     excess: jax.Array
 
 
-def exit_count(space: MBConvSpace, genome: np.ndarray) -> int:
+def exit_count(space: AnySpace, genome: np.ndarray) -> int:
     """Returns how many exits the backbone of a concrete genome int32[G] has."""
+    if isinstance(space, GivenNetwork):
+        return space.num_exits
     codec = space.codec
     genes = dict(zip(codec.names, zip(codec.choices, np.asarray(genome).tolist(), strict=True), strict=True))
     blocks = 0
@@ -197,18 +199,28 @@ def search_evolved(
         population=population,
         generations=generations,
     )
-    error, latency, energy = candidates.objectives.T
     within = candidates.excess <= 0
-    level = jnp.searchsorted(jnp.asarray(ERROR_LEVELS), error, method="scan_unrolled")
-    bins = guided_bins(_latency_edges(reference[1]), latency)
-    table = jnp.full((len(ERROR_LEVELS) + 1, LATENCY_BINS + 1), jnp.inf, jnp.float32)
-    table = table.at[level, bins].min(jnp.where(within, energy, jnp.inf))
     return InnerResult(
-        table=table[:-1, :-1],
+        table=listed_table(candidates.objectives, within, longest=reference[1]),
         violation=jnp.maximum(jnp.min(candidates.excess), 0.0),
         score=jnp.max(jnp.where(within, candidates.score, 0.0)),
         evaluations=jnp.int32(population * generations),
     )
+
+
+def listed_table(objectives: jax.Array, within: jax.Array, *, longest: jax.Array) -> jax.Array:
+    """Returns the table float32[L, B] of candidates that were evaluated one by one.
+
+    Args:
+        objectives: float32[Q, 3]: error, latency_s, energy_j.
+        within: bool[Q], the candidates that keep all constraints.
+        longest: float32[], the latency at the end of the last bin.
+    """
+    error, latency, energy = objectives.T
+    level = jnp.searchsorted(jnp.asarray(ERROR_LEVELS), error, method="scan_unrolled")
+    bins = guided_bins(_latency_edges(longest), latency)
+    table = jnp.full((len(ERROR_LEVELS) + 1, LATENCY_BINS + 1), jnp.inf, jnp.float32)
+    return table.at[level, bins].min(jnp.where(within, energy, jnp.inf))[:-1, :-1]
 
 
 @partial(jax.jit, static_argnames=("population", "generations"))

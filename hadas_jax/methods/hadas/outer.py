@@ -115,7 +115,12 @@ class Hadas:
 
         It holds given backbones and the extremes that are new, the best of those evaluated before, and random ones.
         """
-        P, G = self.settings.population, len(self.space.codec.choices)
+        genomes, archive = self._first(key)
+        return self._start(genomes, archive)
+
+    def _first(self, key: jax.Array) -> tuple[np.ndarray, Archive]:
+        """Backbones of the first generation int32[P, G], and the archive with those evaluated before."""
+        P = self.settings.population
         first = [] if self.warm_start is None else list(self.warm_start)
         first += [self.space.largest_genome, self.space.smallest_genome]
         known = 0 if self.evaluated is None else len(self.evaluated[0])
@@ -123,10 +128,14 @@ class Hadas:
         if self.evaluated is not None:
             archive = self._appended(archive, *self.evaluated)
         best = _best(archive, size=P - len(archive.unseen(np.stack(first))))
-        genomes = np.concatenate([self._filled(key, np.stack(first), archive)[: P - len(best)], best])
+        return np.concatenate([self._filled(key, np.stack(first), archive)[: P - len(best)], best]), archive
+
+    def _start(self, genomes: np.ndarray, archive: Archive) -> HadasState:
+        """The state before the first generation, whose strategy has the population that is given and nothing else."""
+        P = len(genomes)
         like = jax.eval_shape(
             lambda: self.strategy.init(
-                jax.random.key(0), jnp.zeros((P, G), jnp.int32), jnp.zeros((P, 3)), self.params, violation=jnp.zeros(P)
+                jax.random.key(0), jnp.asarray(genomes), jnp.zeros((P, 3)), self.params, violation=jnp.zeros(P)
             )
         )
         outer = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
@@ -168,6 +177,10 @@ class Hadas:
         merit = _best_merits(archive.merit[survivors], self.elites)
         outer = self.strategy.prefer(outer, jnp.asarray(merit))
         outer = dataclasses.replace(outer, violation=archive.violation[survivors])
+        return self._told(outer, archive, table)
+
+    def _told(self, outer: State, archive: Archive, table: np.ndarray) -> tuple[HadasState, dict[str, np.ndarray]]:
+        """The state after a generation, and its figures."""
         metrics = {
             "evaluated": archive.size,
             "examined": np.sum(archive.examined),

@@ -22,9 +22,9 @@ from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference, least_images
 from hadas_jax.evaluation.early_exit import percentile_exit
 from hadas_jax.runs.checkpoints import read_json, validated
-from hadas_jax.runs.names import SUPERNET, SUPERNET_FILE
+from hadas_jax.runs.names import GIVEN, GIVEN_FILE, SUPERNET, SUPERNET_FILE
 from hadas_jax.runs.workdir import WorkDir, write_text
-from hadas_jax.settings import NO_CONSTRAINTS, Constraints, SearchSettings
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, ExitsSettings, SearchSettings
 
 POLICY_NAMES = ("ideal", "deployable")
 FORM = "hadas_jax.front/2"
@@ -114,7 +114,10 @@ class Design:
             files of earlier versions.
         weight_bytes: Of the weights, likewise.
         test_aurocs: How well the score of each exit tells what that exit gets right on the test split (see
-            `hadas_jax.evaluation.auroc`), None where it gets all or nothing right; empty in files of earlier versions.
+            `hadas_jax.evaluation.score_quality`), None where it gets all or nothing right; empty in files of earlier
+            versions.
+        test_eces: Expected calibration error of the score of each exit on the test split, None where the score is no
+            probability; empty in files of earlier versions.
     """
 
     found_by: str
@@ -141,6 +144,7 @@ class Design:
     peak_memory_bytes: int | None = None
     weight_bytes: int | None = None
     test_aurocs: tuple[float | None, ...] = ()
+    test_eces: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -372,7 +376,8 @@ def _row(result: Result, design: Design) -> dict[str, Any]:
             row |= _percentile_columns(f"{policy}_{split}_", percentiles.get(policy))
     for name, size in (("peak_memory_kb", design.peak_memory_bytes), ("weights_kb", design.weight_bytes)):
         row[name] = "" if size is None else size / 1e3
-    row["test_aurocs"] = _words(["-" if value is None else value for value in design.test_aurocs])
+    for name, values in (("test_aurocs", design.test_aurocs), ("test_eces", design.test_eces)):
+        row[name] = _words(["-" if value is None else value for value in values])
     return row
 
 
@@ -410,18 +415,22 @@ class FinishedSearch:
     """
 
     path: Path
-    settings: SearchSettings
+    settings: SearchSettings | ExitsSettings
     versions: dict[str, str]
     result: Result
     data: SplitRecord
 
     @property
     def supernet(self) -> Path:
-        """Where its supernet is: in its work directory if it trained any of it, else the checkpoint given.
+        """Where its supernet or given network is: in its work directory, or for a supernet the checkpoint given.
 
         Raises:
             ValueError: It is not there any more.
         """
+        if isinstance(self.settings, ExitsSettings):
+            if not (self.path / GIVEN / GIVEN_FILE).is_file():
+                raise ValueError(f"{self.path}: expected the given network of the run in {GIVEN}/, got none")
+            return (self.path / GIVEN).absolute()
         trained, given = self.path / SUPERNET, self.settings.supernet.checkpoint
         if (trained / SUPERNET_FILE).is_file():
             return trained.absolute()
@@ -443,9 +452,12 @@ def read_search(workdir: Path | str) -> FinishedSearch:
     place = WorkDir(Path(workdir))
     if not place.holds_run:
         raise ValueError(f"{workdir}: expected the work directory of a search, got none (no config.json)")
+    kind: type[SearchSettings] | type[ExitsSettings] = SearchSettings
+    if place.kind == ExitsSettings.KIND:
+        kind, place = ExitsSettings, WorkDir(Path(workdir), kind=ExitsSettings.KIND)
     place.settings()  # refuses the work directories of other commands
     path = place.path / FRONT
-    again = shlex.join(["hadas", "search", "--resume", "--workdir", str(workdir)])
+    again = shlex.join(["hadas", kind.KIND, "--resume", "--workdir", str(workdir)])
     if not path.is_file():
         raise ValueError(f"{workdir}: expected a finished search, got one without {FRONT}; {again} finishes it")
     if place.data() is None:
@@ -457,7 +469,7 @@ def read_search(workdir: Path | str) -> FinishedSearch:
     content = read_json(path, FORM, what="the front of a search", hint=hint)
     return FinishedSearch(
         path=place.path,
-        settings=SearchSettings.from_mapping(content.get("settings"), source=str(path)),
+        settings=kind.from_mapping(content.get("settings"), source=str(path)),
         versions=content.get("versions", {}),
         result=validated(Result, content, path=path, hint=hint),
         data=validated(SplitRecord, content.get("data"), path=path, hint=hint),

@@ -14,6 +14,7 @@ from hadas_jax.data import Splits
 from hadas_jax.evaluation import CachedEvaluator, pack_bits
 from hadas_jax.methods.hadas.archive import Archive, load_backbones, read_evaluated, write_evaluated
 from hadas_jax.methods.hadas.constraints import require_reachable
+from hadas_jax.methods.hadas.flat import FlatHadas, joint_cardinalities
 from hadas_jax.methods.hadas.outer import Hadas, HadasState
 from hadas_jax.methods.hadas.results import Result, read_search, write_result
 from hadas_jax.methods.hadas.selection import choose, measure, set_thresholds
@@ -25,6 +26,7 @@ from hadas_jax.search.strategies import check_strategy, load_strategy
 from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.mbconv import MAX_EXITS
+from hadas_jax.spaces.workload import require_priced
 from hadas_jax.supernet import Parameters
 from hadas_jax.supernet.checkpoint import save_supernet
 from hadas_jax.training.run import TrainingRun
@@ -48,6 +50,7 @@ class Run:
         self.training = TrainingRun(settings, fine_tune=False)
         self.splits: Splits = self.training.splits
         self.space: MBConvSpace = self.training.space
+        require_priced(self.space, self.device)
         if settings.search.inner == "exact" and self.space.num_exits > MAX_EXITS:
             raise ValueError(
                 f"inner exact: expected a space of at most {MAX_EXITS} exit positions, got "
@@ -62,6 +65,8 @@ class Run:
     def _evaluated(self, source: str) -> tuple[np.ndarray, np.ndarray]:
         """What another search evaluated with this supernet."""
         search = read_search(source)
+        if not isinstance(search.settings, SearchSettings):
+            raise ValueError(f"resume_from {source}: expected a search over a supernet, got a run for a given network")
         mine, its = (each.evaluation.stats_batches for each in (self.settings, search.settings))
         if mine != its:
             raise ValueError(f"resume_from {source}: expected `stats_batches` {its} as that search has, got {mine}")
@@ -76,12 +81,17 @@ class Run:
     def _check_strategy(self) -> None:
         settings, cardinalities = self.settings.search, tuple(int(c) for c in self.space.codec.cardinalities)
         check_strategy(settings.strategy)
+        name, size = "population", settings.population
+        if settings.engine == "flat":
+            name, size, cardinalities = "candidates", settings.candidates, joint_cardinalities(self.space, self.device)
+            if settings.surrogate:
+                raise ValueError("surrogate: expected the engine nested, whose backbones it chooses, got flat")
+            if size < settings.population:
+                raise ValueError(f"candidates: expected at least `population` {settings.population}, got {size}")
         try:
-            strategy = load_strategy(
-                settings.strategy, population_size=settings.population, cardinalities=cardinalities
-            )
+            strategy = load_strategy(settings.strategy, population_size=size, cardinalities=cardinalities)
         except ValueError as error:
-            raise ValueError(f"strategy {settings.strategy}, `population` {settings.population}: {error}") from error
+            raise ValueError(f"strategy {settings.strategy}, `{name}` {size}: {error}") from error
         if settings.surrogate and not strategy.accepts_any:
             raise ValueError(
                 "surrogate: expected a strategy that learns from any backbone (NSGA2, NSGA3 or RandomSearch), "
@@ -116,7 +126,7 @@ class Run:
             save_supernet(workdir.path / SUPERNET, trained, overwrite=True)
 
     def search(self, evaluate: CachedEvaluator, workdir: WorkDir, progress: Progress) -> Archive:
-        """Runs the nested search."""
+        """Runs the search."""
         engines = self.engines(evaluate)
 
         def advance(state: HadasState, done: int, retry: int = 0) -> tuple[HadasState, dict[str, Any]]:
@@ -135,7 +145,8 @@ class Run:
 
     def engines(self, evaluate: CachedEvaluator) -> Hadas:
         """Returns the search engines over a trained supernet."""
-        return Hadas(
+        kind = FlatHadas if self.settings.search.engine == "flat" else Hadas
+        return kind(
             space=self.space,
             device=self.device,
             evaluate=lambda genomes: np.asarray(pack_bits(evaluate(genomes, self.splits.validation).correct)),

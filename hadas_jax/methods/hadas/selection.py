@@ -23,16 +23,16 @@ import numpy as np
 
 from hadas_jax.data import LabelledImages, Splits
 from hadas_jax.evaluation import NO_DIFFERENCE, Difference, Outcomes, accuracy_difference, segment_costs
-from hadas_jax.evaluation.auroc import exit_aurocs
 from hadas_jax.evaluation.early_exit import mean_dissimilarity, path_costs
 from hadas_jax.evaluation.evaluator import of_each
+from hadas_jax.evaluation.score_quality import ScoreQuality, score_quality
 from hadas_jax.methods.hadas.constraints import ConfigLimits
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, DynamicBackbone, PolicyStops, risk_thresholds
 from hadas_jax.methods.hadas.fronts import EXACT_CONFIGS, Candidates, pool_fronts
 from hadas_jax.methods.hadas.inner import exit_count
 from hadas_jax.methods.hadas.results import POLICY_NAMES, AsAccurate, Design, Level, Percentiles, Performance, Versus
 from hadas_jax.settings import NO_CONSTRAINTS, Constraints
-from hadas_jax.spaces import MBConvSpace, available_exits, block_active
+from hadas_jax.spaces import AnySpace, available_exits, block_active
 from hadas_jax.spaces.footprint import footprint
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hw_models import Device, operating_points
@@ -60,7 +60,7 @@ class Pool:
         limits: Of the search.
     """
 
-    space: MBConvSpace
+    space: AnySpace
     device: Device
     genomes: np.ndarray
     backbones: list[DynamicBackbone]
@@ -154,7 +154,7 @@ class Choices:
 
 
 def set_thresholds(
-    space: MBConvSpace,
+    space: AnySpace,
     device: Device,
     genomes: np.ndarray,
     *,
@@ -188,7 +188,7 @@ def set_thresholds(
 
 
 @partial(jax.jit, static_argnames=("space", "slots"))
-def _dynamic_backbone(space: MBConvSpace, genome: jax.Array, device: Device, *, slots: int) -> DynamicBackbone:
+def _dynamic_backbone(space: AnySpace, genome: jax.Array, device: Device, *, slots: int) -> DynamicBackbone:
     backbone = space.decode(genome)
     available, costs = available_exits(space, backbone), segment_costs(space, backbone, device)
     return DynamicBackbone.of(available, costs, footprint=footprint(space, backbone), slots=slots)
@@ -298,10 +298,10 @@ def measure(
     used = sorted({choice.backbone for choice in every})
     outcomes = of_each(evaluate(pool.genomes[used], test))
     stops = {b: pool.stops(b, one) for b, one in zip(used, outcomes, strict=True)}
-    aurocs = {b: exit_aurocs(one, pool.policy) for b, one in zip(used, outcomes, strict=True)}
-    designs = tuple(_design(pool, choice, stops, aurocs) for choice in choices.designs)
+    qualities = {b: score_quality(one, pool.policy) for b, one in zip(used, outcomes, strict=True)}
+    designs = tuple(_design(pool, choice, stops, qualities) for choice in choices.designs)
     levels = [
-        _level(pool, choices.levels[: index + 1], stops, aurocs, accuracy_tolerance)
+        _level(pool, choices.levels[: index + 1], stops, qualities, accuracy_tolerance)
         for index in range(len(choices.levels))
     ]
     return designs, tuple(levels)
@@ -311,12 +311,12 @@ def _level(
     pool: Pool,
     levels: list[tuple[float, dict[str, Choice]]],
     test: dict[int, PolicyStops],
-    aurocs: dict[int, tuple[float | None, ...]],
+    qualities: dict[int, ScoreQuality],
     tolerance: float,
 ) -> Level:
     """The last of some levels, from the highest accuracy down."""
     accuracy, picks = levels[-1]
-    designs = {name: _design(pool, choice, test, aurocs) for name, choice in picks.items()}
+    designs = {name: _design(pool, choice, test, qualities) for name, choice in picks.items()}
 
     def versus(choice: Choice, policy: str) -> Versus:
         return Versus(
@@ -329,7 +329,7 @@ def _level(
         against = versus(choice, "deployable")
         if not against.is_shown(tolerance):
             break
-        shown = AsAccurate(higher, _design(pool, choice, test, aurocs), against)
+        shown = AsAccurate(higher, _design(pool, choice, test, qualities), against)
     policies = {name: "ideal" if name.startswith("static") else name.partition(" ")[0] for name in picks}
     return Level(
         accuracy=accuracy,
@@ -342,9 +342,7 @@ def _level(
     )
 
 
-def _design(
-    pool: Pool, choice: Choice, test: dict[int, PolicyStops], aurocs: dict[int, tuple[float | None, ...]]
-) -> Design:
+def _design(pool: Pool, choice: Choice, test: dict[int, PolicyStops], qualities: dict[int, ScoreQuality]) -> Design:
     space, index, chosen = pool.space, choice.backbone, choice.exits > 0
     backbone = jax.tree.map(np.asarray, space.decode(jnp.asarray(pool.genomes[index])))
     block = np.cumsum(np.asarray(block_active(space, backbone)))[space.first_exit :] - 1
@@ -395,7 +393,8 @@ def _design(
         test_percentiles=percentiles(on_test),
         peak_memory_bytes=element_bytes * int(size.memory(jnp.asarray(chosen))),
         weight_bytes=element_bytes * int(size.weights(jnp.asarray(chosen))),
-        test_aurocs=tuple(aurocs[index][exit] for exit in np.flatnonzero(chosen)),
+        test_aurocs=tuple(qualities[index].aurocs[exit] for exit in np.flatnonzero(chosen)),
+        test_eces=tuple(qualities[index].eces[exit] for exit in np.flatnonzero(chosen)),
     )
 
 

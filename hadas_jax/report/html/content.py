@@ -21,22 +21,23 @@ from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.deploy.robustness import UnderCorruption
 from hadas_jax.evaluation import POLICIES, Difference, accuracy_interval
+from hadas_jax.frozen.description import GivenDescription
 from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.eh_dnas.result import DnasResult
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
-from hadas_jax.methods.hadas.results import POLICY_NAMES
+from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
 from hadas_jax.report.check import summary
 from hadas_jax.report.console import milli
 from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, cell_layout
 from hadas_jax.report.html.record import RunRecord
 from hadas_jax.report.pictures import spread_rows
 from hadas_jax.report.search import legend
-from hadas_jax.runs.names import SUPERNET
-from hadas_jax.settings import SearchSettings
-from hadas_jax.spaces import MBConvSpace
+from hadas_jax.runs.names import GIVEN, SUPERNET, SUPERNET_FILE
+from hadas_jax.settings import ExitsSettings, SearchSettings
+from hadas_jax.spaces import AnySpace
 from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, OPERATIONS, parse_code
 from hadas_jax.spaces.genotypes import CellGraph, Genotype
-from hadas_jax.supernet.checkpoint import DESCRIPTION, Description
+from hadas_jax.supernet.checkpoint import Description
 from hadas_jax.training.run import TrainingRun, at_resolutions
 from hw_models import Device
 from hw_models.catalogue import chosen_device
@@ -128,9 +129,9 @@ def _run(record: RunRecord, name: str, robustness: tuple[UnderCorruption, ...] |
     }
     if result is not None:
         try:
-            settings = SearchSettings.from_mapping(record.settings, source=str(record.path))
-            device = chosen_device(settings.device, settings.operating)
-            space = _searched_space(settings, record.path)
+            search = read_search(record.path)
+            device = chosen_device(search.settings.device, search.settings.operating)
+            space = _searched_space(search.settings, record.path)
             run["clock_grid"], curves = clock_curves(space, device, run["networks"])
             run["networks"] = [row | {"curves": curve} for row, curve in zip(run["networks"], curves, strict=True)]
         except (ValueError, OSError) as error:
@@ -165,15 +166,16 @@ def _metric_curves(metrics: Sequence[dict[str, Any]]) -> dict[str, dict[str, dic
 
 
 def _exit_curves(rows: Sequence[dict[str, str]]) -> dict[str, dict[str, list[Any]]]:
-    """Blocks, test accuracies and AUROC by score of each backbone; the classifier's block is one past the last."""
+    """Blocks, test accuracies, AUROC and ECE by score of each backbone; the classifier's block is one past the last."""
     curves: dict[str, dict[str, list[Any]]] = {}
     for row in rows:
-        curve = curves.setdefault(row["backbone"], {"blocks": [], "accuracies": [], "aurocs": []})
+        curve = curves.setdefault(row["backbone"], {"blocks": [], "accuracies": [], "aurocs": [], "eces": []})
         last = curve["blocks"][-1] + 1 if curve["blocks"] else 0
         curve["blocks"].append(int(row["block"]) if row["block"].isdigit() else last)
         curve["accuracies"].append(100 * float(row["test_accuracy"]))
-        known = {policy: row.get(f"auroc_{policy}") for policy in POLICIES}
-        curve["aurocs"].append({policy: float(value) for policy, value in known.items() if value})
+        for name in ("auroc", "ece"):
+            known = {policy: row.get(f"{name}_{policy}") for policy in POLICIES}
+            curve[f"{name}s"].append({policy: float(value) for policy, value in known.items() if value})
     return curves
 
 
@@ -213,11 +215,17 @@ def _facts(record: RunRecord) -> list[list[str]]:
 
 
 def _result_facts(result: Result) -> list[list[str]]:
-    facts = [
-        ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic candidates"],
-        ["largest backbone", f"{100 * result.largest_test_accuracy:.1f} % right without exits"],
-        ["smallest backbone", f"{100 * result.smallest_test_accuracy:.1f} % right without exits"],
-    ]
+    if result.backbones == 1:
+        facts = [
+            ["searched", f"{result.candidates:,} exits and clocks of the network"],
+            ["the network", f"{100 * result.largest_test_accuracy:.1f} % right without exits"],
+        ]
+    else:
+        facts = [
+            ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic candidates"],
+            ["largest backbone", f"{100 * result.largest_test_accuracy:.1f} % right without exits"],
+            ["smallest backbone", f"{100 * result.smallest_test_accuracy:.1f} % right without exits"],
+        ]
     limits = {name: limit for name, limit in asdict(result.limits).items() if limit is not None}
     for policy, is_kept in result.within_limits.items() if limits else ():
         words = ", ".join(f"{name} {limit:g}" for name, limit in limits.items())
@@ -262,8 +270,8 @@ def network_rows(result: Result) -> list[dict[str, Any]]:
         A row for each: `kind` (`ideal` and `deployable` of the fronts, `exits` with exits at the default clocks,
         `static` without exits, `static + DVFS` at its best clocks), the `policy` that its accuracy, latency and energy
         are of ("" without exits), the ends of the 95 % interval of its accuracy, backbone, exits, thresholds (None
-        where no sample may stop), clocks in MHz, shares of samples by exit when deployed, `aurocs` of the exits'
-        scores (empty where they are not known), and `metrics` of all
+        where no sample may stop), clocks in MHz, shares of samples by exit when deployed, `aurocs` and `eces`
+        of the exits' scores (empty where they are not known), and `metrics` of all
         policies; `percentiles` of the latency in ms by policy, empty where they are not known; `sizes`, the peak memory
         of activations and the weights in kB, None where they are not known; `selection`, its metrics on the selection
         samples; `against` its own backbone without exits, the savings and the difference when deployed, with the
@@ -314,6 +322,7 @@ def _network_row(result: Result, design: Design, kind: str, policy: str) -> dict
         "clocks": dict(design.clocks_mhz),
         "shares": list(design.test_shares),
         "aurocs": list(design.test_aurocs),
+        "eces": [] if None in design.test_eces else list(design.test_eces),
         "dissimilarity": design.dissimilarity,
         "excess": design.excess,
         "joined": dict.fromkeys(COSTS),
@@ -366,7 +375,7 @@ def _difference(difference: Difference) -> dict[str, float]:
 
 
 def clock_curves(
-    space: MBConvSpace, device: Device, rows: Sequence[dict[str, Any]]
+    space: AnySpace, device: Device, rows: Sequence[dict[str, Any]]
 ) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
     """Computes what networks cost at all core clocks and a few memory clocks, the host at the clock of each.
 
@@ -411,14 +420,16 @@ def clock_curves(
     return grid, curves
 
 
-def _searched_space(settings: SearchSettings, workdir: Path) -> MBConvSpace:
-    """Returns the space that a search went through, as its supernet has it, or else from its data.
+def _searched_space(settings: SearchSettings | ExitsSettings, workdir: Path) -> AnySpace:
+    """Returns the space that a search went through, as its supernet has it, or else from its data; or a given network.
 
     Raises:
         ValueError: Neither supernet nor data are where they were.
     """
+    if isinstance(settings, ExitsSettings):
+        return GivenDescription.read(workdir / GIVEN).space
     for supernet in (Path(settings.supernet.checkpoint or workdir / SUPERNET), workdir / SUPERNET):
-        if (supernet / DESCRIPTION).is_file():
+        if (supernet / SUPERNET_FILE).is_file():
             return at_resolutions(Description.read(supernet).space, settings.supernet.resolutions)
     return TrainingRun(settings, fine_tune=False).space
 

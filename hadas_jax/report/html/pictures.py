@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hadas_jax.evaluation import POLICIES
+from hadas_jax.evaluation.score_quality import PROBABILITIES
 from hadas_jax.methods.hadas.results import NOT_SHOWN, Result
 from hadas_jax.report.darts import draw_cell
 from hadas_jax.report.html.content import COSTS, METRICS, network_rows, starting_network
@@ -68,9 +69,10 @@ def plot_tables(content: dict[str, Any]) -> dict[str, Rows]:
         "exits": [
             {"run": run["name"], "backbone": backbone, "block": block, "accuracy": accuracy}
             | {f"auroc_{policy}": aurocs.get(policy) for policy in POLICIES}
+            | {f"ece_{policy}": eces.get(policy) for policy in PROBABILITIES}
             for run in runs
             for backbone, curve in run["exits"].items()
-            for block, accuracy, aurocs in zip(curve["blocks"], curve["accuracies"], curve["aurocs"], strict=True)
+            for block, accuracy, aurocs, eces in zip(*curve.values(), strict=True)
         ],
         "check": [{"run": run["name"], **point} for run in runs if run["check"] for point in run["check"]["points"]],
         "corruptions": [{"run": run["name"], **row} for run in runs for row in run["corruptions"]],
@@ -90,7 +92,7 @@ def _front_rows(run: str, networks: Sequence[dict[str, Any]]) -> Rows:
         row |= network["backbone"] | {"blocks": sum(network["backbone"]["depth"])}
         row |= {
             name: network[name]
-            for name in ("exits", "thresholds", "shares", "aurocs", "dissimilarity", "excess", "genome")
+            for name in ("exits", "thresholds", "shares", "aurocs", "eces", "dissimilarity", "excess", "genome")
         }
         row |= {f"{name}_mhz": mhz for name, mhz in network["clocks"].items()}
         row |= {f"{part}_{cost}": network[part][cost] for part in ("joined", "holds") for cost in COSTS}

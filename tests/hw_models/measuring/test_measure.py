@@ -216,7 +216,7 @@ def test_a_network_that_cannot_be_loaded_is_named(copy, capsys):
         (["--runtime", "tensorrt"], "expected trtexec of TensorRT on PATH, got none: pip install onnxruntime, or"),
         (["--provider", "CUDA"], "provider: expected one that this onnxruntime has (.*CPU), got CUDA: its package for"),
         (["--seconds", "0"], "expected --seconds above 0 and --threads from 1, got 0.0 and 1"),
-        (["--power-log", "none.log"], "none.log: expected a log that tegrastats writes, got: No such file"),
+        (["--power-log", "none.log"], "none.log: expected a log of tegrastats or jtop, got: No such file"),
         (["--resume"], "m.csv: expected measurements to continue, got no such file"),
         (["--core-mhz", "77"], "core_mhz: expected a clock that can be set on this machine"),
         (["-o", "no/m.csv"], "no/m.csv: expected a folder that exists, got no"),

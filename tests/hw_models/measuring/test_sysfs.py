@@ -1,5 +1,8 @@
 """Tests of clocks and sensors on a made-up file system."""
 
+import csv
+from datetime import datetime
+
 import pytest
 
 from hw_models.measuring import measure as sysfs
@@ -382,6 +385,54 @@ def test_the_rails_of_a_log_are_chosen_as_those_of_the_machine(tmp_path):
     assert sysfs.LogMeter.of(log, "gpu").sources == f"VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0 of {log}"
     log.write_text("RAM 1/2MB VDD_CPU_GPU_CV 20mW/1mW\n")
     with pytest.raises(
-        ValueError, match="expected lines of tegrastats with the power of the board or of the GPU, got 1"
+        ValueError,
+        match="expected lines of tegrastats, or of jtop's CSV logger, with the power of the board or of the ",
     ):
+        sysfs.LogMeter.of(log, "gpu")
+
+
+def jtop_log(path, rails, total, *, at=None, header=True):
+    """Adds a line as `jtop`'s CSV logger writes it: all of its statistics, the rails' powers in mW."""
+    stats = {
+        "time": at or datetime.now(),
+        "uptime": "1 day, 2:03:04",
+        "CPU1": 12,
+        "CPU2": "OFF",
+        "RAM": 0.31,
+        "GPU": 97.0,
+    }
+    stats |= {"Fan pwmfan0": 40.0, "Temp CPU": 51.5} | {f"Power {name}": watts for name, watts in rails.items()}
+    stats |= {"Power TOT": total, "jetson_clocks": "OFF", "nvp model": "MODE_15W_6CORE"}
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, stats)
+        if header:
+            writer.writeheader()
+        writer.writerow(stats)
+
+
+def test_power_is_what_jtop_logs_meanwhile_and_not_what_it_wrote_late(tmp_path):
+    log, rails = tmp_path / "jtop.csv", {"VDD_CPU_GPU_CV": 4000, "VDD_SOC": 1500}
+    jtop_log(log, rails, 7500)
+    meter = sysfs.LogMeter.of(log, "gpu")
+    assert (meter.rail, meter.sources) == ("board", f"TOT of {log}")
+    with meter.read() as reading:
+        jtop_log(log, rails, 9000, at=datetime(2026, 1, 1, microsecond=1), header=False)
+        for total in (7000, 8000):
+            jtop_log(log, rails, total, header=False)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(str(datetime.now()))
+    assert reading.mean_w == 7.5
+    with meter.read() as reading:
+        pass
+    assert reading.mean_w is None
+
+
+def test_a_total_of_jtop_that_counts_a_rail_twice_is_not_taken(tmp_path):
+    log = tmp_path / "jtop.csv"
+    orin = {"VDD_GPU_SOC": 100, "VDD_CPU_CV": 20, "VIN_SYS_5V0": 30, "VDDQ_VDD2_1V8AO": 7}
+    jtop_log(log, orin, 157)
+    assert sysfs.LogMeter.of(log, "gpu").labels == ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
+    log.unlink()
+    jtop_log(log, {"VDD_SOC": 100, "VDD_OTHER": 20}, 120)
+    with pytest.raises(ValueError, match="with the power of the board or of the GPU, got 2 lines without"):
         sysfs.LogMeter.of(log, "gpu")

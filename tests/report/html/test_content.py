@@ -48,7 +48,7 @@ def test_savings_are_against_the_static_networks_of_their_level(content):
 
 
 def test_what_corruptions_do_is_a_table_or_a_note_why_not(record):
-    found = UnderCorruption("blur", 2, 0.75, 0.8, 1e-3, 2e-3, 3e-3, 0.5)
+    found = UnderCorruption("blur", 2, 0.75, 0.8, 1e-3, 2e-3, 3e-3, (0.25, 0.25, 0.5))
     content = report_content([record], made=datetime(2026, 1, 1), robustness=[(found,)])
     (row,) = content["runs"][0]["corruptions"]
     assert row == {
@@ -73,14 +73,15 @@ def test_what_corruptions_do_is_a_table_or_a_note_why_not(record):
 def test_latencies_sizes_and_aurocs_of_networks_are_there_where_a_search_tells_them(record, content):
     known = Percentiles(1e-3, 2e-3, 3e-3, 4e-3)
     told = {"test_percentiles": dict.fromkeys(("ideal", "deployable"), known), "test_aurocs": (0.75, None)}
+    told["test_eces"] = (0.25, 0.5)
     told |= {"peak_memory_bytes": 2500, "weight_bytes": 12000}
     designs = tuple(dataclasses.replace(design, **told) for design in record.result.designs)
     row = network_rows(dataclasses.replace(record.result, designs=designs))[0]
     assert row["percentiles"]["ideal"] == {"p50": 1.0, "p95": 2.0, "p99": 3.0, "longest": 4.0}
     assert row["sizes"] == {"memory": 2.5, "weights": 12.0}
-    assert row["aurocs"] == [0.75, None]
+    assert (row["aurocs"], row["eces"]) == ([0.75, None], [0.25, 0.5])
     before = content["runs"][0]["networks"][0]
-    assert (before["percentiles"], before["sizes"], before["aurocs"]) == ({}, None, [])
+    assert (before["percentiles"], before["sizes"], before["aurocs"], before["eces"]) == ({}, None, [], [])
 
 
 def test_curves_are_by_stage_and_metric(overlay):
@@ -92,7 +93,12 @@ def test_curves_are_by_stage_and_metric(overlay):
 
 def test_the_classifier_follows_the_last_exit(overlay):
     (curve,) = overlay["runs"][2]["exits"].values()
-    assert curve == {"blocks": [2, 3, 4], "accuracies": [80.0, 85.0, 90.0], "aurocs": [{}, {}, {}]}
+    assert curve == {
+        "blocks": [2, 3, 4],
+        "accuracies": [80.0, 85.0, 90.0],
+        "aurocs": [{}, {}, {}],
+        "eces": [{}, {}, {}],
+    }
 
 
 def test_thresholds_that_nobody_passes_are_none_and_content_is_plain_json(content):

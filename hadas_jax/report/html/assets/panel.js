@@ -73,9 +73,9 @@ function thresholdBars(network) {
   });
 }
 
-// How well the score of each exit tells what that exit gets right.
-function aurocBars(network) {
-  return network.aurocs.map((value, e) => bar(`block ${network.exits[e]}`, value ?? 0, value === null ? "-" : number(value, 3)));
+// What the score of each exit is worth.
+function qualityBars(network, values) {
+  return values.map((value, e) => bar(`block ${network.exits[e]}`, value ?? 0, value === null ? "-" : number(value, 3)));
 }
 
 function clockBars(network) {
@@ -92,7 +92,8 @@ function showDetails() {
     heading("Backbone: kernel, expansion, width; an exit follows dark blocks"), backboneDrawing(chosen),
     heading("Test samples that stop, when deployed"), ...exitBars(chosen),
     ...(chosen.exits.length ? [heading("Thresholds"), ...thresholdBars(chosen)] : []),
-    ...(chosen.aurocs.length ? [heading("AUROC of the scores: right or wrong (0.5 is chance)"), ...aurocBars(chosen)] : []),
+    ...(chosen.aurocs.length ? [heading("AUROC of the scores: right or wrong (0.5 is chance)"), ...qualityBars(chosen, chosen.aurocs)] : []),
+    ...(chosen.eces.length ? [heading("Expected calibration error of the scores (15 bins; 0 is calibrated)"), ...qualityBars(chosen, chosen.eces)] : []),
     heading("Clocks, against the highest"), ...clockBars(chosen),
     heading("Genome"), element("code", {}, chosen.genome.join(" ")));
 }
