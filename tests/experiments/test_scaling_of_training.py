@@ -26,13 +26,13 @@ CODE = """HloModule jit_step, is_scheduled=true
 
 ENTRY %main (p: f32[8]) -> f32[8] {
   %loop = (s32[], f32[8]) while(%t), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"3"}}
-  %again = (s32[], f32[8]) while(%t), condition=%c, body=%other
+  %again = (s32[], f32[8]) while(%t), condition=%c, body=%other, backend_config={"known_trip_count":{"n":"7"}}
 }
 """
 
 
 def test_collectives_count_with_the_loops_that_they_are_in_and_of_branches_the_larger_one():
     with script_module("scaling_of_training") as script:
-        counts, sizes = script.collectives(CODE, turns=7)
+        counts, sizes = script.collectives(CODE)
     assert counts == {"all-gather": 3, "all-reduce": 3 + 7}
     assert sizes == {"all-gather": 3 * 48, "all-reduce": 3 * (16 + 2) + 7 * 20}
