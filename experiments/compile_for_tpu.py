@@ -256,7 +256,7 @@ def _darts(dtype: str) -> Program:
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])), {}
 
     descent = WeightDescent(optax.constant_schedule(0.025))
-    step = bilevel_step(loss, loss, descent=descent, optimiser=optimiser, second_order=True)
+    step = bilevel_step(loss, descent=descent, optimiser=optimiser, second_order=True)
     weights = _shapes(partial(initialise_search, network), _key())
     state = _shapes(lambda weights: BilevelState.start(weights, jnp.zeros((28, 8)), optimiser), weights)
 
