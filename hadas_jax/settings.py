@@ -28,6 +28,7 @@ _Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Rate = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 _Dtype = Literal["float32", "bfloat16"]
+FormatName = Literal["fp32", "fp16", "int8"]
 AugmentationName = Literal["none", "affine", "crop-flip", "randaugment"]
 
 _HIGHEST_SEED = 2**32 - 3  # of scikit-learn's divisions, which take the next two as well
@@ -205,7 +206,8 @@ class OperatingSettings:
     """How a device is operated."""
 
     number_format: str | None = None
-    """Format that the network will run in on the device: fp32, fp16 or int8; by default the device's first."""
+    """Format that the network will run in on the device: fp32, fp16 or int8; by default the device's first. A search
+    evaluates networks in it, too."""
     power_mode: str | None = None
     """A power mode of the device: no clock goes above its caps."""
     core_mhz: tuple[_Positive, ...] = ()
@@ -240,6 +242,8 @@ class NestedSearchSettings:
     """Exponent of the dissimilarity of exits in the dynamic score."""
     surrogate: _Switch = False
     """Let an ensemble trained on what was evaluated choose what to evaluate next."""
+    number_formats: tuple[FormatName, ...] = ()
+    """Formats of the device to search jointly with backbones, exits and clocks; by default `number_format` alone."""
     gradient_seeds: Annotated[int, Field(strict=True, ge=0, le=256)] = 32
     """With `surrogate`, descents along its gradient and the cost model's that its choice starts from; 0 for none."""
     warm_start: tuple[str, ...] = ()
@@ -445,6 +449,14 @@ class SearchSettings(SupernetRunSettings):
     outcomes: str | None = None
     """Folder that keeps how every backbone did on every image: other searches over the same supernet and images, for
     whatever device, evaluate only what is not there yet."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        formats, one = self.search.number_formats, self.operating.number_format
+        if formats and one is not None:
+            raise ValueError("number_format and number_formats: expected one of them, got both")
+        if len(set(formats)) < len(formats):
+            raise ValueError(f"number_formats: expected different formats, got {' '.join(formats)}")
 
 
 @_checked

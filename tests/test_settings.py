@@ -102,6 +102,7 @@ SEARCH = [
     ("merit", "luck", "expected one of hypervolume, score, got 'luck'"),
     ("gamma", float("inf"), f"{NON_NEGATIVE} inf"),
     ("surrogate", 1, f"{SWITCH} 1"),
+    ("number_formats", ("fp8",), "expected one of fp32, fp16, int8, got 'fp8'"),
     ("gradient_seeds", 257, "expected a whole number of at least 0 and of at most 256, got 257"),
     ("warm_start", "a0", "expected a list of values, each text, got 'a0'"),
     ("resume_from", 3, f"{TEXT} 3"),
@@ -219,6 +220,21 @@ def test_a_setting_that_does_not_fit_is_named_in_one_line(kind, name, value, exp
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_setting_is_checked_and_has_a_name_of_its_own(kind):
     assert [name for name, _, _ in WRONG[kind]] == list(kind().flat())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"number_formats": ("int8", "int8")}, "number_formats: expected different formats, got int8 int8"),
+        (
+            {"number_formats": ("fp32", "int8"), "number_format": "int8"},
+            "number_format and number_formats: expected one",
+        ),
+    ],
+)
+def test_formats_that_contradict_each_other_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        SearchSettings.of(**values)
 
 
 def test_groups_are_checked_where_they_are_made():

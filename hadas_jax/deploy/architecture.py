@@ -22,7 +22,7 @@ from hadas_jax.runs.names import ARCHITECTURE, GIVEN_FILE, SUPERNET_FILE
 from hadas_jax.runs.workdir import write_text
 from hadas_jax.settings import Constraints
 from hadas_jax.spaces import AnySpace, Backbone, available_exits, block_active
-from hw_models import Device
+from hw_models import Device, NumberFormat
 from hw_models.catalogue import device_of
 from hw_models.files import show
 from hw_models.schema import DeviceFile, Positive, Strict, Text
@@ -232,6 +232,8 @@ class Architecture(Strict):
         decoded = _backbone_fields(self.decoded)
         if self.backbone != decoded:
             _refuse(f"backbone: expected what the genome says ({decoded})", self.backbone)
+        if self.decoded.number_format not in (None, self.number_format):
+            _refuse("device.number_format: expected the one that the genome says", self.device.number_format)
         blocks = range(space.first_exit, int(np.sum(np.asarray(self.decoded.depth))))
         if list(self.exits) != sorted(set(self.exits) & set(blocks)):
             _refuse(f"exits: expected rising blocks in {blocks.start} .. {blocks.stop - 1}", self.exits)
@@ -254,6 +256,11 @@ class Architecture(Strict):
         return self.space.decode(jnp.asarray(self.genome, jnp.int32))
 
     @property
+    def number_format(self) -> NumberFormat:
+        """The format that the network runs in."""
+        return NumberFormat[self.device.number_format.upper()]
+
+    @property
     def exit_mask(self) -> np.ndarray:
         """bool[E]: which exits of the space the network has."""
         block = np.cumsum(np.asarray(block_active(self.space, self.decoded)))[self.space.first_exit :] - 1
@@ -267,7 +274,7 @@ class Architecture(Strict):
 
 def _backbone_fields(backbone: Backbone) -> dict[str, int | tuple[int, ...]]:
     """Resolution, width, depth, kernel and expand of one backbone as plain numbers."""
-    values = {name: np.asarray(value).tolist() for name, value in vars(backbone).items()}
+    values = {name: np.asarray(value).tolist() for name, value in vars(backbone).items() if name != "number_format"}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 

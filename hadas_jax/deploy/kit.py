@@ -11,6 +11,7 @@ Shapes: G genes, E exits of the space, e of a network, L layers, H, W image, C c
 
 import functools
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.deploy.given import GivenSegment, GivenSegments
-from hadas_jax.deploy.layers import Kind, Layer, Segment, Shapes, Weights, fold_batch_norm, output_shapes
+from hadas_jax.deploy.layers import RANGE, Kind, Layer, Segment, Shapes, Weights, fold_batch_norm, output_shapes
 from hadas_jax.deploy.materialise import materialise
 from hadas_jax.deploy.onnx import Elsewhere, segment_as_onnx
 from hadas_jax.deploy.static_network import StaticNetwork
@@ -32,7 +33,8 @@ from hadas_jax.runs.workdir import write_text
 from hadas_jax.spaces import AnySpace, Backbone, MBConvSpace, available_exits, block_active, segments, workload
 from hadas_jax.spaces.design import spread_genomes
 from hadas_jax.supernet import BatchStats, Parameters, estimate_batch_stats, initialise
-from hw_models import LayerKind, LayerTable, layer_table, measuring
+from hadas_jax.supernet.quantisation import UNIT, Storage
+from hw_models import LayerKind, LayerTable, NumberFormat, layer_table, measuring
 from hw_models.files import whole_folder, write_whole
 from hw_models.measuring.measurements import format_layers
 
@@ -76,6 +78,7 @@ def write_space_kit(
     networks: int = 60,
     layers: int = 3,
     batch: int = 1,
+    number_formats: Sequence[str] = ("fp32",),
     seed: int = 0,
     overwrite: bool = False,
 ) -> Kit:
@@ -87,6 +90,7 @@ def write_space_kit(
         networks: How many; the smallest, the largest, and others that fill the space.
         layers: Sizes of each kind of single layer, 0 to 4.
         batch: Images per run.
+        number_formats: In each of which every network and layer is there: fp32, fp16, int8.
         seed: Of the choice of networks and of the positions of their exits.
         overwrite: Replace the kit in the folder.
 
@@ -97,6 +101,10 @@ def write_space_kit(
         raise ValueError(f"batch: expected 1 or more, got {batch}")
     if not 0 <= layers <= len(_SIZES):
         raise ValueError(f"layers: expected 0 to {len(_SIZES)} sizes of each kind, got {layers}")
+    known = [form.name.lower() for form in NumberFormat]
+    for wrong in [name for name in number_formats if name not in known] or (() if number_formats else ("none",)):
+        raise ValueError(f"number_formats: expected some of {', '.join(known)}, got {wrong}")
+    forms = [NumberFormat[name.upper()] for name in dict.fromkeys(number_formats)]
     require_onnx()
     folder = output_directory(folder, _FILES, mark=CASES, overwrite=overwrite)
     size, channels = space.resolution[0], space.in_channels
@@ -106,19 +114,26 @@ def write_space_kit(
         writer = _Writer(staged, batch, values.place)
         for number, genome in enumerate(spread_genomes(space, networks, seed=seed)):
             name = f"{space.name}-{size}-{seed}-{number:03d}"
-            forms: tuple[tuple[_Kind, str, tuple[int, ...]], ...]
-            forms = ("path", name, _draw_exits(space, genome, seed, number)), ("whole", f"{name}-whole", ())
-            for kind, case, exits in forms:
+            cases: tuple[tuple[_Kind, str, tuple[int, ...]], ...]
+            cases = ("path", name, _draw_exits(space, genome, seed, number)), ("whole", f"{name}-whole", ())
+            for kind, case, exits in cases:
                 parts = fold_batch_norm(*_materialised(space, genome, exits))
                 shapes = output_shapes(*parts, image_size=size, channels=channels)
                 texts = layers_by_segment(space, genome, exits)
-                writer.add_own(kind, case, *parts, shapes, texts, family=name, images=images, score="confidence")
+                about: dict[str, Any] = {"family": name, "images": images, "score": "confidence"}
+                for form in forms:
+                    writer.add_own(kind, _in(form, case), *parts, shapes, texts, number_format=form, **about)
         for side, width in _SIZES[:layers]:
-            for layer in LayerKind:
-                writer.add_layer(layer, side, width)
+            for layer, form in itertools.product(LayerKind, forms):
+                writer.add_layer(layer, side, width, form)
         values.write(staged)
         reference = f"{space.name}-{size}-{seed}-{min(1, networks - 1):03d}-whole"  # the largest
-        return writer.finish(folder, reference)
+        return writer.finish(folder, _in(forms[0], reference))
+
+
+def _in(form: NumberFormat, name: str) -> str:
+    """What a case is called in a number format."""
+    return name if form == NumberFormat.FP32 else f"{name}-{form.name.lower()}"
 
 
 def write_network_kit(
@@ -152,6 +167,8 @@ def write_network_kit(
                 blobs = [part.blob for part in parts]
                 entry = writer.add("path", name, parts, blobs, folded.input_shape(), texts, **about)
             else:
+                folded.require_finite_ranges()
+                about["number_format"] = architecture.number_format
                 shapes = output_shapes(
                     folded.segments, folded.weights, image_size=network.image_size, channels=channels
                 )
@@ -212,7 +229,8 @@ def _shapes_of_supernet(space: MBConvSpace) -> tuple[Parameters, BatchStats]:
     size = space.resolution[0]
     params = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
     images = jax.ShapeDtypeStruct((1, 1, size, size, space.in_channels), jnp.float32)
-    return params, jax.eval_shape(functools.partial(estimate_batch_stats, space), params, space.largest(), images)
+    estimate = functools.partial(estimate_batch_stats, space, storage=Storage(NumberFormat.INT8))
+    return params, jax.eval_shape(estimate, params, space.largest(), images)
 
 
 def _images(size: int, mean: Sequence[float], deviation: Sequence[float]) -> dict[str, Any]:
@@ -263,13 +281,16 @@ class _Writer:
         weights: Weights,
         shapes: Shapes,
         texts: Sequence[str],
+        *,
+        number_format: NumberFormat,
         **about: Any,
     ) -> dict[str, Any]:
         """Adds a network of the project by its segments and weights, otherwise as `add`."""
         options: dict[str, Any] = {"shapes": shapes, "batch": self.batch, "elsewhere": self.elsewhere}
+        options["number_format"] = number_format
         *size, channels = shapes[parts[0].takes]
         blobs = [segment_as_onnx(part, weights, **options) for part in parts]
-        return self.add(kind, name, parts, blobs, (channels, *size), texts, **about)
+        return self.add(kind, name, parts, blobs, (channels, *size), texts, number_format=number_format, **about)
 
     def add(
         self,
@@ -283,6 +304,7 @@ class _Writer:
         family: str,
         images: dict[str, Any] | None,
         score: str | None,
+        number_format: NumberFormat = NumberFormat.FP32,
     ) -> dict[str, Any]:
         """Adds a network by its segments, and returns the case; the classifier is scored by its confidence."""
         entries = []
@@ -304,7 +326,7 @@ class _Writer:
             "family": family,
             "kind": kind,
             "batch": self.batch,
-            "format": "fp32",
+            "format": number_format.name.lower(),
             "images": images,
             "inputs": {parts[0].takes: [self.batch, *size]},
             "segments": entries,
@@ -312,7 +334,7 @@ class _Writer:
         self.cases.append(entry)
         return entry
 
-    def add_layer(self, kind: LayerKind, side: int, channels: int) -> None:
+    def add_layer(self, kind: LayerKind, side: int, channels: int, number_format: NumberFormat) -> None:
         """Adds a layer on square maps of `side` pixels; a classifier behind it makes it a network that has a score."""
         pixels, wide, maps, flat = side**2, _RATIO * channels, (side, side, channels), (channels,)
         dense, linear, inputs = 9 * channels * _DENSE_OUT, wide * channels, channels * pixels
@@ -353,11 +375,13 @@ class _Writer:
         arrays = {"logits": {"kernel": jnp.ones((width, _CLASSES), jnp.float32)}}
         if kernel:
             arrays[_Y] = {"kernel": jnp.ones(kernel, jnp.float32)}
+        for stored in (_X, _Y, *(("mean",) if size else ())):
+            arrays[stored] = {**arrays.get(stored, {}), RANGE: jnp.asarray(UNIT)}
         kinds, macs, weights, reads, writes = (list(column) for column in zip(*rows, strict=True))
         table = layer_table(kinds, macs, weight_elements=weights, input_elements=reads, output_elements=writes)
-        name = f"layer-{kind.name.lower()}-{side}-{channels}"
+        name = _in(number_format, f"layer-{kind.name.lower()}-{side}-{channels}")
         segment = Segment(tuple(layers), _X, features=None, logits="logits", confidence=None)
-        about: dict[str, Any] = {"family": name, "images": None, "score": "confidence"}
+        about: dict[str, Any] = {"family": name, "images": None, "score": "confidence", "number_format": number_format}
         self.add_own("layer", name, [segment], arrays, shapes, [format_layers(table)], **about)
 
     def finish(self, folder: Path, reference: str) -> Kit:

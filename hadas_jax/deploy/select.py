@@ -24,7 +24,7 @@ from hadas_jax.settings import NO_CONSTRAINTS, Constraints, ExitsSettings
 from hadas_jax.spaces import AnySpace
 from hadas_jax.supernet.checkpoint import Description
 from hadas_jax.training.run import at_resolutions
-from hw_models import Device, read_device_file
+from hw_models import Device, NumberFormat, read_device_file
 from hw_models.catalogue import device_of
 
 PREFERENCES = ("knee", "accuracy", "latency", "energy")
@@ -196,7 +196,9 @@ class SearchedSupernet:
             )
         if isinstance(description, GivenDescription) or isinstance(settings, ExitsSettings):
             return cls(path, description, description.space)
-        return cls(path, description, at_resolutions(description.space, settings.supernet.resolutions))
+        space = at_resolutions(description.space, settings.supernet.resolutions)
+        formats = tuple(int(NumberFormat[name.upper()]) for name in search.result.number_formats)
+        return cls(path, description, dataclasses.replace(space, number_formats=formats))
 
     def parameter_counts(self, designs: Sequence[Design], device: Device) -> np.ndarray:
         """Returns int64[M]: the number of parameters of each design's backbone, exit heads aside.
@@ -246,7 +248,10 @@ def architecture_of(
         "found_by": design.found_by,
         "clocks_mhz": design.clocks_mhz,
         "device": dataclasses.asdict(operating)
-        | {"file": device, "number_format": device_of(device, operating).formats[0].name.lower()},
+        | {
+            "file": device,
+            "number_format": design.number_format or device_of(device, operating).formats[0].name.lower(),
+        },
         "weights": parameters,
         "peak_memory_bytes": design.peak_memory_bytes,
         "weight_bytes": design.weight_bytes,

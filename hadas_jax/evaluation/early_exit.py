@@ -161,7 +161,7 @@ def segment_costs(space: AnySpace, backbone: Backbone, device: Device) -> Cost:
 
     Args:
         space: Static.
-        backbone: One design of the space.
+        backbone: One design of the space, in its number format.
         device: The cost model; its operating points are those of `hw_models.operating_points`.
     """
     layers, owner = device_workload(space, backbone, device), jnp.asarray(segments(space))
@@ -169,7 +169,7 @@ def segment_costs(space: AnySpace, backbone: Backbone, device: Device) -> Cost:
     def by_segment(of_layers: TreeT) -> TreeT:
         return jax.tree.map(lambda leaf: jax.ops.segment_sum(leaf, owner, 2 * space.num_exits + 1), of_layers)
 
-    grid = by_segment(hw_models.clock_grid(layers, device))
+    grid = by_segment(hw_models.clock_grid(layers, device, number_format=backbone.number_format))
     costs = jax.vmap(hw_models.cost_everywhere, in_axes=(0, None))(grid, device)
     points, last = hw_models.operating_points(device), space.num_exits
     run = hw_models.run_cost(device, points, segments=0)

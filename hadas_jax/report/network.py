@@ -25,6 +25,7 @@ from hadas_jax.report.pictures import new_figure, save_picture, spread_rows
 from hadas_jax.report.search import constraint_texts, difference_text
 from hadas_jax.settings import Constraints, DeploymentSettings
 from hadas_jax.spaces import AnySpace, Backbone, GivenNetwork
+from hw_models import NumberFormat
 from hw_models.schema import DeviceFile
 
 _ENDS = "#d9d9d9"
@@ -425,6 +426,9 @@ def print_export(
         f"{check.images} test images: largest difference to JAX {check.difference:.1e}, relative; "
         f"{check.other_exits} stop elsewhere, {check.other_labels} get another class; accuracy {check.accuracy:.2%}",
     )
+    if check.number_format != NumberFormat.FP32:
+        form = check.number_format.name.lower()
+        print_line(console, f"In {form}; simulated in JAX the accuracy is {check.expected_accuracy:.2%}")
     compares = device.measured_on == machine
     ratio = ["measured / model"] if compares else []
     title = "Latency of one image that stops there"
