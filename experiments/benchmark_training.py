@@ -102,7 +102,10 @@ def peer_step(space: MBConvSpace, batch: tuple[np.ndarray, np.ndarray], *, chann
     backbones = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), stacked) for i in range(SAMPLED + 2)]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     form = torch.channels_last if channels_last else torch.contiguous_format
-    supernet = Supernet(space).to(memory_format=form)
+    supernet = Supernet(space)
+    for parameter in supernet.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=form)
     optimiser = torch.optim.SGD(supernet.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=1e-5)
     images = torch.from_numpy(batch[0]).permute(0, 3, 1, 2).contiguous(memory_format=form)
     data = images, torch.from_numpy(batch[1]).long()

@@ -4,8 +4,10 @@ Command:   python experiments/hadas_published_exits.py -o experiments/hadas_publ
                --confidences hadas_confidence_bins.csv
            (without --confidences, deployable rows follow the model's difficulty alone)
 Hardware:  2 CPU cores, 2 GB
-Time:      SECONDS
-Expected:  EXPECTED
+Time:      some minutes, compilation included
+Expected:  correlation 0.9218; on CIFAR-100 with the roofline alone, energy of a0 relative to its static one, ideal
+           mapping, 0.518 with exits and 0.430 with exits and clocks (published 0.689 and 0.668); deployable by the
+           model's confidences at the static accuracy 0.824 and 0.696; clocks alone, without exits, 0.847
 
 Bouzidi et al. (DATE 2023, https://arxiv.org/abs/2212.03354) publish the accuracy of an exit after every block from
 the sixth on (their repository, Apache-2.0: hadas_exit_top1.json here; of a6 with an older head alone, whose first exits

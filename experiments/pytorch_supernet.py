@@ -5,6 +5,7 @@ largest size, of which a sub-network takes the first channels and the middle of 
 the batch. Random weights, without exits. Used by `benchmark_training.py` as the peer. Needs the extra `torch`.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,7 +111,7 @@ class Supernet(nn.Module):
         )
         x = functional.silu(self.stem(images, widths[0]))
         for s, blocks in enumerate(self.stages):
-            for block in list(blocks)[: depths[s]]:
+            for block in itertools.islice(blocks.children(), depths[s]):
                 x = block(x, widths[s + 1], kernels[s], expands[s])
         x = functional.silu(self.head(x, make_divisible(x.shape[1] * self.head_expand)))
         x = functional.silu(self.last(x.mean((2, 3), keepdim=True), widths[-1]))[:, :, 0, 0]

@@ -35,6 +35,7 @@ from hadas_jax.evaluation import Outcomes, scores, segment_costs
 from hadas_jax.methods import TrainingRun
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, DynamicBackbone, PolicyStops, risk_thresholds
 from hadas_jax.methods.hadas.results import read_search
+from hadas_jax.settings import SearchSettings
 from hadas_jax.spaces import available_exits
 from hw_models.catalogue import chosen_device
 
@@ -67,6 +68,8 @@ class Lab:
 
     def __init__(self, experiment: Experiment) -> None:
         found = read_search(experiment.workdir)
+        if not isinstance(found.settings, SearchSettings):
+            raise ValueError(f"{experiment.workdir}: expected a search over a supernet")
         supernet = SearchedSupernet.of(found)
         settings = found.settings.replace(checkpoint=str(supernet.path), space=None, split_seed=None)
         training = TrainingRun(settings, fine_tune=False)

@@ -48,6 +48,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "materialise": commands.materialise_network,
     "fine-tune": commands.fine_tune,
     "export": commands.export,
+    "price": commands.price,
+    "exits": commands.exits,
     "runs": commands.list_runs,
     "report": commands.report,
     "train": commands.train,
@@ -70,7 +72,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 SHELLS = ("bash", "zsh", "fish")
 _SETTINGS, _CONSOLE = "settings", "console"  # parameters: what --config and --resume fill in; what has no flag
-_POSITIONAL_SETTINGS = ("network",)  # what fine-tuning begins with
+_POSITIONAL_SETTINGS = ("network", "model")  # what fine-tuning and exits begin with
 # Flags that are called otherwise than their parameters.
 _SINGULAR = {"predictors": "predictor", "devices": "device", "workdirs": "workdir", "folders": "folder"}
 
@@ -452,7 +454,7 @@ def _translate_native_errors() -> None:
     command = [sys.executable, "-I", "-S", "-c", _TRANSLATION, message]
     translator = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
     assert translator.stdin is not None
-    os.dup2(translator.stdin.fileno(), sys.__stderr__.fileno())
+    os.dup2(translator.stdin.fileno(), 2)  # where native code writes
     translator.stdin.close()
 
 

@@ -95,7 +95,14 @@ def on_jax(space: MBConvSpace, *, networks: int, layers: int, batch: int = 1, se
 
 
 def on_onnxruntime(
-    folder: Path, space: MBConvSpace, *, networks: int, layers: int, batch: int = 1, seed: int = 0
+    folder: Path,
+    space: MBConvSpace,
+    *,
+    networks: int,
+    layers: int,
+    batch: int = 1,
+    number_formats: Sequence[str] = ("fp32",),
+    seed: int = 0,
 ) -> Subjects:
     """Writes a kit, see `hadas_jax.deploy.kit.write_space_kit`, and returns its networks on this machine's CPU.
 
@@ -103,7 +110,8 @@ def on_onnxruntime(
         ValueError: onnxruntime or the extra onnx is missing, or a number is out of range.
     """
     engine = find_engine("onnxruntime")
-    write_space_kit(folder, space, networks=networks, layers=layers, batch=batch, seed=seed)
+    design: dict[str, Any] = {"networks": networks, "layers": layers, "batch": batch, "seed": seed}
+    write_space_kit(folder, space, number_formats=number_formats, **design)
     kit = read_kit(folder)
     labels = kit_labels(kit, engine)
     return Subjects(kit_cases(folder, kit, engine), kit["reference"], Machine(engine.processor), labels)

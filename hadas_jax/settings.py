@@ -24,14 +24,16 @@ _Count = Annotated[int, Field(strict=True, ge=1)]
 _Natural = Annotated[int, Field(strict=True, ge=0)]
 _Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 _NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Rate = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 _Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 _Dtype = Literal["float32", "bfloat16"]
+FormatName = Literal["fp32", "fp16", "int8"]
 AugmentationName = Literal["none", "affine", "crop-flip", "randaugment"]
 
 _HIGHEST_SEED = 2**32 - 3  # of scikit-learn's divisions, which take the next two as well
 _ROUNDING = 1e-6  # of float32 errors, so that the accuracy asked for itself is accepted
-_PATHS = ("data_dir", "checkpoint", "resume_from", "outcomes", "predictor", "network")
+_PATHS = ("data_dir", "checkpoint", "resume_from", "outcomes", "predictor", "network", "model")
 _NAMES_OR_PATHS = ("space", "device", "warm_start", "hardware", "fpga", "genotype")
 _OF_FILES = ("npz", "folder")  # kinds of data sets whose names end in a path
 _HOME = re.compile(r"(?P<before>(?:--[\w-]+=)?(?:npz:|folder:)?)(?P<path>~.*)", re.DOTALL)
@@ -204,7 +206,8 @@ class OperatingSettings:
     """How a device is operated."""
 
     number_format: str | None = None
-    """Format that the network will run in on the device: fp32, fp16 or int8; by default the device's first."""
+    """Format that the network will run in on the device: fp32, fp16 or int8; by default the device's first. A search
+    evaluates networks in it, too."""
     power_mode: str | None = None
     """A power mode of the device: no clock goes above its caps."""
     core_mhz: tuple[_Positive, ...] = ()
@@ -239,6 +242,8 @@ class NestedSearchSettings:
     """Exponent of the dissimilarity of exits in the dynamic score."""
     surrogate: _Switch = False
     """Let an ensemble trained on what was evaluated choose what to evaluate next."""
+    number_formats: tuple[FormatName, ...] = ()
+    """Formats of the device to search jointly with backbones, exits and clocks; by default `number_format` alone."""
     gradient_seeds: Annotated[int, Field(strict=True, ge=0, le=256)] = 32
     """With `surrogate`, descents along its gradient and the cost model's that its choice starts from; 0 for none."""
     warm_start: tuple[str, ...] = ()
@@ -444,6 +449,78 @@ class SearchSettings(SupernetRunSettings):
     outcomes: str | None = None
     """Folder that keeps how every backbone did on every image: other searches over the same supernet and images, for
     whatever device, evaluate only what is not there yet."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        formats, one = self.search.number_formats, self.operating.number_format
+        if formats and one is not None:
+            raise ValueError("number_format and number_formats: expected one of them, got both")
+        if len(set(formats)) < len(formats):
+            raise ValueError(f"number_formats: expected different formats, got {' '.join(formats)}")
+
+
+@_checked
+class GivenNetworkSettings:
+    """A network that is given, how it takes images, and which exits are tried."""
+
+    model: str = ""
+    """ONNX file of a classifier of images."""
+    mean: tuple[_Finite, ...] = ()
+    """Mean of each channel that the model expects to be removed, or one for all, in `value_range`; by default 0."""
+    deviation: tuple[_Positive, ...] = ()
+    """Standard deviation that it expects channels to be divided by, likewise; by default 1."""
+    value_range: tuple[_Finite, _Finite] = (0.0, 1.0)
+    """What the model expects bytes 0 and 255 to be, before mean and deviation."""
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    """How it takes images: nchw, channels first, or nhwc."""
+    new_classifier: _Switch = False
+    """Train a new classifier for the classes of the data set in place of the model's own."""
+    places: Annotated[int, Field(strict=True, ge=1, le=13)] = 10
+    """Exits to try, at most: places where one tensor alone passes on, at even steps of the latency."""
+    head_epochs: _Count = 40
+    """Epochs of the training of heads."""
+    memory_mb: _Positive = 2048.0
+    """Memory in MB (2^20 bytes) that a batch of images and its activations, and features of heads, may take."""
+    features_mb: _Positive = 8192.0
+    """Room on disk in MB for features; of more training images than fit a random part is used."""
+
+    def __post_init__(self) -> None:
+        low, high = self.value_range
+        if not low < high:
+            raise ValueError(f"value_range: expected a lower and a higher value, got {low:g} {high:g}")
+
+    def normalisation(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Returns mean and standard deviation of each channel for images in 0 .. 1.
+
+        Raises:
+            ValueError: Neither one value nor one for each channel.
+        """
+        low, high = self.value_range
+        found = []
+        for name, values, default in (("mean", self.mean, 0.0), ("deviation", self.deviation, 1.0)):
+            each = values or (default,)
+            if len(each) not in (1, channels):
+                raise ValueError(f"{name}: expected 1 or {channels} values, got {len(each)}")
+            found.append(each * (channels // len(each)))
+        mean, deviation = found
+        return tuple((m - low) / (high - low) for m in mean), tuple(d / (high - low) for d in deviation)
+
+
+@_checked
+class ExitsSettings(RunSettings):
+    """Settings of `hadas exits`: exits and clocks for a network that is given."""
+
+    KIND: ClassVar[str] = "exits"
+
+    given: GivenNetworkSettings = GivenNetworkSettings()
+    data: DataSettings = DataSettings()
+    device: str = "agx-xavier-gpu"
+    """A device that comes with the package, or the path of a device file."""
+    operating: OperatingSettings = OperatingSettings()
+    constraints: Constraints = Constraints()
+    deployment: DeploymentSettings = DeploymentSettings()
+    seed: _Natural = 0
+    """Random seed."""
 
 
 @_checked

@@ -60,6 +60,8 @@ from hw_models.device import (
     with_caps,
     with_clocks,
 )
+from hw_models.graphs import GraphLayer, GraphLayers
+from hw_models.jaxpr_graphs import layers_of
 from hw_models.layers import (
     LayerKind,
     LayerTable,
@@ -80,11 +82,14 @@ from hw_models.lookup import (
     read_lookup,
     write_lookup,
 )
+from hw_models.onnx_graphs import onnx_layers
 
 __all__ = [
     "ClockGrid",
     "Cost",
     "Device",
+    "GraphLayer",
+    "GraphLayers",
     "LayerKind",
     "LayerTable",
     "LookupTable",
@@ -103,6 +108,7 @@ __all__ = [
     "fuse",
     "idle_power",
     "layer_table",
+    "layers_of",
     "live_layers",
     "load_device",
     "lookup_cost",
@@ -110,6 +116,7 @@ __all__ = [
     "mode_caps",
     "network_cost",
     "network_cost_everywhere",
+    "onnx_layers",
     "operating_point",
     "operating_points",
     "read_device_file",

@@ -226,11 +226,14 @@ def write_lookup(table: LookupTable, path: str | Path) -> None:
 
 
 def is_block_table(path: str | Path) -> bool:
-    """Whether a file is a table of blocks and none of measured networks."""
+    """Whether a file may be a table of blocks, and is none of measured networks."""
     path = Path(path)
     if path.suffix.lower() != ".csv":
         return True
-    header = read_text(path).partition("\n")[0].lower() if path.is_file() else ""
+    try:
+        header = read_text(path).partition("\n")[0].lower()
+    except (OSError, ValueError):  # the reader of measurements says what is wrong
+        return False
     return "block" in header and "layers" not in header
 
 

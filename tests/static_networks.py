@@ -28,7 +28,7 @@ def static_network(space, network, *, thresholds=(0.5, 0.5), policy="confidence"
     architecture = Architecture(
         space=space,
         genome=genome,
-        backbone={name: np.asarray(value).tolist() for name, value in vars(space.largest()).items()},
+        backbone={name: np.asarray(v).tolist() for name, v in vars(space.largest()).items() if v is not None},
         exits=(1, 2),
         thresholds=thresholds,
         policy=policy,

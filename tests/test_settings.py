@@ -9,6 +9,7 @@ from hadas_jax.settings import (
     Constraints,
     DataSettings,
     DnasSettings,
+    ExitsSettings,
     FineTuneSettings,
     OperatingSettings,
     RetrainSettings,
@@ -18,7 +19,7 @@ from hadas_jax.settings import (
 )
 from hw_models.catalogue import chosen_device
 
-KINDS = (SearchSettings, TrainSettings, DnasSettings, RetrainSettings, FineTuneSettings)
+KINDS = (SearchSettings, TrainSettings, DnasSettings, RetrainSettings, FineTuneSettings, ExitsSettings)
 COUNT, NATURAL = "expected a whole number of at least 1, got", "expected a whole number of at least 0, got"
 POSITIVE, NON_NEGATIVE = "expected a number above 0, got", "expected a number of at least 0, got"
 RATE, SHARE = (
@@ -74,6 +75,19 @@ OPERATING = [
     ("memory_mhz", (0,), f"{POSITIVE} 0"),
     ("host_mhz", (1.0, -1.0), f"{POSITIVE} -1.0"),
 ]
+CONSTRAINTS_AND_DEPLOYMENT = [
+    ("max_latency_ms", 0, f"{POSITIVE} 0"),
+    ("max_p99_latency_ms", 0, f"{POSITIVE} 0"),
+    ("max_energy_mj", 0.0, f"{POSITIVE} 0.0"),
+    ("min_accuracy", 97, f"{SHARE} 97"),
+    ("max_params", 0.5, f"{COUNT} 0.5"),
+    ("max_memory_mb", 0, f"{POSITIVE} 0"),
+    ("max_flash_mb", -1, f"{POSITIVE} -1"),
+    ("policy", "luck", "expected one of confidence, entropy, learned, got 'luck'"),
+    ("per_exit_thresholds", 1, f"{SWITCH} 1"),
+    ("front_size", 0, f"{COUNT} 0"),
+    ("accuracy_tolerance", -1, f"{SHARE} -1"),
+]
 SEARCH = [
     *SUPERNET,
     ("device", None, f"{TEXT} None"),
@@ -88,20 +102,11 @@ SEARCH = [
     ("merit", "luck", "expected one of hypervolume, score, got 'luck'"),
     ("gamma", float("inf"), f"{NON_NEGATIVE} inf"),
     ("surrogate", 1, f"{SWITCH} 1"),
+    ("number_formats", ("fp8",), "expected one of fp32, fp16, int8, got 'fp8'"),
     ("gradient_seeds", 257, "expected a whole number of at least 0 and of at most 256, got 257"),
     ("warm_start", "a0", "expected a list of values, each text, got 'a0'"),
     ("resume_from", 3, f"{TEXT} 3"),
-    ("max_latency_ms", 0, f"{POSITIVE} 0"),
-    ("max_p99_latency_ms", 0, f"{POSITIVE} 0"),
-    ("max_energy_mj", 0.0, f"{POSITIVE} 0.0"),
-    ("min_accuracy", 97, f"{SHARE} 97"),
-    ("max_params", 0.5, f"{COUNT} 0.5"),
-    ("max_memory_mb", 0, f"{POSITIVE} 0"),
-    ("max_flash_mb", -1, f"{POSITIVE} -1"),
-    ("policy", "luck", "expected one of confidence, entropy, learned, got 'luck'"),
-    ("per_exit_thresholds", 1, f"{SWITCH} 1"),
-    ("front_size", 0, f"{COUNT} 0"),
-    ("accuracy_tolerance", -1, f"{SHARE} -1"),
+    *CONSTRAINTS_AND_DEPLOYMENT,
     ("outcomes", 3, f"{TEXT} 3"),
 ]
 DNAS = [
@@ -175,12 +180,30 @@ FINE_TUNE = [
     ("data_parallel", 1, f"{SWITCH} 1"),
     ("seed", -1, f"{NATURAL} -1"),
 ]
+EXITS = [
+    ("model", 3, f"{TEXT} 3"),
+    ("mean", 0.5, "expected a list of values, each a number, got 0.5"),
+    ("deviation", (0,), "expected a number above 0, got 0"),
+    ("value_range", (1.0, 0.0), "expected a lower and a higher value, got 1 0"),
+    ("layout", "chwn", "expected one of nchw, nhwc, got 'chwn'"),
+    ("new_classifier", 1, f"{SWITCH} 1"),
+    ("places", 14, "expected a whole number of at least 1 and of at most 13, got 14"),
+    ("head_epochs", 0, f"{COUNT} 0"),
+    ("memory_mb", 0, f"{POSITIVE} 0"),
+    ("features_mb", -1, f"{POSITIVE} -1"),
+    *DATA,
+    ("device", None, f"{TEXT} None"),
+    *OPERATING,
+    *CONSTRAINTS_AND_DEPLOYMENT,
+    ("seed", -1, f"{NATURAL} -1"),
+]
 WRONG = {
     SearchSettings: SEARCH,
     TrainSettings: [*SUPERNET, ("exits_for", 3, f"{TEXT} 3")],
     DnasSettings: DNAS,
     RetrainSettings: RETRAIN,
     FineTuneSettings: FINE_TUNE,
+    ExitsSettings: EXITS,
 }
 
 
@@ -197,6 +220,21 @@ def test_a_setting_that_does_not_fit_is_named_in_one_line(kind, name, value, exp
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_setting_is_checked_and_has_a_name_of_its_own(kind):
     assert [name for name, _, _ in WRONG[kind]] == list(kind().flat())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"number_formats": ("int8", "int8")}, "number_formats: expected different formats, got int8 int8"),
+        (
+            {"number_formats": ("fp32", "int8"), "number_format": "int8"},
+            "number_format and number_formats: expected one",
+        ),
+    ],
+)
+def test_formats_that_contradict_each_other_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        SearchSettings.of(**values)
 
 
 def test_groups_are_checked_where_they_are_made():

@@ -1,5 +1,6 @@
 """Every command of `hadas` as a call; those of `hadas dnas` are in its module `dnas`."""
 
+from hadas_jax.commands.any_network import exits, exits_of_stages, price
 from hadas_jax.commands.benchmark import bench
 from hadas_jax.commands.check import check_front
 from hadas_jax.commands.devices import fit_device, list_devices, profile_machine, show_device, write_blocks, write_kit
@@ -20,6 +21,8 @@ __all__ = [
     "RunArguments",
     "bench",
     "check_front",
+    "exits",
+    "exits_of_stages",
     "export",
     "fine_tune",
     "fit_device",
@@ -29,6 +32,7 @@ __all__ = [
     "materialise_network",
     "operating_points",
     "prepare",
+    "price",
     "profile_machine",
     "report",
     "search",

@@ -223,6 +223,7 @@ def write_kit(
     networks: int = 60,
     layers: int = 3,
     batch: int = 1,
+    number_formats: Sequence[Literal["fp32", "fp16", "int8"]] = ("fp32",),
     seed: int = 0,
     overwrite: bool = False,
     console: Console | None = None,
@@ -239,6 +240,7 @@ def write_kit(
         networks: Number of networks.
         layers: Sizes of each kind of single layer, 0 to 4.
         batch: Images per run.
+        number_formats: Formats in each of which everything is measured: fp32, fp16, int8.
         seed: Random seed of the choice of networks and of the places of their exits.
         overwrite: Replace the kit in the folder.
         console: For what to do next; None: standard output.
@@ -255,9 +257,8 @@ def write_kit(
     console = console or new_console()
     chosen = space_to_profile(space, resolution)
     with waiting(console, f"Writing {networks} networks of {chosen.name}"):
-        kit = write_space_kit(
-            output, chosen, networks=networks, layers=layers, batch=batch, seed=seed, overwrite=overwrite
-        )
+        design = {"networks": networks, "layers": layers, "batch": batch, "seed": seed}
+        kit = write_space_kit(output, chosen, number_formats=number_formats, overwrite=overwrite, **design)
     print_kit(kit, console)
     print_line(console, "Then here: hadas devices fit measurements.csv -o my_device.yaml")
     return kit
@@ -304,6 +305,7 @@ def profile_machine(
     networks: int = 60,
     layers: int = 3,
     batch: int = 1,
+    number_formats: Sequence[Literal["fp32", "fp16", "int8"]] = ("fp32",),
     runtime: Literal["onnxruntime", "jax"] | None = None,
     rounds: int = 3,
     core_mhz: Sequence[float] = (),
@@ -331,6 +333,7 @@ def profile_machine(
         networks: Number of sub-networks.
         layers: Sizes of each kind of single layer, 0 to 4.
         batch: Images per run.
+        number_formats: Formats in each of which everything is measured: fp32, fp16, int8; jax has fp32 alone.
         runtime: What runs the networks; by default onnxruntime where it is installed, else jax.
         rounds: Measurements of each network; its row is the median of theirs.
         core_mhz: Settings of the processor's clock to measure at.
@@ -356,6 +359,8 @@ def profile_machine(
     chosen = space_to_profile(space, resolution)
     design = {"networks": networks, "layers": layers, "batch": batch, "seed": seed}
     runtime = runtime or ("onnxruntime" if all(map(find_spec, ("onnx", "onnxruntime"))) else "jax")
+    if runtime == "jax" and list(number_formats) != ["fp32"]:
+        raise ValueError(f"number_formats: expected fp32 alone on jax, got {' '.join(number_formats)}")
     clocks = itertools.product(*(tuple(table) or (None,) for table in (core_mhz, memory_mhz, host_mhz)))
     steps: list[Step] = []
     without: dict[str, str] = {}
@@ -365,7 +370,7 @@ def profile_machine(
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "kit"
             with waiting(console, f"Writing {networks} networks of {chosen.name} as ONNX"):
-                subjects = on_onnxruntime(folder, chosen, **design)
+                subjects = on_onnxruntime(folder, chosen, number_formats=number_formats, **design)
         machine, labels = subjects.machine, subjects.labels
         meter = machine.meter()
         print_line(console, f"Measuring on {machine.name}; {machine.power_in_words(meter)}")

@@ -18,11 +18,11 @@ from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference
 from hadas_jax.methods.hadas.results import Percentiles, Performance, Threshold
 from hadas_jax.runs.checkpoints import read_json, validated
-from hadas_jax.runs.names import ARCHITECTURE, SUPERNET_FILE
+from hadas_jax.runs.names import ARCHITECTURE, GIVEN_FILE, SUPERNET_FILE
 from hadas_jax.runs.workdir import write_text
 from hadas_jax.settings import Constraints
-from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_active
-from hw_models import Device
+from hadas_jax.spaces import AnySpace, Backbone, available_exits, block_active
+from hw_models import Device, NumberFormat
 from hw_models.catalogue import device_of
 from hw_models.files import show
 from hw_models.schema import DeviceFile, Positive, Strict, Text
@@ -104,7 +104,7 @@ class SupernetReference(Strict):
             ValueError: There is no supernet, or it is not the one that the network was selected from.
         """
         directory = Path(file).parent / self.path
-        if not (directory / SUPERNET_FILE).is_file():
+        if not _description(directory).is_file():
             raise ValueError(
                 f"{file}: expected the supernet of the network at {directory}, got none (no {SUPERNET_FILE})"
             )
@@ -116,8 +116,14 @@ class SupernetReference(Strict):
         return directory
 
 
+def _description(supernet: Path) -> Path:
+    """The file that says what a supernet, or a given network, is."""
+    given = supernet / GIVEN_FILE
+    return given if given.is_file() else supernet / SUPERNET_FILE
+
+
 def _description_digest(supernet: Path) -> str:
-    return hashlib.sha256((supernet / SUPERNET_FILE).read_bytes()).hexdigest()
+    return hashlib.sha256(_description(supernet).read_bytes()).hexdigest()
 
 
 class SplitMetrics(Strict):
@@ -172,7 +178,7 @@ class Architecture(Strict):
 
     Attributes:
         form: The form of the file.
-        space: The search space, with resolution, input channels and classes settled.
+        space: The search space, with resolution, input channels and classes settled, or the given network.
         genome: The genes of the backbone.
         backbone: What the genome says: resolution, width, depth, kernel and expand.
         exits: The blocks that an exit follows, counted over the backbone's own blocks from 0.
@@ -195,7 +201,7 @@ class Architecture(Strict):
     """
 
     form: Literal["hadas_jax.architecture/1"] = "hadas_jax.architecture/1"
-    space: MBConvSpace
+    space: AnySpace
     genome: tuple[_Gene, ...]
     backbone: dict[str, int | tuple[int, ...]]
     exits: tuple[_Gene, ...]
@@ -226,6 +232,8 @@ class Architecture(Strict):
         decoded = _backbone_fields(self.decoded)
         if self.backbone != decoded:
             _refuse(f"backbone: expected what the genome says ({decoded})", self.backbone)
+        if self.decoded.number_format not in (None, self.number_format):
+            _refuse("device.number_format: expected the one that the genome says", self.device.number_format)
         blocks = range(space.first_exit, int(np.sum(np.asarray(self.decoded.depth))))
         if list(self.exits) != sorted(set(self.exits) & set(blocks)):
             _refuse(f"exits: expected rising blocks in {blocks.start} .. {blocks.stop - 1}", self.exits)
@@ -248,6 +256,11 @@ class Architecture(Strict):
         return self.space.decode(jnp.asarray(self.genome, jnp.int32))
 
     @property
+    def number_format(self) -> NumberFormat:
+        """The format that the network runs in."""
+        return NumberFormat[self.device.number_format.upper()]
+
+    @property
     def exit_mask(self) -> np.ndarray:
         """bool[E]: which exits of the space the network has."""
         block = np.cumsum(np.asarray(block_active(self.space, self.decoded)))[self.space.first_exit :] - 1
@@ -261,7 +274,7 @@ class Architecture(Strict):
 
 def _backbone_fields(backbone: Backbone) -> dict[str, int | tuple[int, ...]]:
     """Resolution, width, depth, kernel and expand of one backbone as plain numbers."""
-    values = {name: np.asarray(value).tolist() for name, value in vars(backbone).items()}
+    values = {name: np.asarray(value).tolist() for name, value in vars(backbone).items() if name != "number_format"}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 

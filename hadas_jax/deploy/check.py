@@ -24,8 +24,9 @@ from scipy.stats import kendalltau
 from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.architecture import Architecture, write_architecture
 from hadas_jax.deploy.export import export_network
+from hadas_jax.deploy.given import GivenSegments
 from hadas_jax.deploy.kit import AGAIN, layers_by_segment, write_network_kit
-from hadas_jax.deploy.materialise import SubNetwork
+from hadas_jax.deploy.materialise import SubNetwork, data_of, network_at
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.deploy.robustness import UnderCorruption
 from hadas_jax.deploy.runtime import Runtime
@@ -38,6 +39,7 @@ from hadas_jax.runs.workdir import versions, write_text
 from hadas_jax.search.indicators import hypervolume
 from hadas_jax.search.pareto import non_dominated_mask
 from hadas_jax.settings import NO_CONSTRAINTS, OperatingSettings
+from hadas_jax.spaces import GivenNetwork
 from hadas_jax.spaces.workload import require_priced
 from hw_models import default_point
 from hw_models.catalogue import device_of, read_device_file
@@ -271,8 +273,8 @@ def cut_out(
     *,
     dataset: str | None = None,
     data_dir: str | None = None,
-) -> tuple[list[tuple[str, StaticNetwork]], LabelledImages]:
-    """Cuts networks out of the supernet of their search; their weights are read once.
+) -> tuple[list[tuple[str, StaticNetwork | GivenSegments]], LabelledImages]:
+    """Cuts networks out of the supernet of their search, or a given one after the exits of each.
 
     Args:
         search: The search.
@@ -293,11 +295,15 @@ def cut_out(
         about: dict[str, Any] = {"parameters": 1, "limits": NO_CONSTRAINTS, "prefer": "knee"}
         return architecture_of(search, one.design, supernet=supernet, folder=folder, **about)
 
-    architectures = [described(one) for one in chosen]
+    architectures, names = [described(one) for one in chosen], [one.name for one in chosen]
     write_architecture(folder / "first.json", architectures[0])
+    if isinstance(supernet.space, GivenNetwork):
+        given = network_at(folder / "first.json", dataset=dataset, data_dir=data_dir)
+        test = data_of(given.architecture).test
+        parts = [dataclasses.replace(given, architecture=architecture) for architecture in architectures]
+        return list(zip(names, parts, strict=True)), test
     first = SubNetwork(folder / "first.json", dataset=dataset, data_dir=data_dir)
     cut = [first.sibling(architecture).cut_out(folder) for architecture in architectures]
-    names = [one.name for one in chosen]
     return list(zip(names, cut, strict=True)), first.splits.test
 
 
@@ -344,7 +350,7 @@ def _known_kits(workdir: Path) -> dict[str, list[Any]]:
 
 
 def measure_here(
-    networks: Sequence[tuple[str, StaticNetwork]],
+    networks: Sequence[tuple[str, StaticNetwork | GivenSegments]],
     images: np.ndarray,
     folder: Path,
     *,
@@ -397,7 +403,7 @@ def _reference(case: Case, rows: Sequence[Measurement]) -> Reference:
 
 
 def run_on_images(
-    networks: Sequence[tuple[str, StaticNetwork]],
+    networks: Sequence[tuple[str, StaticNetwork | GivenSegments]],
     images: np.ndarray,
     folder: Path,
     *,

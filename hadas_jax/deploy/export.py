@@ -3,8 +3,11 @@
 Run-time branches export badly, so each segment is a file of its own. Batch norm is folded into the layers before it.
 Formats:
 - `stablehlo`: each segment as `jax.export` serialises it, for CPU, CUDA and TPU; `jax.export.deserialize` reads it.
-- `onnx`: each segment as ONNX, and a copy of the runtime; needs the extra `onnx`.
+- `onnx`: each segment as ONNX in the number format of the network, and a copy of the runtime; needs the extra `onnx`.
 - `saved`: layers and weights as data, for `hadas_jax.deploy.static_network.load_network`.
+
+In another number format than fp32, runtimes round what is nearly half-way to one side or the other, so an export is
+compared by what it decides and not by its logits.
 
 The manifest, form `hadas_jax.export/1`, holds all that a device needs to run them; `hadas_jax.deploy.runtime` reads it.
 Shapes: e exits, B batch, N images, K classes. Units in files: s, J, W, MHz.
@@ -26,18 +29,21 @@ import numpy as np
 
 from hadas_jax.data import LabelledImages, Stream
 from hadas_jax.deploy import runtime, static_network
+from hadas_jax.deploy.given import GivenSegment, GivenSegments
 from hadas_jax.deploy.layers import Segment, Shapes, Weights, output_shapes, run_segment
 from hadas_jax.deploy.onnx import segment_as_onnx
 from hadas_jax.deploy.operating_points import ExitCosts, operating_table
 from hadas_jax.deploy.static_network import NETWORK_FILES, StaticNetwork
 from hadas_jax.runs.checkpoints import output_directory
 from hadas_jax.runs.workdir import versions, write_text
+from hw_models import NumberFormat
 from hw_models.files import whole_folder, write_whole
 
 Format = Literal["stablehlo", "onnx", "saved"]
 _PLATFORMS = ("cpu", "cuda", "tpu")
 _EXPORT_FILES = (runtime.MANIFEST, "segment*.onnx", "segment*.jax_export", "runtime.py", *NETWORK_FILES)
 _TOLERANCE = 1e-4  # of logits, relative to the largest
+_OTHER_LABELS, _ACCURACY = 0.01, 0.005  # shares of images, in other formats than fp32
 _BATCH, _ROUNDS = 128, 50
 # (number of a segment, its input [B, H, W, C]) -> its outputs by kind
 _RunSegment = Callable[[int, np.ndarray], dict[str, np.ndarray]]
@@ -45,7 +51,7 @@ _RunSegment = Callable[[int, np.ndarray], dict[str, np.ndarray]]
 
 def export_network(
     directory: Path | str,
-    network: StaticNetwork,
+    network: StaticNetwork | GivenSegments,
     *,
     format: Format = "stablehlo",
     batch: int | None = None,
@@ -69,17 +75,32 @@ def export_network(
         raise ValueError(f"format: expected one of {', '.join(get_args(Format))}, got {format!r}")
     if batch is not None and batch < 1:
         raise ValueError(f"batch: expected at least 1, got {batch}")
+    form = network.architecture.number_format
+    if format == "stablehlo" and form != NumberFormat.FP32 and isinstance(network, StaticNetwork):
+        raise ValueError(
+            f"format stablehlo: expected a network in fp32, got one in {form.name.lower()}, which runs as onnx: "
+            "--format onnx"
+        )
     if format == "onnx":
         try:
             import onnx  # noqa: F401
             import onnxruntime  # noqa: F401
         except ImportError:
             raise ValueError("format onnx: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
+    if isinstance(network, GivenSegments):
+        batch = _batch_of_given(network, format, batch)
     directory = output_directory(directory, _EXPORT_FILES, mark=runtime.MANIFEST, overwrite=overwrite)
     network = network.folded()
+    if isinstance(network, StaticNetwork):
+        network.require_finite_ranges()
     with whole_folder(directory, mark=runtime.MANIFEST) as folder:
         files: list[str] = []
-        if format == "saved":
+        if isinstance(network, GivenSegments):
+            suffix = "onnx" if format == "onnx" else "jax_export"
+            files = [f"segment{number}.{suffix}" for number in range(len(network.segments))]
+            for name, segment in zip(files, network.segments, strict=True):
+                write_whole(folder / name, segment.blob)
+        elif format == "saved":
             network.write(folder)
         else:
             suffix, serialise = ("onnx", _as_onnx) if format == "onnx" else ("jax_export", _as_stablehlo)
@@ -102,8 +123,19 @@ def export_network(
         write_text(folder / runtime.MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
+def _batch_of_given(network: GivenSegments, format: str, batch: int | None) -> int | None:
+    """The batch of a given network's export, which stays in the format that it came in."""
+    if format != network.format:
+        came = "as ONNX" if network.format == "onnx" else "as JAX functions"
+        raise ValueError(f"format: expected {network.format} for a network that was given {came}, got {format}")
+    if network.batch is not None and batch not in (None, network.batch):
+        raise ValueError(f"batch: expected {network.batch}, as the given model takes, got {batch}")
+    return batch if network.batch is None else network.batch
+
+
 def _as_onnx(network: StaticNetwork, shapes: Shapes, batch: int | None) -> list[bytes]:
-    return [segment_as_onnx(each, network.weights, shapes=shapes, batch=batch) for each in network.segments]
+    how: dict[str, Any] = {"shapes": shapes, "batch": batch, "number_format": network.architecture.number_format}
+    return [segment_as_onnx(each, network.weights, **how) for each in network.segments]
 
 
 def _as_stablehlo(network: StaticNetwork, shapes: Shapes, batch: int | None) -> list[bytes]:
@@ -117,19 +149,19 @@ def _as_stablehlo(network: StaticNetwork, shapes: Shapes, batch: int | None) -> 
     return blobs
 
 
-def _compiled(segment: Segment, weights: Weights) -> Any:
+def _compiled(segment: Segment, weights: Weights, *, number_format: NumberFormat = NumberFormat.FP32) -> Any:
     """Returns a segment as a compiled function of its input, x -> its outputs in their order."""
 
     @jax.jit
     def run(x: jax.Array) -> tuple[jax.Array, ...]:
-        values = run_segment(segment, weights, x)
+        values = run_segment(segment, weights, x, number_format=number_format)
         return tuple(values[name] for name in segment.outputs.values())
 
     return run
 
 
 def _manifest(
-    network: StaticNetwork, files: Sequence[str], trained_on: LabelledImages | Stream | None
+    network: StaticNetwork | GivenSegments, files: Sequence[str], trained_on: LabelledImages | Stream | None
 ) -> dict[str, Any]:
     """What the manifest says of a network; `files` are those of the segments, none if there are none."""
     architecture, by = network.architecture, network.architecture.normalisation
@@ -148,7 +180,9 @@ def _manifest(
             "bytes_are_divided_by": 255,
             "mean": by.mean if by else [0.0] * channels,
             "deviation": by.deviation if by else [1.0] * channels,
+            **(network.preprocessing if isinstance(network, GivenSegments) else {}),
         },
+        "number_format": device.number_format,
         "class_names": architecture.class_names,
         "policy": architecture.policy,
         "segments": _segment_entries(network, files, costs),
@@ -162,10 +196,12 @@ def _manifest(
     }
 
 
-def _segment_entries(network: StaticNetwork, files: Sequence[str], costs: ExitCosts) -> list[dict[str, Any]]:
+def _segment_entries(
+    network: StaticNetwork | GivenSegments, files: Sequence[str], costs: ExitCosts
+) -> list[dict[str, Any]]:
     """One entry for each segment: its file, what goes in and out, when to stop, and the cost of a sample that does."""
     architecture, point = network.architecture, costs.selected_point(network.architecture)
-    thresholds = (*architecture.thresholds, math.inf)
+    thresholds, segments = (*architecture.thresholds, math.inf), list[Segment | GivenSegment](network.segments)
     return [
         {
             "name": name,
@@ -177,7 +213,7 @@ def _segment_entries(network: StaticNetwork, files: Sequence[str], costs: ExitCo
             "latency_s": float(costs.latency_s[number, point]),
             "energy_j": float(costs.energy_j[number, point]),
         }
-        for number, (name, segment) in enumerate(zip(architecture.exit_names, network.segments, strict=True))
+        for number, (name, segment) in enumerate(zip(architecture.exit_names, segments, strict=True))
     ]
 
 
@@ -191,6 +227,8 @@ class ExportCheck:
         other_exits: How many images stop at another exit.
         other_labels: How many images get another class.
         accuracy: The accuracy of the export.
+        expected_accuracy: The accuracy of the network in JAX, simulated in its number format.
+        number_format: Of the network.
         shares: The share of the images that stop at each exit, and last at the classifier.
         latency_s: Measured here, one image at a time, up to each exit and last the classifier.
     """
@@ -200,21 +238,30 @@ class ExportCheck:
     other_exits: int
     other_labels: int
     accuracy: float
+    expected_accuracy: float
+    number_format: NumberFormat
     shares: tuple[float, ...]
     latency_s: tuple[float, ...]
 
     @property
     def is_equal(self) -> bool:
-        """Whether logits agree to 1e-4 and every image stops at the same exit."""
-        return self.difference <= _TOLERANCE and self.other_exits == 0
+        """Whether logits agree to 1e-4 and every image stops at the same exit.
+
+        In another number format than fp32: whether at most 1 % of the images, or one, get another class, and the
+        accuracy differs by at most half a point, or one image.
+        """
+        if self.number_format == NumberFormat.FP32:
+            return self.difference <= _TOLERANCE and self.other_exits == 0
+        off = abs(self.accuracy - self.expected_accuracy) * self.images
+        return self.other_labels <= max(_OTHER_LABELS * self.images, 1) and off <= max(_ACCURACY * self.images, 1.5)
 
 
-def check_export(directory: Path | str, network: StaticNetwork, data: LabelledImages) -> ExportCheck:
+def check_export(directory: Path | str, network: StaticNetwork | GivenSegments, data: LabelledImages) -> ExportCheck:
     """Runs an export beside the network that it was made of.
 
     Args:
         directory: The export.
-        network: The network in JAX.
+        network: The network in JAX, or a given one, whole on onnxruntime.
         data: Images to run on.
 
     Raises:
@@ -223,7 +270,8 @@ def check_export(directory: Path | str, network: StaticNetwork, data: LabelledIm
     manifest = runtime.read_manifest(directory)
     run = _segment_runner(Path(directory), manifest)
     architecture, labels, samples = network.architecture, np.asarray(data.labels), np.arange(data.count)
-    logits, confidence = static_network.predict(network.segments, network.weights, data)
+    form = architecture.number_format if isinstance(network, StaticNetwork) else NumberFormat.FP32
+    logits, confidence = network.predict(data)
     outcomes = static_network.outcomes_at_exits(logits, confidence, labels)
     expected_exits = static_network.exits_taken(outcomes, architecture.thresholds, architecture.policy)
     images = np.asarray(data.take(jnp.arange(data.count))[0])
@@ -231,12 +279,15 @@ def check_export(directory: Path | str, network: StaticNetwork, data: LabelledIm
     classes = exported[exits, samples].argmax(axis=1)
     if manifest["format"] == "onnx":  # the runtime stops samples by itself
         classes, exits, _ = runtime.Runtime(directory)(np.asarray(data.images), batch=_BATCH)
+    expected = logits[expected_exits, samples].argmax(axis=1)
     return ExportCheck(
         images=data.count,
         difference=float(np.abs(exported - logits).max() / np.abs(logits).max()),
         other_exits=int(np.sum(exits != expected_exits)),
-        other_labels=int(np.sum(classes != logits[expected_exits, samples].argmax(axis=1))),
+        other_labels=int(np.sum(classes != expected)),
         accuracy=float(np.mean(classes == labels)),
+        expected_accuracy=float(np.mean(expected == labels)),
+        number_format=form,
         shares=tuple((np.bincount(exits, minlength=len(logits)) / data.count).tolist()),
         latency_s=_measure(run, len(logits), images[0]),
     )
@@ -254,7 +305,8 @@ def _segment_runner(directory: Path, manifest: dict[str, Any]) -> _RunSegment:
         return by_onnx
     if manifest["format"] == "saved":
         network = static_network.load_network(directory)
-        functions = [_compiled(segment, network.weights) for segment in network.segments]
+        form = network.architecture.number_format
+        functions = [_compiled(segment, network.weights, number_format=form) for segment in network.segments]
     else:
         blobs = [(directory / segment["file"]).read_bytes() for segment in manifest["segments"]]
         functions = [jax.jit(jax.export.deserialize(bytearray(blob)).call) for blob in blobs]

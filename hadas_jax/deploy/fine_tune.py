@@ -3,6 +3,8 @@
 Exits and classifier are trained together. The loss is the classifier's cross-entropy plus each exit's loss of HADAS
 (arXiv 2212.03354) times its weight; the gradients of all go through the shared layers. Batch norm normalises by the
 batch, and its statistics for inference are estimated at the end, as those of every network here.
+A network in another number format than fp32 is trained as it runs: with batch norm folded in, weights and activations
+rounded, and gradients that pass the rounding straight through (`hadas_jax.supernet.quantisation`); ranges stay.
 Training keeps checkpoints and resumes exactly. Thresholds are set on the calibration split alone, as a search sets
 them; of the risk levels that all exits share, that one is taken which costs least energy on validation and calibration
 samples without losing more accuracy than `TOLERANCE` against the classifier alone. The test split is read once.
@@ -24,10 +26,11 @@ import optax
 from hadas_jax.data import LabelledImages
 from hadas_jax.data.splits import random_batches
 from hadas_jax.deploy.architecture import Architecture, SplitMetrics
-from hadas_jax.deploy.layers import STATISTICS, Segment, Weights, run_network
+from hadas_jax.deploy.given import GivenSegments
+from hadas_jax.deploy.layers import RANGE, STATISTICS, Segment, Weights, run_network
 from hadas_jax.deploy.materialise import data_of, network_at
 from hadas_jax.deploy.operating_points import ExitCosts
-from hadas_jax.deploy.static_network import StaticNetwork, evaluate, outcomes_at_exits, predict, save_network
+from hadas_jax.deploy.static_network import StaticNetwork, evaluate, outcomes_at_exits, save_network
 from hadas_jax.evaluation import Outcomes, calibrate_thresholds, scores
 from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS
 from hadas_jax.methods.hadas.selection import TOLERANCE
@@ -40,6 +43,7 @@ from hadas_jax.supernet import Tree
 from hadas_jax.training import Schedule, TrainState, exit_losses, init_state, sgd, train_epochs, training_mesh
 from hadas_jax.training.optimisers import descend
 from hadas_jax.training.supernet import label_loss
+from hw_models import NumberFormat
 
 NETWORK = "network"  # the folder of the result in the work directory
 _FORM = "hadas_jax.fine-tune/1"
@@ -86,8 +90,15 @@ class FineTuneRun:
         if not settings.network:
             raise ValueError("network: expected a directory of hadas materialise or an ARCH.json, got none")
         self.settings = settings
-        self.network = network_at(settings.network, dataset=settings.dataset, data_dir=settings.data_dir)
-        if not any(segment.has_batch_norm for segment in self.network.segments):
+        network = network_at(settings.network, dataset=settings.dataset, data_dir=settings.data_dir)
+        if isinstance(network, GivenSegments):
+            raise ValueError(
+                f"{settings.network}: expected a network of a supernet, got a given one, whose weights stay as they are"
+            )
+        self._format = network.architecture.number_format
+        self.network = network if self._format == NumberFormat.FP32 else network.folded()
+        self.network.require_finite_ranges()
+        if self._format == NumberFormat.FP32 and not any(each.has_batch_norm for each in network.segments):
             raise ValueError(
                 f"{settings.network}: expected a network with batch norm, got a folded one; hadas materialise without "
                 "fold_batch_norm writes one"
@@ -110,11 +121,7 @@ class FineTuneRun:
         Raises:
             ValueError: A loss stays infinite or NaN, a checkpoint cannot be used, or memory does not suffice.
         """
-        trained = self.train(workdir, progress)
-        train = self.splits.train
-        batches = min(_STATS_BATCHES, train.count // self._schedule.batch)
-        images = random_batches(train, batches, self._schedule.batch, seed=self.settings.seed)
-        weights = with_statistics(self.network.segments, self.network.weights, trained, images)
+        weights = self._finished(self.train(workdir, progress))
         tuned = dataclasses.replace(self.network, weights=weights)
         architecture = self._with_thresholds(tuned)
         progress.stage("test", 1)
@@ -128,6 +135,15 @@ class FineTuneRun:
         content = {"form": _FORM, **metrics, "settings": self.settings.flat()}
         write_text(workdir.path / RESULT, json.dumps(content, indent=1) + "\n")
         return result
+
+    def _finished(self, trained: Weights) -> Weights:
+        """All weights after training, with batch-norm statistics where there is batch norm."""
+        if self._format != NumberFormat.FP32:
+            return _updated(self.network.weights, trained)
+        train = self.splits.train
+        batches = min(_STATS_BATCHES, train.count // self._schedule.batch)
+        images = random_batches(train, batches, self._schedule.batch, seed=self.settings.seed)
+        return with_statistics(self.network.segments, self.network.weights, trained, images)
 
     def train(self, workdir: WorkDir, progress: Progress) -> Weights:
         """Trains from the network's weights, or goes on from a checkpoint; returns what was trained."""
@@ -143,6 +159,7 @@ class FineTuneRun:
             optimiser,
             exit_weights=self._exit_weights,
             label_smoothing=settings.label_smoothing,
+            number_format=self._format,
         )
         state = train_epochs(
             "fine-tune",
@@ -185,7 +202,7 @@ class FineTuneRun:
 
 
 def _outcomes(network: StaticNetwork, data: LabelledImages) -> Outcomes:
-    return outcomes_at_exits(*predict(network.segments, network.weights, data), np.asarray(data.labels))
+    return outcomes_at_exits(*network.predict(data), np.asarray(data.labels))
 
 
 def joint_training(
@@ -195,19 +212,21 @@ def joint_training(
     *,
     exit_weights: Sequence[float],
     label_smoothing: float = 0.0,
+    number_format: NumberFormat = NumberFormat.FP32,
 ) -> tuple[TrainState, Step]:
     """Returns the first state and the step that train exits and classifier together.
 
-    The state holds the weights that training changes: all but batch-norm statistics and the rows of resizing. The data
-    of a step is a batch, images float32[B, H, W, C] standardised and labels int32[B]. Metrics: total loss, accuracy of
-    the classifier, mean accuracy of the exits, gradient's norm.
+    The state holds the weights that training changes: all but batch-norm statistics, ranges and the rows of resizing.
+    The data of a step is a batch, images float32[B, H, W, C] standardised and labels int32[B]. Metrics: total loss,
+    accuracy of the classifier, mean accuracy of the exits, gradient's norm.
 
     Args:
-        segments: The segments of the network, with batch norm.
+        segments: The segments of the network, with batch norm, or in another format than fp32 without.
         weights: The weights of the network.
         optimiser: The optimiser of what is trained.
         exit_weights: The weight of each exit's loss, e factors.
         label_smoothing: The label smoothing of the classifier's targets.
+        number_format: What the network runs in.
     """
     factors = jnp.asarray(exit_weights, jnp.float32)
 
@@ -215,7 +234,8 @@ def joint_training(
         images, labels = data
 
         def loss(trained: Weights) -> tuple[jax.Array, jax.Array]:
-            logits, confidence = run_network(segments, _updated(weights, trained), images, statistics={})
+            current = _updated(weights, trained)
+            logits, confidence = run_network(segments, current, images, statistics={}, number_format=number_format)
             classifier = jnp.mean(label_loss(logits[-1], labels, label_smoothing))
             exits = exit_losses(logits[:-1], confidence, jax.lax.stop_gradient(logits[-1]), labels)
             return classifier + jnp.sum(factors * exits), logits
@@ -230,7 +250,7 @@ def joint_training(
         }
         return descend(state, gradients, optimiser), metrics
 
-    fixed = (*STATISTICS, "rows")
+    fixed = (*STATISTICS, RANGE, "rows")
     trained = {layer: {n: leaf for n, leaf in leaves.items() if n not in fixed} for layer, leaves in weights.items()}
     return init_state({layer: leaves for layer, leaves in trained.items() if leaves}, optimiser), step
 

@@ -11,6 +11,7 @@ Shapes: G genes, E exits of the space, e of a network, L layers, H, W image, C c
 
 import functools
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -22,16 +23,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hadas_jax.deploy.layers import Kind, Layer, Segment, Shapes, Weights, fold_batch_norm, output_shapes
+from hadas_jax.deploy.given import GivenSegment, GivenSegments
+from hadas_jax.deploy.layers import RANGE, Kind, Layer, Segment, Shapes, Weights, fold_batch_norm, output_shapes
 from hadas_jax.deploy.materialise import materialise
 from hadas_jax.deploy.onnx import Elsewhere, segment_as_onnx
 from hadas_jax.deploy.static_network import StaticNetwork
 from hadas_jax.runs.checkpoints import output_directory
 from hadas_jax.runs.workdir import write_text
-from hadas_jax.spaces import Backbone, MBConvSpace, available_exits, block_active, segments, workload
+from hadas_jax.spaces import AnySpace, Backbone, MBConvSpace, available_exits, block_active, segments, workload
 from hadas_jax.spaces.design import spread_genomes
 from hadas_jax.supernet import BatchStats, Parameters, estimate_batch_stats, initialise
-from hw_models import LayerKind, LayerTable, layer_table, measuring
+from hadas_jax.supernet.quantisation import UNIT, Storage
+from hw_models import LayerKind, LayerTable, NumberFormat, layer_table, measuring
 from hw_models.files import whole_folder, write_whole
 from hw_models.measuring.measurements import format_layers
 
@@ -75,6 +78,7 @@ def write_space_kit(
     networks: int = 60,
     layers: int = 3,
     batch: int = 1,
+    number_formats: Sequence[str] = ("fp32",),
     seed: int = 0,
     overwrite: bool = False,
 ) -> Kit:
@@ -86,6 +90,7 @@ def write_space_kit(
         networks: How many; the smallest, the largest, and others that fill the space.
         layers: Sizes of each kind of single layer, 0 to 4.
         batch: Images per run.
+        number_formats: In each of which every network and layer is there: fp32, fp16, int8.
         seed: Of the choice of networks and of the positions of their exits.
         overwrite: Replace the kit in the folder.
 
@@ -96,6 +101,10 @@ def write_space_kit(
         raise ValueError(f"batch: expected 1 or more, got {batch}")
     if not 0 <= layers <= len(_SIZES):
         raise ValueError(f"layers: expected 0 to {len(_SIZES)} sizes of each kind, got {layers}")
+    known = [form.name.lower() for form in NumberFormat]
+    for wrong in [name for name in number_formats if name not in known] or (() if number_formats else ("none",)):
+        raise ValueError(f"number_formats: expected some of {', '.join(known)}, got {wrong}")
+    forms = [NumberFormat[name.upper()] for name in dict.fromkeys(number_formats)]
     require_onnx()
     folder = output_directory(folder, _FILES, mark=CASES, overwrite=overwrite)
     size, channels = space.resolution[0], space.in_channels
@@ -105,23 +114,30 @@ def write_space_kit(
         writer = _Writer(staged, batch, values.place)
         for number, genome in enumerate(spread_genomes(space, networks, seed=seed)):
             name = f"{space.name}-{size}-{seed}-{number:03d}"
-            forms: tuple[tuple[_Kind, str, tuple[int, ...]], ...]
-            forms = ("path", name, _draw_exits(space, genome, seed, number)), ("whole", f"{name}-whole", ())
-            for kind, case, exits in forms:
+            cases: tuple[tuple[_Kind, str, tuple[int, ...]], ...]
+            cases = ("path", name, _draw_exits(space, genome, seed, number)), ("whole", f"{name}-whole", ())
+            for kind, case, exits in cases:
                 parts = fold_batch_norm(*_materialised(space, genome, exits))
                 shapes = output_shapes(*parts, image_size=size, channels=channels)
                 texts = layers_by_segment(space, genome, exits)
-                writer.add(kind, case, *parts, shapes, texts, family=name, images=images, score="confidence")
+                about: dict[str, Any] = {"family": name, "images": images, "score": "confidence"}
+                for form in forms:
+                    writer.add_own(kind, _in(form, case), *parts, shapes, texts, number_format=form, **about)
         for side, width in _SIZES[:layers]:
-            for layer in LayerKind:
-                writer.add_layer(layer, side, width)
+            for layer, form in itertools.product(LayerKind, forms):
+                writer.add_layer(layer, side, width, form)
         values.write(staged)
         reference = f"{space.name}-{size}-{seed}-{min(1, networks - 1):03d}-whole"  # the largest
-        return writer.finish(folder, reference)
+        return writer.finish(folder, _in(forms[0], reference))
+
+
+def _in(form: NumberFormat, name: str) -> str:
+    """What a case is called in a number format."""
+    return name if form == NumberFormat.FP32 else f"{name}-{form.name.lower()}"
 
 
 def write_network_kit(
-    folder: Path | str, networks: Sequence[tuple[str, StaticNetwork]], *, overwrite: bool = False
+    folder: Path | str, networks: Sequence[tuple[str, StaticNetwork | GivenSegments]], *, overwrite: bool = False
 ) -> Kit:
     """Writes networks with their weights and exits, each as two cases, so that it is measured twice independently.
 
@@ -141,19 +157,28 @@ def write_network_kit(
             architecture, folded = network.architecture, network.folded()
             space, channels, by = architecture.space, architecture.space.in_channels, architecture.normalisation
             mean, deviation = (by.mean, by.deviation) if by else ([0.0] * channels, [1.0] * channels)
-            parts = folded.segments, folded.weights
-            shapes = output_shapes(*parts, image_size=network.image_size, channels=channels)
             texts = layers_by_segment(space, architecture.genome, architecture.exits)
             images = _images(network.image_size, mean, deviation)
-            entry = writer.add(
-                "path", name, *parts, shapes, texts, family=name, images=images, score=architecture.policy
-            )
+            about: dict[str, Any] = {"family": name, "images": images, "score": architecture.policy}
+            if isinstance(folded, GivenSegments):
+                if folded.format != "onnx":
+                    raise ValueError(f"{name}: expected a network that was given as ONNX, got one of JAX functions")
+                parts = folded.segments
+                blobs = [part.blob for part in parts]
+                entry = writer.add("path", name, parts, blobs, folded.input_shape(), texts, **about)
+            else:
+                folded.require_finite_ranges()
+                about["number_format"] = architecture.number_format
+                shapes = output_shapes(
+                    folded.segments, folded.weights, image_size=network.image_size, channels=channels
+                )
+                entry = writer.add_own("path", name, folded.segments, folded.weights, shapes, texts, **about)
             writer.cases.append({**entry, "name": name + AGAIN})
             macs[name] = sum(float(row.split()[1]) for text in texts for row in text.split(";"))
         return writer.finish(folder, max(macs, key=macs.__getitem__))
 
 
-def layers_by_segment(space: MBConvSpace, genome: Sequence[int] | np.ndarray, exits: Sequence[int]) -> tuple[str, ...]:
+def layers_by_segment(space: AnySpace, genome: Sequence[int] | np.ndarray, exits: Sequence[int]) -> tuple[str, ...]:
     """Returns the layer table of each segment of a network, its part of the trunk and then its exit head.
 
     Args:
@@ -177,7 +202,7 @@ def layers_by_segment(space: MBConvSpace, genome: Sequence[int] | np.ndarray, ex
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _rows(space: MBConvSpace, genome: jax.Array) -> tuple[LayerTable, jax.Array, jax.Array]:
+def _rows(space: AnySpace, genome: jax.Array) -> tuple[LayerTable, jax.Array, jax.Array]:
     """The layers of a backbone with all its exits, its blocks among the space's, and the exits that it has."""
     backbone = space.decode(genome)
     return workload(space, backbone), block_active(space, backbone), available_exits(space, backbone)
@@ -204,7 +229,8 @@ def _shapes_of_supernet(space: MBConvSpace) -> tuple[Parameters, BatchStats]:
     size = space.resolution[0]
     params = jax.eval_shape(lambda: initialise(space, jax.random.key(0)))
     images = jax.ShapeDtypeStruct((1, 1, size, size, space.in_channels), jnp.float32)
-    return params, jax.eval_shape(functools.partial(estimate_batch_stats, space), params, space.largest(), images)
+    estimate = functools.partial(estimate_batch_stats, space, storage=Storage(NumberFormat.INT8))
+    return params, jax.eval_shape(estimate, params, space.largest(), images)
 
 
 def _images(size: int, mean: Sequence[float], deviation: Sequence[float]) -> dict[str, Any]:
@@ -247,7 +273,7 @@ class _Writer:
     elsewhere: Elsewhere | None
     cases: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(
+    def add_own(
         self,
         kind: _Kind,
         name: str,
@@ -256,15 +282,34 @@ class _Writer:
         shapes: Shapes,
         texts: Sequence[str],
         *,
+        number_format: NumberFormat,
+        **about: Any,
+    ) -> dict[str, Any]:
+        """Adds a network of the project by its segments and weights, otherwise as `add`."""
+        options: dict[str, Any] = {"shapes": shapes, "batch": self.batch, "elsewhere": self.elsewhere}
+        options["number_format"] = number_format
+        *size, channels = shapes[parts[0].takes]
+        blobs = [segment_as_onnx(part, weights, **options) for part in parts]
+        return self.add(kind, name, parts, blobs, (channels, *size), texts, number_format=number_format, **about)
+
+    def add(
+        self,
+        kind: _Kind,
+        name: str,
+        parts: Sequence[Segment | GivenSegment],
+        blobs: Sequence[bytes],
+        size: Sequence[int],
+        texts: Sequence[str],
+        *,
         family: str,
         images: dict[str, Any] | None,
         score: str | None,
+        number_format: NumberFormat = NumberFormat.FP32,
     ) -> dict[str, Any]:
         """Adds a network by its segments, and returns the case; the classifier is scored by its confidence."""
         entries = []
-        for number, (segment, text) in enumerate(zip(parts, texts, strict=True)):
+        for number, (segment, blob, text) in enumerate(zip(parts, blobs, texts, strict=True)):
             file = f"{name}.segment{number}.onnx" if kind == "path" else f"{name}.onnx"
-            blob = segment_as_onnx(segment, weights, shapes=shapes, batch=self.batch, elsewhere=self.elsewhere)
             write_whole(self.folder / file, blob)
             entries.append(
                 {
@@ -276,21 +321,20 @@ class _Writer:
                     "layers": text,
                 }
             )
-        *size, channels = shapes[parts[0].takes]
         entry = {
             "name": name,
             "family": family,
             "kind": kind,
             "batch": self.batch,
-            "format": "fp32",
+            "format": number_format.name.lower(),
             "images": images,
-            "inputs": {parts[0].takes: [self.batch, channels, *size]},
+            "inputs": {parts[0].takes: [self.batch, *size]},
             "segments": entries,
         }
         self.cases.append(entry)
         return entry
 
-    def add_layer(self, kind: LayerKind, side: int, channels: int) -> None:
+    def add_layer(self, kind: LayerKind, side: int, channels: int, number_format: NumberFormat) -> None:
         """Adds a layer on square maps of `side` pixels; a classifier behind it makes it a network that has a score."""
         pixels, wide, maps, flat = side**2, _RATIO * channels, (side, side, channels), (channels,)
         dense, linear, inputs = 9 * channels * _DENSE_OUT, wide * channels, channels * pixels
@@ -331,12 +375,14 @@ class _Writer:
         arrays = {"logits": {"kernel": jnp.ones((width, _CLASSES), jnp.float32)}}
         if kernel:
             arrays[_Y] = {"kernel": jnp.ones(kernel, jnp.float32)}
+        for stored in (_X, _Y, *(("mean",) if size else ())):
+            arrays[stored] = {**arrays.get(stored, {}), RANGE: jnp.asarray(UNIT)}
         kinds, macs, weights, reads, writes = (list(column) for column in zip(*rows, strict=True))
         table = layer_table(kinds, macs, weight_elements=weights, input_elements=reads, output_elements=writes)
-        name = f"layer-{kind.name.lower()}-{side}-{channels}"
+        name = _in(number_format, f"layer-{kind.name.lower()}-{side}-{channels}")
         segment = Segment(tuple(layers), _X, features=None, logits="logits", confidence=None)
-        about: dict[str, Any] = {"family": name, "images": None, "score": "confidence"}
-        self.add("layer", name, [segment], arrays, shapes, [format_layers(table)], **about)
+        about: dict[str, Any] = {"family": name, "images": None, "score": "confidence", "number_format": number_format}
+        self.add_own("layer", name, [segment], arrays, shapes, [format_layers(table)], **about)
 
     def finish(self, folder: Path, reference: str) -> Kit:
         """Adds what measures the cases, and says what there is."""

@@ -2,6 +2,9 @@
 
 Segment k takes what segment k - 1 hands on and ends with exit k; the last one ends with the classifier. Every layer is
 named after its output, and takes the outputs of earlier layers. Nothing is masked: shapes are those of the network.
+A network in another number format than fp32 is simulated (`hadas_jax.supernet.quantisation`), with batch norm folded
+into the layers before it; for int8 the range of every activation that is stored in 8 bit is among the weights of its
+layer, that of the images under their own name.
 Shapes: B batch, H, W image, C input and O output channels, k kernel, K classes, e exits of the network.
 """
 
@@ -24,6 +27,8 @@ from hadas_jax.supernet.layers import (
     depthwise_conv,
     half_size_average,
 )
+from hadas_jax.supernet.quantisation import stored, stored_bias, stored_kernel, swish
+from hw_models import NumberFormat
 
 IMAGES = "images"  # the input of the first segment
 Kind = Literal[
@@ -45,6 +50,7 @@ Kind = Literal[
 Weights = dict[str, dict[str, jax.Array]]
 Shapes = dict[str, tuple[int, ...]]  # of outputs by layer, without the axis of the batch: [H, W, C] or [C]
 STATISTICS = ("mean", "var")  # of batch norm
+RANGE = "range"  # of what a layer gives, float32[2], for int8
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ def run_network(
     images: jax.Array,
     *,
     statistics: dict[str, Tree] | None = None,
+    number_format: NumberFormat = NumberFormat.FP32,
 ) -> tuple[jax.Array, jax.Array]:
     """Runs all segments for all images, as if no exit were taken.
 
@@ -110,6 +117,7 @@ def run_network(
         weights: The weights of all layers.
         images: Standardised images, float32[B, H, W, C].
         statistics: See `run_segment`.
+        number_format: See `run_segment`.
 
     Returns:
         Logits float32[e + 1, B, K], the classifier last, and the logits of the exits' learned confidence
@@ -119,7 +127,7 @@ def run_network(
     logits, confidence = [], [jnp.zeros((0, len(images)), jnp.float32)]
     x = images
     for segment in segments:
-        values = run_segment(segment, weights, x, statistics=statistics)
+        values = run_segment(segment, weights, x, statistics=statistics, number_format=number_format)
         logits.append(values[segment.logits])
         if segment.confidence is not None:
             confidence.append(values[segment.confidence].T)
@@ -134,6 +142,7 @@ def run_segment(
     x: jax.Array,
     *,
     statistics: dict[str, Tree] | None = None,
+    number_format: NumberFormat = NumberFormat.FP32,
 ) -> dict[str, jax.Array]:
     """Runs one segment.
 
@@ -143,15 +152,36 @@ def run_segment(
         x: Its input, float32[B, H, W, C].
         statistics: A dictionary that the batch's own statistics are put into by layer, which then normalise; None: the
             statistics among the weights normalise.
+        number_format: What weights and activations are stored in; static. Other than fp32 without batch norm alone.
 
     Returns:
         What the segment takes and the outputs of all its layers, by name.
     """
     values = {segment.takes: x}
+    resizes = segment.layers[0].kind == "resize"
+    if not resizes:
+        values[segment.takes] = stored(x, number_format, weights.get(segment.takes, {}).get(RANGE))
     for layer in segment.layers:
-        inputs = [values[name] for name in layer.inputs]
-        values[layer.name] = _run_layer(layer, weights.get(layer.name, {}), inputs, statistics)
+        inputs, own = [values[name] for name in layer.inputs], weights.get(layer.name, {})
+        if number_format == NumberFormat.FP32:
+            values[layer.name] = _run_layer(layer, own, inputs, statistics)
+        else:
+            values[layer.name] = _run_stored(layer, own, inputs, number_format)
     return values
+
+
+def _run_stored(layer: Layer, weights: Tree, inputs: list[jax.Array], number_format: NumberFormat) -> jax.Array:
+    """Runs a layer whose inputs are stored already, and stores its output."""
+    if layer.kind == "batch_norm":
+        raise ValueError(f"{layer.name}: expected batch norm folded in for {number_format.name.lower()}, got it")
+    if layer.kind == "swish":
+        return stored(swish(inputs[0], number_format), number_format, weights.get(RANGE))
+    held = dict(weights)
+    if "kernel" in held:
+        held["kernel"] = stored_kernel(held["kernel"], number_format)
+    if "bias" in held:
+        held["bias"] = stored_bias(held["bias"], number_format)
+    return stored(_run_layer(layer, held, inputs, None), number_format, weights.get(RANGE))
 
 
 def output_shapes(segments: Sequence[Segment], weights: Weights, *, image_size: int, channels: int) -> Shapes:
@@ -209,7 +239,7 @@ def _run_layer(layer: Layer, weights: Tree, inputs: list[jax.Array], statistics:
 
 def _normalise(layer: Layer, weights: Tree, x: jax.Array, statistics: dict[str, Tree] | None) -> jax.Array:
     """Batch norm by the statistics among the weights, or by the batch's own, which `statistics` then holds."""
-    affine = {name: leaf for name, leaf in weights.items() if name not in STATISTICS}
+    affine = {name: leaf for name, leaf in weights.items() if name not in (*STATISTICS, RANGE)}
     if statistics is None:
         x, _ = call(BatchNorm(False), affine, {name: weights[name] for name in STATISTICS}, x, keep_stats=False)
     else:
@@ -250,11 +280,13 @@ def _fold(segment: Segment, weights: Weights) -> Segment:
         (before,) = inputs
         if layers[before].kind not in ("conv", "depthwise", "linear"):
             raise ValueError(f"{layer.name}: expected a convolution or linear layer before, got {layers[before].kind}")
+        ranged = {name: leaf for name, leaf in weights[layer.name].items() if name == RANGE}
         norm = {name: np.asarray(leaf, np.float64) for name, leaf in weights.pop(layer.name).items()}
         factor = norm["scale"] / np.sqrt(norm["var"] + BatchNorm.epsilon)
         kernel = np.asarray(weights[before]["kernel"], np.float64) * factor
         bias = np.asarray(weights[before].get("bias", np.zeros_like(factor)), np.float64)
         bias = norm["bias"] + factor * (bias - norm["mean"])
-        weights[before] = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+        folded = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+        weights[before] = folded | ranged
         renamed[layer.name] = before
     return replace(segment, layers=tuple(layers.values()))

@@ -22,19 +22,25 @@ from hadas_jax.deploy.architecture import (
     architecture_file,
     read_architecture,
 )
+from hadas_jax.deploy.given import GivenSegments
 from hadas_jax.deploy.layers import IMAGES, Kind, Layer, Segment, Weights
 from hadas_jax.deploy.static_network import StaticNetwork, holds_network, load_network
-from hadas_jax.settings import SearchSettings
-from hadas_jax.spaces import Backbone, MBConvSpace
+from hadas_jax.settings import ExitsSettings, SearchSettings
+from hadas_jax.spaces import Backbone, GivenNetwork, MBConvSpace
 from hadas_jax.supernet import BatchStats, Parameters, Tree, apply, cut, cut_space, estimate_batch_stats, resize
 from hadas_jax.supernet.blocks import head_padding
+from hadas_jax.supernet.fold import stored_network
 from hadas_jax.supernet.layers import bicubic_weights
+from hadas_jax.supernet.quantisation import UNIT, Storage
 from hadas_jax.training.run import TrainingRun
+from hw_models import NumberFormat
 
 _BATCH = 128
 
 
-def network_at(path: Path | str, *, dataset: str | None = None, data_dir: str | None = None) -> StaticNetwork:
+def network_at(
+    path: Path | str, *, dataset: str | None = None, data_dir: str | None = None
+) -> StaticNetwork | GivenSegments:
     """Reads a materialised network, or cuts out the one of an ARCH.json or of a work directory with one.
 
     Args:
@@ -51,6 +57,10 @@ def network_at(path: Path | str, *, dataset: str | None = None, data_dir: str | 
     if holds_network(path):
         network = load_network(path)
         return dataclasses.replace(network, architecture=_moved(network.architecture, dataset, data_dir))
+    architecture = read_architecture(path)
+    if isinstance(architecture.space, GivenNetwork):
+        directory = architecture.supernet.directory(architecture_file(path))
+        return GivenSegments.of(_moved(architecture, dataset, data_dir), directory)
     return SubNetwork(path, dataset=dataset, data_dir=data_dir).cut_out(Path(path))
 
 
@@ -70,9 +80,10 @@ def data_of(architecture: Architecture) -> Splits:
     return splits if by is None else splits.standardised_by(by.mean, by.deviation)
 
 
-def _settings(architecture: Architecture) -> SearchSettings:
-    """The settings of the search."""
-    return SearchSettings.from_mapping(architecture.origin.settings, source="origin.settings").absolute()
+def _settings(architecture: Architecture) -> SearchSettings | ExitsSettings:
+    """The settings of the search, or of the run for a given network."""
+    kind = ExitsSettings if isinstance(architecture.space, GivenNetwork) else SearchSettings
+    return kind.from_mapping(architecture.origin.settings, source="origin.settings").absolute()
 
 
 def _moved(architecture: Architecture, dataset: str | None, data_dir: str | None) -> Architecture:
@@ -84,7 +95,7 @@ def _moved(architecture: Architecture, dataset: str | None, data_dir: str | None
     return architecture.model_copy(update={"origin": origin})
 
 
-def _load(architecture: Architecture, settings: SearchSettings) -> Splits:
+def _load(architecture: Architecture, settings: SearchSettings | ExitsSettings) -> Splits:
     """The images of the search, and no others."""
     if architecture.data is None:
         raise ValueError(
@@ -114,14 +125,20 @@ class SubNetwork:
 
     def __init__(self, path: Path | str, *, dataset: str | None = None, data_dir: str | None = None) -> None:
         architecture = _moved(read_architecture(path), dataset, data_dir)
-        self._directory = architecture.supernet.directory(architecture_file(path))
         settings = _settings(architecture)
+        if isinstance(architecture.space, GivenNetwork) or isinstance(settings, ExitsSettings):
+            raise ValueError(
+                f"{path}: expected a network of a supernet, got a given one, whose weights stay in its own file; "
+                "hadas export takes it as it is"
+            )
+        self._directory = architecture.supernet.directory(architecture_file(path))
         self.splits = _load(architecture, settings)
         # The supernet has its space, whose file need not be there any more, and the division of its images.
         supernet = settings.replace(checkpoint=str(self._directory), space=None, split_seed=None)
         run = TrainingRun(supernet, fine_tune=False, splits=self.splits)
         self._whole, self._params, self._batches = run.space, run.initial_parameters(), run.calibration_batches()
-        self._dtype = run.settings.training.dtype
+        dtype = run.settings.training.dtype
+        self._dtype = dtype if architecture.number_format == NumberFormat.FP32 else "float32"
         self._choose(architecture)
 
     def sibling(self, architecture: Architecture) -> "SubNetwork":
@@ -132,6 +149,7 @@ class SubNetwork:
 
     def _choose(self, architecture: Architecture) -> None:
         self._architecture, self._backbone = architecture, architecture.decoded
+        self._storage = Storage(architecture.number_format)
         self._space = dataclasses.replace(self._whole, resolution=(int(self._backbone.resolution),))
         # As the search estimated them when it evaluated the backbone.
         self._stats = estimate_batch_stats(
@@ -142,6 +160,7 @@ class SubNetwork:
             skip="blocks",
             resolution=self._space.resolution[0],
             dtype=self._dtype,
+            storage=self._storage,
         )
 
     def cut_out(self, folder: Path) -> StaticNetwork:
@@ -178,13 +197,14 @@ class SubNetwork:
         @jax.jit
         def masked(images: jax.Array, params: Parameters, stats: BatchStats) -> tuple[jax.Array, jax.Array]:
             images = resize(images, self._space.resolution[0])
-            outputs = apply(self._space, params, stats, self._backbone, images)
+            outputs = apply(self._space, params, stats, self._backbone, images, storage=self._storage)
             return outputs.exits, outputs.confidence
 
         last, parts = data.count - 1, []
+        params, stats = stored_network(self._space, self._params, self._stats, self._backbone, storage=self._storage)
         for start in range(0, data.count, _BATCH):
             images, _ = data.take(jnp.minimum(start + jnp.arange(_BATCH), last))
-            parts.append(jax.tree.map(np.asarray, masked(images, self._params, self._stats)))
+            parts.append(jax.tree.map(np.asarray, masked(images, params, stats)))
         mask = self._architecture.exit_mask
         logits, confidence = (np.concatenate(each, axis=1)[:, : data.count] for each in zip(*parts, strict=True))
         return logits[np.append(mask, True)], confidence[mask]
@@ -204,7 +224,8 @@ def materialise(
     Args:
         space: The space of the supernet.
         params: The shared weights.
-        stats: The batch-norm statistics of the backbone, from `estimate_batch_stats`.
+        stats: The batch-norm statistics of the backbone, from `estimate_batch_stats`; ranges of activations among them
+            are kept.
         backbone: One design of the space.
         exits: The blocks that an exit follows, counted over the backbone's own blocks from 0, rising.
         image_size: Height and width of the images that the network gets; resized where the backbone has another.
@@ -217,11 +238,15 @@ def materialise(
     space = cut_space(space, backbone)
     trunk, heads = _merged(params.backbone, stats.backbone), _merged(params.heads, stats.heads)
     layers, (size,), stride = _LayerList(), space.resolution, space.stem_stride
-    x = IMAGES
-    if image_size != size:
+    x, stem = IMAGES, trunk["stem"]
+    if image_size == size:
+        layers.keep_range(x, stem.get("images"))
+    else:
         rows = jnp.asarray(bicubic_weights(image_size, size), jnp.float32)
-        x = layers.add("resize", "resize", x, weights={"rows": rows})
-    stem = {"stem": {"kernel": trunk["stem"]["kernel"]}, "stem_bn": trunk["stem"]["bn"]}
+        x = layers.add("resize", "resize", x, weights={"rows": rows}, range=stem.get("images"))
+    stem = {"stem": {"kernel": stem["kernel"]}, "stem_bn": stem["bn"]} | {
+        f"stem_{name}": stem[name] for name in ("normed", "act") if name in stem
+    }
     x = layers.add_normed("", "stem", "conv", x, stem, act="swish", stride=stride, padding=1)
     size, block = -(-size // stride), 0
     for s, stage in enumerate(space.stages):
@@ -242,7 +267,7 @@ def _merged(weights: Tree, stats: Tree) -> Tree:
     """Weights with the statistics of each batch norm among its own weights."""
     if not isinstance(stats, dict):
         return stats
-    return weights | {name: _merged(weights.get(name), leaf) for name, leaf in stats.items()}
+    return weights | {name: _merged(weights.get(name, {}), leaf) for name, leaf in stats.items()}
 
 
 def _row(tree: Tree, row: int) -> Tree:
@@ -258,18 +283,34 @@ class _LayerList:
         self._layers: list[Layer] = []
         self._takes = IMAGES
 
-    def add(self, name: str, kind: Kind, *inputs: str, weights: Tree = None, stride: int = 1, padding: int = 0) -> str:
-        """Adds a layer and returns its name, for the layers that take its output."""
+    def add(
+        self,
+        name: str,
+        kind: Kind,
+        *inputs: str,
+        weights: Tree = None,
+        range: Tree = None,
+        stride: int = 1,
+        padding: int = 0,
+    ) -> str:
+        """Adds a layer and returns its name, for the layers that take its output; `range` is that of its output."""
         self._layers.append(Layer(name, kind, inputs, stride, padding))
         if weights is not None:
             self.weights[name] = weights
+        self.keep_range(name, range)
         return name
+
+    def keep_range(self, name: str, range: Tree) -> None:
+        """Keeps the range of an activation, of which there is none where it is not stored in 8 bit."""
+        if range is not None:
+            self.weights[name] = {**self.weights.get(name, {}), **range}
 
     def add_normed(self, prefix: str, name: str, kind: Kind, x: str, weights: Tree, *, act: Kind, **sizes: int) -> str:
         """Adds a layer, its batch norm and an activation; returns the name of the last."""
         x = self.add(f"{prefix}{name}", kind, x, weights=weights[name], **sizes)
-        x = self.add(f"{prefix}{name}_bn", "batch_norm", x, weights=weights[f"{name}_bn"])
-        return self.add(f"{prefix}{name}_act", act, x)
+        normed, acted = weights.get(f"{name}_normed"), weights.get(f"{name}_act")
+        x = self.add(f"{prefix}{name}_bn", "batch_norm", x, weights=weights[f"{name}_bn"], range=normed)
+        return self.add(f"{prefix}{name}_act", act, x, range=acted)
 
     def end_segment(self, *, features: str | None, logits: str, confidence: str | None) -> None:
         """Ends a segment after the layers so far."""
@@ -285,24 +326,28 @@ def _add_block(layers: _LayerList, x: str, weights: Tree, *, name: str, stride: 
     sizes = {"stride": stride, "padding": weights["depthwise"]["kernel"].shape[0] // 2}
     y = layers.add_normed(f"{name}_", "depthwise", "depthwise", y, weights, act="swish", **sizes)
     if "se" in weights:
-        z = add(f"{name}_pooled", "mean", y)
-        z = add(f"{name}_squeeze", "linear", z, weights=weights["se"]["squeeze"])
-        z = add(f"{name}_squeeze_act", "relu", z)
-        z = add(f"{name}_excite", "linear", z, weights=weights["se"]["excite"])
-        y = add(f"{name}_gated", "gate", y, add(f"{name}_gate", "hard_sigmoid", z))
+        se = weights["se"]
+        z = add(f"{name}_pooled", "mean", y, range=se.get("pooled"))
+        z = add(f"{name}_squeeze", "linear", z, weights=se["squeeze"])
+        z = add(f"{name}_squeeze_act", "relu", z, range=se.get("squeezed"))
+        z = add(f"{name}_excite", "linear", z, weights=se["excite"], range=se.get("excited"))
+        z = add(f"{name}_gate", "hard_sigmoid", z, range={"range": jnp.asarray(UNIT)} if "gated" in se else None)
+        y = add(f"{name}_gated", "gate", y, z, range=se.get("gated"))
     y = add(f"{name}_project", "linear", y, weights=weights["project"])
-    y = add(f"{name}_project_bn", "batch_norm", y, weights=weights["project_bn"])
-    shortcut = add(f"{name}_half", "half", x) if stride > 1 else x
+    y = add(f"{name}_project_bn", "batch_norm", y, weights=weights["project_bn"], range=weights.get("project_normed"))
+    shortcut = add(f"{name}_half", "half", x, range=weights.get("half")) if stride > 1 else x
     if "shortcut" in weights:
-        shortcut = add(f"{name}_shortcut", "linear", shortcut, weights=weights["shortcut"])
-    return add(name, "add", y, shortcut)
+        normed = weights.get("shortcut_normed")
+        shortcut = add(f"{name}_shortcut", "linear", shortcut, weights=weights["shortcut"], range=normed)
+    return add(name, "add", y, shortcut, range=weights.get("sum"))
 
 
 def _add_exit(layers: _LayerList, x: str, weights: Tree, *, name: str, padding: int) -> None:
     """Adds an exit head, which ends a segment."""
     y = layers.add(f"{name}_conv", "conv", x, padding=padding, weights={"kernel": weights["conv"]})
-    y = layers.add(f"{name}_bn", "batch_norm", y, weights=weights["bn"])
-    y = layers.add(f"{name}_mean", "mean", layers.add(f"{name}_act", "leaky_relu", y))
+    y = layers.add(f"{name}_bn", "batch_norm", y, weights=weights["bn"], range=weights.get("normed"))
+    y = layers.add(f"{name}_act", "leaky_relu", y, range=weights.get("act"))
+    y = layers.add(f"{name}_mean", "mean", y, range=weights.get("mean"))
     logits = layers.add(f"{name}_logits", "linear", y, weights=weights["classifier"])
     confidence = layers.add(f"{name}_confidence", "linear", y, weights=weights["confidence"])
     layers.end_segment(features=x, logits=logits, confidence=confidence)
@@ -311,6 +356,8 @@ def _add_exit(layers: _LayerList, x: str, weights: Tree, *, name: str, padding: 
 def _add_tail(layers: _LayerList, x: str, weights: Tree) -> None:
     """Adds what follows the last block, which ends the last segment."""
     x = layers.add_normed("", "head", "linear", x, weights, act="swish")
-    x = layers.add("last", "linear", layers.add("head_mean", "mean", x), weights=weights["last"])
-    x = layers.add("logits", "linear", layers.add("last_act", "swish", x), weights=weights["classifier"])
+    x = layers.add("head_mean", "mean", x, range=weights.get("mean"))
+    x = layers.add("last", "linear", x, weights=weights["last"], range=weights.get("last_normed"))
+    x = layers.add("last_act", "swish", x, range=weights.get("last_act"))
+    x = layers.add("logits", "linear", x, weights=weights["classifier"])
     layers.end_segment(features=None, logits=x, confidence=None)

@@ -20,7 +20,7 @@ from hadas_jax.deploy.architecture import Architecture
 from hadas_jax.evaluation import segment_costs
 from hadas_jax.evaluation.early_exit import path_costs, percentile_exit
 from hadas_jax.runs.workdir import write_text
-from hadas_jax.spaces import MBConvSpace, block_active
+from hadas_jax.spaces import AnySpace, block_active
 from hw_models import Cost, Device, operating_points
 
 _FORM = "hadas_jax.operating_points/1"
@@ -51,7 +51,7 @@ class ExitCosts:
 
     @classmethod
     def of_networks(
-        cls, networks: Iterable[tuple[Sequence[int], Sequence[int]]], *, space: MBConvSpace, device: Device
+        cls, networks: Iterable[tuple[Sequence[int], Sequence[int]]], *, space: AnySpace, device: Device
     ) -> list["ExitCosts"]:
         """Computes the costs of networks of one space on one device, and compiles once.
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hadas_jax.data import LabelledImages
+from hadas_jax.deploy.given import GivenSegments
 from hadas_jax.deploy.operating_points import ExitCosts
-from hadas_jax.deploy.static_network import StaticNetwork, evaluate, outcomes_at_exits, predict
+from hadas_jax.deploy.static_network import StaticNetwork, evaluate, outcomes_at_exits
 from hadas_jax.evaluation.corruptions import CORRUPTIONS, corrupted
 from hadas_jax.evaluation.early_exit import percentile_exit
 
@@ -56,7 +57,9 @@ class UnderCorruption:
         return dataclasses.replace(self, latency_s=latency, p99_s=latency_s[longest], energy_j=energy)
 
 
-def under_corruptions(network: StaticNetwork, data: LabelledImages, *, seed: int = 0) -> tuple[UnderCorruption, ...]:
+def under_corruptions(
+    network: StaticNetwork | GivenSegments, data: LabelledImages, *, seed: int = 0
+) -> tuple[UnderCorruption, ...]:
     """Evaluates a network on a split as it is, and under every corruption at every strength.
 
     Args:
@@ -71,7 +74,7 @@ def under_corruptions(network: StaticNetwork, data: LabelledImages, *, seed: int
 
     def measured(corruption: str, strength: int) -> UnderCorruption:
         images = data if strength == 0 else corrupted(data, corruption, strength, seed=seed)
-        outcomes = outcomes_at_exits(*predict(network.segments, network.weights, images), labels)
+        outcomes = outcomes_at_exits(*network.predict(images), labels)
         found = evaluate(network.architecture, outcomes, costs=costs)
         return UnderCorruption(
             corruption=corruption,

@@ -21,6 +21,7 @@ import numpy as np
 
 FORM = "hadas_jax.export/1"
 MANIFEST = "manifest.json"
+_FORMATS = ("fp32", "fp16", "int8")
 _BEYOND_UNIT, _ROUNDING = 0.5, 0.01  # resizing goes a little beyond 0 .. 1
 # In widths of the range of the training images, where that is none of bytes:
 _REFUSED_BEYOND, _NARROW = 3, 0.01
@@ -48,7 +49,8 @@ class Runtime:
         threads: The threads of onnxruntime.
 
     Raises:
-        ValueError: One line: no export, another form or format, or a damaged file.
+        ValueError: One line: no export, another form or format, a damaged file, or a number format that this
+            onnxruntime does not run.
 
     Examples:
         >>> network = Runtime("runs/digits/export")  # doctest: +SKIP
@@ -60,6 +62,9 @@ class Runtime:
         self.manifest = read_manifest(directory)
         if self.manifest["format"] != "onnx":
             raise ValueError(f"{directory}: expected an export of format onnx, got {self.manifest['format']}")
+        form = self.manifest.get("number_format", "fp32")  # of earlier versions
+        if form not in _FORMATS:
+            raise ValueError(f"{directory}: expected a number format of {', '.join(_FORMATS)}, got {form!r}")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -67,10 +72,14 @@ class Runtime:
         self._segments = self.manifest["segments"]
         never = [np.inf if each["threshold"] is None else each["threshold"] for each in self._segments[:-1]]
         self._thresholds = np.array([*never, -np.inf], np.float32)  # at the classifier every image stops
-        self._sessions = [
-            onnxruntime.InferenceSession(self.directory / segment["file"], options, providers=["CPUExecutionProvider"])
-            for segment in self._segments
-        ]
+        self._sessions = []
+        for path in (self.directory / segment["file"] for segment in self._segments):
+            try:
+                session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # onnxruntime's own, which no common class announces
+                by, reason = f"onnxruntime {onnxruntime.__version__}", " ".join(str(error).split())
+                raise ValueError(f"{path}: expected a network in {form} that {by} runs, got: {reason}") from None
+            self._sessions.append(session)
 
     @property
     def exits(self) -> int:

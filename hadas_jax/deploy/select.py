@@ -16,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from hadas_jax.deploy.architecture import Architecture, SupernetReference
+from hadas_jax.frozen.description import GivenDescription
 from hadas_jax.methods.hadas.constraints import static_costs
 from hadas_jax.methods.hadas.fronts import constraint_violation
 from hadas_jax.methods.hadas.results import Design, FinishedSearch, Result
-from hadas_jax.settings import NO_CONSTRAINTS, Constraints
-from hadas_jax.spaces import MBConvSpace
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, ExitsSettings
+from hadas_jax.spaces import AnySpace
 from hadas_jax.supernet.checkpoint import Description
 from hadas_jax.training.run import at_resolutions
-from hw_models import Device, read_device_file
+from hw_models import Device, NumberFormat, read_device_file
 from hw_models.catalogue import device_of
 
 PREFERENCES = ("knee", "accuracy", "latency", "energy")
@@ -169,14 +170,14 @@ class SearchedSupernet:
     """The supernet that a search evaluated backbones with.
 
     Attributes:
-        path: Its directory.
-        description: The content of its supernet.json.
+        path: Its directory, or that of a given network.
+        description: The content of its supernet.json, or given.json.
         space: The space that was searched, at the resolutions asked for.
     """
 
     path: Path
-    description: Description
-    space: MBConvSpace
+    description: Description | GivenDescription
+    space: AnySpace
 
     @classmethod
     def of(cls, search: FinishedSearch) -> "SearchedSupernet":
@@ -185,14 +186,19 @@ class SearchedSupernet:
         Raises:
             ValueError: It is not there any more, or it is damaged.
         """
-        path = search.supernet
-        description = Description.read(path)
+        path, settings = search.supernet, search.settings
+        is_given = isinstance(settings, ExitsSettings)
+        description = GivenDescription.read(path) if is_given else Description.read(path)
         if description.data is not None and description.data.mismatch(search.data) is not None:
             raise ValueError(
                 f"{path}: expected the supernet that {search.path} searched, got one of other images or of another "
                 "division; search anew"
             )
-        return cls(path, description, at_resolutions(description.space, search.settings.supernet.resolutions))
+        if isinstance(description, GivenDescription) or isinstance(settings, ExitsSettings):
+            return cls(path, description, description.space)
+        space = at_resolutions(description.space, settings.supernet.resolutions)
+        formats = tuple(int(NumberFormat[name.upper()]) for name in search.result.number_formats)
+        return cls(path, description, dataclasses.replace(space, number_formats=formats))
 
     def parameter_counts(self, designs: Sequence[Design], device: Device) -> np.ndarray:
         """Returns int64[M]: the number of parameters of each design's backbone, exit heads aside.
@@ -242,7 +248,10 @@ def architecture_of(
         "found_by": design.found_by,
         "clocks_mhz": design.clocks_mhz,
         "device": dataclasses.asdict(operating)
-        | {"file": device, "number_format": device_of(device, operating).formats[0].name.lower()},
+        | {
+            "file": device,
+            "number_format": design.number_format or device_of(device, operating).formats[0].name.lower(),
+        },
         "weights": parameters,
         "peak_memory_bytes": design.peak_memory_bytes,
         "weight_bytes": design.weight_bytes,

@@ -18,7 +18,7 @@ import pydantic
 from hadas_jax.backend import is_first
 from hadas_jax.data import LabelledImages
 from hadas_jax.deploy.architecture import Architecture, SplitMetrics, read_architecture, write_architecture
-from hadas_jax.deploy.layers import Segment, Weights, fold_batch_norm, run_network
+from hadas_jax.deploy.layers import RANGE, Segment, Weights, fold_batch_norm, run_network
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.evaluation import NO_DIFFERENCE, Outcomes, accuracy_difference, scores
 from hadas_jax.evaluation.evaluator import outcomes_of_logits
@@ -26,6 +26,7 @@ from hadas_jax.evaluation.score_quality import score_quality
 from hadas_jax.methods.hadas.results import Percentiles, Performance
 from hadas_jax.runs.checkpoints import WEIGHTS, output_directory, read_json, read_weights, validated, write_described
 from hadas_jax.runs.names import ARCHITECTURE
+from hw_models import NumberFormat
 from hw_models.files import whole_folder
 
 _FORM = "hadas_jax.network/1"
@@ -53,6 +54,27 @@ class StaticNetwork:
         """Returns this network with batch norm folded into the layers before it."""
         segments, weights = fold_batch_norm(self.segments, self.weights)
         return dataclasses.replace(self, segments=segments, weights=weights)
+
+    def require_finite_ranges(self) -> None:
+        """Refuses a network in int8 that does not have, for all that it stores, ranges that are finite.
+
+        Raises:
+            ValueError: As said.
+        """
+        if self.architecture.number_format != NumberFormat.INT8:
+            return
+        ranges = {name: np.asarray(own[RANGE]) for name, own in self.weights.items() if RANGE in own}
+        if not ranges:
+            raise ValueError(
+                "ranges: expected those of the activations of a network in int8, got none; hadas materialise keeps them"
+            )
+        for name, (low, high) in ranges.items():
+            if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+                raise ValueError(f"range of {name}: expected two finite numbers that rise, got {low:g} and {high:g}")
+
+    def predict(self, data: LabelledImages) -> tuple[np.ndarray, np.ndarray]:
+        """Runs this network on a split in its number format, see the function `predict`."""
+        return predict(self.segments, self.weights, data, number_format=self.architecture.number_format)
 
     def write(self, folder: Path) -> None:
         """Writes the files of this network, `NETWORK_FILES`, into a folder that has none of them."""
@@ -105,7 +127,12 @@ def load_network(directory: Path | str) -> StaticNetwork:
 
 
 def predict(
-    segments: Sequence[Segment], weights: Weights, data: LabelledImages, *, batch: int = 128
+    segments: Sequence[Segment],
+    weights: Weights,
+    data: LabelledImages,
+    *,
+    batch: int = 128,
+    number_format: NumberFormat = NumberFormat.FP32,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs a network on a split.
 
@@ -114,23 +141,30 @@ def predict(
         weights: The weights of its layers.
         data: The split.
         batch: Images at once.
+        number_format: What it runs in; simulated, with batch norm folded, where that is not fp32.
 
     Returns:
         Logits float32[e + 1, N, K], the classifier last, and confidence logits float32[e, N].
     """
+    if number_format != NumberFormat.FP32:
+        segments, weights = fold_batch_norm(segments, weights)
     last, parts = data.count - 1, []
     for start in range(0, data.count, batch):
         rows = jnp.minimum(start + jnp.arange(batch), last)
-        parts.append(jax.tree.map(np.asarray, _predict(tuple(segments), weights, data, rows)))
+        parts.append(jax.tree.map(np.asarray, _predict(tuple(segments), number_format, weights, data, rows)))
     logits, confidence = (np.concatenate(each, axis=1)[:, : data.count] for each in zip(*parts, strict=True))
     return logits, confidence
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=(0, 1))
 def _predict(
-    segments: tuple[Segment, ...], weights: Weights, data: LabelledImages, rows: jax.Array
+    segments: tuple[Segment, ...],
+    number_format: NumberFormat,
+    weights: Weights,
+    data: LabelledImages,
+    rows: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    return run_network(segments, weights, data.take(rows)[0])
+    return run_network(segments, weights, data.take(rows)[0], number_format=number_format)
 
 
 def outcomes_at_exits(logits: np.ndarray, confidence: np.ndarray, labels: np.ndarray) -> Outcomes:

@@ -24,7 +24,8 @@ from flax import struct
 
 import hw_models
 from hadas_jax.evaluation.evaluator import Outcomes
-from hadas_jax.spaces.mbconv import MAX_EXITS, Backbone, MBConvSpace
+from hadas_jax.spaces.given import AnySpace
+from hadas_jax.spaces.mbconv import MAX_EXITS, Backbone
 from hadas_jax.spaces.workload import device_workload, segments
 from hw_models import Cost, Device
 from hw_models.cost import CorrectionTerms, correction_factor, correction_terms
@@ -149,7 +150,7 @@ def _stop_early(
     return stopped, won
 
 
-def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cost:
+def segment_costs(space: AnySpace, backbone: Backbone, device: Device) -> Cost:
     """Returns the cost of each segment at each operating point of the device, float32[D, F].
 
     The constant of a run is counted with the first segment, which always runs; a call with each head, which ends the
@@ -160,7 +161,7 @@ def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cos
 
     Args:
         space: Static.
-        backbone: One design of the space.
+        backbone: One design of the space, in its number format.
         device: The cost model; its operating points are those of `hw_models.operating_points`.
     """
     layers, owner = device_workload(space, backbone, device), jnp.asarray(segments(space))
@@ -168,7 +169,7 @@ def segment_costs(space: MBConvSpace, backbone: Backbone, device: Device) -> Cos
     def by_segment(of_layers: TreeT) -> TreeT:
         return jax.tree.map(lambda leaf: jax.ops.segment_sum(leaf, owner, 2 * space.num_exits + 1), of_layers)
 
-    grid = by_segment(hw_models.clock_grid(layers, device))
+    grid = by_segment(hw_models.clock_grid(layers, device, number_format=backbone.number_format))
     costs = jax.vmap(hw_models.cost_everywhere, in_axes=(0, None))(grid, device)
     points, last = hw_models.operating_points(device), space.num_exits
     run = hw_models.run_cost(device, points, segments=0)

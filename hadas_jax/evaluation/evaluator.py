@@ -1,14 +1,17 @@
 """What backbones predict at every exit, population by population.
 
-Backbones are evaluated by resolution: one compilation serves all that share one, whatever else they are. One backbone
+Backbones are evaluated in the number format that they run in, simulated (`hadas_jax.supernet.quantisation`), and by
+resolution and format: one compilation serves all that share both, whatever else they are. One backbone
 after another, blocks, taps and channels that a backbone does not use are skipped; several side by side, they are
 masked (on two CPU cores half as fast; 16 at once and larger batches twice as fast as 4 on an H100, see
 `experiments/benchmark_supernet.py`).
-Batch-norm statistics belong to a backbone and are re-estimated on training images before it is evaluated.
+Batch-norm statistics belong to a backbone and are re-estimated on training images before it is evaluated, and so are
+the ranges of its activations in int8.
 
 `CachedEvaluator` does neither twice: it keeps statistics and outcomes in memory, and outcomes in a folder as well.
 Outcomes depend on neither device nor seed of a search. A folder holds those of any number of supernets and splits,
-told apart by what outcomes follow from: FOLDER/<supernet>/<images>/<genes>.npz, one file for each backbone.
+told apart by what outcomes follow from: FOLDER/<supernet>/<images>/<genes>.npz, one file for each backbone in fp32, and
+<genes>-<format>.npz in another format.
 Shapes: P backbones, G genes, E exits, N images, K classes.
 """
 
@@ -32,6 +35,9 @@ from hadas_jax.data import LabelledImages
 from hadas_jax.settings import EvaluationSettings
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, available_exits
 from hadas_jax.supernet import BatchStats, Parameters, Skip, apply, estimate_batch_stats, resize
+from hadas_jax.supernet.fold import stored_network
+from hadas_jax.supernet.quantisation import FLOAT32, RangeMethod, Storage
+from hw_models import NumberFormat
 from hw_models.files import as_npz, write_whole
 
 _CPU_PIXELS = 2**17  # of a batch: 128 images of 32x32 keep its caches warm
@@ -39,6 +45,7 @@ _PIXELS = 2**19  # of a batch on an accelerator
 _SIDE_BY_SIDE = 16  # backbones at once on an accelerator
 _KEPT_BYTES = 2**29  # of outcomes, and as much of statistics
 _SCORES = ("confidence", "entropy", "learned")
+_FORMAT_GENE = "number_format"
 
 
 def _fingerprint(*values: Any) -> str:
@@ -94,7 +101,8 @@ class Evaluator:
         params: Shared weights.
         calibration: float32[batches, B, H, W, channels], standardised training images for the batch-norm statistics.
         settings: How many images and backbones are evaluated at once.
-        dtype: What networks compute in, float32 or bfloat16.
+        dtype: What networks in fp32 compute in, float32 or bfloat16; others are simulated in float32.
+        ranges: How the ranges of int8 are found, see `hadas_jax.supernet.quantisation.find_range`.
 
     Examples:
         >>> evaluate = Evaluator(space, params, calibration)  # doctest: +SKIP
@@ -109,9 +117,13 @@ class Evaluator:
         settings: EvaluationSettings | None = None,
         *,
         dtype: str = "float32",
+        ranges: RangeMethod = "mse",
     ) -> None:
         self._space, self._settings, self._dtype = space, settings or EvaluationSettings(), dtype
-        place = self._map(_statistics_map, space.resolution[0]).place
+        self._ranges: RangeMethod = ranges
+        # Ranges of int8 are found wherever a backbone may need them, so that those of all formats share statistics.
+        self._finds = NumberFormat.INT8 if NumberFormat.INT8 in space.number_formats else NumberFormat.FP32
+        place = self._map(_statistics_map, space.resolution[0], self._finds).place
         self._params, self._calibration = place((params, calibration))
         self._data: tuple[LabelledImages | None, Any] = (None, None)
 
@@ -122,7 +134,7 @@ class Evaluator:
             ValueError: There is too little memory for a batch.
         """
         shared, batch = (self._params, self._calibration), self._calibration.shape[1]
-        return self._by_resolution(_statistics_map, genomes, (), shared, "batch", lambda _: batch)
+        return self._by_kind(_statistics_map, genomes, (), shared, "batch", lambda _: batch)
 
     def __call__(self, genomes: np.ndarray, data: LabelledImages, *, statistics: BatchStats | None = None) -> Outcomes:
         """Evaluates backbones int32[P, G] on some images.
@@ -142,11 +154,11 @@ class Evaluator:
             statistics = self.statistics(genomes)
         if self._data[0] is not data:
             with memory_named("evaluation_images", data.count, "images"):
-                self._data = data, self._map(_outcomes_map, self._space.resolution[0]).place(data)
+                self._data = data, self._map(_outcomes_map, self._space.resolution[0], self._finds).place(data)
         shared, batch = (self._params, self._data[1]), partial(images_at_once, self._settings)
-        return self._by_resolution(_outcomes_map, genomes, (statistics,), shared, "eval_batch", batch)
+        return self._by_kind(_outcomes_map, genomes, (statistics,), shared, "eval_batch", batch)
 
-    def _by_resolution(
+    def _by_kind(
         self,
         rows_map: Callable[..., RowMap],
         genomes: np.ndarray,
@@ -155,30 +167,42 @@ class Evaluator:
         argument: str,
         batch: Callable[[int], int],
     ) -> Any:
-        """Maps over backbones and other rows, those of one resolution together; results are in order.
+        """Maps over backbones and other rows, those of one resolution and format together; results are in order.
 
         Too little memory for the batch of a resolution is told of by the name of the argument that sets it.
         """
         backbones = jax.tree.map(np.asarray, jax.vmap(self._space.decode)(jnp.asarray(genomes, jnp.int32)))
-        rows, parts = [], []
-        for resolution in np.unique(backbones.resolution).tolist():
-            chosen = np.flatnonzero(backbones.resolution == resolution)
+        formats = backbones.number_format
+        if formats is None or rows_map is _statistics_map:
+            formats = np.full(len(genomes), self._finds)
+        kinds, rows, parts = np.stack([backbones.resolution, formats], axis=1), [], []
+        for resolution, number_format in np.unique(kinds, axis=0).tolist():
+            chosen = np.flatnonzero((kinds == (resolution, number_format)).all(axis=1))
             picked = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], (backbones, *others))
             with memory_named(argument, batch(resolution), f"images of {resolution} pixels"):
-                parts.append(self._map(rows_map, resolution)(picked, shared))
+                parts.append(self._map(rows_map, resolution, NumberFormat(number_format))(picked, shared))
             rows.append(chosen)
         order = np.argsort(np.concatenate(rows))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *parts)
 
     @property
     def fingerprint(self) -> str:
-        """Of space, weights, calibration images and number format, which outcomes follow from."""
+        """Of space, weights, calibration images and what is computed in, which outcomes follow from."""
         return _fingerprint(repr(self._space), self._dtype, self._params, self._calibration)
 
-    def _map(self, rows_map: Callable[..., RowMap], resolution: int) -> RowMap:
-        space = dataclasses.replace(self._space, resolution=(resolution,))
+    def genes_and_format(self, genome: np.ndarray) -> tuple[str, NumberFormat]:
+        """Returns the genes of a backbone int32[G] as text, the format's left out, and its format."""
+        names, space = self._space.codec.names, self._space
+        genes = [str(gene) for name, gene in zip(names, genome.tolist(), strict=True) if name != _FORMAT_GENE]
+        formats = space.number_formats or (NumberFormat.FP32,)
+        return "-".join(genes), NumberFormat(formats[genome[names.index(_FORMAT_GENE)] if _FORMAT_GENE in names else 0])
+
+    def _map(self, rows_map: Callable[..., RowMap], resolution: int, number_format: NumberFormat) -> RowMap:
+        space = dataclasses.replace(self._space, resolution=(resolution,), number_formats=())
         group = self._settings.group or (1 if on_cpu() else _SIDE_BY_SIDE)
-        return rows_map(space, images_at_once(self._settings, resolution), group, self._dtype)
+        storage = FLOAT32 if number_format == NumberFormat.FP32 else Storage(number_format, self._ranges)
+        dtype = self._dtype if storage == FLOAT32 else "float32"
+        return rows_map(space, images_at_once(self._settings, resolution), group, dtype, storage)
 
 
 def _each(one: Callable[..., Any], group: int, *, skip: Skip) -> RowMap:
@@ -194,23 +218,25 @@ def _each(one: Callable[..., Any], group: int, *, skip: Skip) -> RowMap:
 
 # Kept for equal arguments, so that evaluators of one space share compiled code.
 @lru_cache(maxsize=16)
-def _statistics_map(space: MBConvSpace, batch: int, group: int, dtype: str) -> RowMap:
+def _statistics_map(space: MBConvSpace, batch: int, group: int, dtype: str, storage: Storage) -> RowMap:
     del batch
-    (resolution,) = space.resolution
+    how: dict[str, Any] = {"resolution": space.resolution[0], "dtype": dtype, "storage": storage}
 
     def statistics(backbone: Backbone, params: Parameters, calibration: jax.Array, *, skip: Skip) -> BatchStats:
-        return estimate_batch_stats(space, params, backbone, calibration, skip=skip, resolution=resolution, dtype=dtype)
+        return estimate_batch_stats(space, params, backbone, calibration, skip=skip, **how)
 
     # Taps and channels are masked here: these are few images, and code for every variant takes long to compile.
     return _each(statistics, group, skip="blocks")
 
 
 @lru_cache(maxsize=16)
-def _outcomes_map(space: MBConvSpace, batch: int, group: int, dtype: str) -> RowMap:
+def _outcomes_map(space: MBConvSpace, batch: int, group: int, dtype: str, storage: Storage) -> RowMap:
+    how: dict[str, Any] = {"batch": batch, "dtype": dtype, "storage": storage}
+
     def outcomes(
         backbone: Backbone, stats: BatchStats, params: Parameters, data: LabelledImages, *, skip: Skip
     ) -> Outcomes:
-        return outcomes_given(space, params, stats, backbone, data=data, batch=batch, dtype=dtype, skip=skip)
+        return outcomes_given(space, params, stats, backbone, data=data, skip=skip, **how)
 
     return _each(outcomes, group, skip="all")
 
@@ -225,6 +251,7 @@ def outcomes_given(
     batch: int,
     dtype: str = "float32",
     skip: Skip = "nothing",
+    storage: Storage = FLOAT32,
 ) -> Outcomes:
     """Evaluates one backbone with given batch-norm statistics, a batch of images at a time.
 
@@ -237,7 +264,9 @@ def outcomes_given(
         batch: Static, images at once.
         dtype: Static, float32 or bfloat16.
         skip: Static; what the backbone does not use is skipped instead of masked, not for `jax.vmap`.
+        storage: Static, how weights and activations are stored.
     """
+    params, stats = stored_network(space, params, stats, backbone, storage=storage)
     (resolution,) = space.resolution
     size, available = data.count, jnp.append(available_exits(space, backbone), True)
     count = -(-size // batch)
@@ -246,7 +275,7 @@ def outcomes_given(
     def one_batch(start: jax.Array) -> Outcomes:
         images, labels = data.take(jnp.minimum(start + jnp.arange(batch), size - 1))
         shaped = resize(images, resolution).astype(jnp.dtype(dtype))
-        logits = apply(space, params, stats, backbone, shaped, skip=skip)
+        logits = apply(space, params, stats, backbone, shaped, skip=skip, storage=storage)
         return outcomes_of_logits(logits.exits, logits.confidence, labels, available)
 
     parts = jax.lax.map(one_batch, batch * jnp.arange(count))
@@ -322,7 +351,7 @@ class CachedEvaluator:
         if self._folder is None:
             return self._new(genomes, data)
         folder = self._folder / name
-        paths = [folder / f"{'-'.join(map(str, genome))}.npz" for genome in genomes.tolist()]
+        paths = [folder / self._file_name(genome) for genome in genomes]
         try:
             known = np.array(share_json([path.is_file() for path in paths]), bool)
             outcomes = {row: _read(paths[row], data.count) for row in np.flatnonzero(known).tolist()}
@@ -336,9 +365,13 @@ class CachedEvaluator:
             raise ValueError(f"outcomes: expected a folder to read and write, got {folder}: {error}") from error
         return [outcomes[row] for row in range(len(genomes))]
 
+    def _file_name(self, genome: np.ndarray) -> str:
+        genes, number_format = self._evaluator.genes_and_format(genome)
+        return f"{genes}.npz" if number_format == NumberFormat.FP32 else f"{genes}-{number_format.name.lower()}.npz"
+
     def _new(self, genomes: np.ndarray, data: LabelledImages) -> list[Outcomes]:
         self.evaluated += len(genomes)
-        keys = [genome.tobytes() for genome in genomes]
+        keys = [self._evaluator.genes_and_format(genome)[0] for genome in genomes]
         statistics = self._statistics.fetch(keys, lambda rows: of_each(self._evaluator.statistics(genomes[rows])))
         return of_each(self._evaluator(genomes, data, statistics=statistics))
 

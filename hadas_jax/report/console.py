@@ -102,6 +102,8 @@ _UNITS = {
     "architecture": "steps",
     "retrain": "steps",
     "fine-tune": "steps",
+    "features": "images",
+    "heads": "",
     "thresholds": "",
     "test": "",
 }

@@ -1,5 +1,6 @@
 """A selected network for people: blocks and exits, who stops where at what cost, its export, and how it was chosen."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ from hadas_jax.report.console import megahertz, milli, new_table, print_line
 from hadas_jax.report.pictures import new_figure, save_picture, spread_rows
 from hadas_jax.report.search import constraint_texts, difference_text
 from hadas_jax.settings import Constraints, DeploymentSettings
-from hadas_jax.spaces import Backbone, MBConvSpace
+from hadas_jax.spaces import AnySpace, Backbone, GivenNetwork
+from hw_models import NumberFormat
 from hw_models.schema import DeviceFile
 
 _ENDS = "#d9d9d9"
@@ -79,8 +81,13 @@ def _usage(architecture: Architecture) -> _Usage:
     return _Usage(shares, latency, energy, shares * energy / np.sum(shares * energy))
 
 
-def _outline(space: MBConvSpace, backbone: Backbone) -> list[_Part]:
-    """Returns the parts of one concrete backbone of a space."""
+def _outline(space: AnySpace, backbone: Backbone) -> list[_Part]:
+    """Returns the parts of one concrete backbone of a space, or of a given network between its places for exits."""
+    if isinstance(space, GivenNetwork):
+        parts = [_Part("images", space.image_size, space.in_channels)]
+        for block, (place, (pixels, channels)) in enumerate(zip(space.places, space.maps, strict=True)):
+            parts.append(_Part(f"up to {place}", math.isqrt(pixels), channels, block))
+        return [*parts, _Part("classifier", 1, space.classes)]
     widths, depths, kernels, expands = (
         np.asarray(field).tolist() for field in (backbone.width, backbone.depth, backbone.kernel, backbone.expand)
     )
@@ -129,6 +136,7 @@ def _draw_chain(axis: Axes, parts: list[_Part], architecture: Architecture, usag
         box = FancyBboxPatch((x - 0.36, -half), 0.72, 2 * half, boxstyle="round,pad=0.02", facecolor=colour)
         axis.add_patch(box)
         within = part.name if part.block is None else f"k{part.kernel} e{part.expand}"
+        within = str(part.block) if part.block is not None and part.kernel is None else within
         axis.text(x, 0, f"{within}\n{part.channels}", ha="center", va="center", fontsize=8)
         axis.text(x, -0.86, f"{part.size}x{part.size}", ha="center", va="top", fontsize=7, color="#555555")
         if x:
@@ -418,6 +426,9 @@ def print_export(
         f"{check.images} test images: largest difference to JAX {check.difference:.1e}, relative; "
         f"{check.other_exits} stop elsewhere, {check.other_labels} get another class; accuracy {check.accuracy:.2%}",
     )
+    if check.number_format != NumberFormat.FP32:
+        form = check.number_format.name.lower()
+        print_line(console, f"In {form}; simulated in JAX the accuracy is {check.expected_accuracy:.2%}")
     compares = device.measured_on == machine
     ratio = ["measured / model"] if compares else []
     title = "Latency of one image that stops there"

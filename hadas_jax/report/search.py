@@ -12,6 +12,7 @@ from hadas_jax.report.console import new_table, print_line
 from hadas_jax.settings import Constraints
 from hadas_jax.training.run import ExitAccuracies
 
+_ASSUMED = "*"  # behind a number format whose speed nobody measured
 _NOT = "?"  # behind the difference of a network that is not shown to be as accurate
 _NAMES = {
     ("exits", "ideal"): "exits, ideal",
@@ -36,11 +37,17 @@ def print_result(result: Result, console: Console) -> None:
     if any(design.test_percentiles for design in result.designs):
         console.print(percentiles_table(result))
     fronts = ", ".join(f"{len(result.front(policy))} {policy}" for policy in POLICY_NAMES)
+    largest = f"{result.largest_test_accuracy:.1%} of the test split"
     searched = (
         f"Searched {result.backbones} backbones and {result.candidates:,} dynamic candidates. Designs on the "
-        f"fronts: {fronts}. Without exits, the largest backbone is right on {result.largest_test_accuracy:.1%} of "
-        f"the test split, the smallest on {result.smallest_test_accuracy:.1%}."
+        f"fronts: {fronts}. Without exits, the largest backbone is right on {largest}, the smallest on "
+        f"{result.smallest_test_accuracy:.1%}."
     )
+    if result.backbones == 1:
+        searched = (
+            f"Searched {result.candidates:,} exits and clocks of the network. Designs on the fronts: {fronts}. Without "
+            f"exits, it is right on {largest}."
+        )
     for line in (*legend(result), *_violated_constraints(result), searched):
         print_line(console, line, wrap=True)
 
@@ -74,12 +81,18 @@ def _level_cells(result: Result, row: LevelRow) -> tuple[str, ...]:
     test, difference = row.test, row.versus.static
     name = _NAMES.get((row.network, row.policy), row.network)
     over = f"\n{row.design.excess:.1%} over" if row.design.excess > 0 else ""
-    cells = (name + over, f"{test.accuracy:.1%}", f"{test.latency_s * 1e3:.3f}", f"{test.energy_j * 1e3:.2f}")
+    form = "" if result.number_formats in ((), ("fp32",)) else f"\n{_format_text(result, row.design)}"
+    cells = (name + form + over, f"{test.accuracy:.1%}", f"{test.latency_s * 1e3:.3f}", f"{test.energy_j * 1e3:.2f}")
     if row.network == "static":
         return cells
     mark = "" if difference.is_shown(result.accuracy_tolerance) else f" {_NOT}"
     by_clocks = "" if row.network == "static + DVFS" else f"{test.saving(row.static_dvfs):.0%}"
     return (*cells, f"{test.saving(row.static):.0%}", by_clocks, difference_text(difference) + mark)
+
+
+def _format_text(result: Result, design: Design) -> str:
+    """The number format of a design, marked where its speed is assumed."""
+    return f"{design.number_format}{_ASSUMED if design.number_format in result.assumed_formats else ''}"
 
 
 def percentiles_table(result: Result) -> Table:
@@ -108,6 +121,11 @@ def legend(result: Result) -> list[str]:
         f"{SHOWN}: the cheapest network with exits and DVFS, of this level or a higher one, that is less accurate than "
         f"both static networks by at most {points} with 95% confidence.",
     ]
+    if result.assumed_formats:
+        lines.append(
+            f"{_ASSUMED}: the device file assumes how fast {' and '.join(result.assumed_formats)} is; nobody measured "
+            "it, so costs in it are estimates: hadas devices profile --number-formats and devices fit measure it."
+        )
     if not result.can_tell:
         least = least_images(result.accuracy_tolerance)
         needed = "no number of images shows that" if least is None else f"it takes {least:,}"

@@ -154,6 +154,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 # By kind of run, the file that is written when it is finished, and what it says.
 _RESULTS: dict[str, tuple[str, Callable[[Path], str]]] = {
     "search": ("levels.csv", _of_search),
+    "exits": ("levels.csv", _of_search),
     "train": ("exits.csv", _of_training),
     "dnas-search": ("genotype.json", _of_dnas_search),
     "fine-tune": (RESULT, _of_fine_tuning),

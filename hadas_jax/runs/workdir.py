@@ -31,10 +31,11 @@ from hw_models.files import remove, unwritable, write_whole
 _OF_SEARCH = ("front.csv", "front.json", "front.png", "levels.csv", names.EVALUATED)
 _OF_TRAINING = (names.SUPERNET, "exits.csv", "exits.png")
 _OF_DNAS = (names.DERIVED, names.RESULT, "genotype.json", "genotype.png", "predictor.npz", names.ARCHITECTURE)
+_OF_EXITS = (names.GIVEN, names.FEATURES)
 _OF_CHECK = (names.CHECK, "check.csv", "check.png", names.CHECK_KITS)
 _OF_ALL = (METRICS, names.CHECKPOINTS, names.REPORT, names.TENSORBOARD)
 # Besides CONFIG, which is replaced last: until then the directory is recognised as a run's.
-_FILES = (*_OF_ALL, *_OF_SEARCH, *_OF_CHECK, *_OF_TRAINING, *_OF_DNAS)
+_FILES = (*_OF_ALL, *_OF_SEARCH, *_OF_CHECK, *_OF_TRAINING, *_OF_DNAS, *_OF_EXITS)
 _LOCK, _HOLDER = ".lock", ".lock.json"
 _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 _PATIENCE_S = 1.0  # for the name of a holder that has taken the lock and not said its name yet
@@ -72,6 +73,15 @@ class WorkDir:
     def holds_run(self) -> bool:
         """Whether a run was started here."""
         return (self.path / CONFIG).is_file()
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of the run that is here; None: there is none, or its config.json is no such file."""
+        try:
+            form = str(json.loads((self.path / CONFIG).read_text(encoding="utf-8"))["form"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return form.removeprefix(FORM).partition("/")[0]
 
     @contextlib.contextmanager
     def run(

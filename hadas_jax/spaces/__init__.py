@@ -13,6 +13,7 @@ from hadas_jax.spaces.darts import OPERATIONS, sample_codes
 from hadas_jax.spaces.darts_costs import darts_counts, darts_workload
 from hadas_jax.spaces.darts_network import DartsNetwork, network_rows
 from hadas_jax.spaces.genotypes import Genotype, code_of, published_genotype
+from hadas_jax.spaces.given import AnySpace, GivenNetwork
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage, available_exits, block_active
 from hadas_jax.spaces.workload import segments, workload
 
@@ -22,9 +23,11 @@ __all__ = [
     "OPERATIONS",
     "PUBLISHED_NAMES",
     "SMALL_IMAGES",
+    "AnySpace",
     "Backbone",
     "DartsNetwork",
     "Genotype",
+    "GivenNetwork",
     "MBConvSpace",
     "Stage",
     "available_exits",

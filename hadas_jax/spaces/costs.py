@@ -16,7 +16,7 @@ and memory clock.
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -53,8 +53,8 @@ class _Part(NamedTuple):
 
 
 @functools.lru_cache
-def _block_layers(space: MBConvSpace) -> LayerTable:
-    """Returns the layers of each row of the table, numpy columns [R, most layers of a part]."""
+def _block_layers(space: MBConvSpace) -> tuple[LayerTable, np.ndarray | None]:
+    """Returns the layers of each row of the table, numpy columns [R, most layers of a part], and number formats [R]."""
     parts, sizes = _parts(space), space.codec.cardinalities
     genomes, owned = [], []
     for part in parts:
@@ -65,11 +65,13 @@ def _block_layers(space: MBConvSpace) -> LayerTable:
         owned += [part.layers] * len(choices)
     every = jnp.asarray(np.concatenate(genomes))
     layers = jax.jit(jax.vmap(lambda genome: workload(space, space.decode(genome))))(every)
+    formats = jax.vmap(space.decode)(every).number_format
     longest = max(len(part.layers) for part in parts)
     picked = np.stack([np.pad(rows, (0, longest - len(rows))) for rows in owned])
     columns = jax.tree.map(lambda column: np.take_along_axis(np.asarray(column), picked, axis=1), layers)
     is_own = np.arange(longest) < np.array([len(rows) for rows in owned])[:, None]
-    return dataclasses.replace(columns, active=columns.active * is_own)
+    layers = dataclasses.replace(columns, active=columns.active * is_own)
+    return layers, None if formats is None else np.asarray(formats)
 
 
 @struct.dataclass
@@ -92,13 +94,18 @@ def block_costs(space: MBConvSpace, device: Device) -> BlockCosts:
 
     Args:
         space: Static.
-        device: The cost model; the result holds for its clock settings and default number format.
+        device: The cost model; the result holds for its clock settings, and for its default number format where the
+            space has none.
     """
     with jax.ensure_compile_time_eval():
-        layers = _block_layers(space)
+        layers, formats = _block_layers(space)
         if device.blocks is not None:
             layers = _measured_rows(space, layers, device.blocks)
-    grid = jax.vmap(lambda part: hw_models.sum_layers(hw_models.clock_grid(part, device)))(layers)
+
+    def grid_of(part: LayerTable, number_format: Any) -> hw_models.ClockGrid:
+        return hw_models.sum_layers(hw_models.clock_grid(part, device, number_format=number_format))
+
+    grid = jax.vmap(grid_of)(layers, formats)
     load_and_traffic = jax.vmap(lambda part: load_and_traffic_energy(part, device))(grid)
     launches = jnp.broadcast_to(grid.launch_cycles[:, None, None], grid.roofline_s.shape)
     roofline = jnp.moveaxis(jnp.stack([grid.roofline_s, launches, load_and_traffic], axis=-1), 0, 2)
@@ -210,7 +217,7 @@ def _parts(space: MBConvSpace) -> tuple[_Part, ...]:
     parts: list[_Part] = []
 
     def add(part: int, block: int, choices: list[str], depths: tuple[int, ...] = (1,), depth: str = "") -> None:
-        genes = tuple(names.index(name) for name in choices if name in names)
+        genes = tuple(names.index(name) for name in [*choices, "number_format"] if name in names)
         offset = sum(math.prod(int(cardinalities[gene]) for gene in known.genes) for known in parts)
         layers = np.flatnonzero((where.part == part) & (where.block == block))
         parts.append(_Part(layers, genes, offset, depths, names.index(depth) if depth in names else None))

@@ -8,12 +8,19 @@ them. The image counts at the backbone's resolution. Weights are those of the ex
 Shapes: D depth of a stage at its largest, E exits. Counts are in elements, of as many bytes as the number format has.
 """
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, Stage, available_exits, make_divisible
 from hadas_jax.spaces.workload import segments, workload
+from hw_models import NumberFormat
+
+_BYTES = np.array([each.element_bytes for each in NumberFormat], np.int32)
 
 
 @struct.dataclass
@@ -25,12 +32,14 @@ class Footprint:
         exit_memory: int32[E], peak while each exit runs; 0 where the backbone does not have it.
         trunk_weights: int32[].
         exit_weights: int32[E], likewise.
+        element_bytes: int32[], of the backbone's number format; None: the device's first.
     """
 
     trunk_memory: jax.Array
     exit_memory: jax.Array
     trunk_weights: jax.Array
     exit_weights: jax.Array
+    element_bytes: jax.Array | None = None
 
     @classmethod
     def nothing(cls, exits: int) -> "Footprint":
@@ -47,7 +56,8 @@ class Footprint:
         return self.trunk_weights + jnp.sum(jnp.where(exits, self.exit_weights, 0), axis=-1)
 
 
-def footprint(space: MBConvSpace, backbone: Backbone) -> Footprint:
+@functools.singledispatch
+def footprint(space: Any, backbone: Backbone) -> Footprint:
     """Returns what a backbone and each of its exits take; batch with `jax.vmap`.
 
     Args:
@@ -74,6 +84,7 @@ def footprint(space: MBConvSpace, backbone: Backbone) -> Footprint:
         exit_memory=exit_memory,
         trunk_weights=jnp.sum(weights[: E + 1]),
         exit_weights=jnp.where(available, weights[E + 1 :], 0),
+        element_bytes=None if backbone.number_format is None else jnp.asarray(_BYTES)[backbone.number_format],
     )
 
 

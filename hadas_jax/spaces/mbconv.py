@@ -1,19 +1,20 @@
 """MBConv backbone spaces given as data, the backbones that their genomes decode to, and where these may have exits.
 
 A space lists, per stage, the widths, depths, kernels and expand ratios to choose from. A gene stands for every choice
-with more than one option, in the order resolution, widths, depths, kernels, expand ratios; a genome holds the index of
-each choice. For the AttentiveNAS space (https://arxiv.org/abs/2011.09011) these are HADAS's 28 genes.
+with more than one option, in the order resolution, widths, depths, kernels, expand ratios, number format; a genome
+holds the index of each choice. In the AttentiveNAS space (https://arxiv.org/abs/2011.09011) they are HADAS's 28 genes.
 Shapes: G genes, S stages, W = S + 2 widths (stem, stages, last convolution), N block positions, E exits (positions that
 some backbone's exit may follow).
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +118,7 @@ class Backbone:
         depth: [S] blocks per stage.
         kernel: [S] depthwise kernel size per stage.
         expand: [S] expand ratio per stage.
+        number_format: [] a `hw_models.NumberFormat`, what the network runs in; None: whatever the device runs first.
     """
 
     resolution: jax.Array
@@ -124,6 +126,7 @@ class Backbone:
     depth: jax.Array
     kernel: jax.Array
     expand: jax.Array
+    number_format: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ class MBConvSpace:
         exit_width: Channels of the exit heads' convolution.
         in_channels: Of the images.
         classes: Of the data set.
+        number_formats: `hw_models.NumberFormat` values to choose from; empty: whatever the device runs first.
     """
 
     name: str
@@ -155,6 +159,7 @@ class MBConvSpace:
     exit_width: int = 224
     in_channels: int = 3
     classes: int = 1000
+    number_formats: tuple[int, ...] = dataclasses.field(default=(), repr=False)  # no property of the supernet
 
     def adapt(self, *, in_channels: int, classes: int, image_size: int) -> "MBConvSpace":
         """Returns this space for a data set; a space without resolutions takes the images' own size."""
@@ -170,7 +175,7 @@ class MBConvSpace:
         choices |= {f"width.{p}": w for p, w in zip(["stem", *parts, "last"], widths, strict=True)}
         for field in ("depth", "kernel", "expand"):
             choices |= {f"{field}.{p}": getattr(s, field) for p, s in zip(parts, self.stages, strict=True)}
-        return choices
+        return choices | ({"number_format": self.number_formats} if self.number_formats else {})
 
     @cached_property
     def codec(self) -> Codec:
@@ -204,15 +209,19 @@ class MBConvSpace:
         S = len(self.stages)
         ends = np.cumsum([1, S + 2, S, S, S])
         width, depth, kernel, expand = (jnp.stack(every[a:b]) for a, b in itertools.pairwise(ends))
-        return Backbone(resolution=every[0], width=width, depth=depth, kernel=kernel, expand=expand)
+        number_format = every[-1] if self.number_formats else None
+        return Backbone(every[0], width, depth, kernel, expand, number_format)
 
     def encode(self, backbone: Backbone) -> np.ndarray:
-        """Returns the genome int32[G] of one concrete backbone.
+        """Returns the genome int32[G] of one concrete backbone; in the first format where it has none.
 
         Raises:
             ValueError: A field has the wrong length, or a value that is none of the space's choices.
         """
-        fields = (backbone.resolution, backbone.width, backbone.depth, backbone.kernel, backbone.expand)
+        fields: list[object]
+        fields = [backbone.resolution, backbone.width, backbone.depth, backbone.kernel, backbone.expand]
+        if self.number_formats:
+            fields.append(self.number_formats[0] if backbone.number_format is None else backbone.number_format)
         flat = np.concatenate([np.atleast_1d(np.asarray(field)) for field in fields])
         every = Codec(names=tuple(self._choices), choices=tuple(self._choices.values()))
         genome = every.encode(flat.tolist())
@@ -220,13 +229,19 @@ class MBConvSpace:
 
     @property
     def largest_genome(self) -> np.ndarray:
-        """The largest value of every choice, int32[G]."""
-        return np.array([options.index(max(options)) for options in self.codec.choices], np.int32)
+        """The largest value of every choice, and the number format of most bytes, int32[G]."""
+        return self._end(largest=True)
 
     @property
     def smallest_genome(self) -> np.ndarray:
-        """The smallest value of every choice, int32[G]."""
-        return np.array([options.index(min(options)) for options in self.codec.choices], np.int32)
+        """The smallest value of every choice, and the number format of fewest bytes, int32[G]."""
+        return self._end(largest=False)
+
+    def _end(self, *, largest: bool) -> np.ndarray:
+        genes = zip(self.codec.names, self.codec.choices, strict=True)
+        # Number formats count from the one of most bytes.
+        ends = [max(options) if largest != (name == "number_format") else min(options) for name, options in genes]
+        return self.codec.encode(ends)
 
     def largest(self) -> Backbone:
         """Returns the backbone with the largest value of every choice."""
@@ -246,12 +261,14 @@ def make_divisible(channels: Channels) -> Channels:
     return jnp.where(10 * near < 9 * channels, near + 8, near)
 
 
-def block_active(space: MBConvSpace, backbone: Backbone) -> jax.Array:
+@functools.singledispatch
+def block_active(space: Any, backbone: Backbone) -> jax.Array:
     """Returns bool[N]: which block positions the backbone uses (the first `depth` of every stage)."""
     return jnp.concatenate([jnp.arange(max(stage.depth)) < backbone.depth[s] for s, stage in enumerate(space.stages)])
 
 
-def available_exits(space: MBConvSpace, backbone: Backbone) -> jax.Array:
+@functools.singledispatch
+def available_exits(space: Any, backbone: Backbone) -> jax.Array:
     """Returns bool[E]: exits whose position the backbone uses, as its block `first_exit` or a later one."""
     active = block_active(space, backbone)
     index = jnp.cumsum(active.astype(jnp.int32)) - 1

@@ -10,7 +10,7 @@ Shapes: D depth of a stage at its largest, E exits, L layers. Counts are for one
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,12 +61,14 @@ def row_owners(space: MBConvSpace) -> RowOwners:
     return traced[0]
 
 
-def segments(space: MBConvSpace) -> np.ndarray:
+@functools.singledispatch
+def segments(space: Any) -> np.ndarray:
     """Returns int32[L]: the segment of each row of `workload`, see `RowOwners`."""
     return row_owners(space).segment
 
 
-def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
+@functools.singledispatch
+def workload(space: Any, backbone: Backbone) -> LayerTable:
     """Returns the layer table of one backbone with all its exit heads; batch with `jax.vmap`.
 
     Args:
@@ -76,7 +78,7 @@ def workload(space: MBConvSpace, backbone: Backbone) -> LayerTable:
     return _layout(space, backbone)[0]
 
 
-def device_workload(space: MBConvSpace, backbone: Backbone, device: Device) -> LayerTable:
+def device_workload(space: Any, backbone: Backbone, device: Device) -> LayerTable:
     """Returns the layer table of `workload` as a device prices it: what its table says of the blocks, if it has one."""
     layers = workload(space, backbone)
     if device.blocks is None:
@@ -85,7 +87,8 @@ def device_workload(space: MBConvSpace, backbone: Backbone, device: Device) -> L
     return measured_layers(layers, jnp.asarray(owner), int(owner.max()) + 1, device.blocks)
 
 
-def require_priced(space: MBConvSpace, device: Device) -> None:
+@functools.singledispatch
+def require_priced(space: Any, device: Device) -> None:
     """Raises `ValueError` where a device is a table that lacks a block of a space, in one line that names it."""
     if device.blocks is not None:
         require_blocks(device.blocks, block_names(space), device=device.name, space=space.name)

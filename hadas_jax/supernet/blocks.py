@@ -23,6 +23,8 @@ from jax.typing import ArrayLike, DTypeLike
 from hadas_jax.spaces.mbconv import MBConvSpace, Stage, make_divisible
 from hadas_jax.supernet import layers
 from hadas_jax.supernet.layers import Tree, linear
+from hadas_jax.supernet.quantisation import FLOAT32, UNIT, Storage, Stored, stored, swish
+from hw_models import NumberFormat
 
 # What is skipped: nothing; blocks; or blocks, and of the others the kernel taps and middle channels beyond the
 # backbone's (each block is compiled for every kernel and ratio; gradients keep the residuals of all of them, unless
@@ -55,7 +57,7 @@ def _keep_channels(x: jax.Array, active: jax.Array) -> jax.Array:
     return x * layers.along_channels(mask, x)
 
 
-def _kernel_mask(size: int, active: jax.Array) -> jax.Array:
+def active_taps(size: int, active: jax.Array) -> jax.Array:
     """Returns float32[size, size, 1] with ones for the centre `active` x `active` taps."""
     inside = (jnp.abs(jnp.arange(size) - size // 2) <= active // 2).astype(jnp.float32)
     return inside[:, None, None] * inside[None, :, None]
@@ -83,22 +85,64 @@ class _Depthwise(nn.Module):
         """Convolves [B, H, W, C] with the centre `kernel_size` taps."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1])
         kernel = self.param("kernel", _depthwise_std, shape)
-        active = kernel * _kernel_mask(self.kernel_size, kernel_size)
+        active = kernel * active_taps(self.kernel_size, kernel_size)
         return layers.depthwise_conv(x, active.astype(x.dtype), self.stride)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storing:
+    """How a module's activations are stored.
+
+    Attributes:
+        storage: The format, and how ranges are found.
+        observes: Batch norm takes the batch's own statistics; nothing is rounded.
+    """
+
+    storage: Storage
+    observes: bool
+
+    @property
+    def number_format(self) -> NumberFormat:
+        """The format that activations are rounded to."""
+        return NumberFormat.FP32 if self.observes else self.storage.number_format
+
+    def __call__(self, name: str, x: jax.Array, active: jax.Array | None = None) -> jax.Array:
+        """Stores an activation; to be called within a module.
+
+        Args:
+            name: What it is called in the module.
+            x: [..., C].
+            active: int32[], the leading channels that count for its range; None: all, or the others are zero.
+        """
+        if self.observes and self.storage.number_format == NumberFormat.INT8 and active is not None:
+            Stored(self.storage, self.observes, name=name)(_keep_channels(x, active))
+            return x
+        return Stored(self.storage, self.observes, name=name)(x)
+
+    def swish(self, name: str, x: jax.Array, active: jax.Array | None = None) -> jax.Array:
+        """Stores what swish makes of an activation that is stored."""
+        return self(name, swish(x, self.number_format), active)
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """Returns logits float32 as they are stored: 8 bit would not tell scores apart, and are not used."""
+        return stored(x, self.number_format).astype(jnp.float32)
 
 
 class _SqueezeExcite(nn.Module):
     """Squeeze-and-excitation with an elastic hidden width: make_divisible(active channels // 4)."""
 
+    storing: "_Storing"
+
     @nn.compact
     def __call__(self, x: jax.Array, active: jax.Array) -> jax.Array:
         """Gates the channels of [B, H, W, C]."""
-        channels = x.shape[-1]
+        channels, store = x.shape[-1], self.storing
         hidden = make_divisible(channels // 4)
-        pooled = jnp.mean(x, (1, 2))
+        pooled = store("pooled", jnp.mean(x, (1, 2)))
         squeezed = _keep_channels(jax.nn.relu(linear(hidden, pooled, name="squeeze")), make_divisible(active // 4))
-        gate = jax.nn.hard_sigmoid(linear(channels, squeezed, name="excite"))
-        return x * gate[:, None, None, :]
+        excited = store("excited", linear(channels, store("squeezed", squeezed), name="excite"), active)
+        gate = stored(jax.nn.hard_sigmoid(excited), store.number_format, UNIT)
+        return store("gated", x * gate[:, None, None, :])
 
 
 class Stem(nn.Module):
@@ -106,14 +150,17 @@ class Stem(nn.Module):
 
     space: MBConvSpace
     use_batch_stats: bool = False
+    storage: Storage = FLOAT32
 
     @nn.compact
     def __call__(self, images: jax.Array, width: jax.Array) -> jax.Array:
         """Maps images [B, H, W, channels] to [B, H', W', C] with the leading `width` channels active."""
         widest, stride = max(self.space.stem_width), self.space.stem_stride
+        store = _Storing(self.storage, self.use_batch_stats)
         kernel = self.param("kernel", _fan_out_std, (3, 3, images.shape[-1], widest))
-        x = layers.conv(images, kernel.astype(images.dtype), stride=stride, padding=1)
-        return _keep_channels(jax.nn.swish(layers.BatchNorm(self.use_batch_stats, name="bn")(x)), width)
+        x = layers.conv(store("images", images), kernel.astype(images.dtype), stride=stride, padding=1)
+        x = store("normed", layers.BatchNorm(self.use_batch_stats, name="bn")(x), width)
+        return _keep_channels(store.swish("act", x, width), width)
 
 
 class MBConv(nn.Module):
@@ -125,6 +172,7 @@ class MBConv(nn.Module):
         convolve_shortcut: The shortcut is a 1x1 convolution wherever the active widths differ.
         use_batch_stats: See `BatchNorm`.
         expands: The block has an expanding convolution, whatever its ratio; None: as the stage's options say.
+        storage: How activations are stored.
     """
 
     stage: Stage
@@ -132,6 +180,7 @@ class MBConv(nn.Module):
     convolve_shortcut: bool
     use_batch_stats: bool = False
     expands: bool | None = None
+    storage: Storage = FLOAT32
 
     @nn.compact
     def __call__(self, x: jax.Array, setting: BlockSetting, keep: jax.Array | None = None) -> jax.Array:
@@ -142,31 +191,35 @@ class MBConv(nn.Module):
             setting: What is active.
             keep: float32[B], factors of the residual branch for drop-connect; None: all ones.
         """
-        stage, out_max = self.stage, max(self.stage.width)
+        stage, out_max, store = self.stage, max(self.stage.width), _Storing(self.storage, self.use_batch_stats)
         y, mid_width = x, setting.in_width
+
+        def normed(name: str, y: jax.Array, width: jax.Array) -> jax.Array:
+            return store(f"{name}_normed", layers.BatchNorm(self.use_batch_stats, name=f"{name}_bn")(y), width)
+
         if stage.expands if self.expands is None else self.expands:
             mid_max = make_divisible(x.shape[-1] * max(stage.expand))
             mid_width = make_divisible(setting.in_width * setting.expand)
-            y = _Pointwise(mid_max, name="expand")(y)
-            y = jax.nn.swish(layers.BatchNorm(self.use_batch_stats, name="expand_bn")(y))
+            y = normed("expand", _Pointwise(mid_max, name="expand")(y), mid_width)
+            y = store.swish("expand_act", y, mid_width)
         y = _Depthwise(max(stage.kernel), self.stride, name="depthwise")(_keep_channels(y, mid_width), setting.kernel)
-        y = jax.nn.swish(layers.BatchNorm(self.use_batch_stats, name="depthwise_bn")(y))
+        y = store.swish("depthwise_act", normed("depthwise", y, mid_width), mid_width)
         y = _keep_channels(y, mid_width)
         if stage.se:
-            y = _SqueezeExcite(name="se")(y, mid_width)
-        y = layers.BatchNorm(self.use_batch_stats, name="project_bn")(_Pointwise(out_max, name="project")(y))
+            y = _SqueezeExcite(store, name="se")(y, mid_width)
+        y = normed("project", _Pointwise(out_max, name="project")(y), setting.out_width)
         if keep is not None:
             y = y * keep.astype(y.dtype)[:, None, None, None]
-        return _keep_channels(y + self._shortcut(x, setting), setting.out_width)
+        return store("sum", _keep_channels(y + self._shortcut(x, setting), setting.out_width))
 
     def _shortcut(self, x: jax.Array, setting: BlockSetting) -> jax.Array:
-        out_max = max(self.stage.width)
+        out_max, store = max(self.stage.width), _Storing(self.storage, self.use_batch_stats)
         if self.stride > 1:
-            x = layers.half_size_average(x)
+            x = store("half", layers.half_size_average(x))
         same = jnp.pad(x, ((0, 0),) * 3 + ((0, max(out_max - x.shape[-1], 0)),))[..., :out_max]
         if not self.convolve_shortcut:
             return same
-        convolved = _Pointwise(out_max, name="shortcut")(x)
+        convolved = store("shortcut_normed", _Pointwise(out_max, name="shortcut")(x), setting.out_width)
         return jnp.where(setting.in_width == setting.out_width, same, convolved)
 
 
@@ -198,11 +251,12 @@ def run_block(
         remat: For gradients keep the block's input alone and compute it twice.
     """
     operands = (weights, stats, x, setting, keep)
-    shapes = layers.batch_stats_like(weights) if keep_stats else {}
     again = jax.checkpoint if remat else lambda function: function
 
     def run(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
         return layers.call(block, weights, stats, x, *inputs, keep_stats=keep_stats)
+
+    shapes = jax.eval_shape(run, *operands)[1] if keep_stats else {}
 
     def cut_run(stage: Stage) -> Callable[..., tuple[jax.Array, Tree]]:
         small = block.clone(stage=stage, expands=block.stage.expands)
@@ -212,12 +266,12 @@ def run_block(
             sizes |= {"kernel": max(stage.kernel), "expand": max(stage.expand)}
             weights, stats = (cut_block(tree, block.stage, **sizes) for tree in (weights, stats))
             y, found = layers.call(small, weights, stats, x, *inputs, keep_stats=keep_stats)
-            return y, jax.tree.map(lambda leaf, whole: jnp.pad(leaf, (0, len(whole) - len(leaf))), found, shapes)
+            return y, jax.tree.map(lambda leaf, whole: jnp.pad(leaf, (0, whole.size - leaf.size)), found, shapes)
 
         return branch
 
     def passed_on(weights: Tree, stats: Tree | None, x: jax.Array, *inputs: Any) -> tuple[jax.Array, Tree]:
-        return x, jax.tree.map(jnp.zeros_like, shapes)
+        return x, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     if skip == "all":
         branches = [again(cut_run(stage)) for stage in _fixed_choices(block.stage)]
@@ -238,6 +292,7 @@ class Tail(nn.Module):
 
     space: MBConvSpace
     use_batch_stats: bool = False
+    storage: Storage = FLOAT32
 
     @nn.compact
     def __call__(
@@ -251,15 +306,16 @@ class Tail(nn.Module):
             last_width: int32[], active channels of the last convolution.
             keep: float32[B, largest last width], factors of the classifier's inputs for dropout; None: all ones.
         """
-        space = self.space
+        space, store = self.space, _Storing(self.storage, self.use_batch_stats)
         head_max = make_divisible(max(space.stages[-1].width) * space.head_expand)
+        width = make_divisible(in_width * space.head_expand)
         x = layers.BatchNorm(self.use_batch_stats, name="head_bn")(_Pointwise(head_max, name="head")(x))
-        x = _keep_channels(jax.nn.swish(x), make_divisible(in_width * space.head_expand))
-        x = jax.nn.swish(_Pointwise(max(space.last_width), name="last")(jnp.mean(x, (1, 2))))
-        x = _keep_channels(x, last_width)
+        x = _keep_channels(store.swish("head_act", store("head_normed", x, width), width), width)
+        x = _Pointwise(max(space.last_width), name="last")(store("mean", jnp.mean(x, (1, 2))))
+        x = _keep_channels(store.swish("last_act", store("last_normed", x, last_width), last_width), last_width)
         if keep is not None:
             x = x * keep.astype(x.dtype)
-        return linear(space.classes, x, name="classifier").astype(jnp.float32)
+        return store.logits(linear(space.classes, x, name="classifier"))
 
 
 def head_padding(height: int, width: int) -> int:
@@ -274,21 +330,24 @@ class ExitHead(nn.Module):
         width: Channels of its convolution.
         classes: K.
         use_batch_stats: See `BatchNorm`.
+        storage: How activations are stored.
     """
 
     width: int
     classes: int
     use_batch_stats: bool = False
+    storage: Storage = FLOAT32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Maps features [B, H, W, C] to logits float32[B, K] and the confidence's logit float32[B]."""
+        store = _Storing(self.storage, self.use_batch_stats)
         kernel = self.param("conv", _fan_out_std, (3, 3, x.shape[-1], self.width))
         x = layers.conv(x, kernel.astype(x.dtype), stride=1, padding=head_padding(*x.shape[1:3]))
-        x = jax.nn.leaky_relu(layers.BatchNorm(self.use_batch_stats, name="bn")(x), 0.01)
-        x = jnp.mean(x, (1, 2))
+        x = store("normed", layers.BatchNorm(self.use_batch_stats, name="bn")(x))
+        x = store("mean", jnp.mean(store("act", jax.nn.leaky_relu(x, 0.01)), (1, 2)))
         logits, confidence = linear(self.classes, x, name="classifier"), linear(1, x, name="confidence")[:, 0]
-        return logits.astype(jnp.float32), confidence.astype(jnp.float32)
+        return store.logits(logits), store.logits(confidence)
 
 
 @struct.dataclass
@@ -377,6 +436,8 @@ def cut_layers(tree: Tree, sizes: dict[str, tuple[int | None, int | None]]) -> T
 
     def cut(path: tuple, leaf: jax.Array) -> jax.Array:
         layer, name = path[-2].key, path[-1].key
+        if name == "range":
+            return leaf
         inputs, outputs = sizes[layer]
         if name != "kernel":
             return leaf[..., :outputs]

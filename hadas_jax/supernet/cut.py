@@ -62,7 +62,8 @@ def cut(space: MBConvSpace, params: Parameters, stats: BatchStats, backbone: Bac
 def _backbone(space: MBConvSpace, tree: Tree, heads: Tree, backbone: Backbone) -> tuple[Tree, Tree]:
     """Cuts weights, or statistics, of backbone and heads."""
     width, depth, kernel, expand = _choices(backbone)
-    cut_tree: dict[str, Tree] = {"stem": jax.tree.map(lambda leaf: leaf[..., : width[0]], tree["stem"])}
+    stem = cut_layers({"stem": tree["stem"]}, dict.fromkeys(("stem", "bn"), (None, width[0])))
+    cut_tree: dict[str, Tree] = dict(stem)
     cut_heads: dict[str, Tree] = {}
     position = block = 0
     for s, stage in enumerate(space.stages):

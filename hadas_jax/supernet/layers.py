@@ -358,18 +358,6 @@ def is_kernel(tree: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), tree)
 
 
-def batch_stats_like(weights: Tree) -> Tree:
-    """Returns a tree of the form of a module's batch-norm statistics, given its weights; values mean nothing."""
-    found = {}
-    for name, leaf in weights.items():
-        if not isinstance(leaf, dict):
-            continue
-        inner = {"mean": leaf["scale"], "var": leaf["scale"]} if "scale" in leaf else batch_stats_like(leaf)
-        if inner:
-            found[name] = inner
-    return found
-
-
 def call(module: nn.Module, weights: Tree, stats: Tree | None, *args: Any, keep_stats: bool) -> tuple[Any, Tree]:
     """Applies a module to its weights.
 

@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 
 from hadas_jax.spaces.mbconv import Backbone, MBConvSpace, available_exits
 from hadas_jax.supernet.blocks import BlockSetting, Drops, ExitHead, MBConv, Skip, Stem, Tail, run_block
-from hadas_jax.supernet.layers import Tree, batch_stats_like, call, is_kernel, mean_over, resize
+from hadas_jax.supernet.layers import Tree, call, is_kernel, mean_over, resize
+from hadas_jax.supernet.quantisation import FLOAT32, Storage
 
 _TRUNCATED_STD = 0.8796  # of a standard normal cut at -2 and 2
 
@@ -38,7 +39,7 @@ class Parameters:
 
 @struct.dataclass
 class BatchStats:
-    """Batch-norm statistics of one backbone: means and variances by module."""
+    """Batch-norm statistics of one backbone: means and variances by module; for int8 the ranges of activations too."""
 
     backbone: Tree
     heads: Tree
@@ -65,6 +66,7 @@ def apply(
     images: jax.Array,
     *,
     skip: Skip = "nothing",
+    storage: Storage = FLOAT32,
 ) -> Logits:
     """Runs one backbone with all exits in one pass; `jax.vmap` over stats and backbone runs a population.
 
@@ -75,12 +77,12 @@ def apply(
         backbone: One design of the space.
         images: [B, H, W, channels] at the backbone's resolution, float32 or bfloat16.
         skip: Static; what the backbone does not use is skipped instead of masked: quicker, but not under `jax.vmap`.
+        storage: Static, how activations are stored; weights are stored by `fold.stored_network`.
     """
-    features, final, _ = run_trunk(space, params.backbone, backbone, images, stats=stats.backbone, skip=skip)
-    available = available_exits(space, backbone)
-    exits, confidence, _ = run_heads(
-        space, params.heads, features, available, stats=stats.heads, skip=skip != "nothing"
-    )
+    trunk, heads = params.backbone, params.heads
+    features, final, _ = run_trunk(space, trunk, backbone, images, stats=stats.backbone, skip=skip, storage=storage)
+    available, how = available_exits(space, backbone), {"skip": skip != "nothing"}
+    exits, confidence, _ = run_heads(space, heads, features, available, stats=stats.heads, storage=storage, **how)
     return Logits(exits=jnp.concatenate([exits, final[None]]), confidence=confidence)
 
 
@@ -113,7 +115,7 @@ def apply_training(
     return run_trunk(space, weights, backbone, images.astype(dtype), drops=drops, skip=skip, remat=remat)[:2]
 
 
-@partial(jax.jit, static_argnums=0, static_argnames=("skip", "resolution", "dtype"))
+@partial(jax.jit, static_argnums=0, static_argnames=("skip", "resolution", "dtype", "storage"))
 def estimate_batch_stats(
     space: MBConvSpace,
     params: Parameters,
@@ -123,6 +125,7 @@ def estimate_batch_stats(
     skip: Skip = "nothing",
     resolution: int | None = None,
     dtype: str = "float32",
+    storage: Storage = FLOAT32,
 ) -> BatchStats:
     """Re-estimates a backbone's batch-norm statistics: the mean over batches of each batch's own.
 
@@ -134,17 +137,18 @@ def estimate_batch_stats(
         skip: See `apply`; what is skipped has statistics of zero.
         resolution: Of the backbone, to which batches are resized one at a time; None: they have it.
         dtype: That features are computed in, float32 or bfloat16.
+        storage: Static; for int8 the ranges of activations are found as well, the mean over batches of each one's own.
     """
     available = available_exits(space, backbone)
 
     def one(images: jax.Array) -> BatchStats:
         images = resize(images, resolution or images.shape[1]).astype(jnp.dtype(dtype))
-        features, _, stats = run_trunk(space, params.backbone, backbone, images, keep_stats=True, skip=skip)
-        *_, heads = run_heads(space, params.heads, features, available, keep_stats=True, skip=skip != "nothing")
+        how: dict[str, Any] = {"keep_stats": True, "storage": storage}
+        features, _, stats = run_trunk(space, params.backbone, backbone, images, skip=skip, **how)
+        *_, heads = run_heads(space, params.heads, features, available, skip=skip != "nothing", **how)
         return BatchStats(backbone=stats, heads=heads)
 
-    like = BatchStats(backbone=batch_stats_like(params.backbone), heads=batch_stats_like(params.heads))
-    return mean_over(one, batches, like=like)
+    return mean_over(one, batches, like=jax.eval_shape(one, batches[0]))
 
 
 def run_trunk(
@@ -159,6 +163,7 @@ def run_trunk(
     drops: Drops | None = None,
     unroll: bool = False,
     remat: bool = False,
+    storage: Storage = FLOAT32,
 ) -> tuple[tuple[jax.Array, ...], jax.Array, Tree]:
     """Runs one backbone.
 
@@ -174,26 +179,27 @@ def run_trunk(
         unroll: Compile every block instead of one scanned over: slower to compile, and as a network that is cut out for
             deployment runs.
         remat: For gradients keep the blocks' inputs alone and compute each block twice.
+        storage: How activations are stored.
 
     Returns:
         Per stage the outputs of its block positions [D, B, H', W', C], logits float32[B, K], and the batch's statistics
         by module, where they are kept.
     """
     run = partial(run_block, keep_stats=keep_stats, skip=skip, remat=remat)
-    by_batch = stats is None
+    how: dict[str, Any] = {"use_batch_stats": stats is None, "storage": storage}
     given: dict[str, Tree] = stats or {}
     found: dict[str, Tree] = {}
-    stem = Stem(space, use_batch_stats=by_batch)
+    stem = Stem(space, **how)
     x, found["stem"] = call(stem, weights["stem"], given.get("stem"), images, backbone.width[0], keep_stats=keep_stats)
     features, position = [], 0
     for s, stage in enumerate(space.stages):
         first, rest, depth = f"stage{s}_first", f"stage{s}_rest", max(stage.depth)
         setting = BlockSetting(backbone.width[s], backbone.width[s + 1], backbone.kernel[s], backbone.expand[s])
-        block = MBConv(stage, stage.stride, _convolves_shortcut(space, s), use_batch_stats=by_batch)
+        block = MBConv(stage, stage.stride, _convolves_shortcut(space, s), **how)
         x, found[first] = run(block, weights[first], given.get(first), x, setting)
         outputs = x[None]
         if depth > 1:
-            block = MBConv(stage, 1, False, use_batch_stats=by_batch)
+            block = MBConv(stage, 1, False, **how)
             following = setting._replace(in_width=setting.out_width)
             keep = None if drops is None else drops.blocks[position + 1 : position + depth]
 
@@ -209,7 +215,7 @@ def run_trunk(
             outputs = jnp.concatenate([outputs, others])
         features.append(outputs)
         position += depth
-    tail = Tail(space, use_batch_stats=by_batch)
+    tail = Tail(space, **how)
     ends = (backbone.width[-2], backbone.width[-1], None if drops is None else drops.last)
     logits, found["tail"] = call(tail, weights["tail"], given.get("tail"), x, *ends, keep_stats=keep_stats)
     return tuple(features), logits, found
@@ -224,6 +230,7 @@ def run_heads(
     stats: Tree | None = None,
     keep_stats: bool = False,
     skip: bool = False,
+    storage: Storage = FLOAT32,
 ) -> tuple[jax.Array, jax.Array, Tree]:
     """Runs the heads of every exit.
 
@@ -235,11 +242,12 @@ def run_heads(
         stats: batch-norm statistics; None: the batch's own normalise.
         keep_stats: Return the batch's own statistics.
         skip: Do not compute what is not available, see `run_trunk`.
+        storage: How activations are stored.
 
     Returns:
         Logits float32[E, B, K], confidence logits float32[E, B], and statistics.
     """
-    head = ExitHead(space.exit_width, space.classes, use_batch_stats=stats is None)
+    head = ExitHead(space.exit_width, space.classes, use_batch_stats=stats is None, storage=storage)
 
     def run(weights: Tree, stats: Tree | None, x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Tree]:
         return call(head, weights, stats, x, keep_stats=keep_stats)

@@ -414,11 +414,11 @@ class TrainingRun:
             found.append(ExitAccuracies(name, tuple(blocks[chosen].tolist()), exits, float(shares[-1]), own_exits))
         return tuple(found)
 
-    def evaluator(self, params: Parameters) -> Evaluator:
-        """Returns what gives the outcomes of backbones int32[N, G] on a split."""
+    def evaluator(self, params: Parameters, *, space: MBConvSpace | None = None) -> Evaluator:
+        """Returns what gives the outcomes of backbones int32[N, G] on a split; `space` is the run's with formats."""
         evaluation, dtype = self.settings.evaluation, self.settings.training.dtype
         with memory_named("stats_batches", evaluation.stats_batches, "batches"):
-            return Evaluator(self.space, params, self.calibration_batches(), evaluation, dtype=dtype)
+            return Evaluator(space or self.space, params, self.calibration_batches(), evaluation, dtype=dtype)
 
     def accuracies(self, params: Parameters, genomes: np.ndarray, data: LabelledImages) -> np.ndarray:
         """Returns float64[N, E + 1]: the accuracy of backbones int32[N, G] at every exit and, last, the classifier."""

@@ -19,7 +19,7 @@ from hadas_jax.settings import RetrainSettings
 
 DOCS = documents.TOP / "docs"
 # Pages without preparation; the second ones search or train whole networks.
-QUICK = ["accelerators", "bring_your_data", "hardware_models", "predictors", "search"]
+QUICK = ["accelerators", "any_network", "bring_your_data", "hardware_models", "predictors", "search"]
 WHOLE = ["bring_your_device", "eh_dnas", "training"]
 
 

@@ -11,7 +11,7 @@ import pytest
 import hadas_jax.evaluation.evaluator as evaluators
 from hadas_jax.backend import memory_named
 from hadas_jax.data import LabelledImages
-from hadas_jax.evaluation import Evaluator
+from hadas_jax.evaluation import CachedEvaluator, Evaluator
 from hadas_jax.evaluation.evaluator import images_at_once
 from hadas_jax.settings import EvaluationSettings
 from hadas_jax.spaces import available_exits
@@ -137,3 +137,30 @@ def test_populations_of_one_resolution_share_one_compilation(space, setting, mon
         monkeypatch.setattr(evaluators, name, chex.assert_max_traces(function, n=0))
     for population in (small[:1], np.repeat(small, 2, axis=0)):
         Evaluator(space, params, calibration, EvaluationSettings(eval_batch=32, group=1))(population, data)
+
+
+@pytest.mark.slow
+def test_backbones_are_evaluated_in_their_formats_and_kept_by_them(small_space, small_network, spots, tmp_path):
+    space = dataclasses.replace(small_space, number_formats=(0, 2))
+    params, gene = small_network[0], space.codec.names.index("number_format")
+    genome = space.largest_genome
+    both = np.stack([genome, genome])
+    both[1, gene] = 1
+    calibration = spots.images[None, :32]
+    plain = Evaluator(small_space, params, calibration, EvaluationSettings(group=1))
+    evaluator = Evaluator(space, params, calibration, EvaluationSettings(group=1))
+    assert plain.fingerprint == evaluator.fingerprint
+    kept = CachedEvaluator(evaluator, tmp_path)
+    found = kept(both, spots)
+    alone = plain(np.delete(genome, gene)[None], spots)
+    np.testing.assert_allclose(found.confidence[0], alone.confidence[0], atol=1e-5)
+    off = np.abs(found.confidence[1] - found.confidence[0])
+    assert 1e-4 < off.max() < 0.5
+    names = sorted(path.name for path in tmp_path.rglob("*.npz"))
+    genes = "-".join(map(str, np.delete(genome, gene)))
+    assert names == [f"{genes}-int8.npz", f"{genes}.npz"]
+    again = CachedEvaluator(evaluator, tmp_path)
+    np.testing.assert_array_equal(again(both[::-1], spots).confidence[::-1], found.confidence)
+    assert again.evaluated == 0
+    side_by_side = Evaluator(space, params, calibration, EvaluationSettings(group=2))(both, spots)
+    assert np.abs(side_by_side.confidence - found.confidence).mean() < 0.02

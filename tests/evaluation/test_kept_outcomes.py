@@ -10,6 +10,7 @@ import hadas_jax.evaluation.evaluator as evaluators
 from hadas_jax.data import LabelledImages
 from hadas_jax.evaluation import CachedEvaluator, Evaluator, Outcomes
 from hadas_jax.settings import EvaluationSettings
+from hw_models import NumberFormat
 
 EXITS, IMAGES = 3, 37
 
@@ -19,6 +20,9 @@ class Drawn:
 
     def __init__(self, fingerprint="one"):
         self.fingerprint, self.asked, self.estimated = fingerprint, [], []
+
+    def genes_and_format(self, genome):
+        return "-".join(map(str, genome)), NumberFormat.FP32
 
     def statistics(self, genomes):
         self.estimated += genomes.tolist()

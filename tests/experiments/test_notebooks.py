@@ -14,7 +14,7 @@ pytest.importorskip("ipykernel")
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "experiments" / "notebooks"
-NAMES = ("bring_your_device", "eh_dnas", "hadas_search", "search_throughput")
+NAMES = ("bring_your_device", "bring_your_network", "eh_dnas", "hadas_search", "search_throughput")
 
 
 def _content(notebook):
@@ -23,7 +23,7 @@ def _content(notebook):
     return cells, {name: notebook.metadata.get(name) for name in ("accelerator", "kernelspec")}
 
 
-def test_every_notebook_is_one_of_these_four():
+def test_every_notebook_is_one_of_these_five():
     for ending in ("py", "ipynb"):
         assert sorted(path.stem for path in NOTEBOOKS.glob(f"*.{ending}")) == list(NAMES)
 
@@ -61,7 +61,8 @@ def executed(tmp_path_factory):
         ended = subprocess.run(words, cwd=place, env=os.environ | own, capture_output=True, text=True, check=False)
         return ended.returncode, ended.stderr, jupytext.read(copy)
 
-    names = ("hadas_search", "eh_dnas", "search_throughput", "bring_your_device")  # the last one compiles little anew
+    # The last one compiles little anew.
+    names = ("hadas_search", "eh_dnas", "search_throughput", "bring_your_network", "bring_your_device")
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(names, pool.map(run, names), strict=True))
 

@@ -13,6 +13,8 @@ CHECK = ExportCheck(
     other_exits=0,
     other_labels=0,
     accuracy=0.9,
+    expected_accuracy=0.9,
+    number_format=hw.NumberFormat.FP32,
     shares=(0.75, 0.25),
     latency_s=(0.003, 0.004),
 )

@@ -21,10 +21,10 @@ from flax import struct
 from hadas_jax.evaluation import count_bits, segment_costs
 from hadas_jax.evaluation.early_exit import percentile_paths
 from hadas_jax.settings import Constraints
-from hadas_jax.spaces import MBConvSpace, available_exits, segments, workload
+from hadas_jax.spaces import AnySpace, MBConvSpace, available_exits, segments, workload
 from hadas_jax.spaces.footprint import Footprint, footprint
 from hadas_jax.spaces.workload import device_workload
-from hw_models import Cost, Device, LayerTable, default_point, network_cost
+from hw_models import Cost, Device, LayerTable, NumberFormat, default_point, network_cost
 from hw_models.units import Range, in_other_units
 
 _LEAST_ERROR = 1e-3  # an error limit of 0 would make every excess infinite
@@ -58,26 +58,28 @@ class ConfigLimits:
 
     Attributes:
         p99_s: float32[], on the latency that 99 % of the samples keep.
-        memory: float32[], on the peak of the activations in elements.
-        weights: float32[], on the number of weights, exits included.
+        memory: float32[], on the peak of the activations in bytes.
+        weights: float32[], on the bytes of the weights, exits included.
+        element_bytes: int32[], of a backbone that has no number format of its own.
     """
 
     p99_s: jax.Array
     memory: jax.Array
     weights: jax.Array
+    element_bytes: jax.Array
 
     @classmethod
     def of(cls, limits: Constraints, device: Device) -> "ConfigLimits | None":
-        """Returns those of a search on a device, in whose number format sizes are; None where none of them is set."""
-        elements = 1e6 / device.formats[0].element_bytes  # of a MB
+        """Returns those of a search on a device; None where none of them is set."""
         scaled: tuple[tuple[float | None, float], ...] = (
             (limits.max_p99_latency_ms, 1e-3),
-            (limits.max_memory_mb, elements),
-            (limits.max_flash_mb, elements),
+            (limits.max_memory_mb, 1e6),
+            (limits.max_flash_mb, 1e6),
         )
         if all(limit is None for limit, _ in scaled):
             return None
-        return cls(*(jnp.float32(jnp.inf if limit is None else limit * scale) for limit, scale in scaled))
+        p99_s, memory, weights = (jnp.float32(jnp.inf if limit is None else limit * scale) for limit, scale in scaled)
+        return cls(p99_s, memory, weights, jnp.int32(device.formats[0].element_bytes))
 
     def excess(self, p99_s: Any) -> Any:
         """Returns by how much latencies that 99 % of the samples keep exceed the limit; at most 0 within."""
@@ -85,28 +87,29 @@ class ConfigLimits:
 
     def size_excess(self, size: Footprint, exits: Any) -> jax.Array:
         """Returns by how much a backbone with some exits, bool[..., E], exceeds the limits on sizes, float32[...]."""
-        memory, weights = (each.astype(jnp.float32) for each in (size.memory(exits), size.weights(exits)))
+        element = self.element_bytes if size.element_bytes is None else size.element_bytes
+        memory, weights = ((element * each).astype(jnp.float32) for each in (size.memory(exits), size.weights(exits)))
         return jnp.maximum(memory / self.memory, weights / self.weights) - 1
 
 
-def trunk(space: MBConvSpace, genome: jax.Array) -> LayerTable:
+def trunk(space: AnySpace, genome: jax.Array) -> LayerTable:
     """Returns the layer table of a backbone int32[G] without exit heads."""
     return _without_heads(space, workload(space, space.decode(genome)))
 
 
-def _without_heads(space: MBConvSpace, layers: LayerTable) -> LayerTable:
+def _without_heads(space: AnySpace, layers: LayerTable) -> LayerTable:
     in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
     return dataclasses.replace(layers, active=layers.active * in_trunk)
 
 
 @partial(jax.jit, static_argnames="space")
-def static_costs(space: MBConvSpace, genomes: jax.Array, device: Device) -> tuple[Cost, jax.Array]:
+def static_costs(space: AnySpace, genomes: jax.Array, device: Device) -> tuple[Cost, jax.Array]:
     """Returns costs float32[N] of backbones int32[N, G] without exits, and their numbers of weights float32[N]."""
 
     def one(genome: jax.Array) -> tuple[Cost, jax.Array]:
-        layers = trunk(space, genome)
-        priced = device_workload(space, space.decode(genome), device)
-        cost = network_cost(_without_heads(space, priced), device, default_point(device))
+        layers, backbone = trunk(space, genome), space.decode(genome)
+        priced = _without_heads(space, device_workload(space, backbone, device))
+        cost = network_cost(priced, device, default_point(device), number_format=backbone.number_format)
         return cost, jnp.sum(layers.weight_elements * layers.active)
 
     return jax.vmap(one)(genomes)
@@ -143,7 +146,7 @@ def lower_bound(
     return jnp.stack([jnp.full_like(latency, 1 - share[-1]), latency, energy], axis=1), p99
 
 
-def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -> None:
+def require_reachable(limits: Constraints, space: AnySpace, device: Device) -> None:
     """Refuses limits that contradict each other or the space: not even the start of the smallest backbone keeps them.
 
     Args:
@@ -194,10 +197,11 @@ def require_reachable(limits: Constraints, space: MBConvSpace, device: Device) -
             )
 
 
-def _require_room(limits: Constraints, space: MBConvSpace, device: Device) -> None:
+def _require_room(limits: Constraints, space: AnySpace, device: Device) -> None:
     """Refuses limits on memory and weights that not even the smallest backbone keeps without exits."""
     size = jax.jit(lambda: footprint(space, space.smallest()))()
-    number_format = device.formats[0]
+    formats = space.number_formats if isinstance(space, MBConvSpace) else ()
+    number_format = NumberFormat(max(formats, default=device.formats[0]))
     for name, what, elements in (
         ("max_memory_mb", "activations", size.trunk_memory),
         ("max_flash_mb", "weights", size.trunk_weights),

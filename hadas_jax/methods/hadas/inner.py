@@ -27,7 +27,7 @@ from hadas_jax.methods.hadas.constraints import ConfigLimits, relative_excess
 from hadas_jax.methods.hadas.exit_configs import DynamicBackbone, Stops
 from hadas_jax.search import NSGA2, Product, State, sample
 from hadas_jax.search.product import Chunk, fill_cells, grid_hypervolume, guided_bins, stream
-from hadas_jax.spaces import MBConvSpace, available_exits
+from hadas_jax.spaces import AnySpace, GivenNetwork, MBConvSpace, available_exits
 from hadas_jax.spaces.footprint import Footprint, footprint
 from hw_models import Cost, Device
 
@@ -72,8 +72,10 @@ class Evaluated(NamedTuple):
     excess: jax.Array
 
 
-def exit_count(space: MBConvSpace, genome: np.ndarray) -> int:
+def exit_count(space: AnySpace, genome: np.ndarray) -> int:
     """Returns how many exits the backbone of a concrete genome int32[G] has."""
+    if isinstance(space, GivenNetwork):
+        return space.num_exits
     codec = space.codec
     genes = dict(zip(codec.names, zip(codec.choices, np.asarray(genome).tolist(), strict=True), strict=True))
     blocks = 0

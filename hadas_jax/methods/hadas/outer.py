@@ -5,6 +5,8 @@ Bouzidi et al., "HADAS: Hardware-Aware Dynamic Neural Architecture Search for Ed
 latency, energy) without exits at the default clocks. The best go to the inner engine (`methods.hadas.inner`), which
 finds for each the exits x and clocks f of the best dynamic candidates D(x, f | b); by these the backbones are ranked
 once more. No backbone is evaluated or examined twice.
+With several number formats, the format is one more gene of a backbone, which is evaluated and priced in it. What the
+inner engine examines, it examines in all formats: they are one more factor of its search.
 Shapes: P population, G genes, A archive, E exits, W words of a bit set, L error levels, B latency bins. Costs are of
 one sample, in seconds and joules.
 """
@@ -124,7 +126,9 @@ class Hadas:
         first = [] if self.warm_start is None else list(self.warm_start)
         first += [self.space.largest_genome, self.space.smallest_genome]
         known = 0 if self.evaluated is None else len(self.evaluated[0])
-        archive = Archive.empty(known + self.settings.generations * P, self.space, samples=self.samples)
+        others = self.elites * max(len(self.space.number_formats) - 1, 0)  # that the inner engine adds
+        capacity = known + self.settings.generations * (P + others)
+        archive = Archive.empty(capacity, self.space, samples=self.samples)
         if self.evaluated is not None:
             archive = self._appended(archive, *self.evaluated)
         best = _best(archive, size=P - len(archive.unseen(np.stack(first))))
@@ -253,6 +257,10 @@ class Hadas:
         new = list(dict.fromkeys(row for row in survivors if not archive.examined[row]))[: self.elites]
         if not new:
             return archive, table
+        if len(self.space.number_formats) > 1:
+            genomes = self._in_all_formats(archive.genomes[new])
+            archive = self._evaluated(archive, genomes)
+            new = [row for row in archive.rows(genomes) if not archive.examined[row]]
         rows = np.array(new)
         result = self.inner(key, archive.genomes[rows], archive.correct[rows])
         too_large = np.maximum(archive.params[rows] / self.constraints.params - 1, 0)
@@ -267,6 +275,13 @@ class Hadas:
         )
         kept = result.table[too_large == 0]
         return archive, np.minimum(table, kept.min(axis=0, initial=np.inf))
+
+    def _in_all_formats(self, genomes: np.ndarray) -> np.ndarray:
+        """Genomes int32[N, G] in each of F number formats, int32[at most N F, G], each once."""
+        gene, formats = self.space.codec.names.index("number_format"), range(len(self.space.number_formats))
+        every = np.repeat(genomes, len(formats), axis=0)
+        every[:, gene] = np.tile(np.array(formats), len(genomes))
+        return np.unique(every, axis=0)
 
     def inner(self, key: jax.Array, genomes: np.ndarray, correct: np.ndarray) -> InnerResult:
         """The inner engine for some backbones, spread over all devices.

@@ -22,9 +22,9 @@ from hadas_jax.data import SplitRecord
 from hadas_jax.evaluation import Difference, least_images
 from hadas_jax.evaluation.early_exit import percentile_exit
 from hadas_jax.runs.checkpoints import read_json, validated
-from hadas_jax.runs.names import SUPERNET, SUPERNET_FILE
+from hadas_jax.runs.names import GIVEN, GIVEN_FILE, SUPERNET, SUPERNET_FILE
 from hadas_jax.runs.workdir import WorkDir, write_text
-from hadas_jax.settings import NO_CONSTRAINTS, Constraints, SearchSettings
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, ExitsSettings, FormatName, SearchSettings
 
 POLICY_NAMES = ("ideal", "deployable")
 FORM = "hadas_jax.front/2"
@@ -118,6 +118,7 @@ class Design:
             versions.
         test_eces: Expected calibration error of the score of each exit on the test split, None where the score is no
             probability; empty in files of earlier versions.
+        number_format: What the network was evaluated in and runs in; None in files of earlier versions.
     """
 
     found_by: str
@@ -145,6 +146,7 @@ class Design:
     weight_bytes: int | None = None
     test_aurocs: tuple[float | None, ...] = ()
     test_eces: tuple[float | None, ...] = ()
+    number_format: FormatName | None = None
 
 
 @dataclass(frozen=True)
@@ -269,6 +271,8 @@ class Result:
         within_limits: By policy, whether the designs of its front keep the limits on the selection samples.
         test_images: In the test split.
         accuracy_tolerance: Share of images by which a network may be less accurate and still count as as accurate.
+        number_formats: That were searched; empty in files of earlier versions.
+        assumed_formats: Those of them whose speed on the device nobody measured.
     """
 
     designs: tuple[Design, ...]
@@ -281,6 +285,8 @@ class Result:
     accuracy_tolerance: float
     limits: Constraints = NO_CONSTRAINTS
     within_limits: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(POLICY_NAMES, True))
+    number_formats: tuple[FormatName, ...] = ()
+    assumed_formats: tuple[FormatName, ...] = ()
 
     def front(self, policy: str) -> list[Design]:
         """Returns the designs of one policy's front."""
@@ -323,6 +329,7 @@ def _level_row(result: Result, level: Level, row: LevelRow) -> dict[str, Any]:
         "selection_accuracy_level": level.accuracy,
         "network": row.network,
         "policy": row.policy,
+        "number_format": row.design.number_format or "",
         "test_accuracy": found.accuracy,
         "latency_ms": found.latency_s * 1e3,
         "energy_mj": found.energy_j * 1e3,
@@ -378,6 +385,7 @@ def _row(result: Result, design: Design) -> dict[str, Any]:
         row[name] = "" if size is None else size / 1e3
     for name, values in (("test_aurocs", design.test_aurocs), ("test_eces", design.test_eces)):
         row[name] = _words(["-" if value is None else value for value in values])
+    row["number_format"] = design.number_format or ""
     return row
 
 
@@ -415,18 +423,22 @@ class FinishedSearch:
     """
 
     path: Path
-    settings: SearchSettings
+    settings: SearchSettings | ExitsSettings
     versions: dict[str, str]
     result: Result
     data: SplitRecord
 
     @property
     def supernet(self) -> Path:
-        """Where its supernet is: in its work directory if it trained any of it, else the checkpoint given.
+        """Where its supernet or given network is: in its work directory, or for a supernet the checkpoint given.
 
         Raises:
             ValueError: It is not there any more.
         """
+        if isinstance(self.settings, ExitsSettings):
+            if not (self.path / GIVEN / GIVEN_FILE).is_file():
+                raise ValueError(f"{self.path}: expected the given network of the run in {GIVEN}/, got none")
+            return (self.path / GIVEN).absolute()
         trained, given = self.path / SUPERNET, self.settings.supernet.checkpoint
         if (trained / SUPERNET_FILE).is_file():
             return trained.absolute()
@@ -448,9 +460,12 @@ def read_search(workdir: Path | str) -> FinishedSearch:
     place = WorkDir(Path(workdir))
     if not place.holds_run:
         raise ValueError(f"{workdir}: expected the work directory of a search, got none (no config.json)")
+    kind: type[SearchSettings] | type[ExitsSettings] = SearchSettings
+    if place.kind == ExitsSettings.KIND:
+        kind, place = ExitsSettings, WorkDir(Path(workdir), kind=ExitsSettings.KIND)
     place.settings()  # refuses the work directories of other commands
     path = place.path / FRONT
-    again = shlex.join(["hadas", "search", "--resume", "--workdir", str(workdir)])
+    again = shlex.join(["hadas", kind.KIND, "--resume", "--workdir", str(workdir)])
     if not path.is_file():
         raise ValueError(f"{workdir}: expected a finished search, got one without {FRONT}; {again} finishes it")
     if place.data() is None:
@@ -462,7 +477,7 @@ def read_search(workdir: Path | str) -> FinishedSearch:
     content = read_json(path, FORM, what="the front of a search", hint=hint)
     return FinishedSearch(
         path=place.path,
-        settings=SearchSettings.from_mapping(content.get("settings"), source=str(path)),
+        settings=kind.from_mapping(content.get("settings"), source=str(path)),
         versions=content.get("versions", {}),
         result=validated(Result, content, path=path, hint=hint),
         data=validated(SplitRecord, content.get("data"), path=path, hint=hint),

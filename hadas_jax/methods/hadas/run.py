@@ -4,6 +4,7 @@ Training and search keep checkpoints and resume exactly; what follows is compute
 split is read once, at the end, for designs that were chosen without it.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,20 @@ from hadas_jax.methods.hadas.constraints import require_reachable
 from hadas_jax.methods.hadas.flat import FlatHadas, joint_cardinalities
 from hadas_jax.methods.hadas.outer import Hadas, HadasState
 from hadas_jax.methods.hadas.results import Result, read_search, write_result
-from hadas_jax.methods.hadas.selection import choose, measure, set_thresholds
+from hadas_jax.methods.hadas.selection import FORMAT_NAMES, choose, measure, set_thresholds
 from hadas_jax.methods.hadas.surrogate import SurrogateAcquisition
 from hadas_jax.runs.loop import Progress, run_stage
 from hadas_jax.runs.names import EVALUATED, SUPERNET
 from hadas_jax.runs.workdir import WorkDir, versions
 from hadas_jax.search.strategies import check_strategy, load_strategy
-from hadas_jax.settings import SearchSettings
+from hadas_jax.settings import FormatName, SearchSettings
 from hadas_jax.spaces import MBConvSpace
 from hadas_jax.spaces.mbconv import MAX_EXITS
 from hadas_jax.spaces.workload import require_priced
 from hadas_jax.supernet import Parameters
 from hadas_jax.supernet.checkpoint import save_supernet
 from hadas_jax.training.run import TrainingRun
-from hw_models import Device
+from hw_models import Device, NumberFormat, read_device_file
 from hw_models.catalogue import chosen_device
 
 
@@ -49,7 +50,9 @@ class Run:
         self.device: Device = chosen_device(settings.device, settings.operating)
         self.training = TrainingRun(settings, fine_tune=False)
         self.splits: Splits = self.training.splits
-        self.space: MBConvSpace = self.training.space
+        self._formats = _formats(settings, self.device)
+        numbers = tuple(int(NumberFormat[name.upper()]) for name in self._formats)
+        self.space: MBConvSpace = dataclasses.replace(self.training.space, number_formats=numbers)
         require_priced(self.space, self.device)
         if settings.search.inner == "exact" and self.space.num_exits > MAX_EXITS:
             raise ValueError(
@@ -65,6 +68,8 @@ class Run:
     def _evaluated(self, source: str) -> tuple[np.ndarray, np.ndarray]:
         """What another search evaluated with this supernet."""
         search = read_search(source)
+        if not isinstance(search.settings, SearchSettings):
+            raise ValueError(f"resume_from {source}: expected a search over a supernet, got a run for a given network")
         mine, its = (each.evaluation.stats_batches for each in (self.settings, search.settings))
         if mine != its:
             raise ValueError(f"resume_from {source}: expected `stats_batches` {its} as that search has, got {mine}")
@@ -72,6 +77,12 @@ class Run:
             raise ValueError(
                 f"resume_from {source}: expected `checkpoint` {search.supernet}, the supernet of that search, got "
                 f"{self.settings.supernet.checkpoint}"
+            )
+        if search.result.number_formats != self._formats:
+            its_formats = " ".join(search.result.number_formats) or "none that it names"
+            raise ValueError(
+                f"resume_from {source}: expected number formats as that search has ({its_formats}), got "
+                f"{' '.join(self._formats)}"
             )
         samples = self.splits.validation.count
         return read_evaluated(search, self.space, record=self.splits.record, samples=samples)
@@ -160,7 +171,9 @@ class Run:
     def evaluator(self, params: Parameters) -> CachedEvaluator:
         """Returns what gives the outcomes of backbones int32[N, G] on a split, each once."""
         folder = self.settings.outcomes
-        return CachedEvaluator(self.training.evaluator(params), None if folder is None else Path(folder))
+        return CachedEvaluator(
+            self.training.evaluator(params, space=self.space), None if folder is None else Path(folder)
+        )
 
     @property
     def _acquisition(self) -> SurrogateAcquisition | None:
@@ -220,4 +233,33 @@ class Run:
             accuracy_tolerance=settings.accuracy_tolerance,
             limits=constraints,
             within_limits=choices.within,
+            number_formats=self._formats,
+            assumed_formats=tuple(name for name in self._formats if self._is_assumed(name)),
         )
+
+    def _is_assumed(self, name: FormatName) -> bool:
+        """Whether nobody measured how fast a format is on the device; the speed of fp32 is the unit."""
+        latency = read_device_file(self.settings.device).latency
+        speedup = None if latency is None else getattr(latency.format_speedup, name)
+        return name != "fp32" and speedup is not None and speedup.provenance == "assumed"
+
+
+def _formats(settings: SearchSettings, device: Device) -> tuple[FormatName, ...]:
+    """Returns the number formats that a search goes through, those of most bytes first.
+
+    Raises:
+        ValueError: The device does not run one of them, or one cannot be simulated in the type that is computed in.
+    """
+    chosen = {NumberFormat[name.upper()] for name in settings.search.number_formats} or {device.formats[0]}
+    lacking = sorted(chosen - set(device.formats))
+    if lacking:
+        runs = ", ".join(form.name.lower() for form in device.formats)
+        raise ValueError(
+            f"number_formats: expected some that {device.name} runs ({runs}), got {lacking[0].name.lower()}"
+        )
+    simulated, dtype = sorted(chosen - {NumberFormat.FP32}), settings.training.dtype
+    if simulated and dtype != "float32":
+        raise ValueError(
+            f"dtype {dtype}: expected float32, in which {simulated[0].name.lower()} is simulated, got another type"
+        )
+    return tuple(FORMAT_NAMES[each] for each in sorted(chosen))

@@ -31,15 +31,20 @@ from hadas_jax.methods.hadas.exit_configs import RISK_LEVELS, DynamicBackbone, P
 from hadas_jax.methods.hadas.fronts import EXACT_CONFIGS, Candidates, pool_fronts
 from hadas_jax.methods.hadas.inner import exit_count
 from hadas_jax.methods.hadas.results import POLICY_NAMES, AsAccurate, Design, Level, Percentiles, Performance, Versus
-from hadas_jax.settings import NO_CONSTRAINTS, Constraints
-from hadas_jax.spaces import MBConvSpace, available_exits, block_active
+from hadas_jax.settings import NO_CONSTRAINTS, Constraints, FormatName
+from hadas_jax.spaces import AnySpace, available_exits, block_active
 from hadas_jax.spaces.footprint import footprint
 from hadas_jax.spaces.mbconv import MAX_EXITS
-from hw_models import Device, operating_points
+from hw_models import Device, NumberFormat, operating_points
 
 TOLERANCE = 0.005  # of accuracy that the thresholds of an ideal design may cost on the selection samples
 LEVELS = 4
 NEAREST = 5  # designs to report where none keeps the constraints
+FORMAT_NAMES: dict[NumberFormat, FormatName] = {
+    NumberFormat.FP32: "fp32",
+    NumberFormat.FP16: "fp16",
+    NumberFormat.INT8: "int8",
+}
 
 # Backbones int32[N, G] and images -> their outcomes, leading axis N.
 Evaluate = Callable[[np.ndarray, LabelledImages], Outcomes]
@@ -60,7 +65,7 @@ class Pool:
         limits: Of the search.
     """
 
-    space: MBConvSpace
+    space: AnySpace
     device: Device
     genomes: np.ndarray
     backbones: list[DynamicBackbone]
@@ -154,7 +159,7 @@ class Choices:
 
 
 def set_thresholds(
-    space: MBConvSpace,
+    space: AnySpace,
     device: Device,
     genomes: np.ndarray,
     *,
@@ -188,7 +193,7 @@ def set_thresholds(
 
 
 @partial(jax.jit, static_argnames=("space", "slots"))
-def _dynamic_backbone(space: MBConvSpace, genome: jax.Array, device: Device, *, slots: int) -> DynamicBackbone:
+def _dynamic_backbone(space: AnySpace, genome: jax.Array, device: Device, *, slots: int) -> DynamicBackbone:
     backbone = space.decode(genome)
     available, costs = available_exits(space, backbone), segment_costs(space, backbone, device)
     return DynamicBackbone.of(available, costs, footprint=footprint(space, backbone), slots=slots)
@@ -368,11 +373,13 @@ def _design(pool: Pool, choice: Choice, test: dict[int, PolicyStops], qualities:
         return pool.performance("ideal", index, without.exits, point, stops)
 
     on_selection, on_test = pool.selection[index], test[index]
-    size, element_bytes = pool.backbones[index].footprint, pool.device.formats[0].element_bytes
+    size = pool.backbones[index].footprint
+    number_format = NumberFormat(pool.device.formats[0] if backbone.number_format is None else backbone.number_format)
+    element_bytes = number_format.element_bytes
     return Design(
         found_by=choice.found_by,
         genome=tuple(int(g) for g in pool.genomes[index]),
-        backbone={name: value.tolist() for name, value in vars(backbone).items()},
+        backbone={name: value.tolist() for name, value in vars(backbone).items() if name != "number_format"},
         exits=tuple(int(i) for i in block[chosen]),
         thresholds=tuple(float(t) for t in thresholds[chosen]),
         clocks_mhz=pool.clocks_mhz(choice.point),
@@ -395,6 +402,7 @@ def _design(pool: Pool, choice: Choice, test: dict[int, PolicyStops], qualities:
         weight_bytes=element_bytes * int(size.weights(jnp.asarray(chosen))),
         test_aurocs=tuple(qualities[index].aurocs[exit] for exit in np.flatnonzero(chosen)),
         test_eces=tuple(qualities[index].eces[exit] for exit in np.flatnonzero(chosen)),
+        number_format=FORMAT_NAMES[number_format],
     )
 
 

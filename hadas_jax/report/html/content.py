@@ -21,19 +21,20 @@ from hadas_jax.deploy.fine_tune import FineTuneResult
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.deploy.robustness import UnderCorruption
 from hadas_jax.evaluation import POLICIES, Difference, accuracy_interval
+from hadas_jax.frozen.description import GivenDescription
 from hadas_jax.methods import Design, Performance, Result
 from hadas_jax.methods.eh_dnas.result import DnasResult
 from hadas_jax.methods.eh_dnas.retrain import RetrainResult
-from hadas_jax.methods.hadas.results import POLICY_NAMES
+from hadas_jax.methods.hadas.results import POLICY_NAMES, read_search
 from hadas_jax.report.check import summary
 from hadas_jax.report.console import milli
 from hadas_jax.report.darts import LEFT, RIGHT, TOP, Point, cell_layout
 from hadas_jax.report.html.record import RunRecord
 from hadas_jax.report.pictures import spread_rows
 from hadas_jax.report.search import legend
-from hadas_jax.runs.names import SUPERNET, SUPERNET_FILE
-from hadas_jax.settings import SearchSettings
-from hadas_jax.spaces import MBConvSpace
+from hadas_jax.runs.names import GIVEN, SUPERNET, SUPERNET_FILE
+from hadas_jax.settings import ExitsSettings, SearchSettings
+from hadas_jax.spaces import AnySpace
 from hadas_jax.spaces.darts import CELLS, EDGE_INPUT, EDGE_NODE, OPERATIONS, parse_code
 from hadas_jax.spaces.genotypes import CellGraph, Genotype
 from hadas_jax.supernet.checkpoint import Description
@@ -128,9 +129,9 @@ def _run(record: RunRecord, name: str, robustness: tuple[UnderCorruption, ...] |
     }
     if result is not None:
         try:
-            settings = SearchSettings.from_mapping(record.settings, source=str(record.path))
-            device = chosen_device(settings.device, settings.operating)
-            space = _searched_space(settings, record.path)
+            search = read_search(record.path)
+            device = chosen_device(search.settings.device, search.settings.operating)
+            space = _searched_space(search.settings, record.path)
             run["clock_grid"], curves = clock_curves(space, device, run["networks"])
             run["networks"] = [row | {"curves": curve} for row, curve in zip(run["networks"], curves, strict=True)]
         except (ValueError, OSError) as error:
@@ -214,11 +215,17 @@ def _facts(record: RunRecord) -> list[list[str]]:
 
 
 def _result_facts(result: Result) -> list[list[str]]:
-    facts = [
-        ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic candidates"],
-        ["largest backbone", f"{100 * result.largest_test_accuracy:.1f} % right without exits"],
-        ["smallest backbone", f"{100 * result.smallest_test_accuracy:.1f} % right without exits"],
-    ]
+    if result.backbones == 1:
+        facts = [
+            ["searched", f"{result.candidates:,} exits and clocks of the network"],
+            ["the network", f"{100 * result.largest_test_accuracy:.1f} % right without exits"],
+        ]
+    else:
+        facts = [
+            ["searched", f"{result.backbones:,} backbones, {result.candidates:,} dynamic candidates"],
+            ["largest backbone", f"{100 * result.largest_test_accuracy:.1f} % right without exits"],
+            ["smallest backbone", f"{100 * result.smallest_test_accuracy:.1f} % right without exits"],
+        ]
     limits = {name: limit for name, limit in asdict(result.limits).items() if limit is not None}
     for policy, is_kept in result.within_limits.items() if limits else ():
         words = ", ".join(f"{name} {limit:g}" for name, limit in limits.items())
@@ -368,7 +375,7 @@ def _difference(difference: Difference) -> dict[str, float]:
 
 
 def clock_curves(
-    space: MBConvSpace, device: Device, rows: Sequence[dict[str, Any]]
+    space: AnySpace, device: Device, rows: Sequence[dict[str, Any]]
 ) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
     """Computes what networks cost at all core clocks and a few memory clocks, the host at the clock of each.
 
@@ -413,12 +420,14 @@ def clock_curves(
     return grid, curves
 
 
-def _searched_space(settings: SearchSettings, workdir: Path) -> MBConvSpace:
-    """Returns the space that a search went through, as its supernet has it, or else from its data.
+def _searched_space(settings: SearchSettings | ExitsSettings, workdir: Path) -> AnySpace:
+    """Returns the space that a search went through, as its supernet has it, or else from its data; or a given network.
 
     Raises:
         ValueError: Neither supernet nor data are where they were.
     """
+    if isinstance(settings, ExitsSettings):
+        return GivenDescription.read(workdir / GIVEN).space
     for supernet in (Path(settings.supernet.checkpoint or workdir / SUPERNET), workdir / SUPERNET):
         if (supernet / SUPERNET_FILE).is_file():
             return at_resolutions(Description.read(supernet).space, settings.supernet.resolutions)

@@ -83,7 +83,7 @@ def read_record(path: Path | str) -> RunRecord:
     if not (form.startswith(_PREFIX) and form.endswith("/1") and isinstance(config.get("settings"), dict)):
         raise ValueError(f"{workdir / CONFIG}: expected form {_PREFIX}KIND/1 with settings, got {form!r}")
     kind, metrics = form[len(_PREFIX) : -2], tuple(read_metrics(workdir))
-    result = read_search(workdir).result if kind == "search" else None
+    result = read_search(workdir).result if kind in ("search", "exits") else None
     outcome = _outcome(kind, workdir)
     if result is None and outcome is None and not metrics:
         raise ValueError(f"{workdir}: expected a run with results, got one of kind {kind} that has none yet")

@@ -208,7 +208,7 @@ def test_evolution_looks_for_candidates_within_limits(searches, walked):
 
 def limited(**limits):
     every = dict.fromkeys(("p99_s", "memory", "weights"), np.inf) | limits
-    return ConfigLimits(**{name: np.float32(limit) for name, limit in every.items()})
+    return ConfigLimits(**{name: np.float32(limit) for name, limit in every.items()}, element_bytes=np.int32(1))
 
 
 def assert_kept(found, values, limit, walked, reference):

@@ -291,3 +291,27 @@ def test_the_surrogate_proposes_what_is_evaluated_next(make, space, device):
     assert len(fresh) > 3
     assert [tuple(genome) for genome in archive.genomes[4:].tolist()] == fresh[:4]
     assert int(archive.size) == 8
+
+
+def test_what_the_inner_engine_examines_it_examines_in_all_formats(make, space):
+    several = dataclasses.replace(space, number_formats=(0, 2))
+    gene = several.codec.names.index("number_format")
+    hadas = dataclasses.replace(make(), space=several, evaluate=Supernet(several))
+    states, _ = run(hadas, most=2)
+    archive = states[-1].archive
+    size = int(archive.size)
+    genomes, examined = archive.genomes[:size], archive.examined[:size]
+    assert len(np.unique(genomes, axis=0)) == size <= len(archive.genomes)
+    pairs = [
+        tuple(sorted(map(tuple, np.delete(genomes[rows], gene, axis=1).tolist())))
+        for rows in (examined & (genomes[:, gene] == form) for form in (0, 1))
+    ]
+    assert pairs[0] == pairs[1]
+    assert len(pairs[0]) >= 2
+    # int8 is cheaper on a device that has it, on the same layers.
+    latency = {tuple(genome): row[1] for genome, row in zip(genomes.tolist(), archive.static[:size], strict=True)}
+    for genome in genomes[examined & (genomes[:, gene] == 0)].tolist():
+        other = [*genome[:gene], 1, *genome[gene + 1 :]]
+        assert latency[tuple(other)] < latency[tuple(genome)]
+    assert several.largest_genome[gene] == 0
+    assert several.smallest_genome[gene] == 1
