@@ -105,7 +105,7 @@ def search(engine: Hadas, supernet: Supernet, seed: int) -> dict[str, Any]:
         "reached": volumes,
         "own_s": own,
         "evaluated": evaluated,
-        "exact": engine.hypervolume(tables.min(axis=0)),
+        "exact": engine.hypervolume(np.asarray(tables.min(axis=0))),
         "handed_on": len(rows),
     }
 

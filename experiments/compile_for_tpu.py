@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +138,7 @@ def _strategy(name: str, part: str, population: int) -> Program:
             return run(strategy, evaluate, key, 10, population=first)[0]
 
         return Program(search, (genomes,), (_key(),))
-    state = _shapes(lambda key, *told: strategy.init(key, *told, params), _key(), genomes, fitness)
+    state = _shapes(lambda key, *told: strategy.init(key, told[0], told[1], params), _key(), genomes, fitness)
     if part == "ask":
         return Program(lambda state, key: strategy.ask(key, state, params), (), (state, _key()))
 
@@ -227,7 +227,7 @@ def _training(name: str, size: int, dtype: str, batch: int) -> Program:
     """A step of the sandwich rule: the largest, the smallest and two random backbones."""
     space, optimiser = _adapted(name, size), _optimiser()
     weights = _shapes(partial(initialise, space), _key()).backbone
-    step = sandwich_step(space, optimiser, settings=TrainingSettings(dtype=dtype, batch=batch))
+    step = sandwich_step(space, optimiser, settings=TrainingSettings(dtype=cast(Any, dtype), batch=batch))
     state = _shapes(lambda weights: init_state(weights, optimiser), weights)
     return Program(
         lambda *data_and: step(data_and[2], data_and[3], data_and[:2]), _images(batch, size), (state, _key())
@@ -256,7 +256,7 @@ def _darts(dtype: str) -> Program:
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])), {}
 
     descent = WeightDescent(optax.constant_schedule(0.025))
-    step = bilevel_step(loss, loss, descent=descent, optimiser=optimiser, second_order=True)
+    step = bilevel_step(loss, descent=descent, optimiser=optimiser, second_order=True)
     weights = _shapes(partial(initialise_search, network), _key())
     state = _shapes(lambda weights: BilevelState.start(weights, jnp.zeros((28, 8)), optimiser), weights)
 
@@ -355,7 +355,8 @@ def compile_for(program: Program, devices: list[Any]) -> dict[str, Any]:
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
     costs, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
-    steps, open_ended = sequential_steps(compiled.as_text())
+    assert memory is not None
+    steps, open_ended = sequential_steps(compiled.as_text() or "")
     sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
     return {
         "compile_s": round(seconds, 1),

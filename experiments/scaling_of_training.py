@@ -1,26 +1,24 @@
 """What a training step sends between devices beside what it computes, over 1, 2, 4 and 8 devices, by its compiled code.
 
-Nothing is run: the step of the sandwich rule is compiled for simulated CPU devices, or by the TPU compiler for chips
-that are not there, and the collective operations of its code are counted with their bytes, those in a loop as often as
-it turns. As compiled code does not tell which blocks a sub-network skips, every sub-network counts as the largest, in
-what is sent as in what is computed.
+Nothing is run: the step of the sandwich rule is compiled for simulated devices, and the collective operations of its
+code are counted with their bytes, those in a loop as often as it turns. As compiled code does not tell which blocks a
+sub-network skips, every sub-network counts as the largest, in what is sent as in what is computed.
 
 Command:   python experiments/scaling_of_training.py -o experiments/scaling_of_training.json
-           pip install 'hadas-jax[tpu]'; JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 TPU_ACCELERATOR_TYPE=v5litepod-8
-           TPU_WORKER_HOSTNAMES=localhost python experiments/scaling_of_training.py --platform tpu --dtype bfloat16
-           -o experiments/scaling_of_training_v5e.json
 Hardware:  any
 Time:      a quarter of an hour on two cores
 """
 
+import contextlib
 import json
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unittest import mock
 
 import chex
 import jax
@@ -28,7 +26,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from jax.experimental import topologies
 from rich.console import Console
 from rich.table import Table
 
@@ -40,7 +37,6 @@ from hadas_jax.training import batch_mesh, init_state, sandwich_step, sgd
 from hadas_jax.training.batches import replicated, spread
 from hadas_jax.training.supernet import multiply_accumulates
 
-_SLICES = {1: "v5e:2x2", 2: "v5e:2x2", 4: "v5e:2x2", 8: "v5e:2x4"}  # of which the first devices are taken
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _SHAPE = re.compile(r"\b(pred|[a-z]+(\d+))\[([\d,]*)\]")
@@ -63,8 +59,8 @@ class Scaling:
     """Images of a step, over all devices."""
     devices: tuple[Literal[1, 2, 4, 8], ...] = (1, 2, 4, 8)
     """Numbers of devices."""
-    platform: Literal["cpu", "tpu"] = "cpu"
-    """Simulated devices of a CPU, or the chips of a TPU v5e that is not there."""
+    formulas: Literal["accelerator", "cpu"] = "accelerator"
+    """What is partitioned: the formulas of accelerators, or those of CPUs."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What networks compute in."""
     sampled: int = 2
@@ -122,17 +118,17 @@ def _bytes(shapes: str) -> int:
     return total
 
 
-def devices_of(how: Scaling, count: int) -> list[jax.Device]:
-    """Returns so many devices to compile for."""
-    if how.platform == "cpu":
-        return jax.devices()[:count]
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=_SLICES[count]).devices)[:count]
+def _formulas(kind: str) -> contextlib.AbstractContextManager[Any]:
+    """Has code that is lowered for a CPU take the formulas of other platforms, where these are asked for."""
+    if kind != "accelerator":
+        return contextlib.nullcontext()
+    return mock.patch.object(jax.lax, "platform_dependent", lambda *args, default, **_: default(*args))
 
 
 def step_of(space: MBConvSpace, how: Scaling, devices: int) -> dict[str, Any]:
     """Compiles the step for so many devices and returns what it sends and computes."""
     optimiser = sgd(optax.constant_schedule(0.1), weight_decay=1e-5, clip=optax.clip(1.0))
-    mesh = batch_mesh(devices_of(how, devices))
+    mesh = batch_mesh(jax.devices()[:devices])
     step = spread(
         sandwich_step(space, optimiser, settings=TrainingSettings(sampled=how.sampled, dtype=how.dtype)), mesh
     )
@@ -145,8 +141,10 @@ def step_of(space: MBConvSpace, how: Scaling, devices: int) -> dict[str, Any]:
     size = (how.batch, how.resolution, how.resolution, space.in_channels)
     batch = (jax.ShapeDtypeStruct(size, jnp.float32), jax.ShapeDtypeStruct(size[:1], jnp.int32))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    options = {"xla_backend_optimization_level": 0} if how.platform == "cpu" else {}
-    compiled = jax.jit(step, compiler_options=options).lower(place(jax.eval_shape(fresh)), key, place(batch)).compile()
+    options = {"xla_backend_optimization_level": 0}
+    with _formulas(how.formulas):
+        lowered = jax.jit(step, compiler_options=options).lower(place(jax.eval_shape(fresh)), key, place(batch))
+    compiled = lowered.compile()
     memory = compiled.memory_analysis()
     counts, sizes = collectives(compiled.as_text() or "")
     weights = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(fresh).weights))
@@ -183,13 +181,7 @@ def main(how: Scaling) -> None:
             table.add_row(name, *(f"{value:,.4g}" for value in (*row, flops / 1e9, intensity)))
     Console().print(table)
     if how.output:
-        settings = {
-            "batch": how.batch,
-            "resolution": how.resolution,
-            "sampled": how.sampled,
-            "dtype": how.dtype,
-            "platform": how.platform,
-        }
+        settings = {**asdict(how), "output": None}
         content = {"settings": settings, "versions": versions(), "results": results}
         write_text(how.output, json.dumps(content, indent=1) + "\n")
 

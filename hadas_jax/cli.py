@@ -454,7 +454,7 @@ def _translate_native_errors() -> None:
     command = [sys.executable, "-I", "-S", "-c", _TRANSLATION, message]
     translator = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
     assert translator.stdin is not None
-    os.dup2(translator.stdin.fileno(), sys.__stderr__.fileno())
+    os.dup2(translator.stdin.fileno(), 2)  # where native code writes
     translator.stdin.close()
 
 

@@ -35,7 +35,9 @@ if importlib.util.find_spec("hadas_jax") is None:
 
 # %%
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +48,7 @@ from IPython.display import Image
 
 import hw_models
 from hadas_jax import commands
-from hadas_jax.data import load_dataset
+from hadas_jax.data import LabelledImages, load_dataset
 from hadas_jax.deploy.pricing import price_network
 from hadas_jax.report.any_network import print_price
 from hadas_jax.report.console import new_console
@@ -68,25 +70,26 @@ jax.devices()
 class Network(nn.Module):
     """Stages that can be called one by one."""
 
-    def setup(self):
+    def setup(self) -> None:
         widths = (16, 32, 32, 64)
         self.convolutions = [nn.Conv(width, (3, 3)) for width in widths]
         self.last = nn.Dense(10)
 
-    def stage(self, x, number):
+    def stage(self, x: jax.Array, number: int) -> jax.Array:
         x = nn.relu(self.convolutions[number](x))
         return nn.max_pool(x, (2, 2), (2, 2)) if number == 1 else x
 
-    def classify(self, x):
+    def classify(self, x: jax.Array) -> jax.Array:
         return self.last(x.mean((1, 2)))
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         for number in range(4):
             x = self.stage(x, number)
         return self.classify(x)
 
 
 data = load_dataset("digits", seed=0)
+assert isinstance(data.train, LabelledImages)
 images, labels = data.train.take(jnp.arange(data.train.count))
 network = Network()
 weights = network.init(jax.random.key(0), images[:1])
@@ -95,10 +98,10 @@ steps = 20 if SMOKE else 1000
 
 
 @jax.jit
-def train(weights, state, key):
+def train(weights: Any, state: Any, key: jax.Array) -> tuple[Any, Any]:
     rows = jax.random.randint(key, (64,), 0, len(images))
 
-    def loss(weights):
+    def loss(weights: Any) -> jax.Array:
         logits = network.apply(weights, images[rows])
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
 
@@ -128,7 +131,7 @@ print_price(price, new_console(), title="network")
 
 
 # %%
-def stage(number):
+def stage(number: int) -> Callable[[jax.Array], Any]:
     return lambda x: network.apply(weights, x, number, method="stage")
 
 

@@ -155,7 +155,6 @@ def write_network_kit(
         writer, macs = _Writer(staged, 1, None), {}
         for name, network in networks:
             architecture, folded = network.architecture, network.folded()
-            folded.require_finite_ranges()
             space, channels, by = architecture.space, architecture.space.in_channels, architecture.normalisation
             mean, deviation = (by.mean, by.deviation) if by else ([0.0] * channels, [1.0] * channels)
             texts = layers_by_segment(space, architecture.genome, architecture.exits)

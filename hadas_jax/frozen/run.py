@@ -58,6 +58,8 @@ class ExitsRun:
             raise ValueError(f"device {settings.device}: expected one that prices layers, got a table of blocks")
         self.network: FrozenNetwork | StagedNetwork
         if stages is None:
+            if not given.model:
+                raise ValueError("model: expected an ONNX file of a classifier, got none")
             self.network = FrozenNetwork(given.model, layout=given.layout, image_size=size)
         else:
             first = load(settings.data, stream_seed=settings.seed)

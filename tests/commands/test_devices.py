@@ -213,6 +213,7 @@ def test_measurements_of_several_machines_make_a_device_of_none(rows):
     assert hw.read_device_file("my.yaml").measured_on is None
 
 
+@pytest.mark.slow
 def test_a_table_of_blocks_is_written_shown_and_fitted_and_has_no_place_for_other_networks(capsys):
     main(["devices", "blocks", "-o", "t.csv", "--space", "digits", "--resolution", "8", "--device", "x86-cpu"])
     assert "117 blocks of digits" in capsys.readouterr().out

@@ -48,7 +48,7 @@ def test_an_exported_network_counts_as_the_layer_table_of_its_space(segments):
 def test_the_same_network_as_a_jax_function_counts_the_same(segments):
     network, shapes, tables = segments
     for segment, rows in zip(network.segments, tables, strict=True):
-        run = partial(run_segment, segment, portable=True)
+        run = partial(run_segment, segment)
         outputs = tuple(segment.outputs.values())
 
         def of(weights, x, run=run, outputs=outputs):

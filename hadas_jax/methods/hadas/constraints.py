@@ -97,7 +97,7 @@ def trunk(space: AnySpace, genome: jax.Array) -> LayerTable:
     return _without_heads(space, workload(space, space.decode(genome)))
 
 
-def _without_heads(space: MBConvSpace, layers: LayerTable) -> LayerTable:
+def _without_heads(space: AnySpace, layers: LayerTable) -> LayerTable:
     in_trunk = jnp.asarray(segments(space) <= space.num_exits, jnp.float32)
     return dataclasses.replace(layers, active=layers.active * in_trunk)
 
