@@ -358,8 +358,8 @@ def export(
     print_export(check, read_manifest(target), device=device, machine=machine, console=console)
     if not check.is_equal:
         raise ValueError(
-            f"{target}: expected the network as it is in JAX, got logits that differ by {check.difference:.1e} and "
-            f"{check.other_exits} of {check.images} images at another exit"
+            f"{target}: expected the network as it is in JAX, got logits that differ by {check.difference:.1e}, "
+            f"{check.other_exits} of {check.images} images at another exit, {check.other_labels} of another class"
         )
     print_line(console, f"Written: {target}")
     return check
