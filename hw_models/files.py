@@ -334,7 +334,7 @@ def read_packaged_or_own(
 def explain(error: Any) -> str:
     """Turns one of pydantic's errors into `field: expected ..., got ...`."""
     path, kind, context = error["loc"], error["type"], error.get("ctx", {})
-    where = ".".join(str(part) for part in path if part != "[key]")
+    where = ".".join(str(part) for part in path if not str(part).startswith("["))  # [key], and tags of unions
     if kind == "missing":
         return f"{where}: expected a value, got nothing"
     expected = _EXPECTED.get(kind)

@@ -21,7 +21,7 @@ from hadas_jax.runs.checkpoints import read_json, validated
 from hadas_jax.runs.names import ARCHITECTURE, GIVEN_FILE, SUPERNET_FILE
 from hadas_jax.runs.workdir import write_text
 from hadas_jax.settings import Constraints
-from hadas_jax.spaces import AnySpace, Backbone, available_exits, block_active
+from hadas_jax.spaces import Backbone, GivenNetwork, MBConvSpace, available_exits, block_active
 from hw_models import Device, NumberFormat
 from hw_models.catalogue import device_of
 from hw_models.files import show
@@ -30,6 +30,19 @@ from hw_models.schema import DeviceFile, Positive, Strict, Text
 _FORM = "hadas_jax.architecture/1"
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Gene = Annotated[int, Field(ge=0)]
+
+
+def _kind(space: object) -> str:
+    """Which kind of space a value describes."""
+    is_given = "places" in space if isinstance(space, dict) else isinstance(space, GivenNetwork)
+    return "[given]" if is_given else "[mbconv]"
+
+
+# The space of a search, or a network that was given; errors speak of fields alone, not of the kind.
+_Space = Annotated[
+    Annotated[MBConvSpace, pydantic.Tag("[mbconv]")] | Annotated[GivenNetwork, pydantic.Tag("[given]")],
+    pydantic.Discriminator(_kind),
+]
 
 
 class _Clocks(Strict):
@@ -201,7 +214,7 @@ class Architecture(Strict):
     """
 
     form: Literal["hadas_jax.architecture/1"] = "hadas_jax.architecture/1"
-    space: AnySpace
+    space: _Space
     genome: tuple[_Gene, ...]
     backbone: dict[str, int | tuple[int, ...]]
     exits: tuple[_Gene, ...]
