@@ -292,7 +292,8 @@ def test_a_supernet_of_another_division_than_the_search_had_is_not_selected_from
     base = TrainSettings.of(dataset=datasets[False], space="tiny")
     run, other = command(base), command(base.replace(split_seed=5))
     save_supernet(tmp_path / "supernet", run.described(untrained, {}))
-    found = FinishedSearch(tmp_path, SETTINGS, versions={}, result=None, data=run.splits.record)
+    result = SimpleNamespace(number_formats=())
+    found = FinishedSearch(tmp_path, SETTINGS, versions={}, result=result, data=run.splits.record)
     assert SearchedSupernet.of(found).space.name == "tiny"
     with pytest.raises(ValueError, match="got one of other images or of another division; search anew"):
         SearchedSupernet.of(dataclasses.replace(found, data=other.splits.record))

@@ -37,6 +37,7 @@ def run(weights, batch):
     def call(settings, *, rate=0.1, steps=1):
         optimiser = retrain_optimiser(rate, STEPS, weight_decay=3e-4)
         step = retrain_step(NETWORK, GENOTYPE, optimiser, steps=STEPS, settings=settings)
+        chex.clear_trace_counter()  # it cannot tell steps of other settings apart
         step = jax.jit(chex.assert_max_traces(step, n=1))
         states, metrics = [init_state(weights, optimiser)], []
         for i in range(steps):

@@ -29,6 +29,7 @@ def step(tiny_space):
     @functools.cache
     def compiled(options):
         step = sandwich_step(tiny_space, optax.sgd(RATE), settings=options)
+        chex.clear_trace_counter()  # it cannot tell steps of other options apart
         return jax.jit(chex.assert_max_traces(step, n=1))
 
     return compiled
