@@ -7,6 +7,7 @@ import pytest
 from hadas_jax.cli import main
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_from_another_one_with_its_settings_and_supernet(
     finished_search, listed_space, tmp_path, capsys
 ):

@@ -194,7 +194,7 @@ def test_networks_are_measured_here_by_their_paths_and_on_images(found, chosen, 
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(check, "_PASSES", 1)
     named, images = check.cut_out(found, chosen[:2], tmp_path)
-    rows, latencies = check.measure_here(named, images[:20], tmp_path, rounds=1)
+    rows, latencies = check.measure_here(named, np.asarray(images.images[:20]), tmp_path, rounds=1)
     assert len(rows) == 2 * sum(len(one.design.exits) + 1 for one in chosen[:2])
     assert {row.runtime for row in rows} == {"onnxruntime"}
     assert set(latencies) == {"front-000", "front-001"}

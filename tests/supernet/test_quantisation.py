@@ -57,7 +57,7 @@ def test_ranges_leave_rare_values_out_and_do_not_heed_channels_of_zeros():
     assert find_range(jnp.asarray(x), "percentile")[1] < 40
 
 
-@pytest.mark.parametrize("number_format", [INT8, FP16])
+@pytest.mark.parametrize("number_format", [pytest.param(INT8, marks=pytest.mark.slow), FP16])
 def test_the_network_cut_out_computes_in_a_format_what_the_supernet_does(small_space, small_network, number_format):
     space, (params, _) = small_space, small_network
     images = jax.random.normal(jax.random.key(0), (2, 16, 9, 9, 1))

@@ -219,6 +219,7 @@ def assert_kept(found, values, limit, walked, reference):
     assert np.isfinite(kept).any() == (float(found["exact"].violation) == 0) == (values <= limit).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["memory", "weights"])
 def test_limits_on_memory_and_weights_keep_subsets_of_exits_out(small_space, searches, walked, cases, reference, name):
     size_of = jax.jit(lambda genome: footprint(small_space, small_space.decode(genome)))
