@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fuzzing import DRAWS
 
 import hw_models
 from hadas_jax.evaluation import segment_costs
@@ -40,7 +41,7 @@ def least_of_each(space, genomes, device):
         ("agx-xavier-gpu", "attentivenas", 200),
         ("agx-xavier-gpu", "small-images", 200),
         *(
-            pytest.param(device, name, 10_000, marks=pytest.mark.slow)
+            pytest.param(device, name, 5 * DRAWS, marks=pytest.mark.slow)  # 10,000 before a release
             for device in ("agx-xavier-gpu", "tx2-gpu", "nano-gpu")
             for name in SPACES
         ),
