@@ -203,7 +203,7 @@ def search_results(workdir: Path) -> dict[str, Any]:
     front = json.loads((workdir / "front.json").read_text(encoding="utf-8"))
     with (workdir / "levels.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    words = ("network", "policy", "verdict")
+    words = ("network", "policy", "verdict", "number_format")
     return {
         "backbones": front["backbones"],
         "dynamic_versions": front["candidates"],
