@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from global_steps import SPACE
 
 from hadas_jax.data import LabelledImages
 from hadas_jax.settings import TrainingSettings
-from hadas_jax.spaces import MBConvSpace, Stage
 from hadas_jax.supernet import initialise
 from hadas_jax.training import (
     TrainState,
@@ -28,19 +28,6 @@ from hadas_jax.training.optimisers import descend
 
 chex.set_n_cpu_devices(8)
 BATCH, KEY, OPTIMISER = 32, jax.random.key(0), optax.sgd(0.1)
-SPACE = MBConvSpace(
-    name="tiny",
-    resolution=(9,),
-    stem_width=(8,),
-    stem_stride=2,
-    stages=(Stage((8, 16), (1, 2), (3, 5), (2, 3), stride=2, se=True),),
-    last_width=(16,),
-    head_expand=1,
-    first_exit=0,
-    exit_width=8,
-    in_channels=1,
-    classes=3,
-)
 FAST = {"xla_backend_optimization_level": 0}
 
 
