@@ -273,6 +273,7 @@ class DeviceFile(Strict):
     description: Text
     measured_on: Text | None = None  # the machine that all measurements of a fit were taken on
     runtime: Runtime | None = None
+    yardsticks_ms: dict[Text, LatencyMs] | None = None  # of single layers when the device was measured
     clocks: Clocks
     latency: Latency | None = None
     power: Power | None = None

@@ -56,12 +56,20 @@ from hw_models.measuring.measure import (
     read_kit,
     row_names,
 )
-from hw_models.measuring.measurements import Measurement, read_measurements, write_measurements
+from hw_models.measuring.measurements import (
+    LAYER,
+    Measurement,
+    read_measurements,
+    write_measurements,
+    yardsticks_ms,
+)
+from hw_models.schema import DeviceFile
 
 FORM = "hadas_jax.check/1"
 _KITS_FORM = "hadas_jax.check_kits/1"
 _WARM_UP, _PASSES = 20, 3  # images before times count; how often each round goes through the images
 _PER_TURN, _REFERENCE_RUNS = 25, 3  # images, and runs of the reference network, before the other one's turn
+_LEAST_YARDSTICKS = 3  # single layers that tell a machine's speed
 _BEYOND = 1.1  # the reference point of the hypervolume, in units of the largest objectives
 
 
@@ -179,9 +187,14 @@ class Check:
         noise: Mean relative difference of two measurements of the same path; None: each was measured once.
         front: Names on the front of test error and predicted expected latency.
         measured_front: Names on the front of test error and measured expected latency.
-        hypervolume: Of the measured front over that of the predicted one.
+        hypervolume: Of the measured front over that of the predicted one; both at the speed of the device's
+            measurement, where `speed` is known.
         tolerance: Of the errors of `exits` and `expected`.
         left_out: Names of networks whose measurements were disturbed.
+        speed: How long single layers took, relative to when the device was measured, as the geometric mean of those
+            that both know; None: the clocks were held, or the device does not know them.
+        exits_at_speed: As `exits`, had the machine been as fast as then; None: `speed` is not known.
+        expected_at_speed: As `expected`, likewise.
     """
 
     protocol: dict[str, Any]
@@ -196,11 +209,15 @@ class Check:
     tolerance: float
     left_out: tuple[str, ...] = ()
     by_clock: Agreement | None = None
+    speed: float | None = None
+    exits_at_speed: Agreement | None = None
+    expected_at_speed: Agreement | None = None
 
     @property
     def is_within(self) -> bool:
-        """Whether both errors are within the tolerance."""
-        return max(self.exits.error, self.expected.error) <= self.tolerance
+        """Whether both errors are within the tolerance, at the speed of the device's measurement where it is known."""
+        exits, expected = self.exits_at_speed or self.exits, self.expected_at_speed or self.expected
+        return max(exits.error, expected.error) <= self.tolerance
 
     @property
     def exit_code(self) -> int:
@@ -483,10 +500,13 @@ def compare(
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance: expected a number above 0, got {tolerance:g}")
-    space, by_name = SearchedSupernet.of(search).space, {row.network: row for row in rows}
+    space, layers_ms = SearchedSupernet.of(search).space, yardsticks_ms(rows)
+    rows = [row for row in rows if not row.network.startswith(LAYER)]
+    by_name = {row.network: row for row in rows}
     formats = {row.format for row in rows} - {None}
     use = OperatingSettings(number_format=next(iter(formats), None))  # at all clocks, whatever was searched
-    model = device_of(read_device_file(device), use)
+    file = read_device_file(device)
+    model = device_of(file, use)
     require_priced(space, model)
     pairs = [(one.design.genome, one.design.exits) for one in chosen]
     costs = ExitCosts.of_networks(pairs, space=space, device=model)
@@ -531,7 +551,17 @@ def compare(
         "versions": versions(),
     }
     left_out = tuple(one.name for one in chosen if one.name not in {network.name for network in networks})
-    return dataclasses.replace(_check(networks, tolerance, about | protocol), left_out=left_out)
+    speed = _speed(layers_ms, file) if file.runtime is not None and file.runtime.name == rows[0].runtime else None
+    return dataclasses.replace(_check(networks, tolerance, speed, about | protocol), left_out=left_out)
+
+
+def _speed(now: Mapping[str, float], device: DeviceFile) -> float | None:
+    """How long single layers took relative to when a device was measured; None where too few are known."""
+    then = device.yardsticks_ms or {}
+    both = sorted(set(then) & set(now))
+    if len(both) < _LEAST_YARDSTICKS:
+        return None
+    return float(np.exp(np.mean([np.log(now[name] / then[name]) for name in both])))
 
 
 def _only(rows: Sequence[Measurement], name: str) -> str | None:
@@ -565,7 +595,9 @@ def _checked_exit(number: int, rows: Sequence[Measurement], cost: ExitCosts, poi
     )
 
 
-def _check(networks: Sequence[CheckedNetwork], tolerance: float, protocol: dict[str, Any]) -> Check:
+def _check(
+    networks: Sequence[CheckedNetwork], tolerance: float, speed: float | None, protocol: dict[str, Any]
+) -> Check:
     exits = [found for network in networks for found in network.exits]
     differences = [found.difference for found in exits if found.difference is not None]
     noise = statistics.mean(differences) if differences else None
@@ -575,8 +607,14 @@ def _check(networks: Sequence[CheckedNetwork], tolerance: float, protocol: dict[
     def agreement(predicted: Sequence[float], measured: Sequence[float]) -> Agreement:
         return Agreement.of(predicted, measured, noise=noise)
 
+    def of_exits(by: float) -> Agreement:
+        return agreement([found.predicted_s for found in exits], [found.measured_s / by for found in exits])
+
+    def of_networks(by: float) -> Agreement:
+        return agreement([each.predicted_s for each in networks], [each.expected_s / by for each in networks])
+
     predicted = np.array([(network.test_error, network.predicted_s) for network in networks])
-    measured = np.array([(network.test_error, network.expected_s) for network in networks])
+    measured = np.array([(network.test_error, network.expected_s / (speed or 1.0)) for network in networks])
     reference = _BEYOND * np.maximum(predicted.max(axis=0), measured.max(axis=0))
     volumes = [float(hypervolume(_unit(points, reference), jnp.ones(2))) for points in (predicted, measured)]
 
@@ -587,8 +625,8 @@ def _check(networks: Sequence[CheckedNetwork], tolerance: float, protocol: dict[
     return Check(
         protocol=protocol,
         networks=tuple(networks),
-        exits=agreement([found.predicted_s for found in exits], [found.measured_s for found in exits]),
-        expected=agreement([each.predicted_s for each in networks], [each.expected_s for each in networks]),
+        exits=of_exits(1.0),
+        expected=of_networks(1.0),
         by_clock=agreement([each.predicted_s for each in timed], [each.clock_s or 0.0 for each in timed])
         if timed
         else None,
@@ -600,6 +638,9 @@ def _check(networks: Sequence[CheckedNetwork], tolerance: float, protocol: dict[
         measured_front=names(measured),
         hypervolume=volumes[1] / volumes[0],
         tolerance=tolerance,
+        speed=speed,
+        exits_at_speed=None if speed is None else of_exits(speed),
+        expected_at_speed=None if speed is None else of_networks(speed),
     )
 
 

@@ -36,7 +36,7 @@ from hadas_jax.supernet import BatchStats, Parameters, estimate_batch_stats, ini
 from hadas_jax.supernet.quantisation import UNIT, Storage
 from hw_models import LayerKind, LayerTable, NumberFormat, layer_table, measuring
 from hw_models.files import whole_folder, write_whole
-from hw_models.measuring.measurements import format_layers
+from hw_models.measuring.measurements import LAYER, format_layers
 
 FORM = "hadas_jax.kit/1"
 CASES = "cases.json"
@@ -47,6 +47,7 @@ _Kind = Literal["path", "whole", "layer"]
 _FILES = (CASES, MEASURE, "*.onnx", "weights*.bin")
 _MOST_EXITS = 3  # of a network of a kit
 _SIZES = ((64, 16), (32, 48), (16, 128), (8, 256))  # of single layers: pixels of a side, channels
+_YARDSTICKS = (LayerKind.DENSE, LayerKind.POINTWISE)  # single layers in every kit, by which machines tell their speed
 _RATIO, _DENSE_OUT = 4, 32  # output to input channels of pointwise and linear layers; channels of dense ones
 _CLASSES = 10  # behind single layers
 _X, _Y = "x", "y"  # input and output of a single layer
@@ -141,6 +142,8 @@ def write_network_kit(
 ) -> Kit:
     """Writes networks with their weights and exits, each as two cases, so that it is measured twice independently.
 
+    Beside them are some of the single layers of `write_space_kit`, which tell how fast the machine is by then.
+
     Args:
         folder: Created if need be.
         networks: Names, which differ, and networks; at least one.
@@ -175,6 +178,8 @@ def write_network_kit(
                 entry = writer.add_own("path", name, folded.segments, folded.weights, shapes, texts, **about)
             writer.cases.append({**entry, "name": name + AGAIN})
             macs[name] = sum(float(row.split()[1]) for text in texts for row in text.split(";"))
+        for (side, width), kind in itertools.product(_SIZES[:3], _YARDSTICKS):
+            writer.add_layer(kind, side, width, NumberFormat.FP32)
         return writer.finish(folder, max(macs, key=macs.__getitem__))
 
 
@@ -379,7 +384,7 @@ class _Writer:
             arrays[stored] = {**arrays.get(stored, {}), RANGE: jnp.asarray(UNIT)}
         kinds, macs, weights, reads, writes = (list(column) for column in zip(*rows, strict=True))
         table = layer_table(kinds, macs, weight_elements=weights, input_elements=reads, output_elements=writes)
-        name = _in(number_format, f"layer-{kind.name.lower()}-{side}-{channels}")
+        name = _in(number_format, f"{LAYER}{kind.name.lower()}-{side}-{channels}")
         segment = Segment(tuple(layers), _X, features=None, logits="logits", confidence=None)
         about: dict[str, Any] = {"family": name, "images": None, "score": "confidence", "number_format": number_format}
         self.add_own("layer", name, [segment], arrays, shapes, [format_layers(table)], **about)

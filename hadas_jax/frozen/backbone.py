@@ -24,6 +24,7 @@ from hw_models.onnx_graphs import known_shapes, read_onnx, with_shapes
 IMAGES = "images"
 """The input of every prepared model."""
 LAYOUTS = ("nchw", "nhwc")
+_ERRORS = 3  # what onnxruntime logs; its warnings are of constants that it folds itself
 _FIRST, _LAST = 0.05, 0.95  # shares of the latency between which exits are placed
 _CHANNELS_LAST = ("MatMul", "LayerNormalization", "Gemm")  # what takes maps with their channels behind
 
@@ -241,8 +242,10 @@ class FrozenNetwork(Backbone):
             import onnxruntime
         except ImportError:
             raise ValueError("onnxruntime: expected the extra onnx, got none; pip install 'hadas-jax[onnx]'") from None
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _ERRORS
         try:
-            session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises whatever it does not know
             line = str(error).strip().splitlines()[0][:200]
             raise ValueError(f"{self.source}: expected a model that onnxruntime runs, got: {line}") from None

@@ -10,6 +10,7 @@ Files are memory-mapped. Training images are in a random order, so that a few ro
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from hadas_jax.runs.workdir import write_text
 PARTS = ("train", "validation", "calibration", "test")
 _RECORD, _FORM = "features.json", "hadas_jax.features/1"
 _BATCH = 32  # images at once, at most
-_KEPT_EVERY = 8  # batches between two records of how far it is
+_KEPT_EVERY = 3.0  # seconds between two records of how far it is
 _MEGABYTE = 2**20
 
 
@@ -95,7 +96,9 @@ def collect_features(
     batch = network.batch or _images_at_once(network, memory_mb)
     run = network.runner(places, with_logits=with_logits)
     progress.stage("features", sum(map(len, rows.values())))
-    finished = 0
+    if before := sum(done.values()):
+        progress.update(before, {})
+    begin = kept = time.monotonic()
     for part in PARTS:
         files = {
             name: _file(folder / f"{part}-{name}.npy", (len(rows[part]), width), np.float32, begun=part in done)
@@ -103,16 +106,16 @@ def collect_features(
         }
         labels = _file(folder / f"{part}-labels.npy", (len(rows[part]),), np.int32, begun=part in done)
         start = done.get(part, 0)
-        for number, (images, own) in enumerate(_batches(splits, part, rows[part][start:], batch)):
+        for images, own in _batches(splits, part, rows[part][start:], batch):
             end = start + len(own)
             for file, values in zip(files.values(), run(images), strict=True):
                 file[start:end] = values.reshape(len(values), -1)[: len(own)]
             labels[start:end], start = own, end
-            done[part] = end
-            if number % _KEPT_EVERY == 0 or end == len(rows[part]):
+            done[part], now = end, time.monotonic()
+            if now - kept >= _KEPT_EVERY or end == len(rows[part]):
                 _keep([*files.values(), labels], folder, key, done)
-                progress.update(finished + end, {})
-        finished += len(rows[part])
+                kept, count = now, sum(done.values())
+                progress.update(count, {"inferred_per_s": (count - before) / (now - begin)})
     return Features(folder, tuple(places), with_logits)
 
 

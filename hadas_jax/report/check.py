@@ -64,8 +64,15 @@ def summary(check: Check) -> list[str]:
         f"Front of accuracy and expected latency: {same} of its {len(check.front)} networks are on the measured one, "
         f"which has {len(check.measured_front)}; its hypervolume is {check.hypervolume:.3f} of the predicted one."
     )
-    verdict = "Within" if check.is_within else "Beyond"
-    lines.append(f"{verdict} the tolerance of {check.tolerance:.0%} in both mean errors.")
+    at = ""
+    if check.speed is not None and check.exits_at_speed is not None and check.expected_at_speed is not None:
+        at = ", had the machine been as fast as then"
+        lines.append(
+            f"Single layers took {check.speed:.3f} times as long as when the device was measured. Every exit{at}: "
+            f"{agreement_text(check.exits_at_speed)}. Expected latency{at}: {agreement_text(check.expected_at_speed)}."
+        )
+    verdict = "Both mean errors are" if check.is_within else "Not both mean errors are"
+    lines.append(f"{verdict} within the tolerance of {check.tolerance:.0%}{at}.")
     return lines
 
 

@@ -113,6 +113,7 @@ _SHOWN = {
     "exit_accuracy": "exits {:.1%}",
     "train_accuracy": "training accuracy {:.1%}",
     "images_per_s": "derived {:,.0f} images/s",
+    "inferred_per_s": "{:,.0f} images/s",
     "validation_accuracy": "validation {:.1%}",
     "test_accuracy": "test {:.1%}",
     "smallest_accuracy": "smallest {:.1%}",

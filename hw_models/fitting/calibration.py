@@ -26,7 +26,7 @@ from hw_models.files import checked
 from hw_models.fitting.correction import learn_correction
 from hw_models.fitting.device_parameters import Measured, Target, fit, held_out, informed, predict, to_measured
 from hw_models.layers import LayerKind
-from hw_models.measuring.measurements import Measurement
+from hw_models.measuring.measurements import Measurement, yardsticks_ms
 from hw_models.schema import (
     SCHEMA_VERSION,
     Clocks,
@@ -189,6 +189,7 @@ def calibrate(
         prior_sigma=prior_sigma,
         measured_on=machines.pop() if len(machines) == 1 else None,
         runtime=runtime,
+        layers_ms=yardsticks_ms(rows),
         correction=correction,
     )
     device_of_file = to_device(file)
@@ -270,6 +271,7 @@ def _fitted_file(
     prior_sigma: float,
     measured_on: str | None,
     runtime: Runtime | None,
+    layers_ms: dict[str, float],
     correction: LearnedCorrection | None,
 ) -> DeviceFile:
     """Lays fitted values over a base, with the errors of a test; quantities that nothing informed say so."""
@@ -299,6 +301,7 @@ def _fitted_file(
         "description": f"{base.description}; calibrated from {base.name} with {len(measured.latency_s)} measurements",
         "measured_on": measured_on,
         "runtime": runtime,
+        "yardsticks_ms": layers_ms or None,
         "correction": correction,
         "latency": _latency(base, fitted, measured, overlay("latency", test.latency_error)),
         "power": power,

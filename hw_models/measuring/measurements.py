@@ -44,6 +44,8 @@ from hw_models.files import explain, show
 from hw_models.layers import LayerKind, LayerTable
 from hw_models.schema import ClockMHz, LatencyMs, NonNegative, PowerW, Strict, Text
 
+LAYER = "layer-"  # how the names of single layers begin
+
 _COLUMNS = ("macs", "weight_elements", "input_elements", "output_elements", "kernels")
 _REQUIRED = ("network", "layers", "latency_ms")
 _NUMBERS = (
@@ -110,6 +112,22 @@ def read_measurements(path: str | Path) -> list[Measurement]:
     if not lines:
         raise ValueError(f"{path}: expected measurements, got a header and no rows")
     return [_row(path, line, values) for line, values in lines]
+
+
+def yardsticks_ms(rows: Iterable[Measurement]) -> dict[str, float]:
+    """Returns the latencies in ms of single layers by their names, which are the same in all kits.
+
+    They tell how fast a machine was whose clocks nobody holds: layers of one sample in fp32 are taken, of rows that
+    have no clocks.
+    """
+    return {
+        row.network: row.latency_ms
+        for row in rows
+        if row.network.startswith(LAYER)
+        and row.batch == 1
+        and row.format in (None, "fp32")
+        and row.core_mhz is row.memory_mhz is row.host_mhz is None
+    }
 
 
 def block_measurements(costs: Mapping[str, BlockCost]) -> list[Measurement]:

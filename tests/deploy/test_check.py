@@ -21,8 +21,9 @@ from hadas_jax.deploy.kit import layers_by_segment
 from hadas_jax.deploy.operating_points import ExitCosts
 from hadas_jax.deploy.select import SearchedSupernet
 from hadas_jax.report.check import plot_check, summary
-from hw_models import load_device
+from hw_models import load_device, read_device_file, write_device_file
 from hw_models.measuring import Measurement
+from hw_models.schema import Runtime
 
 DEVICE = "x86-cpu"
 
@@ -57,7 +58,7 @@ def rows(found, chosen):
 
 
 def compared(found, chosen, rows, **options):
-    return compare(found, chosen, rows, device=DEVICE, protocol={"rounds": 3}, **options)
+    return compare(found, chosen, rows, **{"device": DEVICE, "protocol": {"rounds": 3}, **options})
 
 
 def test_networks_spread_over_the_front_with_different_backbones_first(found):
@@ -95,7 +96,40 @@ def test_measurements_as_predicted_agree_and_twice_the_latency_does_not(found, c
     assert read_check(tmp_path / "check.json") == dataclasses.replace(same)
     plot_check(same, tmp_path / "check.png")
     assert (tmp_path / "check.png").read_bytes().startswith(b"\x89PNG")
-    assert any("Within the tolerance of 10%" in line for line in summary(same))
+    assert any("Both mean errors are within the tolerance of 10%" in line for line in summary(same))
+
+
+def test_a_machine_that_is_slower_than_when_its_device_was_measured_is_known_by_single_layers(
+    found, chosen, rows, tmp_path
+):
+    layers = {f"layer-dense-{side}-16": side / 100 for side in (8, 16, 32)}
+    runtime = Runtime(name="onnxruntime", version="1.0")
+    file = read_device_file(DEVICE).model_copy(update={"runtime": runtime, "yardsticks_ms": layers})
+    write_device_file(tmp_path / "mine.yaml", file)
+    own = [row.model_copy(update={"runtime": "onnxruntime"}) for row in rows]
+    own += [Measurement(network=name, layers="dense 9 9 9 9 1", latency_ms=ms) for name, ms in layers.items()]
+    slow = [row.model_copy(update={"latency_ms": 1.5 * row.latency_ms}) for row in own]
+    result = compared(found, chosen, slow, device=str(tmp_path / "mine.yaml"))
+    assert result.speed == pytest.approx(1.5)
+    assert result.exits.bias == pytest.approx(-1 / 3, rel=1e-4)
+    assert result.exits_at_speed.error < 1e-5
+    assert result.expected_at_speed.error < 1e-5
+    assert result.hypervolume == pytest.approx(1, abs=1e-4)
+    assert result.is_within
+    assert any("took 1.500 times as long" in line for line in summary(result))
+    write_check(tmp_path / "check.json", result, slow)
+    assert read_check(tmp_path / "check.json") == result
+    for other in (
+        compared(found, chosen, slow),  # a device that was measured otherwise
+        compared(found, chosen, slow[:-1], device=str(tmp_path / "mine.yaml")),
+        compared(
+            found,
+            chosen,
+            [row.model_copy(update={"core_mhz": 2800.0}) for row in slow],
+            device=str(tmp_path / "mine.yaml"),
+        ),
+    ):
+        assert (other.speed, other.exits_at_speed, other.is_within) == (None, None, False)
 
 
 def test_the_expected_latency_end_to_end_counts_where_it_was_measured(found, chosen, rows):
@@ -195,7 +229,7 @@ def test_networks_are_measured_here_by_their_paths_and_on_images(found, chosen, 
     monkeypatch.setattr(check, "_PASSES", 1)
     named, images = check.cut_out(found, chosen[:2], tmp_path)
     rows, latencies = check.measure_here(named, np.asarray(images.images[:20]), tmp_path, rounds=1)
-    assert len(rows) == 2 * sum(len(one.design.exits) + 1 for one in chosen[:2])
+    assert len(rows) == 2 * sum(len(one.design.exits) + 1 for one in chosen[:2]) + 6
     assert {row.runtime for row in rows} == {"onnxruntime"}
     assert set(latencies) == {"front-000", "front-001"}
     assert all(value > 0 for latency in latencies.values() for value in latency)

@@ -118,14 +118,28 @@ def test_a_kit_of_another_seed_or_size_has_another_digest(space, content, tmp_pa
 def test_a_network_is_there_twice_with_its_own_weights(network, tmp_path):
     made = write_network_kit(tmp_path / "kit", [("one", network)])
     content = json.loads((tmp_path / "kit" / "cases.json").read_text())
-    assert made.cases == 2
-    assert [case["name"] for case in content["cases"]] == ["one", f"one{AGAIN}"]
+    assert made.cases == 2 + 6
+    assert [case["name"] for case in content["cases"][:2]] == ["one", f"one{AGAIN}"]
+    assert content["reference"] == "one"
     assert content["cases"][0]["segments"] == content["cases"][1]["segments"]
     assert content["cases"][0]["family"] == content["cases"][1]["family"] == "one"
     assert content["cases"][0]["images"] == {"shape": [9, 9, 1], "mean": [0.25], "deviation": [0.5]}
     assert [segment["score"] for segment in content["cases"][0]["segments"]] == ["confidence"] * 3
     assert not list((tmp_path / "kit").glob("weights*"))
     run(tmp_path / "kit", content["cases"][0])
+
+
+def test_single_layers_of_all_kits_are_the_same(space, network, tmp_path):
+    """By them a check knows how fast a machine is beside when its device was measured."""
+    write_network_kit(tmp_path / "own", [("one", network)])
+    write_space_kit(tmp_path / "space", space, networks=2)
+    own, others = (
+        {case["name"]: case["segments"][0]["layers"] for case in json.loads(path.read_text())["cases"]}
+        for path in (tmp_path / "own" / "cases.json", tmp_path / "space" / "cases.json")
+    )
+    layers = [name for name in own if name.startswith("layer-")]
+    assert len(layers) == 6
+    assert {name: own[name] for name in layers} == {name: others[name] for name in layers}
 
 
 def test_a_kit_is_replaced_only_if_told_and_other_files_never_are(space, folder, tmp_path):

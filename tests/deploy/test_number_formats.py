@@ -103,7 +103,7 @@ def test_a_kit_has_its_networks_in_their_formats_and_measures_them(ranged, short
     from hw_models.measuring.measure import find_engine, open_case, read_kit
 
     write_network_kit(tmp_path / "kit", [("one", in_format(ranged, "int8"))])
-    assert {case["format"] for case in read_kit(tmp_path / "kit")["cases"]} == {"int8"}
+    assert [case["format"] for case in read_kit(tmp_path / "kit")["cases"][:2]] == ["int8"] * 2
     write_space_kit(tmp_path / "space", short[0], networks=2, layers=1, number_formats=("fp32", "int8", "fp16"))
     cases = read_kit(tmp_path / "space")["cases"]
     assert sorted({case["format"] for case in cases}) == ["fp16", "fp32", "int8"]

@@ -11,7 +11,7 @@ import hw_models as hw
 from hw_models.fitting import calibration
 from hw_models.fitting.calibration import calibrate, nearest_device
 from hw_models.fitting.device_parameters import fit, held_out, informed, predict, to_measured
-from hw_models.measuring.measurements import Measurement, format_layers
+from hw_models.measuring.measurements import Measurement, format_layers, yardsticks_ms
 
 QUICK = {"starts": 2, "steps": 300}
 COUNT = 48
@@ -457,6 +457,11 @@ def test_a_device_names_what_ran_the_rows_and_says_where_its_base_was_measured_o
         "tx2-gpu was measured on onnxruntime, this is jax"
     ]
     assert calibrated([rows[0].model_copy(update={"runtime": None}), *rows[1:]], "tx2-gpu").file.runtime is None
+    assert found.file.yardsticks_ms is None
+    free = {"core_mhz": None, "memory_mhz": None, "host_mhz": None}
+    named = [row.model_copy(update={**free, "network": f"layer-{i}"}) for i, row in enumerate(rows[:3])]
+    assert yardsticks_ms([*named, *rows]) == {f"layer-{i}": rows[i].latency_ms for i in range(3)}
+    assert yardsticks_ms([named[0].model_copy(update={"batch": 2}), named[1].model_copy(update={"format": "int8"})]) == {}
 
 
 @pytest.mark.parametrize("change", [{"runtime": "jax"}, {"provider": "CUDA"}])
