@@ -25,6 +25,9 @@ from hadas_jax.commands.check import check_front
 from hadas_jax.commands.devices import fit_device, profile_machine
 from hadas_jax.commands.hadas import search
 from hadas_jax.settings import SearchSettings
+from hadas_jax.training.run import settings_name
+
+_PLACES = ("output", "workdir")  # of files, on one machine
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,9 @@ def main(experiment: Experiment) -> None:
         )
         search(settings, workdir=run, resume=run.exists())
     check_front(run, networks=experiment.checked, rounds=experiment.rounds)
+    about = {name: str(value) for name, value in dataclasses.asdict(experiment).items() if name not in _PLACES}
     found = {
-        "experiment": {name: str(value) for name, value in dataclasses.asdict(experiment).items()},
+        "experiment": about | {"dataset": settings_name(experiment.dataset)},
         "fit, held out": json.loads((place / "fit.json").read_text(encoding="utf-8")),
         "check": json.loads((run / "check.json").read_text(encoding="utf-8")),
     }

@@ -202,8 +202,8 @@ class FrozenNetwork(Backbone):
         found = []
         for row, layer in enumerate(self.layers.layers[:-1]):
             tensor = str(layer.writes[0]) if layer.writes else ""
-            if not layer.is_cut or not self._has_batch(tensor):
-                continue
+            if not layer.is_cut or layer.operator == "Pad" or not self._has_batch(tensor):
+                continue  # runtimes pad within the convolution behind
             shape = self._shapes[tensor][1:]
             behind = len(shape) != 3 or any(each in _CHANNELS_LAST for each in takers.get(tensor, []))
             found.append(Place(tensor, shape, row, len(shape) - 1 if behind else 0))

@@ -119,7 +119,8 @@ def find_range(x: jax.Array, method: RangeMethod = "mse") -> jax.Array:
     Args:
         x: float32[...].
         method: `minmax`: all values fit. `mse`: the farther end is drawn in to where the mean squared error of what is
-            read back is least, of some 65,536 values at even steps. `percentile`: it is drawn in as long as one value in 10,000 at most is clipped.
+            read back is least, of some 65,536 values at even steps. `percentile`: it is drawn in as long as one value
+            in 10,000 at most is clipped.
 
     Returns:
         float32[2].

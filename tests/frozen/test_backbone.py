@@ -54,6 +54,23 @@ def test_a_residual_network_of_any_batch_is_cut_behind_its_additions(tmp_path):
     assert network.batch is None
 
 
+def test_no_exit_follows_a_padding_which_runtimes_do_within_the_convolution(tmp_path):
+    model = small_cnn()
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    (pads,) = (each for each in first.attribute if each.name == "pads")
+    around = [0, 0, *pads.ints[:2], 0, 0, *pads.ints[2:]]
+    assert any(around)
+    pad = onnx.helper.make_node("Pad", [first.input[0], "around"], ["padded"])
+    pads.ints[:] = [0] * 4
+    first.input[0] = "padded"
+    model.graph.node.insert(list(model.graph.node).index(first), pad)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(around, np.int64), "around"))
+    onnx.save(model, tmp_path / "padded.onnx")
+    onnx.save(small_cnn(), tmp_path / "own.onnx")
+    padded, own = (FrozenNetwork(tmp_path / f"{name}.onnx") for name in ("padded", "own"))
+    assert [place.tensor for place in padded.places] == [place.tensor for place in own.places]
+
+
 def _resnet18(torch):
     nn = torch.nn
 

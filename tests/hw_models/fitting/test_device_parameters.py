@@ -461,7 +461,8 @@ def test_a_device_names_what_ran_the_rows_and_says_where_its_base_was_measured_o
     free = {"core_mhz": None, "memory_mhz": None, "host_mhz": None}
     named = [row.model_copy(update={**free, "network": f"layer-{i}"}) for i, row in enumerate(rows[:3])]
     assert yardsticks_ms([*named, *rows]) == {f"layer-{i}": rows[i].latency_ms for i in range(3)}
-    assert yardsticks_ms([named[0].model_copy(update={"batch": 2}), named[1].model_copy(update={"format": "int8"})]) == {}
+    others = named[0].model_copy(update={"batch": 2}), named[1].model_copy(update={"format": "int8"})
+    assert yardsticks_ms(others) == {}
 
 
 @pytest.mark.parametrize("change", [{"runtime": "jax"}, {"provider": "CUDA"}])
