@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hadas_jax.supernet import apply, cut, cut_space, estimate_batch_stats
+from hadas_jax.supernet import apply, cut, cut_space, estimate_batch_stats, quantisation
 from hadas_jax.supernet.fold import stored_network
 from hadas_jax.supernet.quantisation import Storage, activation_scale, find_range, kernel_scale, stored, stored_kernel
 from hw_models import NumberFormat
@@ -55,6 +55,17 @@ def test_ranges_leave_rare_values_out_and_do_not_heed_channels_of_zeros():
     assert error[1] <= error[0]
     np.testing.assert_allclose(np.asarray(find_range(padded)), mse)
     assert find_range(jnp.asarray(x), "percentile")[1] < 40
+
+
+def test_a_part_of_a_large_tensor_tells_its_range_whichever_channel_is_wide(monkeypatch):
+    x = np.random.default_rng(2).normal(size=(3000, 96)).astype(np.float32)
+    for wide in (0, 5, 94):
+        one = x.copy()
+        one[:, wide] *= 8
+        found = np.asarray(find_range(jnp.asarray(one)))
+        with monkeypatch.context() as everything:
+            everything.setattr(quantisation, "_SAMPLE", one.size)
+            np.testing.assert_allclose(found, find_range(jnp.asarray(one)), rtol=0.1)
 
 
 @pytest.mark.parametrize("number_format", [pytest.param(INT8, marks=pytest.mark.slow), FP16])
