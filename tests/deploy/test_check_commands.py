@@ -63,7 +63,7 @@ def test_a_check_writes_its_files_and_ends_by_the_tolerance(workdir, timed, fact
         main(["devices", "check", str(workdir), "--networks", "3", "--tolerance", "0.4" if code == 0 else "0.1"])
     assert code == 0 or stop.value.code == 1
     printed = capsys.readouterr().out
-    assert ("Within" if code == 0 else "Beyond") + " the tolerance" in printed
+    assert f"{'Both' if code == 0 else 'Not both'} mean errors are within the tolerance" in printed
     content = json.loads((workdir / "check.json").read_text())
     assert content["form"] == "hadas_jax.check/1"
     assert len(content["networks"]) == 3
