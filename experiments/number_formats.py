@@ -313,17 +313,18 @@ def examine_device(experiment: Experiment) -> dict[str, Any]:
             runtime="onnxruntime",
             resume=rows.exists(),
         )
-        every = read_measurements(rows)
-        write_measurements(known, [row for row in every if row.family not in held_out(every)])
+    every = read_measurements(rows)
+    held = held_out(every)
+    if not device.exists():
+        write_measurements(known, [row for row in every if row.family not in held])
         fit_device(known, device, base="x86-cpu")
-    every, model = read_measurements(rows), load_device(device)
-    found: dict[str, Any] = {}
+    model, found = load_device(device), {}
     for form in ("fp32", "int8"):
-        tried = [row for row in every if row.format == form and row.family in held_out(every)]
+        tried = [row for row in every if row.format == form and row.family in held]
         measured = to_measured(tried, model)
         predicted = np.asarray(predict_costs(measured, model)[0])
         agreement = Agreement.of(predicted.tolist(), np.asarray(measured.latency_s).tolist())
-        found[form] = {"networks": len(held_out(every)), **dataclasses.asdict(agreement)}
+        found[form] = {"networks": len(held), **dataclasses.asdict(agreement)}
     return found
 
 

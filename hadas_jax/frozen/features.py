@@ -115,7 +115,7 @@ def collect_features(
             if now - kept >= _KEPT_EVERY or end == len(rows[part]):
                 _keep([*files.values(), labels], folder, key, done)
                 kept, count = now, sum(done.values())
-                progress.update(count, {"inferred_per_s": (count - before) / (now - begin)})
+                progress.update(count, {"inferred_per_s": (count - before) / max(now - begin, 1e-9)})
     return Features(folder, tuple(places), with_logits)
 
 
